@@ -1,0 +1,60 @@
+# make chat               install, then talk with the bundled model      (make chat PROMPT="你好" answers once)
+# make test               install, then run the tests                    (<= 10 minutes on 2 cores)
+# make check              lint, types, all tests, the long ones too      (<= 40 minutes on 2 cores)
+# make demo-model         train the bundled model from nothing           (about 2 hours on 2 cores)
+#
+# Variables: PYTHON, VENV, TORCH (what pip installs as torch), PROMPT, MODEL.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+# Without an NVIDIA GPU, PyTorch's own index of CPU builds: the default build brings gigabytes of CUDA.
+ifeq ($(shell command -v nvidia-smi 2>/dev/null),)
+TORCH ?= torch>=2.10 --index-url https://download.pytorch.org/whl/cpu
+else
+TORCH ?= torch>=2.10
+endif
+
+VOCABULARY_PACKAGE := dashscope==2.0.2   # carries the published vocabulary, which tests use where it is
+
+.PHONY: chat test check lint slow demo-model clean
+
+chat: $(VENV)/.installed
+	@$(BIN)/qwartet chat $(MODEL) $(if $(PROMPT),--prompt "$(PROMPT)")
+
+test: $(VENV)/.installed-test build/vocabulary
+	$(BIN)/python -m pytest -m "not slow"
+
+check: lint test slow
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+slow: $(VENV)/.installed-test build/vocabulary
+	$(BIN)/python -m pytest -m slow
+
+demo-model: $(VENV)/.installed-test
+	$(BIN)/python -m recipes.demo.make
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(PIP) install --quiet $(foreach word,$(TORCH),"$(word)")
+	$(PIP) install --quiet --editable .
+	touch $@
+
+$(VENV)/.installed-test: pyproject.toml $(VENV)/.installed
+	$(PIP) install --quiet --editable ".[test,lint]"
+	touch $@
+
+build/vocabulary:
+	mkdir -p $@
+	-$(PIP) download --quiet --no-deps --dest $@ $(VOCABULARY_PACKAGE)
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

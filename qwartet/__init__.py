@@ -1,0 +1,37 @@
+"""Qwartet runs first-generation Qwen checkpoints as published: no remote code, token-exact, one package.
+
+    from qwartet import LLM
+    response, history = LLM().chat("你好")
+
+Names are loaded on first use, so that `import qwartet` stays fast and needs no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+__version__ = "0.1.0"
+
+DEMO = Path(__file__).parent / "demo"
+"""Directory of the bundled model: a small Int4 chat model in the published checkpoint layout."""
+
+_LAZY = {
+    "LLM": "qwartet.llm",
+    "SamplingParams": "qwartet.engine.sampling_params",
+    "AutoTokenizer": "qwartet.compat.tokenization",
+    "AutoModelForCausalLM": "qwartet.compat.modeling",
+}
+
+__all__ = ["DEMO", "LLM", "AutoModelForCausalLM", "AutoTokenizer", "SamplingParams", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'qwartet' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,149 @@
+"""The engine: one loop that serves many requests.
+
+    schedule -> build batch -> run -> sample -> commit -> outputs
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+
+import torch
+
+from qwartet.engine.batch import build_forward_batch
+from qwartet.engine.block_manager import BlockManager
+from qwartet.engine.request import FinishReason, LogitsProcessor, Request
+from qwartet.engine.runner import ModelRunner
+from qwartet.engine.sampler import Sampler
+from qwartet.engine.sampling_params import SamplingParams
+from qwartet.engine.scheduler import Schedule, Scheduler
+from qwartet.errors import OutOfMemoryError, RequestError
+from qwartet.layers.kv_cache import kv_bytes_per_token
+from qwartet.models.plan import available_bytes
+from qwartet.models.qwen import QwenModel
+
+BLOCK_SIZE = 16  # tokens
+KV_CACHE_MEMORY_FRACTION = 0.5  # of the memory that is free once the weights are there
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """A token that a step added to a request."""
+
+    request: Request
+    token_id: int
+    finish_reason: FinishReason | None
+
+
+class Engine:
+    """Serves requests on one model."""
+
+    def __init__(
+        self,
+        model: QwenModel,
+        *,
+        max_model_len: int | None = None,
+        max_num_seqs: int = 16,
+        max_num_batched_tokens: int = 2048,
+        num_valid_tokens: int | None = None,
+    ) -> None:
+        """`num_valid_tokens`: see Sampler. OutOfMemoryError when not even one request of full length would fit."""
+        self.position_config = model.config.position
+        self.max_model_len = min(max_model_len or self.position_config.max_length, self.position_config.max_length)
+        num_blocks = self._num_blocks(model, max_num_seqs)
+        self.block_manager = BlockManager(num_blocks, BLOCK_SIZE)
+        self.scheduler = Scheduler(
+            self.block_manager, max_num_batched_tokens=max_num_batched_tokens, max_num_seqs=max_num_seqs
+        )
+        self.runner = ModelRunner(model, num_blocks, BLOCK_SIZE)
+        self.sampler = Sampler(num_valid_tokens)
+        self._ids = count()
+
+    def _num_blocks(self, model: QwenModel, max_num_seqs: int) -> int:
+        """Enough for all requests at full length, or what the free memory allows."""
+        config = model.config
+        per_request = -(-self.max_model_len // BLOCK_SIZE)
+        block_bytes = BLOCK_SIZE * kv_bytes_per_token(
+            config.num_layers, config.num_kv_heads, config.head_dim, model.dtype
+        )
+        available = available_bytes(model.device)
+        affordable = int(available * KV_CACHE_MEMORY_FRACTION) // block_bytes
+        if affordable < per_request:
+            affordable_length = affordable * BLOCK_SIZE
+            raise OutOfMemoryError(
+                f"a request of {self.max_model_len} tokens takes {per_request * block_bytes / 2**30:.2f} GiB of KV cache and "
+                f"{available / 2**30:.2f} GiB are free; set max_model_len to {affordable_length} or less"
+            )
+        return min(per_request * max_num_seqs, affordable)
+
+    def add_request(
+        self,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        *,
+        stop_token_ids: Sequence[int] = (),
+        first_position: int = 0,
+        logits_processors: tuple[LogitsProcessor, ...] = (),
+    ) -> Request:
+        """Queues a prompt; RequestError when it is empty, too long, or has ids outside the vocabulary."""
+        self._check_prompt(prompt_ids, first_position)
+        room = self.max_model_len - first_position - len(prompt_ids)
+        stops = () if params.ignore_eos else stop_token_ids
+        request = Request(
+            request_id=next(self._ids),
+            prompt_ids=list(prompt_ids),
+            params=params.updated({"max_tokens": min(params.max_tokens, room)}),
+            stop_token_ids=frozenset(stops).union(params.stop_token_ids),
+            alpha_slot=self.position_config.alpha_slot(len(prompt_ids)),
+            first_position=first_position,
+            logits_processors=logits_processors,
+        )
+        self.scheduler.add(request)
+        return request
+
+    def _check_prompt(self, prompt_ids: Sequence[int], first_position: int) -> None:
+        if not prompt_ids:
+            raise RequestError("the prompt is empty; give at least one token")
+        length = first_position + len(prompt_ids)
+        if length >= self.max_model_len:
+            raise RequestError(f"the prompt has {length} tokens and the context {self.max_model_len}; shorten the prompt")
+        vocab_size = self.runner.model.config.vocab_size
+        if not 0 <= min(prompt_ids) <= max(prompt_ids) < vocab_size:
+            raise RequestError(f"the prompt holds token ids outside 0..{vocab_size - 1}; is this the model's tokenizer?")
+
+    @property
+    def has_unfinished(self) -> bool:
+        return self.scheduler.has_unfinished
+
+    @torch.inference_mode()
+    def step(self) -> list[StepOutput]:
+        """Computes one batch; returns the tokens that it added."""
+        schedule = self.scheduler.schedule()
+        assert schedule.scheduled, "a step without work: call it only while has_unfinished"
+        batch = build_forward_batch(schedule, BLOCK_SIZE, self.position_config, self.runner.model.device)
+        logits = self.runner.run(batch)
+        requests = [item.request for item in schedule.scheduled if item.needs_logits]
+        token_ids = self.sampler.sample(logits, requests)
+        return self._commit(schedule, requests, token_ids)
+
+    def _commit(self, schedule: Schedule, requests: list[Request], token_ids: list[int]) -> list[StepOutput]:
+        for item in schedule.scheduled:
+            item.request.num_computed_tokens += item.num_scheduled_tokens
+        outputs = []
+        for request, token_id in zip(requests, token_ids, strict=True):
+            request.append(token_id)
+            outputs.append(StepOutput(request, token_id, request.finish_reason))
+            if request.is_finished:
+                self._forget(request)
+        return outputs
+
+    def finish(self, request: Request, reason: FinishReason = "abort") -> None:
+        """Ends a request before the model does; its blocks are free at once."""
+        if not request.is_finished:
+            request.finish_reason = reason
+            self._forget(request)
+
+    def _forget(self, request: Request) -> None:
+        self.scheduler.finish(request)
+        self.sampler.forget(request)

@@ -1,0 +1,32 @@
+"""Runs the network over the KV cache; sees tensors, never a request."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from qwartet.layers.forward_batch import ForwardBatch
+from qwartet.layers.kv_cache import KVCache
+from qwartet.models.qwen import QwenModel
+
+
+class ModelRunner:
+    """A model and the cache that it writes to."""
+
+    def __init__(self, model: QwenModel, num_blocks: int, block_size: int) -> None:
+        config = model.config
+        self.model = model
+        self.cache = KVCache(
+            num_layers=config.num_layers,
+            num_blocks=num_blocks,
+            num_kv_heads=config.num_kv_heads,
+            block_size=block_size,
+            head_dim=config.head_dim,
+            dtype=model.dtype,
+            device=model.device,
+        )
+
+    @torch.inference_mode()
+    def run(self, batch: ForwardBatch) -> Tensor:
+        """Logits [R, V] of the tokens that the batch asks for."""
+        return self.model(batch, self.cache)

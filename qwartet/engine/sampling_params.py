@@ -1,0 +1,75 @@
+"""How one request is sampled and when it stops."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from qwartet.errors import SettingError
+
+_PUBLISHED_NAMES = {"max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens"}
+
+
+def _check(name: str, value: Any, kind: type, low: float, high: float, bounds: str) -> None:
+    is_number = isinstance(value, int) if kind is int else isinstance(value, int | float) and math.isfinite(value)
+    if isinstance(value, bool) or not is_number or not low <= value <= high:
+        raise SettingError(f"{name} is {value!r}; it must be {'a whole number' if kind is int else 'a number'} {bounds}")
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """Sampling settings of a request. The order of application is the original's: penalty, temperature, top_k, top_p."""
+
+    max_tokens: int = 512  # completion tokens at most
+    min_tokens: int = 0  # no stop token before so many
+    temperature: float = 1.0  # 0 is greedy
+    top_k: int = 0  # candidates kept; 0 keeps all
+    top_p: float = 1.0  # probability mass kept
+    repetition_penalty: float = 1.0  # divides positive and multiplies negative logits of ids seen before
+    seed: int | None = None  # None: a fresh one
+    stop: tuple[str, ...] = ()  # texts that end the completion and are not part of it
+    stop_token_ids: tuple[int, ...] = ()  # besides the model's own stop tokens
+    ignore_eos: bool = False  # go on after the model's own stop tokens
+
+    def __post_init__(self) -> None:
+        _check("max_tokens", self.max_tokens, int, 1, 2**31, "of at least 1")
+        _check("min_tokens", self.min_tokens, int, 0, self.max_tokens, f"from 0 to max_tokens ({self.max_tokens})")
+        _check("temperature", self.temperature, float, 0, 100, "from 0 (greedy) to 100")
+        _check("top_k", self.top_k, int, 0, 2**31, "of at least 0 (0 keeps all)")
+        _check("top_p", self.top_p, float, 0, 1, "from 0 to 1")
+        _check("repetition_penalty", self.repetition_penalty, float, 0.01, 100, "from 0.01 to 100")
+        if self.seed is not None:
+            _check("seed", self.seed, int, 0, 2**63 - 1, "of at least 0")
+        if isinstance(self.stop, str) or not all(isinstance(text, str) and text for text in self.stop):
+            raise SettingError(f"stop is {self.stop!r}; it must be a list of non-empty texts")
+        if not all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in self.stop_token_ids):
+            raise SettingError(f"stop_token_ids is {self.stop_token_ids!r}; it must be a list of token ids")
+
+    @property
+    def is_greedy(self) -> bool:
+        return self.temperature == 0 or self.top_k == 1
+
+    def updated(self, changes: Mapping[str, Any]) -> SamplingParams:
+        """A copy with some settings changed; also takes the published names do_sample, max_new_tokens, min_new_tokens.
+
+        SettingError for a name that does not exist, with the nearest one that does.
+        """
+        known = {field.name for field in fields(self)}
+        renamed = {_PUBLISHED_NAMES.get(name, name): value for name, value in changes.items() if value is not None}
+        do_sample = renamed.pop("do_sample", True)
+        for name in renamed:
+            if name not in known:
+                near = difflib.get_close_matches(name, [*known, *_PUBLISHED_NAMES, "do_sample"], n=1)
+                hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(sorted(known))}"
+                raise SettingError(f"unknown sampling setting {name!r}{hint}")
+        if not do_sample:
+            renamed["temperature"] = 0.0
+        for name in ("stop", "stop_token_ids"):
+            if isinstance(renamed.get(name), list):
+                renamed[name] = tuple(renamed[name])
+        if "max_tokens" in renamed and "min_tokens" not in renamed and isinstance(renamed["max_tokens"], int):
+            renamed["min_tokens"] = min(self.min_tokens, max(renamed["max_tokens"], 0))
+        return replace(self, **renamed)

@@ -1,0 +1,72 @@
+"""Every exception that a user of Qwartet can meet.
+
+    QwartetError
+    ├── CheckpointError(path, tensor, reason, hint)    a file on disk is wrong
+    │   └── VocabularyError(path, line, reason, hint)  a line of a .tiktoken file is wrong
+    ├── ModelNotFoundError                             no such path or hub id
+    ├── NotAChatModelError                             a base model was asked to chat
+    ├── SettingError (also a ValueError)               an argument is out of range or unknown
+    ├── RequestError (also a ValueError)               a prompt cannot be served as asked
+    └── OutOfMemoryError (also a MemoryError)          the model or the KV cache does not fit
+
+    CheckpointWarning (a UserWarning)                  a file on disk is odd, and is used all the same
+
+A message says what is wrong and, after "; ", what to do. The command line prints it as one line and
+exits with code 2. Internal invariants use `assert` instead: they are our bugs, not the user's.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+class QwartetError(Exception):
+    """Base of all errors that Qwartet raises on purpose."""
+
+
+class CheckpointError(QwartetError):
+    """A checkpoint (or one file of it) cannot be used as it is."""
+
+    def __init__(
+        self, path: str | os.PathLike[str], reason: str, *, tensor: str | None = None, hint: str | None = None
+    ) -> None:
+        self.path = os.fspath(path)
+        self.tensor = tensor
+        self.reason = reason
+        self.hint = hint
+        where = self.path if tensor is None else f"{self.path}: {tensor}"
+        super().__init__(f"{where}: {reason}" + (f"; {hint}" if hint else ""))
+
+
+class VocabularyError(CheckpointError):
+    """A `.tiktoken` vocabulary file is broken; `line` counts from 1, None means the file as a whole."""
+
+    def __init__(
+        self, path: str | os.PathLike[str], reason: str, *, line: int | None = None, hint: str | None = None
+    ) -> None:
+        self.line = line
+        super().__init__(path, reason if line is None else f"line {line}: {reason}", hint=hint)
+
+
+class ModelNotFoundError(QwartetError):
+    """The given name is neither a directory nor a model that can be downloaded."""
+
+
+class NotAChatModelError(QwartetError):
+    """The checkpoint is a base model (chat_format "raw"): it completes text and does not chat."""
+
+
+class SettingError(QwartetError, ValueError):
+    """An argument, flag or configuration value is unknown or outside its bounds."""
+
+
+class RequestError(QwartetError, ValueError):
+    """A request cannot be served: empty or too long prompt, ids out of range, impossible sampling settings."""
+
+
+class OutOfMemoryError(QwartetError, MemoryError):
+    """The model or its KV cache does not fit the memory that there is."""
+
+
+class CheckpointWarning(UserWarning):
+    """A checkpoint is odd in a way that still has one sensible reading; the message says which was taken."""

@@ -1,0 +1,1 @@
+"""Tensors in, tensors out: each operation once per backend, chosen by `select`."""

@@ -1,0 +1,59 @@
+"""ForwardBatch: all that one forward pass needs to know about its tokens.
+
+The new tokens of all requests lie one after another (no padding); `cu_seqlens` says where each request
+begins. Chunked prefill, decode, padding of a batch, NTK and LogN are only other numbers in these tensors,
+so the network and its kernels have no special cases. The engine builds it; the network only reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qwartet.layers.rotary import PositionConfig
+
+
+@dataclass(frozen=True)
+class ForwardBatch:
+    """T new tokens of B requests. Index tensors are int64."""
+
+    input_ids: Tensor  # [T]
+    positions: Tensor  # [T] 0-based place of the token in its request
+    rope_index: Tensor  # [T] row of the stacked cos/sin table
+    query_scale: Tensor | None  # [T] fp32 LogN factors; None: all 1
+    cu_seqlens: Tensor  # [B + 1] first new token of each request, and T
+    seq_lens: Tensor  # [B] keys that each request's last new token attends to
+    block_table: Tensor | None = None  # [B, max_blocks] blocks of each request; None without a cache
+    slot_mapping: Tensor | None = None  # [T] where the new keys and values go; None without a cache
+    adapter_index: Tensor | None = None  # [T] LoRA adapter of each token; None: no adapters
+    logits_index: Tensor | None = None  # [R] tokens whose logits are wanted; None: all
+
+
+def dense_batch(
+    token_ids: Sequence[Sequence[int]] | Tensor,
+    position_config: PositionConfig,
+    *,
+    training: bool = False,
+    device: torch.device | str = "cpu",
+) -> ForwardBatch:
+    """A batch without a cache: every request is whole. For training, calibration and the oracle.
+
+    token_ids: B lists of ids, or a tensor [B, L]. In training NTK and LogN are off, as in the original.
+    """
+    rows = [torch.as_tensor(row, dtype=torch.int64) for row in token_ids]
+    lengths = torch.tensor([len(row) for row in rows])
+    positions = torch.cat([torch.arange(length) for length in lengths.tolist()])
+    slots = torch.tensor([0 if training else position_config.alpha_slot(n) for n in lengths.tolist()])
+    rope_index = slots.repeat_interleave(lengths) * position_config.max_length + positions
+    query_scale = None if training else position_config.query_scales(positions)
+    return ForwardBatch(
+        input_ids=torch.cat(rows).to(device),
+        positions=positions.to(device),
+        rope_index=rope_index.to(device),
+        query_scale=None if query_scale is None else query_scale.to(device),
+        cu_seqlens=torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).to(device),
+        seq_lens=lengths.to(device),
+    )

@@ -1,0 +1,148 @@
+"""One .safetensors file: its header read strictly, its tensors mapped or read.
+
+    8 bytes   header length h, little endian
+    h bytes   JSON {name: {"dtype", "shape", "data_offsets": [begin, end]}, "__metadata__": {...}}
+    the rest  the tensors, row-major, without gaps
+
+The header is checked here, before any tensor is touched, because the messages must name the file, the
+tensor and the remedy, and because the library accepts a header that names one tensor twice. The data
+itself goes through the safetensors library, which checks once more.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from qwartet.errors import CheckpointError, SettingError
+
+LoadMode = Literal["mmap", "pread"]
+
+MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+_DTYPE_BYTES = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
+    "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8,
+}  # fmt: skip
+_DOWNLOAD_AGAIN = "the download may be incomplete: fetch this file again"
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What a header says about one tensor; `begin` and `end` are bytes within the data part."""
+
+    name: str
+    dtype: str  # "BF16", "F16", "I32", ...
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+    file: Path
+
+    @property
+    def nbytes(self) -> int:
+        return self.end - self.begin
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) != len(keys):
+        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} stands twice")
+    return dict(pairs)
+
+
+def _sniff(head: bytes) -> str:
+    if head[:2] == b"PK" or head[:1] == b"\x80":
+        return "looks like a PyTorch pickle, which Qwartet never loads; convert it to safetensors"
+    if head.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`"
+    if head.lstrip()[:1] == b"<":
+        return "looks like a web page; fetch the file again"
+    return _DOWNLOAD_AGAIN
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """The header's JSON object and the size of the data part in bytes."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(8)
+            if len(head) < 8:
+                raise CheckpointError(path, f"file is {size} bytes; not a safetensors file", hint=_sniff(head))
+            length = int.from_bytes(head, "little")
+            if length > min(MAX_HEADER_BYTES, size - 8):
+                hint = _sniff(head)
+                raise CheckpointError(path, f"header claims {length} bytes in a file of {size}", hint=hint)
+            header = json.loads(file.read(length).decode("utf-8"), object_pairs_hook=_unique_keys)
+    except OSError as error:
+        raise CheckpointError(path, f"cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(path, f"header is not valid ({error})", hint=_DOWNLOAD_AGAIN) from None
+    if not isinstance(header, dict):
+        raise CheckpointError(path, "header is not a JSON object", hint=_DOWNLOAD_AGAIN)
+    return header, size - 8 - length
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _parse_entry(path: Path, name: str, entry: Any) -> TensorInfo:
+    if not isinstance(entry, dict):
+        raise CheckpointError(path, "header entry is not an object", tensor=repr(name))
+    dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+    if not isinstance(dtype, str) or dtype not in _DTYPE_BYTES:
+        raise CheckpointError(path, f"dtype {dtype!r} is unknown", tensor=repr(name))
+    if not isinstance(shape, list) or len(shape) > 8 or not all(map(_is_count, shape)):
+        raise CheckpointError(path, f"shape {str(shape)[:80]} is not a list of sizes", tensor=repr(name))
+    if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_is_count, offsets)):
+        raise CheckpointError(path, f"data_offsets {str(offsets)[:80]} are not two offsets", tensor=repr(name))
+    expected = math.prod(shape) * _DTYPE_BYTES[dtype]
+    if offsets[1] - offsets[0] != expected:
+        reason = f"data_offsets {offsets} span {offsets[1] - offsets[0]} bytes; {dtype} {shape} needs {expected}"
+        raise CheckpointError(path, reason, tensor=repr(name))
+    return TensorInfo(name, dtype, tuple(shape), offsets[0], offsets[1], path)
+
+
+def read_tensor_infos(path: Path) -> dict[str, TensorInfo]:
+    """Checked header of a file: name -> TensorInfo; CheckpointError when the file is not what it says."""
+    header, data_bytes = _read_header(path)
+    infos = {name: _parse_entry(path, name, entry) for name, entry in header.items() if name != "__metadata__"}
+    position = 0
+    for info in sorted(infos.values(), key=lambda info: (info.begin, info.end)):
+        if info.begin != position:
+            reason = f"data begins at byte {info.begin}, but the previous tensor ends at {position}"
+            raise CheckpointError(path, reason, tensor=repr(info.name), hint=_DOWNLOAD_AGAIN)
+        position = info.end
+    if position != data_bytes:
+        reason = f"holds {data_bytes} bytes of tensors; its header describes {position}"
+        raise CheckpointError(path, reason, hint=_DOWNLOAD_AGAIN)
+    return infos
+
+
+class SafetensorsFile:
+    """Reads tensors of one file whose header has been checked.
+
+    "mmap" shares the pages of the file and copies nothing; "pread" reads into memory of its own, and so
+    survives a file that shrinks while it is in use.
+    """
+
+    def __init__(self, path: Path, load_mode: LoadMode = "mmap") -> None:
+        if load_mode not in ("mmap", "pread"):
+            raise SettingError(f"load_mode is {load_mode!r}; it must be mmap or pread")
+        self.path = path
+        try:
+            self._file = safe_open(path, framework="pt", device="cpu", backend=load_mode)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(path, f"cannot be opened ({error})", hint=_DOWNLOAD_AGAIN) from None
+
+    def read(self, info: TensorInfo) -> Tensor:
+        """The tensor on the CPU, in the file's dtype."""
+        try:
+            return self._file.get_tensor(info.name)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(self.path, f"cannot be read ({error})", tensor=info.name) from None

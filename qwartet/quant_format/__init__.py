@@ -1,0 +1,1 @@
+"""What a GPTQ checkpoint is: its configuration, its packed integers, its weights. No algorithm lives here."""

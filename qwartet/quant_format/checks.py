@@ -1,0 +1,142 @@
+"""Whether the tensors of one GPTQ linear can be trusted: dtypes, shapes, group index, scales, zeros.
+
+Every check raises CheckpointError for what has no sensible reading. After all of them a kernel may index by the shapes
+and by g_idx without looking again.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from qwartet.errors import CheckpointError, CheckpointWarning
+from qwartet.quant_format.config import GptqConfig
+from qwartet.quant_format.packing import ZeroFormat, detect_zero_format
+
+DTYPES = {
+    "qweight": (torch.int32, 2),
+    "qzeros": (torch.int32, 2),
+    "scales": (torch.float16, 2),
+    "g_idx": (torch.int32, 1),
+    "bias": (torch.float16, 1),
+}
+OPTIONAL = ("g_idx", "bias")
+FORMAT_OF_LABEL: dict[str | None, ZeroFormat] = {None: "v1", "gptq": "v1", "gptq_v2": "v2"}
+
+
+class LinearChecks:
+    """The checks of one linear `name` of the file at `path`, run in the order of the methods."""
+
+    def __init__(
+        self, tensors: Mapping[str, Tensor], config: GptqConfig, *, name: str, path: str | os.PathLike[str]
+    ) -> None:
+        self.tensors = tensors
+        self.config = config
+        self.name = name
+        self.path = path
+
+    def check_dtypes(self) -> None:
+        """Each tensor is there, and has the published dtype and number of dimensions."""
+        for suffix, (dtype, num_dims) in DTYPES.items():
+            tensor = self.tensors.get(suffix)
+            if tensor is None:
+                if suffix not in OPTIONAL:
+                    raise self._error(suffix, "is missing", "the download is incomplete, or this linear is not GPTQ")
+                continue
+            if tensor.dtype != dtype:
+                raise self._error(suffix, f"dtype is {_short(tensor.dtype)}; GPTQ stores {_short(dtype)}")
+            if tensor.dim() != num_dims or tensor.numel() == 0:
+                raise self._error(suffix, f"shape is {list(tensor.shape)}; {num_dims} dimensions above 0 are needed")
+
+    def check_shapes(self) -> int:
+        """The shapes agree with each other and with the config; returns group_size as a positive number."""
+        bits = self.config.bits
+        num_words, out_features = self.tensors["qweight"].shape
+        num_groups, num_zero_words = self.tensors["qzeros"].shape
+        if list(self.tensors["scales"].shape) != [num_groups, out_features]:
+            found = list(self.tensors["scales"].shape)
+            raise self._error("scales", f"shape is {found}; qweight and qzeros imply {[num_groups, out_features]}")
+        if num_zero_words * 32 != out_features * bits:
+            implied = f"{num_zero_words * 32 / out_features:g}"
+            raise self._error("qzeros", f"the config says bits {bits}; qzeros and scales imply bits {implied}")
+        in_features = num_words * (32 // bits)
+        for suffix, size in (("g_idx", in_features), ("bias", out_features)):
+            tensor = self.tensors.get(suffix)
+            if tensor is not None and len(tensor) != size:
+                raise self._error(suffix, f"has {len(tensor)} entries; qweight with bits {bits} implies {size}")
+        group_size = in_features if self.config.group_size == -1 else min(self.config.group_size, in_features)
+        if num_groups != -(-in_features // group_size):
+            reason = (
+                f"the config says group_size {self.config.group_size}, that is {-(-in_features // group_size)} groups"
+            )
+            raise self._error("scales", f"{reason} of {in_features} inputs; the tensor has {num_groups} groups")
+        return group_size
+
+    def check_group_index(self, group_size: int) -> Tensor | None:
+        """Every group has its group_size inputs (the last may have fewer); returns g_idx, None for i // group_size."""
+        g_idx = self.tensors.get("g_idx")
+        if g_idx is None:
+            if self.config.desc_act:
+                raise self._error(
+                    "g_idx", "is missing, and with desc_act true no other tensor says which group is whose"
+                )
+            return None
+        num_groups = len(self.tensors["scales"])
+        low, high = (int(bound) for bound in g_idx.aminmax())
+        if low < 0 or high >= num_groups:
+            raise self._error("g_idx", f"values reach from {low} to {high}; there are groups 0 to {num_groups - 1}")
+        in_order = torch.arange(len(g_idx), dtype=torch.int32, device=g_idx.device) // group_size
+        if torch.equal(g_idx, in_order):
+            return None
+        if not self.config.desc_act:
+            first = int((g_idx != in_order).nonzero()[0])
+            reason = (
+                f"input {first} is in group {int(g_idx[first])}, not {int(in_order[first])}, though desc_act is false"
+            )
+            raise self._error(
+                "g_idx", reason, "if the columns were quantised by activation order, desc_act must be true"
+            )
+        if not torch.equal(g_idx.sort().values, in_order):
+            raise self._error("g_idx", f"does not give every group its {group_size} inputs")
+        return g_idx
+
+    def check_scales(self) -> None:
+        """Scales and bias are finite; scales that are negative or zero are only warned of."""
+        for suffix in ("scales", "bias"):
+            tensor = self.tensors.get(suffix)
+            if tensor is not None and (bad := int((~tensor.isfinite()).sum())):
+                raise self._error(suffix, f"{bad} of {tensor.numel()} values are NaN or infinite", "download it again")
+        if bad := int((self.tensors["scales"] <= 0).sum()):
+            self._warn(f"{self.path}: {self.name}.scales: {bad} values are negative or zero; used as they are")
+
+    def choose_zero_format(self) -> ZeroFormat:
+        """Which version wrote qzeros: for symmetric weights their value decides, for others the config must say."""
+        label = self.config.checkpoint_format
+        if not self.config.sym:
+            if label is None:
+                hint = 'add "checkpoint_format": "gptq" (stored zeros are one too low) or "gptq_v2" to the config'
+                raise CheckpointError(self.path, "sym is false and checkpoint_format is not stated", hint=hint)
+            return FORMAT_OF_LABEL[label]
+        found = detect_zero_format(self.tensors["qzeros"], self.config.bits)
+        if found is None:
+            raise self._error("qzeros", "sym is true, but the zeros are not all the midpoint of either format version")
+        if found != FORMAT_OF_LABEL[label]:
+            stated = "checkpoint_format is not stated, which means gptq" if label is None else f"it is labelled {label}"
+            wrote = "gptq" if found == "v1" else "gptq_v2"
+            # Without the linear's name: the same words come from every linear, and are shown once.
+            self._warn(f"{self.path}: {stated}, but the stored zeros are those of {wrote}; read as {wrote}")
+        return found
+
+    def _error(self, suffix: str, reason: str, hint: str | None = None) -> CheckpointError:
+        return CheckpointError(self.path, reason, tensor=f"{self.name}.{suffix}", hint=hint)
+
+    def _warn(self, message: str) -> None:
+        warnings.warn(CheckpointWarning(message), stacklevel=4)
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

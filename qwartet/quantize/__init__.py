@@ -1,0 +1,1 @@
+"""Turning a float checkpoint into a GPTQ one: the quantiser of a group, the Hessian of a linear, the solver."""
