@@ -23,7 +23,7 @@ from qwartet import DEMO
 from qwartet.engine.engine import Engine
 from qwartet.engine.request import FinishReason, Request
 from qwartet.engine.sampling_params import SamplingParams
-from qwartet.errors import CheckpointError, NotAChatModelError, RequestError
+from qwartet.errors import CheckpointError, NotAChatModelError, RequestError, VocabularyError
 from qwartet.layers.forward_batch import dense_batch
 from qwartet.models.generation_config import GenerationDefaults, load_generation_defaults
 from qwartet.models.hub import resolve
@@ -71,15 +71,31 @@ class LLM:
         """Raises ModelNotFoundError, CheckpointError, OutOfMemoryError (unless `force`), SettingError."""
         self.model_path: Path = DEMO if model is None else resolve(os.fspath(model), revision=revision)
         self.generation_defaults: GenerationDefaults = load_generation_defaults(self.model_path)
-        self.tokenizer = Tokenizer.load(self.model_path)
+        has_vocabulary = any(self.model_path.glob("*.tiktoken"))
+        self._tokenizer = Tokenizer.load(self.model_path) if has_vocabulary else None
         self.model = load_model(
             self.model_path, dtype=dtype, device=resolve_device(device), load_mode=load_mode, force=force
         )
-        num_rows, num_tokens = self.model.config.vocab_size, self.tokenizer.num_tokens
-        if num_rows < num_tokens:
-            reason = f"vocab_size is {num_rows}, but the tokenizer has {num_tokens} tokens"
-            raise CheckpointError(self.model_path, reason, hint="tokenizer and weights belong to different models")
+        if self._tokenizer is not None:
+            self._check_vocabulary(self._tokenizer)
+        num_tokens = None if self._tokenizer is None else self._tokenizer.num_tokens
         self.engine = Engine(self.model, max_model_len=max_model_len, num_valid_tokens=num_tokens)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The checkpoint's tokenizer; VocabularyError when it has none, and then only ids can be given."""
+        if self._tokenizer is None:
+            raise VocabularyError(self.model_path, "holds no .tiktoken file", hint="copy qwen.tiktoken into it")
+        return self._tokenizer
+
+    def _check_vocabulary(self, tokenizer: Tokenizer) -> None:
+        num_rows, eos = self.model.config.vocab_size, self.generation_defaults.eos_token_id
+        if num_rows < tokenizer.num_tokens:
+            reason = f"vocab_size is {num_rows}, but the tokenizer has {tokenizer.num_tokens} tokens"
+            raise CheckpointError(self.model_path, reason, hint="tokenizer and weights belong to different models")
+        if eos is not None and not tokenizer.is_special(eos):
+            reason = f"eos_token_id is {eos}, no special token of the vocabulary (<|endoftext|> is {tokenizer.eod_id})"
+            raise CheckpointError(self.model_path, reason, hint="the .tiktoken file may be cut short: fetch it again")
 
     def chat(
         self, query: str, history: Sequence[tuple[str, str]] | None = None, system: str | None = None, **sampling: Any
@@ -98,17 +114,16 @@ class LLM:
         """Answers a query piece by piece; the pieces together are what `chat` returns."""
         if not self.generation_defaults.is_chat:
             raise NotAChatModelError(
-                f"{self.model_path} is a base model (chat_format raw): it completes text and does not chat; use generate, "
-                "or a -Chat checkpoint"
+                f"{self.model_path} is a base model (chat_format raw): it completes text and does not chat; "
+                "use generate, or a -Chat checkpoint"
             )
         params = self.sampling_params(**sampling)
         prompt_ids = self._chat_prompt(query, list(history or ()), system, params)
-        return _stripped(self._stream(self._add(prompt_ids, params), params))
+        return _stripped(self._start(prompt_ids, params))
 
     def complete_stream(self, prompt: str | Sequence[int], **sampling: Any) -> Iterator[str]:
         """Continues a text (or ids) piece by piece."""
-        params = self.sampling_params(**sampling)
-        return self._stream(self._add(self._ids(prompt), params), params)
+        return self._start(self._ids(prompt), self.sampling_params(**sampling))
 
     def generate(
         self,
@@ -119,11 +134,16 @@ class LLM:
         is_single = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], int))
         params = sampling_params or self.sampling_params()
         requests = [self._add(self._ids(prompt), params) for prompt in ([prompts] if is_single else prompts)]
-        texts = ["".join(self._stream(request, params)) for request in requests]
-        return [
-            Completion(request.prompt_ids, request.completion_ids, text, request.finish_reason or "abort")
-            for request, text in zip(requests, texts, strict=True)
-        ]
+        return [self._complete(request, params) for request in requests]
+
+    def _complete(self, request: Request, params: SamplingParams) -> Completion:
+        if self._tokenizer is not None:
+            text = "".join(self._stream(request, params))
+        else:  # ids in, ids out
+            text = ""
+            while not request.is_finished:
+                self.engine.step()
+        return Completion(request.prompt_ids, request.completion_ids, text, request.finish_reason or "abort")
 
     @torch.inference_mode()
     def logits(self, ids: Sequence[int]) -> Tensor:
@@ -141,20 +161,26 @@ class LLM:
             top_k=defaults.top_k,
             top_p=defaults.top_p,
             repetition_penalty=defaults.repetition_penalty,
+            stop=self._published_stop_strings(),
         )
         if sampling.get("do_sample") and "temperature" not in sampling:
             sampling = {**sampling, "temperature": defaults.temperature}
         return params.updated(sampling)
 
     def _stop_token_ids(self) -> list[int]:
-        """The published stop tokens; longer stop words of a base model are stop strings (see _add)."""
-        ids = [self.tokenizer.eod_id]
-        if self.generation_defaults.is_chat:
-            ids += [self.tokenizer.im_end_id, self.tokenizer.im_start_id]
-        ids += [words[0] for words in self.generation_defaults.stop_words_ids if len(words) == 1]
-        if self.generation_defaults.eos_token_id is not None:
-            ids.append(self.generation_defaults.eos_token_id)
+        """Ids that end a completion: the published ones, and the single-id stop words of generation_config.json."""
+        defaults = self.generation_defaults
+        ids = [words[0] for words in defaults.stop_words_ids if len(words) == 1]
+        if defaults.eos_token_id is not None:
+            ids.append(defaults.eos_token_id)
+        if self._tokenizer is not None:
+            ids.append(self._tokenizer.eod_id)
+            ids += [self._tokenizer.im_end_id, self._tokenizer.im_start_id] if defaults.is_chat else []
         return ids
+
+    def _published_stop_strings(self) -> tuple[str, ...]:
+        longer = [words for words in self.generation_defaults.stop_words_ids if len(words) > 1]
+        return tuple(self.tokenizer.decode(words) for words in longer)
 
     def _ids(self, prompt: str | Sequence[int]) -> list[int]:
         return self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
@@ -176,6 +202,9 @@ class LLM:
                 return ids
             history = history[1:]
 
+    def _start(self, prompt_ids: list[int], params: SamplingParams) -> Iterator[str]:
+        yield from self._stream(self._add(prompt_ids, params), params)
+
     def _stream(self, request: Request, params: SamplingParams) -> Iterator[str]:
         """Text of a request as it grows; other requests of the engine advance with it."""
         text = TextStream(self.tokenizer, params.stop)
@@ -189,7 +218,7 @@ class LLM:
                     yield text.push(token_id)
                     if text.stopped_by is not None:
                         self.engine.finish(request, "stop")
-                        request.finish_reason = "stop"
+                        request.finish_reason = "stop"  # also where the same token was the last one allowed
                         return
                 if request.is_finished:
                     break

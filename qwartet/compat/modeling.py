@@ -118,7 +118,7 @@ class QWenLMHeadModel:
         generation_config: GenerationConfig | None = None,
         **settings: Any,
     ) -> tuple[str, list[tuple[str, str]]]:
-        """The published chat(): response and a copied, longer history. `stop_words_ids` grows in place, as published."""
+        """The published chat(): response and a copied, longer history; `stop_words_ids` grows in place."""
         if stream is not _UNSET:
             raise SettingError("chat() does not stream; call chat_stream() instead of passing stream=")
         chosen = self._chat_config(generation_config, settings)
@@ -151,8 +151,8 @@ class QWenLMHeadModel:
         chosen = (generation_config or self.generation_config).changed(settings)
         if chosen.chat_format != "chatml":
             raise NotAChatModelError(
-                f'generation_config.chat_format is {chosen.chat_format!r}; chat needs "chatml": use a -Chat checkpoint, or '
-                "generate() with a base model"
+                f'generation_config.chat_format is {chosen.chat_format!r}; chat needs "chatml": '
+                "use a -Chat checkpoint, or generate() with a base model"
             )
         return chosen
 

@@ -25,7 +25,7 @@ class BlockManager:
         return -(-num_tokens // self.block_size)
 
     def grow(self, request: Request, num_tokens: int) -> bool:
-        """Extends the request's block table to hold its first `num_tokens` tokens; False, and no change, if it cannot."""
+        """Extends the request's block table to hold `num_tokens` tokens; False, and no change, if it cannot."""
         missing = self.num_blocks_for(num_tokens) - len(request.block_table)
         if missing > len(self._free):
             return False
@@ -43,4 +43,4 @@ class BlockManager:
         """Every block is either free or owned by exactly one request."""
         owned = [block for table in self._owned.values() for block in table]
         seen = sorted([*self._free, *owned])
-        assert seen == list(range(self.num_blocks)), f"blocks lost or shared: {len(self._free)} free, {len(owned)} owned"
+        assert seen == list(range(self.num_blocks)), f"blocks lost or shared: {len(self._free)} free, {owned} owned"

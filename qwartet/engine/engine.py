@@ -1,6 +1,6 @@
 """The engine: one loop that serves many requests.
 
-    schedule -> build batch -> run -> sample -> commit -> outputs
+schedule -> build batch -> run -> sample -> commit -> outputs
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from qwartet.engine.runner import ModelRunner
 from qwartet.engine.sampler import Sampler
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.engine.scheduler import Schedule, Scheduler
-from qwartet.errors import OutOfMemoryError, RequestError
+from qwartet.errors import OutOfMemoryError, RequestError, SettingError
 from qwartet.layers.kv_cache import kv_bytes_per_token
 from qwartet.models.plan import available_bytes
 from qwartet.models.qwen import QwenModel
@@ -36,6 +36,11 @@ class StepOutput:
     finish_reason: FinishReason | None
 
 
+def _check(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise SettingError(f"{name} is {value}; here it must lie in {low}..{high}")
+
+
 class Engine:
     """Serves requests on one model."""
 
@@ -46,12 +51,21 @@ class Engine:
         max_model_len: int | None = None,
         max_num_seqs: int = 16,
         max_num_batched_tokens: int = 2048,
+        num_blocks: int | None = None,
         num_valid_tokens: int | None = None,
     ) -> None:
-        """`num_valid_tokens`: see Sampler. OutOfMemoryError when not even one request of full length would fit."""
+        """`num_blocks`: blocks of the KV cache; None: as many as are of use and fit. `num_valid_tokens`: see Sampler.
+
+        SettingError for a setting out of bounds, OutOfMemoryError when not even one request of full length would fit.
+        """
         self.position_config = model.config.position
-        self.max_model_len = min(max_model_len or self.position_config.max_length, self.position_config.max_length)
-        num_blocks = self._num_blocks(model, max_num_seqs)
+        self.max_model_len = self.position_config.max_length if max_model_len is None else max_model_len
+        _check("max_model_len", self.max_model_len, 2, self.position_config.max_length)
+        _check("max_num_seqs", max_num_seqs, 1, 2**16)
+        _check("max_num_batched_tokens", max_num_batched_tokens, 1, 2**24)
+        if num_blocks is None:
+            num_blocks = self._num_blocks(model, max_num_seqs)
+        _check("num_blocks", num_blocks, self._blocks_per_request, 2**31)
         self.block_manager = BlockManager(num_blocks, BLOCK_SIZE)
         self.scheduler = Scheduler(
             self.block_manager, max_num_batched_tokens=max_num_batched_tokens, max_num_seqs=max_num_seqs
@@ -60,10 +74,14 @@ class Engine:
         self.sampler = Sampler(num_valid_tokens)
         self._ids = count()
 
+    @property
+    def _blocks_per_request(self) -> int:
+        return -(-self.max_model_len // BLOCK_SIZE)
+
     def _num_blocks(self, model: QwenModel, max_num_seqs: int) -> int:
         """Enough for all requests at full length, or what the free memory allows."""
         config = model.config
-        per_request = -(-self.max_model_len // BLOCK_SIZE)
+        per_request = self._blocks_per_request
         block_bytes = BLOCK_SIZE * kv_bytes_per_token(
             config.num_layers, config.num_kv_heads, config.head_dim, model.dtype
         )
@@ -72,8 +90,8 @@ class Engine:
         if affordable < per_request:
             affordable_length = affordable * BLOCK_SIZE
             raise OutOfMemoryError(
-                f"a request of {self.max_model_len} tokens takes {per_request * block_bytes / 2**30:.2f} GiB of KV cache and "
-                f"{available / 2**30:.2f} GiB are free; set max_model_len to {affordable_length} or less"
+                f"a request of {self.max_model_len} tokens takes {per_request * block_bytes / 2**30:.2f} GiB of KV "
+                f"cache and {available / 2**30:.2f} GiB are free; set max_model_len to {affordable_length} or less"
             )
         return min(per_request * max_num_seqs, affordable)
 
@@ -107,10 +125,10 @@ class Engine:
             raise RequestError("the prompt is empty; give at least one token")
         length = first_position + len(prompt_ids)
         if length >= self.max_model_len:
-            raise RequestError(f"the prompt has {length} tokens and the context {self.max_model_len}; shorten the prompt")
+            raise RequestError(f"the prompt has {length} tokens, the context {self.max_model_len}; shorten the prompt")
         vocab_size = self.runner.model.config.vocab_size
         if not 0 <= min(prompt_ids) <= max(prompt_ids) < vocab_size:
-            raise RequestError(f"the prompt holds token ids outside 0..{vocab_size - 1}; is this the model's tokenizer?")
+            raise RequestError(f"the prompt has ids outside 0..{vocab_size - 1}; is this the model's tokenizer?")
 
     @property
     def has_unfinished(self) -> bool:

@@ -10,8 +10,12 @@ from torch import Tensor
 
 
 def penalise_repetition(logits: Tensor, token_ids: list[int], penalty: float) -> Tensor:
-    """Divides positive logits of ids seen before by the penalty and multiplies negative ones (Keskar et al. 2019)."""
-    index = torch.tensor(sorted(set(token_ids)), dtype=torch.int64, device=logits.device)
+    """Divides positive logits of ids seen before by the penalty and multiplies negative ones (Keskar et al. 2019).
+
+    Ids beyond the row are passed over: a prompt may hold them, and the sampler cuts the vocabulary's padding off.
+    """
+    seen_ids = sorted(i for i in set(token_ids) if i < logits.shape[0])
+    index = torch.tensor(seen_ids, dtype=torch.int64, device=logits.device)
     seen = logits[index]
     return logits.index_copy(0, index, torch.where(seen < 0, seen * penalty, seen / penalty))
 
@@ -29,7 +33,7 @@ def keep_top_k(logits: Tensor, top_k: int) -> Tensor:
 
 
 def keep_top_p(logits: Tensor, top_p: float) -> Tensor:
-    """Keeps the smallest set of highest logits whose probabilities exceed top_p, at least one (Holtzman et al. 2019)."""
+    """Keeps the fewest highest logits whose probabilities exceed top_p, at least one (Holtzman et al. 2019)."""
     ascending, order = logits.sort()
     cumulative = ascending.softmax(-1).cumsum(-1)
     removed = cumulative <= 1 - top_p

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from qwartet.errors import SettingError
 
+_GREEDY_BELOW = 1e-5  # temperature; a smaller one would only make the logits overflow
 _PUBLISHED_NAMES = {"max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens"}
 
 
 def _check(name: str, value: Any, kind: type, low: float, high: float, bounds: str) -> None:
-    is_number = isinstance(value, int) if kind is int else isinstance(value, int | float) and math.isfinite(value)
-    if isinstance(value, bool) or not is_number or not low <= value <= high:
-        raise SettingError(f"{name} is {value!r}; it must be {'a whole number' if kind is int else 'a number'} {bounds}")
+    is_number = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+    if not is_number or not low <= value <= high:  # NaN lies nowhere
+        raise SettingError(
+            f"{name} is {value!r}; it must be {'a whole number' if kind is int else 'a number'} {bounds}"
+        )
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """Sampling settings of a request. The order of application is the original's: penalty, temperature, top_k, top_p."""
+    """Sampling settings of a request, applied in the original's order: penalty, temperature, top_k, top_p."""
 
     max_tokens: int = 512  # completion tokens at most
     min_tokens: int = 0  # no stop token before so many
@@ -43,14 +49,14 @@ class SamplingParams:
         _check("repetition_penalty", self.repetition_penalty, float, 0.01, 100, "from 0.01 to 100")
         if self.seed is not None:
             _check("seed", self.seed, int, 0, 2**63 - 1, "of at least 0")
-        if isinstance(self.stop, str) or not all(isinstance(text, str) and text for text in self.stop):
+        if not isinstance(self.stop, tuple | list) or not all(isinstance(text, str) and text for text in self.stop):
             raise SettingError(f"stop is {self.stop!r}; it must be a list of non-empty texts")
-        if not all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in self.stop_token_ids):
+        if not isinstance(self.stop_token_ids, tuple | list) or not all(map(_is_id, self.stop_token_ids)):
             raise SettingError(f"stop_token_ids is {self.stop_token_ids!r}; it must be a list of token ids")
 
     @property
     def is_greedy(self) -> bool:
-        return self.temperature == 0 or self.top_k == 1
+        return self.temperature < _GREEDY_BELOW or self.top_k == 1
 
     def updated(self, changes: Mapping[str, Any]) -> SamplingParams:
         """A copy with some settings changed; also takes the published names do_sample, max_new_tokens, min_new_tokens.

@@ -6,44 +6,43 @@ is the i-th of n new tokens of a request with L keys sees the first L - n + i + 
 
 from __future__ import annotations
 
+from itertools import groupby
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Causal attention of the last n positions; query [n, H, D], key and value [L, H_kv, D] -> [n, H, D]."""
-    num_new, num_keys = query.shape[0], key.shape[0]
-    groups = query.shape[1] // key.shape[1]
-    q = query.transpose(0, 1)  # [H, n, D]
-    k = key.transpose(0, 1).repeat_interleave(groups, dim=0) if groups > 1 else key.transpose(0, 1)
-    v = value.transpose(0, 1).repeat_interleave(groups, dim=0) if groups > 1 else value.transpose(0, 1)
-    if num_new == num_keys:
-        out = F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True)[0]
-    elif num_new == 1:
-        out = F.scaled_dot_product_attention(q[None], k[None], v[None])[0]
+    """Attention of the last n of L positions; query [B, n, H, D], key and value [B, L, H_kv, D] -> [B, n, H, D]."""
+    num_new, num_keys = query.shape[1], key.shape[1]
+    groups = query.shape[2] // key.shape[2]
+    q, k, v = (x.transpose(1, 2) for x in (query, key, value))  # [B, H, n or L, D]
+    if groups > 1:
+        k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+    if num_new in (1, num_keys):
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=num_new > 1)
     else:
         last_seen = torch.arange(num_keys - num_new, num_keys, device=q.device)
         mask = torch.arange(num_keys, device=q.device) <= last_seen[:, None]  # [n, L]
-        out = F.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=mask)[0]
-    return out.transpose(0, 1)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return out.transpose(1, 2)
 
 
 def dense_attention(query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor) -> Tensor:
     """Attention without a cache: request b owns rows cu_seqlens[b] : cu_seqlens[b + 1].
 
-    query [T, H, D], key and value [T, H_kv, D] -> [T, H, D]; differentiable.
+    query [T, H, D], key and value [T, H_kv, D] -> [T, H, D]; differentiable. Neighbours of equal length go through one
+    call, which is what makes a training batch fast.
     """
-    bounds = cu_seqlens.tolist()
-    lengths = {end - start for start, end in zip(bounds[:-1], bounds[1:], strict=True)}
-    if len(lengths) == 1 and query.shape[1] == key.shape[1]:  # equal lengths: one batched call (training)
-        shape = (len(bounds) - 1, lengths.pop())
-        q, k, v = (x.unflatten(0, shape).transpose(1, 2) for x in (query, key, value))  # [B, H, L, D]
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(0, 1)
-    parts = [
-        _attend(query[start:end], key[start:end], value[start:end])
-        for start, end in zip(bounds[:-1], bounds[1:], strict=True)
-    ]
+    lengths = cu_seqlens.diff().tolist()
+    parts, start = [], 0
+    for length, run in groupby(lengths):
+        num_requests = len(list(run))
+        end = start + num_requests * length
+        q, k, v = (x[start:end].unflatten(0, (num_requests, length)) for x in (query, key, value))  # [B, L, H, D]
+        parts.append(_attend(q, k, v).flatten(0, 1))
+        start = end
     return torch.cat(parts)
 
 
@@ -62,5 +61,6 @@ def paged_attention(
         blocks = block_table[row, : -(-length // block_size)]
         key = key_cache[blocks].transpose(1, 2).flatten(0, 1)[:length]  # [L, H_kv, D]
         value = value_cache[blocks].transpose(1, 2).flatten(0, 1)[:length]
-        parts.append(_attend(query[bounds[row] : bounds[row + 1]], key, value))
+        new = query[bounds[row] : bounds[row + 1]]
+        parts.append(_attend(new[None], key[None], value[None])[0])
     return torch.cat(parts)

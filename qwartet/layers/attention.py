@@ -9,9 +9,7 @@ from qwartet.layers.forward_batch import ForwardBatch
 from qwartet.layers.kv_cache import KVCache
 
 
-def attend(
-    layer: int, query: Tensor, key: Tensor, value: Tensor, batch: ForwardBatch, cache: KVCache | None
-) -> Tensor:
+def attend(layer: int, query: Tensor, key: Tensor, value: Tensor, batch: ForwardBatch, cache: KVCache | None) -> Tensor:
     """Attention of one layer: dense without a cache, else over the cache after writing the new tokens to it.
 
     query [T, H, D], key and value [T, H_kv, D] -> [T, H, D].

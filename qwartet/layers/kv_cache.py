@@ -8,6 +8,9 @@ decode kernel streams. (Kwon et al. 2023.)
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,9 +32,8 @@ class KVCache:
         shape = (num_blocks, num_kv_heads, block_size, head_dim)
         self.num_blocks = num_blocks
         self.block_size = block_size
-        # zeros, not empty: the pages stay uncommitted until written, and no stale NaN can be read
-        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)]
-        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)]
+        self.keys = [_zeros(shape, dtype, torch.device(device)) for _ in range(num_layers)]
+        self.values = [_zeros(shape, dtype, torch.device(device)) for _ in range(num_layers)]
 
     def write(self, layer: int, key: Tensor, value: Tensor, slot_mapping: Tensor) -> None:
         """Stores key and value [T, H_kv, D] of new tokens at slots [T]."""
@@ -39,6 +41,14 @@ class KVCache:
         offset = slot_mapping % self.block_size
         self.keys[layer][block, :, offset] = key
         self.values[layer][block, :, offset] = value
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros, so that no stale NaN can be read; on a CPU their pages take no memory until they are written."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    # numpy asks the system for zeroed pages; torch.zeros would write every one of them.
+    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)).view(dtype).view(shape)
 
 
 def kv_bytes_per_token(num_layers: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype) -> int:

@@ -5,7 +5,7 @@ Only safetensors. A directory has one `model.safetensors`, or shards with `model
 
 from __future__ import annotations
 
-import os
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,26 +15,33 @@ from torch import Tensor
 
 from qwartet.errors import CheckpointError, CheckpointWarning
 from qwartet.models.config import read_json
-from qwartet.models.safetensors_file import LoadMode, SafetensorsFile, TensorInfo, read_tensor_infos
+from qwartet.models.safetensors_file import LoadMode, SafetensorsFile, TensorInfo, read_tensor_infos, shown
 
 INDEX_NAME = "model.safetensors.index.json"
+_SHARD_NAME = re.compile(r"\w[\w.-]{0,200}\.safetensors", re.ASCII)
 _PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
 
 
-def _listed(names: list[str], most: int = 10) -> str:
+def listed(names: list[str], most: int = 10) -> str:
+    """The first names of a list, for a message."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return ", ".join(map(shown, names[:most])) + more
 
 
 def _checked_shard(directory: Path, name: Any) -> Path:
-    """Path of a shard named by an index; refuses everything that is not a plain file name in the directory."""
-    if not isinstance(name, str) or not name or name != os.path.basename(name) or "\0" in name or "\\" in name:
-        raise CheckpointError(directory / INDEX_NAME, f"names the file {name!r}, which is not a plain file name")
+    """Path of a shard; refuses everything that is not a plain .safetensors file in the directory."""
+    if not isinstance(name, str) or not _SHARD_NAME.fullmatch(name):
+        reason = f"names the file {shown(name)}, which is not a plain name of a .safetensors file"
+        raise CheckpointError(directory / INDEX_NAME, reason)
     path = directory / name
-    target, home = path.resolve(), directory.resolve()
+    try:
+        target, home = path.resolve(), directory.resolve()
+    except (OSError, RuntimeError):  # RuntimeError: links that lead in a circle
+        raise CheckpointError(path, "is a link that leads nowhere", hint="fetch this file again") from None
     # A Hugging Face cache keeps snapshots/<commit>/file as a link to ../../blobs/<hash>: that one is allowed.
-    if target.parent != home and target.parent != home.parent.parent / "blobs":
-        raise CheckpointError(directory / INDEX_NAME, f"names the file {name!r}, which lies outside the checkpoint")
+    is_cached = home.parent.name == "snapshots" and target.parent == home.parent.parent / "blobs"
+    if target.parent != home and not is_cached:
+        raise CheckpointError(path, "is a link to a file outside the checkpoint", hint="put the file itself there")
     return path
 
 
@@ -48,7 +55,7 @@ def _shards_of_index(directory: Path) -> dict[str, Path]:
     files = sorted(set(shards.values()))
     missing = [file.name for file in files if not file.is_file()]
     if missing:
-        reason = f"{len(missing)} of {len(files)} shards missing: {_listed(missing)}"
+        reason = f"{len(missing)} of {len(files)} shards missing: {listed(missing)}"
         raise CheckpointError(directory, reason, hint="fetch them (a download that stopped can be resumed)")
     return shards
 
@@ -62,7 +69,7 @@ def _single_file(directory: Path) -> Path:
         return _checked_shard(directory, found[0].name)
     if found:
         names = [file.name for file in found]
-        raise CheckpointError(directory, f"{_listed(names)} without {INDEX_NAME}", hint="fetch the index file too")
+        raise CheckpointError(directory, f"{listed(names)} without {INDEX_NAME}", hint="fetch the index file too")
     if any(file.suffix in _PICKLE_SUFFIXES for file in directory.iterdir()):
         reason = "holds only pickled weights, which can run code when loaded; Qwartet never loads them"
         raise CheckpointError(directory, reason, hint="convert them with safetensors' own converter, in a sandbox")
@@ -87,12 +94,12 @@ class Checkpoint:
             infos = read_tensor_infos(file)
             absent = [name for name, shard in shards.items() if shard == file and name not in infos]
             if absent:
-                reason = f"the index says that it holds {_listed(absent)}; it does not"
-                raise CheckpointError(file, reason, hint="index and shards come from different models, or fetch it again")
+                reason = f"the index says that it holds {listed(absent)}; it does not"
+                raise CheckpointError(file, reason, hint="index and shards do not belong together; fetch both again")
             found |= {name: info for name, info in infos.items() if shards.get(name) == file}
             strays = [name for name in infos if name not in shards]
             if strays:
-                warnings.warn(f"{file}: not in the index, ignored: {_listed(strays)}", CheckpointWarning, stacklevel=4)
+                warnings.warn(f"{file}: not in the index, ignored: {listed(strays)}", CheckpointWarning, stacklevel=4)
         self._check_total_size(found)
         return found
 

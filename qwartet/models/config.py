@@ -13,7 +13,7 @@ from qwartet.errors import CheckpointError, CheckpointWarning
 from qwartet.layers.rotary import PositionConfig
 
 MAX_JSON_BYTES = 64 * 2**20
-MAX_ROTARY_ROWS = 2**20
+MAX_ROTARY_VALUES = 2**26  # cosines; with the sines 512 MiB
 
 # The first published configs (August 2023) used the GPT-2 names; later ones the Hugging Face names.
 _ALIASES = {
@@ -74,6 +74,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file of a checkpoint; CheckpointError for anything else."""
     try:
         size = path.stat().st_size
+        if not path.is_file():
+            raise CheckpointError(path, "is not a file")
         if size > MAX_JSON_BYTES:
             raise CheckpointError(path, f"is {size} bytes; a JSON file of a checkpoint has less than {MAX_JSON_BYTES}")
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -94,7 +96,7 @@ def _integer(path: Path, raw: Mapping[str, Any], field: str, default: int | None
     if not present:
         if default is not None:
             return default
-        raise CheckpointError(path, f"key {names[0]!r} is missing", hint="this config.json is not a first-generation Qwen's")
+        raise CheckpointError(path, f"key {names[0]!r} is missing", hint="is this a first-generation Qwen?")
     value = raw[present[0]]
     if isinstance(value, bool) or not isinstance(value, int):
         raise CheckpointError(path, f"{present[0]} is {value!r}; it must be an integer")
@@ -148,8 +150,10 @@ def _position_config(path: Path, raw: Mapping[str, Any], head_dim: int) -> Posit
         use_dynamic_ntk=dynamic_ntk,
         use_logn_attn=logn,
     )
-    if position.num_alphas * position.max_length > MAX_ROTARY_ROWS:
-        reason = f"seq_length {train_length} and max_position_embeddings {max_length} need {position.num_alphas} NTK tables"
+    if position.num_alphas * position.max_length * (rotary_dim // 2) > MAX_ROTARY_VALUES:
+        reason = (
+            f"seq_length {train_length} and max_position_embeddings {max_length} take {position.num_alphas} NTK tables"
+        )
         raise CheckpointError(path, reason, hint="one of the two is wrong")
     return position
 
@@ -165,7 +169,9 @@ def parse_config(raw: Mapping[str, Any], path: Path) -> ModelConfig:
     num_heads = _integer(path, raw, "num_heads")
     head_dim = _integer(path, raw, "kv_channels", default=128)
     if num_heads * head_dim != hidden_size:
-        raise CheckpointError(path, f"{num_heads} heads of kv_channels {head_dim} do not make hidden_size {hidden_size}")
+        raise CheckpointError(
+            path, f"{num_heads} heads of {head_dim} (kv_channels) do not make hidden_size {hidden_size}"
+        )
     mlp_value = _integer(path, raw, "intermediate_size")
     if mlp_value % 2:
         raise CheckpointError(path, f"intermediate_size is {mlp_value}; it must be even (w1 and w2 take half each)")

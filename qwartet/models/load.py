@@ -17,7 +17,7 @@ from qwartet.errors import CheckpointError, CheckpointWarning, SettingError
 from qwartet.kernels.select import select_quantized_linear
 from qwartet.layers.linear import Linear, QuantizedLinear
 from qwartet.layers.rotary import RotaryTable
-from qwartet.models.checkpoint import Checkpoint
+from qwartet.models.checkpoint import Checkpoint, listed
 from qwartet.models.config import ModelConfig, load_config, read_json
 from qwartet.models.names import LINEARS, disk_name, is_harmless_extra, module_names
 from qwartet.models.plan import check_memory
@@ -59,7 +59,7 @@ def load_gptq_config(directory: Path) -> GptqConfig | None:
     if separate.is_file():
         found.append(GptqConfig.from_dict(read_json(separate), separate))
     if len(found) == 2:
-        return found[0].merge(found[1], directory)
+        return found[0].merge(found[1], separate)
     return found[0] if found else None
 
 
@@ -109,14 +109,14 @@ def check_names(checkpoint: Checkpoint, config: ModelConfig, gptq: GptqConfig | 
     required, optional = _expected_names(config, gptq)
     missing = [name for name in required if name not in checkpoint]
     if missing:
-        listed = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
         hint = "config.json and weights belong to different models, or the download is incomplete"
-        raise CheckpointError(checkpoint.directory, f"{len(missing)} tensors missing: {listed}", hint=hint)
+        if gptq is None and any(name.endswith(".qweight") for name in checkpoint):
+            hint = "the weights are quantised: fetch the quantize_config.json that belongs to them"
+        raise CheckpointError(checkpoint.directory, f"{len(missing)} tensors missing: {listed(missing)}", hint=hint)
     known = optional.union(required)
     extra = [name for name in checkpoint if name not in known and not is_harmless_extra(name)]
     if extra:
-        listed = ", ".join(repr(name) for name in extra[:10])
-        message = f"{checkpoint.directory}: {len(extra)} tensors that this model has no use for, ignored: {listed}"
+        message = f"{checkpoint.directory}: {len(extra)} tensors of no use for this model, ignored: {listed(extra)}"
         warnings.warn(message, CheckpointWarning, stacklevel=3)
 
 

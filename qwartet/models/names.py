@@ -1,15 +1,15 @@
 """Tensor names: Qwen-1's on disk, the field's terms in the network.
 
-    disk                                  network
-    transformer.wte                       embedding
-    transformer.h.{i}.ln_1                layers.{i}.attention_norm
-    transformer.h.{i}.attn.c_attn         layers.{i}.attention.qkv
-    transformer.h.{i}.attn.c_proj         layers.{i}.attention.output
-    transformer.h.{i}.ln_2                layers.{i}.mlp_norm
-    transformer.h.{i}.mlp.w1 / w2         layers.{i}.mlp.up / gate
-    transformer.h.{i}.mlp.c_proj          layers.{i}.mlp.down
-    transformer.ln_f                      norm
-    lm_head                               lm_head
+disk                                  network
+transformer.wte                       embedding
+transformer.h.{i}.ln_1                layers.{i}.attention_norm
+transformer.h.{i}.attn.c_attn         layers.{i}.attention.qkv
+transformer.h.{i}.attn.c_proj         layers.{i}.attention.output
+transformer.h.{i}.ln_2                layers.{i}.mlp_norm
+transformer.h.{i}.mlp.w1 / w2         layers.{i}.mlp.up / gate
+transformer.h.{i}.mlp.c_proj          layers.{i}.mlp.down
+transformer.ln_f                      norm
+lm_head                               lm_head
 """
 
 from __future__ import annotations

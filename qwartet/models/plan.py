@@ -41,6 +41,6 @@ def check_memory(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.devic
     needed, available = weights_bytes(checkpoint, dtype), available_bytes(device)
     if needed > available:
         raise OutOfMemoryError(
-            f"{checkpoint.directory}: the weights take {needed / 2**30:.2f} GiB and {available / 2**30:.2f} GiB are free "
-            f"on {device}; use a smaller or more quantised checkpoint, or force the load (--force), which may swap"
+            f"{checkpoint.directory}: the weights take {needed / 2**30:.2f} GiB and {available / 2**30:.2f} GiB are "
+            f"free on {device}; use a smaller or more quantised checkpoint, or force the load (--force), which may swap"
         )

@@ -24,7 +24,7 @@ from qwartet.errors import CheckpointError, SettingError
 
 LoadMode = Literal["mmap", "pread"]
 
-MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+MAX_HEADER_BYTES = 16 * 2**20  # the format allows 100 MB; a model of 1,024 layers has 4 MB
 _DTYPE_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
     "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8,
@@ -49,10 +49,18 @@ class TensorInfo:
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    if len(set(keys)) != len(keys):
-        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} stands twice")
-    return dict(pairs)
+    unique: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in unique:
+            raise ValueError(f"key {shown(key)} stands twice")
+        unique[key] = value
+    return unique
+
+
+def shown(value: Any) -> str:
+    """A name or value from a file, for a message: one short line without control characters."""
+    text = value if isinstance(value, str) and value and value.isprintable() else repr(value)
+    return text if len(text) <= 120 else f"{text[:120]}..."
 
 
 def _sniff(head: bytes) -> str:
@@ -70,18 +78,19 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            head = file.read(8)
-            if len(head) < 8:
+            head = file.read(64)
+            if size < 8:
                 raise CheckpointError(path, f"file is {size} bytes; not a safetensors file", hint=_sniff(head))
-            length = int.from_bytes(head, "little")
+            length = int.from_bytes(head[:8], "little")
             if length > min(MAX_HEADER_BYTES, size - 8):
                 hint = _sniff(head)
                 raise CheckpointError(path, f"header claims {length} bytes in a file of {size}", hint=hint)
+            file.seek(8)
             header = json.loads(file.read(length).decode("utf-8"), object_pairs_hook=_unique_keys)
     except OSError as error:
         raise CheckpointError(path, f"cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(path, f"header is not valid ({error})", hint=_DOWNLOAD_AGAIN) from None
+        raise CheckpointError(path, f"header is not valid ({error})", hint=_sniff(head)) from None
     if not isinstance(header, dict):
         raise CheckpointError(path, "header is not a JSON object", hint=_DOWNLOAD_AGAIN)
     return header, size - 8 - length
@@ -93,18 +102,18 @@ def _is_count(value: Any) -> bool:
 
 def _parse_entry(path: Path, name: str, entry: Any) -> TensorInfo:
     if not isinstance(entry, dict):
-        raise CheckpointError(path, "header entry is not an object", tensor=repr(name))
+        raise CheckpointError(path, "header entry is not an object", tensor=shown(name))
     dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in _DTYPE_BYTES:
-        raise CheckpointError(path, f"dtype {dtype!r} is unknown", tensor=repr(name))
+        raise CheckpointError(path, f"dtype {shown(dtype)} is unknown", tensor=shown(name))
     if not isinstance(shape, list) or len(shape) > 8 or not all(map(_is_count, shape)):
-        raise CheckpointError(path, f"shape {str(shape)[:80]} is not a list of sizes", tensor=repr(name))
+        raise CheckpointError(path, f"shape {shown(shape)} is not a list of sizes", tensor=shown(name))
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_is_count, offsets)):
-        raise CheckpointError(path, f"data_offsets {str(offsets)[:80]} are not two offsets", tensor=repr(name))
+        raise CheckpointError(path, f"data_offsets {shown(offsets)} are not two offsets", tensor=shown(name))
     expected = math.prod(shape) * _DTYPE_BYTES[dtype]
     if offsets[1] - offsets[0] != expected:
         reason = f"data_offsets {offsets} span {offsets[1] - offsets[0]} bytes; {dtype} {shape} needs {expected}"
-        raise CheckpointError(path, reason, tensor=repr(name))
+        raise CheckpointError(path, reason, tensor=shown(name))
     return TensorInfo(name, dtype, tuple(shape), offsets[0], offsets[1], path)
 
 
@@ -116,7 +125,7 @@ def read_tensor_infos(path: Path) -> dict[str, TensorInfo]:
     for info in sorted(infos.values(), key=lambda info: (info.begin, info.end)):
         if info.begin != position:
             reason = f"data begins at byte {info.begin}, but the previous tensor ends at {position}"
-            raise CheckpointError(path, reason, tensor=repr(info.name), hint=_DOWNLOAD_AGAIN)
+            raise CheckpointError(path, reason, tensor=shown(info.name), hint=_DOWNLOAD_AGAIN)
         position = info.end
     if position != data_bytes:
         reason = f"holds {data_bytes} bytes of tensors; its header describes {position}"
@@ -128,7 +137,7 @@ class SafetensorsFile:
     """Reads tensors of one file whose header has been checked.
 
     "mmap" shares the pages of the file and copies nothing; "pread" reads into memory of its own, and so
-    survives a file that shrinks while it is in use.
+    survives a file that shrinks while the model is in use. Both refuse a file that changed before it was read.
     """
 
     def __init__(self, path: Path, load_mode: LoadMode = "mmap") -> None:
@@ -137,12 +146,19 @@ class SafetensorsFile:
         self.path = path
         try:
             self._file = safe_open(path, framework="pt", device="cpu", backend=load_mode)
+            self._size = path.stat().st_size
         except (OSError, SafetensorError) as error:
             raise CheckpointError(path, f"cannot be opened ({error})", hint=_DOWNLOAD_AGAIN) from None
 
     def read(self, info: TensorInfo) -> Tensor:
         """The tensor on the CPU, in the file's dtype."""
         try:
-            return self._file.get_tensor(info.name)
+            if (size := self.path.stat().st_size) != self._size:
+                raise CheckpointError(self.path, f"changed from {self._size} to {size} bytes while it was being read")
+            tensor: Tensor = self._file.get_tensor(info.name)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(self.path, f"cannot be read ({error})", tensor=info.name) from None
+        if tuple(tensor.shape) != info.shape:
+            raise CheckpointError(self.path, "changed while it was being read", tensor=info.name)
+        # A header of odd length leaves the data unaligned, which kernels may not read.
+        return tensor.clone() if tensor.data_ptr() % tensor.element_size() else tensor

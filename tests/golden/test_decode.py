@@ -44,7 +44,8 @@ def assert_same_path(ids, logits, golden_ids, golden_logits, margins, dtype: str
         unsafe = (margins[row] < 2 * tolerance).nonzero()
         safe = int(unsafe[0]) if len(unsafe) and dtype != "fp32" else len(golden_ids[row])
         assert ids[row, :safe].tolist() == golden_ids[row, :safe].tolist()
-        compared = min(safe + 1, len(golden_ids[row]))  # the logits of the first unsafe step still follow from equal ids
+        # the logits of the first unsafe step still follow from equal ids
+        compared = min(safe + 1, len(golden_ids[row]))
         assert (logits[row, :compared] - golden_logits[row, :compared]).abs().max() <= tolerance
 
 

@@ -1,0 +1,204 @@
+"""`qwartet chat`: a conversation, or one answer."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from qwartet import DEMO
+from qwartet.cli.terminal import json_line, one_line, printable
+from qwartet.cli.units import format_bytes, format_count, parse_count
+from qwartet.errors import ModelNotFoundError, NotAChatModelError, SettingError
+from qwartet.models.hub import looks_like_hub_id, resolve
+
+if TYPE_CHECKING:
+    from qwartet.llm import LLM
+
+
+def chat(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            show_default="the bundled model",
+            help="Directory of a checkpoint, or hub id. If it is alone and can be neither, it is the prompt.",
+        ),
+    ] = None,
+    prompt: Annotated[str | None, typer.Argument(show_default=False, help="Answer this once; or pipe it in.")] = None,
+    prompt_option: Annotated[str | None, typer.Option("--prompt", "-p", help="The prompt, as an option.")] = None,
+    system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Probability mass to sample from.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Candidates to sample from; 0: all.")] = None,
+    repetition_penalty: Annotated[float | None, typer.Option(help="Above 1: fewer repetitions.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
+    greedy: Annotated[bool, typer.Option("--greedy", help="Always the most probable token.")] = False,
+    dtype: Annotated[Literal["auto", "bf16", "fp16", "fp32"], typer.Option(help="What to compute in.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
+    load_mode: Annotated[
+        Literal["mmap", "pread"], typer.Option(help="pread: slower, for files that may change while in use.")
+    ] = "mmap",
+    max_model_len: Annotated[
+        str | None, typer.Option(help="Longest prompt and answer together; 32k is 32,000, 32K is 32,768.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Load even if the memory seems too small.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No line about the model.")] = False,
+) -> None:
+    """Talk to a model, or have it answer one prompt.
+
+    Sampling defaults are the checkpoint's own. In a conversation, /help lists the commands.
+    """
+    model, prompt = _model_and_prompt(model, prompt, prompt_option)
+    sampling = _sampling(
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        repetition_penalty=repetition_penalty,
+        max_tokens=max_tokens,
+        seed=seed,
+        do_sample=False if greedy else None,
+    )
+    max_length = None if max_model_len is None else parse_count(max_model_len)
+    directory = _directory(model, revision)
+    if prompt is None and not sys.stdin.isatty():
+        prompt = _piped_prompt()
+    if prompt is None and as_json:
+        raise SettingError("--json answers one prompt; give it with --prompt, or pipe it in")
+    started = time.perf_counter()
+    llm = _load(
+        directory,
+        dtype=dtype,
+        device=_checked_device(device),
+        load_mode=load_mode,
+        max_model_len=max_length,
+        force=force,
+    )
+    if not quiet:
+        print(one_line(_summary(model, llm, time.perf_counter() - started)), file=sys.stderr)
+    if prompt is None:
+        from qwartet.cli.session import Session
+
+        Session(llm, system=system, sampling=sampling).run()
+    elif as_json:
+        print(json_line(_answer(llm, prompt, system, sampling)))
+    else:
+        for piece in llm.chat_stream(prompt, system=system, **sampling):
+            print(printable(piece, sys.stdout), end="", flush=True)
+        print()
+
+
+def _model_and_prompt(model: str | None, prompt: str | None, option: str | None) -> tuple[str | None, str | None]:
+    """What the two positional arguments and --prompt mean together."""
+    if prompt is not None and option is not None:
+        raise SettingError("the prompt is given twice; give it as an argument or with --prompt")
+    if model is not None and prompt is None and option is None and not _may_be_model(model):
+        return None, model
+    return model, prompt if option is None else option
+
+
+def _may_be_model(name: str) -> bool:
+    """Whether a lone argument is a model: it exists, it is written as a path, or it has the form of a hub id."""
+    return looks_like_hub_id(name) or name.startswith(("/", "./", "../", "~")) or _exists(name)
+
+
+def _exists(name: str) -> bool:
+    try:
+        return os.path.lexists(name)
+    except ValueError:  # a NUL character
+        return False
+
+
+def _sampling(**options: Any) -> dict[str, Any]:
+    """The sampling options that were given; SettingError for what no checkpoint could be sampled with."""
+    from qwartet.engine.sampling_params import SamplingParams
+
+    given = {name: value for name, value in options.items() if value is not None}
+    if given.get("do_sample") is False and given.get("temperature"):
+        raise SettingError(f"--greedy contradicts --temperature {given['temperature']:g}; give one of them")
+    SamplingParams().updated(given)
+    return given
+
+
+def _checked_device(name: str) -> str:
+    """The device as given; SettingError when torch does not know it or has not got it."""
+    import torch
+
+    if name == "auto":
+        return name
+    if re.fullmatch(r"cpu|cuda(:\d+)?", name, re.ASCII) is None:
+        raise SettingError(f"--device is {name!r}; it must be auto, cpu, cuda or cuda:N")
+    index = int(name.partition(":")[2] or 0)
+    if name != "cpu" and index >= torch.cuda.device_count():
+        raise SettingError(f"--device is {name}, but torch sees {torch.cuda.device_count()} GPUs; see qwartet doctor")
+    return name
+
+
+def _directory(model: str | None, revision: str | None) -> Path:
+    """Directory of the model, downloaded if it is not here yet; ModelNotFoundError when there is none."""
+    if model is None:
+        if revision is not None:
+            raise SettingError("--revision needs a hub id; give the model too")
+        if not (DEMO / "config.json").is_file():
+            raise ModelNotFoundError(f"{DEMO}: the bundled model is not there; give a model, or install Qwartet again")
+        return DEMO
+    try:
+        return resolve(model, revision=revision)
+    except ModelNotFoundError as error:
+        if "/" in model:
+            raise
+        raise ModelNotFoundError(f"{error} (to say it to the bundled model: qwartet chat -p {model})") from error
+
+
+def _piped_prompt() -> str:
+    text = sys.stdin.read()
+    if not text.strip():
+        raise SettingError("there is nothing on standard input; give a prompt with --prompt, or run it in a terminal")
+    return text.strip()
+
+
+def _load(directory: Path, **options: Any) -> LLM:
+    from qwartet.llm import LLM
+
+    llm = LLM(directory, **options)
+    if not llm.generation_defaults.is_chat:
+        hint = "use a -Chat checkpoint, or complete text with qwartet.LLM(...).generate"
+        raise NotAChatModelError(f"{directory}: is a base model (chat_format raw), which does not chat; {hint}")
+    return llm
+
+
+def _summary(model: str | None, llm: LLM, seconds: float) -> str:
+    """One line about what was loaded: model, size, dtype, kernels, time."""
+    from qwartet.kernels.select import describe_kernels
+
+    network = llm.model
+    size = sum(file.stat().st_size for file in llm.model_path.glob("*.safetensors"))
+    kernels = ", ".join(f"{what}: {name}" for what, name in describe_kernels(network.device, network.dtype).items())
+    return (
+        f"{model or 'bundled model'}: {format_count(network.config.num_parameters)} parameters, {format_bytes(size)}; "
+        f"{str(network.dtype).removeprefix('torch.')} on {network.device}; {kernels}; loaded in {seconds:.1f} s"
+    )
+
+
+def _answer(llm: LLM, prompt: str, system: str | None, sampling: dict[str, Any]) -> dict[str, Any]:
+    """One answer with its figures, for --json; `seconds` is the time to answer, loading not counted."""
+    from qwartet.tokenizer.chatml import Message, build_prompt
+
+    instructions = [] if system is None else [Message("system", system)]
+    started = time.perf_counter()
+    prompt_ids = build_prompt(llm.tokenizer, [*instructions, Message("user", prompt)])
+    completion = llm.generate(prompt_ids, llm.sampling_params(**sampling))[0]
+    return {
+        "response": completion.text.strip(),
+        "finish_reason": completion.finish_reason,
+        "prompt_tokens": len(completion.prompt_ids),
+        "completion_tokens": len(completion.token_ids),
+        "seconds": round(time.perf_counter() - started, 3),
+    }

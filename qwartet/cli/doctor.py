@@ -1,0 +1,64 @@
+"""`qwartet doctor`: the machine, the versions, the kernels that would run, and what stands in the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qwartet.cli.terminal import json_line, one_line
+from qwartet.cli.units import format_bytes
+
+if TYPE_CHECKING:
+    from qwartet.cli.machine import Report
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+) -> int:
+    """Show the machine, the versions and the kernels that would be used, and what to repair.
+
+    The exit code is 2 if something needs repair.
+    """
+    from qwartet.cli.machine import examine
+
+    report = examine()
+    if as_json:
+        print(json_line(asdict(report)))
+    else:
+        for line in _lines(report):
+            print(line)
+    return 2 if report.problems else 0
+
+
+def _lines(report: Report) -> Iterator[str]:
+    for label, text in _facts(report):
+        yield f"{label:<15}{one_line(text)}"
+    for text in report.problems:
+        yield f"problem: {one_line(text)}"
+    yield f"{len(report.problems) or 'no'} problem{'' if len(report.problems) == 1 else 's'} found"
+
+
+def _facts(report: Report) -> Iterator[tuple[str, str]]:
+    yield "qwartet", report.versions["qwartet"]
+    yield "python", f"{report.python}; {report.platform}"
+    yield "packages", ", ".join(f"{name} {text}" for name, text in report.versions.items() if name != "qwartet")
+    yield "processor", _processor_line(report.processor)
+    yield "memory", "{} free of {}".format(*(format_bytes(report.memory[key]) for key in ("available", "total")))
+    yield "GPUs", "; ".join(map(_gpu_line, report.gpus)) or "none that torch can use"
+    for device, kernels in report.kernels.items():
+        yield f"kernels, {device}", "; ".join(f"{operation}: {name}" for operation, name in kernels.items())
+    yield "bundled model", report.bundled_model
+    yield "environment", ", ".join(f"{name}={value}" for name, value in report.environment.items()) or "nothing set"
+
+
+def _processor_line(processor: dict[str, Any]) -> str:
+    instructions = " ".join(processor["instruction_sets"]) or "no vector instructions that matter here"
+    cores = f"{processor['usable_cores']} of {processor['cores']} cores usable, torch uses {processor['torch_threads']}"
+    return f"{processor['name']}; {cores}; {instructions}"
+
+
+def _gpu_line(gpu: dict[str, Any]) -> str:
+    return f"{gpu['device']} {gpu['name']}, {format_bytes(gpu['memory'])}, compute capability {gpu['capability']}"

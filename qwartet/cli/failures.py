@@ -1,0 +1,55 @@
+"""What a user is told of an exception: one line, what is wrong and what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from qwartet.errors import QwartetError
+
+# Typer keeps click's exceptions under a name that has changed; this is the UsageError that all of them come from.
+USAGE_ERROR: Any = typer.BadParameter.__base__
+
+_NO_MEMORY = "use a more quantised or smaller checkpoint, or a shorter --max-model-len"
+
+
+def message(error: BaseException) -> str | None:
+    """The line for an exception that is not our bug; None for one that is."""
+    if isinstance(error, USAGE_ERROR):
+        return _usage_message(error)
+    if isinstance(error, QwartetError):
+        return str(error)
+    if is_out_of_memory(error):
+        return f"out of memory ({_first_sentence(error)}); {_NO_MEMORY}"
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror or error}; check the path, its permissions and the space on the disk"
+    return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed; torch says so on the CPU by a RuntimeError of no class of its own."""
+    if isinstance(error, MemoryError):
+        return True
+    if not isinstance(error, RuntimeError):
+        return False
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+
+
+def _first_sentence(error: BaseException) -> str:
+    """The figures of torch's message, without the C++ source line before and the advice after them."""
+    text = str(error).partition("can't allocate memory: ")[2] or str(error)
+    return text.partition(". ")[0].strip() or "no figures"
+
+
+def _usage_message(error: Any) -> str:
+    path = error.ctx.command_path if error.ctx is not None else "qwartet"
+    names = getattr(error, "possibilities", None)
+    if names:
+        text, hint = error.message, f"did you mean {' or '.join(names)}?"
+    else:
+        text, _, suggestion = error.format_message().partition(". Did you mean ")
+        hint = f"did you mean {suggestion}" if suggestion else f"see {path} --help"
+    text = text.strip().rstrip(".")
+    return f"{text[:1].lower()}{text[1:]}; {hint}"

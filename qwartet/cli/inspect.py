@@ -1,0 +1,134 @@
+"""`qwartet inspect`: what is in a checkpoint, and what is wrong with it, without running it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qwartet.cli.terminal import json_line, one_line
+from qwartet.cli.units import format_bytes, format_count
+from qwartet.models.hub import resolve
+
+if TYPE_CHECKING:
+    from qwartet.cli.inspection import Inspection
+
+
+def inspect(
+    model: Annotated[
+        str, typer.Argument(metavar="DIR", help="Directory of a checkpoint, or a hub id that is downloaded already.")
+    ],
+    tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
+) -> int:
+    """Show what is in a checkpoint, and what is wrong with it.
+
+    Nothing is run and nothing is downloaded. All problems that can be found are listed; the exit code is 2 if there are
+    any.
+    """
+    directory = resolve(model, revision=revision, download=False)
+    from qwartet.cli.inspection import inspect_checkpoint
+
+    found = inspect_checkpoint(directory)
+    if as_json:
+        content = asdict(found)
+        if not tensors:
+            del content["tensors"]
+        print(json_line(content))
+    else:
+        for line in _lines(found, tensors):
+            print(line)
+    return 2 if found.problems else 0
+
+
+def _lines(found: Inspection, with_tensors: bool) -> Iterator[str]:
+    yield one_line(found.path)
+    for label, text in _facts(found):
+        yield f"  {label:<14}{one_line(text)}"
+    if with_tensors:
+        yield ""
+        for tensor in found.tensors:
+            shape = " x ".join(map(str, tensor["shape"]))
+            yield one_line(f"  {tensor['name']:<44} {tensor['dtype']:<5} {shape:<18} {tensor['file']}")
+    for text in found.warnings:
+        yield f"warning: {one_line(text)}"
+    for text in found.problems:
+        yield f"problem: {one_line(text)}"
+    yield f"{len(found.problems) or 'no'} problem{'' if len(found.problems) == 1 else 's'} found"
+
+
+def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
+    """What is known, as (label, sentence); parts that could not be read are left out."""
+    parts = (
+        ("model", found.model, _model_line),
+        ("positions", found.model, _positions_line),
+        ("kind", found.sampling, _kind_line),
+        ("quantised", found.quantization, _quantization_line),
+        ("weights", found.weights, _weights_line),
+        ("memory", found.memory, _memory_line),
+        ("tokenizer", found.tokenizer, _tokenizer_line),
+    )
+    yield from ((label, describe(part)) for label, part, describe in parts if part is not None)
+    for label, is_used in (("files", True), ("ignored files", False)):
+        files = [file for file in found.files if file["is_used"] is is_used]
+        if files:
+            yield label, _files_line(files)
+
+
+def _model_line(model: dict[str, Any]) -> str:
+    shape = (
+        "{num_layers} layers of {hidden_size}, {num_heads} heads of {head_dim}, MLP of {intermediate_size}, "
+        "vocabulary of {vocab_size} rows"
+    )
+    return f"{format_count(model['num_parameters'])} parameters: {shape.format_map(model)}"
+
+
+def _positions_line(model: dict[str, Any]) -> str:
+    extensions = [name for name, key in (("NTK", "use_dynamic_ntk"), ("LogN", "use_logn_attn")) if model[key]]
+    beyond = f"{' and '.join(extensions)} beyond {model['train_length']}" if extensions else "no NTK, no LogN"
+    return f"rotary, base {model['rope_theta']:.0f}, context of {model['max_length']} tokens; {beyond}"
+
+
+def _kind_line(sampling: dict[str, Any]) -> str:
+    kind = "chat (ChatML)" if sampling["chat_format"] == "chatml" else "base (completes text)"
+    settings = "temperature {temperature:g}, top_k {top_k}, top_p {top_p:g}" if sampling["do_sample"] else "greedy"
+    settings += ", repetition_penalty {repetition_penalty:g}, up to {max_new_tokens} tokens"
+    return f"{kind}; sampling defaults: {settings.format_map(sampling)}"
+
+
+def _quantization_line(quantization: dict[str, Any]) -> str:
+    symmetry = "symmetric" if quantization["sym"] else "asymmetric"
+    zeros = " and ".join(quantization["zero_format"]) or "?"
+    return (
+        f"GPTQ, {quantization['bits']} bits, groups of {quantization['group_size']}, {symmetry}, "
+        f"desc_act {str(quantization['desc_act']).lower()}, zeros stored as {zeros}; "
+        f"{quantization['num_sound_linears']} of {quantization['num_linears']} linears are sound"
+    )
+
+
+def _weights_line(weights: dict[str, Any]) -> str:
+    shares = ", ".join(f"{dtype} {format_bytes(size)}" for dtype, size in weights["bytes_by_dtype"].items())
+    files = "1 file" if weights["num_files"] == 1 else f"{weights['num_files']} files"
+    return f"{format_bytes(weights['bytes'])} in {weights['num_tensors']} tensors, {files}: {shares}"
+
+
+def _memory_line(memory: dict[str, Any]) -> str:
+    sizes = {key: format_bytes(value) for key, value in memory.items() if isinstance(value, int)}
+    return (
+        "{weights_bytes} of weights, computing in {dtype}; KV cache {kv_bytes_per_token} a token, "
+        "{kv_bytes_full_context} for the full context; {available_bytes} are free here"
+    ).format_map({**memory, **sizes})
+
+
+def _tokenizer_line(tokenizer: dict[str, Any]) -> str:
+    origin = "the published vocabulary" if tokenizer["is_published"] else "not the published vocabulary"
+    counts = "{file}: {num_ranks} ranks, {num_tokens} ids".format_map(tokenizer)
+    return f"{counts}; {origin} (sha256 {tokenizer['sha256'][:12]}...)"
+
+
+def _files_line(files: list[dict[str, Any]], most: int = 8) -> str:
+    listed = ", ".join(f"{file['name']} ({format_bytes(file['bytes'])})" for file in files[:most])
+    return f"{listed} and {len(files) - most} more" if len(files) > most else listed

@@ -1,0 +1,264 @@
+"""What is in a checkpoint and what is wrong with it: all that can be found out without running it.
+
+The checks are those of loading, in the same order and words. Loading stops at the first problem; here each step runs by
+itself, and a tensor that failed is set aside so that the next one is looked at too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from qwartet.errors import CheckpointError, CheckpointWarning
+from qwartet.layers.kv_cache import kv_bytes_per_token
+from qwartet.models.checkpoint import INDEX_NAME, Checkpoint
+from qwartet.models.config import ModelConfig, load_config, read_json
+from qwartet.models.generation_config import GenerationDefaults, load_generation_defaults
+from qwartet.models.load import check_dense_shapes, check_names, load_gptq_config, read_quantized_weight, resolve_dtype
+from qwartet.models.names import LINEARS, disk_name, module_names
+from qwartet.models.plan import available_bytes, weights_bytes
+from qwartet.models.safetensors_file import read_tensor_infos
+from qwartet.quant_format.config import GptqConfig
+from qwartet.tokenizer.tokenizer import find_vocabulary
+from qwartet.tokenizer.vocabulary import Vocabulary
+
+# qwen.tiktoken, the same file for every published first-generation Qwen
+PUBLISHED_VOCABULARY_SHA256 = "b2b1b8dfb5cc5f024bafc373121c6aba3f66f9a5a0269e243470a1de16a33186"
+
+_CONFIG_FILES = {"config.json", "generation_config.json", "quantize_config.json", INDEX_NAME}
+
+T = TypeVar("T")
+
+
+@dataclass
+class Inspection:
+    """The findings about one directory; a part that could not be read is None or empty."""
+
+    path: str
+    problems: list[str] = field(default_factory=list)  # it does not load, or not as it should
+    warnings: list[str] = field(default_factory=list)  # odd, and used all the same
+    model: dict[str, Any] | None = None
+    sampling: dict[str, Any] | None = None
+    quantization: dict[str, Any] | None = None
+    weights: dict[str, Any] | None = None
+    memory: dict[str, Any] | None = None
+    tokenizer: dict[str, Any] | None = None
+    files: list[dict[str, Any]] = field(default_factory=list)
+    tensors: list[dict[str, Any]] = field(default_factory=list)
+
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        """Notes the CheckpointWarnings raised inside, and the CheckpointError that ends it; each text once."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                yield
+            except CheckpointError as error:
+                _add(self.problems, str(error))
+        for item in caught:
+            if issubclass(item.category, CheckpointWarning):
+                _add(self.warnings, str(item.message))
+
+    def attempt(self, step: Callable[..., T], *arguments: Any) -> T | None:
+        """Result of a step; None when it failed, and then the reason is among the problems."""
+        with self.collected():
+            return step(*arguments)
+        return None
+
+
+def _add(texts: list[str], text: str) -> None:
+    if text not in texts:
+        texts.append(text)
+
+
+def inspect_checkpoint(directory: Path) -> Inspection:
+    """Reads headers, configs, vocabulary and the small tensors of a checkpoint directory; raises nothing about them."""
+    found = Inspection(str(directory))
+    config = found.attempt(load_config, directory)
+    defaults = found.attempt(load_generation_defaults, directory)
+    num_problems = len(found.problems)
+    gptq = found.attempt(load_gptq_config, directory)
+    knows_linears = len(found.problems) == num_problems
+    checkpoint = found.attempt(Checkpoint, directory)
+    if config is not None:
+        found.model = _model(config)
+    if defaults is not None:
+        found.sampling = _sampling(defaults)
+    if checkpoint is None:
+        for file in _indexed_files(directory):
+            found.attempt(read_tensor_infos, file)
+    else:
+        found.weights = _weights(checkpoint)
+        found.tensors = _tensors(checkpoint)
+    vocabulary = _inspect_vocabulary(found, directory, config, defaults)
+    found.files = _files(directory, checkpoint, vocabulary)
+    if config is not None and checkpoint is not None and knows_linears:
+        _check_tensors(found, checkpoint, config, gptq)
+        found.memory = found.attempt(_memory, checkpoint, config)
+    return found
+
+
+def _indexed_files(directory: Path) -> list[Path]:
+    """The files that an index names and that are there; none without a readable index."""
+    index = directory / INDEX_NAME
+    try:
+        weight_map = read_json(index).get("weight_map")
+    except CheckpointError:
+        return []
+    names = weight_map.values() if isinstance(weight_map, dict) else ()
+    return [file for file in sorted(directory.glob("*.safetensors")) if file.name in names]
+
+
+def _check_tensors(found: Inspection, checkpoint: Checkpoint, config: ModelConfig, gptq: GptqConfig | None) -> None:
+    found.attempt(check_names, checkpoint, config, gptq)
+    while (bad := _first_wrong_shape(found, checkpoint, config, gptq)) is not None:
+        del checkpoint.tensors[bad]
+    if gptq is not None:
+        found.quantization = _quantization(found, checkpoint, config, gptq)
+
+
+def _first_wrong_shape(
+    found: Inspection, checkpoint: Checkpoint, config: ModelConfig, gptq: GptqConfig | None
+) -> str | None:
+    try:
+        check_dense_shapes(checkpoint, config, gptq)
+    except CheckpointError as error:
+        _add(found.problems, str(error))
+        return error.tensor
+    return None
+
+
+def _quantization(found: Inspection, checkpoint: Checkpoint, config: ModelConfig, gptq: GptqConfig) -> dict[str, Any]:
+    """The GPTQ settings, after every quantised linear has been checked against them."""
+    formats = set()
+    num_checked = 0
+    for module in module_names(config.num_layers):
+        name = disk_name(module)
+        parts = [f"{name}.{leaf}" for leaf in ("qweight", "qzeros", "scales")]
+        if not module.endswith(LINEARS) or not all(part in checkpoint for part in parts):
+            continue
+        weight = found.attempt(read_quantized_weight, checkpoint, module, config, gptq, torch.device("cpu"))
+        if weight is not None:
+            num_checked += 1
+            formats.add(weight.zero_format)
+    return {
+        "method": "gptq",
+        "bits": gptq.bits,
+        "group_size": gptq.group_size,
+        "sym": gptq.sym,
+        "desc_act": gptq.desc_act,
+        "zero_format": sorted(formats),
+        "num_linears": config.num_layers * len(LINEARS),
+        "num_sound_linears": num_checked,
+    }
+
+
+def _model(config: ModelConfig) -> dict[str, Any]:
+    position = config.position
+    return {
+        "num_parameters": config.num_parameters,
+        "num_layers": config.num_layers,
+        "hidden_size": config.hidden_size,
+        "num_heads": config.num_heads,
+        "head_dim": config.head_dim,
+        "intermediate_size": config.intermediate_size,
+        "vocab_size": config.vocab_size,
+        "rope_theta": position.rope_theta,
+        "train_length": position.train_length,
+        "max_length": position.max_length,
+        "use_dynamic_ntk": position.use_dynamic_ntk,
+        "use_logn_attn": position.use_logn_attn,
+        "declared_dtype": config.declared_dtype,
+    }
+
+
+def _sampling(defaults: GenerationDefaults) -> dict[str, Any]:
+    names = ("chat_format", "do_sample", "temperature", "top_k", "top_p", "repetition_penalty", "max_new_tokens")
+    values = {name: getattr(defaults, name) for name in (*names, "max_window_size", "eos_token_id")}
+    return {**values, "stop_words_ids": [list(ids) for ids in defaults.stop_words_ids]}
+
+
+def _weights(checkpoint: Checkpoint) -> dict[str, Any]:
+    by_dtype: dict[str, int] = {}
+    for info in checkpoint.tensors.values():
+        by_dtype[info.dtype] = by_dtype.get(info.dtype, 0) + info.nbytes
+    return {
+        "num_tensors": len(checkpoint.tensors),
+        "num_files": len(checkpoint.files),
+        "bytes": checkpoint.nbytes,
+        "bytes_by_dtype": dict(sorted(by_dtype.items())),
+    }
+
+
+def _memory(checkpoint: Checkpoint, config: ModelConfig) -> dict[str, Any]:
+    """Bytes at the dtype that "auto" computes in."""
+    dtype = resolve_dtype("auto", checkpoint)
+    per_token = kv_bytes_per_token(config.num_layers, config.num_kv_heads, config.head_dim, dtype)
+    return {
+        "dtype": str(dtype).removeprefix("torch."),
+        "weights_bytes": weights_bytes(checkpoint, dtype),
+        "kv_bytes_per_token": per_token,
+        "kv_bytes_full_context": per_token * config.position.max_length,
+        "available_bytes": available_bytes(torch.device("cpu")),
+    }
+
+
+def _inspect_vocabulary(
+    found: Inspection, directory: Path, config: ModelConfig | None, defaults: GenerationDefaults | None
+) -> Path | None:
+    """The vocabulary's file; None without a sound one."""
+    if not any(directory.glob("*.tiktoken")):
+        reason = "holds no .tiktoken file, so only token ids can be given"
+        found.warnings.append(f"{directory}: {reason}; copy qwen.tiktoken into it")
+        return None
+    file = found.attempt(find_vocabulary, directory)
+    vocabulary = None if file is None else found.attempt(Vocabulary.load, file)
+    if file is None or vocabulary is None:
+        return None
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    num_tokens = max(max(vocabulary.mergeable_ranks.values()), max(vocabulary.special_tokens.values())) + 1
+    found.tokenizer = {
+        "file": file.name,
+        "num_ranks": vocabulary.num_ranks,
+        "num_tokens": num_tokens,
+        "sha256": sha256,
+        "is_published": sha256 == PUBLISHED_VOCABULARY_SHA256,
+    }
+    if config is not None and config.vocab_size < num_tokens:
+        reason = f"vocab_size is {config.vocab_size}, but the tokenizer has {num_tokens} tokens"
+        found.problems.append(f"{directory}: {reason}; tokenizer and weights belong to different models")
+    eos = None if defaults is None else defaults.eos_token_id
+    if eos is not None and eos not in vocabulary.special_tokens.values():
+        reason = f"eos_token_id is {eos}, no special token of the vocabulary"
+        found.problems.append(f"{directory}: {reason}; the .tiktoken file may be cut short: fetch it again")
+    return file
+
+
+def _files(directory: Path, checkpoint: Checkpoint | None, vocabulary: Path | None) -> list[dict[str, Any]]:
+    used = set(_CONFIG_FILES)
+    if checkpoint is not None:
+        used |= {file.name for file in checkpoint.files}
+    if vocabulary is not None:
+        used.add(vocabulary.name)
+    files = (path for path in sorted(directory.iterdir()) if path.is_file())
+    return [{"name": path.name, "bytes": path.stat().st_size, "is_used": path.name in used} for path in files]
+
+
+def _tensors(checkpoint: Checkpoint) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": info.name,
+            "dtype": info.dtype,
+            "shape": list(info.shape),
+            "bytes": info.nbytes,
+            "file": info.file.name,
+        }
+        for info in checkpoint.tensors.values()
+    ]

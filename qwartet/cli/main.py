@@ -1,0 +1,124 @@
+"""The command `qwartet`: its verbs, and the one place where a failure becomes a line and an exit code.
+
+    0 done   1 a bug of ours, or the reader of our output went away   2 something the user can fix   130 Ctrl-C
+
+Results go to stdout, everything else to stderr. Each verb imports what it needs when it runs: `qwartet --help` loads
+no torch.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from typing import Annotated, TextIO
+
+import typer
+
+from qwartet import __version__
+from qwartet.cli import failures
+from qwartet.cli.chat import chat
+from qwartet.cli.doctor import doctor
+from qwartet.cli.inspect import inspect
+from qwartet.cli.terminal import one_line
+from qwartet.errors import CheckpointWarning
+
+# Plain help, not panels: it starts twice as fast and greps well.
+app = typer.Typer(rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
+app.command()(chat)
+app.command()(inspect)
+app.command()(doctor)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"qwartet {__version__}")
+        raise typer.Exit()
+
+
+@app.callback(invoke_without_command=True)
+def qwartet(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Print the traceback of a failure (also QWARTET_DEBUG=1).")
+    ] = False,
+) -> None:
+    """Run first-generation Qwen models. `qwartet chat` starts a conversation with the bundled one."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one command line (that of the process when None) and exits; the entry point of the package."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command line; returns the exit code. Every failure is one line on stderr."""
+    debug, arguments = _take_debug(arguments)
+    _forgive_encoding_errors()
+    warnings.showwarning = _show_warning
+    try:
+        code = typer.main.get_command(app).main(list(arguments), prog_name="qwartet", standalone_mode=False)
+        sys.stdout.flush()
+        return code or 0
+    except BrokenPipeError:
+        _discard_stdout()
+        return 1
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        if isinstance(error, OSError):
+            _discard_stdout()  # what is buffered may be what could not be written
+        text = failures.message(error)
+        bug = f"{type(error).__name__}: {error}; this is a bug in Qwartet, please report it with the output of --debug"
+        print(f"error: {one_line(bug if text is None else text)}", file=sys.stderr)
+        return 1 if text is None else 2
+
+
+def _take_debug(arguments: Sequence[str]) -> tuple[bool, list[str]]:
+    """Whether --debug was given, before or after the verb, and the other arguments; after "--" all is text."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    options = [argument for argument in arguments[:end] if argument != "--debug"]
+    in_environment = os.environ.get("QWARTET_DEBUG", "0") not in ("", "0")
+    return in_environment or len(options) < end, [*options, *arguments[end:]]
+
+
+def _forgive_encoding_errors() -> None:
+    """Bytes that are not text, on either side, are shown as such instead of ending the program."""
+    for stream, errors in ((sys.stdin, "replace"), (sys.stdout, "backslashreplace")):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=errors)
+
+
+def _discard_stdout() -> None:
+    """Lets the interpreter's last flush succeed when stdout cannot be written any more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+_show_other_warning = warnings.showwarning
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    if issubclass(category, CheckpointWarning):
+        print(f"warning: {one_line(str(message))}", file=sys.stderr)
+    else:
+        _show_other_warning(message, category, filename, lineno, file, line)
+
+
+if __name__ == "__main__":
+    main()

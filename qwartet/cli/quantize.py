@@ -1,0 +1,130 @@
+"""`qwartet quantize`: a float checkpoint to a GPTQ one, with progress and the loss of every linear."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from qwartet.cli.terminal import json_line, one_line
+from qwartet.cli.units import format_bytes
+from qwartet.errors import SettingError
+from qwartet.models.hub import resolve
+from qwartet.models.names import LINEARS
+
+if TYPE_CHECKING:
+    from qwartet.quantize.pipeline import OnEvent, QuantizeEvent
+
+
+def quantize(
+    source: Annotated[str, typer.Argument(help="Directory of a float checkpoint, or hub id.")],
+    target: Annotated[Path, typer.Argument(help="New directory for the GPTQ checkpoint.")],
+    calibration: Annotated[
+        Path, typer.Option(help="Conversations as for fine-tuning (.json), ids (.safetensors) or text.")
+    ],
+    bits: Annotated[int, typer.Option(help="4 or 8.")] = 4,
+    group_size: Annotated[int, typer.Option(help="Inputs that share a scale; -1: all of them.")] = 128,
+    desc_act: Annotated[
+        bool, typer.Option(help="Quantise inputs by descending activation: closer to the parent, slower to run.")
+    ] = False,
+    damp_percent: Annotated[float, typer.Option(help="Fraction of its mean added to the Hessian's diagonal.")] = 0.01,
+    num_samples: Annotated[int, typer.Option(help="Examples to take from the calibration file.")] = 128,
+    max_len: Annotated[int, typer.Option(help="Tokens at which an example is cut.")] = 2048,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the table.")] = False,
+) -> None:
+    """Quantise a float checkpoint with GPTQ, in the published layout.
+
+    A run that was stopped goes on after its last finished block when the same command is given again.
+    """
+    from qwartet.quant_format.config import GptqConfig
+    from qwartet.quantize.calibration import load_calibration
+    from qwartet.quantize.pipeline import quantize_checkpoint
+
+    started = time.perf_counter()
+    config = GptqConfig(bits=bits, group_size=group_size, desc_act=desc_act, sym=True, damp_percent=damp_percent)
+    place = _resolved_device(device)
+    directory = resolve(source)
+    examples = load_calibration(calibration, directory, num_samples=num_samples, max_len=max_len)
+    with _progress() as on_event:
+        events = quantize_checkpoint(directory, target, config, examples, device=place, on_event=on_event)
+    seconds = time.perf_counter() - started
+    size = sum(file.stat().st_size for file in target.glob("*.safetensors"))
+    if as_json:
+        print(json_line(_report(target, size, seconds, examples, events)))
+    else:
+        _print_losses(events, damp_percent)
+        print(one_line(f"{target}: {format_bytes(size)}, quantised in {seconds:.0f} s"))
+
+
+def _resolved_device(device: str) -> str:
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SettingError(
+            "--device is cuda, but torch sees no GPU; leave it out to use the CPU, or see qwartet doctor"
+        )
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+@contextmanager
+def _progress() -> Iterator[OnEvent]:
+    """Shows on stderr how far a run is and how long it will take: a bar on a terminal, else a line for each block."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(file=sys.stderr, markup=False, highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"))
+    progress = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
+    task = progress.add_task("reading the checkpoint", total=None)
+    num_resumed = 0
+
+    def on_event(event: QuantizeEvent) -> None:
+        nonlocal num_resumed
+        num_resumed += event.is_resumed
+        # Linears of an earlier run take no time here: counted in, they would promise too early an end.
+        num_linears = event.num_layers * len(LINEARS) - num_resumed
+        block = f"block {event.layer + 1} of {event.num_layers}"
+        progress.update(
+            task, total=num_linears, advance=int(not event.is_resumed), description=f"{block}, {event.linear}"
+        )
+        if not console.is_terminal and event.linear == LINEARS[-1]:
+            seconds_left = progress.tasks[0].time_remaining
+            left = "" if seconds_left is None else f", {timedelta(seconds=int(seconds_left))} left"
+            console.print(f"{block}: {'done by an earlier run' if event.is_resumed else 'done'}{left}")
+
+    try:
+        with progress:
+            yield on_event
+    except KeyboardInterrupt:
+        console.print("stopped; the same command goes on after the last finished block")
+        raise
+
+
+def _report(
+    target: Path, size: int, seconds: float, examples: Sequence[Sequence[int]], events: Sequence[QuantizeEvent]
+) -> dict[str, Any]:
+    return {
+        "target": str(target),
+        "bytes": size,
+        "seconds": round(seconds, 3),
+        "calibration_examples": len(examples),
+        "calibration_tokens": sum(map(len, examples)),
+        "linears": [asdict(event) for event in events],
+    }
+
+
+def _print_losses(events: Sequence[QuantizeEvent], damp_percent: float) -> None:
+    """A row for each block: the loss of its linears, marked where more damping was needed than asked for."""
+    print("squared output error of a calibration token; * more damping was needed than asked for")
+    print("block", *(f"{linear:>16}" for linear in LINEARS))
+    for row in (events[start : start + len(LINEARS)] for start in range(0, len(events), len(LINEARS))):
+        losses = (f"{event.loss:.4g}" + "*" * (event.damp_percent > damp_percent) for event in row)
+        print(f"{row[0].layer:5}", *(f"{loss:>16}" for loss in losses))

@@ -1,0 +1,38 @@
+"""Numbers as people write and read them."""
+
+from __future__ import annotations
+
+import re
+
+from qwartet.errors import SettingError
+
+# As in the field: a small letter counts in thousands, a capital in 1024s.
+_MULTIPLES = {"": 1, "k": 1000, "K": 1 << 10, "m": 1000**2, "M": 1 << 20}
+_COUNT = re.compile(r"(\d+(?:\.\d+)?)([kKmM]?)", re.ASCII)
+
+
+def parse_count(text: str) -> int:
+    """Whole number from "4096", "32k" (32,000) or "32K" (32,768); SettingError for anything else, zero included."""
+    match = _COUNT.fullmatch(text.strip())
+    count = float(match[1]) * _MULTIPLES[match[2]] if match else 0.0
+    if not 1 <= count < 2**53 or count != int(count):
+        raise SettingError(f"{text!r} is not a whole number of at least 1; write 4096, 32k (32,000) or 32K (32,768)")
+    return int(count)
+
+
+def format_bytes(num_bytes: int) -> str:
+    """Size with three digits: "412 B", "5.1 MiB", "38.4 GiB"."""
+    size, unit = float(num_bytes), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if size < 1000 or unit == "TiB":
+            break
+        size /= 1024
+    return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+
+
+def format_count(count: int) -> str:
+    """Count with three digits: "812", "3.2 M", "72.3 B"."""
+    for limit, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if count >= limit:
+            return f"{count / limit:.1f} {unit}"
+    return str(count)

@@ -1,0 +1,171 @@
+"""One block of the network on its way from float to GPTQ.
+
+Its linears are quantised in four steps, each on inputs that its predecessors, quantised already, produce
+("true_sequential"):
+
+    attention.qkv   ->   attention.output   ->   mlp.up, mlp.gate   ->   mlp.down
+
+Order and sequence: Frantar et al. 2022, and AutoGPTQ 0.7.1, which made the published checkpoints.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from qwartet.errors import CheckpointError, SettingError
+from qwartet.layers.forward_batch import ForwardBatch, dense_batch
+from qwartet.layers.linear import Linear
+from qwartet.layers.rotary import PositionConfig, RotaryTable
+from qwartet.models.checkpoint import Checkpoint
+from qwartet.models.config import ModelConfig
+from qwartet.models.names import LINEARS, disk_name, disk_parameter_name
+from qwartet.models.qwen import DecoderLayer
+from qwartet.quant_format.config import GptqConfig
+from qwartet.quant_format.weight import QuantizedWeight
+from qwartet.quantize.hessian import HessianAccumulator
+from qwartet.quantize.solver import SolverResult, gptq_quantize
+
+STEPS = (("attention.qkv",), ("attention.output",), ("mlp.up", "mlp.gate"), ("mlp.down",))
+"""Linears of one step take the same input, and so share a Hessian."""
+
+BATCH_TOKENS = 4096  # that go through a block at once: bounds the memory for activations inside it
+
+
+@dataclass
+class CalibrationBatch:
+    """Some calibration examples, and how far they have come through the network."""
+
+    batch: ForwardBatch
+    hidden: Tensor  # [T, C], what the next block takes; on the CPU between blocks
+
+
+def embed_calibration(
+    checkpoint: Checkpoint,
+    calibration: Sequence[Sequence[int]],
+    position_config: PositionConfig,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> list[CalibrationBatch]:
+    """Examples of token ids as the first block takes them; in a batch each still attends to itself alone."""
+    table = checkpoint.read(disk_parameter_name("embedding.weight"))
+    batches: list[list[Sequence[int]]] = [[]]
+    for example in calibration:
+        if batches[-1] and sum(map(len, batches[-1])) + len(example) > BATCH_TOKENS:
+            batches.append([])
+        batches[-1].append(example)
+    return [
+        CalibrationBatch(
+            dense_batch(examples, position_config, device=device),
+            F.embedding(torch.tensor([token for example in examples for token in example]), table).to(dtype),
+        )
+        for examples in batches
+    ]
+
+
+class _InputsCounted(Exception):
+    """Ends a forward pass at the linear whose inputs it was run for."""
+
+
+def load_block(
+    checkpoint: Checkpoint, config: ModelConfig, index: int, *, dtype: torch.dtype, device: torch.device
+) -> DecoderLayer:
+    """Block `index` of a float checkpoint whose names and shapes have been checked, without gradients."""
+    with torch.device("meta"):
+        layer = DecoderLayer(config, index)
+    biases = (f"{linear}.bias" for linear in LINEARS)
+    weights = [name for name, _ in layer.named_parameters() if name.endswith(".weight")]
+    for name in [*weights, *biases]:
+        on_disk = disk_parameter_name(f"layers.{index}.{name}")
+        if on_disk in checkpoint:
+            _set_parameter(layer, name, checkpoint.read(on_disk).to(device, dtype))
+    return layer.eval()
+
+
+def quantize_block(
+    layer: DecoderLayer,
+    calibration: Sequence[CalibrationBatch],
+    rotary: RotaryTable,
+    config: GptqConfig,
+    path: str | os.PathLike[str],
+) -> Iterator[tuple[str, SolverResult]]:
+    """Yields (linear, result without the bias) in the order of LINEARS; `layer` goes on with the quantised weights.
+
+    CheckpointError, naming `path` and the linear, where its weights or its inputs cannot be quantised.
+    """
+    for step in STEPS:
+        hessian = _gather_hessian(layer, step[0], calibration, rotary)
+        for linear in step:
+            weight = _linear(layer, linear).weight
+            try:
+                result = gptq_quantize(
+                    weight,
+                    hessian,
+                    bits=config.bits,
+                    group_size=config.group_size,
+                    sym=config.sym,
+                    desc_act=config.desc_act,
+                    damp_percent=config.damp_percent,
+                )
+            except SettingError as error:
+                name = disk_name(f"layers.{layer.attention.layer}.{linear}")
+                raise CheckpointError(path, f"cannot be quantised: {error}", tensor=name) from error
+            use_quantized(layer, {linear: result.weight})
+            yield linear, result
+
+
+def use_quantized(layer: DecoderLayer, weights: Mapping[str, QuantizedWeight]) -> None:
+    """Puts quantised weights, dequantised, in the place of the float ones."""
+    for linear, weight in weights.items():
+        old = _linear(layer, linear).weight
+        _set_parameter(layer, f"{linear}.weight", weight.dequantize(old.dtype).to(old.device))
+
+
+def advance(layer: DecoderLayer, calibration: Sequence[CalibrationBatch], rotary: RotaryTable) -> None:
+    """Sends every calibration batch through the block, in place."""
+    for item in calibration:
+        item.hidden = _forward(layer, item, rotary).cpu()
+
+
+def _gather_hessian(
+    layer: DecoderLayer, linear: str, calibration: Sequence[CalibrationBatch], rotary: RotaryTable
+) -> Tensor:
+    """The Hessian of one linear over all of the calibration, fp32 [K, K]."""
+    module = _linear(layer, linear)
+    accumulator = HessianAccumulator(module.weight.shape[1], module.weight.device)
+
+    def count(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        accumulator.add(inputs[0])
+        raise _InputsCounted  # what comes after this linear need not be computed
+
+    hook = module.register_forward_pre_hook(count)
+    try:
+        for item in calibration:
+            with suppress(_InputsCounted):
+                _forward(layer, item, rotary)
+    finally:
+        hook.remove()
+    return accumulator.hessian
+
+
+def _forward(layer: DecoderLayer, item: CalibrationBatch, rotary: RotaryTable) -> Tensor:
+    cos, sin = rotary(item.batch.rope_index)
+    return layer(item.hidden.to(cos.device), cos, sin, item.batch, None)
+
+
+def _linear(layer: DecoderLayer, name: str) -> Linear:
+    module = layer.get_submodule(name)
+    assert isinstance(module, Linear), name
+    return module
+
+
+def _set_parameter(layer: DecoderLayer, name: str, value: Tensor) -> None:
+    module, _, leaf = name.rpartition(".")
+    setattr(layer.get_submodule(module), leaf, nn.Parameter(value, requires_grad=False))

@@ -1,0 +1,89 @@
+"""Finished blocks, kept as files until the whole checkpoint is written, so that a killed run can be resumed.
+
+A file carries the fingerprint of everything that its content depends on: the settings, the calibration, the
+embedding, and the float tensors of its own and of all earlier blocks. A file with another fingerprint, or one that
+cannot be read, is as good as none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from qwartet.models.checkpoint import Checkpoint
+from qwartet.quantize.writer import save_tensors
+
+
+@dataclass(frozen=True)
+class QuantizeEvent:
+    """One linear is done: how well, and in what time."""
+
+    layer: int
+    num_layers: int
+    linear: str  # "attention.qkv", ...
+    loss: float  # squared output error of a calibration token, summed over the outputs
+    damp_percent: float  # more than asked for when the Hessian was nearly singular
+    seconds: float  # for its Hessian, where it has one of its own, and its solution
+    is_resumed: bool = False  # an earlier run, that was stopped, did it
+
+
+@dataclass(frozen=True)
+class FinishedBlock:
+    """The tensors of one quantised block, by their names on disk, and the event of each linear."""
+
+    tensors: dict[str, Tensor]
+    events: list[QuantizeEvent]
+
+
+class Fingerprint:
+    """A running hash of all that the next block depends on."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+
+    def add(self, checkpoint: Checkpoint, names: Iterable[str]) -> None:
+        """Counts in tensors of the float checkpoint, bit by bit."""
+        for name in sorted(names):
+            tensor = checkpoint.read(name)
+            self._digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+            self._digest.update(tensor.contiguous().view(torch.uint8).numpy())
+
+    def hexdigest(self) -> str:
+        return self._digest.hexdigest()
+
+
+class FinishedBlocks:
+    """One file for each block in `directory`; a file appears complete or not at all."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def file(self, index: int) -> Path:
+        return self.directory / f"block-{index:05}.safetensors"
+
+    def load(self, index: int, fingerprint: str) -> FinishedBlock | None:
+        """The block as an earlier run left it; None when there is none of this fingerprint."""
+        try:
+            with safe_open(self.file(index), "pt") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("fingerprint") != fingerprint:
+                    return None
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        except (OSError, SafetensorError):
+            return None
+        return FinishedBlock(tensors, [QuantizeEvent(**event) for event in json.loads(metadata["events"])])
+
+    def save(self, index: int, fingerprint: str, block: FinishedBlock) -> None:
+        """Writes a block; CheckpointError when the disk refuses."""
+        events = json.dumps([asdict(event) for event in block.events])
+        unfinished = self.file(index).with_suffix(".tmp")
+        save_tensors(unfinished, block.tensors, {"fingerprint": fingerprint, "events": events})
+        unfinished.replace(self.file(index))

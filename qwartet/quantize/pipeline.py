@@ -1,0 +1,190 @@
+"""A float checkpoint in, a GPTQ checkpoint in the published layout out, one block at a time.
+
+    embedding -> block 0 -> block 1 -> ... ; every block is quantised on what the quantised blocks before it produce
+
+In memory are one block, the Hessian of one linear, and the hidden states of the calibration; the checkpoint is mapped.
+Finished blocks wait as files in `<target>.partial`, where a run that was stopped goes on; the target directory
+appears when it is complete.
+
+Source: the sequence of AutoGPTQ 0.7.1, which made the published checkpoints.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from qwartet import __version__
+from qwartet.errors import CheckpointError, SettingError
+from qwartet.layers.rotary import RotaryTable
+from qwartet.models.checkpoint import Checkpoint
+from qwartet.models.config import ModelConfig, load_config
+from qwartet.models.load import Dtype, check_dense_shapes, check_names, load_gptq_config, resolve_dtype
+from qwartet.models.names import LINEARS, disk_name, disk_parameter_name, module_names
+from qwartet.models.qwen import DecoderLayer
+from qwartet.quant_format.config import GptqConfig
+from qwartet.quant_format.weight import QuantizedWeight
+from qwartet.quantize.block import advance, embed_calibration, load_block, quantize_block, use_quantized
+from qwartet.quantize.calibration import check_calibration
+from qwartet.quantize.finished_blocks import Fingerprint, FinishedBlock, FinishedBlocks, QuantizeEvent
+from qwartet.quantize.writer import DEFAULT_SHARD_BYTES, make_directory, publish, read_fp16, write_checkpoint
+
+OnEvent = Callable[[QuantizeEvent], None]
+
+
+@torch.no_grad()
+def quantize_checkpoint(
+    source: Path,
+    target: Path,
+    config: GptqConfig,
+    calibration: Sequence[Sequence[int]],
+    *,
+    device: torch.device | str = "cpu",
+    dtype: Dtype = "fp32",
+    on_event: OnEvent | None = None,
+    max_shard_bytes: int = DEFAULT_SHARD_BYTES,
+) -> list[QuantizeEvent]:
+    """Quantises the float checkpoint `source` into the new directory `target`; returns one event for each linear.
+
+    calibration: token ids, one list an example. dtype: of the forward passes; Hessian and solver are fp32.
+    on_event is told of each linear as it is done; what it raises stops the run. A stopped run, given the same
+    arguments, goes on after its last finished block and ends with the same bits.
+
+    SettingError for settings or a calibration that cannot serve and for a target that exists; CheckpointError for a
+    source that is broken, quantised already or beyond the range of fp16, and where the disk refuses.
+    """
+    config = _checked_settings(config)
+    if target.exists():
+        raise SettingError(f"{target} exists; choose another name, or remove it")
+    checkpoint, model_config = _open_float_checkpoint(source)
+    check_calibration(calibration, model_config)
+    work = target.with_name(f"{target.name}.partial")
+    make_directory(work)
+    finished = FinishedBlocks(work)
+    quantization = _Quantization(
+        checkpoint, model_config, config, calibration, finished, resolve_dtype(dtype, checkpoint), torch.device(device)
+    )
+    events = []
+    for index in range(model_config.num_layers):
+        events += quantization.run_block(index, on_event or (lambda _event: None))
+    block_files = [finished.file(index) for index in range(model_config.num_layers)]
+    write_checkpoint(work / "output", checkpoint, block_files, config, max_shard_bytes)
+    publish(work / "output", target)
+    shutil.rmtree(work, ignore_errors=True)
+    return events
+
+
+class _Quantization:
+    """What goes from block to block: the hidden states, and the fingerprint of all that led to them."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        model_config: ModelConfig,
+        config: GptqConfig,
+        calibration: Sequence[Sequence[int]],
+        finished: FinishedBlocks,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.model_config = model_config
+        self.config = config
+        self.finished = finished
+        self.dtype = dtype
+        self.device = device
+        self.rotary = RotaryTable(model_config.position, device)
+        self.calibration = embed_calibration(checkpoint, calibration, model_config.position, dtype=dtype, device=device)
+        settings = {"config": asdict(config), "model": asdict(model_config), "dtype": str(dtype), "device": device.type}
+        examples = [list(map(int, example)) for example in calibration]
+        self.fingerprint = Fingerprint({**settings, "calibration": examples, "version": __version__})
+        self.fingerprint.add(checkpoint, [disk_parameter_name("embedding.weight")])
+
+    def run_block(self, index: int, on_event: OnEvent) -> list[QuantizeEvent]:
+        """Quantises a block, or takes it as an earlier run left it, and sends the calibration through it."""
+        layer = load_block(self.checkpoint, self.model_config, index, dtype=self.dtype, device=self.device)
+        modules = [name for name in module_names(index + 1) if name.startswith(f"layers.{index}.")]
+        self.fingerprint.add(self.checkpoint, _tensor_names(self.checkpoint, modules, ["weight", "bias"]))
+        block = self.finished.load(index, self.fingerprint.hexdigest())
+        if block is None:
+            block = self._quantize(layer, index, on_event)
+            self.finished.save(index, self.fingerprint.hexdigest(), block)
+            events = block.events
+        else:
+            self._restore(layer, index, block)
+            events = [replace(event, is_resumed=True) for event in block.events]
+            for event in events:
+                on_event(event)
+        if index + 1 < self.model_config.num_layers:
+            advance(layer, self.calibration, self.rotary)
+        return events
+
+    def _quantize(self, layer: DecoderLayer, index: int, on_event: OnEvent) -> FinishedBlock:
+        block = FinishedBlock({}, [])
+        for norm in ("attention_norm", "mlp_norm"):
+            name = disk_parameter_name(f"layers.{index}.{norm}.weight")
+            block.tensors[name] = read_fp16(self.checkpoint, name)
+        start = time.perf_counter()
+        results = quantize_block(layer, self.calibration, self.rotary, self.config, self.checkpoint.directory)
+        for linear, result in results:
+            name = disk_name(f"layers.{index}.{linear}")
+            block.tensors.update(self._linear_tensors(name, result.weight))
+            seconds = time.perf_counter() - start
+            event = QuantizeEvent(
+                index, self.model_config.num_layers, linear, result.loss, result.damp_percent, seconds
+            )
+            block.events.append(event)
+            on_event(event)
+            start = time.perf_counter()
+        return block
+
+    def _linear_tensors(self, name: str, weight: QuantizedWeight) -> dict[str, torch.Tensor]:
+        bias = f"{name}.bias"
+        if bias in self.checkpoint:
+            weight = replace(weight, bias=read_fp16(self.checkpoint, bias))
+        return {f"{name}.{leaf}": tensor.cpu() for leaf, tensor in weight.to_tensors().items()}
+
+    def _restore(self, layer: DecoderLayer, index: int, block: FinishedBlock) -> None:
+        """The layer goes on with the weights of the finished block, as it did when they were new."""
+        weights = {}
+        for linear in LINEARS:
+            name = disk_name(f"layers.{index}.{linear}")
+            tensors = {leaf: block.tensors[f"{name}.{leaf}"] for leaf in ("qweight", "qzeros", "scales", "g_idx")}
+            path = self.finished.file(index)
+            weights[linear] = QuantizedWeight.from_tensors(tensors, self.config, name=name, path=path)
+        use_quantized(layer, weights)
+
+
+def _checked_settings(config: GptqConfig) -> GptqConfig:
+    """The settings as the new files state them; SettingError for what the solver and the writer do not do."""
+    if config.static_groups or not config.true_sequential:
+        raise SettingError("only static_groups false and true_sequential true are supported for quantising")
+    if config.checkpoint_format == "gptq_v2":
+        raise SettingError("checkpoint_format is 'gptq_v2'; only 'gptq', the published one, is written")
+    # Without it a reader could not tell the two versions of asymmetric zeros apart; symmetric ones show it themselves.
+    return config if config.sym else replace(config, checkpoint_format="gptq")
+
+
+def _open_float_checkpoint(source: Path) -> tuple[Checkpoint, ModelConfig]:
+    """The source, checked as far as it can be before hours of work."""
+    model_config = load_config(source)
+    if load_gptq_config(source) is not None:
+        raise CheckpointError(source, "is quantised already", hint="give the float checkpoint that it was made from")
+    checkpoint = Checkpoint(source)
+    check_names(checkpoint, model_config, None)
+    check_dense_shapes(checkpoint, model_config, None)
+    for module in module_names(model_config.num_layers):
+        for name in _tensor_names(checkpoint, [module], ["bias"] if module.endswith(LINEARS) else ["weight"]):
+            read_fp16(checkpoint, name)
+    return checkpoint, model_config
+
+
+def _tensor_names(checkpoint: Checkpoint, modules: Iterable[str], leaves: Sequence[str]) -> list[str]:
+    """Names on disk of those parameters of some modules that the checkpoint has."""
+    names = (f"{disk_name(module)}.{leaf}" for module in modules for leaf in leaves)
+    return [name for name in names if name in checkpoint]

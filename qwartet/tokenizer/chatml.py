@@ -1,0 +1,200 @@
+"""ChatML, the chat format of first-generation Qwen; the one copy for chat, server, training and evaluation.
+
+    <|im_start|>system\\n{system}<|im_end|>\\n
+    <|im_start|>user\\n{query}<|im_end|>\\n
+    <|im_start|>assistant\\n{answer}<|im_end|>\\n        (line breaks here are for reading: the only ones are the \\n)
+
+Markers are put in as ids; roles and contents are encoded apart from them, with every special token in them taken as
+plain text. So no content can open or close a turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from qwartet.errors import RequestError, SettingError
+from qwartet.tokenizer.tokenizer import Tokenizer
+from qwartet.tokenizer.vocabulary import ENDOFTEXT, IM_END, IM_START
+
+ROLES = ("system", "user", "assistant")
+DEFAULT_SYSTEM = "You are a helpful assistant."
+IGNORED_LABEL = -100  # torch's cross entropy leaves these positions out
+
+ChatFormat = Literal["chatml", "raw"]
+LossOn = Literal["published", "assistant"]
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation; raises RequestError for another role or a content that is no text."""
+
+    role: str
+    content: str
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            raise RequestError(f"role is {self.role!r}; use one of {', '.join(ROLES)}")
+        if not isinstance(self.content, str):
+            raise RequestError(f"the content of a {self.role} message is {type(self.content).__name__}; give text")
+
+
+@dataclass(frozen=True)
+class Context:
+    """A prompt as the published `make_context` builds it."""
+
+    raw_text: str
+    ids: list[int]
+    turns_kept: int | None  # of the history, newest first; None for raw, which takes no history
+
+
+def build_prompt(tokenizer: Tokenizer, messages: Sequence[Message], add_generation_prompt: bool = True) -> list[int]:
+    """Prompt ids of a conversation; the published system prompt stands in when the first message is another."""
+    newline = tokenizer.encode("\n")
+    ids: list[int] = []
+    for message in _with_system(messages):
+        ids += (newline if ids else []) + _turn_ids(tokenizer, message)
+    if add_generation_prompt:
+        ids += newline + _opening_ids(tokenizer, "assistant")
+    return ids
+
+
+def make_context(
+    tokenizer: Tokenizer,
+    query: str,
+    history: Sequence[tuple[str, str]] | None = None,
+    system: str = "",
+    max_window_size: int = 6144,
+    chat_format: ChatFormat = "chatml",
+) -> Context:
+    """The published prompt: as many of the newest (query, answer) turns as fit with the system prompt below
+    `max_window_size` tokens. The query itself is neither counted nor cut. Format raw is the query alone, its special
+    tokens parsed.
+    """
+    if _checked_format(chat_format) == "raw":
+        return Context(query, tokenizer.encode(query, allowed_special="all"), None)
+    newline = tokenizer.encode("\n")
+    system_message = Message("system", system)
+    ids, text = _turn_ids(tokenizer, system_message), _turn_text(system_message)
+    kept: list[tuple[list[int], str]] = []
+    num_used = len(ids)
+    for user_content, assistant_content in reversed(history or ()):
+        user, assistant = Message("user", user_content), Message("assistant", assistant_content)
+        turn = newline + _turn_ids(tokenizer, user) + newline + _turn_ids(tokenizer, assistant)
+        if num_used + len(turn) >= max_window_size:
+            break
+        num_used += len(turn)
+        kept.append((turn, f"\n{_turn_text(user)}\n{_turn_text(assistant)}"))
+    for turn, turn_text in reversed(kept):
+        ids, text = ids + turn, text + turn_text
+    user = Message("user", query)
+    ids += newline + _turn_ids(tokenizer, user) + newline + _opening_ids(tokenizer, "assistant")
+    text += f"\n{_turn_text(user)}\n{IM_START}assistant\n"
+    return Context(text, ids, len(kept))
+
+
+def decode_response(tokenizer: Tokenizer, completion_ids: Sequence[int]) -> str:
+    """Text of an answer: everything before the first end marker, stripped; the prompt is not part of the ids."""
+    end_ids = {tokenizer.im_end_id, tokenizer.im_start_id, tokenizer.eod_id}
+    end = next((i for i, token_id in enumerate(completion_ids) if token_id in end_ids), len(completion_ids))
+    return tokenizer.decode(completion_ids[:end]).strip()
+
+
+def decode_tokens(
+    tokenizer: Tokenizer,
+    tokens: Sequence[int],
+    raw_text_len: int,
+    context_length: int,
+    chat_format: ChatFormat,
+    errors: str = "replace",
+) -> tuple[str, str]:
+    """Text and end reason that the published `decode_tokens` gives for prompt and completion ids together.
+
+    Its quirks are kept: without an end marker the last token is lost, and the prompt is cut off by its number of
+    characters before NFC. `decode_response` has neither.
+    """
+    end_reason = f"Gen length {len(tokens)}"
+    if _checked_format(chat_format) == "raw":
+        text = tokenizer.decode(tokens, errors=errors)[raw_text_len:]
+        return text.replace(ENDOFTEXT, "").strip(), end_reason
+    end = max(context_length, len(tokens) - 1)
+    for i in range(context_length, len(tokens)):
+        if tokens[i] in (tokenizer.im_end_id, tokenizer.im_start_id):
+            end, end_reason = i, f"Gen {tokenizer.decode([tokens[i]])!r}"
+            break
+    return tokenizer.decode(tokens[:end], errors=errors)[raw_text_len:].strip(), end_reason
+
+
+def stop_words_ids(tokenizer: Tokenizer, chat_format: ChatFormat) -> list[list[int]]:
+    """Id lists that end a completion, as published for the format."""
+    if _checked_format(chat_format) == "raw":
+        return [tokenizer.encode("Human:"), [tokenizer.eod_id]]
+    return [[tokenizer.im_end_id], [tokenizer.im_start_id]]
+
+
+def training_example(
+    tokenizer: Tokenizer, messages: Sequence[Message], max_length: int, loss_on: LossOn = "published"
+) -> tuple[list[int], list[int]]:
+    """Ids and labels, each at most `max_length` long, of one conversation; an ignored label is -100.
+
+    "published" keeps, besides the assistant's contents, the markers and the newline of every turn; "assistant" keeps
+    contents, <|im_end|> and newline of the assistant alone. A first turn that is not the user's is dropped, the
+    end is cut, nothing is padded. Unlike the published script, special tokens in a content are plain text.
+    """
+    if loss_on not in ("published", "assistant"):
+        raise SettingError(f"loss_on is {loss_on!r}; use 'published' or 'assistant'")
+    if max_length < 1:
+        raise SettingError(f"max_length is {max_length}; give at least 1")
+    system, *turns = _with_system(messages)
+    if turns and turns[0].role != "user":
+        del turns[0]
+    newline = tokenizer.encode("\n")
+    ids: list[int] = []
+    labels: list[int] = []
+    for message in (system, *turns):
+        opening = _opening_ids(tokenizer, message.role)
+        content = _content_ids(tokenizer, message)
+        closing = [tokenizer.im_end_id, *newline]
+        is_assistant = message.role == "assistant"
+        keeps_markers = loss_on == "published"
+        ids += opening + content + closing
+        labels += opening[:1] if keeps_markers else [IGNORED_LABEL]
+        labels += [IGNORED_LABEL] * (len(opening) - 1)
+        labels += content if is_assistant else [IGNORED_LABEL] * len(content)
+        labels += closing if is_assistant or keeps_markers else [IGNORED_LABEL] * len(closing)
+    return ids[:max_length], labels[:max_length]
+
+
+def _with_system(messages: Sequence[Message]) -> list[Message]:
+    """The conversation with a system message first, and only there."""
+    if not messages:
+        raise RequestError("the conversation is empty; give at least one message")
+    if any(message.role == "system" for message in messages[1:]):
+        raise RequestError("a system message is not the first; put it first")
+    if messages[0].role == "system":
+        return list(messages)
+    return [Message("system", DEFAULT_SYSTEM), *messages]
+
+
+def _opening_ids(tokenizer: Tokenizer, role: str) -> list[int]:
+    return [tokenizer.im_start_id, *tokenizer.encode(role), *tokenizer.encode("\n")]
+
+
+def _content_ids(tokenizer: Tokenizer, message: Message) -> list[int]:
+    # The tokenizer's default, said aloud: this is the line that keeps a content inside its turn.
+    return tokenizer.encode(message.content, allowed_special=())
+
+
+def _turn_ids(tokenizer: Tokenizer, message: Message) -> list[int]:
+    return [*_opening_ids(tokenizer, message.role), *_content_ids(tokenizer, message), tokenizer.im_end_id]
+
+
+def _turn_text(message: Message) -> str:
+    return f"{IM_START}{message.role}\n{message.content}{IM_END}"
+
+
+def _checked_format(chat_format: str) -> str:
+    if chat_format not in ("chatml", "raw"):
+        raise SettingError(f"unknown chat format {chat_format!r}; use 'chatml' or 'raw'")
+    return chat_format
