@@ -106,14 +106,7 @@ def _model_and_prompt(model: str | None, prompt: str | None, option: str | None)
 
 def _may_be_model(name: str) -> bool:
     """Whether a lone argument is a model: it exists, it is written as a path, or it has the form of a hub id."""
-    return looks_like_hub_id(name) or name.startswith(("/", "./", "../", "~")) or _exists(name)
-
-
-def _exists(name: str) -> bool:
-    try:
-        return os.path.lexists(name)
-    except ValueError:  # a NUL character
-        return False
+    return looks_like_hub_id(name) or name.startswith(("/", "./", "../", "~")) or os.path.lexists(name)
 
 
 def _sampling(**options: Any) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
     yield "python", f"{report.python}; {report.platform}"
     yield "packages", ", ".join(f"{name} {text}" for name, text in report.versions.items() if name != "qwartet")
     yield "processor", _processor_line(report.processor)
-    yield "memory", "{} free of {}".format(*(format_bytes(report.memory[key]) for key in ("available", "total")))
+    yield "memory", ", ".join(f"{format_bytes(size)} {what}" for what, size in report.memory.items())
     yield "GPUs", "; ".join(map(_gpu_line, report.gpus)) or "none that torch can use"
     for device, kernels in report.kernels.items():
         yield f"kernels, {device}", "; ".join(f"{operation}: {name}" for operation, name in kernels.items())

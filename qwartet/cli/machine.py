@@ -39,7 +39,7 @@ class Report:
     platform: str
     versions: dict[str, str]
     processor: dict[str, Any]
-    memory: dict[str, int]
+    memory: dict[str, int]  # "total", and "available" where torch can be imported
     environment: dict[str, str]
     gpus: list[dict[str, Any]] = field(default_factory=list)
     kernels: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -54,7 +54,7 @@ def examine() -> Report:
         platform=f"{platform.system()} {platform.release()} {platform.machine()}",
         versions={"qwartet": __version__, **{name: _version(name) or "not installed" for name in PACKAGES}},
         processor=_processor(),
-        memory=_memory(),
+        memory={"total": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")},
         environment={
             name: "(set)" if name in SECRET_VARIABLES else os.environ[name] for name in VARIABLES if name in os.environ
         },
@@ -66,7 +66,10 @@ def examine() -> Report:
     except (ImportError, OSError) as error:  # OSError: a shared library of torch that does not load
         report.problems.append(f"torch cannot be imported ({error}); install it again")
         return report
+    from qwartet.models.plan import available_bytes
+
     report.processor["torch_threads"] = torch.get_num_threads()
+    report.memory["available"] = available_bytes(torch.device("cpu"))
     report.gpus = _gpus()
     if not report.gpus and shutil.which("nvidia-smi"):
         report.problems.append(
@@ -133,30 +136,18 @@ def _processor() -> dict[str, Any]:
     }
 
 
-def _memory() -> dict[str, int]:
-    page = os.sysconf("SC_PAGE_SIZE")
-    total, available = page * os.sysconf("SC_PHYS_PAGES"), page * os.sysconf("SC_AVPHYS_PAGES")
-    return {"total": total, "available": available}
-
-
 def _gpus() -> list[dict[str, Any]]:
     import torch
 
-    if not torch.cuda.is_available():
-        return []
-    found = []
-    for index in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(index)
-        capability = f"{properties.major}.{properties.minor}"
-        found.append(
-            {
-                "device": f"cuda:{index}",
-                "name": properties.name,
-                "memory": properties.total_memory,
-                "capability": capability,
-            }
-        )
-    return found
+    return [
+        {
+            "device": f"cuda:{index}",
+            "name": (properties := torch.cuda.get_device_properties(index)).name,
+            "memory": properties.total_memory,
+            "capability": f"{properties.major}.{properties.minor}",
+        }
+        for index in range(torch.cuda.device_count())
+    ]
 
 
 def _kernels(has_gpu: bool) -> dict[str, dict[str, str]]:

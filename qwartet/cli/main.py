@@ -22,6 +22,7 @@ from qwartet.cli import failures
 from qwartet.cli.chat import chat
 from qwartet.cli.doctor import doctor
 from qwartet.cli.inspect import inspect
+from qwartet.cli.quantize import quantize
 from qwartet.cli.terminal import one_line
 from qwartet.errors import CheckpointWarning
 
@@ -29,6 +30,7 @@ from qwartet.errors import CheckpointWarning
 app = typer.Typer(rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
 app.command()(chat)
 app.command()(inspect)
+app.command()(quantize)
 app.command()(doctor)
 
 

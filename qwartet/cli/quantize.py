@@ -20,7 +20,8 @@ from qwartet.models.hub import resolve
 from qwartet.models.names import LINEARS
 
 if TYPE_CHECKING:
-    from qwartet.quantize.pipeline import OnEvent, QuantizeEvent
+    from qwartet.quantize.finished_blocks import QuantizeEvent
+    from qwartet.quantize.pipeline import OnEvent
 
 
 def quantize(

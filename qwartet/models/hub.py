@@ -33,7 +33,7 @@ def resolve(name: str, *, revision: str | None = None, download: bool = True) ->
     With `download` false, only what is in the cache counts. ModelNotFoundError says why there is no such model, or why
     it could not be fetched; SettingError for the revision of a directory.
     """
-    path = Path(name).expanduser() if name.startswith("~") else Path(name)
+    path = Path(os.path.expanduser(name))
     if name and _is_directory(path):
         if revision is not None:
             raise SettingError(f"revision is {revision!r}, but {name} is a directory; a revision needs a hub id")
@@ -42,7 +42,8 @@ def resolve(name: str, *, revision: str | None = None, download: bool = True) ->
         raise ModelNotFoundError(f"{name}: is not a directory; give the directory of the checkpoint")
     if not looks_like_hub_id(name):
         hint = "give the directory of a checkpoint, or a hub id such as Qwen/Qwen-7B-Chat"
-        raise ModelNotFoundError(f"{name or repr(name)}: no such directory; {_did_you_mean(path) or hint}")
+        shown = name if name and name.isprintable() else repr(name)
+        raise ModelNotFoundError(f"{shown}: no such directory; {_did_you_mean(path) or hint}")
     return _download(name, revision, local_files_only=not download)
 
 
@@ -52,15 +53,13 @@ def _is_directory(path: Path) -> bool:
     except OSError as error:
         reason = f"cannot be read ({error.strerror})"
         raise ModelNotFoundError(f"{path}: {reason}; check the path and its permissions") from None
-    except ValueError:
-        raise ModelNotFoundError(f"{str(path)!r}: is not a path; give the directory of a checkpoint") from None
 
 
 def _did_you_mean(path: Path) -> str | None:
     """Question that names the directories beside `path` with similar names; None when there are none."""
     try:
         siblings = [entry.name for entry in path.parent.iterdir() if entry.is_dir()]
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a NUL character
         return None
     near = difflib.get_close_matches(path.name, siblings, n=3)
     return f"did you mean {' or '.join(str(path.parent / name) for name in near)}?" if near else None
@@ -109,7 +108,7 @@ def _explain(name: str, revision: str | None, error: Exception, local_files_only
         return f"{name}: no such directory, and offline it is not, or not completely, in the cache ({cache}); {hint}"
     if code in (errno.ENOSPC, errno.EDQUOT):
         return f"{name}: no space left in {cache}; free some, or set HF_HOME to a larger disk"
-    if code in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if code in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
         return f"{name}: {cache} cannot be written ({os.strerror(code)}); set HF_HOME to a directory that can"
     cause = error.__cause__ or error
     reason = " ".join(f"{type(cause).__name__}: {cause}".split())[:200]

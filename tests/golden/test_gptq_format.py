@@ -39,7 +39,7 @@ def read_linears(directory: Path) -> dict[str, QuantizedWeight]:
 def test_dequantized_weights_are_exactly_those_of_the_original(name: str) -> None:
     directory = golden_path(name)
     linears = read_linears(directory)
-    with np.load(directory / "golden_dequant_layer0.npz") as golden:
+    with np.load(golden_path(f"{name}/golden_dequant_layer0.npz")) as golden:
         assert golden.files
         for key in golden.files:
             dense = linears[f"transformer.h.0.{key.removesuffix('.weight')}"].dequantize()

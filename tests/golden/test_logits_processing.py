@@ -1,4 +1,4 @@
-"""The processors, in their order, against those of transformers 4.37: scores and probabilities of every stored setting."""
+"""The processors, in their order, against those of transformers 4.37: scores and probabilities of every setting."""
 
 from __future__ import annotations
 

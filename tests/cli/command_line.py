@@ -1,0 +1,123 @@
+"""Runs `qwartet` as its users do: in this process, in a process of its own, and on a terminal."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import termios
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from qwartet.cli.main import run
+from tests.golden_data import REPOSITORY
+
+COMMAND = [sys.executable, "-m", "qwartet.cli.main"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Exit code and what was printed."""
+
+    code: int
+    out: str
+    err: str
+
+    def assert_one_line_error(self, *fragments: str) -> None:
+        """Exit code 2, nothing on stdout, one line on stderr that says what is wrong and, after "; ", what to do."""
+        assert (self.code, self.out) == (2, ""), self
+        assert self.err.startswith("error: ") and self.err.count("\n") == 1 and "; " in self.err, self.err
+        for fragment in fragments:
+            assert fragment in self.err, self.err
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """`qwartet` in this process."""
+
+    capsys: pytest.CaptureFixture[str]
+
+    def __call__(self, *arguments: object) -> Outcome:
+        self.capsys.readouterr()
+        code = run([str(argument) for argument in arguments])
+        return Outcome(code, *self.capsys.readouterr())
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """The environment of a child: this source tree, one thread, no hub."""
+    own = {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TERM": "dumb"}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("QWARTET_DEBUG", "LC_", "LANG"))}
+    return {**kept, **own, **changes}
+
+
+def run_in_process(*arguments: object, stdin: bytes = b"", **changes: str) -> Outcome:
+    """`qwartet` in a process of its own, its streams being pipes."""
+    command = [*COMMAND, *map(str, arguments)]
+    result = subprocess.run(command, input=stdin, capture_output=True, env=environment(**changes), timeout=120)
+    return Outcome(result.returncode, result.stdout.decode(), result.stderr.decode())
+
+
+class Terminal:
+    """A process on a pseudo-terminal; `expect` waits for text, `send` types."""
+
+    def __init__(self, *arguments: object) -> None:
+        self._master, slave = pty.openpty()
+        self._process = subprocess.Popen(
+            [*COMMAND, *map(str, arguments)],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=environment(),
+            start_new_session=True,
+            # Ctrl-C reaches a process only through its controlling terminal.
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(slave)
+        self._unread = b""
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+        os.close(self._master)
+
+    def send(self, text: str) -> None:
+        os.write(self._master, text.encode())
+
+    def expect(self, pattern: str, timeout_s: float = 60) -> str:
+        """Reads until the pattern occurs; returns what was shown up to its end."""
+        deadline = time.monotonic() + timeout_s
+        while (match := re.search(pattern.encode(), self._unread)) is None:
+            ready, _, _ = select.select([self._master], [], [], max(deadline - time.monotonic(), 0))
+            assert ready, f"no {pattern!r} within {timeout_s} s in {self._unread!r}"
+            self._unread += self._read()
+        shown, self._unread = self._unread[: match.end()], self._unread[match.end() :]
+        return shown.decode(errors="replace")
+
+    def wait(self, timeout_s: float = 30) -> int:
+        """Exit code, once the process has ended."""
+        return self._process.wait(timeout_s)
+
+    def _read(self) -> bytes:
+        try:
+            data = os.read(self._master, 4096)
+        except OSError:  # what Linux says when the last process on the terminal has ended
+            data = b""
+        assert data, f"the process ended after {self._unread!r}"
+        return data
+
+
+def listing(directory: Path) -> dict[str, bytes]:
+    """All files below a directory with their content, to see that a command changed none."""
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}

@@ -1,0 +1,141 @@
+"""The frame around all verbs: help, version, exit codes, and failures that are one line."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+import qwartet as package
+from qwartet.cli import chat as chat_module
+from qwartet.errors import CheckpointWarning
+from tests.cli.command_line import COMMAND, CommandLine, environment, run_in_process
+
+VERBS = ("chat", "inspect", "quantize", "doctor")
+HEAVY = ("torch", "transformers", "fastapi", "huggingface_hub")
+
+
+def test_the_help_of_no_verb_loads_anything_heavy() -> None:
+    lines = [f"run([{verb!r}, '--help'])" for verb in VERBS]
+    report = f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
+    code = "\n".join(["import sys", "from qwartet.cli.main import run", "run(['--help'])", *lines, report])
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert ast.literal_eval(result.stderr) == []
+    assert all(f"Usage: qwartet {verb} " in result.stdout for verb in VERBS)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_help_lists_the_verbs(qwartet: CommandLine, arguments: list[str]) -> None:
+    outcome = qwartet(*arguments)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert all(f"\n  {verb} " in outcome.out for verb in VERBS)
+
+
+def test_the_version_is_the_package_s(qwartet: CommandLine) -> None:
+    assert qwartet("--version").out == f"qwartet {package.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragment"),
+    [
+        (["caht"], "no such command 'caht'; did you mean 'chat'?"),
+        (["--verison"], "--verison; did you mean --version?"),
+        (["chat", "--temprature", "1"], "--temprature; did you mean --temperature?"),
+        (["chat", "--zzz"], "no such option: --zzz; see qwartet chat --help"),
+        (["chat", "--top-k", "many"], "--top-k"),
+        (["chat", "--dtype", "bf61"], "'bf16'"),
+        (["chat", "--seed"], "--seed"),
+        (["chat", "a", "b", "c"], "(c); see qwartet chat --help"),
+        (["inspect"], "'DIR'; see qwartet inspect --help"),
+        (["inspect", "a\x1b[31m\nb"], "a\\x1b[31m\\nb"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_with_a_suggestion(
+    qwartet: CommandLine, arguments: list[str], fragment: str
+) -> None:
+    qwartet(*arguments).assert_one_line_error(fragment)
+
+
+@pytest.mark.parametrize("arguments", [["--debug", "chat", "/nowhere"], ["chat", "/nowhere", "--debug"]])
+def test_debug_adds_the_traceback_wherever_it_stands(qwartet: CommandLine, arguments: list[str]) -> None:
+    outcome = qwartet(*arguments)
+    assert outcome.code == 2
+    assert outcome.err.startswith("Traceback") and outcome.err.splitlines()[-1].startswith("error: /nowhere: ")
+
+
+@pytest.mark.parametrize(("value", "is_on"), [("1", True), ("0", False), ("", False)])
+def test_debug_can_come_from_the_environment(
+    qwartet: CommandLine, monkeypatch: pytest.MonkeyPatch, value: str, is_on: bool
+) -> None:
+    monkeypatch.setenv("QWARTET_DEBUG", value)
+    assert ("Traceback" in qwartet("chat", "/nowhere").err) is is_on
+
+
+def fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(chat_module, "_model_and_prompt", fail)
+
+
+def test_a_bug_is_one_line_that_asks_for_a_report_and_exits_with_1(
+    qwartet: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_with(monkeypatch, KeyError("c_attn\nx"))
+    outcome = qwartet("chat")
+    assert outcome.code == 1
+    assert outcome.err.startswith("error: KeyError: ") and outcome.err.count("\n") == 1 and "--debug" in outcome.err
+
+
+def test_a_failed_allocation_is_one_line(qwartet: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_with(monkeypatch, MemoryError())
+    qwartet("chat").assert_one_line_error("out of memory")
+
+
+def test_ctrl_c_exits_with_130_in_silence(qwartet: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_with(monkeypatch, KeyboardInterrupt())
+    outcome = qwartet("chat")
+    assert (outcome.code, outcome.out, outcome.err) == (130, "", "")
+
+
+def test_a_warning_about_a_checkpoint_is_one_inert_line_and_others_stay_as_they_were(
+    qwartet: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def warn(*_: object) -> None:
+        warnings.warn("tensor 'a\x1b[31m\nb' is ignored", CheckpointWarning, stacklevel=1)
+        warnings.warn("something else", UserWarning, stacklevel=1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(chat_module, "_model_and_prompt", warn)
+    lines = qwartet("chat").err.splitlines()
+    assert lines[0] == "warning: tensor 'a␛[31m␊b' is ignored"
+    assert "UserWarning: something else" in lines[1]
+
+
+def test_a_reader_that_goes_away_ends_the_command_in_silence(chat_model: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [*COMMAND, "inspect", "--tensors", str(chat_model)]
+    result = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=environment(), timeout=60)
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (1, b"")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_under_the_output_is_one_line(chat_model: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        command = [*COMMAND, "inspect", str(chat_model)]
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=environment(), timeout=60)
+    assert result.returncode == 2
+    assert result.stderr.startswith(b"error: No space left on device; ") and result.stderr.count(b"\n") == 1
+
+
+def test_bytes_that_are_no_text_do_not_end_the_program() -> None:
+    outcome = run_in_process("inspect", os.fsdecode(b"/nowhere/\xff\xfe"))
+    outcome.assert_one_line_error("no such directory")

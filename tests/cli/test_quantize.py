@@ -1,0 +1,108 @@
+"""`qwartet quantize`: the flags reach the quantiser; the table, the JSON and the progress say what was done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+from qwartet.cli.quantize import quantize
+from qwartet.errors import CheckpointError, SettingError
+from qwartet.quantize import block
+from tests.tiny_checkpoint import NUM_LAYERS, VOCAB_SIZE, write_tiny_checkpoint
+
+app = typer.Typer()
+app.command()(quantize)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def arguments(tmp_path: Path) -> list[str]:
+    generator = torch.Generator().manual_seed(0)
+    save_file({"ids": torch.randint(VOCAB_SIZE, (9, 40), generator=generator)}, tmp_path / "ids.safetensors")
+    source = write_tiny_checkpoint(tmp_path / "float")
+    return [str(source), str(tmp_path / "out"), "--calibration", str(tmp_path / "ids.safetensors"), "--device", "cpu"]
+
+
+def test_the_flags_are_the_settings_of_the_checkpoint(arguments: list[str], tmp_path: Path) -> None:
+    flags = ["--bits", "8", "--group-size", "64", "--desc-act", "--damp-percent", "0.05"]
+    assert CliRunner().invoke(app, [*arguments, *flags]).exit_code == 0
+    written = json.loads((tmp_path / "out/quantize_config.json").read_text())
+    expected = {"bits": 8, "group_size": 64, "desc_act": True, "damp_percent": 0.05, "sym": True}
+    assert {key: written[key] for key in expected} == expected
+
+
+def test_without_flags_it_is_published_int4(arguments: list[str], tmp_path: Path) -> None:
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    written = json.loads((tmp_path / "out/quantize_config.json").read_text())
+    expected = {"bits": 4, "group_size": 128, "desc_act": False, "damp_percent": 0.01, "sym": True}
+    assert {key: written[key] for key in expected} == expected
+
+
+def test_the_table_has_a_row_of_five_losses_for_each_block(arguments: list[str]) -> None:
+    result = CliRunner().invoke(app, arguments)
+    rows = [line.split() for line in result.stdout.splitlines()]
+    numbers = [[float(word) for word in row] for row in rows if row[0].isdigit()]
+    assert [(row[0], len(row)) for row in numbers] == [(layer, 6) for layer in range(NUM_LAYERS)]
+    assert all(loss > 0 for row in numbers for loss in row[1:])
+
+
+def test_progress_is_on_stderr_a_line_for_each_block(arguments: list[str]) -> None:
+    lines = CliRunner().invoke(app, arguments).stderr.splitlines()
+    assert [line.partition(":")[0] for line in lines] == [f"block {i + 1} of {NUM_LAYERS}" for i in range(NUM_LAYERS)]
+
+
+def test_json_is_one_object_with_every_linear(arguments: list[str], tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, [*arguments, "--json", "--num-samples", "7", "--max-len", "30"])
+    report = json.loads(result.stdout)
+    assert (report["calibration_examples"], report["calibration_tokens"]) == (7, 210)
+    assert report["bytes"] == (tmp_path / "out/model.safetensors").stat().st_size
+    assert len(report["linears"]) == 5 * NUM_LAYERS
+    assert {"layer", "linear", "loss", "damp_percent", "seconds"} < report["linears"][0].keys()
+
+
+def test_a_stopped_run_says_that_it_can_go_on_and_does(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop_at_the_second_block(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("qwartet.quantize.pipeline.advance", stop_at_the_second_block)
+    stopped = CliRunner().invoke(app, arguments)
+    assert stopped.exit_code == 130
+    assert "the same command goes on after the last finished block" in stopped.stderr
+    monkeypatch.setattr("qwartet.quantize.pipeline.advance", block.advance)
+    resumed = CliRunner().invoke(app, arguments)
+    assert resumed.exit_code == 0
+    assert "block 1 of 2: done by an earlier run" in resumed.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--bits", "3"], "only 4 and 8 are supported"),
+        (["--group-size", "0"], "group_size is 0"),
+        (["--damp-percent", "1"], "damp_percent is 1.0"),
+        (["--num-samples", "0"], "num_samples is 0"),
+        (["--calibration", "absent.json"], "absent.json: cannot be read"),
+    ],
+)
+def test_a_wrong_flag_is_refused_and_nothing_is_written(
+    arguments: list[str], tmp_path: Path, flags: list[str], words: str
+) -> None:
+    before = sorted(tmp_path.iterdir())
+    error = CliRunner().invoke(app, [*arguments, *flags]).exception
+    assert isinstance(error, SettingError | CheckpointError)
+    assert words in str(error)
+    assert sorted(tmp_path.iterdir()) == before

@@ -1,0 +1,72 @@
+"""No text that is printed can steer a terminal."""
+
+from __future__ import annotations
+
+import io
+import json
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qwartet.cli.terminal import inert, json_line, one_line, printable
+
+CONTROLS = [chr(code) for code in (*range(0x20), 0x7F, *range(0x80, 0xA0))]
+TEXT = st.text(st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from(CONTROLS)))
+
+
+def controls_in(text: str) -> set[str]:
+    return {character for character in text if unicodedata.category(character) == "Cc"}
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[31mred\x1b[0m", "␛[31mred␛[0m"),
+        ("\x1b]52;c;cm0gLXJm\x07", "␛]52;c;cm0gLXJm␇"),
+        ("\x1b]0;title\x1b\\", "␛]0;title␛\\"),
+        ("\x9b31m", "\ufffd31m"),
+        ("safe\rEVIL", "safe␍EVIL"),
+        ("ab\b\x7f\0", "ab␈␡␀"),
+        ("a\tb\nc 你好 👋🏽 é", "a\tb\nc 你好 👋🏽 é"),
+    ],
+)
+def test_control_characters_become_signs(text: str, shown: str) -> None:
+    assert inert(text) == shown
+
+
+@given(TEXT)
+def test_nothing_but_newline_and_tab_is_left(text: str) -> None:
+    assert controls_in(inert(text)) <= {"\n", "\t"}
+    assert not controls_in(one_line(text))
+
+
+@given(TEXT)
+def test_other_characters_stay_as_they_are(text: str) -> None:
+    assert [a for a, b in zip(text, inert(text), strict=True) if a != b and a not in CONTROLS] == []
+
+
+@given(st.lists(TEXT))
+def test_pieces_give_the_same_as_the_whole(pieces: list[str]) -> None:
+    assert "".join(map(inert, pieces)) == inert("".join(pieces))
+
+
+@given(TEXT)
+def test_json_keeps_the_text_and_has_no_control_characters(text: str) -> None:
+    line = json_line({"text": text})
+    assert json.loads(line) == {"text": text}
+    assert not controls_in(line)
+
+
+def test_json_shows_chinese_as_it_is() -> None:
+    assert json_line("你好") == '"你好"'
+
+
+def test_a_file_gets_the_text_unchanged_and_a_terminal_does_not() -> None:
+    class TerminalStream(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    assert printable("\x1b[31m", io.StringIO()) == "\x1b[31m"
+    assert printable("\x1b[31m", TerminalStream()) == "␛[31m"

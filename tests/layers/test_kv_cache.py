@@ -1,0 +1,70 @@
+"""The paged cache: what is written at a slot is found in its block, and nothing else changes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import torch
+
+from qwartet.layers.kv_cache import KVCache, kv_bytes_per_token
+
+
+def small_cache() -> KVCache:
+    return KVCache(num_layers=2, num_blocks=5, num_kv_heads=3, block_size=4, head_dim=6, dtype=torch.float32)
+
+
+def test_a_token_goes_to_the_block_and_offset_of_its_slot() -> None:
+    cache = small_cache()
+    key, value = torch.randn(2, 3, 3, 6, generator=torch.Generator().manual_seed(0))
+    cache.write(1, key, value, torch.tensor([2, 7, 19]))
+    for token, (block, offset) in enumerate([(0, 2), (1, 3), (4, 3)]):
+        assert torch.equal(cache.keys[1][block, :, offset], key[token])
+        assert torch.equal(cache.values[1][block, :, offset], value[token])
+
+
+def test_writing_touches_no_other_slot_and_no_other_layer() -> None:
+    cache = small_cache()
+    ones = torch.ones(1, 3, 6)
+    cache.write(1, ones, ones, torch.tensor([7]))
+    for stored in (cache.keys, cache.values):
+        assert stored[0].count_nonzero() == 0
+        assert stored[1].sum() == ones.sum() == stored[1][1, :, 3].sum()
+
+
+def test_writing_a_slot_again_replaces_what_was_there() -> None:
+    cache = small_cache()
+    for number in (1.0, 2.0):
+        cache.write(0, torch.full((1, 3, 6), number), torch.full((1, 3, 6), -number), torch.tensor([8]))
+    assert cache.keys[0][2, :, 0].unique().tolist() == [2]
+    assert cache.values[0][2, :, 0].unique().tolist() == [-2]
+
+
+def test_a_new_cache_is_zero_and_of_the_asked_dtype() -> None:
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        cache = KVCache(num_layers=1, num_blocks=2, num_kv_heads=1, block_size=4, head_dim=8, dtype=dtype)
+        assert cache.keys[0].dtype == cache.values[0].dtype == dtype
+        assert cache.keys[0].shape == (2, 1, 4, 8)
+        assert not cache.keys[0].any() and not cache.values[0].any()
+
+
+def test_a_cache_takes_memory_only_where_it_was_written() -> None:
+    code = """
+import re, torch
+from qwartet.layers.kv_cache import KVCache
+
+def peak_kib():
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
+
+before = peak_kib()
+cache = KVCache(num_layers=2, num_blocks=1024, num_kv_heads=8, block_size=16, head_dim=128, dtype=torch.bfloat16)
+print(peak_kib() - before, sum(k.nbytes for k in cache.keys + cache.values))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    grown_kib, nbytes = map(int, result.stdout.split())
+    assert nbytes == 128 * 2**20
+    assert grown_kib < nbytes / 1024 / 4
+
+
+def test_the_72b_model_takes_2621440_bytes_a_token() -> None:
+    assert kv_bytes_per_token(80, 64, 128, torch.float16) == 2_621_440
