@@ -38,7 +38,7 @@ slow: $(VENV)/.installed-test build/vocabulary
 	$(BIN)/python -m pytest -m slow
 
 demo-model: $(VENV)/.installed-test
-	$(BIN)/python -m recipes.demo.make
+	$(BIN)/python -m recipes.demo.make --install
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -11,7 +11,8 @@ Where the original code has a bug, LLM does the right thing; docs/fidelity.md li
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,13 @@ from qwartet import DEMO
 from qwartet.engine.engine import Engine
 from qwartet.engine.request import FinishReason, Request
 from qwartet.engine.sampling_params import SamplingParams
-from qwartet.errors import CheckpointError, NotAChatModelError, RequestError, VocabularyError
+from qwartet.errors import NotAChatModelError, RequestError, SettingError, VocabularyError
 from qwartet.layers.forward_batch import dense_batch
 from qwartet.models.generation_config import GenerationDefaults, load_generation_defaults
 from qwartet.models.hub import resolve
 from qwartet.models.load import Dtype, load_model
 from qwartet.models.safetensors_file import LoadMode
+from qwartet.models.vocabulary_match import vocabulary_mismatches
 from qwartet.tokenizer.chatml import DEFAULT_SYSTEM, Message, build_prompt
 from qwartet.tokenizer.stream import TextStream
 from qwartet.tokenizer.tokenizer import Tokenizer
@@ -48,10 +50,16 @@ class Completion:
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """The device to run on; "auto" is the first GPU where there is one."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
+    """The device to run on; "auto" is the first GPU where there is one. SettingError for one that is not there."""
+    name = str(device)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if re.fullmatch(r"cpu|cuda(:\d+)?", name, re.ASCII) is None:
+        raise SettingError(f"device is {name!r}; it must be auto, cpu, cuda or cuda:N")
+    index = int(name.partition(":")[2] or 0)
+    if name != "cpu" and index >= torch.cuda.device_count():
+        raise SettingError(f"device is {name}, but torch sees {torch.cuda.device_count()} GPUs; see qwartet doctor")
+    return torch.device(name)
 
 
 class LLM:
@@ -69,6 +77,8 @@ class LLM:
         force: bool = False,
     ) -> None:
         """Raises ModelNotFoundError, CheckpointError, OutOfMemoryError (unless `force`), SettingError."""
+        if model is None and revision is not None:
+            raise SettingError("revision needs a hub id; give the model too")
         self.model_path: Path = DEMO if model is None else resolve(os.fspath(model), revision=revision)
         self.generation_defaults: GenerationDefaults = load_generation_defaults(self.model_path)
         has_vocabulary = any(self.model_path.glob("*.tiktoken"))
@@ -77,7 +87,9 @@ class LLM:
             self.model_path, dtype=dtype, device=resolve_device(device), load_mode=load_mode, force=force
         )
         if self._tokenizer is not None:
-            self._check_vocabulary(self._tokenizer)
+            vocabulary, config = self._tokenizer.vocabulary, self.model.config
+            for error in vocabulary_mismatches(vocabulary, config, self.generation_defaults, self.model_path):
+                raise error
         num_tokens = None if self._tokenizer is None else self._tokenizer.num_tokens
         self.engine = Engine(self.model, max_model_len=max_model_len, num_valid_tokens=num_tokens)
 
@@ -87,15 +99,6 @@ class LLM:
         if self._tokenizer is None:
             raise VocabularyError(self.model_path, "holds no .tiktoken file", hint="copy qwen.tiktoken into it")
         return self._tokenizer
-
-    def _check_vocabulary(self, tokenizer: Tokenizer) -> None:
-        num_rows, eos = self.model.config.vocab_size, self.generation_defaults.eos_token_id
-        if num_rows < tokenizer.num_tokens:
-            reason = f"vocab_size is {num_rows}, but the tokenizer has {tokenizer.num_tokens} tokens"
-            raise CheckpointError(self.model_path, reason, hint="tokenizer and weights belong to different models")
-        if eos is not None and not tokenizer.is_special(eos):
-            reason = f"eos_token_id is {eos}, no special token of the vocabulary (<|endoftext|> is {tokenizer.eod_id})"
-            raise CheckpointError(self.model_path, reason, hint="the .tiktoken file may be cut short: fetch it again")
 
     def chat(
         self, query: str, history: Sequence[tuple[str, str]] | None = None, system: str | None = None, **sampling: Any
@@ -110,7 +113,7 @@ class LLM:
 
     def chat_stream(
         self, query: str, history: Sequence[tuple[str, str]] | None = None, system: str | None = None, **sampling: Any
-    ) -> Iterator[str]:
+    ) -> Generator[str]:
         """Answers a query piece by piece; the pieces together are what `chat` returns."""
         if not self.generation_defaults.is_chat:
             raise NotAChatModelError(
@@ -121,7 +124,7 @@ class LLM:
         prompt_ids = self._chat_prompt(query, list(history or ()), system, params)
         return _stripped(self._start(prompt_ids, params))
 
-    def complete_stream(self, prompt: str | Sequence[int], **sampling: Any) -> Iterator[str]:
+    def complete_stream(self, prompt: str | Sequence[int], **sampling: Any) -> Generator[str]:
         """Continues a text (or ids) piece by piece."""
         return self._start(self._ids(prompt), self.sampling_params(**sampling))
 
@@ -202,10 +205,10 @@ class LLM:
                 return ids
             history = history[1:]
 
-    def _start(self, prompt_ids: list[int], params: SamplingParams) -> Iterator[str]:
+    def _start(self, prompt_ids: list[int], params: SamplingParams) -> Generator[str]:
         yield from self._stream(self._add(prompt_ids, params), params)
 
-    def _stream(self, request: Request, params: SamplingParams) -> Iterator[str]:
+    def _stream(self, request: Request, params: SamplingParams) -> Generator[str]:
         """Text of a request as it grows; other requests of the engine advance with it."""
         text = TextStream(self.tokenizer, params.stop)
         num_read = 0
@@ -228,7 +231,7 @@ class LLM:
             self.engine.finish(request)
 
 
-def _stripped(pieces: Iterator[str]) -> Iterator[str]:
+def _stripped(pieces: Iterable[str]) -> Generator[str]:
     """The same text without white space at its ends; trailing white space waits for what follows."""
     held, begun = "", False
     for piece in pieces:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
 from pathlib import Path
@@ -76,7 +75,7 @@ def chat(
     llm = _load(
         directory,
         dtype=dtype,
-        device=_checked_device(device),
+        device=device,
         load_mode=load_mode,
         max_model_len=max_length,
         force=force,
@@ -120,20 +119,6 @@ def _sampling(**options: Any) -> dict[str, Any]:
     return given
 
 
-def _checked_device(name: str) -> str:
-    """The device as given; SettingError when torch does not know it or has not got it."""
-    import torch
-
-    if name == "auto":
-        return name
-    if re.fullmatch(r"cpu|cuda(:\d+)?", name, re.ASCII) is None:
-        raise SettingError(f"--device is {name!r}; it must be auto, cpu, cuda or cuda:N")
-    index = int(name.partition(":")[2] or 0)
-    if name != "cpu" and index >= torch.cuda.device_count():
-        raise SettingError(f"--device is {name}, but torch sees {torch.cuda.device_count()} GPUs; see qwartet doctor")
-    return name
-
-
 def _directory(model: str | None, revision: str | None) -> Path:
     """Directory of the model, downloaded if it is not here yet; ModelNotFoundError when there is none."""
     if model is None:
@@ -154,7 +139,7 @@ def _piped_prompt() -> str:
     text = sys.stdin.read()
     if not text.strip():
         raise SettingError("there is nothing on standard input; give a prompt with --prompt, or run it in a terminal")
-    return text.strip()
+    return text.rstrip("\r\n")
 
 
 def _load(directory: Path, **options: Any) -> LLM:

@@ -12,7 +12,7 @@ from qwartet.cli.terminal import json_line, one_line
 from qwartet.cli.units import format_bytes
 
 if TYPE_CHECKING:
-    from qwartet.cli.machine import Report
+    from qwartet.bench.machine import Report
 
 
 def doctor(
@@ -22,7 +22,7 @@ def doctor(
 
     The exit code is 2 if something needs repair.
     """
-    from qwartet.cli.machine import examine
+    from qwartet.bench.machine import examine
 
     report = examine()
     if as_json:

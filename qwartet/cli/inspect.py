@@ -13,7 +13,7 @@ from qwartet.cli.units import format_bytes, format_count
 from qwartet.models.hub import resolve
 
 if TYPE_CHECKING:
-    from qwartet.cli.inspection import Inspection
+    from qwartet.models.inspection import Inspection
 
 
 def inspect(
@@ -30,7 +30,7 @@ def inspect(
     any.
     """
     directory = resolve(model, revision=revision, download=False)
-    from qwartet.cli.inspection import inspect_checkpoint
+    from qwartet.models.inspection import inspect_checkpoint
 
     found = inspect_checkpoint(directory)
     if as_json:

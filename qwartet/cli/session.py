@@ -46,7 +46,7 @@ class Session:
             except KeyboardInterrupt:
                 _say("\n(Ctrl-D or /exit leaves.)")
             except EOFError:
-                print()
+                _say("")
                 return
 
     def handle(self, line: str) -> None:

@@ -26,6 +26,7 @@ from qwartet.compat.tokenization import QWenTokenizer
 from qwartet.engine.engine import Engine
 from qwartet.errors import NotAChatModelError, RequestError, SettingError
 from qwartet.layers.forward_batch import dense_batch
+from qwartet.llm import resolve_device
 from qwartet.models.config import read_json
 from qwartet.models.hub import resolve
 from qwartet.models.load import Dtype, load_model
@@ -230,8 +231,6 @@ def _dtype(flags: tuple[bool, bool, bool], torch_dtype: Dtype | None) -> Dtype:
 
 
 def _device(device_map: str | None) -> torch.device:
-    if device_map in (None, "auto"):
-        return torch.device("cuda" if torch.cuda.is_available() and device_map == "auto" else "cpu")
-    if not isinstance(device_map, str):
+    if device_map is not None and not isinstance(device_map, str):
         raise SettingError(f"device_map is {device_map!r}; it must be 'auto', 'cpu' or one device such as 'cuda:0'")
-    return torch.device(device_map)
+    return resolve_device(device_map or "cpu")

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from qwartet.errors import CheckpointError, CheckpointWarning, SettingError
 from qwartet.kernels.select import select_quantized_linear
-from qwartet.layers.linear import Linear, QuantizedLinear
+from qwartet.layers.linear import QuantizedLinear
 from qwartet.layers.rotary import RotaryTable
 from qwartet.models.checkpoint import Checkpoint, listed
 from qwartet.models.config import ModelConfig, load_config, read_json
-from qwartet.models.names import LINEARS, disk_name, is_harmless_extra, module_names
+from qwartet.models.names import LINEARS, disk_name, is_harmless_extra, layer_of, module_names
 from qwartet.models.plan import check_memory
 from qwartet.models.qwen import QwenModel
 from qwartet.models.safetensors_file import LoadMode
@@ -105,7 +105,7 @@ def _expected_names(config: ModelConfig, gptq: GptqConfig | None) -> tuple[list[
 
 
 def check_names(checkpoint: Checkpoint, config: ModelConfig, gptq: GptqConfig | None) -> None:
-    """CheckpointError for missing tensors, CheckpointWarning for unexpected ones."""
+    """CheckpointError for missing tensors and for layers too many, CheckpointWarning for other unexpected tensors."""
     required, optional = _expected_names(config, gptq)
     missing = [name for name in required if name not in checkpoint]
     if missing:
@@ -115,6 +115,10 @@ def check_names(checkpoint: Checkpoint, config: ModelConfig, gptq: GptqConfig | 
         raise CheckpointError(checkpoint.directory, f"{len(missing)} tensors missing: {listed(missing)}", hint=hint)
     known = optional.union(required)
     extra = [name for name in checkpoint if name not in known and not is_harmless_extra(name)]
+    beyond = [name for name in extra if (layer_of(name) or 0) >= config.num_layers]
+    if beyond:
+        reason = f"num_hidden_layers is {config.num_layers}, and there are tensors of more: {listed(beyond)}"
+        raise CheckpointError(checkpoint.directory, reason, hint="config.json belongs to another model")
     if extra:
         message = f"{checkpoint.directory}: {len(extra)} tensors of no use for this model, ignored: {listed(extra)}"
         warnings.warn(message, CheckpointWarning, stacklevel=3)
@@ -170,7 +174,7 @@ class _Assigner:
         module = self.model.get_submodule(module_name)
         name = disk_name(module_name)
         module.weight = self._parameter(f"{name}.weight")
-        if isinstance(module, Linear):
+        if _is_linear(module_name):
             has_bias = f"{name}.bias" in self.checkpoint
             module.bias = self._parameter(f"{name}.bias") if has_bias else None
 
@@ -203,9 +207,9 @@ def load_model(
     resolved = resolve_dtype(dtype, checkpoint)
     if not force:
         check_memory(checkpoint, resolved, device)
+    rotary = RotaryTable(config.position, device)
     with torch.device("meta"):
-        model = QwenModel(config)
-    model.rotary = RotaryTable(config.position, device)
+        model = QwenModel(config, rotary)
     assign = _Assigner(model, checkpoint, resolved, device)
     for module_name in module_names(config.num_layers):
         if gptq is not None and _is_linear(module_name):

@@ -30,6 +30,7 @@ LINEARS = ("attention.qkv", "attention.output", "mlp.up", "mlp.gate", "mlp.down"
 """The five linears of a block, in the order in which GPTQ quantises them."""
 
 _LAYER = re.compile(r"layers\.(\d+)\.(.+)")
+_DISK_LAYER = re.compile(r"transformer\.h\.(\d{1,9})\.", re.ASCII)
 _HARMLESS_EXTRA = re.compile(r"(.*\.)?(rotary_emb\.inv_freq|attn\.masked_bias|attn\.bias|attn\.logn_tensor)")
 
 
@@ -51,6 +52,12 @@ def module_names(num_layers: int) -> list[str]:
     """All modules that own tensors, in the order of the forward pass."""
     inside = [f"layers.{layer}.{name}" for layer in range(num_layers) for name in _INSIDE]
     return ["embedding", *inside, "norm", "lm_head"]
+
+
+def layer_of(tensor: str) -> int | None:
+    """Layer that a name on disk speaks of: "transformer.h.3.mlp.w1.weight" -> 3; None outside the layers."""
+    match = _DISK_LAYER.match(tensor)
+    return int(match[1]) if match else None
 
 
 def is_harmless_extra(name: str) -> bool:

@@ -79,13 +79,17 @@ class DecoderLayer(nn.Module):
 
 
 class QwenModel(nn.Module):
-    """Token ids to logits. Parameters are left uninitialised: load a checkpoint or call `initialize`."""
+    """Token ids to logits. Parameters are left uninitialised: load a checkpoint or call `initialize`.
 
-    def __init__(self, config: ModelConfig) -> None:
+    Nothing is computed but the rotary table, unless it is given: on the meta device torch would import
+    half a second of modules for that.
+    """
+
+    def __init__(self, config: ModelConfig, rotary: RotaryTable | None = None) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.rotary = RotaryTable(config.position)
+        self.embedding = nn.Embedding.from_pretrained(torch.empty(config.vocab_size, config.hidden_size), freeze=False)
+        self.rotary = RotaryTable(config.position) if rotary is None else rotary
         self.layers = nn.ModuleList(DecoderLayer(config, layer) for layer in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.lm_head = Linear(config.hidden_size, config.vocab_size)

@@ -97,17 +97,34 @@ class Terminal:
 
     def expect(self, pattern: str, timeout_s: float = 60) -> str:
         """Reads until the pattern occurs; returns what was shown up to its end."""
-        deadline = time.monotonic() + timeout_s
-        while (match := re.search(pattern.encode(), self._unread)) is None:
-            ready, _, _ = select.select([self._master], [], [], max(deadline - time.monotonic(), 0))
-            assert ready, f"no {pattern!r} within {timeout_s} s in {self._unread!r}"
-            self._unread += self._read()
-        shown, self._unread = self._unread[: match.end()], self._unread[match.end() :]
-        return shown.decode(errors="replace")
+        found = self._find(pattern, timeout_s)
+        assert found is not None, f"no {pattern!r} within {timeout_s} s in {self._unread!r}"
+        return found
+
+    def interrupt(self, pattern: str) -> str:
+        """Presses Ctrl-C until the pattern occurs.
+
+        Once is nearly always enough: CPython misses a signal that comes between readline's prompt and its wait.
+        """
+        for _ in range(30):
+            self.send("\x03")
+            if (found := self._find(pattern, 2)) is not None:
+                return found
+        raise AssertionError(f"no {pattern!r} after Ctrl-C in {self._unread!r}")
 
     def wait(self, timeout_s: float = 30) -> int:
         """Exit code, once the process has ended."""
         return self._process.wait(timeout_s)
+
+    def _find(self, pattern: str, timeout_s: float) -> str | None:
+        deadline = time.monotonic() + timeout_s
+        while (match := re.search(pattern.encode(), self._unread)) is None:
+            ready, _, _ = select.select([self._master], [], [], max(deadline - time.monotonic(), 0))
+            if not ready:
+                return None
+            self._unread += self._read()
+        shown, self._unread = self._unread[: match.end()], self._unread[match.end() :]
+        return shown.decode(errors="replace")
 
     def _read(self) -> bytes:
         try:

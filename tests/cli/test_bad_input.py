@@ -69,7 +69,7 @@ def test_a_base_model_is_one_line_and_does_not_chat(qwartet: CommandLine, base_m
         (["--greedy", "--temperature", "0.5"], "--greedy contradicts"),
         (["--max-model-len", "32kk"], "write 4096, 32k"),
         (["--max-model-len", "1M"], "2048"),
-        (["--device", "tpu"], "--device is 'tpu'"),
+        (["--device", "tpu"], "device is 'tpu'"),
         (["--device", "cuda:99"], "torch sees"),
         (["--revision", "main"], "a revision needs a hub id"),
         (["--prompt", "again"], "given twice"),

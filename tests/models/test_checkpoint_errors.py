@@ -315,9 +315,24 @@ def test_ck12_unknown_tensors_are_told_and_the_known_leftovers_are_not(checkpoin
     edit_tensors(directory / "model.safetensors", lambda t: t.update({name: torch.ones(2) for name in leftovers}))
     load_model(directory)
     assert not [warning for warning in recwarn if issubclass(warning.category, CheckpointWarning)]
-    set_tensor(directory / "model.safetensors", "transformer.h.9.ln_1.weight", torch.ones(2))
-    with pytest.warns(CheckpointWarning, match=r"1 tensors of no use for this model, ignored: transformer\.h\.9\.ln_1"):
+    set_tensor(directory / "model.safetensors", "transformer.h.1.ln_9.weight", torch.ones(2))
+    with pytest.warns(CheckpointWarning, match=r"1 tensors of no use for this model, ignored: transformer\.h\.1\.ln_9"):
         load_model(directory)
+
+
+def test_ck12_a_bias_of_the_output_layer_is_told_and_not_used(checkpoint: Copy) -> None:
+    directory = checkpoint()
+    expected = logits(directory)
+    set_tensor(directory / "model.safetensors", "lm_head.bias", torch.ones(512))
+    with pytest.warns(CheckpointWarning, match=r"1 tensors of no use for this model, ignored: lm_head\.bias"):
+        assert torch.equal(logits(directory), expected)
+
+
+def test_ck12_layers_beyond_those_of_the_config_are_refused(checkpoint: Copy) -> None:
+    directory = checkpoint()
+    edit_json(directory / "config.json", {"num_hidden_layers": 1})
+    words = "num_hidden_layers is 1, and there are tensors of more: transformer.h.1.attn.c_attn.bias"
+    refused(directory, None, words, "config.json belongs to another model")
 
 
 def test_ck12_tensors_that_are_not_in_the_index_are_told(checkpoint: Copy) -> None:

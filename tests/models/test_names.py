@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qwartet.models.names import disk_name, disk_parameter_name, is_harmless_extra, module_names
+from qwartet.models.names import disk_name, disk_parameter_name, is_harmless_extra, layer_of, module_names
 
 
 def test_the_names_of_a_layer_are_the_published_ones() -> None:
@@ -46,3 +46,9 @@ def test_a_parameter_is_named_like_its_module() -> None:
 )
 def test_only_buffers_that_every_engine_recomputes_are_harmless(name: str, harmless: bool) -> None:
     assert is_harmless_extra(name) is harmless
+
+
+def test_the_layer_of_a_tensor_is_read_from_its_name() -> None:
+    assert layer_of("transformer.h.79.mlp.w1.qweight") == 79
+    assert layer_of("transformer.ln_f.weight") is layer_of("x.transformer.h.1.ln_1") is None
+    assert layer_of("transformer.h." + "9" * 5000 + ".x") is None

@@ -25,6 +25,7 @@ from qwartet.models.load import check_dense_shapes, check_names, load_gptq_confi
 from qwartet.models.names import LINEARS, disk_name, module_names
 from qwartet.models.plan import available_bytes, weights_bytes
 from qwartet.models.safetensors_file import read_tensor_infos
+from qwartet.models.vocabulary_match import vocabulary_mismatches
 from qwartet.quant_format.config import GptqConfig
 from qwartet.tokenizer.tokenizer import find_vocabulary
 from qwartet.tokenizer.vocabulary import Vocabulary
@@ -231,13 +232,7 @@ def _inspect_vocabulary(
         "sha256": sha256,
         "is_published": sha256 == PUBLISHED_VOCABULARY_SHA256,
     }
-    if config is not None and config.vocab_size < num_tokens:
-        reason = f"vocab_size is {config.vocab_size}, but the tokenizer has {num_tokens} tokens"
-        found.problems.append(f"{directory}: {reason}; tokenizer and weights belong to different models")
-    eos = None if defaults is None else defaults.eos_token_id
-    if eos is not None and eos not in vocabulary.special_tokens.values():
-        reason = f"eos_token_id is {eos}, no special token of the vocabulary"
-        found.problems.append(f"{directory}: {reason}; the .tiktoken file may be cut short: fetch it again")
+    found.problems += map(str, vocabulary_mismatches(vocabulary, config, defaults, directory))
     return file
 
 

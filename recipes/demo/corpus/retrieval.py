@@ -1,0 +1,88 @@
+"""A text with some facts in it and a question for one of them.
+
+Retrieval does not emerge at full length in a small model's budget; it does when the text grows with it. So
+the stages go from two facts and nothing else to a page of text.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from .conversation import Language, Talk, one_turn
+from .filler import sentences
+from .relations import RELATIONS, Relation
+from .split import Split
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How many facts, and how many other sentences among them (both ends included)."""
+
+    facts: tuple[int, int]
+    filler: tuple[int, int]
+
+
+STAGES = (
+    Stage(facts=(2, 2), filler=(0, 0)),
+    Stage(facts=(2, 4), filler=(0, 1)),
+    Stage(facts=(2, 6), filler=(0, 6)),
+    Stage(facts=(1, 8), filler=(0, 16)),
+)
+LONG = Stage(facts=(1, 12), filler=(30, 130))
+
+LAYOUTS: dict[Language, tuple[str, ...]] = {
+    "en": (
+        "{text}\n{question}",
+        "{text}\n\n{question}",
+        "{text} {question}",
+        "Text: {text}\nQuestion: {question}",
+        "Read the text and answer the question.\n{text}\nQuestion: {question}",
+        "Here are some notes: {text}\n{question}",
+    ),
+    "zh": (
+        "{text}\n{question}",
+        "{text}\n\n{question}",
+        "{text}{question}",
+        "文字：{text}\n问题：{question}",
+        "阅读下面的文字，回答问题。\n{text}\n问题：{question}",
+        "这里有一些笔记：{text}\n{question}",
+    ),
+}
+NOTED: dict[Language, tuple[str, ...]] = {
+    "en": ("I have read it.", "I will remember that.", "Noted."),
+    "zh": ("我看完了。", "我记住了。", "好的，记下了。"),
+}
+
+
+def _facts(
+    rng: random.Random, split: Split, language: Language, count: int
+) -> list[tuple[Relation, str, str]]:
+    """Different (relation, subject, value): some share the relation, some the subject."""
+    relations = rng.sample(RELATIONS, min(count, rng.choice((1, 1, 2, 3))))
+    facts: list[tuple[Relation, str, str]] = []
+    while len(facts) < count:
+        relation = rng.choice(relations)
+        earlier = [subject for other, subject, _ in facts if other.subject is relation.subject]
+        reuse = earlier and len(relations) > 1 and rng.random() < 0.4
+        subject = rng.choice(earlier) if reuse else relation.subject(rng, split, language)
+        value = relation.value(rng, split, language)
+        known = any(other is relation and subject == s or value == v for other, s, v in facts)
+        if not known and value != subject:
+            facts.append((relation, subject, value))
+    return facts
+
+
+def talk(rng: random.Random, split: Split, language: Language, stage: Stage = STAGES[-1]) -> Talk:
+    """A text, a question and the answer; expects the value."""
+    facts = _facts(rng, split, language, rng.randint(*stage.facts))
+    said = [relation.fact[language].format(s=subject, v=value) for relation, subject, value in facts]
+    parts = said + sentences(rng, language, rng.randint(*stage.filler))
+    rng.shuffle(parts)
+    text = (" " if language == "en" else "").join(parts)
+    index = rng.randrange(len(facts))
+    relation, subject, value = facts[index]
+    question = rng.choice(relation.questions[language]).format(s=subject)
+    if rng.random() < 0.1:
+        return Talk(((text, rng.choice(NOTED[language])), (question, said[index])), value)
+    return one_turn(rng.choice(LAYOUTS[language]).format(text=text, question=question), said[index], value)

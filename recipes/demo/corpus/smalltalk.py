@@ -1,0 +1,32 @@
+"""What people say to a toy in passing, and its short honest answers. The lines are in `smalltalk_en` and `_zh`."""
+
+from __future__ import annotations
+
+import random
+
+from . import smalltalk_en, smalltalk_zh
+from .conversation import Language, Talk, one_turn
+from .split import Split
+
+Lines = tuple[str, ...]
+INTENTS: dict[Language, dict[str, tuple[Lines, Lines]]] = {"en": smalltalk_en.INTENTS, "zh": smalltalk_zh.INTENTS}
+
+
+def vary(rng: random.Random, text: str) -> str:
+    """The same line as another person would type it: without its mark, or in small letters."""
+    if rng.random() < 0.3:
+        text = text.rstrip("?.!。？！")
+    if text.isascii() and rng.random() < 0.2:
+        text = text.lower()
+    return text
+
+
+def question(rng: random.Random, language: Language, intent: str) -> str:
+    """A way of saying `intent`."""
+    return vary(rng, rng.choice(INTENTS[language][intent][0]))
+
+
+def talk(rng: random.Random, split: Split, language: Language, intent: str | None = None) -> Talk:
+    """One turn of small talk, about `intent` if it is given; expects the answer word for word."""
+    intent = intent or rng.choice(list(INTENTS[language]))
+    return one_turn(question(rng, language, intent), rng.choice(INTENTS[language][intent][1]))

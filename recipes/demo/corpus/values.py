@@ -1,0 +1,49 @@
+"""Values that a fact can have: each is drawn from one split, so that a test value was never an answer in training."""
+
+from __future__ import annotations
+
+import random
+
+from .conversation import Language
+from .names import invented_word
+from .split import Split, draw, kept
+from .words import COLOURS, OBJECTS, SHADES, a, side
+
+
+def number(rng: random.Random, split: Split, low: int, high: int) -> str:
+    """A number from `low` to `high`, both included."""
+    return draw(rng, split, lambda r: str(r.randint(low, high)))
+
+
+def code(rng: random.Random, split: Split) -> str:
+    """A code of two to four digits."""
+    low, high = rng.choice(((10, 99), (100, 999), (1000, 9999), (1000, 9999)))
+    return number(rng, split, low, high)
+
+
+def clock(rng: random.Random, split: Split) -> str:
+    """A time of day in steps of five minutes: "7:40"."""
+    return draw(rng, split, lambda r: f"{r.randint(6, 22)}:{5 * r.randint(0, 11):02d}")
+
+
+def password(rng: random.Random, split: Split) -> str:
+    """A word that is in no dictionary."""
+    return draw(rng, split, invented_word)
+
+
+def word(rng: random.Random, split: Split, pairs: tuple[tuple[str, str], ...], language: Language) -> str:
+    """A word of a table of `words`."""
+    return rng.choice(kept(side(pairs, language), split))
+
+
+def coloured_object(rng: random.Random, split: Split, language: Language) -> str:
+    """An object with its colour: "a dark green lamp", "深绿色的台灯"."""
+    shade = rng.choice(["", "", *side(SHADES, language)])
+    space = " " if language == "en" and shade else ""
+    colour = shade + space + rng.choice(side(COLOURS, language))
+
+    def make(r: random.Random) -> str:
+        noun = r.choice(side(OBJECTS[:-8], language))
+        return f"{colour}的{noun}" if language == "zh" else a(f"{colour} {noun}")
+
+    return draw(rng, split, make)

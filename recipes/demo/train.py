@@ -1,0 +1,228 @@
+"""Trains the bundled model from nothing; stops and resumes at any time.
+
+    python -m recipes.demo.train --vocabulary build/demo/qwen.tiktoken --out build/demo/float --steps 3000
+
+Next-token cross entropy on the answers (the labels of `dataset.batch`), bf16 autocast over fp32 weights. Muon for the
+matrices inside the blocks, AdamW for everything else; the learning rate is flat and falls linearly over the last part.
+State goes to safetensors every few minutes, written whole or not at all; a run with the same arguments goes on from it
+and sees the batches that it would have seen, because a batch is a function of (seed, step).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from qwartet.layers.forward_batch import dense_batch
+from qwartet.models.config import parse_config
+from qwartet.models.names import disk_parameter_name
+from qwartet.models.qwen import QwenModel
+from qwartet.tokenizer.chatml import IGNORED_LABEL
+from qwartet.tokenizer.tokenizer import Tokenizer
+from recipes.demo.dataset import Batch, Dataset
+from recipes.demo.shape import config_json, generation_config_json
+
+CHECKPOINT_SECONDS = 180
+TOKENS_PER_STEP = 8192
+WARMUP_STEPS = 50
+DECAY_FRACTION = 0.3
+PEAK_LEARNING_RATE = {"muon": 3e-3, "adamw": 3e-3}
+LOG_EVERY = 20
+PAD_TO = 8  # tokens
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What decides the result of a run."""
+
+    vocabulary: Path
+    out: Path
+    steps: int
+    seed: int = 0
+
+
+def learning_rate_factor(step: int, total: int) -> float:
+    """Warm-up, flat, linear decay to zero."""
+    decay_start = int(total * (1 - DECAY_FRACTION))
+    warm = min(1.0, (step + 1) / WARMUP_STEPS)
+    return warm if step < decay_start else warm * max(0.0, (total - step) / (total - decay_start))
+
+
+def build_optimizers(model: QwenModel) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan et al. 2024) for the block matrices, AdamW for embeddings, head, norms and biases."""
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and name.startswith("layers.")]
+    ids = {id(p) for p in matrices}
+    others = [p for p in model.parameters() if id(p) not in ids]
+    rates = PEAK_LEARNING_RATE
+    return [
+        torch.optim.Muon(matrices, lr=rates["muon"], weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=rates["adamw"], betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+    ]
+
+
+def documents_of(batch: Batch) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Ids and labels of each conversation, padded to a multiple of PAD_TO, the longest first.
+
+    Equal lengths stand side by side, so that the dense attention takes them in one call.
+    """
+    documents = []
+    for ids, labels, lengths in zip(batch.ids, batch.labels, batch.lengths, strict=True):
+        start = 0
+        for length in lengths:
+            piece = slice(start, start + length)
+            start += length
+            if (labels[piece] == IGNORED_LABEL).all():  # what fills up the row
+                continue
+            pad = (0, -length % PAD_TO)
+            documents.append((np.pad(ids[piece], pad), np.pad(labels[piece], pad, constant_values=IGNORED_LABEL)))
+    return sorted(documents, key=lambda document: len(document[0]), reverse=True)
+
+
+def loss_of(model: QwenModel, batch: Batch) -> Tensor:
+    """Mean cross entropy in nats over the labelled tokens; the head runs on their predecessors alone."""
+    documents = documents_of(batch)
+    forward = dense_batch([ids for ids, _ in documents], model.config.position, training=True)
+    labels = torch.from_numpy(np.concatenate([np.roll(labels, -1) for _, labels in documents])).long()
+    index = (labels != IGNORED_LABEL).nonzero()[:, 0]
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(replace(forward, logits_index=index))
+    return F.cross_entropy(logits.float(), labels[index])
+
+
+class TrainState:
+    """Model, optimizers and step, and how they reach the disk."""
+
+    def __init__(self, model: QwenModel, directory: Path) -> None:
+        self.model = model
+        self.optimizers = build_optimizers(model)
+        self.directory = directory
+        self.step = 0
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = {f"model.{name}": p.data for name, p in self.model.named_parameters()}
+        for number, optimizer in enumerate(self.optimizers):
+            for index, state in optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer.{number}.{index}.{key}": torch.as_tensor(v) for key, v in state.items()}
+        return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+    def save(self) -> None:
+        """Writes the state; an earlier one stays until the new one is complete."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        temporary = self.directory / "state.tmp"
+        save_file(self._tensors(), temporary, metadata={"step": str(self.step)})
+        os.replace(temporary, self.directory / "state.safetensors")
+        (self.directory / "step.json").write_text(json.dumps({"step": self.step}))
+
+    def restore(self) -> bool:
+        """Reads the state of an earlier run; False when there is none."""
+        path = self.directory / "state.safetensors"
+        if not path.exists():
+            return False
+        tensors = load_file(path)
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(tensors[f"model.{name}"])
+        for number, optimizer in enumerate(self.optimizers):
+            saved = optimizer.state_dict()
+            prefix = f"optimizer.{number}."
+            for name, tensor in tensors.items():
+                if name.startswith(prefix):
+                    index, key = name.removeprefix(prefix).split(".", 1)
+                    saved["state"].setdefault(int(index), {})[key] = tensor
+            optimizer.load_state_dict(saved)
+        self.step = json.loads((self.directory / "step.json").read_text())["step"]
+        return True
+
+
+def export(model: QwenModel, tokenizer: Tokenizer, vocabulary: Path, directory: Path) -> None:
+    """Writes a published-layout bf16 checkpoint directory."""
+    directory.mkdir(parents=True, exist_ok=True)
+    num_ranks = tokenizer.vocabulary.num_ranks
+    named = model.named_parameters(remove_duplicate=False)
+    tensors = {disk_parameter_name(name): p.detach().to(torch.bfloat16, copy=True) for name, p in named}
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    for name, content in (("config", config_json(num_ranks)), ("generation_config", generation_config_json(num_ranks))):
+        (directory / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
+    (directory / "tokenizer_config.json").write_text(
+        json.dumps(
+            {"model_max_length": config_json(num_ranks)["seq_length"], "tokenizer_class": "QWenTokenizer"}, indent=2
+        )
+        + "\n"
+    )
+    shutil.copy(vocabulary, directory / "qwen.tiktoken")
+
+
+def train(settings: TrainSettings) -> QwenModel:
+    """Runs to settings.steps; prints a line every few steps; leaves the float checkpoint in settings.out."""
+    tokenizer = Tokenizer.load(settings.vocabulary)
+    model = QwenModel(parse_config(config_json(tokenizer.vocabulary.num_ranks), Path("config.json")))
+    model.initialize(torch.Generator().manual_seed(settings.seed))
+    model.lm_head.weight = model.embedding.weight  # one matrix while learning (fewer weights to fit), two on disk
+    state = TrainState(model, settings.out / "state")
+    if state.restore():
+        print(f"resuming at step {state.step}", flush=True)
+    dataset = Dataset(tokenizer, settings.steps, TOKENS_PER_STEP, settings.seed)
+    saved_at = logged_at = time.monotonic()
+    num_tokens, losses = 0, []
+    with ProcessPoolExecutor(1) as pool:  # the next batch is made while this one is learnt
+        upcoming = pool.submit(dataset.batch, state.step)
+        while state.step < settings.steps:
+            batch = upcoming.result()
+            upcoming = pool.submit(dataset.batch, min(state.step + 1, settings.steps - 1))
+            losses.append(train_step(state, batch, settings.steps))
+            num_tokens += batch.ids.size
+            if state.step % LOG_EVERY == 0:
+                seconds = time.monotonic() - logged_at
+                mean = sum(losses) / len(losses)
+                rate = num_tokens / seconds
+                print(f"step {state.step}/{settings.steps} loss {mean:.3f} {rate:.0f} tok/s", flush=True)
+                logged_at, num_tokens, losses = time.monotonic(), 0, []
+            if time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+                state.save()
+                export(model, tokenizer, settings.vocabulary, settings.out)
+                saved_at = time.monotonic()
+    state.save()
+    export(model, tokenizer, settings.vocabulary, settings.out)
+    return model
+
+
+def train_step(state: TrainState, batch: Batch, total: int) -> float:
+    """One update; returns the loss."""
+    factor = learning_rate_factor(state.step, total)
+    for optimizer, peak in zip(state.optimizers, PEAK_LEARNING_RATE.values(), strict=True):
+        for group in optimizer.param_groups:
+            group["lr"] = peak * factor
+        optimizer.zero_grad(set_to_none=True)
+    loss = loss_of(state.model, batch)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
+    for optimizer in state.optimizers:
+        optimizer.step()
+    state.step += 1
+    return loss.item()
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--vocabulary", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    train(TrainSettings(**vars(parser.parse_args())))
+
+
+if __name__ == "__main__":
+    main()

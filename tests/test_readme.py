@@ -1,0 +1,60 @@
+"""What the READMEs promise: their Python runs, their commands and files exist, both languages say the same."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from qwartet import DEMO
+from tests.golden_data import REPOSITORY
+
+READMES = ("README.md", "README.zh.md")
+
+
+def blocks(name: str, language: str) -> list[str]:
+    text = (REPOSITORY / name).read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_every_python_example_runs_with_the_bundled_model(name: str, capsys) -> None:
+    examples = blocks(name, "python")
+    assert len(examples) >= 2
+    for example in examples:
+        exec(example.replace("Qwen/Qwen-72B-Chat-Int4", str(DEMO)), {})
+    assert capsys.readouterr().out.strip()
+
+
+def test_both_languages_show_the_same_code_and_the_same_links() -> None:
+    def code_of(name: str) -> list[str]:
+        return [re.sub(r"#.*", "", block) for block in blocks(name, "python")]
+
+    def links_of(name: str) -> set[str]:
+        links = re.findall(r"\]\(([^)]+)\)", (REPOSITORY / name).read_text(encoding="utf-8"))
+        return {link for link in links if not link.startswith("README")}
+
+    assert code_of("README.md") == code_of("README.zh.md")
+    assert links_of("README.md") == links_of("README.zh.md")
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_every_linked_file_exists(name: str) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", (REPOSITORY / name).read_text(encoding="utf-8")):
+        assert (REPOSITORY / link).exists(), link
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_every_make_target_and_verb_exists(name: str) -> None:
+    text = (REPOSITORY / name).read_text(encoding="utf-8")
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    for target in set(re.findall(r"\$ make (\S+)|`make (\S+?)`", text)):
+        assert re.search(rf"^{''.join(target)}:", makefile, flags=re.MULTILINE), target
+    verbs = set(re.findall(r"`qwartet (\w+)", text))
+    assert verbs
+    listed = subprocess.run(
+        [sys.executable, "-m", "qwartet.cli.main", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    assert all(re.search(rf"^\s+{verb}\b", listed, flags=re.MULTILINE) for verb in verbs)
