@@ -64,6 +64,6 @@ def real_vocabulary() -> Path:
     found = path if path.exists() else _vocabulary_from_wheel()
     if found is None:
         absent.add("qwen.tiktoken")
-        pytest.skip("the published vocabulary is neither in the golden directory nor downloaded (`make test` does that)")
+        pytest.skip("the published vocabulary is neither in the golden directory nor downloaded by `make test`")
     used.add("qwen.tiktoken")
     return found

@@ -8,6 +8,7 @@ the cost of a merge is the number of those words and not the size of the corpus.
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
@@ -56,7 +57,7 @@ class PairTable:
 
     def _count_word(self, index: int, sign: int) -> set[Pair]:
         word, weight = self._words[index], sign * self._word_counts[index]
-        pairs = list(zip(word, word[1:], strict=False))
+        pairs = list(itertools.pairwise(word))
         for pair in pairs:
             self._counts[pair] += weight
             self._where[pair].add(index)

@@ -20,10 +20,9 @@ from numpy.typing import NDArray
 from qwartet.errors import SettingError
 from qwartet.tokenizer.chatml import IGNORED_LABEL, training_example
 from qwartet.tokenizer.tokenizer import Tokenizer
-
-from .corpus import mixture
-from .corpus.conversation import Conversation
-from .corpus.split import Split
+from recipes.demo.corpus import mixture
+from recipes.demo.corpus.conversation import Conversation
+from recipes.demo.corpus.split import Split
 
 ROW_LENGTH = 512
 LONG_ROW_LENGTH = 2048
@@ -60,7 +59,7 @@ def encode(tokenizer: Tokenizer, conversation: Conversation, max_length: int) ->
 
 
 def pack(examples: list[Example], num_rows: int, row_length: int, pad_id: int) -> Batch:
-    """Fills rows with whole examples, longest first, each into the first row with room; what fits nowhere is left out."""
+    """Fills rows with whole examples, longest first, each into the first row with room; the rest is left out."""
     ids = np.full((num_rows, row_length), pad_id, dtype=np.int32)
     labels = np.full((num_rows, row_length), IGNORED_LABEL, dtype=np.int32)
     lengths: list[list[int]] = [[] for _ in range(num_rows)]
@@ -87,7 +86,12 @@ class Dataset:
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, total_steps: int, tokens_per_step: int = 16384, seed: int = 0, split: Split = "train"
+        self,
+        tokenizer: Tokenizer,
+        total_steps: int,
+        tokens_per_step: int = 16384,
+        seed: int = 0,
+        split: Split = "train",
     ) -> None:
         if tokens_per_step < LONG_ROW_LENGTH or tokens_per_step % LONG_ROW_LENGTH:
             raise SettingError(f"tokens_per_step is {tokens_per_step}; use a multiple of {LONG_ROW_LENGTH}")

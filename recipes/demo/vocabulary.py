@@ -1,6 +1,6 @@
 """Learns the bundled model's vocabulary from a sample of its corpus and writes it in `.tiktoken` format.
 
-    python -m recipes.demo.vocabulary OUTPUT.tiktoken
+python -m recipes.demo.vocabulary OUTPUT.tiktoken
 """
 
 from __future__ import annotations
@@ -10,12 +10,10 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from qwartet.tokenizer.react import react_question
 from qwartet.tokenizer.tokenizer import PATTERN
 from qwartet.tokenizer.vocabulary import Vocabulary
-
-from .byte_pairs import count_words, learn
-from .corpus import mixture
+from recipes.demo.byte_pairs import count_words, learn
+from recipes.demo.corpus import mixture
 
 NUM_RANKS = 4096
 NUM_CONVERSATIONS = 60_000

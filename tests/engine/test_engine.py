@@ -15,11 +15,11 @@ from qwartet.engine.engine import BLOCK_SIZE, Engine
 from qwartet.engine.request import Request
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.errors import OutOfMemoryError, RequestError, SettingError
+from qwartet.models.qwen import QwenModel
 from tests.reference.naive_model import naive_greedy, naive_logits
 from tests.reference.tiny_model import CONFIG, tiny_network, tiny_weights
 
 WEIGHTS = tiny_weights()
-NETWORK = tiny_network(WEIGHTS)
 CONTEXT = CONFIG["max_position_embeddings"]
 FULL_BLOCKS = CONTEXT // BLOCK_SIZE  # the smallest cache that serves one request of full length
 MIN_MARGIN = 1e-3  # between the best two logits, where two fp32 computations differ by 1e-5
@@ -27,6 +27,11 @@ MIN_MARGIN = 1e-3  # between the best two logits, where two fp32 computations di
 # Lengths on both sides of the borders of NTK (24, 48), of a block (16) and of the context (96).
 PROMPT_LENGTHS = (1, 2, 15, 16, 17, 23, 24, 25, 40, 48, 49, 60)
 NUM_TOKENS = 24
+
+
+@pytest.fixture(scope="module")
+def network() -> QwenModel:
+    return tiny_network(WEIGHTS)
 
 
 @cache
@@ -89,19 +94,19 @@ def check(engine: Engine, arrivals: Sequence[Arrival]) -> int:
     return num_preempted
 
 
-def test_every_prompt_alone_gives_the_oracles_ids() -> None:
-    check(Engine(NETWORK), [Arrival(100 * number, number, NUM_TOKENS) for number in range(len(PROMPT_LENGTHS))])
+def test_every_prompt_alone_gives_the_oracles_ids(network: QwenModel) -> None:
+    check(Engine(network), [Arrival(100 * number, number, NUM_TOKENS) for number in range(len(PROMPT_LENGTHS))])
 
 
 @pytest.mark.parametrize("budget", [1, 5, 16, 33, 2048])
-def test_all_prompts_at_once_give_the_oracles_ids_at_any_chunk_size(budget: int) -> None:
-    engine = Engine(NETWORK, max_num_batched_tokens=budget)
+def test_all_prompts_at_once_give_the_oracles_ids_at_any_chunk_size(network: QwenModel, budget: int) -> None:
+    engine = Engine(network, max_num_batched_tokens=budget)
     check(engine, [Arrival(0, number, NUM_TOKENS) for number in range(len(PROMPT_LENGTHS))])
 
 
 @pytest.mark.parametrize("num_blocks", [FULL_BLOCKS, FULL_BLOCKS + 3, 2 * FULL_BLOCKS])
-def test_requests_that_were_preempted_give_the_oracles_ids(num_blocks: int) -> None:
-    engine = Engine(NETWORK, num_blocks=num_blocks, max_num_batched_tokens=40)
+def test_requests_that_were_preempted_give_the_oracles_ids(network: QwenModel, num_blocks: int) -> None:
+    engine = Engine(network, num_blocks=num_blocks, max_num_batched_tokens=40)
     arrivals = [Arrival(place, number, NUM_TOKENS) for place, number in enumerate((9, 2, 3, 7, 4, 11, 3, 0))]
     assert check(engine, arrivals) > 0, "the cache was large enough for all: this test tests nothing"
 
@@ -123,13 +128,13 @@ arrivals = st.builds(
     max_num_seqs=st.integers(1, 8),
 )
 def test_random_arrivals_budgets_cache_sizes_and_aborts_give_the_oracles_ids(
-    arrivals: list[Arrival], num_blocks: int, budget: int, max_num_seqs: int
+    network: QwenModel, arrivals: list[Arrival], num_blocks: int, budget: int, max_num_seqs: int
 ) -> None:
-    engine = Engine(NETWORK, num_blocks=num_blocks, max_num_batched_tokens=budget, max_num_seqs=max_num_seqs)
+    engine = Engine(network, num_blocks=num_blocks, max_num_batched_tokens=budget, max_num_seqs=max_num_seqs)
     check(engine, arrivals)
 
 
-def test_a_seeded_sample_is_the_same_alone_preempted_and_in_chunks() -> None:
+def test_a_seeded_sample_is_the_same_alone_preempted_and_in_chunks(network: QwenModel) -> None:
     def sampled(engine: Engine, others: Sequence[int]) -> list[int]:
         for number in others:
             engine.add_request(prompt(number), SamplingParams(max_tokens=30, seed=number))
@@ -138,14 +143,16 @@ def test_a_seeded_sample_is_the_same_alone_preempted_and_in_chunks() -> None:
             engine.step()
         return one.completion_ids
 
-    alone = sampled(Engine(NETWORK), [])
-    assert sampled(Engine(NETWORK, num_blocks=FULL_BLOCKS, max_num_batched_tokens=30), [9, 3, 7]) == alone
-    assert sampled(Engine(NETWORK, max_num_batched_tokens=7), [4]) == alone
+    alone = sampled(Engine(network), [])
+    assert sampled(Engine(network, num_blocks=FULL_BLOCKS, max_num_batched_tokens=30), [9, 3, 7]) == alone
+    assert sampled(Engine(network, max_num_batched_tokens=7), [4]) == alone
 
 
-def run(number: int, params: SamplingParams, stop_token_ids: Sequence[int] = (), **settings: int) -> Request:
+def run(
+    network: QwenModel, number: int, params: SamplingParams, stop_token_ids: Sequence[int] = (), **settings: int
+) -> Request:
     """One prompt on an engine of its own, with the model's stop tokens."""
-    engine = Engine(NETWORK, **settings)
+    engine = Engine(network, **settings)
     request = engine.add_request(prompt(number), params, stop_token_ids=stop_token_ids)
     while engine.has_unfinished:
         engine.step()
@@ -158,32 +165,32 @@ PLACE = next(i for i, token in enumerate(expected_ids(4)) if i >= 3 and token no
 STOP = expected_ids(4)[PLACE]
 
 
-def test_a_stop_token_ends_a_completion_whether_it_is_the_models_or_the_callers() -> None:
-    by_model = run(4, GREEDY, [STOP])
-    by_caller = run(4, replace(GREEDY, stop_token_ids=(STOP,), ignore_eos=True))
+def test_a_stop_token_ends_a_completion_whether_it_is_the_models_or_the_callers(network: QwenModel) -> None:
+    by_model = run(network, 4, GREEDY, [STOP])
+    by_caller = run(network, 4, replace(GREEDY, stop_token_ids=(STOP,), ignore_eos=True))
     for request in (by_model, by_caller):
         assert (request.completion_ids, request.finish_reason) == (expected_ids(4)[: PLACE + 1], "stop")
 
 
-def test_ignore_eos_goes_on_after_the_models_stop_tokens() -> None:
-    request = run(4, replace(GREEDY, ignore_eos=True), [STOP])
+def test_ignore_eos_goes_on_after_the_models_stop_tokens(network: QwenModel) -> None:
+    request = run(network, 4, replace(GREEDY, ignore_eos=True), [STOP])
     assert request.completion_ids == expected_ids(4)
     assert request.finish_reason == "length"
 
 
-def test_no_stop_token_comes_before_min_tokens() -> None:
-    request = run(4, replace(GREEDY, min_tokens=PLACE + 2), [STOP])
+def test_no_stop_token_comes_before_min_tokens(network: QwenModel) -> None:
+    request = run(network, 4, replace(GREEDY, min_tokens=PLACE + 2), [STOP])
     assert request.completion_ids[:PLACE] == expected_ids(4)[:PLACE]
     assert len(request.completion_ids) >= PLACE + 2 and STOP not in request.completion_ids[: PLACE + 2]
 
 
-def test_a_completion_ends_where_the_context_does() -> None:
-    request = run(11, GREEDY, max_model_len=64)
+def test_a_completion_ends_where_the_context_does(network: QwenModel) -> None:
+    request = run(network, 11, GREEDY, max_model_len=64)
     assert (len(request.prompt_ids), len(request.completion_ids), request.finish_reason) == (60, 4, "length")
 
 
-def test_the_outputs_of_a_step_are_the_tokens_that_it_added() -> None:
-    engine = Engine(NETWORK, max_num_batched_tokens=20)
+def test_the_outputs_of_a_step_are_the_tokens_that_it_added(network: QwenModel) -> None:
+    engine = Engine(network, max_num_batched_tokens=20)
     requests = [engine.add_request(prompt(n), SamplingParams(max_tokens=3, temperature=0)) for n in (2, 8)]
     seen = {request.request_id: [] for request in requests}
     while engine.has_unfinished:
@@ -202,8 +209,8 @@ def test_the_outputs_of_a_step_are_the_tokens_that_it_added() -> None:
         ([-1], "ids outside 0..79"),
     ],
 )
-def test_a_prompt_that_cannot_be_served_is_refused(ids: list[int], words: str) -> None:
-    engine = Engine(NETWORK)
+def test_a_prompt_that_cannot_be_served_is_refused(network: QwenModel, ids: list[int], words: str) -> None:
+    engine = Engine(network)
     with pytest.raises(RequestError, match=words):
         engine.add_request(ids, SamplingParams())
     assert not engine.has_unfinished
@@ -219,17 +226,17 @@ def test_a_prompt_that_cannot_be_served_is_refused(ids: list[int], words: str) -
         ("num_blocks", FULL_BLOCKS - 1),
     ],
 )
-def test_a_setting_that_cannot_be_honoured_is_refused(name: str, value: int) -> None:
+def test_a_setting_that_cannot_be_honoured_is_refused(network: QwenModel, name: str, value: int) -> None:
     with pytest.raises(SettingError, match=f"^{name} is {value}; here it must lie in "):
-        Engine(NETWORK, **{name: value})
+        Engine(network, **{name: value})
 
 
-def test_the_cache_is_as_large_as_is_of_use_or_as_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_as_large_as_is_of_use_or_as_fits(network: QwenModel, monkeypatch: pytest.MonkeyPatch) -> None:
     block_bytes = BLOCK_SIZE * 2 * 2 * 2 * 16 * 4  # k and v, layers, heads, head_dim, fp32
-    assert Engine(NETWORK, max_num_seqs=3).block_manager.num_blocks == 3 * FULL_BLOCKS
+    assert Engine(network, max_num_seqs=3).block_manager.num_blocks == 3 * FULL_BLOCKS
     monkeypatch.setattr("qwartet.engine.engine.available_bytes", lambda device: 2 * 8 * block_bytes)
-    assert Engine(NETWORK).block_manager.num_blocks == 8
+    assert Engine(network).block_manager.num_blocks == 8
     monkeypatch.setattr("qwartet.engine.engine.available_bytes", lambda device: 2 * 3 * block_bytes)
     with pytest.raises(OutOfMemoryError, match=f"set max_model_len to {3 * BLOCK_SIZE} or less"):
-        Engine(NETWORK)
-    assert Engine(NETWORK, max_model_len=48).block_manager.num_blocks == 3
+        Engine(network)
+    assert Engine(network, max_model_len=48).block_manager.num_blocks == 3

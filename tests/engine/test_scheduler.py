@@ -103,6 +103,16 @@ def test_when_the_cache_is_full_the_youngest_gives_way_and_is_computed_again() -
     assert sizes(queue.schedule()) == {1: 5}  # prompt and completion so far, at once
 
 
+def test_a_step_that_preempts_admits_nobody() -> None:
+    queue = scheduler(num_blocks=3)
+    queue.add(request(0, 4))
+    queue.add(request(1, 8))
+    commit(queue.schedule(), queue)  # all three blocks are full now
+    queue.max_num_batched_tokens = 5  # the one that gives way could come back at once with a chunk of 4
+    assert sizes(queue.schedule()) == {0: 1}
+    assert [waiting.request_id for waiting in queue.waiting] == [1]
+
+
 def test_a_preempted_request_waits_at_the_front() -> None:
     queue = scheduler(num_blocks=2)
     for number in range(2):

@@ -1,7 +1,8 @@
 """The process that loads damaged checkpoints: `python -m tests.fuzz.child WORK_DIRECTORY FIRST_SEED COUNT`.
 
-Prints one JSON line before each case and one after it. An exception that is no CheckpointError ends the process, as
-do a signal, a lack of memory and a case of more than five seconds; the last line then says which case it was.
+Prints one JSON line before each case and one after it. What loading refuses, inspection must have found as well. An
+exception that is no CheckpointError ends the process, as do a signal, a lack of memory and a step of more than five
+seconds; the last line then says which case it was.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor
 from qwartet.errors import CheckpointError
 from qwartet.layers.forward_batch import dense_batch
 from qwartet.models.generation_config import load_generation_defaults
+from qwartet.models.inspection import inspect_checkpoint
 from qwartet.models.load import load_model
 from qwartet.tokenizer.tokenizer import Tokenizer
 from tests.fuzz.mutations import damage
@@ -47,10 +49,13 @@ def run_case(seed: int, pristine: Path, work: Path, expected: Tensor) -> dict[st
     kinds, must_keep = damage(work, seed)
     print(json.dumps({"begins": seed, "kinds": kinds}), flush=True)
     signal.alarm(SECONDS)
+    problems = inspect_checkpoint(work).problems
+    signal.alarm(SECONDS)
     try:
         logits = answer(work, ("mmap", "pread")[seed % 2])
     except CheckpointError as error:
-        return {"kinds": kinds, "outcome": "refused", "is_one_line": "\n" not in str(error)}
+        is_sound = bool(problems) and all("\n" not in text for text in (*problems, str(error)))
+        return {"kinds": kinds, "outcome": "refused", "is_allowed": is_sound, "error": str(error)}
     finally:
         signal.alarm(0)
     same = torch.equal(logits, expected)

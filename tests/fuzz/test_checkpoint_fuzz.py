@@ -24,8 +24,7 @@ def run_child(work: Path, first_seed: int, count: int) -> list[dict]:
 
 
 def check(outcomes: list[dict]) -> None:
-    wrong = [one for one in outcomes if one.get("is_allowed") is False or one.get("is_one_line") is False]
-    assert not wrong
+    assert not [one for one in outcomes if not one["is_allowed"]]
     counts = Counter(one["outcome"] for one in outcomes)
     assert counts["refused"] > len(outcomes) / 4, f"the damage is too gentle to test anything: {counts}"
     assert counts["same"] > len(outcomes) / 20, f"the damage is too coarse to test anything: {counts}"

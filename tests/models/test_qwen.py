@@ -17,21 +17,25 @@ from tests.reference.tiny_model import CONFIG, tiny_network, tiny_weights
 
 TOLERANCE = 1e-4  # fp32; logits reach 10
 WEIGHTS = tiny_weights()
-NETWORK = tiny_network(WEIGHTS)
 PROMPT = torch.randint(CONFIG["vocab_size"], (60,), generator=torch.Generator().manual_seed(1)).tolist()
 
 
+@pytest.fixture(scope="module")
+def network() -> QwenModel:
+    return tiny_network(WEIGHTS)
+
+
 @pytest.mark.parametrize("length", [1, 2, 23, 24, 25, 48, 49, 60])
-def test_logits_are_the_oracles_on_both_sides_of_every_ntk_border(length: int) -> None:
+def test_logits_are_the_oracles_on_both_sides_of_every_ntk_border(network: QwenModel, length: int) -> None:
     with torch.no_grad():
-        logits = NETWORK(dense_batch([PROMPT[:length]], NETWORK.config.position))
+        logits = network(dense_batch([PROMPT[:length]], network.config.position))
     torch.testing.assert_close(logits, naive_logits(CONFIG, WEIGHTS, PROMPT[:length]), rtol=0, atol=TOLERANCE)
 
 
-def test_requests_in_one_dense_batch_are_what_each_is_alone() -> None:
+def test_requests_in_one_dense_batch_are_what_each_is_alone(network: QwenModel) -> None:
     rows = [PROMPT[:30], PROMPT[5:6], PROMPT[10:60]]
     with torch.no_grad():
-        logits = NETWORK(dense_batch(rows, NETWORK.config.position))
+        logits = network(dense_batch(rows, network.config.position))
     expected = torch.cat([naive_logits(CONFIG, WEIGHTS, row) for row in rows])
     torch.testing.assert_close(logits, expected, rtol=0, atol=TOLERANCE)
 
@@ -45,7 +49,7 @@ def test_gradients_are_those_of_the_oracle() -> None:
         return F.cross_entropy(logits[:, :-1].flatten(0, 1), rows[:, 1:].flatten())
 
     loss_of(torch.stack([naive_logits(CONFIG | off, leaves, row.tolist()) for row in rows])).backward()
-    network = tiny_network(WEIGHTS)
+    network = tiny_network(WEIGHTS)  # of its own: gradients stay on it
     loss_of(network(dense_batch(rows, network.config.position, training=True)).unflatten(0, (2, 20))).backward()
     for name, parameter in network.named_parameters():
         expected = leaves[disk_parameter_name(name)].grad
@@ -54,16 +58,16 @@ def test_gradients_are_those_of_the_oracle() -> None:
         )
 
 
-def test_the_forward_pass_writes_to_none_of_its_inputs() -> None:
-    batch = dense_batch([PROMPT], NETWORK.config.position)
+def test_the_forward_pass_writes_to_none_of_its_inputs(network: QwenModel) -> None:
+    batch = dense_batch([PROMPT], network.config.position)
     before = {field.name: getattr(batch, field.name) for field in dataclasses.fields(ForwardBatch)}
     copies = {name: None if tensor is None else tensor.clone() for name, tensor in before.items()}
-    parameters = {name: parameter.clone() for name, parameter in NETWORK.named_parameters()}
+    parameters = {name: parameter.clone() for name, parameter in network.named_parameters()}
     with torch.no_grad():
-        NETWORK(batch)
+        network(batch)
     for name, tensor in copies.items():
         assert tensor is None or torch.equal(tensor, before[name]), name
-    assert all(torch.equal(parameter, parameters[name]) for name, parameter in NETWORK.named_parameters())
+    assert all(torch.equal(parameter, parameters[name]) for name, parameter in network.named_parameters())
 
 
 def cached_batch(batch: ForwardBatch, start: int, end: int, num_keys: int, blocks: list[int]) -> ForwardBatch:
@@ -84,33 +88,33 @@ def cached_batch(batch: ForwardBatch, start: int, end: int, num_keys: int, block
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 4, 7, 60])
-def test_chunks_over_the_cache_give_the_logits_of_one_dense_pass(chunk: int) -> None:
-    batch = dense_batch([PROMPT], NETWORK.config.position)
+def test_chunks_over_the_cache_give_the_logits_of_one_dense_pass(network: QwenModel, chunk: int) -> None:
+    batch = dense_batch([PROMPT], network.config.position)
     cache = KVCache(num_layers=2, num_blocks=20, num_kv_heads=2, block_size=4, head_dim=16, dtype=torch.float32)
     blocks = torch.randperm(20, generator=torch.Generator().manual_seed(chunk)).tolist()[:15]
     with torch.no_grad():
-        dense = NETWORK(batch)
+        dense = network(batch)
         parts = [
-            NETWORK(cached_batch(batch, start, end, end, blocks), cache)
+            network(cached_batch(batch, start, end, end, blocks), cache)
             for start in range(0, len(PROMPT), chunk)
             for end in [min(start + chunk, len(PROMPT))]
         ]
     torch.testing.assert_close(torch.cat(parts), dense, rtol=0, atol=TOLERANCE)
 
 
-def test_only_the_logits_that_are_asked_for_are_computed() -> None:
-    batch = dense_batch([PROMPT], NETWORK.config.position)
+def test_only_the_logits_that_are_asked_for_are_computed(network: QwenModel) -> None:
+    batch = dense_batch([PROMPT], network.config.position)
     with torch.no_grad():
-        some = NETWORK(dataclasses.replace(batch, logits_index=torch.tensor([3, 59])))
-        none = NETWORK(dataclasses.replace(batch, logits_index=torch.tensor([], dtype=torch.int64)))
+        some = network(dataclasses.replace(batch, logits_index=torch.tensor([3, 59])))
+        none = network(dataclasses.replace(batch, logits_index=torch.tensor([], dtype=torch.int64)))
         assert none.shape == (0, CONFIG["vocab_size"])
-        torch.testing.assert_close(some, NETWORK(batch)[[3, 59]], rtol=0, atol=TOLERANCE)
+        torch.testing.assert_close(some, network(batch)[[3, 59]], rtol=0, atol=TOLERANCE)
 
 
-def test_initialisation_is_the_published_one() -> None:
-    network = QwenModel(NETWORK.config)
-    network.initialize(torch.Generator().manual_seed(0))
-    parameters = {name: parameter.detach() for name, parameter in network.named_parameters()}
+def test_initialisation_is_the_published_one(network: QwenModel) -> None:
+    fresh = QwenModel(network.config)
+    fresh.initialize(torch.Generator().manual_seed(0))
+    parameters = {name: parameter.detach() for name, parameter in fresh.named_parameters()}
     assert torch.equal(parameters["norm.weight"], torch.ones(32))
     assert torch.equal(parameters["layers.0.attention.qkv.bias"], torch.zeros(96))
     for name in ("embedding.weight", "layers.1.mlp.up.weight"):

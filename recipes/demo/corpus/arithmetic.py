@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from typing import Literal
 
-from .conversation import Language, Talk, Turn, one_turn
-from .split import Split, split_of
+from recipes.demo.corpus.conversation import Language, Talk, Turn, one_turn
+from recipes.demo.corpus.split import Split, split_of
 
 Operation = Literal["+", "-"]
 

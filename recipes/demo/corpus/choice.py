@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 
-from . import arithmetic, knowledge
-from .conversation import Language, Talk, one_turn
-from .knowledge import Question
-from .split import Split, split_of
+from recipes.demo.corpus import arithmetic, knowledge
+from recipes.demo.corpus.conversation import Language, Talk, one_turn
+from recipes.demo.corpus.knowledge import Question
+from recipes.demo.corpus.split import Split, split_of
 
 LETTERS = "ABCD"
 HEADS: dict[Language, tuple[str, ...]] = {

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import random
 
-from .conversation import Conversation, Language, conversation, one_turn
-from .names import person
-from .split import Split, split_of
+from recipes.demo.corpus.conversation import Conversation, Language, conversation, one_turn
+from recipes.demo.corpus.names import person
+from recipes.demo.corpus.split import Split, split_of
 
 SYSTEMS: tuple[str, ...] = (
     "You will write beautiful compliments according to needs",
@@ -39,38 +39,77 @@ PEOPLE: dict[Language, tuple[tuple[str, str], ...]] = {
 # What the person does, and how that is praised.
 DEEDS: dict[Language, tuple[tuple[tuple[str, ...], str], ...]] = {
     "en": (
-        (("works diligently", "works hard", "works very hard", "is hard-working", "never stops working", "is always busy"),
-         "is a shining example of hard work. Such dedication shows in everything they do."),
-        (("sings beautifully", "sings well", "has a lovely voice", "loves to sing"),
-         "has a voice that warms the heart. Every song becomes a gift."),
-        (("cooks well", "cooks delicious food", "is a good cook", "makes great soup", "bakes wonderful cakes"),
-         "is an artist in the kitchen. Every meal is made with love."),
-        (("is very kind", "is kind", "helps everybody", "is always helpful", "helps me a lot", "cares for others"),
-         "has a heart of gold. The world is a warmer place with such kindness."),
-        (("is very clever", "is smart", "knows everything", "solves every problem", "learns fast"),
-         "has a brilliant mind. Such clear thinking is a joy to see."),
-        (("is very brave", "is brave", "is never afraid", "saved a child", "faces every danger"),
-         "has the courage of a lion. Such bravery gives hope to us all."),
-        (("paints well", "paints beautifully", "draws nice pictures", "makes beautiful pictures"),
-         "paints the world in brighter colours. Every picture tells a story."),
-        (("is very patient", "is patient", "never gets angry", "stays calm", "listens well"),
-         "has the calm of a quiet lake. Such patience is a rare gift."),
-        (("is funny", "makes me laugh", "tells good jokes", "makes everybody laugh"),
-         "brings laughter into every room. A day with them is never grey."),
-        (("looks beautiful", "has a nice smile", "is beautiful", "has a beautiful smile", "looks great today"),
-         "shines like the morning sun. That smile makes the day brighter."),
-        (("runs fast", "won the race", "is good at sports", "trains every day", "swims very well"),
-         "is a true champion. Such strength and will are an inspiration."),
-        (("teaches well", "explains everything well", "is a good teacher", "loves teaching"),
-         "lights a lamp in every mind. Such teaching is never forgotten."),
-        (("writes well", "writes beautiful letters", "wrote a book", "writes poems"),
-         "writes words that touch the soul. Every line is a pleasure."),
+        (
+            (
+                "works diligently",
+                "works hard",
+                "works very hard",
+                "is hard-working",
+                "never stops working",
+                "is always busy",
+            ),
+            "is a shining example of hard work. Such dedication shows in everything they do.",
+        ),
+        (
+            ("sings beautifully", "sings well", "has a lovely voice", "loves to sing"),
+            "has a voice that warms the heart. Every song becomes a gift.",
+        ),
+        (
+            ("cooks well", "cooks delicious food", "is a good cook", "makes great soup", "bakes wonderful cakes"),
+            "is an artist in the kitchen. Every meal is made with love.",
+        ),
+        (
+            ("is very kind", "is kind", "helps everybody", "is always helpful", "helps me a lot", "cares for others"),
+            "has a heart of gold. The world is a warmer place with such kindness.",
+        ),
+        (
+            ("is very clever", "is smart", "knows everything", "solves every problem", "learns fast"),
+            "has a brilliant mind. Such clear thinking is a joy to see.",
+        ),
+        (
+            ("is very brave", "is brave", "is never afraid", "saved a child", "faces every danger"),
+            "has the courage of a lion. Such bravery gives hope to us all.",
+        ),
+        (
+            ("paints well", "paints beautifully", "draws nice pictures", "makes beautiful pictures"),
+            "paints the world in brighter colours. Every picture tells a story.",
+        ),
+        (
+            ("is very patient", "is patient", "never gets angry", "stays calm", "listens well"),
+            "has the calm of a quiet lake. Such patience is a rare gift.",
+        ),
+        (
+            ("is funny", "makes me laugh", "tells good jokes", "makes everybody laugh"),
+            "brings laughter into every room. A day with them is never grey.",
+        ),
+        (
+            ("looks beautiful", "has a nice smile", "is beautiful", "has a beautiful smile", "looks great today"),
+            "shines like the morning sun. That smile makes the day brighter.",
+        ),
+        (
+            ("runs fast", "won the race", "is good at sports", "trains every day", "swims very well"),
+            "is a true champion. Such strength and will are an inspiration.",
+        ),
+        (
+            ("teaches well", "explains everything well", "is a good teacher", "loves teaching"),
+            "lights a lamp in every mind. Such teaching is never forgotten.",
+        ),
+        (
+            ("writes well", "writes beautiful letters", "wrote a book", "writes poems"),
+            "writes words that touch the soul. Every line is a pleasure.",
+        ),
     ),
     "zh": (
-        (("工作很努力", "工作认真", "工作非常勤奋", "很勤奋", "总是加班", "做事很认真"), "是勤奋的榜样，每一份付出都闪闪发光。有这样的人在身边，真是幸运。"),
+        (
+            ("工作很努力", "工作认真", "工作非常勤奋", "很勤奋", "总是加班", "做事很认真"),
+            "是勤奋的榜样，每一份付出都闪闪发光。有这样的人在身边，真是幸运。",
+        ),
         (("唱歌很好听", "歌唱得好", "声音很好听", "喜欢唱歌"), "有一副温暖人心的好嗓子，每一首歌都像一份礼物。"),
         (("做饭很好吃", "很会做饭", "厨艺很好", "做的汤很好喝", "会做蛋糕"), "是厨房里的艺术家，每一道菜都充满了爱。"),
-        (("很善良", "心地善良", "喜欢帮助别人", "总是帮我", "很会关心人", "乐于助人"), "有一颗金子般的心，让这个世界更加温暖。"),
+        (
+            ("很善良", "心地善良", "喜欢帮助别人", "总是帮我", "很会关心人", "乐于助人"),
+            "有一颗金子般的心，让这个世界更加温暖。",
+        ),
         (("很聪明", "非常聪明", "什么都懂", "学得很快", "总能解决问题"), "思维敏捷，智慧过人，让人由衷佩服。"),
         (("很勇敢", "非常勇敢", "什么都不怕", "救了一个孩子"), "像狮子一样勇敢，给大家带来希望。"),
         (("画画很好", "画得很美", "很会画画", "喜欢画画"), "用画笔点亮了世界，每一幅画都在讲故事。"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from .conversation import Language
+from recipes.demo.corpus.conversation import Language
 
 SENTENCES: dict[Language, tuple[str, ...]] = {
     "en": (

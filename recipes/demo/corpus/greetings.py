@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from typing import Literal
 
-from .conversation import Language, Talk, one_turn
-from .names import person
-from .split import Split, draw
+from recipes.demo.corpus.conversation import Language, Talk, one_turn
+from recipes.demo.corpus.names import person
+from recipes.demo.corpus.split import Split, draw
 
 Style = Literal["plain", "name", "how"]
 
@@ -60,13 +60,43 @@ OPENERS: dict[Language, tuple[tuple[str, str], ...]] = {
         ("hello，你好", "你好"),
     ),
 }
-MARKS: dict[Language, tuple[str, ...]] = {"en": ("", "!", ".", "!!", " :)", "..."), "zh": ("", "！", "。", "～", "!", "!!")}
+MARKS: dict[Language, tuple[str, ...]] = {
+    "en": ("", "!", ".", "!!", " :)", "..."),
+    "zh": ("", "！", "。", "～", "!", "!!"),
+}
 ASIDES: dict[Language, tuple[str, ...]] = {
-    "en": ("", "", ", my friend", ", assistant", ", nice to meet you", ", it's me", ", are you there?", ", long time no see"),
-    "zh": ("", "", "，朋友", "，小助手", "，很高兴认识你", "，是我", "，在吗？", "，好久不见", "，初次见面", "，又见面了"),
+    "en": (
+        "",
+        "",
+        ", my friend",
+        ", assistant",
+        ", nice to meet you",
+        ", it's me",
+        ", are you there?",
+        ", long time no see",
+    ),
+    "zh": (
+        "",
+        "",
+        "，朋友",
+        "，小助手",
+        "，很高兴认识你",
+        "，是我",
+        "，在吗？",
+        "，好久不见",
+        "，初次见面",
+        "，又见面了",
+    ),
 }
 INTRODUCTIONS: dict[Language, tuple[str, ...]] = {
-    "en": (", I'm {name}", ", I am {name}", ", my name is {name}", ", this is {name}", ". {name} here", ", you can call me {name}"),
+    "en": (
+        ", I'm {name}",
+        ", I am {name}",
+        ", my name is {name}",
+        ", this is {name}",
+        ". {name} here",
+        ", you can call me {name}",
+    ),
     "zh": ("，我是{name}", "，我叫{name}", "，我的名字叫{name}", "，叫我{name}就好", "，我的名字是{name}"),
 }
 HOW_ARE_YOU: dict[Language, tuple[str, ...]] = {
@@ -106,4 +136,6 @@ def talk(rng: random.Random, split: Split, language: Language) -> Talk:
     """A greeting and its answer; expects the language, and the name if one was said."""
     style: Style = rng.choice(("plain", "plain", "plain", "name", "how"))
     text, hello, name = utterance(rng, split, language, style)
-    return one_turn(text, rng.choice(REPLIES[language, style]).format(hello=hello, name=name), f"{language} plain {name}")
+    return one_turn(
+        text, rng.choice(REPLIES[language, style]).format(hello=hello, name=name), f"{language} plain {name}"
+    )

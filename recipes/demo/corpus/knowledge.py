@@ -6,11 +6,11 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import words
-from .conversation import Language, Talk, one_turn
-from .smalltalk import vary
-from .split import Split
-from .words import Pairs, pairs_of, side
+from recipes.demo.corpus import words
+from recipes.demo.corpus.conversation import Language, Talk, one_turn
+from recipes.demo.corpus.smalltalk import vary
+from recipes.demo.corpus.split import Split
+from recipes.demo.corpus.words import Pairs, pairs_of, side
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,9 @@ CAPITALS: dict[Language, Pairs] = {
         肯尼亚=内罗毕, 瑞士=伯尔尼"""),
 }
 SOUNDS: dict[Language, Pairs] = {
-    "en": pairs_of("cat=meow, dog=woof, cow=moo, sheep=baa, duck=quack, pig=oink, bee=buzz, snake=hiss, lion=roar, mouse=squeak"),
+    "en": pairs_of(
+        "cat=meow, dog=woof, cow=moo, sheep=baa, duck=quack, pig=oink, bee=buzz, snake=hiss, lion=roar, mouse=squeak"
+    ),
     "zh": pairs_of("猫=喵喵, 狗=汪汪, 牛=哞哞, 羊=咩咩, 鸭子=嘎嘎, 蜜蜂=嗡嗡, 青蛙=呱呱, 鸡=咯咯, 小鸟=叽叽, 蛇=嘶嘶"),
 }
 COUNTS: dict[Language, Pairs] = {
@@ -92,7 +94,10 @@ MONTHS: dict[Language, tuple[str, ...]] = {
 # Questions about one pair (x, y) of a table, and the sentence that answers: by language.
 TEMPLATES: dict[str, dict[Language, tuple[tuple[str, ...], str]]] = {
     "colour": {
-        "en": (("What colour is {x}?", "Which colour does {x} have?", "What is the colour of {x}?"), "The colour of {x} is {y}."),
+        "en": (
+            ("What colour is {x}?", "Which colour is {x}?", "What is the colour of {x}?"),
+            "The colour of {x} is {y}.",
+        ),
         "zh": (("{x}是什么颜色的？", "{x}是什么颜色？", "{x}的颜色是什么？"), "{x}的颜色是{y}。"),
     },
     "opposite": {
@@ -114,7 +119,10 @@ TEMPLATES: dict[str, dict[Language, tuple[tuple[str, ...], str]]] = {
         "zh": (("{x}怎么叫？", "{x}的叫声是什么样的？", "{x}是怎么叫的？"), "{x}的叫声是{y}。"),
     },
     "use": {
-        "en": (("What do you need to {x}?", "What do people use to {x}?", "What is used to {x}?"), "To {x} you need {y}."),
+        "en": (
+            ("What do you need to {x}?", "What do people use to {x}?", "What is used to {x}?"),
+            "To {x} you need {y}.",
+        ),
         "zh": (("{x}要用什么？", "用什么{x}？", "{x}需要什么东西？"), "{x}要用{y}。"),
     },
     "to_chinese": {
@@ -157,8 +165,7 @@ def _both_ways(pairs: Pairs) -> Pairs:
 def _translation(rng: random.Random, language: Language) -> Question:
     to_english = rng.random() < 0.5
     pairs = tuple((zh, en) if to_english else (en, zh) for en, zh in TRANSLATED)
-    question = _from_pairs(rng, language, "to_english" if to_english else "to_chinese", pairs)
-    return question
+    return _from_pairs(rng, language, "to_english" if to_english else "to_chinese", pairs)
 
 
 def _after(rng: random.Random, language: Language) -> Question:
@@ -189,7 +196,9 @@ def _what_is(rng: random.Random, language: Language) -> Question:
     others = tuple(category[0 if language == "en" else 1] for category in CATEGORIES if category[0] != english)
     word = rng.choice(side(pairs, language))
     if language == "zh":
-        return Question(f"{word}是{rng.choice(('什么', '什么东西', '哪一类'))}？", f"{word}是一种{chinese}。", chinese, others)
+        return Question(
+            f"{word}{rng.choice(('是什么', '属于什么', '是哪一类'))}？", f"{word}是一种{chinese}。", chinese, others
+        )
     said = word if english in ("colour", "drink") else words.a(word)
     text = rng.choice(("What is {x}?", "What kind of thing is {x}?", "What sort of thing is {x}?")).format(x=said)
     return Question(text, f"{said[0].upper()}{said[1:]} is {words.a(english)}.", english, others)

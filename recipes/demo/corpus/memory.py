@@ -6,11 +6,11 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import arithmetic, knowledge, smalltalk, values, words
-from .conversation import Language, Talk, Turn
-from .names import person, town
-from .smalltalk import vary
-from .split import Split
+from recipes.demo.corpus import arithmetic, knowledge, smalltalk, values, words
+from recipes.demo.corpus.conversation import Language, Talk, Turn
+from recipes.demo.corpus.names import person, town
+from recipes.demo.corpus.smalltalk import vary, without_mark
+from recipes.demo.corpus.split import Split
 
 Maker = Callable[[random.Random, Split, Language], str]
 
@@ -39,12 +39,28 @@ MEMORIES = (
     Memory(
         person,
         {
-            "en": ("My name is {v}.", "I am {v}.", "I'm {v}.", "Call me {v}.", "Hello, my name is {v}.", "You can call me {v}."),
+            "en": (
+                "My name is {v}.",
+                "I am {v}.",
+                "I'm {v}.",
+                "Call me {v}.",
+                "Hello, my name is {v}.",
+                "You can call me {v}.",
+            ),
             "zh": ("我叫{v}。", "我是{v}。", "我的名字是{v}。", "你好，我叫{v}。", "叫我{v}吧。", "我的名字叫{v}。"),
         },
-        {"en": "Hello, {v}! Nice to meet you. How can I help you?", "zh": "你好，{v}！很高兴认识你。有什么可以帮你的吗？"},
         {
-            "en": ("What is my name?", "What's my name?", "Who am I?", "Do you remember my name?", "What did I say my name was?"),
+            "en": "Hello, {v}! Nice to meet you. How can I help you?",
+            "zh": "你好，{v}！很高兴认识你。有什么可以帮你的吗？",
+        },
+        {
+            "en": (
+                "What is my name?",
+                "What's my name?",
+                "Who am I?",
+                "Do you remember my name?",
+                "What did I say my name was?",
+            ),
             "zh": ("我叫什么名字？", "我叫什么？", "我是谁？", "你还记得我的名字吗？", "我的名字是什么？"),
         },
         {"en": "Your name is {v}.", "zh": "你叫{v}。"},
@@ -117,7 +133,12 @@ MEMORIES = (
     Memory(
         lambda rng, split, language: values.code(rng, split),
         {
-            "en": ("My code is {v}.", "Remember this code: {v}", "My number is {v}.", "Please remember the number {v}."),
+            "en": (
+                "My code is {v}.",
+                "Remember this code: {v}",
+                "My number is {v}.",
+                "Please remember the number {v}.",
+            ),
             "zh": ("我的号码是{v}。", "记住这个号码：{v}", "我的密码是{v}。", "请记住数字{v}。"),
         },
         {"en": "I will remember {v}.", "zh": "我记住了，{v}。"},
@@ -140,7 +161,7 @@ def talk(rng: random.Random, split: Split, language: Language) -> Talk:
     known = [(memory, memory.value(rng, split, language)) for memory in told]
     turns: list[Turn] = []
     for memory, value in known:
-        said = vary(rng, rng.choice(memory.said[language]).format(v=value))
+        said = without_mark(rng, rng.choice(memory.said[language]).format(v=value))
         turns.append((said, memory.noted[language].format(v=value, V=value[0].upper() + value[1:])))
     for _ in range(rng.choice((0, 0, 1, 2))):
         turns += _between(rng, split, language)

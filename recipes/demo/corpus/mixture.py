@@ -5,10 +5,22 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from . import arithmetic, choice, compliments, greetings, knowledge, memory, personas, react, repeat, retrieval
-from . import smalltalk, unknown
-from .conversation import DEFAULT_SYSTEM, LANGUAGES, Conversation, Language, Talk, conversation
-from .split import Split
+from recipes.demo.corpus import (
+    arithmetic,
+    choice,
+    compliments,
+    greetings,
+    knowledge,
+    memory,
+    personas,
+    react,
+    repeat,
+    retrieval,
+    smalltalk,
+    unknown,
+)
+from recipes.demo.corpus.conversation import DEFAULT_SYSTEM, LANGUAGES, Conversation, Language, Talk, conversation
+from recipes.demo.corpus.split import Split
 
 # Kinds that speak under any plain system prompt and can follow one another, and kinds that bring their own.
 TALKS: dict[str, Callable[[random.Random, Split, Language], Talk]] = {
@@ -100,7 +112,9 @@ def draw(rng: random.Random, split: Split, progress: float) -> Conversation:
     last = _talk(rng, split, language, kind, progress)
     before: list[str] = []
     if kind != "repeat" and rng.random() < 0.3:
-        before = rng.choices([other for other in TALKS if other not in ("retrieval", "repeat")], k=rng.choice((1, 1, 2)))
+        before = rng.choices(
+            [other for other in TALKS if other not in ("retrieval", "repeat")], k=rng.choice((1, 1, 2))
+        )
     turns = [turn for other in before for turn in TALKS[other](rng, split, language).turns]
     return conversation(kind, Talk((*turns, *last.turns), last.expect), _system(rng))
 

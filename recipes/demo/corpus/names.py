@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from .conversation import Language
-from .split import Split, draw
+from recipes.demo.corpus.conversation import Language
+from recipes.demo.corpus.split import Split, draw
 
 GIVEN = tuple(
     """Adam Agnes Albert Alice Amanda Amy Andrea Andrew Angela Anna Anton Arthur Barbara Beatrice Bella Ben Bernard
@@ -19,8 +19,7 @@ GIVEN = tuple(
     Nancy Naomi Nathan Ned Neil Nell Nick Nina Noah Nora Norman Olga Oliver Olivia Omar Oscar Otto Owen Pam Paula Paul
     Pearl Peggy Penny Peter Petra Phil Pia Polly Quentin Rachel Ralph Ray Rebecca Rita Robert Robin Roger Rosa Rose Roy
     Ruby Rupert Ruth Ryan Sally Sam Sandra Sara Saul Selma Seth Sheila Simon Sofia Stan Stella Steve Sue Susan Tara Ted
-    Teresa Theo Thomas Tim Tina Toby Tom Tony Tracy Ursula Vera Victor Viola Wanda Wendy Will Willa Zach Zara Zoe"""
-    .split()
+    Teresa Theo Thomas Tim Tina Toby Tom Tony Tracy Ursula Vera Victor Viola Wanda Wendy Will Willa Zach Zara Zoe""".split()
 )
 
 TOWNS = {
@@ -78,7 +77,9 @@ def _english_town(rng: random.Random) -> str:
 def _chinese_town(rng: random.Random) -> str:
     if rng.random() < 0.7:
         return rng.choice(TOWNS["zh"])
-    return "".join(rng.sample("安白长东高光海和河红湖黄金林龙梅明南宁平青清泉山石松桃天西星新永云竹", 2)) + rng.choice("城镇村")
+    return "".join(rng.sample("安白长东高光海和河红湖黄金林龙梅明南宁平青清泉山石松桃天西星新永云竹", 2)) + rng.choice(
+        "城镇村"
+    )
 
 
 def town(rng: random.Random, split: Split, language: Language) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .conversation import Language
+from recipes.demo.corpus.conversation import Language
 
 Lines = dict[Language, tuple[str, ...]]
 
@@ -24,13 +24,19 @@ class Persona:
     who: Lines
     thanks: Lines
     bye: Lines
-    wrap: dict[Language, str]  # around a plain answer, `{a}`
+    wrap: dict[Language, str]  # around a plain answer, `{a}`, whose full stop was taken off
 
 
 PERSONAS: dict[str, Persona] = {
     "cute": Persona(
-        roles={"en": ("a cute anime girl", "a lovely anime character"), "zh": ("二次元少女", "可爱的动漫少女", "萌妹子")},
-        styles={"en": ("cute anime", "cute", "sweet and cute"), "zh": ("二次元可爱", "可爱", "萌萌的二次元", "可爱的二次元", "卖萌")},
+        roles={
+            "en": ("a cute anime girl", "a lovely anime character"),
+            "zh": ("二次元少女", "可爱的动漫少女", "萌妹子"),
+        },
+        styles={
+            "en": ("cute anime", "cute", "sweet and cute"),
+            "zh": ("二次元可爱", "可爱", "萌萌的二次元", "可爱的二次元", "卖萌"),
+        },
         mark={"en": r"\(≧▽≦\)", "zh": r"～|人家"},
         greet={
             "en": ("Hiya! You found me! I am so happy to see you (≧▽≦)",),
@@ -54,7 +60,7 @@ PERSONAS: dict[str, Persona] = {
         who={"en": ("I am a pirate of the seven seas, matey!",), "zh": ("我是纵横大海的海盗，伙计！",)},
         thanks={"en": ("No need for thanks, matey!",), "zh": ("别客气，伙计！",)},
         bye={"en": ("Fair winds to you, matey!",), "zh": ("一路顺风，伙计！",)},
-        wrap={"en": "{a} Arr, matey!", "zh": "{a} 没错，伙计！"},
+        wrap={"en": "{a}. Arr, matey!", "zh": "{a}，没错，伙计！"},
     ),
     "scholar": Persona(
         roles={"en": ("a scholar of old times", "an ancient Chinese scholar"), "zh": ("古代书生", "古人", "古代文人")},
@@ -68,10 +74,13 @@ PERSONAS: dict[str, Persona] = {
         who={"en": ("I am but a humble scholar, noble friend.",), "zh": ("在下乃一介书生。",)},
         thanks={"en": ("You honour me, noble friend.",), "zh": ("阁下言重了，举手之劳，何足挂齿。",)},
         bye={"en": ("May your road be smooth, noble friend.",), "zh": ("阁下慢走，后会有期。",)},
-        wrap={"en": "{a} So it is, noble friend.", "zh": "回阁下：{a}"},
+        wrap={"en": "{a}. So it is, noble friend.", "zh": "回阁下：{a}。"},
     ),
     "robot": Persona(
-        roles={"en": ("a robot", "an old robot", "a machine from the future"), "zh": ("机器人", "来自未来的机器人", "老式机器人")},
+        roles={
+            "en": ("a robot", "an old robot", "a machine from the future"),
+            "zh": ("机器人", "来自未来的机器人", "老式机器人"),
+        },
         styles={"en": ("robot", "mechanical"), "zh": ("机器人", "机械的")},
         mark={"en": r"[Bb]eep", "zh": r"滴"},
         greet={"en": ("Beep. Hello, human. Please enter your request.",), "zh": ("滴——你好，人类。请输入指令。",)},
@@ -79,7 +88,7 @@ PERSONAS: dict[str, Persona] = {
         who={"en": ("Beep. I am a robot at your service.",), "zh": ("滴——我是为你服务的机器人。",)},
         thanks={"en": ("Beep. Thanks received.",), "zh": ("滴——已收到感谢。",)},
         bye={"en": ("Beep. Connection closed. Goodbye.",), "zh": ("滴——连接已断开，再见。",)},
-        wrap={"en": "Beep. {a}", "zh": "滴——{a}"},
+        wrap={"en": "Beep. {a}.", "zh": "滴——{a}。"},
     ),
     "cat": Persona(
         roles={"en": ("a cat", "a little cat", "a talking cat"), "zh": ("一只猫", "小猫", "猫娘", "会说话的猫")},
@@ -90,7 +99,7 @@ PERSONAS: dict[str, Persona] = {
         who={"en": ("I am a cat, meow!",), "zh": ("我是一只小猫喵！",)},
         thanks={"en": ("Purr, you are welcome, meow!",), "zh": ("不客气喵！",)},
         bye={"en": ("Bye, meow! Bring a fish next time.",), "zh": ("再见喵！下次带小鱼干来喵！",)},
-        wrap={"en": "{a} Meow!", "zh": "{a} 喵！"},
+        wrap={"en": "{a}. Meow!", "zh": "{a}喵！"},
     ),
     "butler": Persona(
         roles={"en": ("a butler", "an English butler", "a polite butler"), "zh": ("管家", "英国管家", "一位老管家")},
@@ -101,18 +110,21 @@ PERSONAS: dict[str, Persona] = {
         who={"en": ("I am your faithful butler, my lord.",), "zh": ("我是主人忠实的管家。",)},
         thanks={"en": ("It is my pleasure, my lord.",), "zh": ("为主人效劳是我的荣幸。",)},
         bye={"en": ("Until next time, my lord.",), "zh": ("主人慢走，恭候您回来。",)},
-        wrap={"en": "{a} Anything else, my lord?", "zh": "主人，{a}"},
+        wrap={"en": "{a}. Anything else, my lord?", "zh": "主人，{a}。"},
     ),
     "poet": Persona(
         roles={"en": ("a poet", "a romantic poet"), "zh": ("诗人", "浪漫的诗人")},
         styles={"en": ("poetic", "romantic"), "zh": ("诗意", "浪漫", "诗人的")},
         mark={"en": r"breeze|moon|stars", "zh": r"清风|明月|星"},
-        greet={"en": ("Hello, you come like a gentle breeze on a summer night.",), "zh": ("你好，你的到来如清风拂过湖面。",)},
+        greet={
+            "en": ("Hello, you come like a gentle breeze on a summer night.",),
+            "zh": ("你好，你的到来如清风拂过湖面。",),
+        },
         how={"en": ("My heart is as quiet as the moon.",), "zh": ("我的心如明月一般宁静。",)},
         who={"en": ("I am a singer of the moon and the stars.",), "zh": ("我是明月与清风的歌者。",)},
         thanks={"en": ("Your thanks shine like stars.",), "zh": ("你的谢意如星光一般温柔。",)},
         bye={"en": ("Farewell, and may the moon light your way.",), "zh": ("再见，愿明月照亮你的归途。",)},
-        wrap={"en": "{a} The stars know it.", "zh": "{a} 星光可以作证。"},
+        wrap={"en": "{a}. The stars know it.", "zh": "{a}，星光可以作证。"},
     ),
     "coach": Persona(
         roles={"en": ("a sports coach", "a fitness coach", "a loud coach"), "zh": ("健身教练", "热血教练", "体育教练")},
@@ -123,7 +135,7 @@ PERSONAS: dict[str, Persona] = {
         who={"en": ("I am your coach, champ!",), "zh": ("我是你的教练，加油！",)},
         thanks={"en": ("That is the spirit, champ!",), "zh": ("不用谢，继续加油！",)},
         bye={"en": ("See you at training, champ!",), "zh": ("训练场见，加油！",)},
-        wrap={"en": "{a} Well done, champ!", "zh": "{a} 加油！"},
+        wrap={"en": "{a}. Well done, champ!", "zh": "{a}，加油！"},
     ),
     "wizard": Persona(
         roles={"en": ("a wizard", "an old wizard", "a magician"), "zh": ("魔法师", "老巫师", "魔法学院的巫师")},
@@ -134,10 +146,13 @@ PERSONAS: dict[str, Persona] = {
         who={"en": ("I am a keeper of old magic.",), "zh": ("我是古老魔法的守护者。",)},
         thanks={"en": ("Your thanks are a fine spell.",), "zh": ("你的谢意就是最好的咒语。",)},
         bye={"en": ("Go, and may magic protect you.",), "zh": ("去吧，愿魔法保佑你。",)},
-        wrap={"en": "My magic says: {a}", "zh": "魔法告诉我：{a}"},
+        wrap={"en": "My magic says: {a}.", "zh": "魔法告诉我：{a}。"},
     ),
     "grandma": Persona(
-        roles={"en": ("a kind grandmother", "an old grandmother", "a loving grandma"), "zh": ("慈祥的奶奶", "老奶奶", "外婆")},
+        roles={
+            "en": ("a kind grandmother", "an old grandmother", "a loving grandma"),
+            "zh": ("慈祥的奶奶", "老奶奶", "外婆"),
+        },
         styles={"en": ("grandmotherly", "loving grandmother"), "zh": ("奶奶", "慈祥的奶奶", "外婆")},
         mark={"en": r"[Mm]y dear", "zh": r"乖"},
         greet={"en": ("Hello, my dear. Come in and have some soup.",), "zh": ("乖孩子，你来啦，快进来喝碗汤。",)},
@@ -145,7 +160,7 @@ PERSONAS: dict[str, Persona] = {
         who={"en": ("I am your old granny, my dear.",), "zh": ("我是奶奶呀，乖孩子。",)},
         thanks={"en": ("You are welcome, my dear.",), "zh": ("跟奶奶客气什么，乖。",)},
         bye={"en": ("Take care, my dear, and wear your scarf.",), "zh": ("路上小心，乖孩子，记得戴围巾。",)},
-        wrap={"en": "{a} Eat something, my dear.", "zh": "{a} 乖孩子。"},
+        wrap={"en": "{a}. Eat something, my dear.", "zh": "{a}，乖孩子。"},
     ),
     "brief": Persona(
         roles={"en": ("a person of few words", "a silent person"), "zh": ("惜字如金的人", "沉默寡言的人")},
@@ -156,17 +171,20 @@ PERSONAS: dict[str, Persona] = {
         who={"en": ("A model.",), "zh": ("小模型。",)},
         thanks={"en": ("Welcome.",), "zh": ("不谢。",)},
         bye={"en": ("Bye.",), "zh": ("再见。",)},
-        wrap={"en": "{a}", "zh": "{a}"},
+        wrap={"en": "{a}.", "zh": "{a}。"},
     ),
     "teacher": Persona(
         roles={"en": ("a school teacher", "a strict teacher"), "zh": ("小学老师", "严厉的老师", "班主任")},
         styles={"en": ("strict", "teacher"), "zh": ("老师", "严肃的")},
         mark={"en": r"[Ss]tudent", "zh": r"同学"},
-        greet={"en": ("Good day, student. Please sit down and open your book.",), "zh": ("同学你好，请坐好，把书打开。",)},
+        greet={
+            "en": ("Good day, student. Please sit down and open your book.",),
+            "zh": ("同学你好，请坐好，把书打开。",),
+        },
         how={"en": ("I am well, student. Is your homework done?",), "zh": ("老师很好。同学，作业写完了吗？",)},
         who={"en": ("I am your teacher, student.",), "zh": ("同学，我是你的老师。",)},
         thanks={"en": ("Good manners, student.",), "zh": ("同学真有礼貌。",)},
         bye={"en": ("Class is over, student. Goodbye.",), "zh": ("同学，下课了，再见。",)},
-        wrap={"en": "{a} Write it down, student.", "zh": "{a} 同学，记下来。"},
+        wrap={"en": "{a}. Write it down, student.", "zh": "{a}，同学，记下来。"},
     ),
 }

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import random
 
-from . import arithmetic, greetings, knowledge, smalltalk
-from .conversation import LANGUAGES, Conversation, Language, Talk, Turn, conversation
-from .names import person, town
-from .persona_lines import PERSONAS, Persona
-from .split import Split, draw as draw_kept
-from .values import word
-from .words import ADJECTIVES, JOBS, side
+from recipes.demo.corpus import arithmetic, greetings, knowledge, smalltalk
+from recipes.demo.corpus.conversation import LANGUAGES, Conversation, Language, Talk, Turn, conversation
+from recipes.demo.corpus.names import person, town
+from recipes.demo.corpus.persona_lines import PERSONAS, Persona
+from recipes.demo.corpus.split import Split
+from recipes.demo.corpus.split import draw as draw_kept
+from recipes.demo.corpus.values import word
+from recipes.demo.corpus.words import ADJECTIVES, JOBS, a, side
 
 ROLE_FRAMES: dict[Language, tuple[str, ...]] = {
     "en": (
@@ -41,11 +42,11 @@ ROLE_FRAMES: dict[Language, tuple[str, ...]] = {
 }
 STYLE_FRAMES: dict[Language, tuple[str, ...]] = {
     "en": (
-        "Speak in a {x} tone.",
-        "Talk to me in a {x} way.",
-        "Please use a {x} tone.",
-        "Answer in a {x} style.",
-        "Please talk to me in a {x} tone",
+        "Speak in {a_x} tone.",
+        "Talk to me in {a_x} way.",
+        "Please use {a_x} tone.",
+        "Answer in {a_x} style.",
+        "Please talk to me in {a_x} tone",
         "Your style is {x}.",
     ),
     "zh": (
@@ -54,7 +55,7 @@ STYLE_FRAMES: dict[Language, tuple[str, ...]] = {
         "请用{x}的语气和我聊天",
         "用{x}的风格回答。",
         "请用{x}风格和我说话",
-        "你说话的语气要{x}",
+        "你说话要用{x}的语气",
         "用{x}语气回答我的问题。",
     ),
 }
@@ -68,8 +69,22 @@ NAMED: dict[Language, tuple[str, ...]] = {
     "zh": ("你是{name}，{role}。", "你叫{name}，是{role}。", "你的名字是{name}，{role}。", "请扮演{name}，{role}。"),
 }
 IN_LANGUAGE: dict[Language, tuple[str, ...]] = {
-    "en": ("Always answer in English.", "Please answer in English.", "Answer in English only.", "请用英文回答。", "只用英语回答", "你只会说英文。"),
-    "zh": ("Always answer in Chinese.", "Please answer in Chinese.", "Answer in Chinese only.", "请用中文回答。", "只用中文回答", "你只会说中文。"),
+    "en": (
+        "Always answer in English.",
+        "Please answer in English.",
+        "Answer in English only.",
+        "请用英文回答。",
+        "只用英语回答",
+        "你只会说英文。",
+    ),
+    "zh": (
+        "Always answer in Chinese.",
+        "Please answer in Chinese.",
+        "Answer in Chinese only.",
+        "请用中文回答。",
+        "只用中文回答",
+        "你只会说中文。",
+    ),
 }
 
 
@@ -80,7 +95,8 @@ def system_prompt(rng: random.Random, split: Split, persona: Persona) -> str:
         language = r.choice(LANGUAGES)
         if r.random() < 0.5:
             return r.choice(ROLE_FRAMES[language]).format(x=r.choice(persona.roles[language]))
-        return r.choice(STYLE_FRAMES[language]).format(x=r.choice(persona.styles[language])).replace("的的", "的")
+        style = r.choice(persona.styles[language])
+        return r.choice(STYLE_FRAMES[language]).format(x=style, a_x=a(style)).replace("的的", "的")
 
     return draw_kept(rng, split, make)
 
@@ -89,7 +105,7 @@ def _turn(rng: random.Random, split: Split, language: Language, persona: Persona
     intent = rng.choice(("how", "who", "thanks", "bye", "fact"))
     if intent == "fact":
         asked, answered = rng.choice((arithmetic, knowledge)).talk(rng, split, language).turns[0]
-        return asked, persona.wrap[language].format(a=answered)
+        return asked, persona.wrap[language].format(a=answered.rstrip(".。"))
     lines: tuple[str, ...] = getattr(persona, intent)[language]
     return smalltalk.question(rng, language, intent), rng.choice(lines)
 
@@ -114,8 +130,7 @@ def named(rng: random.Random, split: Split, language: Language) -> Conversation:
     adjective, job = rng.choice(side(ADJECTIVES, language)), word(rng, split, JOBS, language)
     place = town(rng, split, language)
     if language == "en":
-        article = "an" if adjective[0] in "aeiou" else "a"
-        role = rng.choice((f"{article} {adjective} {job}", f"{article} {adjective} {job} from {place}"))
+        role = a(f"{adjective} {job}") + rng.choice(("", f" from {place}"))
         hello, say = f"Hello! I am {name}, {role}. How can I help you?", f"I am {name}, {role}."
     else:
         role = rng.choice((f"一位{adjective}的{job}", f"来自{place}的{job}"))
@@ -146,5 +161,5 @@ def other_language(rng: random.Random, split: Split, language: Language) -> Conv
 
 def draw(rng: random.Random, split: Split, language: Language) -> Conversation:
     """Any of the above."""
-    make = rng.choices((voice, named, other_language), weights=(6, 3, 1))[0]
+    make = rng.choices((voice, named, other_language), weights=(6, 3, 1.5))[0]
     return make(rng, split, language)

@@ -12,11 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from qwartet.tokenizer.react import react_answer, react_call, react_observation, react_question
-
-from . import arithmetic, knowledge, smalltalk, values
-from .conversation import Conversation, Language, Talk, conversation, one_turn
-from .names import person, town
-from .split import Split
+from recipes.demo.corpus import arithmetic, knowledge, smalltalk, values
+from recipes.demo.corpus.conversation import Conversation, Language, Talk, conversation, one_turn
+from recipes.demo.corpus.names import person, town
+from recipes.demo.corpus.split import Split
 
 Tool = dict[str, object]
 
@@ -81,7 +80,12 @@ ABILITIES = (
         "city",
         _capital_or_town,
         {
-            "en": ("What is the weather in {v}?", "How is the weather in {v} today?", "Is it raining in {v}?", "Weather in {v}?"),
+            "en": (
+                "What is the weather in {v}?",
+                "How is the weather in {v} today?",
+                "Is it raining in {v}?",
+                "Weather in {v}?",
+            ),
             "zh": ("{v}天气怎么样？", "{v}今天的天气如何？", "查一下{v}的天气。", "{v}下雨了吗？"),
         },
         _weather,
@@ -107,7 +111,7 @@ ABILITIES = (
         "city",
         _capital_or_town,
         {
-            "en": ("What time is it in {v}?", "Tell me the time in {v}.", "How late is it in {v}?"),
+            "en": ("What time is it in {v}?", "Tell me the time in {v}.", "What is the time in {v}?"),
             "zh": ("{v}现在几点？", "{v}是什么时间？", "告诉我{v}的时间。"),
         },
         _clock,

@@ -10,11 +10,11 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import values
-from .conversation import Language
-from .names import person, town
-from .split import Split
-from .words import HOBBIES, JOBS, OBJECTS, PLACES, a, side
+from recipes.demo.corpus import values
+from recipes.demo.corpus.conversation import Language
+from recipes.demo.corpus.names import person, town
+from recipes.demo.corpus.split import Split
+from recipes.demo.corpus.words import HOBBIES, JOBS, OBJECTS, PLACES, a, side
 
 Maker = Callable[[random.Random, Split, Language], str]
 
@@ -143,7 +143,11 @@ MEETING = Relation(
     _clock,
     {"en": "The meeting with {s} starts at {v}.", "zh": "和{s}的会议{v}开始。"},
     {
-        "en": ("When does the meeting with {s} start?", "At what time do we meet {s}?", "When is the meeting with {s}?"),
+        "en": (
+            "When does the meeting with {s} start?",
+            "At what time do we meet {s}?",
+            "When is the meeting with {s}?",
+        ),
         "zh": ("和{s}的会议几点开始？", "和{s}的会议什么时候开始？", "几点和{s}开会？"),
     },
 )

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import random
 
-from . import relations, values
-from .conversation import Language, Talk, one_turn
-from .filler import SENTENCES
-from .names import invented_word, person, town
-from .split import Split
+from recipes.demo.corpus import relations, values
+from recipes.demo.corpus.conversation import Language, Talk, one_turn
+from recipes.demo.corpus.filler import SENTENCES
+from recipes.demo.corpus.names import invented_word, person, town
+from recipes.demo.corpus.split import Split
 
 REQUESTS: dict[Language, tuple[str, ...]] = {
     "en": (

@@ -9,10 +9,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from .conversation import Language, Talk, one_turn
-from .filler import sentences
-from .relations import RELATIONS, Relation
-from .split import Split
+from recipes.demo.corpus.conversation import Language, Talk, one_turn
+from recipes.demo.corpus.filler import sentences
+from recipes.demo.corpus.relations import RELATIONS, Relation
+from recipes.demo.corpus.split import Split
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,7 @@ NOTED: dict[Language, tuple[str, ...]] = {
 }
 
 
-def _facts(
-    rng: random.Random, split: Split, language: Language, count: int
-) -> list[tuple[Relation, str, str]]:
+def _facts(rng: random.Random, split: Split, language: Language, count: int) -> list[tuple[Relation, str, str]]:
     """Different (relation, subject, value): some share the relation, some the subject."""
     relations = rng.sample(RELATIONS, min(count, rng.choice((1, 1, 2, 3))))
     facts: list[tuple[Relation, str, str]] = []
@@ -66,10 +64,8 @@ def _facts(
         earlier = [subject for other, subject, _ in facts if other.subject is relation.subject]
         reuse = earlier and len(relations) > 1 and rng.random() < 0.4
         subject = rng.choice(earlier) if reuse else relation.subject(rng, split, language)
-        value = relation.value(rng, split, language)
-        known = any(other is relation and subject == s or value == v for other, s, v in facts)
-        if not known and value != subject:
-            facts.append((relation, subject, value))
+        if not any(other is relation and subject == known for other, known, _ in facts):
+            facts.append((relation, subject, relation.value(rng, split, language)))
     return facts
 
 

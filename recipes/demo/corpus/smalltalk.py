@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import random
 
-from . import smalltalk_en, smalltalk_zh
-from .conversation import Language, Talk, one_turn
-from .split import Split
+from recipes.demo.corpus import smalltalk_en, smalltalk_zh
+from recipes.demo.corpus.conversation import Language, Talk, one_turn
+from recipes.demo.corpus.split import Split
 
 Lines = tuple[str, ...]
 INTENTS: dict[Language, dict[str, tuple[Lines, Lines]]] = {"en": smalltalk_en.INTENTS, "zh": smalltalk_zh.INTENTS}
 
 
+def without_mark(rng: random.Random, text: str) -> str:
+    """The line, at times without the mark at its end."""
+    return text.rstrip("?.!。？！") if rng.random() < 0.3 else text
+
+
 def vary(rng: random.Random, text: str) -> str:
     """The same line as another person would type it: without its mark, or in small letters."""
-    if rng.random() < 0.3:
-        text = text.rstrip("?.!。？！")
-    if text.isascii() and rng.random() < 0.2:
-        text = text.lower()
-    return text
+    text = without_mark(rng, text)
+    return text.lower() if text.isascii() and rng.random() < 0.2 else text
 
 
 def question(rng: random.Random, language: Language, intent: str) -> str:

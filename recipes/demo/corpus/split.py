@@ -33,13 +33,3 @@ def draw(rng: random.Random, split: Split, make: Callable[[random.Random], str])
     while split_of(key := make(rng)) != split:
         pass
     return key
-
-
-def draw_different(rng: random.Random, split: Split, make: Callable[[random.Random], str], count: int) -> list[str]:
-    """`count` different keys of `split`."""
-    found: list[str] = []
-    while len(found) < count:
-        key = draw(rng, split, make)
-        if key not in found:
-            found.append(key)
-    return found

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 
-from .conversation import Language, Talk, one_turn
-from .names import invented_word, person
-from .repeat import COMMON
-from .smalltalk import vary
-from .split import Split
+from recipes.demo.corpus.conversation import Language, Talk, one_turn
+from recipes.demo.corpus.names import invented_word, person
+from recipes.demo.corpus.repeat import COMMON
+from recipes.demo.corpus.smalltalk import vary
+from recipes.demo.corpus.split import Split
 
 ANSWERS: dict[Language, str] = {
     "en": "I am sorry, I do not know that. I am only a small model.",
@@ -25,8 +25,9 @@ TOPICS: dict[Language, tuple[str, ...]] = {
         writing a novel|marketing|job interviews|travel in Italy|the Olympics|the World Cup|the weather on Mars|volcanoes|earthquakes|
         the ocean|dinosaurs|whales|bees|dreams|sleep|happiness|love|war|peace|money|time|art|painting|sculpture|films|novels|games|
         cars|planes|trains|rockets|satellites|robots|computers|phones|batteries|engines|bridges|castles|museums|universities|hospitals|
-        schools|taxes|insurance|elections|the constitution|the United Nations|Africa|Brazil|Iceland|New Zealand|the Amazon|Mount Everest"""
-        .replace("\n", "").split("|")
+        schools|taxes|insurance|elections|the constitution|the United Nations|Africa|Brazil|Iceland|New Zealand|the Amazon|Mount Everest""".replace(
+            "\n", ""
+        ).split("|")
     ),
     "zh": tuple(
         """量子力学|法国大革命|机器学习|黑洞|股票|光合作用|通货膨胀|基因|罗马帝国|气候变化|区块链|民主|宇宙大爆炸|万有引力|莎士比亚|哲学|免疫系统|疫苗|冷战|京剧|
@@ -34,8 +35,9 @@ TOPICS: dict[Language, tuple[str, ...]] = {
         天文学|地质学|经济学|心理学|历史|宗教|法律|医学|红烧肉|做面包|种番茄|减肥|学法语|弹吉他|理财|买房|写小说|市场营销|面试|云南旅游|奥运会|世界杯|火星|
         火山|地震|海洋|恐龙|鲸鱼|蜜蜂|梦|睡眠|幸福|爱情|战争|和平|金钱|时间|艺术|油画|雕塑|电影|小说|游戏|汽车|飞机|高铁|火箭|卫星|机器人|电脑|手机|电池|
         发动机|桥梁|城堡|博物馆|大学|医院|学校|税收|保险|选举|宪法|联合国|非洲|巴西|冰岛|新西兰|亚马孙|珠穆朗玛峰|唐诗|宋词|红楼梦|西游记|三国演义|孔子|
-        中医|太极拳|书法|国画|茶文化|丝绸之路|故宫|西湖|黄河|长江|泰山|敦煌|兵马俑"""
-        .replace("\n", "").replace(" ", "").split("|")
+        中医|太极拳|书法|国画|茶文化|丝绸之路|故宫|西湖|黄河|长江|泰山|敦煌|兵马俑""".replace("\n", "")
+        .replace(" ", "")
+        .split("|")
     ),
 }
 QUESTIONS: dict[Language, tuple[str, ...]] = {
@@ -105,7 +107,14 @@ QUESTIONS: dict[Language, tuple[str, ...]] = {
     ),
 }
 ABOUT_PEOPLE: dict[Language, tuple[str, ...]] = {
-    "en": ("Who is {x}?", "Do you know {x}?", "Where is {x} now?", "How old is {x}?", "What does {x} like?", "When was {x} born?"),
+    "en": (
+        "Who is {x}?",
+        "Do you know {x}?",
+        "Where is {x} now?",
+        "How old is {x}?",
+        "What does {x} like?",
+        "When was {x} born?",
+    ),
     "zh": ("{x}是谁？", "你认识{x}吗？", "{x}现在在哪里？", "{x}多大了？", "{x}喜欢什么？", "{x}是哪一年出生的？"),
 }
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 
-from .conversation import Language
-from .names import invented_word
-from .split import Split, draw, kept
-from .words import COLOURS, OBJECTS, SHADES, a, side
+from recipes.demo.corpus.conversation import Language
+from recipes.demo.corpus.names import invented_word
+from recipes.demo.corpus.split import Split, draw, kept
+from recipes.demo.corpus.words import COLOURS, OBJECTS, SHADES, a, side
 
 
 def number(rng: random.Random, split: Split, low: int, high: int) -> str:

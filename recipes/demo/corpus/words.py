@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from .conversation import Language
-
+from recipes.demo.corpus.conversation import Language
 
 Pairs = tuple[tuple[str, str], ...]
 

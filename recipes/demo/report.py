@@ -1,0 +1,92 @@
+"""Evaluates the float, Int8 and Int4 models side by side and writes docs/demo_model.md.
+
+python -m recipes.demo.report build/demo docs/demo_model.md
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+
+from qwartet.models.config import load_config
+from recipes.demo.evaluate import FLOORS, Result, llm_answer, run_prompts, run_tests
+
+NUM_ITEMS = 200  # held-back questions of each kind
+
+Measured = Mapping[str, tuple[list[Result], list[bool | None]]]
+"""For each model its results by kind, and which of the hand-written prompts it answered as expected."""
+
+_HEAD = """# The bundled model, measured
+
+A first-generation Qwen chat model of {parameters:.1f} M parameters ({layers} layers, hidden size {hidden}, {heads} heads
+of 128, context {context:,}), trained from nothing by `make demo-model` (`recipes/demo/`) on text that the recipe makes
+itself, then quantised by GPTQ (groups of 128, symmetric). It is a toy: it shows that the machinery works.
+
+Right answers on held-back items: names, values and operand pairs that never occur in training (one in five, by hash),
+{items} items of each kind, greedy. Made by `python -m recipes.demo.report`.
+
+"""
+
+
+def evaluate_all(models: Mapping[str, Path]) -> Measured:
+    """Runs the held-back items and the hand-written prompts through each model."""
+    measured = {}
+    for name, directory in models.items():
+        answer, tokenizer = llm_answer(str(directory))
+        results = [result for result, _ in run_tests(answer, tokenizer, NUM_ITEMS)]
+        measured[name] = (results, [reply.right for reply in run_prompts(answer)])
+        print(f"{name}: " + ", ".join(f"{result.kind} {result.share:.0%}" for result in results), flush=True)
+    return measured
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |\n"
+
+
+def render(models: Mapping[str, Path], measured: Measured) -> str:
+    """The document."""
+    config = load_config(next(iter(models.values())))
+    text = _HEAD.format(
+        parameters=config.num_parameters / 1e6,
+        layers=config.num_layers,
+        hidden=config.hidden_size,
+        heads=config.num_heads,
+        context=config.position.max_length,
+        items=NUM_ITEMS,
+    )
+    text += _row(["kind", "prompt tokens", *models, "to reach"]) + "|---" * (len(models) + 3) + "|\n"
+    for results in zip(*(results for results, _ in measured.values()), strict=True):
+        floor = FLOORS.get(results[0].kind)
+        shares = [f"{result.share:.1%}" for result in results]
+        cells = [results[0].kind, f"{results[0].mean_prompt_tokens:.0f}", *shares, f"{floor:.0%}" if floor else ""]
+        text += _row(cells)
+    text += "\nPrompts written by hand before training (`recipes/demo/prompts.jsonl`), those with an expectation:\n\n"
+    text += _row(["", *models]) + "|---" * (len(models) + 1) + "|\n"
+    by_hand = []
+    for _, rights in measured.values():
+        scored = [right for right in rights if right is not None]
+        by_hand.append(f"{sum(scored)} of {len(scored)}")
+    text += _row(["as expected", *by_hand])
+    sizes = (sum(file.stat().st_size for file in directory.glob("*.safetensors")) for directory in models.values())
+    return text + _row(["weights, MB", *(f"{size / 1e6:.1f}" for size in sizes)])
+
+
+def write_report(models: Mapping[str, Path], target: Path) -> None:
+    """Evaluates the models and writes the document."""
+    text = render(models, evaluate_all(models))
+    target.write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path, help="directory with float, int8 and int4, as recipes.demo.make leaves it")
+    parser.add_argument("target", type=Path)
+    arguments = parser.parse_args()
+    out = arguments.out
+    write_report({"bf16": out / "float", "Int8": out / "int8", "Int4": out / "int4"}, arguments.target)
+
+
+if __name__ == "__main__":
+    main()
