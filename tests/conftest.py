@@ -1,8 +1,13 @@
-"""Prints at the end of a run which golden sets it used and which were absent."""
+"""Sets the threads of the tests, and prints at the end of a run which golden sets it used and which were absent."""
 
 from __future__ import annotations
 
-from tests import golden_data
+import os
+
+# The networks of the tests are tiny: a second thread costs them more than it gives. Before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from tests import golden_data  # noqa: E402
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

@@ -33,7 +33,7 @@ from qwartet.tokenizer.vocabulary import Vocabulary
 # qwen.tiktoken, the same file for every published first-generation Qwen
 PUBLISHED_VOCABULARY_SHA256 = "b2b1b8dfb5cc5f024bafc373121c6aba3f66f9a5a0269e243470a1de16a33186"
 
-_CONFIG_FILES = {"config.json", "generation_config.json", "quantize_config.json", INDEX_NAME}
+_CONFIG_FILES = {"config.json", "generation_config.json", "quantize_config.json", "tokenizer_config.json", INDEX_NAME}
 
 T = TypeVar("T")
 

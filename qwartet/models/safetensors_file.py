@@ -57,6 +57,10 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return unique
 
 
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
 def shown(value: Any) -> str:
     """A name or value from a file, for a message: one short line without control characters."""
     text = value if isinstance(value, str) and value and value.isprintable() else repr(value)
@@ -74,7 +78,7 @@ def _sniff(head: bytes) -> str:
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The header's JSON object and the size of the data part in bytes."""
+    """The header's entries and the size of the data part in bytes."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -86,13 +90,17 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
                 hint = _sniff(head)
                 raise CheckpointError(path, f"header claims {length} bytes in a file of {size}", hint=hint)
             file.seek(8)
-            header = json.loads(file.read(length).decode("utf-8"), object_pairs_hook=_unique_keys)
+            text = file.read(length).decode("utf-8")
+            header = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
     except OSError as error:
         raise CheckpointError(path, f"cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
         raise CheckpointError(path, f"header is not valid ({error})", hint=_sniff(head)) from None
     if not isinstance(header, dict):
         raise CheckpointError(path, "header is not a JSON object", hint=_DOWNLOAD_AGAIN)
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise CheckpointError(path, "__metadata__ of the header is not an object of texts", hint=_DOWNLOAD_AGAIN)
     return header, size - 8 - length
 
 
@@ -120,7 +128,7 @@ def _parse_entry(path: Path, name: str, entry: Any) -> TensorInfo:
 def read_tensor_infos(path: Path) -> dict[str, TensorInfo]:
     """Checked header of a file: name -> TensorInfo; CheckpointError when the file is not what it says."""
     header, data_bytes = _read_header(path)
-    infos = {name: _parse_entry(path, name, entry) for name, entry in header.items() if name != "__metadata__"}
+    infos = {name: _parse_entry(path, name, entry) for name, entry in header.items()}
     position = 0
     for info in sorted(infos.values(), key=lambda info: (info.begin, info.end)):
         if info.begin != position:

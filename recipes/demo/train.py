@@ -66,8 +66,9 @@ def look_back(model: QwenModel) -> None:
     """Starts the heads of the first layer off looking at the token 1, 2, ... places back.
 
     With constant queries and keys rotary attention depends on the distance alone: q = (w, 0) and
-    k = w (cos o f, sin o f) give the score sum_j w^2 cos((i - j - o) f), which is highest o places back. Copying a fact from the text (an
-    induction head: Olsson et al. 2022) is built on such a head; finding it unaided takes much of a short run.
+    k = w (cos o f, sin o f) give the score sum_j w^2 cos((i - j - o) f), which is highest o places back. Copying a
+    fact from the text (an induction head: Olsson et al. 2022) is built on such a head; finding it unaided takes much
+    of a short run.
     """
     attention, dim = model.layers[0].attention, model.config.position.rotary_dim
     frequencies = 1 / model.config.position.rope_theta ** (torch.arange(0, dim, 2) / dim)

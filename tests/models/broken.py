@@ -34,12 +34,12 @@ def join_file(path: Path, header: bytes, data: bytes) -> None:
     path.write_bytes(len(header).to_bytes(8, "little") + header + data)
 
 
-def edit_entry(path: Path, name: str, changes: dict[str, Any]) -> None:
-    """Changes the header entry of one tensor and leaves the data as it is."""
-    header, data = split_file(path)
-    entries = json.loads(header)
-    entries[name] |= changes
-    join_file(path, json.dumps(entries).encode(), data)
+def edit_header(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Changes the header of a file and leaves the data as it is."""
+    text, data = split_file(path)
+    header = json.loads(text)
+    change(header)
+    join_file(path, json.dumps(header).encode(), data)
 
 
 def edit_tensors(path: Path, change: Callable[[dict[str, Tensor]], None]) -> None:

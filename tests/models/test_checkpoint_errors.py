@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from qwartet.errors import CheckpointError, CheckpointWarning
 from qwartet.models.load import load_model
 from tests.models.broken import (
-    edit_entry,
+    edit_header,
     edit_json,
     edit_tensors,
     join_file,
@@ -108,6 +108,19 @@ def test_ck04_a_header_that_is_no_json_object_of_entries_is_refused(checkpoint: 
     refused(directory, "model.safetensors", words, tensor=WTE if is_entry else None)
 
 
+@pytest.mark.parametrize("metadata", [None, [], "", 5, {"format": 1}, {"format": None}, {"a": {}}], ids=str)
+def test_ck04_metadata_that_is_no_object_of_texts_is_refused(checkpoint: Copy, metadata: object) -> None:
+    directory = checkpoint()
+    edit_header(directory / "model.safetensors", lambda header: header.update({"__metadata__": metadata}))
+    refused(directory, "model.safetensors", "__metadata__ of the header is not an object of texts")
+
+
+def test_ck04_numbers_that_only_python_calls_json_are_refused(checkpoint: Copy) -> None:
+    directory = checkpoint()
+    edit_header(directory / "model.safetensors", lambda header: header[WTE].update({"extra": float("nan")}))
+    refused(directory, "model.safetensors", "header is not valid (NaN is not JSON)")
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -132,7 +145,7 @@ def test_ck05_an_entry_that_contradicts_itself_is_refused(checkpoint: Copy, chan
     directory = checkpoint()
     words = words.replace("131072", str(512 * 128 * 2)).replace("262144", str(512 * 128 * 4))
     changes = json.loads(json.dumps(changes).replace("131072", str(512 * 128 * 2)))
-    edit_entry(directory / "model.safetensors", WTE, changes)
+    edit_header(directory / "model.safetensors", lambda header: header[WTE].update(changes))
     refused(directory, "model.safetensors", words, tensor=WTE)
 
 
@@ -141,7 +154,7 @@ def test_ck05_tensors_that_overlap_or_leave_a_hole_are_refused(checkpoint: Copy,
     directory = checkpoint()
     path = directory / "model.safetensors"
     begin, end = json.loads(split_file(path)[0])[WTE]["data_offsets"]
-    edit_entry(path, WTE, {"data_offsets": [begin + shift, end + shift]})
+    edit_header(path, lambda header: header[WTE].update({"data_offsets": [begin + shift, end + shift]}))
     with pytest.raises(CheckpointError, match=r"data begins at byte \d+, but the previous tensor ends at \d+"):
         load_model(directory)
 

@@ -107,7 +107,7 @@ MEMORIES = (
     Memory(
         _job,
         {
-            "en": ("I am {v}.", "I work as {v}.", "My job is {v}.", "I'm {v}."),
+            "en": ("I am {v}.", "I work as {v}.", "I'm {v}."),
             "zh": ("我是一名{v}。", "我的职业是{v}。", "我的工作是{v}。"),
         },
         {"en": "That is an interesting job!", "zh": "真是个好职业！"},

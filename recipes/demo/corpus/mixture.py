@@ -46,8 +46,8 @@ CONVERSATIONS: dict[str, Callable[[random.Random, Split, Language], Conversation
 ANCHORS = (0.0, 0.25, 1.0)
 WEIGHTS: dict[str, tuple[float, float, float]] = {
     "repeat": (30, 10, 4),
-    "retrieval": (32, 28, 20),
-    "arithmetic": (14, 15, 14),
+    "retrieval": (32, 28, 19),
+    "arithmetic": (14, 16, 15),
     "greeting": (5, 5, 6),
     "smalltalk": (5, 8, 10),
     "knowledge": (4, 8, 9),
