@@ -7,7 +7,7 @@ import os
 # The networks of the tests are tiny: a second thread costs them more than it gives. Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from tests import golden_data  # noqa: E402
+from tests import golden_data
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

@@ -19,7 +19,7 @@ Measured = Mapping[str, tuple[list[Result], list[bool | None]]]
 
 _HEAD = """# The bundled model, measured
 
-A first-generation Qwen chat model of {parameters:.1f} M parameters ({layers} layers, hidden size {hidden}, {heads} heads
+A first-generation Qwen chat model, {parameters:.1f} M parameters ({layers} layers, hidden size {hidden}, {heads} heads
 of 128, context {context:,}), trained from nothing by `make demo-model` (`recipes/demo/`) on text that the recipe makes
 itself, then quantised by GPTQ (groups of 128, symmetric). It is a toy: it shows that the machinery works.
 
