@@ -68,5 +68,13 @@ class OutOfMemoryError(QwartetError, MemoryError):
     """The model or its KV cache does not fit the memory that there is."""
 
 
-class CheckpointWarning(UserWarning):
+class QwartetWarning(UserWarning):
+    """Base of all warnings that Qwartet gives on purpose."""
+
+
+class ContextWarning(QwartetWarning):
+    """The context is shorter than the model's own, for lack of memory."""
+
+
+class CheckpointWarning(QwartetWarning):
     """A checkpoint is odd in a way that still has one sensible reading; the message says which was taken."""

@@ -24,7 +24,7 @@ from qwartet.cli.doctor import doctor
 from qwartet.cli.inspect import inspect
 from qwartet.cli.quantize import quantize
 from qwartet.cli.terminal import one_line
-from qwartet.errors import CheckpointWarning
+from qwartet.errors import QwartetWarning
 
 # Plain help, not panels: it starts twice as fast and greps well.
 app = typer.Typer(rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
@@ -116,7 +116,7 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    if issubclass(category, CheckpointWarning):
+    if issubclass(category, QwartetWarning):
         print(f"warning: {one_line(str(message))}", file=sys.stderr)
     else:
         _show_other_warning(message, category, filename, lineno, file, line)

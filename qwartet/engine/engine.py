@@ -5,6 +5,7 @@ schedule -> build batch -> run -> sample -> commit -> outputs
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -18,7 +19,7 @@ from qwartet.engine.runner import ModelRunner
 from qwartet.engine.sampler import Sampler
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.engine.scheduler import Schedule, Scheduler
-from qwartet.errors import OutOfMemoryError, RequestError, SettingError
+from qwartet.errors import ContextWarning, OutOfMemoryError, RequestError, SettingError
 from qwartet.layers.kv_cache import kv_bytes_per_token
 from qwartet.models.plan import available_bytes
 from qwartet.models.qwen import QwenModel
@@ -41,6 +42,13 @@ def _check(name: str, value: int, low: int, high: int) -> None:
         raise SettingError(f"{name} is {value}; here it must lie in {low}..{high}")
 
 
+def _affordable_blocks(model: QwenModel) -> int:
+    """Cache blocks that the free memory of the model's device allows."""
+    config = model.config
+    token_bytes = kv_bytes_per_token(config.num_layers, config.num_kv_heads, config.head_dim, model.dtype)
+    return int(available_bytes(model.device) * KV_CACHE_MEMORY_FRACTION) // (BLOCK_SIZE * token_bytes)
+
+
 class Engine:
     """Serves requests on one model."""
 
@@ -54,18 +62,27 @@ class Engine:
         num_blocks: int | None = None,
         num_valid_tokens: int | None = None,
     ) -> None:
-        """`num_blocks`: blocks of the KV cache; None: as many as are of use and fit. `num_valid_tokens`: see Sampler.
+        """`max_model_len`: longest request; None: the model's own, or what fits. `num_blocks`: blocks of the KV cache;
+        None: as many as are of use and fit. `num_valid_tokens`: see Sampler.
 
-        SettingError for a setting out of bounds, OutOfMemoryError when not even one request of full length would fit.
+        SettingError for a setting out of bounds, OutOfMemoryError when not one request of max_model_len would fit.
         """
         self.position_config = model.config.position
-        self.max_model_len = self.position_config.max_length if max_model_len is None else max_model_len
-        _check("max_model_len", self.max_model_len, 2, self.position_config.max_length)
+        full_length = self.position_config.max_length
+        affordable = _affordable_blocks(model)
+        self.max_model_len = self._fitting_length(affordable) if max_model_len is None else max_model_len
+        _check("max_model_len", self.max_model_len, 2, full_length)
         _check("max_num_seqs", max_num_seqs, 1, 2**16)
         _check("max_num_batched_tokens", max_num_batched_tokens, 1, 2**24)
+        blocks_per_request = -(-self.max_model_len // BLOCK_SIZE)
         if num_blocks is None:
-            num_blocks = self._num_blocks(model, max_num_seqs)
-        _check("num_blocks", num_blocks, self._blocks_per_request, 2**31)
+            if affordable < blocks_per_request:
+                raise OutOfMemoryError(
+                    f"the KV cache of a request of {self.max_model_len} tokens does not fit the free memory; set "
+                    f"max_model_len to {affordable * BLOCK_SIZE} or less"
+                )
+            num_blocks = min(blocks_per_request * max_num_seqs, affordable)
+        _check("num_blocks", num_blocks, blocks_per_request, 2**31)
         self.block_manager = BlockManager(num_blocks, BLOCK_SIZE)
         self.scheduler = Scheduler(
             self.block_manager, max_num_batched_tokens=max_num_batched_tokens, max_num_seqs=max_num_seqs
@@ -74,26 +91,15 @@ class Engine:
         self.sampler = Sampler(num_valid_tokens)
         self._ids = count()
 
-    @property
-    def _blocks_per_request(self) -> int:
-        return -(-self.max_model_len // BLOCK_SIZE)
-
-    def _num_blocks(self, model: QwenModel, max_num_seqs: int) -> int:
-        """Enough for all requests at full length, or what the free memory allows."""
-        config = model.config
-        per_request = self._blocks_per_request
-        block_bytes = BLOCK_SIZE * kv_bytes_per_token(
-            config.num_layers, config.num_kv_heads, config.head_dim, model.dtype
-        )
-        available = available_bytes(model.device)
-        affordable = int(available * KV_CACHE_MEMORY_FRACTION) // block_bytes
-        if affordable < per_request:
-            affordable_length = affordable * BLOCK_SIZE
-            raise OutOfMemoryError(
-                f"a request of {self.max_model_len} tokens takes {per_request * block_bytes / 2**30:.2f} GiB of KV "
-                f"cache and {available / 2**30:.2f} GiB are free; set max_model_len to {affordable_length} or less"
+    def _fitting_length(self, affordable_blocks: int) -> int:
+        """The model's own context, or as much of it as the memory allows, with a ContextWarning."""
+        full_length, fitting = self.position_config.max_length, affordable_blocks * BLOCK_SIZE
+        if fitting < full_length:
+            message = (
+                f"the context is {fitting} tokens instead of {full_length}: the KV cache takes the memory there is"
             )
-        return min(per_request * max_num_seqs, affordable)
+            warnings.warn(message, ContextWarning, stacklevel=4)
+        return min(full_length, fitting)
 
     def add_request(
         self,

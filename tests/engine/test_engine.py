@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from qwartet.engine.engine import BLOCK_SIZE, Engine
 from qwartet.engine.request import Request
 from qwartet.engine.sampling_params import SamplingParams
-from qwartet.errors import OutOfMemoryError, RequestError, SettingError
+from qwartet.errors import ContextWarning, OutOfMemoryError, RequestError, SettingError
 from qwartet.models.qwen import QwenModel
 from tests.reference.naive_model import naive_greedy, naive_logits
 from tests.reference.tiny_model import CONFIG, tiny_network, tiny_weights
@@ -238,5 +238,12 @@ def test_the_cache_is_as_large_as_is_of_use_or_as_fits(network: QwenModel, monke
     assert Engine(network).block_manager.num_blocks == 8
     monkeypatch.setattr("qwartet.engine.engine.available_bytes", lambda device: 2 * 3 * block_bytes)
     with pytest.raises(OutOfMemoryError, match=f"set max_model_len to {3 * BLOCK_SIZE} or less"):
-        Engine(network)
+        Engine(network, max_model_len=3 * BLOCK_SIZE + 1)
     assert Engine(network, max_model_len=48).block_manager.num_blocks == 3
+
+
+def test_a_context_that_does_not_fit_the_memory_is_shortened_and_said(network, monkeypatch) -> None:
+    block_bytes = BLOCK_SIZE * 2 * 2 * 2 * 16 * 4  # k and v, layers, heads, head_dim, fp32
+    monkeypatch.setattr("qwartet.engine.engine.available_bytes", lambda device: 2 * 3 * block_bytes)
+    with pytest.warns(ContextWarning, match=f"the context is {3 * BLOCK_SIZE} tokens instead of"):
+        assert Engine(network).max_model_len == 3 * BLOCK_SIZE
