@@ -44,17 +44,18 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
-	$(PIP) install --quiet $(foreach word,$(TORCH),"$(word)")
-	$(PIP) install --quiet --editable .
-	touch $@
+	@echo "Installing torch and Qwartet into $(VENV) (once; about 200 MB)"
+	@$(PIP) install $(foreach word,$(TORCH),"$(word)")
+	@$(PIP) install --quiet --editable .
+	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml $(VENV)/.installed
-	$(PIP) install --quiet --editable ".[test,lint]"
-	touch $@
+	@$(PIP) install --quiet --editable ".[test,lint]"
+	@touch $@
 
 build/vocabulary:
-	mkdir -p $@
-	-$(PIP) download --quiet --no-deps --dest $@ $(VOCABULARY_PACKAGE)
+	@mkdir -p $@
+	-@$(PIP) download --quiet --no-deps --dest $@ $(VOCABULARY_PACKAGE)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -34,7 +34,7 @@ from recipes.demo.dataset import Batch, Dataset
 from recipes.demo.shape import config_json, generation_config_json
 
 CHECKPOINT_SECONDS = 180
-TOKENS_PER_STEP = 8192
+TOKENS_PER_STEP = 4096
 WARMUP_STEPS = 50
 DECAY_FRACTION = 0.3
 PEAK_LEARNING_RATE = {"muon": 3e-3, "adamw": 3e-3}

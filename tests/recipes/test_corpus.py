@@ -21,7 +21,7 @@ from recipes.demo.corpus import (
     retrieval,
     values,
 )
-from recipes.demo.corpus.conversation import LANGUAGES
+from recipes.demo.corpus.conversation import LANGUAGES, Language
 from recipes.demo.corpus.persona_lines import PERSONAS
 from recipes.demo.corpus.split import HELD_BACK_PERCENT, Split, kept, split_of
 from recipes.demo.corpus.words import COLOURS, HOBBIES, JOBS, PLACES, a, side
@@ -243,3 +243,18 @@ def test_the_same_seed_draws_the_same_conversations() -> None:
 @pytest.mark.parametrize(("noun", "expected"), [("apple", "an apple"), ("cat", "a cat"), ("scissors", "scissors")])
 def test_articles(noun: str, expected: str) -> None:
     assert a(noun) == expected
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_drill_asks_several_questions_that_its_own_text_or_sums_answer(language: Language) -> None:
+    rng = random.Random(8)
+    for _ in range(50):
+        text, *_ = (turns := retrieval.drill(rng, "train", language).turns)[0]
+        assert all(answer in text for _, answer in turns) and len(turns) <= retrieval.DRILL_QUESTIONS
+        sums = arithmetic.drill(rng, "train", language)
+        assert len(sums.turns) >= arithmetic.DRILL_TURNS[0]
+        for _, answer in sums.turns:
+            left, right = answer.split(" = ")
+            a, operation, b = left.split(" ")
+            assert int(right) == arithmetic.result(int(a), operation, int(b))
+        assert sums.turns[-1][1].endswith(sums.expect)

@@ -78,6 +78,8 @@ QUESTIONS: dict[tuple[Language, Operation], tuple[str, ...]] = {
         "算一算：{a}减去{b}得多少？",
     ),
 }
+NUM_BARE = 4  # of the questions above, the first ones, are without words
+DRILL_TURNS = (5, 12)
 # A story in which something is taken away needs a result that is not negative.
 TAKE_AWAY: dict[Language, tuple[str, ...]] = {
     "en": (
@@ -177,6 +179,22 @@ def talk(rng: random.Random, split: Split, language: Language) -> Talk:
         next_turn, value = _follow_up(rng, split, language, value)
         return Talk((turn, next_turn), str(value))
     return one_turn(*turn, str(value))
+
+
+def drill(rng: random.Random, split: Split, language: Language) -> Talk:
+    """Many sums in a row, most of them asked without words: the most examples that the same tokens can hold."""
+    turns = []
+    value = 0
+    for _ in range(rng.randint(*DRILL_TURNS)):
+        if rng.random() < 0.25:
+            turn, value = _first(rng, split, language)
+        else:
+            a, b = operands(rng, split)
+            operation: Operation = rng.choice(("+", "-"))
+            question = rng.choice(QUESTIONS[language, operation][:NUM_BARE]).format(a=a, b=b)
+            turn, value = (question, answer(a, operation, b)), result(a, operation, b)
+        turns.append(turn)
+    return Talk(tuple(turns), str(value))
 
 
 def too_hard(rng: random.Random, split: Split, language: Language) -> Talk:

@@ -34,7 +34,11 @@ TALKS: dict[str, Callable[[random.Random, Split, Language], Talk]] = {
     "repeat": repeat.talk,
     "unknown": unknown.talk,
     "retrieval": retrieval.talk,
+    "arithmetic drill": arithmetic.drill,
+    "retrieval drill": retrieval.drill,
 }
+STAGED = {"retrieval": retrieval.talk, "retrieval drill": retrieval.drill}  # those that grow with the curriculum
+ALONE = ("repeat", "retrieval", "retrieval drill", "arithmetic drill")  # those that stand before no other talk
 CONVERSATIONS: dict[str, Callable[[random.Random, Split, Language], Conversation]] = {
     "persona": personas.draw,
     "compliment": compliments.draw,
@@ -45,15 +49,17 @@ CONVERSATIONS: dict[str, Callable[[random.Random, Split, Language], Conversation
 # Looking back (repeat, retrieval) comes first: names in a persona, a memory or a tool call are built on it.
 ANCHORS = (0.0, 0.25, 1.0)
 WEIGHTS: dict[str, tuple[float, float, float]] = {
-    "repeat": (30, 10, 4),
-    "retrieval": (32, 28, 19),
-    "arithmetic": (14, 16, 15),
-    "greeting": (5, 5, 6),
-    "smalltalk": (5, 8, 10),
-    "knowledge": (4, 8, 9),
-    "choice": (2, 8, 11),
-    "memory": (3, 6, 7),
-    "persona": (3, 6, 8),
+    "repeat": (34, 12, 5),
+    "retrieval": (16, 16, 13),
+    "retrieval drill": (18, 12, 8),
+    "arithmetic": (6, 8, 10),
+    "arithmetic drill": (4, 9, 7),
+    "greeting": (5, 4, 6),
+    "smalltalk": (5, 7, 9),
+    "knowledge": (3, 7, 8),
+    "choice": (2, 7, 10),
+    "memory": (2, 6, 6),
+    "persona": (3, 5, 7),
     "unknown": (1, 3, 4),
     "react": (0, 2, 4),
     "compliment": (1, 1, 2),
@@ -92,8 +98,8 @@ def retrieval_stage(rng: random.Random, progress: float) -> retrieval.Stage:
 
 
 def _talk(rng: random.Random, split: Split, language: Language, kind: str, progress: float) -> Talk:
-    if kind == "retrieval":
-        return retrieval.talk(rng, split, language, retrieval_stage(rng, progress))
+    if kind in STAGED:
+        return STAGED[kind](rng, split, language, retrieval_stage(rng, progress))
     return TALKS[kind](rng, split, language)
 
 

@@ -29,6 +29,7 @@ STAGES = (
     Stage(facts=(2, 6), filler=(0, 6)),
     Stage(facts=(1, 8), filler=(0, 16)),
 )
+DRILL_QUESTIONS = 6
 LONG = Stage(facts=(1, 12), filler=(30, 130))
 
 LAYOUTS: dict[Language, tuple[str, ...]] = {
@@ -69,16 +70,31 @@ def _facts(rng: random.Random, split: Split, language: Language, count: int) -> 
     return facts
 
 
+def _text(rng: random.Random, split: Split, language: Language, stage: Stage) -> tuple[str, list[tuple[str, str, str]]]:
+    """A text, and a question, an answer and a value for each of its facts."""
+    facts = _facts(rng, split, language, rng.randint(*stage.facts))
+    asked = []
+    for relation, subject, value in facts:
+        question = rng.choice(relation.questions[language]).format(s=subject)
+        asked.append((question, relation.fact[language].format(s=subject, v=value), value))
+    parts = [answer for _, answer, _ in asked] + sentences(rng, language, rng.randint(*stage.filler))
+    rng.shuffle(parts)
+    return (" " if language == "en" else "").join(parts), asked
+
+
 def talk(rng: random.Random, split: Split, language: Language, stage: Stage = STAGES[-1]) -> Talk:
     """A text, a question and the answer; expects the value."""
-    facts = _facts(rng, split, language, rng.randint(*stage.facts))
-    said = [relation.fact[language].format(s=subject, v=value) for relation, subject, value in facts]
-    parts = said + sentences(rng, language, rng.randint(*stage.filler))
-    rng.shuffle(parts)
-    text = (" " if language == "en" else "").join(parts)
-    index = rng.randrange(len(facts))
-    relation, subject, value = facts[index]
-    question = rng.choice(relation.questions[language]).format(s=subject)
+    text, asked = _text(rng, split, language, stage)
+    question, answer, value = rng.choice(asked)
     if rng.random() < 0.1:
-        return Talk(((text, rng.choice(NOTED[language])), (question, said[index])), value)
-    return one_turn(rng.choice(LAYOUTS[language]).format(text=text, question=question), said[index], value)
+        return Talk(((text, rng.choice(NOTED[language])), (question, answer)), value)
+    return one_turn(rng.choice(LAYOUTS[language]).format(text=text, question=question), answer, value)
+
+
+def drill(rng: random.Random, split: Split, language: Language, stage: Stage = STAGES[-1]) -> Talk:
+    """A text and questions for most of its facts, one after another: several examples for the tokens of one text."""
+    text, asked = _text(rng, split, language, stage)
+    asked = rng.sample(asked, min(len(asked), DRILL_QUESTIONS))
+    turns = [(question, answer) for question, answer, _ in asked]
+    turns[0] = (rng.choice(LAYOUTS[language]).format(text=text, question=turns[0][0]), turns[0][1])
+    return Talk(tuple(turns), asked[-1][2])
