@@ -1,7 +1,7 @@
 # make chat               install, then talk with the bundled model      (make chat PROMPT="你好" answers once)
 # make test               install, then run the tests                    (<= 10 minutes on 2 cores)
 # make check              lint, types, all tests, the long ones too      (<= 40 minutes on 2 cores)
-# make demo-model         train the bundled model from nothing           (about 2 hours on 2 cores)
+# make demo-model         train the bundled model from nothing           (meant for 2 hours on 2 cores)
 #
 # Variables: PYTHON, VENV, TORCH (what pip installs as torch), PROMPT, MODEL.
 

@@ -1,7 +1,7 @@
 """Makes the bundled model from nothing: vocabulary, training, Int8 and Int4 by GPTQ, evaluation.
 
-    make demo-model                    everything, about two hours on two cores; stopped, it goes on where it was
-    python -m recipes.demo.make --steps 700 --out build/demo-small      a smaller one, in 20 minutes
+    make demo-model                    everything; stopped, it goes on where it was
+    python -m recipes.demo.make --steps 700 --out build/demo-small      a smaller one
 
 Everything stays under --out; --install copies the Int4 model into the package and writes docs/demo_model.md.
 """

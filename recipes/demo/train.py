@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -150,7 +151,6 @@ class TrainState:
         temporary = self.directory / "state.tmp"
         save_file(self._tensors(), temporary, metadata={"step": str(self.step)})
         os.replace(temporary, self.directory / "state.safetensors")
-        (self.directory / "step.json").write_text(json.dumps({"step": self.step}))
 
     def restore(self) -> bool:
         """Reads the state of an earlier run; False when there is none."""
@@ -169,7 +169,8 @@ class TrainState:
                     index, key = name.removeprefix(prefix).split(".", 1)
                     saved["state"].setdefault(int(index), {})[key] = tensor
             optimizer.load_state_dict(saved)
-        self.step = json.loads((self.directory / "step.json").read_text())["step"]
+        with safe_open(path, framework="pt") as file:
+            self.step = int(file.metadata()["step"])
         return True
 
 
