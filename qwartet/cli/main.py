@@ -23,6 +23,7 @@ from qwartet.cli.chat import chat
 from qwartet.cli.doctor import doctor
 from qwartet.cli.inspect import inspect
 from qwartet.cli.quantize import quantize
+from qwartet.cli.synth import synth
 from qwartet.cli.terminal import one_line
 from qwartet.errors import QwartetWarning
 
@@ -31,6 +32,7 @@ app = typer.Typer(rich_markup_mode=None, context_settings={"help_option_names": 
 app.command()(chat)
 app.command()(inspect)
 app.command()(quantize)
+app.command()(synth)
 app.command()(doctor)
 
 

@@ -1,0 +1,42 @@
+"""Large files that appear whole or not at all, after a look at the space on the disk."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from qwartet.errors import SettingError
+
+
+def check_free_space(target: Path, num_bytes: int) -> None:
+    """SettingError with both figures when the disk that `target` will lie on has less than `num_bytes` free."""
+    place = next(path for path in (target, *target.parents) if path.is_dir())
+    free = shutil.disk_usage(place).free
+    if num_bytes > free:
+        raise SettingError(
+            f"{target} takes {num_bytes / 1e9:.1f} GB and {free / 1e9:.1f} GB are free there; choose another "
+            "disk, or a smaller model"
+        )
+
+
+@contextmanager
+def appearing_at(target: Path) -> Iterator[Path]:
+    """A path beside `target`, at which the block makes a file or a directory; at the end it takes the target's name.
+
+    Whatever ends the block early, Ctrl-C included, removes what was made. Parents are made; an empty directory at
+    `target` is replaced by a directory, a file by a file.
+    """
+    path = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield path
+        path.rename(target)
+    except BaseException:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+        raise

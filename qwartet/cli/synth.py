@@ -1,0 +1,113 @@
+"""`qwartet synth`: a checkpoint of a published size with random weights, for benchmarks."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qwartet.cli.terminal import json_line, one_line
+from qwartet.cli.units import format_bytes, parse_count
+from qwartet.errors import SettingError
+from qwartet.models.shapes import SHAPES, Precision, Shape, ShapeName, gptq_config
+
+if TYPE_CHECKING:
+    from qwartet.bench.synth import OnBytes
+
+
+def synth(
+    shape: Annotated[ShapeName, typer.Argument(help="Published size.")],
+    target: Annotated[Path, typer.Argument(metavar="DIR", help="New or empty directory.")],
+    precision: Annotated[Precision, typer.Option(help="int4 and int8 are GPTQ, with fp16 around it.")] = "int4",
+    layers: Annotated[int | None, typer.Option(help="Fewer layers than published, for quick benchmarks.")] = None,
+    group_size: Annotated[
+        int | None, typer.Option(help="Inputs that share a scale; -1: all of them.  [default: 128]")
+    ] = None,
+    desc_act: Annotated[
+        bool, typer.Option("--desc-act", help="Groups in random order, as in files with desc_act true.")
+    ] = False,
+    vocabulary: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A .tiktoken file to copy in; without it only ids can be given.")
+    ] = None,
+    shard_size: Annotated[str, typer.Option(help="Most bytes of a file: 2000m is 2 GB.")] = "2000m",
+    seed: Annotated[int, typer.Option(help="The same seed gives the same weights.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+) -> None:
+    """Write a checkpoint of a published size with random weights, to measure speed and memory with.
+
+    Its answers are noise. Nothing half-written is left behind when the command is stopped.
+    """
+    size = _with_layers(SHAPES[shape], layers)
+    gptq = gptq_config(precision, group_size, desc_act)
+    max_shard_bytes = parse_count(shard_size)
+    from qwartet.bench.synth import plan_synthesis, write_synthesis
+
+    started = time.perf_counter()
+    plan = plan_synthesis(size, gptq, seed=seed, vocabulary=vocabulary)
+    with _progress(plan.nbytes) as on_bytes:
+        files = write_synthesis(plan, target, max_shard_bytes=max_shard_bytes, on_bytes=on_bytes)
+    report = {
+        "target": str(target),
+        "shape": shape,
+        "precision": precision,
+        "layers": size.num_layers,
+        "seed": seed,
+        "parameters": plan.config.num_parameters,
+        "bytes": plan.nbytes,
+        "tensors": len(plan.tensors),
+        "files": [file.name for file in files],
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+    if as_json:
+        print(json_line(report))
+    else:
+        print(one_line(_summary(report)))
+
+
+def _with_layers(shape: Shape, layers: int | None) -> Shape:
+    if layers is None:
+        return shape
+    if not 1 <= layers <= shape.num_layers:
+        raise SettingError(
+            f"--layers is {layers}; {shape.name} has {shape.num_layers}, so it must lie in 1..{shape.num_layers}"
+        )
+    return replace(shape, num_layers=layers)
+
+
+def _summary(report: dict[str, object]) -> str:
+    files = report["files"]
+    assert isinstance(files, list) and isinstance(report["bytes"], int)
+    num_files = "1 file" if len(files) == 1 else f"{len(files)} files"
+    return (
+        "{target}: {shape} {precision}, {layers} layers, random weights (seed {seed}); {size} in {tensors} tensors, "
+        "{num_files}, written in {seconds:.1f} s"
+    ).format_map({**report, "size": format_bytes(report["bytes"]), "num_files": num_files})
+
+
+@contextmanager
+def _progress(num_bytes: int) -> Iterator[OnBytes]:
+    """Shows on stderr how far the writing is: a bar on a terminal, else a line for each tenth."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    console = Console(file=sys.stderr, markup=False, highlight=False)
+    columns = (BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn())
+    progress = Progress(*columns, console=console, disable=not console.is_terminal)
+    task = progress.add_task("writing", total=num_bytes)
+    written = 0
+
+    def on_bytes(count: int) -> None:
+        nonlocal written
+        before, written = written, written + count
+        progress.update(task, completed=written)
+        if not console.is_terminal and before * 10 // num_bytes < written * 10 // num_bytes:
+            console.print(f"{format_bytes(written)} of {format_bytes(num_bytes)} written")
+
+    with progress:
+        yield on_bytes
