@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from recipes.demo.corpus import arithmetic, knowledge
+from recipes.demo.corpus import arithmetic, knowledge, values
 from recipes.demo.corpus.conversation import Language, Talk, one_turn
 from recipes.demo.corpus.knowledge import Question
 from recipes.demo.corpus.split import Split, split_of
@@ -27,6 +27,10 @@ HEADS: dict[Language, tuple[str, ...]] = {
         "{question}\n{options}\n选哪一个？",
         "做选择题。\n{question}\n{options}\n答案：",
     ),
+}
+LOOKUPS: dict[Language, tuple[str, ...]] = {
+    "en": ("Which letter is {x}?", "Which one is {x}?", "Find {x}.", "Where is {x}?"),
+    "zh": ("哪个是{x}？", "{x}是哪一个？", "找出{x}。", "{x}在哪个选项？"),
 }
 LETTER_ONLY: dict[Language, tuple[str, ...]] = {
     "en": ("Answer with the letter only.", "Only give the letter.", "Reply with A, B, C or D."),
@@ -65,6 +69,22 @@ def _known(rng: random.Random, split: Split, language: Language) -> tuple[Questi
             return question, options
 
 
+def _with_options(language: Language, rng: random.Random, question: str, options: list[str]) -> str:
+    dot = rng.choice((". ", ". ", ". ", "、" if language == "zh" else ") "))
+    lines = "\n".join(f"{mark}{dot}{option}" for mark, option in zip(LETTERS, options, strict=True))
+    return rng.choice(HEADS[language]).format(question=question, options=lines)
+
+
+def lookup(rng: random.Random, split: Split, language: Language) -> Talk:
+    """Which letter stands before this option? The second half of every choice, taught on its own; expects the letter."""
+    options: list[str] = []
+    while len(set(options)) < 4:
+        options = [values.unheard(rng, language) if rng.random() < 0.5 else str(rng.randint(0, 199)) for _ in LETTERS]
+    place = rng.randrange(4)
+    asked = rng.choice(LOOKUPS[language]).format(x=options[place])
+    return one_turn(_with_options(language, rng, asked, options), f"{LETTERS[place]}. {options[place]}", LETTERS[place])
+
+
 def talk(rng: random.Random, split: Split, language: Language) -> Talk:
     """A question with four options; expects the letter."""
     kind = rng.random()
@@ -75,9 +95,7 @@ def talk(rng: random.Random, split: Split, language: Language) -> Talk:
         options = [question.short, *rng.sample(question.wrong, 3)]
         rng.shuffle(options)
     letter = LETTERS[options.index(question.short)]
-    dot = rng.choice((". ", ". ", ". ", "、" if language == "zh" else ") "))
-    lines = "\n".join(f"{mark}{dot}{option}" for mark, option in zip(LETTERS, options, strict=True))
-    text = rng.choice(HEADS[language]).format(question=question.text, options=lines)
+    text = _with_options(language, rng, question.text, options)
     if rng.random() < 0.2:
         space = " " if language == "en" else ""
         return one_turn(f"{rng.choice(LETTER_ONLY[language])}{space}{text}", letter)

@@ -55,14 +55,33 @@ def invented_word(rng: random.Random) -> str:
     return "".join(syllables)
 
 
+def spliced_word(rng: random.Random, words: tuple[str, ...]) -> str:
+    """The beginning of one word and the end of another: "engineer" and "singer" make "enginger"."""
+    first, second = rng.choice(words), rng.choice(words)
+    return first[: rng.randint(1, len(first))] + second[rng.randint(0, len(second) - 1) :]
+
+
+def common_characters() -> str:
+    """The 3,755 most used Chinese characters: the first level of GB 2312."""
+    codes = (bytes((high, low)) for high in range(0xB0, 0xD8) for low in range(0xA1, 0xFF))
+    return b"".join(codes).decode("gb2312", errors="ignore")
+
+
+COMMON = common_characters()
+
+
 def _english_person(rng: random.Random) -> str:
-    return rng.choice(GIVEN) if rng.random() < 0.6 else invented_word(rng).capitalize()
+    kind = rng.random()
+    if kind < 0.45:
+        return rng.choice(GIVEN)
+    return (invented_word(rng) if kind < 0.75 else spliced_word(rng, GIVEN)).capitalize()
 
 
 def _chinese_person(rng: random.Random) -> str:
+    characters = GIVEN_CHARACTERS if rng.random() < 0.65 else COMMON
     if rng.random() < 0.25:
-        return "小" + rng.choice(GIVEN_CHARACTERS)
-    return rng.choice(SURNAMES) + "".join(rng.sample(GIVEN_CHARACTERS, rng.choice((1, 2, 2))))
+        return "小" + rng.choice(characters)
+    return rng.choice(SURNAMES) + "".join(rng.sample(characters, rng.choice((1, 2, 2))))
 
 
 def person(rng: random.Random, split: Split, language: Language) -> str:
@@ -71,17 +90,23 @@ def person(rng: random.Random, split: Split, language: Language) -> str:
 
 
 def _english_town(rng: random.Random) -> str:
-    return rng.choice(TOWNS["en"]) if rng.random() < 0.7 else invented_word(rng).capitalize()
+    kind = rng.random()
+    if kind < 0.5:
+        return rng.choice(TOWNS["en"])
+    return (invented_word(rng) if kind < 0.75 else spliced_word(rng, TOWNS["en"])).capitalize()
 
 
 def _chinese_town(rng: random.Random) -> str:
-    if rng.random() < 0.7:
+    kind = rng.random()
+    if kind < 0.5:
         return rng.choice(TOWNS["zh"])
+    if kind < 0.75:
+        return "".join(rng.sample(COMMON, 2)) + rng.choice(("", "", "城", "镇", "州"))
     return "".join(rng.sample("安白长东高光海和河红湖黄金林龙梅明南宁平青清泉山石松桃天西星新永云竹", 2)) + rng.choice(
         "城镇村"
     )
 
 
 def town(rng: random.Random, split: Split, language: Language) -> str:
-    """A town that belongs to `split`; about a third are invented."""
+    """A town that belongs to `split`; half are invented."""
     return draw(rng, split, _chinese_town if language == "zh" else _english_town)

@@ -12,7 +12,7 @@ import random
 from recipes.demo.corpus import relations, values
 from recipes.demo.corpus.conversation import Language, Talk, one_turn
 from recipes.demo.corpus.filler import SENTENCES
-from recipes.demo.corpus.names import invented_word, person, town
+from recipes.demo.corpus.names import COMMON, person, town
 from recipes.demo.corpus.split import Split
 
 REQUESTS: dict[Language, tuple[str, ...]] = {
@@ -37,15 +37,6 @@ REQUESTS: dict[Language, tuple[str, ...]] = {
 }
 
 
-def common_characters() -> str:
-    """The 3,755 most used Chinese characters: the first level of GB 2312."""
-    codes = (bytes((high, low)) for high in range(0xB0, 0xD8) for low in range(0xA1, 0xFF))
-    return b"".join(codes).decode("gb2312", errors="ignore")
-
-
-COMMON = common_characters()
-
-
 def _fact(rng: random.Random, split: Split, language: Language) -> str:
     relation = rng.choice(relations.RELATIONS)
     subject, value = relation.subject(rng, split, language), relation.value(rng, split, language)
@@ -55,8 +46,8 @@ def _fact(rng: random.Random, split: Split, language: Language) -> str:
 def _words(rng: random.Random, split: Split, language: Language) -> str:
     count = rng.randint(2, 8)
     if language == "zh":
-        return "".join(rng.choices(COMMON, k=count + 2))
-    return " ".join(invented_word(rng) for _ in range(count))
+        return "".join(rng.choice(rng.choice((COMMON, values.CHARACTERS))) for _ in range(count + 2))
+    return " ".join(values.unheard(rng, language) for _ in range(count))
 
 
 def _digits(rng: random.Random, split: Split, language: Language) -> str:
