@@ -43,14 +43,16 @@ demo-model: $(VENV)/.installed-test
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: pyproject.toml | $(BIN)/python
+NATIVE_SOURCES := $(wildcard qwartet/kernels/csrc/*) qwartet/kernels/native_build.py hatch_build.py
+
+$(VENV)/.installed: pyproject.toml $(NATIVE_SOURCES) | $(BIN)/python
 	@echo "Installing torch and Qwartet into $(VENV) (once; about 200 MB)"
 	@$(PIP) install $(foreach word,$(TORCH),"$(word)")
 	@$(PIP) install --quiet --editable .
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml $(VENV)/.installed
-	@$(PIP) install --quiet --editable ".[test,lint]"
+	@$(PIP) install --quiet --editable ".[test,lint,peers]"
 	@touch $@
 
 build/vocabulary:

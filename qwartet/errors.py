@@ -10,6 +10,8 @@
     └── OutOfMemoryError (also a MemoryError)          the model or the KV cache does not fit
 
     CheckpointWarning (a UserWarning)                  a file on disk is odd, and is used all the same
+    ContextWarning                                     the context is shorter than the model's own
+    KernelWarning                                      a weight is served by a slower kernel than others
 
 A message says what is wrong and, after "; ", what to do. The command line prints it as one line and
 exits with code 2. Internal invariants use `assert` instead: they are our bugs, not the user's.
@@ -74,6 +76,10 @@ class QwartetWarning(UserWarning):
 
 class ContextWarning(QwartetWarning):
     """The context is shorter than the model's own, for lack of memory."""
+
+
+class KernelWarning(QwartetWarning):
+    """Something runs on a slower kernel than it could; the message says why."""
 
 
 class CheckpointWarning(QwartetWarning):

@@ -154,11 +154,9 @@ def _load(directory: Path, **options: Any) -> LLM:
 
 def _summary(model: str | None, llm: LLM, seconds: float) -> str:
     """One line about what was loaded: model, size, dtype, kernels, time."""
-    from qwartet.kernels.select import describe_kernels
-
     network = llm.model
     size = sum(file.stat().st_size for file in llm.model_path.glob("*.safetensors"))
-    kernels = ", ".join(f"{what}: {name}" for what, name in describe_kernels(network.device, network.dtype).items())
+    kernels = ", ".join(f"{what}: {name}" for what, name in network.kernels.names.items())
     return (
         f"{model or 'bundled model'}: {format_count(network.config.num_parameters)} parameters, {format_bytes(size)}; "
         f"{str(network.dtype).removeprefix('torch.')} on {network.device}; {kernels}; loaded in {seconds:.1f} s"

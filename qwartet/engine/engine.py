@@ -16,7 +16,7 @@ from qwartet.engine.batch import build_forward_batch
 from qwartet.engine.block_manager import BlockManager
 from qwartet.engine.request import FinishReason, LogitsProcessor, Request
 from qwartet.engine.runner import ModelRunner
-from qwartet.engine.sampler import Sampler
+from qwartet.engine.sampler import Sampler, takes_largest_logit
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.engine.scheduler import Schedule, Scheduler
 from qwartet.errors import ContextWarning, OutOfMemoryError, RequestError, SettingError
@@ -146,10 +146,16 @@ class Engine:
         schedule = self.scheduler.schedule()
         assert schedule.scheduled, "a step without work: call it only while has_unfinished"
         batch = build_forward_batch(schedule, BLOCK_SIZE, self.position_config, self.runner.model.device)
-        logits = self.runner.run(batch)
+        hidden = self.runner.run(batch)
         requests = [item.request for item in schedule.scheduled if item.needs_logits]
-        token_ids = self.sampler.sample(logits, requests)
-        return self._commit(schedule, requests, token_ids)
+        return self._commit(schedule, requests, self._next_tokens(hidden, requests))
+
+    def _next_tokens(self, hidden: torch.Tensor, requests: list[Request]) -> list[int]:
+        """A token for each request from its hidden state; where all ask for the most probable one, without logits."""
+        head = self.runner.model.lm_head
+        if all(map(takes_largest_logit, requests)):
+            return head.argmax(hidden, self.sampler.num_valid_tokens or head.weight.shape[0])
+        return self.sampler.sample(head(hidden), requests)
 
     def _commit(self, schedule: Schedule, requests: list[Request], token_ids: list[int]) -> list[StepOutput]:
         for item in schedule.scheduled:

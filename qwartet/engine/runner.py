@@ -28,5 +28,5 @@ class ModelRunner:
 
     @torch.inference_mode()
     def run(self, batch: ForwardBatch) -> Tensor:
-        """Logits [R, V] of the tokens that the batch asks for."""
-        return self.model(batch, self.cache)
+        """Hidden states [R, C], ready for the head, of the tokens that the batch asks for."""
+        return self.model.hidden(batch, self.cache)

@@ -34,6 +34,13 @@ def warp_logits(logits: Tensor, params: SamplingParams) -> Tensor:
     return logits
 
 
+def takes_largest_logit(request: Request) -> bool:
+    """Whether the request's next token is the argmax of the logits as they are: greedy, and nothing changes them."""
+    params = request.params
+    is_changed = params.repetition_penalty != 1.0 or len(request.completion_ids) < params.min_tokens
+    return params.is_greedy and not is_changed and not request.logits_processors
+
+
 class Sampler:
     """Keeps one random generator per request, so that its text does not depend on what else is in the batch."""
 

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qwartet.kernels.cache_layer import CacheLayer
+
 
 def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attention of the last n of L positions; query [B, n, H, D], key and value [B, L, H_kv, D] -> [B, n, H, D]."""
@@ -47,20 +49,17 @@ def dense_attention(query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tenso
 
 
 def paged_attention(
-    query: Tensor, key_cache: Tensor, value_cache: Tensor, block_table: Tensor, seq_lens: Tensor, cu_seqlens: Tensor
+    query: Tensor, cache: CacheLayer, block_table: Tensor, seq_lens: Tensor, cu_seqlens: Tensor
 ) -> Tensor:
     """Attention over one layer's cache, which already holds the new tokens' keys and values.
 
-    query [T, H, D]; key_cache, value_cache [num_blocks, H_kv, block_size, D]; block_table [B, max_blocks];
-    seq_lens [B] keys per request; cu_seqlens [B + 1] new tokens per request -> [T, H, D].
+    query [T, H, D]; block_table [B, max_blocks]; seq_lens [B] keys per request; cu_seqlens [B + 1] new tokens per
+    request -> [T, H, D] in query's dtype.
     """
-    block_size = key_cache.shape[2]
     bounds, lengths = cu_seqlens.tolist(), seq_lens.tolist()
     parts = []
     for row, length in enumerate(lengths):
-        blocks = block_table[row, : -(-length // block_size)]
-        key = key_cache[blocks].transpose(1, 2).flatten(0, 1)[:length]  # [L, H_kv, D]
-        value = value_cache[blocks].transpose(1, 2).flatten(0, 1)[:length]
-        new = query[bounds[row] : bounds[row + 1]]
+        key, value = cache.gather(block_table[row, : -(-length // cache.block_size)], length)
+        new = query[bounds[row] : bounds[row + 1]].to(key.dtype)
         parts.append(_attend(new[None], key[None], value[None])[0])
-    return torch.cat(parts)
+    return torch.cat(parts).to(query.dtype)

@@ -1,23 +1,38 @@
-"""Multi-head attention around the attention kernels: projections, rotation, cache."""
+"""From the projected queries, keys and values to what the heads attended: rotation, cache, attention kernels."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from qwartet.kernels.attention_reference import dense_attention, paged_attention
+from qwartet.kernels.attention_reference import dense_attention
+from qwartet.kernels.rotary_reference import rotated_heads
+from qwartet.kernels.select import Kernels
 from qwartet.layers.forward_batch import ForwardBatch
 from qwartet.layers.kv_cache import KVCache
+from qwartet.layers.rotary import RotaryTable
 
 
-def attend(layer: int, query: Tensor, key: Tensor, value: Tensor, batch: ForwardBatch, cache: KVCache | None) -> Tensor:
-    """Attention of one layer: dense without a cache, else over the cache after writing the new tokens to it.
+def attend(
+    kernels: Kernels,
+    layer: int,
+    num_heads: int,
+    head_dim: int,
+    qkv: Tensor,
+    rotary: RotaryTable,
+    batch: ForwardBatch,
+    cache: KVCache | None,
+) -> Tensor:
+    """Attention of one layer: dense and differentiable without a cache, else over the cache after writing to it.
 
-    query [T, H, D], key and value [T, H_kv, D] -> [T, H, D].
+    qkv [T, (H + 2 H_kv) D] -> [T, H D].
     """
     if cache is None:
-        return dense_attention(query, key, value, batch.cu_seqlens)
+        rows = rotary(batch.rope_index)
+        query, key, value = rotated_heads(qkv, num_heads, head_dim, *rows, batch.query_scale)
+        return dense_attention(query, key, value, batch.cu_seqlens).flatten(1)
     assert batch.block_table is not None and batch.slot_mapping is not None, "a batch for a cache needs its blocks"
-    cache.write(layer, key, value, batch.slot_mapping)
-    return paged_attention(
-        query, cache.keys[layer], cache.values[layer], batch.block_table, batch.seq_lens, batch.cu_seqlens
+    store = cache.layer(layer)
+    query = kernels.rotate_and_store(
+        qkv, num_heads, rotary.cos, rotary.sin, batch.rope_index, batch.query_scale, batch.slot_mapping, store
     )
+    return kernels.paged_attention(query, store, batch.block_table, batch.seq_lens, batch.cu_seqlens).flatten(1)

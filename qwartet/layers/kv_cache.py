@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qwartet.kernels.cache_layer import CacheLayer
+
 
 class KVCache:
     """Keys and values of all layers."""
@@ -29,18 +31,24 @@ class KVCache:
         dtype: torch.dtype,
         device: torch.device | str = "cpu",
     ) -> None:
+        """`dtype` int8 keeps a scale for each head of each token beside the codes."""
         shape = (num_blocks, num_kv_heads, block_size, head_dim)
+        place = torch.device(device)
         self.num_blocks = num_blocks
         self.block_size = block_size
-        self.keys = [_zeros(shape, dtype, torch.device(device)) for _ in range(num_layers)]
-        self.values = [_zeros(shape, dtype, torch.device(device)) for _ in range(num_layers)]
+        self._layers = [
+            CacheLayer(
+                _zeros(shape, dtype, place),
+                _zeros(shape, dtype, place),
+                _zeros(shape[:3], torch.float32, place) if dtype == torch.int8 else None,
+                _zeros(shape[:3], torch.float32, place) if dtype == torch.int8 else None,
+            )
+            for _ in range(num_layers)
+        ]
 
-    def write(self, layer: int, key: Tensor, value: Tensor, slot_mapping: Tensor) -> None:
-        """Stores key and value [T, H_kv, D] of new tokens at slots [T]."""
-        block = torch.div(slot_mapping, self.block_size, rounding_mode="floor")
-        offset = slot_mapping % self.block_size
-        self.keys[layer][block, :, offset] = key
-        self.values[layer][block, :, offset] = value
+    def layer(self, layer: int) -> CacheLayer:
+        """The tensors of one layer."""
+        return self._layers[layer]
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -52,5 +60,6 @@ def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
 
 
 def kv_bytes_per_token(num_layers: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype) -> int:
-    """Bytes that one token takes in the cache of all layers."""
-    return 2 * num_layers * num_kv_heads * head_dim * dtype.itemsize
+    """Bytes that one token takes in the cache of all layers; int8 has a scale of 4 bytes for each head."""
+    head_bytes = head_dim * dtype.itemsize + (4 if dtype == torch.int8 else 0)
+    return 2 * num_layers * num_kv_heads * head_bytes

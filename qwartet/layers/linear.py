@@ -3,37 +3,39 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qwartet.kernels.select import QuantizedKernel
+from qwartet.kernels.select import REFERENCE, Kernels
 from qwartet.quant_format.weight import QuantizedWeight
 
 
 class Linear(nn.Module):
     """Dense linear layer; weight [N, K], bias [N] or None."""
 
-    def __init__(self, in_features: int, out_features: int, *, bias: bool = False) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, *, bias: bool = False, kernels: Kernels = REFERENCE
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
         self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
+        self.kernels = kernels
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
+        return self.kernels.dense_linear(x, self.weight, self.bias)
 
 
 class QuantizedLinear(nn.Module):
-    """GPTQ linear layer: the weight as the file has it, repacked once by the kernel that multiplies it."""
+    """GPTQ linear layer: a weight in the layout of the kernel that multiplies by it."""
 
-    def __init__(self, weight: QuantizedWeight, kernel: QuantizedKernel) -> None:
+    def __init__(self, weight: QuantizedWeight, kernels: Kernels) -> None:
         super().__init__()
         self.in_features = weight.in_features
         self.out_features = weight.out_features
-        self.kernel = kernel
-        self.prepared = kernel.prepare(weight)
+        self.kernels = kernels
+        self.prepared = kernels.prepare(weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.kernel.linear(x, self.prepared)
+        return self.kernels.quantized_linear(x, self.prepared)
 
     def extra_repr(self) -> str:
-        return f"{self.in_features} -> {self.out_features}, kernel={self.kernel.name}"
+        return f"{self.in_features} -> {self.out_features}, {self.kernels.names['quantized linear']}"

@@ -2,7 +2,6 @@
 
     angle[p, j]  = p * base_a ^ (-2j / d)            j = 0 .. d/2 - 1
     base_a       = base * a ^ (d / (d - 2))          NTK-aware base for alpha a
-    (x1, x2)     -> (x1 cos - x2 sin, x2 cos + x1 sin)   x1, x2: the two halves of a head
 
 Dynamic NTK takes one alpha per request, from its prompt length L at prefill and fixed from then on:
 a = 2 ^ (ceil(log2(L / train_length)) + 1) - 1, that is 1, 3, 7, 15, ... . LogN scales the queries at
@@ -81,10 +80,3 @@ class RotaryTable(nn.Module):
     def forward(self, rope_index: Tensor) -> tuple[Tensor, Tensor]:
         """cos and sin of these rows, each [T, 1, rotary_dim / 2] fp32 (the 1 broadcasts over heads)."""
         return self.cos[rope_index].unsqueeze(1), self.sin[rope_index].unsqueeze(1)
-
-
-def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotates heads x [T, H, D]: computed in fp32 and rounded back to x's dtype, as the original does."""
-    half = cos.shape[-1]
-    x1, x2, rest = x.float().split([half, half, x.shape[-1] - 2 * half], dim=-1)
-    return torch.cat([x1 * cos - x2 * sin, x2 * cos + x1 * sin, rest], dim=-1).to(x.dtype)

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from qwartet.errors import CheckpointError, CheckpointWarning, SettingError
-from qwartet.kernels.select import select_quantized_linear
+from qwartet.kernels.select import select_kernels
 from qwartet.layers.linear import QuantizedLinear
 from qwartet.layers.rotary import RotaryTable
 from qwartet.models.checkpoint import Checkpoint, listed
 from qwartet.models.config import ModelConfig, load_config, read_json
 from qwartet.models.names import LINEARS, disk_name, is_harmless_extra, layer_of, module_names
-from qwartet.models.plan import check_memory
+from qwartet.models.plan import check_memory, weights_bytes
 from qwartet.models.qwen import QwenModel
 from qwartet.models.safetensors_file import LoadMode
 from qwartet.quant_format.config import GptqConfig
@@ -32,6 +32,7 @@ _DTYPES = {
     "bf16": torch.bfloat16, "bfloat16": torch.bfloat16, "fp16": torch.float16, "float16": torch.float16,
     "fp32": torch.float32, "float32": torch.float32,
 }  # fmt: skip
+HEADS = ("auto", "int8", "exact")
 _FILE_FLOATS = ("BF16", "F16", "F32")
 
 
@@ -181,8 +182,7 @@ class _Assigner:
     def quantized(self, module_name: str, gptq: GptqConfig) -> None:
         weight = read_quantized_weight(self.checkpoint, module_name, self.model.config, gptq, self.device)
         parent, _, leaf = module_name.rpartition(".")
-        kernel = select_quantized_linear(self.device, self.dtype)
-        setattr(self.model.get_submodule(parent), leaf, QuantizedLinear(weight, kernel))
+        setattr(self.model.get_submodule(parent), leaf, QuantizedLinear(weight, self.model.kernels))
 
 
 def load_model(
@@ -192,11 +192,16 @@ def load_model(
     device: torch.device | str = "cpu",
     load_mode: LoadMode = "mmap",
     force: bool = False,
+    activations: str | None = None,
+    head: str = "auto",
 ) -> QwenModel:
     """The network of a checkpoint directory, in eval mode and without gradients.
 
     Raises CheckpointError when anything in the directory is wrong, OutOfMemoryError when the weights do not
-    fit (unless `force`), SettingError for an unknown dtype or load mode.
+    fit (unless `force`), SettingError for an unknown dtype, load mode, kind of activations ("exact", "int8") or head.
+
+    `head` "int8" keeps an 8-bit copy of lm_head, where the kernels have a use for one: greedy tokens are the same and
+    come sooner (layers/head.py). "auto" does so beside quantised weights, where the head is most of what a token reads.
     """
     device = torch.device(device)
     config = load_config(directory)
@@ -205,15 +210,28 @@ def load_model(
     check_names(checkpoint, config, gptq)
     check_dense_shapes(checkpoint, config, gptq)
     resolved = resolve_dtype(dtype, checkpoint)
+    if head not in HEADS:
+        raise SettingError(f"head is {head!r}; it must be one of {', '.join(HEADS)}")
+    packs_head = head == "int8" or (head == "auto" and gptq is not None)
+    kernels = select_kernels(
+        device,
+        resolved,
+        activations=activations,
+        head_dim=config.head_dim,
+        rotary_dim=config.position.rotary_dim,
+    )
     if not force:
-        check_memory(checkpoint, resolved, device)
+        needed = weights_bytes(checkpoint, resolved, gptq=gptq, kernels=kernels, packed_head=packs_head)
+        check_memory(checkpoint, needed, device)
     rotary = RotaryTable(config.position, device)
     with torch.device("meta"):
-        model = QwenModel(config, rotary)
+        model = QwenModel(config, rotary, kernels)
     assign = _Assigner(model, checkpoint, resolved, device)
     for module_name in module_names(config.num_layers):
         if gptq is not None and _is_linear(module_name):
             assign.quantized(module_name, gptq)
         else:
             assign.dense(module_name)
+    if packs_head:
+        model.lm_head.pack()
     return model.eval()

@@ -8,19 +8,57 @@ from pathlib import Path
 import torch
 
 from qwartet.errors import OutOfMemoryError
+from qwartet.kernels.cpu_weights import PANEL
+from qwartet.kernels.select import REFERENCE, Kernels
 from qwartet.models.checkpoint import Checkpoint
+from qwartet.models.names import disk_name
+from qwartet.quant_format.config import GptqConfig
 
 _FLOAT_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
-_QUANTISED_LEAVES = ("qweight", "qzeros", "scales", "g_idx")
 
 
-def weights_bytes(checkpoint: Checkpoint, dtype: torch.dtype) -> int:
-    """Bytes of the weights once loaded: float tensors at `dtype`, GPTQ tensors as they are."""
+def weights_bytes(
+    checkpoint: Checkpoint,
+    dtype: torch.dtype,
+    *,
+    gptq: GptqConfig | None = None,
+    kernels: Kernels = REFERENCE,
+    packed_head: bool = False,
+) -> int:
+    """Bytes of the weights once loaded: float tensors at `dtype`, GPTQ weights in the layout of the kernels.
+
+    A bias of zeros is counted and not kept: it takes reading to know it.
+    """
     total = 0
     for name, info in checkpoint.tensors.items():
-        keeps = info.dtype not in _FLOAT_DTYPES or name.rpartition(".")[2] in _QUANTISED_LEAVES
-        total += info.nbytes if keeps else info.nbytes // _FLOAT_DTYPES[info.dtype].itemsize * dtype.itemsize
+        module, _, leaf = name.rpartition(".")
+        is_quantised = f"{module}.qweight" in checkpoint
+        packed = _packed_bytes(checkpoint, module, gptq, kernels) if is_quantised and gptq is not None else None
+        if packed is not None:
+            total += packed if leaf == "qweight" else 0
+        elif is_quantised or info.dtype not in _FLOAT_DTYPES:
+            total += info.nbytes
+        else:
+            total += info.nbytes // _FLOAT_DTYPES[info.dtype].itemsize * dtype.itemsize
+    if packed_head and kernels.packed_head_bytes is not None:
+        rows, columns = checkpoint.info(f"{disk_name('lm_head')}.weight").shape
+        total += kernels.packed_head_bytes(rows, columns)
     return total
+
+
+def _packed_bytes(checkpoint: Checkpoint, module: str, gptq: GptqConfig, kernels: Kernels) -> int | None:
+    """Bytes of a GPTQ linear in the layout of the kernels; None where it stays as the file has it."""
+    if kernels.packed_bytes is None:
+        return None
+    words, out_features = checkpoint.info(f"{module}.qweight").shape
+    num_groups = checkpoint.info(f"{module}.scales").shape[0]
+    in_features = words * (32 // gptq.bits)
+    group_size = in_features if gptq.group_size == -1 else min(gptq.group_size, in_features)
+    panels = kernels.packed_bytes(in_features, out_features, gptq.bits, group_size, num_groups, not gptq.sym)
+    if panels is None:
+        return None
+    bias = 4 * (-(-out_features // PANEL) * PANEL) if f"{module}.bias" in checkpoint else 0
+    return panels + bias + (4 * in_features if gptq.desc_act else 0)
 
 
 def available_bytes(device: torch.device) -> int:
@@ -36,9 +74,9 @@ def available_bytes(device: torch.device) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
 
 
-def check_memory(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> None:
-    """OutOfMemoryError with the two figures when the weights cannot fit."""
-    needed, available = weights_bytes(checkpoint, dtype), available_bytes(device)
+def check_memory(checkpoint: Checkpoint, needed: int, device: torch.device) -> None:
+    """OutOfMemoryError with the two figures when weights of `needed` bytes cannot fit."""
+    available = available_bytes(device)
     if needed > available:
         raise OutOfMemoryError(
             f"{checkpoint.directory}: the weights take {needed / 2**30:.2f} GiB and {available / 2**30:.2f} GiB are "

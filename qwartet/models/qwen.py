@@ -18,63 +18,66 @@ import math
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from qwartet.kernels.select import REFERENCE, Kernels
 from qwartet.layers.attention import attend
 from qwartet.layers.forward_batch import ForwardBatch
+from qwartet.layers.fused import can_fuse, fused_layer
+from qwartet.layers.head import Head
 from qwartet.layers.kv_cache import KVCache
 from qwartet.layers.linear import Linear
 from qwartet.layers.rms_norm import RMSNorm
-from qwartet.layers.rotary import RotaryTable, apply_rotary
+from qwartet.layers.rotary import RotaryTable
 from qwartet.models.config import ModelConfig
 
 
 class Attention(nn.Module):
     """Self-attention of one block."""
 
-    def __init__(self, config: ModelConfig, layer: int) -> None:
+    def __init__(self, config: ModelConfig, layer: int, kernels: Kernels) -> None:
         super().__init__()
-        self.layer = layer
-        self.head_dim = config.head_dim
-        self.widths = [n * config.head_dim for n in (config.num_heads, config.num_kv_heads, config.num_kv_heads)]
-        self.qkv = Linear(config.hidden_size, sum(self.widths), bias=True)
-        self.output = Linear(config.num_heads * config.head_dim, config.hidden_size)
+        self.layer, self.kernels = layer, kernels
+        self.num_heads, self.head_dim = config.num_heads, config.head_dim
+        width = (config.num_heads + 2 * config.num_kv_heads) * config.head_dim
+        self.qkv = Linear(config.hidden_size, width, bias=True, kernels=kernels)
+        self.output = Linear(config.num_heads * config.head_dim, config.hidden_size, kernels=kernels)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, batch: ForwardBatch, cache: KVCache | None) -> Tensor:
-        parts = self.qkv(x).split(self.widths, dim=-1)
-        query, key, value = (part.unflatten(-1, (-1, self.head_dim)) for part in parts)  # [T, H, D]
-        query, key = apply_rotary(query, cos, sin), apply_rotary(key, cos, sin)
-        if batch.query_scale is not None:
-            query = query * batch.query_scale.to(query.dtype)[:, None, None]
-        return self.output(attend(self.layer, query, key, value, batch, cache).flatten(1))  # [T, C]
+    def forward(self, x: Tensor, rotary: RotaryTable, batch: ForwardBatch, cache: KVCache | None) -> Tensor:
+        qkv = self.qkv(x)  # [T, (H + 2 H_kv) D]
+        heads = attend(self.kernels, self.layer, self.num_heads, self.head_dim, qkv, rotary, batch, cache)
+        return self.output(heads)  # [T, C]
 
 
 class MLP(nn.Module):
     """SwiGLU feed-forward of one block."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, kernels: Kernels) -> None:
         super().__init__()
-        self.up = Linear(config.hidden_size, config.intermediate_size)
-        self.gate = Linear(config.hidden_size, config.intermediate_size)
-        self.down = Linear(config.intermediate_size, config.hidden_size)
+        self.kernels = kernels
+        self.up = Linear(config.hidden_size, config.intermediate_size, kernels=kernels)
+        self.gate = Linear(config.hidden_size, config.intermediate_size, kernels=kernels)
+        self.down = Linear(config.intermediate_size, config.hidden_size, kernels=kernels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(self.up(x) * F.silu(self.gate(x)))
+        return self.down(self.kernels.silu_mul(self.up(x), self.gate(x)))
 
 
 class DecoderLayer(nn.Module):
     """One residual block."""
 
-    def __init__(self, config: ModelConfig, layer: int) -> None:
+    def __init__(self, config: ModelConfig, layer: int, kernels: Kernels = REFERENCE) -> None:
         super().__init__()
-        self.attention_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.attention = Attention(config, layer)
-        self.mlp_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.mlp = MLP(config)
+        self.kernels = kernels
+        self.attention_norm = RMSNorm(config.hidden_size, config.rms_norm_eps, kernels)
+        self.attention = Attention(config, layer, kernels)
+        self.mlp_norm = RMSNorm(config.hidden_size, config.rms_norm_eps, kernels)
+        self.mlp = MLP(config, kernels)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, batch: ForwardBatch, cache: KVCache | None) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), cos, sin, batch, cache)
+    def forward(self, x: Tensor, rotary: RotaryTable, batch: ForwardBatch, cache: KVCache | None) -> Tensor:
+        if cache is not None and can_fuse(self, batch):
+            return fused_layer(self, x, rotary, batch, cache)
+        x = x + self.attention(self.attention_norm(x), rotary, batch, cache)
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -82,27 +85,31 @@ class QwenModel(nn.Module):
     """Token ids to logits. Parameters are left uninitialised: load a checkpoint or call `initialize`.
 
     Nothing is computed but the rotary table, unless it is given: on the meta device torch would import
-    half a second of modules for that.
+    half a second of modules for that. The default kernels are the references, which can be differentiated.
     """
 
-    def __init__(self, config: ModelConfig, rotary: RotaryTable | None = None) -> None:
+    def __init__(self, config: ModelConfig, rotary: RotaryTable | None = None, kernels: Kernels = REFERENCE) -> None:
         super().__init__()
         self.config = config
+        self.kernels = kernels
         self.embedding = nn.Embedding.from_pretrained(torch.empty(config.vocab_size, config.hidden_size), freeze=False)
         self.rotary = RotaryTable(config.position) if rotary is None else rotary
-        self.layers = nn.ModuleList(DecoderLayer(config, layer) for layer in range(config.num_layers))
-        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.lm_head = Linear(config.hidden_size, config.vocab_size)
+        self.layers = nn.ModuleList(DecoderLayer(config, layer, kernels) for layer in range(config.num_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, kernels)
+        self.lm_head = Head(config.hidden_size, config.vocab_size, kernels)
 
     def forward(self, batch: ForwardBatch, cache: KVCache | None = None) -> Tensor:
-        """Logits [R, V] of the tokens in batch.logits_index (all T when that is None), in the model's dtype."""
+        """Logits [R, V] of the tokens in batch.logits_index (all T when that is None)."""
+        return self.lm_head(self.hidden(batch, cache))
+
+    def hidden(self, batch: ForwardBatch, cache: KVCache | None = None) -> Tensor:
+        """What the head sees: the normed hidden states [R, C] of the same tokens."""
         x = self.embedding(batch.input_ids)  # [T, C]
-        cos, sin = self.rotary(batch.rope_index)
         for layer in self.layers:
-            x = layer(x, cos, sin, batch, cache)
+            x = layer(x, self.rotary, batch, cache)
         if batch.logits_index is not None:
             x = x[batch.logits_index]  # [R, C]
-        return self.lm_head(self.norm(x))
+        return self.norm(x)
 
     @property
     def dtype(self) -> torch.dtype:

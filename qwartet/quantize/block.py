@@ -156,8 +156,7 @@ def _gather_hessian(
 
 
 def _forward(layer: DecoderLayer, item: CalibrationBatch, rotary: RotaryTable) -> Tensor:
-    cos, sin = rotary(item.batch.rope_index)
-    return layer(item.hidden.to(cos.device), cos, sin, item.batch, None)
+    return layer(item.hidden.to(rotary.cos.device), rotary, item.batch, None)
 
 
 def _linear(layer: DecoderLayer, name: str) -> Linear:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from qwartet.kernels.attention_reference import dense_attention, paged_attention
+from qwartet.kernels.cache_layer import CacheLayer
 
 TOLERANCE = 1e-5  # fp32 sums of at most 40 terms
 
@@ -66,7 +67,7 @@ def test_paged_attention_is_the_definition_for_prefill_chunks_and_decode_at_once
     value_cache, same_tables = paged(values, block_size)
     assert torch.equal(tables, same_tables)
     cu_seqlens = torch.tensor([0, *num_new]).cumsum(0)
-    out = paged_attention(query, key_cache, value_cache, tables, torch.tensor(num_keys), cu_seqlens)
+    out = paged_attention(query, CacheLayer(key_cache, value_cache), tables, torch.tensor(num_keys), cu_seqlens)
     expected = [by_definition(*rows) for rows in zip(query.split(num_new), keys, values, strict=True)]
     torch.testing.assert_close(out, torch.cat(expected), rtol=0, atol=TOLERANCE)
 
@@ -75,7 +76,7 @@ def test_unwritten_slots_are_not_read_even_when_they_hold_nan() -> None:
     key_cache = torch.full((2, 1, 4, 8), torch.nan)
     key_cache[1, :, :3] = randn(1, 3, 8)
     query, table = randn(1, 1, 8), torch.tensor([[1]])
-    out = paged_attention(query, key_cache, key_cache, table, torch.tensor([3]), torch.tensor([0, 1]))
+    out = paged_attention(query, CacheLayer(key_cache, key_cache), table, torch.tensor([3]), torch.tensor([0, 1]))
     assert out.isfinite().all()
 
 

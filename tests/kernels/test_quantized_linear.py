@@ -1,61 +1,93 @@
-"""Every GPTQ linear kernel against x @ dequantised weight + bias; the reference is the first of them."""
+"""The reference and torch's linear against the dequantised weight; which kernels are chosen, and that it is told."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from qwartet.kernels.select import REFERENCE, describe_kernels, select_quantized_linear
+from qwartet.errors import KernelWarning, SettingError
+from qwartet.kernels import int4_reference, int4_torch, native, select
+from qwartet.kernels.select import select_kernels
 from qwartet.layers.linear import QuantizedLinear
-from qwartet.quant_format.weight import QuantizedWeight
+from tests.kernels.random_weights import random_bf16, random_weight
 
-KERNELS = [REFERENCE]
-
-
-def random_weight(bits: int, *, act_order: bool = False, bias: bool = False, group_size: int = 16) -> QuantizedWeight:
-    generator = torch.Generator().manual_seed(bits)
-    num_inputs, num_outputs = 64, 24
-    num_groups = num_inputs // group_size
-    g_idx = None
-    if act_order:
-        g_idx = (torch.arange(num_inputs) // group_size)[torch.randperm(num_inputs, generator=generator)].int()
-    weight = QuantizedWeight.from_codes(
-        torch.randint(2**bits, (num_inputs, num_outputs), generator=generator).to(torch.uint8),
-        torch.rand(num_groups, num_outputs, generator=generator) / 2**bits,
-        torch.full((num_groups, num_outputs), 2 ** (bits - 1), dtype=torch.uint8),
-        bits=bits,
-        group_size=group_size,
-        sym=True,
-        g_idx=g_idx,
-    )
-    if not bias:
-        return weight
-    fields = vars(weight) | {"bias": torch.randn(num_outputs, generator=generator).half()}
-    return QuantizedWeight(**fields)
+CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("act_order", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("num_rows", [1, 7])
-def test_a_kernel_multiplies_by_the_dequantised_weight(kernel, bits, act_order, bias, num_rows) -> None:
-    weight = random_weight(bits, act_order=act_order, bias=bias)
+def test_the_reference_multiplies_by_the_dequantised_weight(bits, act_order, bias, num_rows) -> None:
+    weight = random_weight(64, 24, bits=bits, group_size=16, act_order=act_order, bias=bias)
     x = torch.randn(num_rows, 64, generator=torch.Generator().manual_seed(9))
     expected = x.double() @ weight.dequantize().double().t() + (weight.bias.double() if bias else 0)
-    out = kernel.linear(x, kernel.prepare(weight))
+    out = int4_reference.linear(x, int4_reference.prepare(weight))
     torch.testing.assert_close(out, expected.float(), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("act_order", [False, True])
+@pytest.mark.parametrize("sym", [False, True])
+@pytest.mark.parametrize("group_size", [32, 128, -1])
+def test_torchs_operation_multiplies_by_the_dequantised_weight(act_order, sym, group_size) -> None:
+    weight = random_weight(256, 48, group_size=group_size, act_order=act_order, sym=sym, bias=True)
+    assert int4_torch.can_prepare(weight)
+    x = random_bf16(2, 3, 256)
+    expected = x.double() @ weight.dequantize().double().t() + weight.bias.double()
+    out = int4_torch.linear(x, int4_torch.prepare(weight))
+    assert out.shape == (2, 3, 48)
+    # scales, offsets and the result are rounded to bf16
+    assert (out - expected).norm() / expected.norm() < 1e-2
+
+
+def test_what_torch_does_not_take_goes_to_the_reference() -> None:
+    for weight in (random_weight(256, 40), random_weight(256, 48, bits=8), random_weight(64, 48, group_size=16)):
+        prepared = int4_torch.prepare(weight)
+        assert prepared is weight
+        x = random_bf16(3, weight.in_features)
+        assert torch.equal(int4_torch.linear(x, prepared), int4_reference.linear(x, weight))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_the_result_has_the_dtype_of_the_activations(dtype: torch.dtype) -> None:
-    kernel = select_quantized_linear(torch.device("cpu"), dtype)
-    layer = QuantizedLinear(random_weight(4, bias=True), kernel)
+@pytest.mark.parametrize("without", [False, True], ids=["native", "without"])
+def test_the_result_has_the_dtype_of_the_activations(dtype, without, monkeypatch) -> None:
+    if without:
+        monkeypatch.setenv(native.ISA_VARIABLE, native.NO_LIBRARY)
+    layer = QuantizedLinear(random_weight(64, 48, bias=True), select_kernels(CPU, dtype))
     out = layer(torch.ones(2, 3, 64, dtype=dtype))
-    assert out.dtype == dtype and out.shape == (2, 3, 24)
+    assert out.dtype == dtype and out.shape == (2, 3, 48)
 
 
-def test_the_choice_of_kernels_is_told() -> None:
-    chosen = describe_kernels(torch.device("cpu"), torch.bfloat16)
-    assert chosen["quantized linear"] == select_quantized_linear(torch.device("cpu"), torch.bfloat16).name
-    assert "attention" in chosen
+def test_the_native_kernels_serve_bf16_on_a_cpu_and_nothing_else(isa) -> None:
+    assert select_kernels(CPU, torch.bfloat16).names["quantized linear"] == f"native {isa}, int8 activations"
+    assert (
+        select_kernels(CPU, torch.bfloat16, activations="exact").names["quantized linear"].endswith("exact activations")
+    )
+    for dtype in (torch.float32, torch.float16):
+        assert select_kernels(CPU, dtype) is select.REFERENCE
+    assert select_kernels(torch.device("cuda"), torch.bfloat16) is select.REFERENCE
+
+
+def test_without_a_library_the_choice_says_what_it_costs_and_what_to_do(monkeypatch) -> None:
+    monkeypatch.setenv(native.ISA_VARIABLE, native.NO_LIBRARY)
+    name = select_kernels(CPU, torch.bfloat16).names["quantized linear"]
+    assert "torch int4" in name and "half of the memory's bandwidth" in name and native.ISA_VARIABLE in name
+
+
+def test_an_unknown_kind_of_activations_is_refused() -> None:
+    with pytest.raises(SettingError, match="exact or int8"):
+        select_kernels(CPU, torch.bfloat16, activations="int4")
+
+
+def test_a_weight_that_the_native_kernels_cannot_take_is_told_and_still_right(isa) -> None:
+    weight = random_weight(80, 24, group_size=16)
+    kernels = select_kernels(CPU, torch.bfloat16)
+    with pytest.warns(KernelWarning, match="groups of 16"):
+        layer = QuantizedLinear(weight, kernels)
+    x = random_bf16(3, 80)
+    assert torch.equal(layer(x), int4_reference.linear(x, weight))
+
+
+def test_heads_that_the_native_attention_cannot_take_go_to_the_reference(isa) -> None:
+    kernels = select_kernels(CPU, torch.bfloat16, head_dim=48, rotary_dim=48)
+    assert kernels.paged_attention is select.REFERENCE.paged_attention and kernels.decoder_layer is None

@@ -17,35 +17,35 @@ def small_cache() -> KVCache:
 def test_a_token_goes_to_the_block_and_offset_of_its_slot() -> None:
     cache = small_cache()
     key, value = torch.randn(2, 3, 3, 6, generator=torch.Generator().manual_seed(0))
-    cache.write(1, key, value, torch.tensor([2, 7, 19]))
+    cache.layer(1).store(key, value, torch.tensor([2, 7, 19]))
     for token, (block, offset) in enumerate([(0, 2), (1, 3), (4, 3)]):
-        assert torch.equal(cache.keys[1][block, :, offset], key[token])
-        assert torch.equal(cache.values[1][block, :, offset], value[token])
+        assert torch.equal(cache.layer(1).keys[block, :, offset], key[token])
+        assert torch.equal(cache.layer(1).values[block, :, offset], value[token])
 
 
 def test_writing_touches_no_other_slot_and_no_other_layer() -> None:
     cache = small_cache()
     ones = torch.ones(1, 3, 6)
-    cache.write(1, ones, ones, torch.tensor([7]))
-    for stored in (cache.keys, cache.values):
-        assert stored[0].count_nonzero() == 0
-        assert stored[1].sum() == ones.sum() == stored[1][1, :, 3].sum()
+    cache.layer(1).store(ones, ones, torch.tensor([7]))
+    for untouched, stored in zip(cache.layer(0)[:2], cache.layer(1)[:2], strict=True):
+        assert untouched.count_nonzero() == 0
+        assert stored.sum() == ones.sum() == stored[1, :, 3].sum()
 
 
 def test_writing_a_slot_again_replaces_what_was_there() -> None:
     cache = small_cache()
     for number in (1.0, 2.0):
-        cache.write(0, torch.full((1, 3, 6), number), torch.full((1, 3, 6), -number), torch.tensor([8]))
-    assert cache.keys[0][2, :, 0].unique().tolist() == [2]
-    assert cache.values[0][2, :, 0].unique().tolist() == [-2]
+        cache.layer(0).store(torch.full((1, 3, 6), number), torch.full((1, 3, 6), -number), torch.tensor([8]))
+    assert cache.layer(0).keys[2, :, 0].unique().tolist() == [2]
+    assert cache.layer(0).values[2, :, 0].unique().tolist() == [-2]
 
 
 def test_a_new_cache_is_zero_and_of_the_asked_dtype() -> None:
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         cache = KVCache(num_layers=1, num_blocks=2, num_kv_heads=1, block_size=4, head_dim=8, dtype=dtype)
-        assert cache.keys[0].dtype == cache.values[0].dtype == dtype
-        assert cache.keys[0].shape == (2, 1, 4, 8)
-        assert not cache.keys[0].any() and not cache.values[0].any()
+        assert cache.layer(0).keys.dtype == cache.layer(0).values.dtype == dtype
+        assert cache.layer(0).keys.shape == (2, 1, 4, 8)
+        assert not cache.layer(0).keys.any() and not cache.layer(0).values.any()
 
 
 def test_a_cache_takes_memory_only_where_it_was_written() -> None:
@@ -58,7 +58,7 @@ def peak_kib():
 
 before = peak_kib()
 cache = KVCache(num_layers=2, num_blocks=1024, num_kv_heads=8, block_size=16, head_dim=128, dtype=torch.bfloat16)
-print(peak_kib() - before, sum(k.nbytes for k in cache.keys + cache.values))
+print(peak_kib() - before, sum(t.nbytes for i in (0, 1) for t in cache.layer(i)[:2]))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     grown_kib, nbytes = map(int, result.stdout.split())

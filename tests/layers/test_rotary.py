@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from qwartet.layers.rotary import PositionConfig, RotaryTable, apply_rotary, ntk_alpha
+from qwartet.kernels.rotary_reference import apply_rotary
+from qwartet.layers.rotary import PositionConfig, RotaryTable, ntk_alpha
 
 
 def config(**changes) -> PositionConfig:

@@ -1,0 +1,248 @@
+"""The operations of the native CPU library on torch tensors: check, allocate, call.
+
+All tensors are bf16 and contiguous on the CPU unless a docstring says otherwise. `activations` is how the inputs of a
+quantised linear are rounded: "exact" (16 bits) or "int8" (8 bits, and 16 for the groups in which a value stands out);
+see csrc/activations.h.
+"""
+
+from __future__ import annotations
+
+from ctypes import byref, c_int64
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from qwartet.kernels import native
+from qwartet.kernels.cache_layer import CacheLayer
+from qwartet.kernels.cpu_weights import PackedHead, PackedWeight, pointer
+from qwartet.kernels.native import NativeLibrary, native_library
+
+Activations = Literal["exact", "int8"]
+_LOW = {"exact": 0, "int8": 1}
+
+
+def _library() -> NativeLibrary:
+    library = native_library()
+    assert library is not None, "this operation needs the native library"
+    return library
+
+
+def _check(tensor: Tensor, *shape: int, dtype: torch.dtype = torch.bfloat16) -> None:
+    found = (tensor.dtype, tuple(tensor.shape), tensor.device.type)
+    assert found == (dtype, shape, "cpu") and tensor.is_contiguous(), (*found, tensor.stride(), "wanted", dtype, shape)
+
+
+def linear(
+    x: Tensor, weight: PackedWeight, activations: Activations = "exact", *, dtype: torch.dtype = torch.bfloat16
+) -> Tensor:
+    """x [..., K] times a packed weight -> [..., N] in `dtype` (bf16 or fp32)."""
+    return _linear(x, weight.structure, weight.in_features, weight.out_features, _LOW[activations], dtype)
+
+
+def dense_linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, dtype: torch.dtype = torch.bfloat16
+) -> Tensor:
+    """x [..., K] times a dense weight [N, K] -> [..., N] in `dtype`; bias [N] of any float dtype."""
+    num_outputs, num_inputs = weight.shape
+    _check(weight, num_outputs, num_inputs)
+    wide_bias = None if bias is None else bias.float()
+    structure = _dense_structure(weight, wide_bias)
+    return _linear(x, structure, num_inputs, num_outputs, 0, dtype)
+
+
+def _dense_structure(weight: Tensor, bias: Tensor | None) -> native.Linear:
+    dense = native.DenseWeight(
+        rows=pointer(weight), bias=pointer(bias), num_inputs=weight.shape[1], num_outputs=weight.shape[0]
+    )
+    return native.Linear(dense=dense, is_packed=0)
+
+
+def _linear(
+    x: Tensor, structure: native.Linear, num_inputs: int, num_outputs: int, low: int, dtype: torch.dtype
+) -> Tensor:
+    rows = x.reshape(-1, num_inputs).contiguous()
+    _check(rows, rows.shape[0], num_inputs)
+    assert dtype in (torch.bfloat16, torch.float32), dtype
+    y = torch.empty(*x.shape[:-1], num_outputs, dtype=dtype)
+    if rows.shape[0]:
+        is_float = int(dtype == torch.float32)
+        _library().call("qw_linear", byref(structure), pointer(rows), rows.shape[0], low, pointer(y), is_float, None)
+    return y
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """RMSNorm over the last dimension of x [..., C]; rounds to bf16 before the weight, as the original does."""
+    rows = x.contiguous()
+    _check(rows, *x.shape)
+    _check(weight, x.shape[-1])
+    y = torch.empty_like(rows)
+    size = x.shape[-1]
+    if rows.numel():
+        _library().call("qw_rms_norm", pointer(rows), pointer(weight), eps, rows.numel() // size, size, pointer(y))
+    return y
+
+
+def silu_mul(up: Tensor, gate: Tensor) -> Tensor:
+    """up * silu(gate), rounded once."""
+    _check(up, *gate.shape)
+    _check(gate, *up.shape)
+    h = torch.empty_like(up)
+    if up.numel():
+        _library().call("qw_silu_mul", pointer(up), pointer(gate), up.numel(), pointer(h))
+    return h
+
+
+def _cache_structure(cache: CacheLayer) -> native.CacheLayer:
+    num_blocks, num_kv_heads, block_size, head_dim = cache.keys.shape
+    dtype = torch.bfloat16 if cache.key_scales is None else torch.int8
+    for tensor in (cache.keys, cache.values):
+        _check(tensor, num_blocks, num_kv_heads, block_size, head_dim, dtype=dtype)
+    return native.CacheLayer(
+        keys=pointer(cache.keys), values=pointer(cache.values), key_scales=pointer(cache.key_scales),
+        value_scales=pointer(cache.value_scales), num_blocks=num_blocks, num_kv_heads=num_kv_heads,
+        block_size=block_size, head_dim=head_dim, is_int8=cache.key_scales is not None,
+    )  # fmt: skip
+
+
+def _rotation_structure(
+    cos: Tensor, sin: Tensor, rope_index: Tensor, query_scale: Tensor | None, slot_mapping: Tensor
+) -> native.Rotation:
+    for index in (rope_index, slot_mapping):
+        _check(index, rope_index.shape[0], dtype=torch.int64)
+    for table in (cos, sin):
+        _check(table, *cos.shape, dtype=torch.float32)
+    if query_scale is not None:
+        _check(query_scale, rope_index.shape[0], dtype=torch.float32)
+    return native.Rotation(
+        cos=pointer(cos), sin=pointer(sin), rope_index=pointer(rope_index), query_scale=pointer(query_scale),
+        slot_mapping=pointer(slot_mapping), rotary_dim=2 * cos.shape[1],
+    )  # fmt: skip
+
+
+def _batch_structure(block_table: Tensor, seq_lens: Tensor, cu_seqlens: Tensor) -> native.AttentionBatch:
+    num_requests, max_blocks = block_table.shape
+    _check(block_table, num_requests, max_blocks, dtype=torch.int64)
+    _check(seq_lens, num_requests, dtype=torch.int64)
+    _check(cu_seqlens, num_requests + 1, dtype=torch.int64)
+    return native.AttentionBatch(
+        block_table=pointer(block_table), seq_lens=pointer(seq_lens), cu_seqlens=pointer(cu_seqlens),
+        num_requests=num_requests, max_blocks=max_blocks,
+    )  # fmt: skip
+
+
+def rotate_and_store(
+    qkv: Tensor,
+    num_heads: int,
+    cos: Tensor,
+    sin: Tensor,
+    rope_index: Tensor,
+    query_scale: Tensor | None,
+    slot_mapping: Tensor,
+    cache: CacheLayer,
+) -> Tensor:
+    """As in rotary_reference; the queries are turned where they stand in qkv, and a view of them comes back."""
+    num_tokens, head_dim = qkv.shape[0], cache.keys.shape[-1]
+    _check(qkv, num_tokens, (num_heads + 2 * cache.keys.shape[1]) * head_dim)
+    rotation = _rotation_structure(cos, sin, rope_index, query_scale, slot_mapping)
+    _library().call(
+        "qw_rotate_and_store", pointer(qkv), num_tokens, num_heads, byref(rotation), cos.shape[0],
+        byref(_cache_structure(cache)),
+    )  # fmt: skip
+    return qkv[:, : num_heads * head_dim].unflatten(-1, (num_heads, head_dim))
+
+
+def paged_attention(
+    query: Tensor, cache: CacheLayer, block_table: Tensor, seq_lens: Tensor, cu_seqlens: Tensor
+) -> Tensor:
+    """As in attention_reference; query [T, H, D] may be a view of rows that are further apart."""
+    num_tokens, num_heads, head_dim = query.shape
+    assert query.dtype == torch.bfloat16 and query.stride()[1:] == (head_dim, 1), (query.dtype, query.stride())
+    out = torch.empty(num_tokens, num_heads, head_dim, dtype=torch.bfloat16)
+    _library().call(
+        "qw_paged_attention", pointer(query), query.stride(0), num_tokens, num_heads, byref(_cache_structure(cache)),
+        byref(_batch_structure(block_table, seq_lens, cu_seqlens)), pointer(out),
+    )  # fmt: skip
+    return out
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """What `decoder_layer` computes with; a linear is a PackedWeight, or a dense weight [N, K] and its bias or None."""
+
+    attention_norm: Tensor
+    mlp_norm: Tensor
+    eps: float
+    num_heads: int
+    qkv: PackedWeight | tuple[Tensor, Tensor | None]
+    output: PackedWeight | tuple[Tensor, Tensor | None]
+    up: PackedWeight | tuple[Tensor, Tensor | None]
+    gate: PackedWeight | tuple[Tensor, Tensor | None]
+    down: PackedWeight | tuple[Tensor, Tensor | None]
+
+
+def decoder_layer(
+    x: Tensor,
+    weights: LayerWeights,
+    cos: Tensor,
+    sin: Tensor,
+    rope_index: Tensor,
+    query_scale: Tensor | None,
+    slot_mapping: Tensor,
+    cache: CacheLayer,
+    block_table: Tensor,
+    seq_lens: Tensor,
+    cu_seqlens: Tensor,
+    activations: Activations = "exact",
+) -> Tensor:
+    """One residual block over x [T, C] in one native call; the same bits as the operations above one by one."""
+    num_tokens, hidden_size = x.shape
+    _check(weights.attention_norm, hidden_size)
+    _check(weights.mlp_norm, hidden_size)
+    y = x.contiguous().clone()
+    _check(y, num_tokens, hidden_size)
+    biases = []  # kept alive until the call is over
+    linears = {}
+    for name in ("qkv", "output", "up", "gate", "down"):
+        weight = getattr(weights, name)
+        if isinstance(weight, PackedWeight):
+            linears[name] = weight.structure
+        else:
+            bias = None if weight[1] is None else weight[1].float()
+            biases.append(bias)
+            _check(weight[0], *weight[0].shape)
+            linears[name] = _dense_structure(weight[0], bias)
+    up = linears["up"].packed if linears["up"].is_packed else linears["up"].dense
+    layer = native.Layer(
+        attention_norm=pointer(weights.attention_norm), mlp_norm=pointer(weights.mlp_norm), eps=weights.eps,
+        num_heads=weights.num_heads, hidden_size=hidden_size,
+        intermediate_size=up.num_outputs, **linears,
+    )  # fmt: skip
+    rotation = _rotation_structure(cos, sin, rope_index, query_scale, slot_mapping)
+    _library().call(
+        "qw_decoder_layer", byref(layer), pointer(y), num_tokens, byref(rotation), cos.shape[0],
+        byref(_cache_structure(cache)), byref(_batch_structure(block_table, seq_lens, cu_seqlens)), _LOW[activations],
+    )  # fmt: skip
+    return y
+
+
+def head_argmax(x: Tensor, head: PackedHead, weight: Tensor, num_valid: int) -> tuple[list[int], list[int]]:
+    """The most probable id below num_valid for each row of x [R, C] by the exact head [V, C]; -1 where x is not finite.
+
+    The second list says how many rows of the exact head were read.
+    """
+    num_rows = x.shape[0]
+    rows = x.contiguous()
+    _check(rows, num_rows, weight.shape[1])
+    _check(weight, head.packed.out_features, head.packed.in_features)
+    structure = native.Head(
+        packed=head.packed.structure.packed, error_norms=pointer(head.error_norms), row_norms=pointer(head.row_norms),
+        exact=_dense_structure(weight, None).dense,
+    )  # fmt: skip
+    token_ids, num_candidates = (c_int64 * num_rows)(), (c_int64 * num_rows)()
+    if num_rows:
+        _library().call(
+            "qw_head_argmax", byref(structure), pointer(rows), num_rows, num_valid, token_ids, num_candidates
+        )
+    return list(token_ids), list(num_candidates)

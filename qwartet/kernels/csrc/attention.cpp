@@ -1,0 +1,368 @@
+#include "attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "exponential.h"
+#include "simd.h"
+#include "thread_pool.h"
+
+namespace qw {
+namespace {
+
+constexpr int64_t CHUNK = 512;   // keys whose softmax is taken whole
+constexpr int TILE = 12;         // query rows that share the keys and values read; a row is a head of a token
+constexpr int KEYS = 16;         // keys of one vector of scores
+constexpr int MAX_HEAD_DIM = 256;
+constexpr int ROWS_AT_ONCE = TILE_ROWS == 4 ? 3 : 1;  // rows whose sums stay in registers
+constexpr int PARTS_AT_ONCE = 8;  // vectors of 16 along the head
+
+// What the softmax over some keys leaves to be merged: of every row the largest score, the sum of the exponentials
+// relative to it, and the values weighted by them.
+struct Partials {
+    float largest[TILE];
+    float sum[TILE];
+    float values[TILE * MAX_HEAD_DIM];  // [rows, D]
+};
+
+// Query rows of a tile, ready for the dot products with either kind of key.
+struct Queries {
+    int count;
+    int64_t num_keys[TILE];  // each row sees the first so many
+    alignas(64) uint16_t bf16[TILE][MAX_HEAD_DIM];
+    alignas(64) int8_t high[TILE][MAX_HEAD_DIM];  // q ~ scale * (256 high + low), for int8 keys
+    alignas(64) int8_t low[TILE][MAX_HEAD_DIM];
+    int32_t offset[TILE];  // 128 * sum of (256 high + low): int8 keys are read as uint8, 128 too large
+    float scale[TILE];
+
+    void set(int row, const uint16_t* query, int dim, bool for_int8) {
+        std::memcpy(bf16[row], query, 2 * dim);
+        if (!for_int8) return;
+        F32 most = set_f32(0);
+        for (int d = 0; d < dim; d += 16) {
+            F32 part = load_bf16(query + d);
+            most = max(most, max(part, sub(set_f32(0), part)));
+        }
+        const float largest = reduce_max(most), inverse = largest > 1e-30f ? 127.0f / largest : 0.0f;
+        scale[row] = largest / (127.0f * 256.0f);
+        int32_t sum = 0;
+        for (int d = 0; d < dim; d += 16) {
+            F32 scaled = mul(load_bf16(query + d), set_f32(inverse)), whole = round(scaled);
+            I32 coarse = round_to_i32(whole), fine = round_to_i32(min(mul(sub(scaled, whole), set_f32(256)), set_f32(127)));
+            store_i8(high[row] + d, coarse, false);
+            store_i8(low[row] + d, fine, false);
+            sum += 256 * reduce_add_i32(coarse) + reduce_add_i32(fine);
+        }
+        offset[row] = 128 * sum;
+    }
+};
+
+// 16 scores of a row, unscaled, against keys that lie one after another.
+inline F32 scores_of_bf16(const uint16_t* query, const uint16_t* keys, int dim) {
+    F32 rows[KEYS];
+    for (int j = 0; j < KEYS; j++) {
+        rows[j] = set_f32(0);
+        for (int d = 0; d < dim; d += 32)
+            rows[j] = dot_bf16(rows[j], load_bf16_pairs(keys + j * dim + d), load_bf16_pairs(query + d));
+    }
+    return reduce_rows(rows);
+}
+
+// 64 bytes of a head, or what there is of them; the rest is 0.
+inline Bytes load_head(const void* p, int count) {
+    if (count >= 64) return load_bytes(p);
+    alignas(64) uint8_t part[64] = {};
+    std::memcpy(part, p, count);
+    return load_bytes(part);
+}
+
+inline F32 scores_of_int8(const Queries& queries, int row, const int8_t* keys, const float* key_scales, int dim) {
+    I32 rows[KEYS];
+    for (int j = 0; j < KEYS; j++) {
+        I32 coarse = set_i32(0), fine = set_i32(0);
+        for (int d = 0; d < dim; d += 64) {
+            Bytes key = add_128(load_head(keys + j * dim + d, dim - d));
+            coarse = dot8(coarse, key, load_head(queries.high[row] + d, dim - d));
+            fine = dot8(fine, key, load_head(queries.low[row] + d, dim - d));
+        }
+        rows[j] = add_i32(shift_left_8(coarse), fine);
+    }
+    I32 sums = add_i32(reduce_rows_i32(rows), set_i32(-queries.offset[row]));
+    return mul(mul(to_f32(sums), set_f32(queries.scale[row])), load_f32(key_scales));
+}
+
+struct Bf16Values {
+    const uint16_t* values;
+    F32 load(int64_t at) const { return load_bf16(values + at); }
+};
+struct Int8Values {
+    const int8_t* values;
+    F32 load(int64_t at) const { return load_i8(values + at); }
+};
+struct FloatValues {
+    const float* values;
+    F32 load(int64_t at) const { return load_f32(values + at); }
+};
+
+// sums[r, d] += sum over j of weights[r, j] * values[j, d], key after key, for PARTS vectors from d on.
+template <int ROWS, int PARTS, class Values>
+inline void add_values(const Values& values, int count, int dim, int d, const float* weights, float* sums) {
+    F32 acc[ROWS][PARTS];
+    for (int r = 0; r < ROWS; r++)
+        for (int i = 0; i < PARTS; i++) acc[r][i] = load_f32(sums + r * dim + d + 16 * i);
+    for (int j = 0; j < count; j++) {
+        F32 value[PARTS];
+        for (int i = 0; i < PARTS; i++) value[i] = values.load(int64_t(j) * dim + d + 16 * i);
+        for (int r = 0; r < ROWS; r++) {
+            F32 weight = set_f32(weights[r * CHUNK + j]);
+            for (int i = 0; i < PARTS; i++) acc[r][i] = fma(weight, value[i], acc[r][i]);
+        }
+    }
+    for (int r = 0; r < ROWS; r++)
+        for (int i = 0; i < PARTS; i++) store_f32(sums + r * dim + d + 16 * i, acc[r][i]);
+}
+
+template <int ROWS, class Values>
+inline void add_all_values(const Values& values, int count, int dim, const float* weights, float* sums) {
+    int d = 0;
+    for (; d + 16 * PARTS_AT_ONCE <= dim; d += 16 * PARTS_AT_ONCE)
+        add_values<ROWS, PARTS_AT_ONCE>(values, count, dim, d, weights, sums);
+    for (; d < dim; d += 16) add_values<ROWS, 1>(values, count, dim, d, weights, sums);
+}
+
+// One kv head of one request, for a tile of query rows.
+class TileAttention {
+public:
+    TileAttention(const CacheLayer& cache, const int64_t* block_table, int64_t kv_head, const Queries& queries)
+        : cache_(cache), block_table_(block_table), head_(kv_head), dim_(cache.head_dim), queries_(queries) {
+        weights_ = static_cast<float*>(thread_scratch(4 * (TILE * CHUNK + KEYS * MAX_HEAD_DIM)));
+        wide_values_ = weights_ + TILE * CHUNK;
+    }
+
+    // The softmax of every row over its keys among start .. start + CHUNK - 1; a row without any has sum 0.
+    void chunk(int64_t start, Partials& out) {
+        int64_t num_keys = 0;
+        for (int r = 0; r < queries_.count; r++) num_keys = std::max(num_keys, num_seen(r, start));
+        for (int64_t j = 0; j < num_keys; j += KEYS) score(start + j, j, num_keys - j);
+        for (int r = 0; r < queries_.count; r++)
+            exponentiate(weights_ + r * CHUNK, num_seen(r, start), num_keys, out.largest[r], out.sum[r]);
+        std::memset(out.values, 0, 4 * queries_.count * dim_);
+        for (int64_t j = 0; j < num_keys; j += KEYS) weigh(start + j, j, num_keys - j, out.values);
+    }
+
+private:
+    int64_t num_seen(int row, int64_t start) const {
+        return std::clamp(queries_.num_keys[row] - start, int64_t(0), CHUNK);
+    }
+
+    int64_t place(int64_t key) const {
+        return cache_.at(block_table_[key / cache_.block_size], head_, key % cache_.block_size);
+    }
+
+    // The blocks of a request lie anywhere, so the processor cannot guess where the next keys are.
+    void prefetch_next(const void* data, int64_t key, int64_t left) const {
+        if (left <= KEYS) return;
+        const int64_t bytes = cache_.is_int8 ? 1 : 2;
+        const char* next = static_cast<const char*>(data) + place(key + KEYS) * bytes;
+        for (int64_t i = 0; i < KEYS * dim_ * bytes; i += 64) prefetch(next + i);
+    }
+
+    void score(int64_t key, int64_t column, int64_t left) {
+        const F32 scale = set_f32(1.0f / std::sqrt(float(dim_)));
+        const int64_t at = place(key);
+        prefetch_next(cache_.keys, key, left);
+        for (int r = 0; r < queries_.count; r++) {
+            F32 scores = cache_.is_int8
+                ? scores_of_int8(queries_, r, static_cast<const int8_t*>(cache_.keys) + at, cache_.key_scales + at / dim_, dim_)
+                : scores_of_bf16(queries_.bf16[r], static_cast<const uint16_t*>(cache_.keys) + at, dim_);
+            store_f32(weights_ + r * CHUNK + column, mul(scores, scale));
+        }
+    }
+
+    // Scores of a row -> exponentials relative to the largest, and 0 for the keys that it does not see.
+    void exponentiate(float* weights, int64_t seen, int64_t num_keys, float& largest, float& sum) {
+        const int64_t end = (num_keys + KEYS - 1) / KEYS * KEYS;
+        std::fill(weights + seen, weights + end, -INFINITY);
+        F32 most = set_f32(-INFINITY), total = set_f32(0);
+        for (int64_t j = 0; j < seen; j += KEYS) most = max(most, load_f32(weights + j));
+        largest = reduce_max(most);
+        for (int64_t j = 0; j < seen; j += KEYS) {
+            store_f32(weights + j, exp(sub(load_f32(weights + j), set_f32(largest))));
+            if (seen - j < KEYS) std::fill(weights + seen, weights + j + KEYS, 0.0f);  // e^-inf comes out as almost 0
+            total = qw::add(total, load_f32(weights + j));
+        }
+        std::fill(weights + (seen + KEYS - 1) / KEYS * KEYS, weights + end, 0.0f);
+        sum = reduce_add(total);
+    }
+
+    void weigh(int64_t key, int64_t column, int64_t left, float* sums) {
+        const int count = int(std::min(left, int64_t(KEYS))), rows = queries_.count;
+        const int64_t at = place(key);
+        float* weights = weights_ + column;
+        prefetch_next(cache_.values, key, left);
+        for (int r = 0; r < rows && cache_.is_int8; r++) {
+            F32 scales = load_f32(cache_.value_scales + at / dim_);
+            store_f32(weights + r * CHUNK, mul(load_f32(weights + r * CHUNK), scales));
+        }
+        const Int8Values int8_values{static_cast<const int8_t*>(cache_.values) + at};
+        const Bf16Values bf16_values{static_cast<const uint16_t*>(cache_.values) + at};
+        if (rows == 1) {
+            cache_.is_int8 ? add_all_values<1>(int8_values, count, dim_, weights, sums)
+                           : add_all_values<1>(bf16_values, count, dim_, weights, sums);
+            return;
+        }
+        for (int64_t i = 0; i < int64_t(count) * dim_; i += 16)
+            store_f32(wide_values_ + i, cache_.is_int8 ? int8_values.load(i) : bf16_values.load(i));
+        int r = 0;
+        for (; r + ROWS_AT_ONCE <= rows; r += ROWS_AT_ONCE)
+            add_all_values<ROWS_AT_ONCE>(FloatValues{wide_values_}, count, dim_, weights + r * CHUNK, sums + r * dim_);
+        for (; r < rows; r++)
+            add_all_values<1>(FloatValues{wide_values_}, count, dim_, weights + r * CHUNK, sums + r * dim_);
+    }
+
+    const CacheLayer& cache_;
+    const int64_t* block_table_;
+    const int64_t head_;
+    const int dim_;
+    const Queries& queries_;
+    float* weights_;      // [TILE, CHUNK] scores, then exponentials
+    float* wide_values_;  // [KEYS, D] values as floats, for several rows
+};
+
+// Takes the partial softmax of later keys into that of earlier ones.
+void merge(Partials& into, const Partials& later, int rows, int dim) {
+    for (int r = 0; r < rows; r++) {
+        if (later.sum[r] == 0) continue;  // sees none of those keys
+        const float largest = std::max(into.largest[r], later.largest[r]);
+        float factors[16] = {into.largest[r] - largest, later.largest[r] - largest};
+        store_f32(factors, exp(load_f32(factors)));
+        into.largest[r] = largest;
+        into.sum[r] = into.sum[r] * factors[0] + later.sum[r] * factors[1];
+        for (int d = r * dim; d < (r + 1) * dim; d += 16)
+            store_f32(into.values + d, fma(load_f32(into.values + d), set_f32(factors[0]),
+                                           mul(load_f32(later.values + d), set_f32(factors[1]))));
+    }
+}
+
+// A tile of one kv head: rows first_row .. + count of the (new token, head of the group) pairs of a request.
+struct Item {
+    int64_t request, kv_head, first_row;
+    int count;
+    int64_t num_chunks;
+};
+
+class Attention {
+public:
+    Attention(const uint16_t* query, int64_t query_stride, int32_t num_heads, const CacheLayer& cache,
+              const AttentionBatch& batch, uint16_t* out, int64_t out_stride)
+        : query_(query), query_stride_(query_stride), heads_of_group_(num_heads / cache.num_kv_heads), cache_(cache),
+          batch_(batch), out_(out), out_stride_(out_stride) {
+        for (int64_t b = 0; b < batch.num_requests; b++) {
+            const int64_t rows = (batch.cu_seqlens[b + 1] - batch.cu_seqlens[b]) * heads_of_group_;
+            // Late tiles see most keys: they begin first, so that the threads end together.
+            for (int64_t row = (rows - 1) / TILE * TILE; row >= 0; row -= TILE)
+                for (int64_t head = 0; head < cache.num_kv_heads; head++) {
+                    Item item{b, head, row, int(std::min(rows - row, int64_t(TILE))), 0};
+                    item.num_chunks = (keys_of_row(item, item.count - 1) + CHUNK - 1) / CHUNK;
+                    items_.push_back(item);
+                }
+        }
+    }
+
+    void run() {
+        if (int64_t(items_.size()) >= 2 * num_threads()) {
+            parallel_for(items_.size(), [&](int64_t i) { whole_item(items_[i]); });
+        } else {
+            split_over_keys();
+        }
+    }
+
+private:
+    int64_t token_of_row(const Item& item, int row) const {
+        return batch_.cu_seqlens[item.request] + (item.first_row + row) / heads_of_group_;
+    }
+    int64_t head_of_row(const Item& item, int row) const {
+        return item.kv_head * heads_of_group_ + (item.first_row + row) % heads_of_group_;
+    }
+    int64_t keys_of_row(const Item& item, int row) const {
+        const int64_t num_new = batch_.cu_seqlens[item.request + 1] - batch_.cu_seqlens[item.request];
+        return batch_.seq_lens[item.request] - num_new + (item.first_row + row) / heads_of_group_ + 1;
+    }
+
+    void load_queries(const Item& item, Queries& queries) const {
+        queries.count = item.count;
+        for (int r = 0; r < item.count; r++) {
+            queries.num_keys[r] = keys_of_row(item, r);
+            queries.set(r, query_ + token_of_row(item, r) * query_stride_ + head_of_row(item, r) * cache_.head_dim,
+                        cache_.head_dim, cache_.is_int8);
+        }
+    }
+
+    void compute(const Item& item, int64_t first_chunk, int64_t end_chunk, Partials& result) const {
+        Queries queries;
+        Partials later;
+        load_queries(item, queries);
+        TileAttention tile(cache_, batch_.block_table + item.request * batch_.max_blocks, item.kv_head, queries);
+        tile.chunk(first_chunk * CHUNK, result);
+        for (int64_t chunk = first_chunk + 1; chunk < end_chunk; chunk++) {
+            tile.chunk(chunk * CHUNK, later);
+            merge(result, later, item.count, cache_.head_dim);
+        }
+    }
+
+    void finish(const Item& item, const Partials& result) const {
+        for (int r = 0; r < item.count; r++) {
+            uint16_t* out = out_ + token_of_row(item, r) * out_stride_ + head_of_row(item, r) * cache_.head_dim;
+            for (int d = 0; d < cache_.head_dim; d += 16)
+                store_bf16(out + d, div(load_f32(result.values + r * cache_.head_dim + d), set_f32(result.sum[r])));
+        }
+    }
+
+    void whole_item(const Item& item) const {
+        Partials result;
+        compute(item, 0, item.num_chunks, result);
+        finish(item, result);
+    }
+
+    // Few rows and many keys: every chunk is a task, and the parts are merged in the order in which one thread would.
+    void split_over_keys() {
+        std::vector<int64_t> first_task;
+        int64_t num_tasks = 0;
+        for (const Item& item : items_) {
+            first_task.push_back(num_tasks);
+            num_tasks += item.num_chunks;
+        }
+        auto* partials = static_cast<Partials*>(scratch(Scratch::attention, num_tasks * sizeof(Partials)));
+        parallel_for(num_tasks, [&](int64_t task) {
+            const int64_t i = std::upper_bound(first_task.begin(), first_task.end(), task) - first_task.begin() - 1;
+            const int64_t chunk = task - first_task[i];
+            compute(items_[i], chunk, chunk + 1, partials[task]);
+        });
+        parallel_for(items_.size(), [&](int64_t i) {
+            Partials& result = partials[first_task[i]];
+            for (int64_t chunk = 1; chunk < items_[i].num_chunks; chunk++)
+                merge(result, partials[first_task[i] + chunk], items_[i].count, cache_.head_dim);
+            finish(items_[i], result);
+        });
+    }
+
+    const uint16_t* query_;
+    const int64_t query_stride_;
+    const int64_t heads_of_group_;
+    const CacheLayer& cache_;
+    const AttentionBatch& batch_;
+    uint16_t* out_;
+    const int64_t out_stride_;
+    std::vector<Item> items_;
+};
+
+}  // namespace
+
+void paged_attention(const uint16_t* query, int64_t query_stride, int32_t num_heads, const CacheLayer& cache,
+                     const AttentionBatch& batch, uint16_t* out, int64_t out_stride) {
+    Attention(query, query_stride, num_heads, cache, batch, out, out_stride).run();
+}
+
+}  // namespace qw

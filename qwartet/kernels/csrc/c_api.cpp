@@ -1,0 +1,186 @@
+// The C interface that qwartet/kernels/native.py calls through ctypes. Every function checks its sizes, holds the
+// operation lock, and returns 0, or one of the codes below with nothing computed.
+#include <cstring>
+#include <new>
+
+#include "decoder_layer.h"
+#include "head.h"
+#include "measure.h"
+#include "packing.h"
+#include "simd.h"
+#include "thread_pool.h"
+
+using namespace qw;
+
+namespace {
+
+enum Status : int32_t { OK = 0, BAD_ARGUMENT = 1, NO_MEMORY = 2 };
+
+constexpr int64_t MAX_SIZE = int64_t(1) << 31;  // of one dimension: products of two of them do not overflow
+
+bool is_size(int64_t value, int64_t most = MAX_SIZE) { return value >= 1 && value <= most; }
+
+bool is_valid(const PackedWeight& w) {
+    return is_size(w.num_inputs) && is_size(w.num_outputs) && (w.bits == 4 || w.bits == 8) &&
+           (w.unit == 32 || w.unit == 64 || w.unit == 128);
+}
+bool is_valid(const DenseWeight& w) { return is_size(w.num_inputs) && is_size(w.num_outputs) && w.rows; }
+bool is_valid(const Linear& l) { return l.is_packed ? is_valid(l.packed) && l.packed.panels : is_valid(l.dense); }
+int64_t inputs_of(const Linear& l) { return l.is_packed ? l.packed.num_inputs : l.dense.num_inputs; }
+int64_t outputs_of(const Linear& l) { return l.is_packed ? l.packed.num_outputs : l.dense.num_outputs; }
+bool has_shape(const Linear& l, int64_t inputs, int64_t outputs) {
+    return is_valid(l) && inputs_of(l) == inputs && outputs_of(l) == outputs;
+}
+
+bool is_valid(const CacheLayer& c) {
+    return c.keys && c.values && is_size(c.num_blocks) && is_size(c.num_kv_heads, 1 << 16) && c.block_size >= 16 &&
+           c.block_size <= 4096 && c.block_size % 16 == 0 && c.head_dim >= 32 && c.head_dim <= 256 && c.head_dim % 32 == 0 &&
+           (!c.is_int8 || (c.key_scales && c.value_scales));
+}
+
+// Every index that a kernel follows is looked at here, so that none can lead outside the cache or the query rows.
+bool is_valid(const AttentionBatch& b, const CacheLayer& c, int64_t num_tokens) {
+    if (!is_size(b.num_requests) || !is_size(b.max_blocks) || b.cu_seqlens[0] != 0) return false;
+    if (b.cu_seqlens[b.num_requests] != num_tokens) return false;
+    for (int64_t r = 0; r < b.num_requests; r++) {
+        const int64_t num_new = b.cu_seqlens[r + 1] - b.cu_seqlens[r], num_keys = b.seq_lens[r];
+        if (num_new < 1 || num_new > num_keys || num_keys > b.max_blocks * c.block_size) return false;
+        for (int64_t i = 0; i * c.block_size < num_keys; i++) {
+            const int64_t block = b.block_table[r * b.max_blocks + i];
+            if (block < 0 || block >= c.num_blocks) return false;
+        }
+    }
+    return true;
+}
+
+bool is_valid(const Rotation& r, const CacheLayer& c, int64_t num_tokens, int64_t num_rows) {
+    if (!r.cos || !r.sin || r.rotary_dim < 32 || r.rotary_dim % 32 || r.rotary_dim > c.head_dim) return false;
+    for (int64_t t = 0; t < num_tokens; t++) {
+        if (r.rope_index[t] < 0 || r.rope_index[t] >= num_rows) return false;
+        if (r.slot_mapping[t] < 0 || r.slot_mapping[t] >= c.num_blocks * c.block_size) return false;
+    }
+    return true;
+}
+
+template <class Body>
+int32_t guarded(bool arguments_are_good, const Body& body) {
+    if (!arguments_are_good) return BAD_ARGUMENT;
+    try {
+        const auto lock = begin_operation();
+        body();
+        return OK;
+    } catch (const std::bad_alloc&) {
+        return NO_MEMORY;
+    }
+}
+
+}  // namespace
+
+#define QW_EXPORT extern "C" __attribute__((visibility("default")))
+
+#ifndef QWARTET_SOURCE_HASH
+#define QWARTET_SOURCE_HASH ""
+#endif
+
+QW_EXPORT const char* qw_isa() { return ISA_NAME; }
+QW_EXPORT const char* qw_source_hash() { return QWARTET_SOURCE_HASH; }
+
+// Sizes of the structures, so that the caller can refuse a library that was built for others.
+QW_EXPORT void qw_structure_sizes(int64_t* sizes) {
+    const int64_t all[] = {sizeof(PackedWeight), sizeof(DenseWeight), sizeof(Linear), sizeof(Layer), sizeof(Rotation),
+                           sizeof(CacheLayer), sizeof(AttentionBatch), sizeof(Head)};
+    std::memcpy(sizes, all, sizeof all);
+}
+
+QW_EXPORT int32_t qw_num_threads() { return num_threads(); }
+
+QW_EXPORT int32_t qw_set_num_threads(int32_t count) {
+    return guarded(is_size(count, MAX_THREADS), [&] { set_num_threads(count); });
+}
+
+QW_EXPORT int64_t qw_panels_bytes(const PackedWeight* weight) {
+    return is_valid(*weight) ? weight->num_panels() * weight->panel_bytes() : -1;
+}
+
+QW_EXPORT int32_t qw_pack_gptq(const PackedWeight* weight, const int32_t* qweight, const uint16_t* scales, const uint8_t* zeros,
+                               int64_t num_groups, int64_t group_size, uint8_t* panels) {
+    bool good = is_valid(*weight) && is_size(num_groups) && is_size(group_size) &&
+                (group_size % weight->unit == 0 || num_groups == 1) &&
+                (num_groups - 1) * group_size < weight->num_inputs && weight->num_inputs % (32 / weight->bits) == 0 &&
+                !zeros == !weight->has_zeros;
+    for (int64_t k = 0; good && weight->order && k < weight->num_inputs; k++)
+        good = weight->order[k] >= 0 && weight->order[k] < weight->num_inputs;
+    return guarded(good, [&] { pack_gptq(*weight, qweight, scales, zeros, num_groups, group_size, panels); });
+}
+
+QW_EXPORT int32_t qw_pack_dense(const PackedWeight* weight, const uint16_t* rows, uint8_t* panels, float* error_norms,
+                                float* row_norms) {
+    const bool good = is_valid(*weight) && weight->bits == 8 && weight->unit == GROUP && !weight->has_zeros && !weight->order;
+    return guarded(good, [&] { pack_dense(*weight, rows, panels, error_norms, row_norms); });
+}
+
+QW_EXPORT int32_t qw_linear(const Linear* weight, const uint16_t* x, int64_t num_tokens, int32_t low, void* y, int32_t is_float,
+                            const uint16_t* residual) {
+    return guarded(is_valid(*weight) && is_size(num_tokens), [&] {
+        linear(*weight, x, num_tokens, inputs_of(*weight), Low(low), {y, outputs_of(*weight), is_float != 0, residual});
+    });
+}
+
+QW_EXPORT int32_t qw_rms_norm(const uint16_t* x, const uint16_t* weight, float eps, int64_t num_tokens, int64_t size, uint16_t* y) {
+    return guarded(is_size(num_tokens) && is_size(size), [&] { rms_norm(x, weight, eps, num_tokens, size, y); });
+}
+
+QW_EXPORT int32_t qw_silu_mul(const uint16_t* up, const uint16_t* gate, int64_t count, uint16_t* h) {
+    return guarded(count >= 1, [&] { silu_mul(up, gate, count, h); });
+}
+
+QW_EXPORT int32_t qw_rotate_and_store(uint16_t* qkv, int64_t num_tokens, int32_t num_heads, const Rotation* rotation,
+                                      int64_t num_rotary_rows, const CacheLayer* cache) {
+    const bool good = is_size(num_tokens) && is_size(num_heads, 1 << 16) && is_valid(*cache) &&
+                      is_valid(*rotation, *cache, num_tokens, num_rotary_rows);
+    return guarded(good, [&] { rotate_and_store(qkv, num_tokens, num_heads, *rotation, *cache); });
+}
+
+QW_EXPORT int32_t qw_paged_attention(const uint16_t* query, int64_t query_stride, int64_t num_tokens, int32_t num_heads,
+                                     const CacheLayer* cache, const AttentionBatch* batch, uint16_t* out) {
+    const bool good = is_size(num_tokens) && is_valid(*cache) && is_size(num_heads, 1 << 16) && num_heads % cache->num_kv_heads == 0 &&
+                      query_stride >= int64_t(num_heads) * cache->head_dim && is_valid(*batch, *cache, num_tokens);
+    return guarded(good, [&] {
+        paged_attention(query, query_stride, num_heads, *cache, *batch, out, int64_t(num_heads) * cache->head_dim);
+    });
+}
+
+QW_EXPORT int32_t qw_decoder_layer(const Layer* layer, uint16_t* x, int64_t num_tokens, const Rotation* rotation,
+                                   int64_t num_rotary_rows, const CacheLayer* cache, const AttentionBatch* batch, int32_t low) {
+    bool good = is_size(num_tokens) && is_valid(*cache) && is_size(layer->num_heads, 1 << 16) && is_size(layer->hidden_size) &&
+                is_size(layer->intermediate_size) && layer->num_heads % cache->num_kv_heads == 0;
+    if (good) {
+        const int64_t size = layer->hidden_size, width = layer->intermediate_size;
+        const int64_t query_width = int64_t(layer->num_heads) * cache->head_dim;
+        const int64_t kv_width = int64_t(cache->num_kv_heads) * cache->head_dim;
+        good = has_shape(layer->qkv, size, query_width + 2 * kv_width) && has_shape(layer->output, query_width, size) &&
+               has_shape(layer->up, size, width) && has_shape(layer->gate, size, width) && has_shape(layer->down, width, size) &&
+               is_valid(*rotation, *cache, num_tokens, num_rotary_rows) && is_valid(*batch, *cache, num_tokens);
+    }
+    return guarded(good, [&] { decoder_layer(*layer, x, num_tokens, *rotation, *cache, *batch, Low(low)); });
+}
+
+QW_EXPORT int32_t qw_head_argmax(const Head* head, const uint16_t* x, int64_t num_tokens, int64_t num_valid, int64_t* token_ids,
+                                 int64_t* num_candidates) {
+    const bool good = is_valid(head->packed) && is_valid(head->exact) && head->packed.bits == 8 && head->packed.unit == GROUP &&
+                      head->packed.num_inputs == head->exact.num_inputs && head->packed.num_outputs == head->exact.num_outputs &&
+                      is_size(num_tokens) && is_size(num_valid, head->exact.num_outputs);
+    return guarded(good, [&] {
+        head_argmax(*head, x, num_tokens, head->exact.num_inputs, num_valid, token_ids, num_candidates);
+    });
+}
+
+QW_EXPORT double qw_time_read(const void* data, int64_t bytes, int32_t pattern) {
+    const auto lock = begin_operation();
+    return time_read(data, bytes, pattern);
+}
+
+QW_EXPORT double qw_peak_operations(int32_t kind, int64_t rounds) {
+    const auto lock = begin_operation();
+    return peak_operations(kind, rounds);
+}

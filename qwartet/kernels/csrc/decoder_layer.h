@@ -1,0 +1,36 @@
+// One residual block of the network in one call:  h = x + attention(norm(x));  x' = h + mlp(norm(h)).
+#pragma once
+#include <cstdint>
+
+#include "attention.h"
+#include "dense_linear.h"
+#include "elementwise.h"
+#include "quantized_linear.h"
+
+namespace qw {
+
+// A linear layer of either kind.
+struct Linear {
+    PackedWeight packed;
+    DenseWeight dense;
+    int32_t is_packed;
+};
+
+struct Layer {
+    const uint16_t* attention_norm;  // bf16 [C]
+    const uint16_t* mlp_norm;
+    Linear qkv, output, up, gate, down;
+    float eps;
+    int32_t num_heads;
+    int64_t hidden_size;
+    int64_t intermediate_size;
+};
+
+// y = linear(x) (+ residual), x bf16 [M, K].
+void linear(const Linear& weight, const uint16_t* x, int64_t num_tokens, int64_t stride, Low low, const Output& y);
+
+// x: bf16 [T, C], replaced by the block's output. The bits are those of the operations one by one.
+void decoder_layer(const Layer& layer, uint16_t* x, int64_t num_tokens, const Rotation& rotation, const CacheLayer& cache,
+                   const AttentionBatch& batch, Low low);
+
+}  // namespace qw

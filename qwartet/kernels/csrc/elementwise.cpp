@@ -1,0 +1,123 @@
+#include "elementwise.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "exponential.h"
+#include "simd.h"
+#include "thread_pool.h"
+
+namespace qw {
+namespace {
+
+constexpr int64_t ROWS_OF_TASK = 8;
+
+// Calls body(token) for every token, several to a task.
+template <class Body>
+void for_tokens(int64_t num_tokens, const Body& body) {
+    parallel_for((num_tokens + ROWS_OF_TASK - 1) / ROWS_OF_TASK, [&](int64_t task) {
+        for (int64_t t = task * ROWS_OF_TASK; t < (task + 1) * ROWS_OF_TASK && t < num_tokens; t++) body(t);
+    });
+}
+
+// Loads or stores up to 16 values; what lies beyond `count` is 0 or left alone.
+F32 load_some(const uint16_t* p, int64_t count) {
+    if (count >= 16) return load_bf16(p);
+    uint16_t part[16] = {};
+    std::memcpy(part, p, 2 * count);
+    return load_bf16(part);
+}
+void store_some(uint16_t* p, F32 a, int64_t count) {
+    if (count >= 16) return store_bf16(p, a);
+    uint16_t part[16];
+    store_bf16(part, a);
+    std::memcpy(p, part, 2 * count);
+}
+F32 rounded(F32 a) {
+    uint16_t bits[16];
+    store_bf16(bits, a);
+    return load_bf16(bits);
+}
+
+// (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin) for the two halves of the rotated part of a head.
+void rotate(uint16_t* head, const float* cos, const float* sin, int half) {
+    for (int i = 0; i < half; i += 16) {
+        F32 first = load_bf16(head + i), second = load_bf16(head + half + i), c = load_f32(cos + i), s = load_f32(sin + i);
+        store_bf16(head + i, sub(mul(first, c), mul(second, s)));
+        store_bf16(head + half + i, add(mul(second, c), mul(first, s)));
+    }
+}
+
+void scale_head(uint16_t* head, float factor, int dim) {
+    F32 scale = rounded(set_f32(factor));
+    for (int d = 0; d < dim; d += 16) store_bf16(head + d, mul(load_bf16(head + d), scale));
+}
+
+// Writes one head of one token; int8 with scale max |x| / 127.
+void store_head(void* data, float* scales, const CacheLayer& cache, int64_t slot, int64_t head, const uint16_t* x) {
+    const int dim = cache.head_dim;
+    const int64_t at = cache.at(slot / cache.block_size, head, slot % cache.block_size);
+    if (!cache.is_int8) {
+        std::memcpy(static_cast<uint16_t*>(data) + at, x, 2 * dim);
+        return;
+    }
+    F32 most = set_f32(0), nothing = set_f32(0);
+    for (int d = 0; d < dim; d += 16) {
+        F32 part = load_bf16(x + d);
+        most = max(most, max(part, sub(set_f32(0), part)));
+        nothing = fma(part, set_f32(0), nothing);  // NaN after a NaN or an infinity: it must not vanish in the codes
+    }
+    const float largest = reduce_max(most) + reduce_add(nothing), inverse = largest > 1e-30f ? 127.0f / largest : 0.0f;
+    scales[at / dim] = largest / 127.0f;
+    for (int d = 0; d < dim; d += 16)
+        store_i8(static_cast<int8_t*>(data) + at + d, round_to_i32(mul(load_bf16(x + d), set_f32(inverse))), false);
+}
+
+}  // namespace
+
+void rms_norm(const uint16_t* x, const uint16_t* weight, float eps, int64_t num_tokens, int64_t size, uint16_t* y) {
+    for_tokens(num_tokens, [&](int64_t t) {
+        const uint16_t* row = x + t * size;
+        F32 squares = set_f32(0);
+        for (int64_t i = 0; i < size; i += 16) {
+            F32 value = load_some(row + i, size - i);
+            squares = fma(value, value, squares);
+        }
+        const F32 inverse = set_f32(1.0f / std::sqrt(reduce_add(squares) / float(size) + eps));
+        for (int64_t i = 0; i < size; i += 16) {
+            F32 normal = rounded(mul(load_some(row + i, size - i), inverse));
+            store_some(y + t * size + i, mul(normal, load_some(weight + i, size - i)), size - i);
+        }
+    });
+}
+
+void silu_mul(const uint16_t* up, const uint16_t* gate, int64_t count, uint16_t* h) {
+    constexpr int64_t VALUES_OF_TASK = 1 << 14;
+    parallel_for((count + VALUES_OF_TASK - 1) / VALUES_OF_TASK, [&](int64_t task) {
+        const int64_t begin = task * VALUES_OF_TASK, end = std::min(begin + VALUES_OF_TASK, count);
+        for (int64_t i = begin; i < end; i += 16)
+            store_some(h + i, mul(load_some(up + i, end - i), silu(load_some(gate + i, end - i))), end - i);
+    });
+}
+
+void rotate_and_store(uint16_t* qkv, int64_t num_tokens, int32_t num_heads, const Rotation& rotation, const CacheLayer& cache) {
+    const int dim = cache.head_dim, half = rotation.rotary_dim / 2, num_kv_heads = cache.num_kv_heads;
+    for_tokens(num_tokens, [&](int64_t t) {
+        const float* cos = rotation.cos + rotation.rope_index[t] * half;
+        const float* sin = rotation.sin + rotation.rope_index[t] * half;
+        uint16_t* head = qkv + t * int64_t(num_heads + 2 * num_kv_heads) * dim;
+        for (int h = 0; h < num_heads; h++, head += dim) {
+            rotate(head, cos, sin, half);
+            if (rotation.query_scale) scale_head(head, rotation.query_scale[t], dim);
+        }
+        for (int h = 0; h < num_kv_heads; h++, head += dim) {
+            rotate(head, cos, sin, half);
+            store_head(cache.keys, cache.key_scales, cache, rotation.slot_mapping[t], h, head);
+        }
+        for (int h = 0; h < num_kv_heads; h++, head += dim)
+            store_head(cache.values, cache.value_scales, cache, rotation.slot_mapping[t], h, head);
+    });
+}
+
+}  // namespace qw

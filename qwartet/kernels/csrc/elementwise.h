@@ -1,0 +1,29 @@
+// What stands between the matrix products of a layer, each in one pass over bf16 rows.
+#pragma once
+#include <cstdint>
+
+#include "attention.h"
+
+namespace qw {
+
+// y = round(round(x / sqrt(mean(x^2) + eps)) * weight), rounded to bf16 twice, as the original does (modeling_qwen.py).
+void rms_norm(const uint16_t* x, const uint16_t* weight, float eps, int64_t num_tokens, int64_t size, uint16_t* y);
+
+// h = up * silu(gate), computed in fp32.
+void silu_mul(const uint16_t* up, const uint16_t* gate, int64_t count, uint16_t* h);
+
+// Where the new tokens stand, and the tables that turn their heads (layers/rotary.py).
+struct Rotation {
+    const float* cos;             // [rows, rotary_dim / 2]
+    const float* sin;
+    const int64_t* rope_index;    // [T] row of the tables
+    const float* query_scale;     // [T] LogN, or null
+    const int64_t* slot_mapping;  // [T] block * block_size + offset in the cache
+    int32_t rotary_dim;           // a multiple of 32
+};
+
+// qkv: bf16 [T, (num_heads + 2 num_kv_heads) * D]. Turns the queries where they are; turns the keys and writes them,
+// and the values, to the cache.
+void rotate_and_store(uint16_t* qkv, int64_t num_tokens, int32_t num_heads, const Rotation& rotation, const CacheLayer& cache);
+
+}  // namespace qw

@@ -1,0 +1,152 @@
+// The operations of simd_scalar.h in AVX2 with FMA and F16C: two registers each.
+#pragma once
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace qw {
+
+constexpr const char* ISA_NAME = "avx2";
+constexpr int TILE_ROWS = 1;
+constexpr int TILE_TOKENS = 4;
+constexpr int DENSE_ROWS = 2;
+constexpr int DENSE_TOKENS = 2;
+
+struct F32 { __m256 lo, hi; };
+struct I32 { __m256i lo, hi; };
+struct Bytes { __m256i lo, hi; };
+struct Bf16 { __m256i lo, hi; };
+
+inline __m256i load256(const void* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+inline __m128i load128(const void* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); }
+inline __m256 widen_bf16(__m128i a) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(a), 16)); }
+
+inline F32 set_f32(float value) { return {_mm256_set1_ps(value), _mm256_set1_ps(value)}; }
+inline F32 load_f32(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+inline void store_f32(float* p, F32 a) {
+    _mm256_storeu_ps(p, a.lo);
+    _mm256_storeu_ps(p + 8, a.hi);
+}
+inline F32 load_bf16(const uint16_t* p) { return {widen_bf16(load128(p)), widen_bf16(load128(p + 8))}; }
+inline F32 load_f16(const uint16_t* p) { return {_mm256_cvtph_ps(load128(p)), _mm256_cvtph_ps(load128(p + 8))}; }
+inline F32 load_i8(const int8_t* p) {
+    __m128i bytes = load128(p);
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)))};
+}
+inline __m256i round_bf16(__m256 a) {
+    __m256i bits = _mm256_castps_si256(a), odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
+    __m256i quiet = _mm256_or_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(0x40));
+    return _mm256_blendv_epi8(rounded, quiet, _mm256_castps_si256(_mm256_cmp_ps(a, a, _CMP_UNORD_Q)));
+}
+inline void store_bf16(uint16_t* p, F32 a) {
+    __m256i packed = _mm256_packus_epi32(round_bf16(a.lo), round_bf16(a.hi));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64(packed, 0xd8));
+}
+inline F32 add(F32 a, F32 b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
+inline F32 sub(F32 a, F32 b) { return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }
+inline F32 mul(F32 a, F32 b) { return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)}; }
+inline F32 div(F32 a, F32 b) { return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)}; }
+inline F32 fma(F32 a, F32 b, F32 c) { return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)}; }
+inline F32 max(F32 a, F32 b) { return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)}; }
+inline F32 min(F32 a, F32 b) { return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)}; }
+inline F32 round(F32 a) {
+    constexpr int NEAREST = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+    return {_mm256_round_ps(a.lo, NEAREST), _mm256_round_ps(a.hi, NEAREST)};
+}
+// 2^n by the exponent field, in two steps so that n down to -252 does not wrap.
+inline __m256 power_of_2(__m256i n) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
+}
+inline __m256 scale_half(__m256 a, __m256 n) {
+    __m256i whole = _mm256_cvtps_epi32(n), first = _mm256_srai_epi32(whole, 1);
+    return _mm256_mul_ps(_mm256_mul_ps(a, power_of_2(first)), power_of_2(_mm256_sub_epi32(whole, first)));
+}
+inline F32 scale_by_power_of_2(F32 a, F32 n) { return {scale_half(a.lo, n.lo), scale_half(a.hi, n.hi)}; }
+
+inline float reduce_add(F32 a) {
+    __m256 eight = _mm256_add_ps(a.lo, a.hi);
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+inline F32 reduce_rows(const F32 (&rows)[16]) {
+    alignas(32) float sums[16];
+    for (int i = 0; i < 16; i++) sums[i] = reduce_add(rows[i]);
+    return load_f32(sums);
+}
+inline float reduce_max(F32 a) {
+    __m256 eight = _mm256_max_ps(a.lo, a.hi);
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+
+inline I32 set_i32(int32_t value) { return {_mm256_set1_epi32(value), _mm256_set1_epi32(value)}; }
+inline I32 load_u8_as_i32(const uint8_t* p) {
+    __m128i bytes = load128(p);
+    return {_mm256_cvtepu8_epi32(bytes), _mm256_cvtepu8_epi32(_mm_srli_si128(bytes, 8))};
+}
+inline I32 mul_i32(I32 a, I32 b) { return {_mm256_mullo_epi32(a.lo, b.lo), _mm256_mullo_epi32(a.hi, b.hi)}; }
+inline I32 add_i32(I32 a, I32 b) { return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)}; }
+inline F32 to_f32(I32 a) { return {_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)}; }
+inline I32 round_to_i32(F32 a) { return {_mm256_cvtps_epi32(a.lo), _mm256_cvtps_epi32(a.hi)}; }
+inline int32_t reduce_add_i32(I32 a) {
+    alignas(32) int32_t lanes[8];
+    _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), _mm256_add_epi32(a.lo, a.hi));
+    int32_t sum = 0;
+    for (int32_t lane : lanes) sum += lane;
+    return sum;
+}
+inline I32 reduce_rows_i32(const I32 (&rows)[16]) {
+    alignas(32) int32_t sums[16];
+    for (int i = 0; i < 16; i++) sums[i] = reduce_add_i32(rows[i]);
+    return {load256(sums), load256(sums + 8)};
+}
+inline I32 shift_left_8(I32 a) { return {_mm256_slli_epi32(a.lo, 8), _mm256_slli_epi32(a.hi, 8)}; }
+inline void store_i8(int8_t* p, I32 a, bool evens_first) {
+    __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(a.lo, a.hi), 0xd8);
+    __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+    if (evens_first) bytes = _mm_shuffle_epi8(bytes, _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
+}
+
+inline Bytes load_bytes(const void* p) { return {load256(p), load256(reinterpret_cast<const char*>(p) + 32)}; }
+inline void store_bytes(void* p, Bytes a) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a.lo);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p) + 1, a.hi);
+}
+inline __m256i low_half(__m256i a) { return _mm256_and_si256(a, _mm256_set1_epi8(15)); }
+inline __m256i high_half(__m256i a) { return low_half(_mm256_srli_epi16(a, 4)); }
+inline Bytes low_nibbles(Bytes a) { return {low_half(a.lo), low_half(a.hi)}; }
+inline Bytes high_nibbles(Bytes a) { return {high_half(a.lo), high_half(a.hi)}; }
+inline Bytes add_128(Bytes a) {
+    return {_mm256_xor_si256(a.lo, _mm256_set1_epi8(-128)), _mm256_xor_si256(a.hi, _mm256_set1_epi8(-128))};
+}
+inline Bytes broadcast4(const int8_t* p) {
+    int32_t four;
+    __builtin_memcpy(&four, p, 4);
+    return {_mm256_set1_epi32(four), _mm256_set1_epi32(four)};
+}
+// vpmaddubsw saturates at 2^15: safe for w <= 15 (15 * 128 * 2 = 3840), so a byte goes in two nibbles.
+inline __m256i dot4_half(__m256i acc, __m256i w, __m256i x, short weight) {
+    __m256i pairs = _mm256_maddubs_epi16(w, x);
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(weight)));
+}
+inline I32 dot4(I32 acc, Bytes w, Bytes x) { return {dot4_half(acc.lo, w.lo, x.lo, 1), dot4_half(acc.hi, w.hi, x.hi, 1)}; }
+inline __m256i dot8_half(__m256i acc, __m256i w, __m256i x) {
+    return dot4_half(dot4_half(acc, low_half(w), x, 1), high_half(w), x, 16);
+}
+inline I32 dot8(I32 acc, Bytes w, Bytes x) { return {dot8_half(acc.lo, w.lo, x.lo), dot8_half(acc.hi, w.hi, x.hi)}; }
+
+inline Bf16 load_bf16_pairs(const uint16_t* p) { return {load256(p), load256(p + 16)}; }
+inline __m256 dot_bf16_half(__m256 acc, __m256i a, __m256i b) {
+    __m256i odd = _mm256_set1_epi32(int(0xffff0000));
+    acc = _mm256_fmadd_ps(_mm256_castsi256_ps(_mm256_and_si256(a, odd)), _mm256_castsi256_ps(_mm256_and_si256(b, odd)), acc);
+    return _mm256_fmadd_ps(_mm256_castsi256_ps(_mm256_slli_epi32(a, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(b, 16)), acc);
+}
+inline F32 dot_bf16(F32 acc, Bf16 a, Bf16 b) { return {dot_bf16_half(acc.lo, a.lo, b.lo), dot_bf16_half(acc.hi, a.hi, b.hi)}; }
+inline void prefetch(const void* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
+
+}  // namespace qw

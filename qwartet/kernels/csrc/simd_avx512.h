@@ -1,0 +1,121 @@
+// The operations of simd_scalar.h in AVX-512 with VNNI and BF16: one register each.
+#pragma once
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace qw {
+
+constexpr const char* ISA_NAME = "avx512";
+constexpr int TILE_ROWS = 4;    // 4 x 6 sums, 4 weights and an activation fill 29 of the 32 registers
+constexpr int TILE_TOKENS = 6;
+constexpr int DENSE_ROWS = 4;
+constexpr int DENSE_TOKENS = 6;
+
+using F32 = __m512;
+using I32 = __m512i;
+struct Bytes { __m512i v; };
+using Bf16 = __m512bh;
+
+inline F32 set_f32(float value) { return _mm512_set1_ps(value); }
+inline F32 load_f32(const float* p) { return _mm512_loadu_ps(p); }
+inline void store_f32(float* p, F32 a) { _mm512_storeu_ps(p, a); }
+inline F32 load_bf16(const uint16_t* p) {
+    __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+inline F32 load_f16(const uint16_t* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+inline F32 load_i8(const int8_t* p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+}
+inline void store_bf16(uint16_t* p, F32 a) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(a)));
+}
+inline F32 add(F32 a, F32 b) { return _mm512_add_ps(a, b); }
+inline F32 sub(F32 a, F32 b) { return _mm512_sub_ps(a, b); }
+inline F32 mul(F32 a, F32 b) { return _mm512_mul_ps(a, b); }
+inline F32 div(F32 a, F32 b) { return _mm512_div_ps(a, b); }
+inline F32 fma(F32 a, F32 b, F32 c) { return _mm512_fmadd_ps(a, b, c); }
+inline F32 max(F32 a, F32 b) { return _mm512_max_ps(a, b); }
+inline F32 min(F32 a, F32 b) { return _mm512_min_ps(a, b); }
+inline F32 round(F32 a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+inline F32 scale_by_power_of_2(F32 a, F32 n) { return _mm512_scalef_ps(a, n); }
+
+inline float reduce_add(F32 a) {
+    __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+// Sixteen rows to one vector of their sums: at each level two vectors become one, with halves added to halves.
+inline F32 fold8(F32 a, F32 b) {
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+}
+inline F32 fold4(F32 a, F32 b) {
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+}
+inline F32 fold2(F32 a, F32 b) { return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee)); }
+inline F32 fold1(F32 a, F32 b) { return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd)); }
+inline F32 reduce_rows(const F32 (&rows)[16]) {
+    F32 four[4];
+    for (int i = 0; i < 4; i++) {  // rows i, i + 4, i + 8, i + 12, in the lanes i, i + 4, ... at the end
+        F32 eight[2] = {fold8(rows[i], rows[i + 4]), fold8(rows[i + 8], rows[i + 12])};
+        four[i] = fold4(eight[0], eight[1]);
+    }
+    return fold1(fold2(four[0], four[1]), fold2(four[2], four[3]));
+}
+inline float reduce_max(F32 a) { return _mm512_reduce_max_ps(a); }
+
+inline I32 set_i32(int32_t value) { return _mm512_set1_epi32(value); }
+inline I32 load_u8_as_i32(const uint8_t* p) {
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+inline I32 mul_i32(I32 a, I32 b) { return _mm512_mullo_epi32(a, b); }
+inline I32 add_i32(I32 a, I32 b) { return _mm512_add_epi32(a, b); }
+inline F32 to_f32(I32 a) { return _mm512_cvtepi32_ps(a); }
+inline I32 round_to_i32(F32 a) { return _mm512_cvtps_epi32(a); }
+inline int32_t reduce_add_i32(I32 a) { return _mm512_reduce_add_epi32(a); }
+inline I32 reduce_rows_i32(const I32 (&rows)[16]) {
+    auto fold8 = [](I32 a, I32 b) { return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x44), _mm512_shuffle_i32x4(a, b, 0xee)); };
+    auto fold4 = [](I32 a, I32 b) { return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd)); };
+    auto fold2 = [](I32 a, I32 b) { return _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b)); };
+    I32 four[4];
+    for (int i = 0; i < 4; i++) four[i] = fold4(fold8(rows[i], rows[i + 4]), fold8(rows[i + 8], rows[i + 12]));
+    F32 low = _mm512_castsi512_ps(fold2(four[0], four[1])), high = _mm512_castsi512_ps(fold2(four[2], four[3]));
+    return _mm512_add_epi32(_mm512_castps_si512(_mm512_shuffle_ps(low, high, 0x88)),
+                            _mm512_castps_si512(_mm512_shuffle_ps(low, high, 0xdd)));
+}
+inline I32 shift_left_8(I32 a) { return _mm512_slli_epi32(a, 8); }
+inline void store_i8(int8_t* p, I32 a, bool evens_first) {
+    __m128i bytes = _mm512_cvtepi32_epi8(a);
+    if (evens_first) bytes = _mm_shuffle_epi8(bytes, _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
+}
+
+inline Bytes load_bytes(const void* p) { return {_mm512_loadu_si512(p)}; }
+inline void store_bytes(void* p, Bytes a) { _mm512_storeu_si512(p, a.v); }
+inline Bytes low_nibbles(Bytes a) { return {_mm512_and_si512(a.v, _mm512_set1_epi8(15))}; }
+inline Bytes high_nibbles(Bytes a) { return {_mm512_and_si512(_mm512_srli_epi16(a.v, 4), _mm512_set1_epi8(15))}; }
+inline Bytes add_128(Bytes a) { return {_mm512_xor_si512(a.v, _mm512_set1_epi8(-128))}; }
+inline Bytes broadcast4(const int8_t* p) {
+    int32_t four;
+    __builtin_memcpy(&four, p, 4);
+    return {_mm512_set1_epi32(four)};
+}
+// Written as assembly: for the intrinsic GCC 12 copies the sums from register to register and runs out of them.
+inline I32 dot8(I32 acc, Bytes w, Bytes x) {
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(w.v), "v"(x.v));
+    return acc;
+}
+inline I32 dot4(I32 acc, Bytes w, Bytes x) { return dot8(acc, w, x); }
+
+inline Bf16 load_bf16_pairs(const uint16_t* p) { return reinterpret_cast<__m512bh>(_mm512_loadu_si512(p)); }
+inline F32 dot_bf16(F32 acc, Bf16 a, Bf16 b) {
+    __asm__("vdpbf16ps %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
+    return acc;
+}
+inline void prefetch(const void* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
+
+}  // namespace qw

@@ -1,0 +1,18 @@
+// Loops that are unrolled before anything else happens to them: sums in an array then stay in registers. A plain loop
+// with a constant bound is unrolled too, but only after GCC has decided that its array lives in memory.
+#pragma once
+#include <utility>
+
+#define QW_INLINE __attribute__((always_inline))
+
+namespace qw {
+
+// Calls body(0), ..., body(COUNT - 1) with indices that are known at compile time. Write `[&](auto i) QW_INLINE { ... }`.
+template <int COUNT, class Body>
+QW_INLINE inline void unroll(const Body& body) {
+    [&]<int... I>(std::integer_sequence<int, I...>) QW_INLINE {
+        (body(std::integral_constant<int, I>{}), ...);
+    }(std::make_integer_sequence<int, COUNT>{});
+}
+
+}  // namespace qw

@@ -1,0 +1,68 @@
+"""GPTQ linear by torch's own int4 operation: what runs on a CPU without the native library.
+
+    y = x W^T,   W[n, k] = scale[g, n] * (q[n, k] - 8) + offset[g, n]
+
+torch keeps scale and offset in bf16, so a weight is off by up to 2^-9 of itself, and its codes are read at about half
+of the memory's bandwidth. 4 bits, groups of 32, 64, 128 or 256, K a multiple of 32 and N of 16; else the reference.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qwartet.kernels import int4_reference
+from qwartet.quant_format.weight import QuantizedWeight
+
+GROUP_SIZES = (32, 64, 128, 256)
+
+
+@dataclass(frozen=True, eq=False)
+class TorchWeight:
+    """A weight in torch's layout; `order` [K] puts act-order inputs in the order of their groups."""
+
+    packed: Tensor
+    scales_and_zeros: Tensor  # bf16 [G, N, 2]
+    group_size: int
+    order: Tensor | None
+    bias: Tensor | None
+
+
+def can_prepare(weight: QuantizedWeight) -> bool:
+    """Whether torch's operation takes this weight."""
+    group_size = weight.in_features if weight.num_groups == 1 else weight.group_size
+    fits = weight.in_features % group_size == 0 and weight.in_features % 32 == 0 and weight.out_features % 16 == 0
+    return weight.bits == 4 and group_size in GROUP_SIZES and fits
+
+
+def prepare(weight: QuantizedWeight) -> TorchWeight | QuantizedWeight:
+    """Repacks for torch; a weight that torch does not take stays as it is, for the reference."""
+    if not can_prepare(weight):
+        return int4_reference.prepare(weight)
+    codes = weight.codes().t()  # [N, K]
+    order = None
+    if weight.g_idx is not None:
+        order = torch.argsort(weight.g_idx, stable=True)
+        codes = codes[:, order]
+    packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int().contiguous(), 1)
+    scales = weight.scales.float()  # [G, N]
+    offset = (8 - weight.zeros().float()) * scales
+    scales_and_zeros = torch.stack([scales, offset], dim=-1).bfloat16().contiguous()
+    bias = None if weight.bias is None else weight.bias.bfloat16()
+    return TorchWeight(packed, scales_and_zeros, weight.in_features // weight.num_groups, order, bias)
+
+
+def linear(x: Tensor, weight: TorchWeight | QuantizedWeight) -> Tensor:
+    """x bf16 [..., K] -> [..., N]."""
+    if isinstance(weight, QuantizedWeight):
+        return int4_reference.linear(x, weight)
+    rows = x.flatten(0, -2)
+    if weight.order is not None:
+        rows = rows[:, weight.order]
+    y = torch.ops.aten._weight_int4pack_mm_for_cpu(
+        rows.contiguous(), weight.packed, weight.group_size, weight.scales_and_zeros
+    )
+    y = y if weight.bias is None else y + weight.bias
+    return y.unflatten(0, x.shape[:-1])

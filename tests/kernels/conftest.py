@@ -1,0 +1,27 @@
+"""Every native test runs on each instruction set that this processor has."""
+
+from __future__ import annotations
+
+import pytest
+
+from qwartet.kernels import native
+
+
+@pytest.fixture(params=native.supported_isas())
+def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Makes the native operations use one instruction set; skips where that library was not built."""
+    monkeypatch.setenv(native.ISA_VARIABLE, request.param)
+    if native.native_library() is None:
+        pytest.skip(str(native.unavailable_reason()))
+    return request.param
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch):
+    """Sets the number of native threads and puts it back afterwards."""
+    library = native.native_library()
+    if library is None:
+        pytest.skip(str(native.unavailable_reason()))
+    before = library.num_threads
+    yield library.set_num_threads
+    library.set_num_threads(before)

@@ -1,0 +1,136 @@
+"""Native rotation and paged attention against the references; the same bits however a prompt is cut into steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from qwartet.kernels import attention_reference, cpu, rotary_reference
+from qwartet.kernels.cache_layer import CacheLayer
+from tests.kernels.random_weights import random_bf16
+
+# Of the output's norm: the reference rounds bf16 sums, and probabilities, in another order.
+TOLERANCE = 6e-3
+BLOCK_SIZE = 16
+
+
+def new_cache(num_blocks: int, num_kv_heads: int, head_dim: int, int8: bool) -> CacheLayer:
+    shape = (num_blocks, num_kv_heads, BLOCK_SIZE, head_dim)
+    if not int8:
+        return CacheLayer(torch.zeros(shape).bfloat16(), torch.zeros(shape).bfloat16())
+    codes = torch.zeros(shape, dtype=torch.int8)
+    return CacheLayer(codes, codes.clone(), torch.zeros(shape[:3]), torch.zeros(shape[:3]))
+
+
+@dataclass(frozen=True)
+class Case:
+    """Requests of some lengths with random projections, over a cache whose blocks lie in random order."""
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rotary_dim: int
+    lengths: tuple[int, ...]
+    int8: bool
+
+    @property
+    def block_table(self) -> Tensor:
+        num_blocks = [-(-length // BLOCK_SIZE) for length in self.lengths]
+        order = torch.randperm(sum(num_blocks) + 3, generator=torch.Generator().manual_seed(5))
+        table = torch.zeros(len(num_blocks), max(num_blocks), dtype=torch.int64)
+        for row, blocks in enumerate(order.split([*num_blocks, 3])[:-1]):
+            table[row, : len(blocks)] = blocks
+        return table
+
+    def attend(self, rotate: Callable, attention: Callable, steps: list[tuple[int, ...]]) -> tuple[Tensor, CacheLayer]:
+        """Feeds the requests in steps (each: how far every request then is); the last step's output, and the cache."""
+        table = self.block_table
+        cache = new_cache(int(table.max()) + 4, self.num_kv_heads, self.head_dim, self.int8)
+        width = (self.num_heads + 2 * self.num_kv_heads) * self.head_dim
+        projections = [random_bf16(length, width, seed=i) * 0.5 for i, length in enumerate(self.lengths)]
+        angles = torch.randn(4096, self.rotary_dim // 2, generator=torch.Generator().manual_seed(6))
+        starts = (0,) * len(self.lengths)
+        for ends in steps:
+            places = [torch.arange(start, end) for start, end in zip(starts, ends, strict=True)]
+            index = torch.cat(places)
+            slots = [t[p // BLOCK_SIZE] * BLOCK_SIZE + p % BLOCK_SIZE for t, p in zip(table, places, strict=True)]
+            qkv = torch.cat([rows[place] for rows, place in zip(projections, places, strict=True)])
+            query = rotate(
+                qkv, self.num_heads, angles.cos(), angles.sin(), index, 1 + index / 1000, torch.cat(slots), cache
+            )
+            bounds = torch.tensor([0, *map(len, places)]).cumsum(0)
+            out = attention(query, cache, table, torch.tensor(ends), bounds)
+            starts = ends
+        return out, cache
+
+
+NATIVE = (cpu.rotate_and_store, cpu.paged_attention)
+REFERENCE = (rotary_reference.rotate_and_store, attention_reference.paged_attention)
+HEADS = [(2, 2, 128, 128), (4, 2, 64, 32), (4, 1, 96, 96), (3, 3, 32, 32), (2, 1, 256, 128)]
+STEPS = [
+    [(9,)],
+    [(512,), (513,)],
+    [(511, 16, 600), (700, 17, 601)],
+    [(1099, 20), (1100, 33)],
+    [(500, 30), (1100, 31)],
+]
+
+
+@pytest.mark.parametrize("int8", [False, True], ids=["bf16", "int8"])
+@pytest.mark.parametrize("heads", HEADS, ids=str)
+@pytest.mark.parametrize("steps", STEPS, ids=str)
+def test_native_attention_is_the_reference_for_prefill_chunks_and_decode(isa, heads, steps, int8) -> None:
+    case = Case(*heads, lengths=steps[-1], int8=int8)
+    found, cache = case.attend(*NATIVE, steps)
+    expected, expected_cache = case.attend(*REFERENCE, steps)
+    assert float((found - expected).float().norm() / expected.float().norm()) < TOLERANCE
+    assert torch.equal(cache.keys, expected_cache.keys) and torch.equal(cache.values, expected_cache.values)
+
+
+@pytest.mark.parametrize("int8", [False, True], ids=["bf16", "int8"])
+def test_a_token_has_the_same_bits_however_its_prompt_is_cut_and_with_every_number_of_threads(
+    isa, threads, int8
+) -> None:
+    case = Case(4, 2, 64, 64, lengths=(1100, 40), int8=int8)
+    whole = case.attend(*NATIVE, [(1100, 40)])[0]
+    last_of_each = whole[[1099, 1139]]
+    for num_threads in (1, 2, 7):  # with 7 the decode step is split over the keys
+        threads(num_threads)
+        for steps in ([(1099, 39), (1100, 40)], [(13, 1), (530, 2), (1099, 39), (1100, 40)]):
+            assert torch.equal(case.attend(*NATIVE, steps)[0], last_of_each), (num_threads, steps)
+        assert torch.equal(case.attend(*NATIVE, [(1100, 40)])[0], whole)
+
+
+@pytest.mark.parametrize("int8", [False, True], ids=["bf16", "int8"])
+def test_a_nan_reaches_its_own_request_and_no_other(isa, int8) -> None:
+    cache = new_cache(4, 2, 64, int8)
+    table = torch.tensor([[0, 1], [2, 3]])
+    cos, sin = torch.ones(64, 32), torch.zeros(64, 32)
+    qkv = random_bf16(40, 6 * 64)
+    qkv[3, 5 * 64] = torch.nan  # a value of the first request's fourth token
+    index = torch.cat([torch.arange(20), torch.arange(20)])
+    slots = table.flatten().repeat_interleave(16).view(2, 32)[:, :20].flatten() * 16 + index % 16
+    query = cpu.rotate_and_store(qkv, 2, cos, sin, index, None, slots, cache)
+    out = cpu.paged_attention(query, cache, table, torch.tensor([20, 20]), torch.tensor([0, 20, 40]))
+    assert out[20:].isfinite().all() and out[:20, 0].isfinite().all()
+    assert not out[3:20, 1, 0].isfinite().any()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("block", 99), ("block", -1), ("length", 65), ("slot", 64), ("slot", -1), ("row", 64), ("row", -1)],
+)
+def test_an_index_outside_its_table_is_refused_before_anything_is_read(name, value) -> None:
+    cache = new_cache(4, 2, 64, False)
+    table, lengths = torch.tensor([[0, 1, 2, 3]]), torch.tensor([33])
+    index, slots = torch.tensor([32]), torch.tensor([32])
+    {"block": table[0, 1:2], "length": lengths, "slot": slots, "row": index}[name].fill_(value)
+    with pytest.raises(AssertionError, match="sizes or indices contradict"):
+        query = cpu.rotate_and_store(
+            random_bf16(1, 6 * 64), 2, torch.ones(64, 32), torch.zeros(64, 32), index, None, slots, cache
+        )
+        cpu.paged_attention(query, cache, table, lengths, torch.tensor([0, 1]))

@@ -1,0 +1,108 @@
+"""A block in one native call gives the bits of its operations one by one, and is taken only where it may be."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from qwartet.kernels.select import Kernels, select_kernels
+from qwartet.layers.forward_batch import ForwardBatch
+from qwartet.layers.fused import can_fuse, fused_layer
+from qwartet.layers.kv_cache import KVCache
+from qwartet.layers.linear import Linear, QuantizedLinear
+from qwartet.layers.rotary import PositionConfig, RotaryTable
+from qwartet.models.config import ModelConfig
+from qwartet.models.qwen import DecoderLayer
+from tests.kernels.random_weights import random_bf16, random_weight
+
+POSITION = PositionConfig(10000.0, 64, 64, 256, use_dynamic_ntk=True, use_logn_attn=True)
+CONFIG = ModelConfig(
+    vocab_size=64, hidden_size=256, num_layers=1, num_heads=4, num_kv_heads=4, head_dim=64, intermediate_size=328,
+    rms_norm_eps=1e-6, position=POSITION,
+)  # fmt: skip
+
+
+def block(kernels: Kernels, kind: str) -> DecoderLayer:
+    """A block of random weights; `kind` says which of its linears are quantised, and how."""
+    layer = DecoderLayer(CONFIG, 0, kernels)
+    for number, parameter in enumerate(layer.parameters()):
+        parameter.data = random_bf16(*parameter.shape, seed=number) * (0.06 if parameter.ndim == 2 else 1)
+        parameter.requires_grad = False
+    names = {"dense": (), "mixed": ("attention.qkv", "mlp.up"), "act order": ("attention.output", "mlp.up", "mlp.gate")}
+    every = ("attention.qkv", "attention.output", "mlp.up", "mlp.gate", "mlp.down")
+    for name in names.get(kind, every):
+        parent, _, leaf = name.rpartition(".")
+        linear = layer.get_submodule(name)
+        bits = 8 if kind == "int8" else 4
+        outputs, inputs = linear.weight.shape
+        group_size = -1 if inputs % 128 else 128
+        act_order = kind == "act order"
+        weight = random_weight(inputs, outputs, bits=bits, group_size=group_size, act_order=act_order, bias=True)
+        setattr(layer.get_submodule(parent), leaf, QuantizedLinear(weight, kernels))
+    return layer
+
+
+def batch_of(lengths: list[tuple[int, int]]) -> tuple[ForwardBatch, KVCache]:
+    """(new tokens, keys) of each request, blocks in order."""
+    ends = [keys for _, keys in lengths]
+    widest = -(-max(ends) // 16)
+    table = torch.arange(len(ends) * widest).view(len(ends), widest)
+    positions = torch.cat([torch.arange(keys - new, keys) for new, keys in lengths])
+    slots = torch.cat(
+        [t[(p := torch.arange(k - n, k)) // 16] * 16 + p % 16 for t, (n, k) in zip(table, lengths, strict=True)]
+    )
+    batch = ForwardBatch(
+        input_ids=positions,
+        positions=positions,
+        rope_index=positions + POSITION.max_length,
+        query_scale=POSITION.query_scales(positions),
+        cu_seqlens=torch.tensor([0, *(new for new, _ in lengths)]).cumsum(0),
+        seq_lens=torch.tensor(ends),
+        block_table=table,
+        slot_mapping=slots,
+    )
+    cache = KVCache(
+        num_layers=1, num_blocks=table.numel(), num_kv_heads=4, block_size=16, head_dim=64, dtype=torch.bfloat16
+    )
+    for index, tensor in enumerate(cache.layer(0)[:2]):
+        tensor.copy_(random_bf16(*tensor.shape, seed=90 + index))
+    return batch, cache
+
+
+@pytest.mark.parametrize("activations", ["exact", "int8"])
+@pytest.mark.parametrize("kind", ["int4", "int8", "dense", "mixed", "act order"])
+@pytest.mark.parametrize("lengths", [[(1, 1)], [(40, 40)], [(1, 200), (7, 90), (1, 17)]], ids=str)
+@torch.inference_mode()
+def test_one_call_gives_the_bits_of_the_operations_one_by_one(isa, activations, kind, lengths) -> None:
+    kernels = select_kernels(torch.device("cpu"), torch.bfloat16, activations=activations, head_dim=64, rotary_dim=64)
+    layer, rotary = block(kernels, kind), RotaryTable(POSITION)
+    batch, cache = batch_of(lengths)
+    _, other_cache = batch_of(lengths)
+    x = random_bf16(len(batch.input_ids), 256, seed=7)
+    before = x.clone()
+    assert can_fuse(layer, batch)
+    fused = fused_layer(layer, x, rotary, batch, cache)
+    assert torch.equal(x, before), "the input is left alone"
+    h = x + layer.attention(layer.attention_norm(x), rotary, batch, other_cache)
+    composed = h + layer.mlp(layer.mlp_norm(h))
+    assert torch.equal(fused, composed)
+    assert torch.equal(layer(x, rotary, batch, batch_of(lengths)[1]), composed)
+    assert all(torch.equal(a, b) for a, b in zip(cache.layer(0)[:2], other_cache.layer(0)[:2], strict=True))
+
+
+def test_a_hook_an_adapter_a_gradient_or_a_foreign_layer_takes_the_composed_path(isa) -> None:
+    kernels = select_kernels(torch.device("cpu"), torch.bfloat16, head_dim=64, rotary_dim=64)
+    layer = block(kernels, "int4")
+    batch, _ = batch_of([(1, 1)])
+    with torch.inference_mode():
+        assert can_fuse(layer, batch)
+        hook = layer.mlp.up.register_forward_hook(lambda *_: None)
+        assert not can_fuse(layer, batch)
+        hook.remove()
+        assert can_fuse(layer, batch)
+        adapted = ForwardBatch(**{**vars(batch), "adapter_index": torch.zeros(1)})
+        assert not can_fuse(layer, adapted)
+        layer.mlp.down = nn.Sequential(Linear(328, 256, kernels=kernels))
+        assert not can_fuse(layer, batch)
+    assert not can_fuse(block(kernels, "int4"), batch), "gradients are on"
