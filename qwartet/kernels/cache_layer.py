@@ -5,14 +5,15 @@ An int8 cache holds each head of each token as codes and one scale:  x ~ scale *
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 
-class CacheLayer(NamedTuple):
-    """Keys and values [num_blocks, H_kv, block_size, D]; an int8 cache has fp32 scales [num_blocks, H_kv, block_size]."""
+@dataclass(frozen=True, eq=False)
+class CacheLayer:
+    """Keys and values [num_blocks, H_kv, block_size, D]; int8 has fp32 scales [num_blocks, H_kv, block_size]."""
 
     keys: Tensor
     values: Tensor

@@ -7,8 +7,8 @@ see csrc/activations.h.
 
 from __future__ import annotations
 
-from ctypes import byref, c_int64
-from dataclasses import dataclass
+from collections.abc import Sequence
+from ctypes import addressof, byref, c_int64, c_void_p
 from typing import Literal
 
 import torch
@@ -44,15 +44,14 @@ def linear(
 def dense_linear(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, *, dtype: torch.dtype = torch.bfloat16
 ) -> Tensor:
-    """x [..., K] times a dense weight [N, K] -> [..., N] in `dtype`; bias [N] of any float dtype."""
-    num_outputs, num_inputs = weight.shape
-    _check(weight, num_outputs, num_inputs)
-    wide_bias = None if bias is None else bias.float()
-    structure = _dense_structure(weight, wide_bias)
-    return _linear(x, structure, num_inputs, num_outputs, 0, dtype)
+    """x [..., K] times a dense weight [N, K], plus a bias [N] -> [..., N] in `dtype`."""
+    return _linear(x, _dense_structure(weight, bias), weight.shape[1], weight.shape[0], 0, dtype)
 
 
 def _dense_structure(weight: Tensor, bias: Tensor | None) -> native.Linear:
+    _check(weight, *weight.shape)
+    if bias is not None:
+        _check(bias, weight.shape[0])
     dense = native.DenseWeight(
         rows=pointer(weight), bias=pointer(bias), num_inputs=weight.shape[1], num_outputs=weight.shape[0]
     )
@@ -94,7 +93,8 @@ def silu_mul(up: Tensor, gate: Tensor) -> Tensor:
     return h
 
 
-def _cache_structure(cache: CacheLayer) -> native.CacheLayer:
+def cache_structure(cache: CacheLayer) -> native.CacheLayer:
+    """What the native functions take for a layer's cache; good for as long as its tensors live."""
     num_blocks, num_kv_heads, block_size, head_dim = cache.keys.shape
     dtype = torch.bfloat16 if cache.key_scales is None else torch.int8
     for tensor in (cache.keys, cache.values):
@@ -148,7 +148,7 @@ def rotate_and_store(
     rotation = _rotation_structure(cos, sin, rope_index, query_scale, slot_mapping)
     _library().call(
         "qw_rotate_and_store", pointer(qkv), num_tokens, num_heads, byref(rotation), cos.shape[0],
-        byref(_cache_structure(cache)),
+        byref(cache_structure(cache)),
     )  # fmt: skip
     return qkv[:, : num_heads * head_dim].unflatten(-1, (num_heads, head_dim))
 
@@ -161,68 +161,92 @@ def paged_attention(
     assert query.dtype == torch.bfloat16 and query.stride()[1:] == (head_dim, 1), (query.dtype, query.stride())
     out = torch.empty(num_tokens, num_heads, head_dim, dtype=torch.bfloat16)
     _library().call(
-        "qw_paged_attention", pointer(query), query.stride(0), num_tokens, num_heads, byref(_cache_structure(cache)),
+        "qw_paged_attention", pointer(query), query.stride(0), num_tokens, num_heads, byref(cache_structure(cache)),
         byref(_batch_structure(block_table, seq_lens, cu_seqlens)), pointer(out),
     )  # fmt: skip
     return out
 
 
-@dataclass(frozen=True)
+DenseOrPacked = PackedWeight | tuple[Tensor, Tensor | None]
+"""A packed weight, or a dense one [N, K] and its bias or None."""
+
+
 class LayerWeights:
-    """What `decoder_layer` computes with; a linear is a PackedWeight, or a dense weight [N, K] and its bias or None."""
+    """The weights of a residual block as one native structure, which holds on to the tensors it points to."""
 
-    attention_norm: Tensor
-    mlp_norm: Tensor
-    eps: float
-    num_heads: int
-    qkv: PackedWeight | tuple[Tensor, Tensor | None]
-    output: PackedWeight | tuple[Tensor, Tensor | None]
-    up: PackedWeight | tuple[Tensor, Tensor | None]
-    gate: PackedWeight | tuple[Tensor, Tensor | None]
-    down: PackedWeight | tuple[Tensor, Tensor | None]
+    def __init__(
+        self,
+        *,
+        attention_norm: Tensor,
+        mlp_norm: Tensor,
+        eps: float,
+        num_heads: int,
+        qkv: DenseOrPacked,
+        output: DenseOrPacked,
+        up: DenseOrPacked,
+        gate: DenseOrPacked,
+        down: DenseOrPacked,
+    ) -> None:
+        hidden_size = attention_norm.shape[0]
+        _check(attention_norm, hidden_size)
+        _check(mlp_norm, hidden_size)
+        self.norms = (attention_norm, mlp_norm)
+        self._linears = [_LayerLinear(weight) for weight in (qkv, output, up, gate, down)]
+        names = ("qkv", "output", "up", "gate", "down")
+        self.structure = native.Layer(
+            attention_norm=pointer(attention_norm), mlp_norm=pointer(mlp_norm), eps=eps, num_heads=num_heads,
+            hidden_size=hidden_size, intermediate_size=self._linears[2].out_features,
+            **{name: linear.structure for name, linear in zip(names, self._linears, strict=True)},
+        )  # fmt: skip
+
+    def has_moved(self) -> bool:
+        """Whether a tensor that can be moved has been: its data then lies where the structure does not point."""
+        if pointer(self.norms[0]) != self.structure.attention_norm or pointer(self.norms[1]) != self.structure.mlp_norm:
+            return True
+        return any(linear.has_moved() for linear in self._linears)
 
 
-def decoder_layer(
+class _LayerLinear:
+    """One linear of LayerWeights: its structure, and what keeps the data of the structure alive."""
+
+    def __init__(self, weight: DenseOrPacked) -> None:
+        self._weight = weight
+        if isinstance(weight, PackedWeight):
+            self.structure, self.out_features = weight.structure, weight.out_features
+        else:
+            self.structure, self.out_features = _dense_structure(*weight), weight[0].shape[0]
+
+    def has_moved(self) -> bool:
+        if isinstance(self._weight, PackedWeight):
+            return False
+        dense, (rows, bias) = self.structure.dense, self._weight
+        return pointer(rows) != dense.rows or pointer(bias) != dense.bias
+
+
+def decoder_layers(
     x: Tensor,
-    weights: LayerWeights,
+    layers: Sequence[LayerWeights],
+    caches: Sequence[native.CacheLayer],
     cos: Tensor,
     sin: Tensor,
     rope_index: Tensor,
     query_scale: Tensor | None,
     slot_mapping: Tensor,
-    cache: CacheLayer,
     block_table: Tensor,
     seq_lens: Tensor,
     cu_seqlens: Tensor,
     activations: Activations = "exact",
 ) -> Tensor:
-    """One residual block over x [T, C] in one native call; the same bits as the operations above one by one."""
+    """x [T, C] through residual blocks in one native call; the same bits as the operations above one by one."""
     num_tokens, hidden_size = x.shape
-    _check(weights.attention_norm, hidden_size)
-    _check(weights.mlp_norm, hidden_size)
     y = x.contiguous().clone()
     _check(y, num_tokens, hidden_size)
-    biases = []  # kept alive until the call is over
-    linears = {}
-    for name in ("qkv", "output", "up", "gate", "down"):
-        weight = getattr(weights, name)
-        if isinstance(weight, PackedWeight):
-            linears[name] = weight.structure
-        else:
-            bias = None if weight[1] is None else weight[1].float()
-            biases.append(bias)
-            _check(weight[0], *weight[0].shape)
-            linears[name] = _dense_structure(weight[0], bias)
-    up = linears["up"].packed if linears["up"].is_packed else linears["up"].dense
-    layer = native.Layer(
-        attention_norm=pointer(weights.attention_norm), mlp_norm=pointer(weights.mlp_norm), eps=weights.eps,
-        num_heads=weights.num_heads, hidden_size=hidden_size,
-        intermediate_size=up.num_outputs, **linears,
-    )  # fmt: skip
     rotation = _rotation_structure(cos, sin, rope_index, query_scale, slot_mapping)
+    layer_pointers = (c_void_p * len(layers))(*(addressof(layer.structure) for layer in layers))
+    cache_pointers = (c_void_p * len(layers))(*(addressof(cache) for cache in caches))
     _library().call(
-        "qw_decoder_layer", byref(layer), pointer(y), num_tokens, byref(rotation), cos.shape[0],
-        byref(_cache_structure(cache)), byref(_batch_structure(block_table, seq_lens, cu_seqlens)), _LOW[activations],
+        "qw_decoder_layers", layer_pointers, cache_pointers, len(layers), pointer(y), num_tokens, hidden_size,
+        byref(rotation), cos.shape[0], byref(_batch_structure(block_table, seq_lens, cu_seqlens)), _LOW[activations],
     )  # fmt: skip
     return y
 

@@ -103,7 +103,10 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "qw_silu_mul": (_INT, (_POINTER, _POINTER, _LONG, _POINTER)),
     "qw_rotate_and_store": (_INT, (_POINTER, _LONG, _INT, _POINTER, _LONG, _POINTER)),
     "qw_paged_attention": (_INT, (_POINTER, _LONG, _LONG, _INT, _POINTER, _POINTER, _POINTER)),
-    "qw_decoder_layer": (_INT, (_POINTER, _POINTER, _LONG, _POINTER, _LONG, _POINTER, _POINTER, _INT)),
+    "qw_decoder_layers": (
+        _INT,
+        (_POINTER, _POINTER, _LONG, _POINTER, _LONG, _LONG, _POINTER, _LONG, _POINTER, _INT),
+    ),
     "qw_head_argmax": (_INT, (_POINTER, _POINTER, _LONG, _LONG, _POINTER, _POINTER)),
     "qw_time_read": (c_double, (_POINTER, _LONG, _INT)),
     "qw_peak_operations": (c_double, (_INT, _LONG)),

@@ -47,7 +47,7 @@ class Kernels:
     rotate_and_store: Callable[..., Tensor]
     paged_attention: Callable[..., Tensor]
     packed_bytes: Callable[[int, int, int, int, int, bool], int | None] | None = None  # see cpu_weights.packed_bytes
-    decoder_layer: Callable[..., Tensor] | None = None
+    decoder_layers: Callable[..., Tensor] | None = None  # residual blocks in one call
     pack_head: Callable[[Tensor], cpu_weights.PackedHead] | None = None
     packed_head_bytes: Callable[[int, int], int] | None = None
     head_argmax: Callable[..., tuple[list[int], list[int]]] | None = None
@@ -92,7 +92,7 @@ def _native(isa: str, activations: cpu.Activations, head_dim: int, rotary_dim: i
         silu_mul=cpu.silu_mul,
         rotate_and_store=cpu.rotate_and_store,
         paged_attention=cpu.paged_attention,
-        decoder_layer=partial(cpu.decoder_layer, activations=activations),
+        decoder_layers=partial(cpu.decoder_layers, activations=activations),
         packed_bytes=cpu_weights.packed_bytes,
         pack_head=cpu_weights.pack_head,
         packed_head_bytes=cpu_weights.packed_head_bytes,
@@ -104,7 +104,7 @@ def _native(isa: str, activations: cpu.Activations, head_dim: int, rotary_dim: i
             names={**kernels.names, "attention": REFERENCE.names["attention"]},
             rotate_and_store=REFERENCE.rotate_and_store,
             paged_attention=REFERENCE.paged_attention,
-            decoder_layer=None,
+            decoder_layers=None,
         )
     return kernels
 

@@ -1,94 +1,98 @@
-"""A whole residual block in one call, where the kernels have one and nothing needs to happen in between."""
+"""All residual blocks in one native call, where nothing needs to happen in between.
+
+The call takes structures of pointers, built once. Before each call it is checked that the modules and tensors behind
+them are still the ones in the network, that nobody hooked in, and that no tensor has moved.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from qwartet.kernels.cpu import LayerWeights
+from qwartet.kernels.cpu import DenseOrPacked, LayerWeights
 from qwartet.kernels.cpu_weights import PackedWeight
 from qwartet.kernels.select import Kernels
 from qwartet.layers.forward_batch import ForwardBatch
 from qwartet.layers.kv_cache import KVCache
 from qwartet.layers.linear import Linear, QuantizedLinear
-from qwartet.layers.rms_norm import RMSNorm
 from qwartet.layers.rotary import RotaryTable
 
 
-class _Attention(Protocol):
-    layer: int
-    num_heads: int
-    qkv: nn.Module
-    output: nn.Module
-
-
-class _MLP(Protocol):
-    up: nn.Module
-    gate: nn.Module
-    down: nn.Module
-
-
-class Block(Protocol):
-    """What a residual block must hold to be computed in one call."""
-
-    kernels: Kernels
-    attention_norm: RMSNorm
-    attention: _Attention
-    mlp_norm: RMSNorm
-    mlp: _MLP
-
-
-def _linears(block: Block) -> list[nn.Module]:
-    return [block.attention.qkv, block.attention.output, block.mlp.up, block.mlp.gate, block.mlp.down]
-
-
 def _is_plain(linear: nn.Module) -> bool:
-    """Whether this is one of our two linears as it is: not replaced, wrapped, hooked, or left to the reference."""
-    if linear._forward_hooks or linear._forward_pre_hooks:
-        return False
-    if type(linear) is QuantizedLinear:
-        return isinstance(linear.prepared, PackedWeight)
-    return type(linear) is Linear
+    """Whether this is one of our two linears as it is: not replaced, not wrapped, not left to the reference."""
+    return type(linear) is Linear or (type(linear) is QuantizedLinear and isinstance(linear.prepared, PackedWeight))
 
 
-def can_fuse(block: Block, batch: ForwardBatch) -> bool:
-    """Whether one call gives what the operations one by one would: no gradients, adapters, hooks or foreign layers."""
-    if block.kernels.decoder_layer is None or batch.adapter_index is not None or torch.is_grad_enabled():
-        return False
-    return all(map(_is_plain, _linears(block)))
-
-
-def _weight(linear: nn.Module) -> PackedWeight | tuple[Tensor, Tensor | None]:
+def _weight(linear: Any) -> DenseOrPacked:
     return linear.prepared if isinstance(linear, QuantizedLinear) else (linear.weight, linear.bias)
 
 
-def fused_layer(block: Block, x: Tensor, rotary: RotaryTable, batch: ForwardBatch, cache: KVCache) -> Tensor:
-    """x [T, C] -> [T, C], the cache written; `can_fuse` must hold."""
-    assert block.kernels.decoder_layer is not None, "ask can_fuse first"
-    qkv, output, up, gate, down = map(_weight, _linears(block))
-    weights = LayerWeights(
-        attention_norm=block.attention_norm.weight,
-        mlp_norm=block.mlp_norm.weight,
-        eps=block.attention_norm.eps,
-        num_heads=block.attention.num_heads,
-        qkv=qkv,
-        output=output,
-        up=up,
-        gate=gate,
-        down=down,
-    )
-    return block.kernels.decoder_layer(
-        x,
-        weights,
-        rotary.cos,
-        rotary.sin,
-        batch.rope_index,
-        batch.query_scale,
-        batch.slot_mapping,
-        cache.layer(block.attention.layer),
-        batch.block_table,
-        batch.seq_lens,
-        batch.cu_seqlens,
-    )
+class FusedLayers:
+    """The blocks of a network, ready for one call; `layers` are modules with the parts of models.qwen.DecoderLayer."""
+
+    def __init__(self, layers: nn.ModuleList, kernels: Kernels) -> None:
+        """Only where `can_fuse` holds."""
+        self._kernels = kernels
+        modules = [module for layer in layers for module in layer.modules()]
+        self._hooks = [hooks for module in modules for hooks in (module._forward_hooks, module._forward_pre_hooks)]
+        # Where each module and parameter is registered, and what was found there.
+        self._places = [
+            (registry, name, thing)
+            for module in modules
+            for registry in (module._modules, module._parameters)
+            for name, thing in registry.items()
+        ]
+        self._weights = [
+            LayerWeights(
+                attention_norm=layer.attention_norm.weight,
+                mlp_norm=layer.mlp_norm.weight,
+                eps=layer.attention_norm.eps,
+                num_heads=layer.attention.num_heads,
+                qkv=_weight(layer.attention.qkv),
+                output=_weight(layer.attention.output),
+                up=_weight(layer.mlp.up),
+                gate=_weight(layer.mlp.gate),
+                down=_weight(layer.mlp.down),
+            )
+            for layer in layers
+        ]
+
+    @staticmethod
+    def can_fuse(layers: nn.ModuleList, kernels: Kernels) -> bool:
+        """Whether the kernels have the call and the blocks hold nothing but our own parts."""
+        if kernels.decoder_layers is None:
+            return False
+        linears = (
+            (layer.attention.qkv, layer.attention.output, layer.mlp.up, layer.mlp.gate, layer.mlp.down)
+            for layer in layers
+        )
+        return all(_is_plain(linear) for linears_of_layer in linears for linear in linears_of_layer)
+
+    def is_current(self) -> bool:
+        """Whether what was read when this was built is still there and lies where it lay."""
+        if any(registry.get(name) is not thing for registry, name, thing in self._places):
+            return False
+        return not any(weights.has_moved() for weights in self._weights)
+
+    def may_run(self, batch: ForwardBatch) -> bool:
+        """Whether one call gives what the modules would: no gradients, no adapters, no hooks."""
+        return batch.adapter_index is None and not torch.is_grad_enabled() and not any(self._hooks)
+
+    def __call__(self, x: Tensor, rotary: RotaryTable, batch: ForwardBatch, cache: KVCache) -> Tensor:
+        """x [T, C] -> [T, C], the cache written."""
+        assert self._kernels.decoder_layers is not None, "ask can_fuse first"
+        return self._kernels.decoder_layers(
+            x,
+            self._weights,
+            cache.native_layers,
+            rotary.cos,
+            rotary.sin,
+            batch.rope_index,
+            batch.query_scale,
+            batch.slot_mapping,
+            batch.block_table,
+            batch.seq_lens,
+            batch.cu_seqlens,
+        )

@@ -9,12 +9,15 @@ decode kernel streams. (Kwon et al. 2023.)
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from qwartet.kernels import native
 from qwartet.kernels.cache_layer import CacheLayer
+from qwartet.kernels.cpu import cache_structure
 
 
 class KVCache:
@@ -45,6 +48,11 @@ class KVCache:
             )
             for _ in range(num_layers)
         ]
+
+    @cached_property
+    def native_layers(self) -> list[native.CacheLayer]:
+        """The same for the native kernels; the tensors are never replaced, so these stay right."""
+        return [cache_structure(layer) for layer in self._layers]
 
     def layer(self, layer: int) -> CacheLayer:
         """The tensors of one layer."""

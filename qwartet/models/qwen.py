@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from qwartet.kernels.select import REFERENCE, Kernels
 from qwartet.layers.attention import attend
 from qwartet.layers.forward_batch import ForwardBatch
-from qwartet.layers.fused import can_fuse, fused_layer
+from qwartet.layers.fused import FusedLayers
 from qwartet.layers.head import Head
 from qwartet.layers.kv_cache import KVCache
 from qwartet.layers.linear import Linear
@@ -75,8 +75,6 @@ class DecoderLayer(nn.Module):
         self.mlp = MLP(config, kernels)
 
     def forward(self, x: Tensor, rotary: RotaryTable, batch: ForwardBatch, cache: KVCache | None) -> Tensor:
-        if cache is not None and can_fuse(self, batch):
-            return fused_layer(self, x, rotary, batch, cache)
         x = x + self.attention(self.attention_norm(x), rotary, batch, cache)
         return x + self.mlp(self.mlp_norm(x))
 
@@ -97,6 +95,7 @@ class QwenModel(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(config, layer, kernels) for layer in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, kernels)
         self.lm_head = Head(config.hidden_size, config.vocab_size, kernels)
+        self._fused: FusedLayers | None = None
 
     def forward(self, batch: ForwardBatch, cache: KVCache | None = None) -> Tensor:
         """Logits [R, V] of the tokens in batch.logits_index (all T when that is None)."""
@@ -105,11 +104,22 @@ class QwenModel(nn.Module):
     def hidden(self, batch: ForwardBatch, cache: KVCache | None = None) -> Tensor:
         """What the head sees: the normed hidden states [R, C] of the same tokens."""
         x = self.embedding(batch.input_ids)  # [T, C]
-        for layer in self.layers:
-            x = layer(x, self.rotary, batch, cache)
+        if cache is not None and (fused := self._fused_layers()) is not None and fused.may_run(batch):
+            x = fused(x, self.rotary, batch, cache)
+        else:
+            for layer in self.layers:
+                x = layer(x, self.rotary, batch, cache)
         if batch.logits_index is not None:
             x = x[batch.logits_index]  # [R, C]
         return self.norm(x)
+
+    def _fused_layers(self) -> FusedLayers | None:
+        """The blocks as one call, built when first asked for and again after a change; None where that cannot be."""
+        if self._fused is None or not self._fused.is_current():
+            self._fused = (
+                FusedLayers(self.layers, self.kernels) if FusedLayers.can_fuse(self.layers, self.kernels) else None
+            )
+        return self._fused
 
     @property
     def dtype(self) -> torch.dtype:

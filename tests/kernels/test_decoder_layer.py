@@ -8,7 +8,7 @@ from torch import nn
 
 from qwartet.kernels.select import Kernels, select_kernels
 from qwartet.layers.forward_batch import ForwardBatch
-from qwartet.layers.fused import can_fuse, fused_layer
+from qwartet.layers.fused import FusedLayers
 from qwartet.layers.kv_cache import KVCache
 from qwartet.layers.linear import Linear, QuantizedLinear
 from qwartet.layers.rotary import PositionConfig, RotaryTable
@@ -65,7 +65,7 @@ def batch_of(lengths: list[tuple[int, int]]) -> tuple[ForwardBatch, KVCache]:
     cache = KVCache(
         num_layers=1, num_blocks=table.numel(), num_kv_heads=4, block_size=16, head_dim=64, dtype=torch.bfloat16
     )
-    for index, tensor in enumerate(cache.layer(0)[:2]):
+    for index, tensor in enumerate((cache.layer(0).keys, cache.layer(0).values)):
         tensor.copy_(random_bf16(*tensor.shape, seed=90 + index))
     return batch, cache
 
@@ -81,28 +81,45 @@ def test_one_call_gives_the_bits_of_the_operations_one_by_one(isa, activations, 
     _, other_cache = batch_of(lengths)
     x = random_bf16(len(batch.input_ids), 256, seed=7)
     before = x.clone()
-    assert can_fuse(layer, batch)
-    fused = fused_layer(layer, x, rotary, batch, cache)
+    assert FusedLayers.can_fuse(nn.ModuleList([layer]), kernels)
+    fused = FusedLayers(nn.ModuleList([layer]), kernels)(x, rotary, batch, cache)
     assert torch.equal(x, before), "the input is left alone"
     h = x + layer.attention(layer.attention_norm(x), rotary, batch, other_cache)
     composed = h + layer.mlp(layer.mlp_norm(h))
     assert torch.equal(fused, composed)
-    assert torch.equal(layer(x, rotary, batch, batch_of(lengths)[1]), composed)
-    assert all(torch.equal(a, b) for a, b in zip(cache.layer(0)[:2], other_cache.layer(0)[:2], strict=True))
+    assert torch.equal(cache.layer(0).keys, other_cache.layer(0).keys)
+    assert torch.equal(cache.layer(0).values, other_cache.layer(0).values)
 
 
-def test_a_hook_an_adapter_a_gradient_or_a_foreign_layer_takes_the_composed_path(isa) -> None:
+def test_a_hook_an_adapter_a_gradient_or_a_foreign_layer_takes_the_modules_one_by_one(isa) -> None:
     kernels = select_kernels(torch.device("cpu"), torch.bfloat16, head_dim=64, rotary_dim=64)
-    layer = block(kernels, "int4")
+    layers = nn.ModuleList([block(kernels, "int4"), block(kernels, "mixed")])
     batch, _ = batch_of([(1, 1)])
+    fused = FusedLayers(layers, kernels)
     with torch.inference_mode():
-        assert can_fuse(layer, batch)
-        hook = layer.mlp.up.register_forward_hook(lambda *_: None)
-        assert not can_fuse(layer, batch)
+        assert fused.is_current() and fused.may_run(batch)
+        hook = layers[1].mlp.up.register_forward_hook(lambda *_: None)
+        assert not fused.may_run(batch)
         hook.remove()
-        assert can_fuse(layer, batch)
-        adapted = ForwardBatch(**{**vars(batch), "adapter_index": torch.zeros(1)})
-        assert not can_fuse(layer, adapted)
-        layer.mlp.down = nn.Sequential(Linear(328, 256, kernels=kernels))
-        assert not can_fuse(layer, batch)
-    assert not can_fuse(block(kernels, "int4"), batch), "gradients are on"
+        assert fused.may_run(batch)
+        assert not fused.may_run(ForwardBatch(**{**vars(batch), "adapter_index": torch.zeros(1)}))
+    assert not fused.may_run(batch), "gradients are on"
+    layers[0].mlp.down = nn.Sequential(Linear(328, 256, kernels=kernels))
+    assert not fused.is_current() and not FusedLayers.can_fuse(layers, kernels)
+
+
+@pytest.mark.parametrize("change", ["replaced module", "replaced parameter", "moved parameter", "moved norm"])
+def test_a_change_of_the_weights_is_seen_before_the_next_call(isa, change) -> None:
+    kernels = select_kernels(torch.device("cpu"), torch.bfloat16, head_dim=64, rotary_dim=64)
+    layers = nn.ModuleList([block(kernels, "dense")])
+    fused = FusedLayers(layers, kernels)
+    up = layers[0].mlp.up
+    if change == "replaced module":
+        layers[0].mlp.up = Linear(256, 328, kernels=kernels)
+    elif change == "replaced parameter":
+        up.weight = nn.Parameter(up.weight.detach().clone(), requires_grad=False)
+    elif change == "moved parameter":
+        up.weight.data = up.weight.data.clone()
+    else:
+        layers[0].mlp_norm.weight.data = layers[0].mlp_norm.weight.data.clone()
+    assert not fused.is_current()

@@ -90,4 +90,4 @@ def test_a_weight_that_the_native_kernels_cannot_take_is_told_and_still_right(is
 
 def test_heads_that_the_native_attention_cannot_take_go_to_the_reference(isa) -> None:
     kernels = select_kernels(CPU, torch.bfloat16, head_dim=48, rotary_dim=48)
-    assert kernels.paged_attention is select.REFERENCE.paged_attention and kernels.decoder_layer is None
+    assert kernels.paged_attention is select.REFERENCE.paged_attention and kernels.decoder_layers is None

@@ -62,6 +62,21 @@ bool is_valid(const Rotation& r, const CacheLayer& c, int64_t num_tokens, int64_
     return true;
 }
 
+bool have_one_shape(const CacheLayer& a, const CacheLayer& b) {
+    return a.num_blocks == b.num_blocks && a.num_kv_heads == b.num_kv_heads && a.block_size == b.block_size &&
+           a.head_dim == b.head_dim;
+}
+
+bool is_valid(const Layer& layer, const CacheLayer& cache, int64_t hidden_size) {
+    if (!is_valid(cache) || !is_size(layer.num_heads, 1 << 16) || layer.num_heads % cache.num_kv_heads) return false;
+    if (layer.hidden_size != hidden_size || !is_size(layer.intermediate_size)) return false;
+    const int64_t width = layer.intermediate_size, query_width = int64_t(layer.num_heads) * cache.head_dim;
+    const int64_t kv_width = int64_t(cache.num_kv_heads) * cache.head_dim;
+    return has_shape(layer.qkv, hidden_size, query_width + 2 * kv_width) && has_shape(layer.output, query_width, hidden_size) &&
+           has_shape(layer.up, hidden_size, width) && has_shape(layer.gate, hidden_size, width) &&
+           has_shape(layer.down, width, hidden_size);
+}
+
 template <class Body>
 int32_t guarded(bool arguments_are_good, const Body& body) {
     if (!arguments_are_good) return BAD_ARGUMENT;
@@ -150,19 +165,22 @@ QW_EXPORT int32_t qw_paged_attention(const uint16_t* query, int64_t query_stride
     });
 }
 
-QW_EXPORT int32_t qw_decoder_layer(const Layer* layer, uint16_t* x, int64_t num_tokens, const Rotation* rotation,
-                                   int64_t num_rotary_rows, const CacheLayer* cache, const AttentionBatch* batch, int32_t low) {
-    bool good = is_size(num_tokens) && is_valid(*cache) && is_size(layer->num_heads, 1 << 16) && is_size(layer->hidden_size) &&
-                is_size(layer->intermediate_size) && layer->num_heads % cache->num_kv_heads == 0;
-    if (good) {
-        const int64_t size = layer->hidden_size, width = layer->intermediate_size;
-        const int64_t query_width = int64_t(layer->num_heads) * cache->head_dim;
-        const int64_t kv_width = int64_t(cache->num_kv_heads) * cache->head_dim;
-        good = has_shape(layer->qkv, size, query_width + 2 * kv_width) && has_shape(layer->output, query_width, size) &&
-               has_shape(layer->up, size, width) && has_shape(layer->gate, size, width) && has_shape(layer->down, width, size) &&
-               is_valid(*rotation, *cache, num_tokens, num_rotary_rows) && is_valid(*batch, *cache, num_tokens);
+// x [T, C] goes through layers[0] .. layers[num_layers - 1] and is replaced by what comes out.
+QW_EXPORT int32_t qw_decoder_layers(const Layer* const* layers, const CacheLayer* const* caches, int64_t num_layers, uint16_t* x,
+                                    int64_t num_tokens, int64_t hidden_size, const Rotation* rotation, int64_t num_rotary_rows,
+                                    const AttentionBatch* batch, int32_t low) {
+    bool good = is_size(num_layers, 1 << 16) && is_size(num_tokens) && is_size(hidden_size);
+    for (int64_t i = 0; good && i < num_layers; i++) {
+        good = is_valid(*layers[i], *caches[i], hidden_size);
+        // The layers of a model have caches of one shape, so the indices need to be looked at once.
+        const bool same = i > 0 && have_one_shape(*caches[i], *caches[0]);
+        good = good && (same || (is_valid(*rotation, *caches[i], num_tokens, num_rotary_rows) &&
+                                 is_valid(*batch, *caches[i], num_tokens)));
     }
-    return guarded(good, [&] { decoder_layer(*layer, x, num_tokens, *rotation, *cache, *batch, Low(low)); });
+    return guarded(good, [&] {
+        for (int64_t i = 0; i < num_layers; i++)
+            decoder_layer(*layers[i], x, num_tokens, *rotation, *caches[i], *batch, Low(low));
+    });
 }
 
 QW_EXPORT int32_t qw_head_argmax(const Head* head, const uint16_t* x, int64_t num_tokens, int64_t num_valid, int64_t* token_ids,

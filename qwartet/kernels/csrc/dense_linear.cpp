@@ -4,41 +4,46 @@
 
 #include "simd.h"
 #include "thread_pool.h"
+#include "unroll.h"
 
 namespace qw {
 namespace {
 
 constexpr int PAIRS = 32;            // bf16 values in a vector
 constexpr int64_t ROWS_OF_TASK = 64;
-constexpr int64_t PREFETCH = 1024;   // values ahead
+constexpr int64_t PREFETCH = 1024;   // values ahead in each row
+constexpr int64_t STREAMED_TOKENS = 12;  // up to so many, reading several rows at once costs a fifth of the bandwidth
 
 // sums[r][t] of ROWS rows and TOKENS tokens over the whole vectors of K, then the rest of a row from a padded copy.
 template <int ROWS, int TOKENS>
 void multiply_tile(const DenseWeight& weight, int64_t row, const uint16_t* x, int64_t stride, float (*sums)[DENSE_TOKENS]) {
     F32 acc[ROWS][TOKENS];
-    for (auto& of_row : acc)
-        for (auto& sum : of_row) sum = set_f32(0);
+    unroll<ROWS>([&](auto r) QW_INLINE { unroll<TOKENS>([&](auto t) QW_INLINE { acc[r][t] = set_f32(0); }); });
     const uint16_t* w = weight.rows + row * weight.num_inputs;
     const int64_t num_inputs = weight.num_inputs, whole = num_inputs / PAIRS * PAIRS;
+    const int64_t ahead = num_inputs < PREFETCH ? num_inputs : PREFETCH;
     for (int64_t k = 0; k < whole; k += PAIRS) {
+        // Where a row ends, what comes next is the row after those being read, not the one below.
+        const uint16_t* next = w + k + ahead + (k + ahead < num_inputs ? 0 : (ROWS - 1) * num_inputs);
         Bf16 values[ROWS];
-        for (int r = 0; r < ROWS; r++) {
+        unroll<ROWS>([&](auto r) QW_INLINE {
             values[r] = load_bf16_pairs(w + r * num_inputs + k);
-            if (TOKENS == 1) prefetch(w + r * num_inputs + k + PREFETCH);
-        }
-        for (int t = 0; t < TOKENS; t++) {
+            prefetch(next + r * num_inputs);
+        });
+        unroll<TOKENS>([&](auto t) QW_INLINE {
             Bf16 token = load_bf16_pairs(x + t * stride + k);
-            for (int r = 0; r < ROWS; r++) acc[r][t] = dot_bf16(acc[r][t], values[r], token);
-        }
+            unroll<ROWS>([&](auto r) QW_INLINE { acc[r][t] = dot_bf16(acc[r][t], values[r], token); });
+        });
     }
-    for (int r = 0; r < ROWS && whole < num_inputs; r++) {
-        uint16_t rest[PAIRS] = {};
-        std::memcpy(rest, w + r * num_inputs + whole, 2 * (num_inputs - whole));
-        for (int t = 0; t < TOKENS; t++)
-            acc[r][t] = dot_bf16(acc[r][t], load_bf16_pairs(rest), load_bf16_pairs(x + t * stride + whole));
-    }
-    for (int r = 0; r < ROWS; r++)
-        for (int t = 0; t < TOKENS; t++) sums[r][t] = reduce_add(acc[r][t]);
+    if (whole < num_inputs)
+        unroll<ROWS>([&](auto r) QW_INLINE {
+            uint16_t rest[PAIRS] = {};
+            std::memcpy(rest, w + r * num_inputs + whole, 2 * (num_inputs - whole));
+            unroll<TOKENS>([&](auto t) QW_INLINE {
+                acc[r][t] = dot_bf16(acc[r][t], load_bf16_pairs(rest), load_bf16_pairs(x + t * stride + whole));
+            });
+        });
+    unroll<ROWS>([&](auto r) QW_INLINE { unroll<TOKENS>([&](auto t) QW_INLINE { sums[r][t] = reduce_add(acc[r][t]); }); });
 }
 
 template <int ROWS>
@@ -53,6 +58,14 @@ void multiply_rows(const DenseWeight& weight, int64_t row, const uint16_t* x, in
         case 5: return multiply_tile<ROWS, DENSE_TOKENS == 6 ? 5 : 1>(weight, row, x, stride, sums);
         default: return multiply_tile<ROWS, DENSE_TOKENS>(weight, row, x, stride, sums);
     }
+}
+
+float with_bias(const DenseWeight& weight, int64_t output, float sum) {
+    if (!weight.bias) return sum;
+    const uint32_t bits = uint32_t(weight.bias[output]) << 16;
+    float bias;
+    std::memcpy(&bias, &bits, 4);
+    return sum + bias;
 }
 
 void store(const Output& y, int64_t token, int64_t output, float value) {
@@ -87,27 +100,33 @@ const uint16_t* padded_tokens(const uint16_t* x, int64_t num_tokens, int64_t num
 float dense_output(const DenseWeight& weight, int64_t output, const uint16_t* padded_x) {
     float sum[1][DENSE_TOKENS];
     multiply_tile<1, 1>(weight, output, padded_x, 0, sum);
-    return weight.bias ? sum[0][0] + weight.bias[output] : sum[0][0];
+    return with_bias(weight, output, sum[0][0]);
 }
 
 void dense_linear(const DenseWeight& weight, const uint16_t* x, int64_t num_tokens, int64_t stride, const Output& y) {
     int64_t padded_stride;
     const uint16_t* tokens = padded_tokens(x, num_tokens, weight.num_inputs, stride, &padded_stride);
+    const auto tile = [&](int64_t row, int rows, int64_t token) {
+        const int count = int(num_tokens - token < DENSE_TOKENS ? num_tokens - token : DENSE_TOKENS);
+        float sums[DENSE_ROWS][DENSE_TOKENS];
+        (rows == 1 ? multiply_rows<1> : multiply_rows<DENSE_ROWS>)(weight, row, tokens + token * padded_stride,
+                                                                  padded_stride, count, sums);
+        for (int r = 0; r < rows; r++)
+            for (int t = 0; t < count; t++)
+                store(y, token + t, row + r, with_bias(weight, row + r, sums[r][t]));
+    };
     parallel_for((weight.num_outputs + ROWS_OF_TASK - 1) / ROWS_OF_TASK, [&](int64_t task) {
         const int64_t begin = task * ROWS_OF_TASK;
         const int64_t end = begin + ROWS_OF_TASK < weight.num_outputs ? begin + ROWS_OF_TASK : weight.num_outputs;
-        float sums[DENSE_ROWS][DENSE_TOKENS];
-        for (int64_t t = 0; t < num_tokens; t += DENSE_TOKENS) {
-            const int count = int(num_tokens - t < DENSE_TOKENS ? num_tokens - t : DENSE_TOKENS);
-            for (int64_t row = begin; row < end;) {
-                const int rows = end - row >= DENSE_ROWS ? DENSE_ROWS : 1;
-                (rows == 1 ? multiply_rows<1> : multiply_rows<DENSE_ROWS>)(weight, row, tokens + t * padded_stride,
-                                                                          padded_stride, count, sums);
-                for (int r = 0; r < rows; r++)
-                    for (int i = 0; i < count; i++)
-                        store(y, t + i, row + r, weight.bias ? sums[r][i] + weight.bias[row + r] : sums[r][i]);
-                row += rows;
-            }
+        if (num_tokens <= STREAMED_TOKENS) {  // the memory decides: one row after another, read once
+            for (int64_t row = begin; row < end; row++)
+                for (int64_t token = 0; token < num_tokens; token += DENSE_TOKENS) tile(row, 1, token);
+        } else {  // the arithmetic decides: several rows share the tokens in the registers, all rows those in the cache
+            for (int64_t token = 0; token < num_tokens; token += DENSE_TOKENS)
+                for (int64_t row = begin, rows; row < end; row += rows) {
+                    rows = end - row >= DENSE_ROWS ? DENSE_ROWS : 1;
+                    tile(row, int(rows), token);
+                }
         }
     });
 }

@@ -8,7 +8,7 @@ namespace qw {
 
 struct DenseWeight {
     const uint16_t* rows;  // bf16 [N, K]
-    const float* bias;     // [N] or null
+    const uint16_t* bias;  // bf16 [N] or null
     int64_t num_inputs;
     int64_t num_outputs;
 };

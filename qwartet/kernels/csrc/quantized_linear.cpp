@@ -1,6 +1,7 @@
 #include "quantized_linear.h"
 
 #include <cstring>
+#include <vector>
 
 #include "exponential.h"
 #include "simd.h"
@@ -12,7 +13,7 @@ namespace {
 
 constexpr int ROW = 4 * PANEL;          // bytes: 4 inputs (8 in nibbles) of the 64 outputs
 constexpr int TILES = PANEL / 16;       // 16 outputs are the lanes of a vector
-constexpr int64_t PREFETCH_BYTES = 4096;  // ahead of the weights being read
+constexpr int64_t PREFETCH_BYTES = 8192;  // ahead of the weights being read
 constexpr int64_t DIRECT_PARTS = 4;     // up to so many, nibbles are taken apart on the way and not beforehand
 
 // What one unit of a panel needs beside its codes.
@@ -212,13 +213,17 @@ void multiply_panel(const PackedWeight& weight, int64_t panel, const Activations
 // Calls body(panel, chunk) for every panel of outputs and every chunk of tokens, on all threads.
 template <class Body>
 void for_panels(const PackedWeight& weight, const Activations& x, const Body& body) {
-    // Neighbouring panels for one thread, so that it reads on in memory; eight helpings each, so that they end together.
-    const int64_t num_panels = weight.num_panels(), helpings = int64_t(num_threads()) * 8;
-    const int64_t panels_of_task = num_panels > helpings ? num_panels / helpings : 1;
-    const int64_t tasks_of_chunk = (num_panels + panels_of_task - 1) / panels_of_task;
-    parallel_for(x.num_chunks() * tasks_of_chunk, [&](int64_t task) {
-        const int64_t begin = task % tasks_of_chunk * panels_of_task, end = begin + panels_of_task;
-        for (int64_t panel = begin; panel < end && panel < num_panels; panel++) body(panel, task / tasks_of_chunk);
+    // Helpings of neighbouring panels, so that a thread reads on in memory: large ones first, and in the end single panels,
+    // so that the threads end together.
+    std::vector<int64_t> ends;
+    for (int64_t done = 0; done < weight.num_panels();) {
+        const int64_t helping = (weight.num_panels() - done) / (2 * num_threads());
+        ends.push_back(done += helping > 1 ? helping : 1);
+    }
+    const int64_t helpings = ends.size();
+    parallel_for(x.num_chunks() * helpings, [&](int64_t task) {
+        const int64_t i = task % helpings;
+        for (int64_t panel = i ? ends[i - 1] : 0; panel < ends[i]; panel++) body(panel, task / helpings);
     });
 }
 
