@@ -1,6 +1,6 @@
 #include "activations.h"
 
-#include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "simd.h"
@@ -13,9 +13,41 @@ namespace {
 // square. Chosen by measurement: docs/kernels.md, "Activations".
 constexpr float CREST = 3.0f;
 
+// What comes before the parts are put together: per token, in the order in which it is computed.
+struct Rows {
+    int8_t* low;         // [G, M, 128]
+    int32_t* high_sums;  // [units, M]
+    int32_t* low_sums;
+};
+
+// Stores 16 whole numbers as int8 and adds them up; after each unit the sum goes to `sums`.
+class Summed {
+public:
+    Summed(const Activations& a, int8_t* values, int32_t* sums, bool evens_first)
+        : values_(values), sums_(sums), stride_(a.num_tokens), unit_(a.unit), evens_first_(evens_first) {}
+
+    void store(int start, F32 numbers) {
+        const I32 whole = round_to_i32(numbers);
+        store_i8(values_ + start, whole, evens_first_);
+        sum_ = add_i32(sum_, whole);
+        if ((start + 16) % unit_) return;
+        sums_[start / unit_ * stride_] = reduce_add_i32(sum_);
+        sum_ = set_i32(0);
+    }
+
+private:
+    int8_t* values_;
+    int32_t* sums_;
+    int64_t stride_;
+    int unit_;
+    bool evens_first_;
+    I32 sum_ = set_i32(0);
+};
+
 // One token's group: 128 floats -> high, low, scale, sums.
-void quantize_group(const F32 (&x)[GROUP / 16], Activations& a, int64_t group, int64_t token, bool evens_first, Low mode) {
-    const int64_t at = a.at(group, token);
+void quantize_group(const F32 (&x)[GROUP / 16], Activations& a, const Rows& rows, int64_t group, int64_t token,
+                    bool evens_first, Low mode) {
+    const int64_t at = a.at(group, token), first_sum = a.at(group * (GROUP / a.unit), token);
     F32 largest = set_f32(0), nothing = set_f32(0);
     for (const F32& part : x) {
         largest = max(largest, max(part, sub(set_f32(0), part)));
@@ -29,36 +61,20 @@ void quantize_group(const F32 (&x)[GROUP / 16], Activations& a, int64_t group, i
     // NaN and infinity must reach the result: a scale of NaN does it.
     a.scales[at] = is_finite ? (is_zero ? 0.0f : most / 127.0f) : std::numeric_limits<float>::quiet_NaN();
 
-    F32 squares = set_f32(0);
-    F32 scaled[GROUP / 16], high[GROUP / 16];
-    I32 sum = set_i32(0);
-    const int parts_of_unit = a.unit / 16;
-    const int64_t first_unit = group * (GROUP / a.unit);
+    F32 squares = set_f32(0), scaled[GROUP / 16];
+    int8_t* values = a.values_of(token / CHUNK_TOKENS, group) + token % CHUNK_TOKENS * GROUP;
+    Summed high(a, values, rows.high_sums + first_sum, evens_first);
     for (int i = 0; i < GROUP / 16; i++) {
         scaled[i] = is_finite ? mul(x[i], set_f32(inverse)) : set_f32(0);
         squares = fma(scaled[i], scaled[i], squares);
-        high[i] = round(scaled[i]);
-        I32 whole = round_to_i32(high[i]);
-        store_i8(a.high + at * GROUP + 16 * i, whole, evens_first);
-        sum = add_i32(sum, whole);
-        if ((i + 1) % parts_of_unit == 0) {
-            a.high_sums[(first_unit + i / parts_of_unit) * a.num_tokens + token] = reduce_add_i32(sum);
-            sum = set_i32(0);
-        }
+        high.store(16 * i, round(scaled[i]));
     }
     const bool stands_out = 127.0f * 127.0f * GROUP > CREST * CREST * reduce_add(squares);
     a.has_low[at] = mode == Low::ALWAYS || (stands_out && !is_zero);
     if (!a.has_low[at]) return;
-    for (int i = 0; i < GROUP / 16; i++) {
-        F32 rest = mul(sub(scaled[i], high[i]), set_f32(256));
-        I32 whole = round_to_i32(min(rest, set_f32(127)));
-        store_i8(a.low + at * GROUP + 16 * i, whole, evens_first);
-        sum = add_i32(sum, whole);
-        if ((i + 1) % parts_of_unit == 0) {
-            a.low_sums[(first_unit + i / parts_of_unit) * a.num_tokens + token] = reduce_add_i32(sum);
-            sum = set_i32(0);
-        }
-    }
+    Summed low(a, rows.low + at * GROUP, rows.low_sums + first_sum, evens_first);
+    for (int i = 0; i < GROUP / 16; i++)
+        low.store(16 * i, round(min(mul(sub(scaled[i], round(scaled[i])), set_f32(256)), set_f32(127))));
 }
 
 // Loads 128 inputs; those beyond num_inputs are 0.
@@ -74,22 +90,33 @@ void load_group(F32 (&x)[GROUP / 16], const uint16_t* row, int64_t start, int64_
     for (int i = 0; i < GROUP / 16; i++) x[i] = load_bf16(source + 16 * i);
 }
 
-// The list of what is multiplied by one unit of weights, for one chunk of tokens.
-void list_parts(Activations& a, int64_t chunk, int64_t unit) {
-    const int units_of_group = GROUP / a.unit;
-    const int64_t group = unit / units_of_group, inner = unit % units_of_group * a.unit, first = chunk * CHUNK_TOKENS;
-    Part* const begin = a.parts + (chunk * a.num_units() + unit) * a.parts_of_unit();
-    Part* next = begin;
-    for (int64_t token = 0; token < a.chunk_size(chunk); token++) {
-        const int64_t i = a.at(group, first + token);
-        *next++ = {a.high + i * GROUP + inner, a.scales[i], a.high_sums[a.at(unit, first + token)], int32_t(token)};
+// Puts the `low` of a group behind the `high`, and lists what each counts for.
+void list_parts(Activations& a, const Rows& rows, int64_t chunk, int64_t group) {
+    const int64_t first = chunk * CHUNK_TOKENS, count = a.chunk_size(chunk);
+    int8_t* values = a.values_of(chunk, group);
+    const int units = GROUP / a.unit;
+    int64_t num_parts = count;
+    for (int64_t token = 0; token < count; token++) {
+        const int64_t at = a.at(group, first + token);
+        for (int i = 0; i < units; i++)
+            a.parts_of(chunk, group * units + i)[token] = {a.scales[at], rows.high_sums[a.at(group * units + i, first + token)],
+                                                           int32_t(token)};
+        if (!a.has_low[at]) continue;
+        std::memcpy(values + num_parts * GROUP, rows.low + at * GROUP, GROUP);
+        for (int i = 0; i < units; i++)
+            a.parts_of(chunk, group * units + i)[num_parts] = {
+                a.scales[at] * (1.0f / 256), rows.low_sums[a.at(group * units + i, first + token)], int32_t(token)};
+        num_parts++;
     }
-    for (int64_t token = 0; token < a.chunk_size(chunk); token++) {
-        const int64_t i = a.at(group, first + token);
-        if (!a.has_low[i]) continue;
-        *next++ = {a.low + i * GROUP + inner, a.scales[i] * (1.0f / 256), a.low_sums[a.at(unit, first + token)], int32_t(token)};
-    }
-    a.num_parts[chunk * a.num_units() + unit] = int32_t(next - begin);
+    a.num_parts[chunk * a.num_groups + group] = int32_t(num_parts);
+}
+
+// Calls body(i) for 0 .. count - 1 on all threads, `grain` at a time.
+template <class Body>
+void in_pieces(int64_t count, int64_t grain, const Body& body) {
+    parallel_for((count + grain - 1) / grain, [&](int64_t task) {
+        for (int64_t i = task * grain; i < (task + 1) * grain && i < count; i++) body(i);
+    });
 }
 
 }  // namespace
@@ -100,35 +127,28 @@ Activations quantize_activations(const uint16_t* x, int64_t num_tokens, int64_t 
     a.num_tokens = num_tokens;
     a.num_groups = (num_inputs + GROUP - 1) / GROUP;
     a.unit = unit;
-    const int64_t count = a.num_groups * num_tokens, num_sums = count * (GROUP / unit);
-    a.high = static_cast<int8_t*>(scratch(Scratch::activations, 2 * count * GROUP));
-    a.low = a.high + count * GROUP;
-    a.high_sums = static_cast<int32_t*>(scratch(Scratch::sums, 2 * num_sums * 4 + count * 5));
-    a.low_sums = a.high_sums + num_sums;
-    a.scales = reinterpret_cast<float*>(a.low_sums + num_sums);
-    a.has_low = reinterpret_cast<uint8_t*>(a.scales + count);
-    const int64_t num_lists = a.num_chunks() * a.num_units();
-    a.parts = static_cast<Part*>(scratch(Scratch::parts, num_lists * (a.parts_of_unit() * sizeof(Part) + 4)));
-    a.num_parts = reinterpret_cast<int32_t*>(a.parts + num_lists * a.parts_of_unit());
+    const int64_t num_rows = a.num_groups * num_tokens, num_sums = a.num_units() * num_tokens;
+    const int64_t num_lists = a.num_chunks() * a.num_groups;
+    a.values = static_cast<int8_t*>(scratch(Scratch::activations, num_lists * a.room() * GROUP));
+    a.parts = static_cast<Part*>(scratch(Scratch::parts, a.num_chunks() * a.num_units() * a.room() * sizeof(Part) + 4 * num_lists));
+    a.num_parts = reinterpret_cast<int32_t*>(a.parts + a.num_chunks() * a.num_units() * a.room());
+    Rows rows;
+    rows.high_sums = static_cast<int32_t*>(scratch(Scratch::sums, 8 * num_sums + (4 + 1 + GROUP) * num_rows));
+    rows.low_sums = rows.high_sums + num_sums;
+    a.scales = reinterpret_cast<float*>(rows.low_sums + num_sums);
+    rows.low = reinterpret_cast<int8_t*>(a.scales + num_rows);
+    a.has_low = reinterpret_cast<uint8_t*>(rows.low + num_rows * GROUP);
 
-    auto quantize_rows = [&](int64_t first, int64_t last) {
-        F32 group_values[GROUP / 16];
-        for (int64_t token = first; token < last; token++)
-            for (int64_t group = 0; group < a.num_groups; group++) {
-                load_group(group_values, x + token * stride, group * GROUP, num_inputs, order);
-                quantize_group(group_values, a, group, token, bits == 4, low);
-            }
-    };
-    constexpr int64_t ROWS_OF_TASK = 8;
-    parallel_for((num_tokens + ROWS_OF_TASK - 1) / ROWS_OF_TASK, [&](int64_t task) {
-        const int64_t last = (task + 1) * ROWS_OF_TASK;
-        quantize_rows(task * ROWS_OF_TASK, last < num_tokens ? last : num_tokens);
+    const bool is_small = num_tokens < 8;  // not worth waking anybody
+    in_pieces(num_tokens, is_small ? num_tokens : 4, [&](int64_t token) {
+        F32 values[GROUP / 16];
+        for (int64_t group = 0; group < a.num_groups; group++) {
+            load_group(values, x + token * stride, group * GROUP, num_inputs, order);
+            quantize_group(values, a, rows, group, token, bits == 4, low);
+        }
     });
-    const int64_t lists_of_task = num_tokens < 16 ? num_lists : 4;
-    parallel_for((num_lists + lists_of_task - 1) / lists_of_task, [&](int64_t task) {
-        for (int64_t i = task * lists_of_task; i < (task + 1) * lists_of_task && i < num_lists; i++)
-            list_parts(a, i / a.num_units(), i % a.num_units());
-    });
+    in_pieces(num_lists, is_small ? num_lists : 4,
+              [&](int64_t i) { list_parts(a, rows, i / a.num_groups, i % a.num_groups); });
     return a;
 }
 

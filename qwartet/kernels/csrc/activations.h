@@ -18,36 +18,34 @@ enum class Low : int32_t { ALWAYS = 0, WHERE_NEEDED = 1 };
 
 constexpr int64_t CHUNK_TOKENS = 512;  // tokens that a weight is multiplied by in one go: their sums stay in level-2 cache
 
-// One of the two int8 values of a token's inputs in one unit, and what its products count for.
+// What the products of one part count for: a part is the `high` or the `low` of one token in one group.
 struct Part {
-    const int8_t* values;  // [unit]
     float scale;
-    int32_t sum;           // of the values, for the weights' zero
-    int32_t token;         // within its chunk
+    int32_t sum;    // of the values that meet one unit of weights, for the weights' zero
+    int32_t token;  // within its chunk
 };
 
-// Groups first, so that the part of every token that meets one unit of weights is one piece of memory.
+// All that meets one unit of weights is one piece of memory: the `high` of every token of a chunk, then each `low` there is.
 struct Activations {
     int64_t num_tokens;  // M
     int64_t num_groups;  // G = ceil(K / 128); what lies beyond K is 0
     int unit;            // inputs that share a weight scale: 32, 64 or 128
-    int8_t* high;        // [G, M, 128]; for 4-bit weights each 8 stand in the order 0 2 4 6 1 3 5 7
-    int8_t* low;         // [G, M, 128]
-    float* scales;       // [G, M]
-    int32_t* high_sums;  // [G * 128 / unit, M] sums over the inputs of a unit, for the weights' zero
-    int32_t* low_sums;
+    int8_t* values;      // [chunks, G, 2 * chunk_size(0), 128]; for 4-bit weights each 8 stand in the order 0 2 4 6 1 3 5 7
+    Part* parts;         // [chunks, units, 2 * chunk_size(0)]
+    int32_t* num_parts;  // [chunks, G]
+    float* scales;       // [G, M] of the `high`
     uint8_t* has_low;    // [G, M]
-    Part* parts;         // [chunks, units, 2 * CHUNK_TOKENS] the `high` of all tokens of the chunk, then every `low` there is
-    int32_t* num_parts;  // [chunks, units]
 
-    int64_t at(int64_t group, int64_t token) const { return group * num_tokens + token; }
     int64_t num_units() const { return num_groups * (GROUP / unit); }
     int64_t num_chunks() const { return (num_tokens + CHUNK_TOKENS - 1) / CHUNK_TOKENS; }
     int64_t chunk_size(int64_t chunk) const {
         const int64_t left = num_tokens - chunk * CHUNK_TOKENS;
         return left < CHUNK_TOKENS ? left : CHUNK_TOKENS;
     }
-    int64_t parts_of_unit() const { return 2 * chunk_size(0); }
+    int64_t room() const { return 2 * chunk_size(0); }
+    int64_t at(int64_t group, int64_t token) const { return group * num_tokens + token; }
+    int8_t* values_of(int64_t chunk, int64_t group) const { return values + (chunk * num_groups + group) * room() * GROUP; }
+    Part* parts_of(int64_t chunk, int64_t unit_index) const { return parts + (chunk * num_units() + unit_index) * room(); }
 };
 
 // x: bf16 [M, K] with rows `stride` apart; `order`: where the k-th input of the weight stands in x, or null.

@@ -16,7 +16,7 @@ constexpr int64_t CHUNK = 512;   // keys whose softmax is taken whole
 constexpr int TILE = 12;         // query rows that share the keys and values read; a row is a head of a token
 constexpr int KEYS = 16;         // keys of one vector of scores
 constexpr int MAX_HEAD_DIM = 256;
-constexpr int ROWS_AT_ONCE = TILE_ROWS == 4 ? 3 : 1;  // rows whose sums stay in registers
+constexpr int ROWS_AT_ONCE = STREAM_ROWS == 4 ? 3 : 1;  // rows whose sums stay in registers
 constexpr int PARTS_AT_ONCE = 8;  // vectors of 16 along the head
 
 // What the softmax over some keys leaves to be merged: of every row the largest score, the sum of the exponentials

@@ -20,15 +20,20 @@ struct TokenNorms {
 };
 
 TokenNorms norms_of(const Activations& a, int64_t token, const uint16_t* x, int64_t num_inputs) {
+    const int64_t chunk = token / CHUNK_TOKENS, place = token % CHUNK_TOKENS;
     double exact = 0, error = 0;
-    for (int64_t k = 0; k < num_inputs; k++) {
-        const uint32_t bits = uint32_t(x[k]) << 16;
-        float value;
-        std::memcpy(&value, &bits, 4);
-        const int64_t at = a.at(k / GROUP, token), i = at * GROUP + k % GROUP;  // 8-bit weights keep the order
-        const double fixed = double(a.scales[at]) * (a.high[i] + (a.has_low[at] ? a.low[i] / 256.0 : 0.0));
-        exact += double(value) * value;
-        error += (value - fixed) * (value - fixed);
+    for (int64_t group = 0; group < a.num_groups; group++) {
+        // 8-bit weights keep the order of the inputs, and every token has its `low`, in the order of the tokens.
+        const int8_t* high = a.values_of(chunk, group) + place * GROUP;
+        const int8_t* low = high + a.chunk_size(chunk) * GROUP;
+        for (int64_t i = 0; i < GROUP && group * GROUP + i < num_inputs; i++) {
+            const uint32_t bits = uint32_t(x[group * GROUP + i]) << 16;
+            float value;
+            std::memcpy(&value, &bits, 4);
+            const double fixed = double(a.scales[a.at(group, token)]) * (high[i] + low[i] / 256.0);
+            exact += double(value) * value;
+            error += (value - fixed) * (value - fixed);
+        }
     }
     return {std::nextafter(float(std::sqrt(exact)), INFINITY), std::nextafter(float(std::sqrt(error)), INFINITY)};
 }

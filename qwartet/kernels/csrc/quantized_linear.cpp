@@ -1,5 +1,6 @@
 #include "quantized_linear.h"
 
+#include <array>
 #include <cstring>
 #include <vector>
 
@@ -14,7 +15,6 @@ namespace {
 constexpr int ROW = 4 * PANEL;          // bytes: 4 inputs (8 in nibbles) of the 64 outputs
 constexpr int TILES = PANEL / 16;       // 16 outputs are the lanes of a vector
 constexpr int64_t PREFETCH_BYTES = 8192;  // ahead of the weights being read
-constexpr int64_t DIRECT_PARTS = 4;     // up to so many, nibbles are taken apart on the way and not beforehand
 
 // What one unit of a panel needs beside its codes.
 struct UnitScales {
@@ -23,27 +23,27 @@ struct UnitScales {
 };
 
 // acc[t][r] = -zero * sum(x): what the zero of every weight takes off the product of the bare codes.
-template <int TOKENS, int ROWS>
-QW_INLINE inline void start_from_zeros(I32 (&acc)[TOKENS][ROWS], const PackedWeight& weight, const UnitScales& unit,
+template <int PARTS, int ROWS>
+QW_INLINE inline void start_from_zeros(I32 (&acc)[PARTS][ROWS], const PackedWeight& weight, const UnitScales& unit,
                                        const Part* parts, int first_tile) {
     if (weight.has_zeros) {
-        unroll<TOKENS>([&](auto t) QW_INLINE {
+        unroll<PARTS>([&](auto t) QW_INLINE {
             unroll<ROWS>([&](auto r) QW_INLINE {
                 acc[t][r] = mul_i32(load_u8_as_i32(unit.zeros + 16 * (first_tile + r)), set_i32(-parts[t].sum));
             });
         });
     } else {
         const int32_t zero = 1 << (weight.bits - 1);
-        unroll<TOKENS>([&](auto t) QW_INLINE {
+        unroll<PARTS>([&](auto t) QW_INLINE {
             unroll<ROWS>([&](auto r) QW_INLINE { acc[t][r] = set_i32(-zero * parts[t].sum); });
         });
     }
 }
 
-template <int TOKENS, int ROWS>
-QW_INLINE inline void add_scaled(const I32 (&acc)[TOKENS][ROWS], const UnitScales& unit, const Part* parts,
-                                 int first_tile, float* sums) {
-    unroll<TOKENS>([&](auto t) QW_INLINE {
+template <int PARTS, int ROWS>
+QW_INLINE inline void add_scaled(const I32 (&acc)[PARTS][ROWS], const UnitScales& unit, const Part* parts, int first_tile,
+                                 float* sums) {
+    unroll<PARTS>([&](auto t) QW_INLINE {
         unroll<ROWS>([&](auto r) QW_INLINE {
             float* place = sums + parts[t].token * PANEL + 16 * (first_tile + r);
             F32 value = mul(to_f32(acc[t][r]), load_f32(unit.scales + 16 * (first_tile + r)));
@@ -52,103 +52,64 @@ QW_INLINE inline void add_scaled(const I32 (&acc)[TOKENS][ROWS], const UnitScale
     });
 }
 
-// Codes as bytes, 4 inputs a row: the integer dot products of TOKENS tokens with a few tiles stay in registers.
-template <int TOKENS, bool NIBBLES>
-void add_unit_of_bytes(const PackedWeight& weight, const uint8_t* codes, const UnitScales& unit, const Part* parts,
-                       float* sums, int64_t prefetch_ahead) {
-    for (int tile = 0; tile < TILES; tile += TILE_ROWS) {
-        I32 acc[TOKENS][TILE_ROWS];
+// The product of one unit with PARTS parts, ROWS tiles of 16 outputs at a time: PARTS x ROWS vectors of sums stay in
+// registers. With few parts the even and the odd rows have sums of their own, which halves the wait of one for the next.
+template <int BITS, int PARTS, int ROWS>
+void add_unit_tile(const PackedWeight& weight, const uint8_t* codes, const UnitScales& unit, const int8_t* values,
+                   const Part* parts, float* sums) {
+    constexpr bool TWO_CHAINS = PARTS <= 2;
+    constexpr int INPUTS = BITS == 4 ? 8 : 4;  // of a row of codes
+    for (int tile = 0; tile < TILES; tile += ROWS) {
+        I32 acc[PARTS][ROWS], other[PARTS][ROWS];
         start_from_zeros(acc, weight, unit, parts, tile);
-        const uint8_t* row = codes + 64 * tile;
-        for (int k = 0; k < weight.unit; k += 4, row += ROW) {
-            Bytes w[TILE_ROWS];
-            unroll<TILE_ROWS>([&](auto r) QW_INLINE {
-                w[r] = load_bytes(row + 64 * r);
-                if (prefetch_ahead) prefetch(row + 64 * r + prefetch_ahead);
-            });
-            unroll<TOKENS>([&](auto t) QW_INLINE {
-                Bytes x = broadcast4(parts[t].values + k);
-                unroll<TILE_ROWS>([&](auto r) QW_INLINE {
-                    acc[t][r] = NIBBLES ? dot4(acc[t][r], w[r], x) : dot8(acc[t][r], w[r], x);
+        unroll<PARTS>([&](auto t) QW_INLINE { unroll<ROWS>([&](auto r) QW_INLINE { other[t][r] = set_i32(0); }); });
+        const auto multiply = [&](const Bytes(&w)[ROWS], int k, bool is_other) QW_INLINE {
+            unroll<PARTS>([&](auto t) QW_INLINE {
+                const Bytes x = broadcast4(values + t * GROUP + k);
+                unroll<ROWS>([&](auto r) QW_INLINE {
+                    I32& sum = TWO_CHAINS && is_other ? other[t][r] : acc[t][r];
+                    sum = BITS == 4 ? dot4(sum, w[r], x) : dot8(sum, w[r], x);
                 });
             });
-        }
-        add_scaled(acc, unit, parts, tile, sums);
-    }
-}
-
-// Codes as nibbles, 8 inputs a row, straight from memory: decode. With few parts the even and the odd inputs have sums of
-// their own, which halves the wait of one sum for the next.
-template <int TOKENS>
-void add_unit_of_nibbles(const PackedWeight& weight, const uint8_t* codes, const UnitScales& unit, const Part* parts,
-                         float* sums) {
-    constexpr bool TWO_CHAINS = TOKENS <= 2;
-    for (int tile = 0; tile < TILES; tile += TILE_ROWS) {
-        I32 acc[TOKENS][TILE_ROWS], odd[TOKENS][TILE_ROWS];
-        start_from_zeros(acc, weight, unit, parts, tile);
-        unroll<TOKENS>([&](auto t) QW_INLINE { unroll<TILE_ROWS>([&](auto r) QW_INLINE { odd[t][r] = set_i32(0); }); });
+        };
         const uint8_t* row = codes + 64 * tile;
-        for (int k = 0; k < weight.unit; k += 8, row += ROW) {
-            Bytes low[TILE_ROWS], high[TILE_ROWS];
-            unroll<TILE_ROWS>([&](auto r) QW_INLINE {
-                Bytes both = load_bytes(row + 64 * r);
+        for (int k = 0; k < weight.unit; k += INPUTS, row += ROW) {
+            Bytes low[ROWS], high[ROWS];
+            unroll<ROWS>([&](auto r) QW_INLINE {
+                const Bytes bytes = load_bytes(row + 64 * r);
                 prefetch(row + 64 * r + PREFETCH_BYTES);
-                low[r] = low_nibbles(both);
-                high[r] = high_nibbles(both);
+                low[r] = BITS == 4 ? low_nibbles(bytes) : bytes;
+                if constexpr (BITS == 4) high[r] = high_nibbles(bytes);
             });
-            unroll<TOKENS>([&](auto t) QW_INLINE {
-                Bytes x_even = broadcast4(parts[t].values + k), x_odd = broadcast4(parts[t].values + k + 4);
-                unroll<TILE_ROWS>([&](auto r) QW_INLINE { acc[t][r] = dot4(acc[t][r], low[r], x_even); });
-                unroll<TILE_ROWS>([&](auto r) QW_INLINE {
-                    if constexpr (TWO_CHAINS) odd[t][r] = dot4(odd[t][r], high[r], x_odd);
-                    else acc[t][r] = dot4(acc[t][r], high[r], x_odd);
-                });
-            });
+            multiply(low, k, false);
+            if constexpr (BITS == 4) multiply(high, k + 4, true);
         }
         if constexpr (TWO_CHAINS)
-            unroll<TOKENS>([&](auto t) QW_INLINE {
-                unroll<TILE_ROWS>([&](auto r) QW_INLINE { acc[t][r] = add_i32(acc[t][r], odd[t][r]); });
+            unroll<PARTS>([&](auto t) QW_INLINE {
+                unroll<ROWS>([&](auto r) QW_INLINE { acc[t][r] = add_i32(acc[t][r], other[t][r]); });
             });
         add_scaled(acc, unit, parts, tile, sums);
     }
 }
 
-// Nibbles -> bytes in the order of the rows of an 8-bit unit.
-void unpack_nibbles(const uint8_t* codes, int unit, uint8_t* bytes) {
-    for (int k = 0; k < unit; k += 8, codes += ROW, bytes += 2 * ROW)
-        for (int offset = 0; offset < ROW; offset += 64) {
-            Bytes both = load_bytes(codes + offset);
-            prefetch(codes + offset + PREFETCH_BYTES);
-            store_bytes(bytes + offset, low_nibbles(both));
-            store_bytes(bytes + ROW + offset, high_nibbles(both));
-        }
+using TileFunction = void (*)(const PackedWeight&, const uint8_t*, const UnitScales&, const int8_t*, const Part*, float*);
+
+// Few parts take as many outputs as possible at once, so that the weights stream; many parts share fewer outputs, so
+// that the weights are taken apart seldom. Entries above MOST_PARTS are never asked for.
+template <int BITS, int PARTS>
+constexpr TileFunction tile_function() {
+    if constexpr (PARTS > MOST_PARTS) return nullptr;
+    else if constexpr (PARTS <= STREAM_PARTS) return add_unit_tile<BITS, PARTS, STREAM_ROWS>;
+    else return add_unit_tile<BITS, PARTS, SHARED_ROWS>;
 }
 
-using BytesFunction = void (*)(const PackedWeight&, const uint8_t*, const UnitScales&, const Part*, float*, int64_t);
-using NibblesFunction = void (*)(const PackedWeight&, const uint8_t*, const UnitScales&, const Part*, float*);
-
-template <bool NIBBLES>
-BytesFunction bytes_function(int64_t count) {
-    static constexpr BytesFunction functions[] = {
-        add_unit_of_bytes<1, NIBBLES>,
-        add_unit_of_bytes<2, NIBBLES>,
-        add_unit_of_bytes<3, NIBBLES>,
-        add_unit_of_bytes<4, NIBBLES>,
-        add_unit_of_bytes<TILE_TOKENS < 5 ? 1 : 5, NIBBLES>,  // never asked for where the tile is smaller
-        add_unit_of_bytes<TILE_TOKENS < 6 ? 1 : 6, NIBBLES>,
-    };
-    return functions[count - 1];
+template <int BITS, int... I>
+constexpr std::array<TileFunction, sizeof...(I)> tile_functions(std::integer_sequence<int, I...>) {
+    return {tile_function<BITS, I + 1>()...};
 }
 
-NibblesFunction nibbles_function(int64_t count) {
-    static constexpr NibblesFunction functions[] = {
-        add_unit_of_nibbles<1>,
-        add_unit_of_nibbles<2>,
-        add_unit_of_nibbles<3>,
-        add_unit_of_nibbles<4>,
-    };
-    return functions[count - 1];
-}
+template <int BITS>
+constexpr auto TILE_FUNCTIONS = tile_functions<BITS>(std::make_integer_sequence<int, MOST_PARTS>{});
 
 UnitScales scales_of(const PackedWeight& weight, const uint8_t* codes) {
     UnitScales unit;
@@ -160,16 +121,14 @@ UnitScales scales_of(const PackedWeight& weight, const uint8_t* codes) {
 }
 
 // Adds the product of one unit with all parts to their tokens' sums, in tiles of nearly equal size.
-void add_unit(const PackedWeight& weight, const uint8_t* codes, const Part* parts, int64_t count, float* sums) {
+void add_unit(const PackedWeight& weight, const uint8_t* codes, const int8_t* values, const Part* parts, int64_t count,
+              float* sums) {
     const UnitScales unit = scales_of(weight, codes);
-    if (weight.bits == 4 && count <= DIRECT_PARTS) return nibbles_function(count)(weight, codes, unit, parts, sums);
-    alignas(64) uint8_t bytes[GROUP * PANEL];
-    if (weight.bits == 4) unpack_nibbles(codes, weight.unit, bytes);
-    const int64_t num_tiles = (count + TILE_TOKENS - 1) / TILE_TOKENS;
+    const int64_t num_tiles = (count + MOST_PARTS - 1) / MOST_PARTS;
     for (int64_t tile = 0, done = 0; tile < num_tiles; tile++) {
         const int64_t size = (count - done) / (num_tiles - tile);
-        if (weight.bits == 4) bytes_function<true>(size)(weight, bytes, unit, parts + done, sums, 0);
-        else bytes_function<false>(size)(weight, codes, unit, parts + done, sums, tile == 0 ? PREFETCH_BYTES : 0);
+        const TileFunction function = weight.bits == 4 ? TILE_FUNCTIONS<4>[size - 1] : TILE_FUNCTIONS<8>[size - 1];
+        function(weight, codes, unit, values + done * GROUP, parts + done, sums);
         done += size;
     }
 }
@@ -204,9 +163,11 @@ F32 with_bias(const PackedWeight& weight, int64_t output, F32 sum) {
 void multiply_panel(const PackedWeight& weight, int64_t panel, const Activations& x, int64_t chunk, float* sums) {
     std::memset(sums, 0, size_t(x.chunk_size(chunk)) * PANEL * 4);
     const uint8_t* codes = weight.panels + panel * weight.panel_bytes();
+    const int units_of_group = GROUP / weight.unit;
     for (int64_t u = 0; u < weight.num_units(); u++, codes += weight.unit_bytes()) {
-        const int64_t list = chunk * x.num_units() + u;
-        add_unit(weight, codes, x.parts + list * x.parts_of_unit(), x.num_parts[list], sums);
+        const int64_t group = u / units_of_group;
+        add_unit(weight, codes, x.values_of(chunk, group) + u % units_of_group * weight.unit, x.parts_of(chunk, u),
+                 x.num_parts[chunk * x.num_groups + group], sums);
     }
 }
 

@@ -7,8 +7,10 @@
 namespace qw {
 
 constexpr const char* ISA_NAME = "avx2";
-constexpr int TILE_ROWS = 1;
-constexpr int TILE_TOKENS = 4;
+constexpr int STREAM_PARTS = 1;
+constexpr int STREAM_ROWS = 2;
+constexpr int SHARED_ROWS = 1;
+constexpr int MOST_PARTS = 4;
 constexpr int DENSE_ROWS = 2;
 constexpr int DENSE_TOKENS = 2;
 

@@ -7,8 +7,10 @@
 namespace qw {
 
 constexpr const char* ISA_NAME = "avx512";
-constexpr int TILE_ROWS = 4;    // 4 x 6 sums, 4 weights and an activation fill 29 of the 32 registers
-constexpr int TILE_TOKENS = 6;
+constexpr int STREAM_PARTS = 4;
+constexpr int STREAM_ROWS = 4;
+constexpr int SHARED_ROWS = 2;  // 2 x 12 sums, 4 halves of the weights and an activation fill 29 of the 32 registers
+constexpr int MOST_PARTS = 12;
 constexpr int DENSE_ROWS = 4;
 constexpr int DENSE_TOKENS = 6;
 

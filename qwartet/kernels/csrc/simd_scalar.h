@@ -13,8 +13,10 @@
 namespace qw {
 
 constexpr const char* ISA_NAME = "scalar";
-constexpr int TILE_ROWS = 1;    // 16-row tiles that the small matrix kernel holds in registers
-constexpr int TILE_TOKENS = 4;  // and tokens
+constexpr int STREAM_PARTS = 1;  // up to so many parts, the quantised linear takes STREAM_ROWS tiles at once
+constexpr int STREAM_ROWS = 1;
+constexpr int SHARED_ROWS = 1;   // above, SHARED_ROWS
+constexpr int MOST_PARTS = 4;    // and never more parts than this
 constexpr int DENSE_ROWS = 2;   // the same for the dense kernel
 constexpr int DENSE_TOKENS = 2;
 
