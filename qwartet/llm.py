@@ -75,8 +75,14 @@ class LLM:
         max_model_len: int | None = None,
         revision: str | None = None,
         force: bool = False,
+        activations: str | None = None,
+        head: str = "auto",
+        kv_cache_dtype: str = "auto",
     ) -> None:
-        """Raises ModelNotFoundError, CheckpointError, OutOfMemoryError (unless `force`), SettingError."""
+        """`activations` ("exact", "int8") and `head` ("auto", "int8", "exact"): load_model; `kv_cache_dtype`: Engine.
+
+        Raises ModelNotFoundError, CheckpointError, OutOfMemoryError (unless `force`), SettingError.
+        """
         if model is None and revision is not None:
             raise SettingError("revision needs a hub id; give the model too")
         self.model_path: Path = DEMO if model is None else resolve(os.fspath(model), revision=revision)
@@ -84,14 +90,22 @@ class LLM:
         has_vocabulary = any(self.model_path.glob("*.tiktoken"))
         self._tokenizer = Tokenizer.load(self.model_path) if has_vocabulary else None
         self.model = load_model(
-            self.model_path, dtype=dtype, device=resolve_device(device), load_mode=load_mode, force=force
+            self.model_path,
+            dtype=dtype,
+            device=resolve_device(device),
+            load_mode=load_mode,
+            force=force,
+            activations=activations,
+            head=head,
         )
         if self._tokenizer is not None:
             vocabulary, config = self._tokenizer.vocabulary, self.model.config
             for error in vocabulary_mismatches(vocabulary, config, self.generation_defaults, self.model_path):
                 raise error
         num_tokens = None if self._tokenizer is None else self._tokenizer.num_tokens
-        self.engine = Engine(self.model, max_model_len=max_model_len, num_valid_tokens=num_tokens)
+        self.engine = Engine(
+            self.model, max_model_len=max_model_len, num_valid_tokens=num_tokens, kv_cache_dtype=kv_cache_dtype
+        )
 
     @property
     def tokenizer(self) -> Tokenizer:

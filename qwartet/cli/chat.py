@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from qwartet import DEMO
+from qwartet.cli.options import Activations, Head, KvCacheDtype, Threads, set_threads
 from qwartet.cli.terminal import json_line, one_line, printable
 from qwartet.cli.units import format_bytes, format_count, parse_count
 from qwartet.errors import ModelNotFoundError, NotAChatModelError, SettingError
@@ -47,6 +48,10 @@ def chat(
     max_model_len: Annotated[
         str | None, typer.Option(help="Longest prompt and answer together; 32k is 32,000, 32K is 32,768.")
     ] = None,
+    activations: Activations = None,
+    head: Head = "auto",
+    kv_cache_dtype: KvCacheDtype = "auto",
+    threads: Threads = None,
     force: Annotated[bool, typer.Option("--force", help="Load even if the memory seems too small.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No line about the model.")] = False,
@@ -71,6 +76,7 @@ def chat(
         prompt = _piped_prompt()
     if prompt is None and as_json:
         raise SettingError("--json answers one prompt; give it with --prompt, or pipe it in")
+    set_threads(threads)
     started = time.perf_counter()
     llm = _load(
         directory,
@@ -79,6 +85,9 @@ def chat(
         load_mode=load_mode,
         max_model_len=max_length,
         force=force,
+        activations=activations,
+        head=head,
+        kv_cache_dtype=kv_cache_dtype,
     )
     if not quiet:
         print(one_line(_summary(model, llm, time.perf_counter() - started)), file=sys.stderr)

@@ -18,7 +18,7 @@ from typing import Annotated, TextIO
 import typer
 
 from qwartet import __version__
-from qwartet.cli import failures
+from qwartet.cli import bench, failures
 from qwartet.cli.chat import chat
 from qwartet.cli.doctor import doctor
 from qwartet.cli.inspect import inspect
@@ -34,6 +34,7 @@ app.command()(inspect)
 app.command()(quantize)
 app.command()(synth)
 app.command()(doctor)
+app.add_typer(bench.app, name="bench")
 
 
 def _print_version(wanted: bool) -> None:

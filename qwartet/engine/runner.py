@@ -13,7 +13,7 @@ from qwartet.models.qwen import QwenModel
 class ModelRunner:
     """A model and the cache that it writes to."""
 
-    def __init__(self, model: QwenModel, num_blocks: int, block_size: int) -> None:
+    def __init__(self, model: QwenModel, num_blocks: int, block_size: int, cache_dtype: torch.dtype) -> None:
         config = model.config
         self.model = model
         self.cache = KVCache(
@@ -22,7 +22,7 @@ class ModelRunner:
             num_kv_heads=config.num_kv_heads,
             block_size=block_size,
             head_dim=config.head_dim,
-            dtype=model.dtype,
+            dtype=cache_dtype,
             device=model.device,
         )
 

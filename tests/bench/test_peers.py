@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qwartet.bench.peers import gguf_file, run
+from qwartet.bench.peers import gguf_file
 from qwartet.bench.peers.alternation import Speed, measure_command, median_speed, paired_ratios, take_turns
 from qwartet.bench.peers.gguf_file import gguf_name, gguf_tensors, read_gguf_name, write_gguf
 from qwartet.bench.peers.llama_cpp import BatchSpeed, run_batched_bench, run_llama_bench
+from qwartet.cli.main import run as command_line
 from qwartet.errors import SettingError
 from qwartet.models.shapes import SHAPES, config_json
 from tests.bench.tiny_shape import TINY
@@ -270,9 +271,9 @@ def tiny_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_comparison_gives_rounds_ratios_medians_and_batches(gguf, fake: Path, capsys) -> None:
     ours = printing(json.dumps({"prefill_tok_s": 250, "decode_tok_s": 30}))
     options = ["--llama-bench", str(fake), "--batched-bench", str(fake), "--ours", ours, "--rounds", "2"]
-    assert run.main(["1.8b", *options, "--json"]) == 0
+    assert command_line(["bench", "peer", "1.8b", *options, "--json"]) == 0
     captured = capsys.readouterr()
-    report = json.loads(captured.out)
+    report = json.loads(captured.out.splitlines()[-1])
     assert report["rounds"]["ratio"] == [{"prefill_tok_s": 2.5, "decode_tok_s": 1.5}] * 2
     assert report["median"]["peer"] == {"prefill_tok_s": 100.0, "decode_tok_s": 20.0}
     assert [batch["num_requests"] for batch in report["batches"]] == [1, 4, 8, 16]
@@ -283,7 +284,7 @@ def test_a_comparison_gives_rounds_ratios_medians_and_batches(gguf, fake: Path, 
 
 @pytest.mark.usefixtures("tiny_sizes")
 def test_without_a_command_of_ours_the_peer_is_measured_alone(gguf, fake: Path, capsys) -> None:
-    assert run.main(["1.8b", "--llama-bench", str(fake), "--rounds", "2"]) == 0
+    assert command_line(["bench", "peer", "1.8b", "--llama-bench", str(fake), "--rounds", "2"]) == 0
     title, columns, *rows = capsys.readouterr().out.splitlines()
     assert title.startswith("llama.cpp 7 (abc), 2 threads: tiny, ")
     assert columns.split() == ["round", "prefill", "peer", "decode", "peer"]
@@ -292,12 +293,22 @@ def test_without_a_command_of_ours_the_peer_is_measured_alone(gguf, fake: Path, 
 
 @pytest.mark.usefixtures("tiny_sizes")
 def test_a_named_file_is_kept_used_again_and_not_taken_for_another(gguf, fake: Path, tmp_path: Path, capsys) -> None:
-    options = ["1.8b", "--llama-bench", str(fake), "--rounds", "1", "--gguf", str(tmp_path / "kept.gguf")]
-    assert run.main(options) == 0
+    options = [
+        "bench",
+        "peer",
+        "1.8b",
+        "--llama-bench",
+        str(fake),
+        "--rounds",
+        "1",
+        "--gguf",
+        str(tmp_path / "kept.gguf"),
+    ]
+    assert command_line(options) == 0
     before = (tmp_path / "kept.gguf").stat()
-    assert run.main(options) == 0
+    assert command_line(options) == 0
     assert (tmp_path / "kept.gguf").stat().st_mtime_ns == before.st_mtime_ns
-    assert run.main([*options, "--head", "q4_0"]) == 2
+    assert command_line([*options, "--head", "q4_0"]) == 2
     assert "head f16" in capsys.readouterr().err
 
 
@@ -307,14 +318,22 @@ def test_a_named_file_is_kept_used_again_and_not_taken_for_another(gguf, fake: P
     [(["--rounds", "0"], "rounds is 0"), (["--threads", "0"], "threads is 0"), (["--layers", "0"], "layers is 0")],
 )
 def test_a_wrong_option_is_refused_before_anything_runs(fake: Path, capsys, options: list[str], words: str) -> None:
-    assert run.main(["1.8b", "--llama-bench", str(fake), *options]) == 2
+    assert command_line(["bench", "peer", "1.8b", "--llama-bench", str(fake), *options]) == 2
     assert words in capsys.readouterr().err
     assert not fake.with_suffix(".calls").exists()
 
 
 def test_a_program_that_is_not_there_is_refused_before_a_file_is_written(tmp_path: Path, capsys) -> None:
-    options = ["72b", "--llama-bench", str(tmp_path / "absent"), "--gguf", str(tmp_path / "model.gguf")]
-    assert run.main(options) == 2
+    options = [
+        "bench",
+        "peer",
+        "72b",
+        "--llama-bench",
+        str(tmp_path / "absent"),
+        "--gguf",
+        str(tmp_path / "model.gguf"),
+    ]
+    assert command_line(options) == 2
     assert "absent is not a file" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 

@@ -1,6 +1,6 @@
 """Ours against llama.cpp on random weights of a published size, on this machine's CPU.
 
-    python -m qwartet.bench.peers.run 1.8b --llama-bench PATH [--batched-bench PATH] [--ours COMMAND] ...
+    qwartet bench peer 1.8b --llama-bench PATH [--batched-bench PATH] [--ours COMMAND] ...
 
 `--ours` is a command whose last line of output is one JSON object with prefill_tok_s and decode_tok_s; without it only
 the peer is measured. llama-bench reads a prompt of 512 tokens, and decodes 64 tokens from an empty context. Nothing
@@ -10,22 +10,19 @@ their speed.
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from qwartet.bench.peers.alternation import Speed, measure_command, median_speed, paired_ratios, take_turns
 from qwartet.bench.peers.gguf_file import BodyType, HeadType, gguf_name, read_gguf_name, write_gguf
 from qwartet.bench.peers.llama_cpp import BatchSpeed, LlamaBenchRun, run_batched_bench, run_llama_bench
-from qwartet.errors import QwartetError, SettingError
-from qwartet.models.shapes import SHAPES, Shape
+from qwartet.errors import SettingError
+from qwartet.models.shapes import Shape
 
 SEED = 0
 
@@ -134,38 +131,3 @@ def report_lines(report: PeerReport) -> Iterator[str]:
         yield " ".join([f"{label:<6}", *(f"{value:14.2f}" for value in values)])
     for batch in report.batches:
         yield f"{batch.num_requests:>2} requests at once: decode {batch.decode_tok_s:.2f} tok/s in all"
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command line; returns the exit code: 0 done, 2 something that the user can mend."""
-    parser = argparse.ArgumentParser(prog="python -m qwartet.bench.peers.run", description="Ours against llama.cpp.")
-    parser.add_argument("shape", choices=list(SHAPES), help="published size")
-    parser.add_argument("--llama-bench", type=Path, required=True, metavar="PATH", help="llama.cpp's llama-bench")
-    parser.add_argument("--batched-bench", type=Path, metavar="PATH", help="llama.cpp's llama-batched-bench")
-    parser.add_argument("--ours", metavar="COMMAND", help="prints JSON with prefill_tok_s and decode_tok_s last")
-    parser.add_argument("--threads", type=int, default=2, help="of llama.cpp (default: 2)")
-    parser.add_argument("--rounds", type=int, default=3, help="pairs of runs (default: 3)")
-    parser.add_argument(
-        "--body", choices=get_args(BodyType), default="q4_0", help="type of the linears (default: q4_0)"
-    )
-    parser.add_argument("--head", choices=get_args(HeadType), default="f16", help="type of the head (default: f16)")
-    parser.add_argument("--layers", type=int, help="fewer layers than published")
-    parser.add_argument(
-        "--gguf", type=Path, metavar="FILE", help="use this file, written if it is not there, and keep it"
-    )
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
-    options = vars(parser.parse_args(arguments))
-    as_json, layers = options.pop("json"), options.pop("layers")
-    shape = SHAPES[options.pop("shape")]
-    shape = shape if layers is None else replace(shape, num_layers=layers)
-    try:
-        report = measure_peer(PeerSettings(shape, **options), lambda text: print(text, file=sys.stderr))
-    except (QwartetError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(report.to_dict()) if as_json else "\n".join(report_lines(report)))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

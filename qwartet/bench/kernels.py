@@ -1,0 +1,176 @@
+"""Every native operation at the shapes of the published models, against what this machine can do at most.
+
+A linear over one token is bound by bytes, over many by arithmetic; attention over a long context by the bytes of the
+cache. Weights are rotated through enough copies that none is still in a cache when its turn comes again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from qwartet.bench.ceilings import Ceilings, measure_ceilings
+from qwartet.kernels import cpu
+from qwartet.kernels.cache_layer import CacheLayer
+from qwartet.kernels.cpu_weights import GROUP, PANEL, PackedWeight, allocate, panels_bytes
+from qwartet.models.shapes import HEAD_DIM, Shape
+
+ROTATED_BYTES = 600_000_000  # far beyond any cache
+MIN_COPIES = 3
+ROUNDS = 5  # the median counts
+BLOCK_SIZE = 16
+
+
+@dataclass(frozen=True)
+class KernelResult:
+    """One operation at one shape."""
+
+    shape: str  # published size
+    operation: str
+    rows: int  # tokens
+    seconds: float
+    gb_s: float  # 1e9 bytes of weights or cache a second
+    gop_s: float  # 1e9 operations a second
+    bound: str  # "memory" or "int8" or "bf16": the ceiling that `share` speaks of
+    share: float
+
+
+def linear_sizes(shape: Shape) -> dict[str, tuple[int, int]]:
+    """The linears of a block: name -> (inputs, outputs)."""
+    hidden, mlp = shape.hidden_size, shape.intermediate_size
+    return {"qkv": (hidden, 3 * hidden), "output": (hidden, hidden), "up": (hidden, mlp), "down": (mlp, hidden)}
+
+
+def measure_kernels(
+    shapes: list[Shape],
+    rows: tuple[int, ...],
+    activations: tuple[cpu.Activations, ...],
+    context: int,
+    log: Callable[[KernelResult], None] = lambda _result: None,
+) -> tuple[Ceilings, list[KernelResult]]:
+    """Measures linears of 4 and 8 bits, dense linears and attention at these shapes; tells each result as it comes."""
+    ceilings = measure_ceilings()
+    results = []
+    for shape in shapes:
+        for result in (
+            *_quantised(shape, rows, activations, ceilings),
+            *_dense(shape, rows, ceilings),
+            *_attention(shape, context, ceilings),
+        ):
+            results.append(result)
+            log(result)
+    return ceilings, results
+
+
+def results_dict(ceilings: Ceilings, results: list[KernelResult]) -> dict[str, Any]:
+    """Plain values, ready for JSON."""
+    return {"ceilings": vars(ceilings), "results": [asdict(result) for result in results]}
+
+
+def _seconds(calls: list[Callable[[], Any]]) -> float:
+    """Median over the rounds of the mean time of a call; each round makes every call once."""
+    for call in calls:
+        call()
+    times = []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        for call in calls:
+            call()
+        times.append((time.perf_counter() - started) / len(calls))
+    return sorted(times)[ROUNDS // 2]
+
+
+def _random_packed(inputs: int, outputs: int, bits: int, seed: int) -> PackedWeight:
+    """A weight that exists only in its packed layout: random codes, scales of a plausible size."""
+    size = panels_bytes(inputs, outputs, bits, GROUP, False)
+    random = np.random.default_rng(seed)
+    panels = allocate(size)
+    panels.copy_(torch.from_numpy(random.integers(0, 256, size, dtype=np.uint8)))
+    units = panels.view(-1, GROUP * PANEL * bits // 8 + 2 * PANEL)
+    scales = (0.5 + torch.rand(units.shape[0], PANEL)) / 2**bits / inputs**0.5
+    units[:, -2 * PANEL :] = scales.half().view(torch.uint8)
+    return PackedWeight(panels, inputs, outputs, bits, GROUP, False)
+
+
+def _copies(num_bytes: int) -> int:
+    return max(MIN_COPIES, ROTATED_BYTES // num_bytes)
+
+
+def _tokens(rows: int, inputs: int) -> torch.Tensor:
+    return torch.randn(rows, inputs, generator=torch.Generator().manual_seed(rows)).bfloat16()
+
+
+def _result(
+    shape: Shape,
+    operation: str,
+    rows: int,
+    seconds: float,
+    num_bytes: int,
+    operations: int,
+    peak: str,
+    ceilings: Ceilings,
+) -> KernelResult:
+    """The binding ceiling is the one that would take longer."""
+    peak_gop_s = {"int8": ceilings.int8_gop_s, "bf16": ceilings.bf16_gop_s, "fp32": ceilings.fp32_gop_s}[peak]
+    gb_s, gop_s = num_bytes / seconds / 1e9, operations / seconds / 1e9
+    shares = {"memory": gb_s / ceilings.read_gb_s, peak: gop_s / peak_gop_s}
+    bound = max(shares, key=lambda name: shares[name])
+    return KernelResult(shape.name, operation, rows, seconds, gb_s, gop_s, bound, shares[bound])
+
+
+def _quantised(
+    shape: Shape, rows: tuple[int, ...], activations: tuple[cpu.Activations, ...], ceilings: Ceilings
+) -> Iterator[KernelResult]:
+    for bits in (4, 8):
+        for name, (inputs, outputs) in linear_sizes(shape).items():
+            size = panels_bytes(inputs, outputs, bits, GROUP, False)
+            weights = [_random_packed(inputs, outputs, bits, seed) for seed in range(_copies(size))]
+            for mode in activations:
+                for count in rows:
+                    x = _tokens(count, inputs)
+                    seconds = _seconds([lambda w=w, x=x, mode=mode: cpu.linear(x, w, mode) for w in weights])
+                    operation = f"int{bits} {name}, {mode}"
+                    yield _result(
+                        shape, operation, count, seconds, size, 2 * count * inputs * outputs, "int8", ceilings
+                    )
+
+
+def _dense(shape: Shape, rows: tuple[int, ...], ceilings: Ceilings) -> Iterator[KernelResult]:
+    inputs, outputs = linear_sizes(shape)["qkv"]
+    size = 2 * inputs * outputs
+    weights = [torch.randn(outputs, inputs).bfloat16() for _ in range(_copies(size))]
+    for count in rows:
+        x = _tokens(count, inputs)
+        seconds = _seconds([lambda w=w, x=x: cpu.dense_linear(x, w) for w in weights])
+        yield _result(shape, "bf16 qkv", count, seconds, size, 2 * count * inputs * outputs, "bf16", ceilings)
+
+
+def _attention(shape: Shape, context: int, ceilings: Ceilings) -> Iterator[KernelResult]:
+    """A decode step over a long context."""
+    num_blocks = -(-context // BLOCK_SIZE)
+    size = (num_blocks, shape.num_heads, BLOCK_SIZE, HEAD_DIM)
+    query = _tokens(1, shape.num_heads * HEAD_DIM).view(1, shape.num_heads, HEAD_DIM)
+    table, lengths = torch.randperm(num_blocks).unsqueeze(0), torch.tensor([context])
+    for name, item_bytes in (("bf16", 2), ("int8", 1)):
+        num_bytes = 2 * item_bytes * num_blocks * shape.num_heads * BLOCK_SIZE * HEAD_DIM
+        caches = [_random_cache(size, name == "int8") for _ in range(max(2, ROTATED_BYTES // num_bytes))]
+        calls = [
+            lambda cache=cache: cpu.paged_attention(query, cache, table, lengths, torch.tensor([0, 1]))
+            for cache in caches
+        ]
+        operations = 4 * context * shape.num_heads * HEAD_DIM
+        yield _result(
+            shape, f"attention over {context}, {name}", 1, _seconds(calls), num_bytes, operations, "fp32", ceilings
+        )
+
+
+def _random_cache(size: tuple[int, ...], int8: bool) -> CacheLayer:
+    if not int8:
+        return CacheLayer(torch.randn(size).bfloat16(), torch.randn(size).bfloat16())
+    codes = [torch.randint(-127, 128, size, dtype=torch.int8) for _ in range(2)]
+    return CacheLayer(*codes, *(torch.rand(size[:3]) / 64 for _ in range(2)))

@@ -1,0 +1,149 @@
+"""`qwartet bench`: what this machine does, against what it can do at most and against a peer."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from qwartet.cli.options import Activations, AsJson, Head, KvCacheDtype, Threads, set_threads
+from qwartet.cli.terminal import json_line
+from qwartet.cli.units import format_bytes
+from qwartet.errors import SettingError
+from qwartet.models.hub import resolve
+from qwartet.models.shapes import SHAPES, ShapeName
+
+if TYPE_CHECKING:
+    from qwartet.bench.ceilings import Ceilings
+    from qwartet.bench.kernels import KernelResult
+    from qwartet.bench.latency import LatencyReport
+
+app = typer.Typer(rich_markup_mode=None, help="Measure speed and memory.", no_args_is_help=True)
+
+
+def _numbers(text: str, name: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise SettingError(f"{name} is {text!r}; give whole numbers with commas, for example 1,8,512") from None
+
+
+def _log(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+@app.command()
+def kernels(
+    shapes: Annotated[str, typer.Option(help="Published sizes, with commas.")] = "1.8b,7b,14b,72b",
+    rows: Annotated[str, typer.Option(help="Tokens, with commas.")] = "1,4,8,16,512",
+    activations: Annotated[str, typer.Option(help="int8, exact, or both with a comma.")] = "int8,exact",
+    context: Annotated[int, typer.Option(help="Tokens of context for attention.")] = 8192,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure every native operation at the shapes of the published models."""
+    from qwartet.bench.kernels import measure_kernels, results_dict
+
+    chosen = [name.strip() for name in shapes.split(",")]
+    modes = [name.strip() for name in activations.split(",")]
+    for name, known in [(name, SHAPES) for name in chosen] + [(name, ("int8", "exact")) for name in modes]:
+        if name not in known:
+            raise SettingError(f"{name!r} is unknown; it must be one of {', '.join(known)}")
+    set_threads(threads)
+    wanted = [shape for name, shape in SHAPES.items() if name in chosen]
+
+    def show(result: KernelResult) -> None:
+        speed = f"{result.gb_s:7.1f} GB/s {result.gop_s:8.0f} Gop/s"
+        label = f"{result.shape:>5} {result.operation:<28} x {result.rows:<4}"
+        print(f"{label} {result.seconds * 1e3:9.3f} ms {speed}  {result.share:4.0%} of {result.bound}")
+
+    ceilings, results = measure_kernels(
+        wanted, _numbers(rows, "rows"), tuple(m for m in ("int8", "exact") if m in modes), context, show
+    )
+    _print_ceilings(ceilings)
+    if as_json:
+        print(json_line(results_dict(ceilings, results)))
+
+
+def _print_ceilings(ceilings: Ceilings) -> None:
+    print(
+        f"ceilings of this run, {ceilings.threads} threads: read {ceilings.read_gb_s:.1f} GB/s, int8 "
+        f"{ceilings.int8_gop_s:.0f}, bf16 {ceilings.bf16_gop_s:.0f}, fp32 {ceilings.fp32_gop_s:.0f} Gop/s"
+    )
+    if ceilings.is_low:
+        print(
+            f"the memory has read {ceilings.best_read_gb_s:.1f} GB/s on this machine before: something else is using it"
+        )
+
+
+@app.command()
+def latency(
+    model: Annotated[str, typer.Argument(help="Directory of a checkpoint, or hub id; `qwartet synth` makes one.")],
+    prompt: Annotated[int, typer.Option(help="Tokens of the prompt.")] = 512,
+    generate: Annotated[int, typer.Option(help="Tokens to write.")] = 64,
+    context: Annotated[int, typer.Option(help="Tokens that stand before those written.")] = 0,
+    batch: Annotated[str, typer.Option(help="Requests at once, with commas: 1,4,8,16.")] = "",
+    activations: Annotated[
+        Activations | None, typer.Option(help="How inputs of quantised weights are rounded.")
+    ] = None,
+    head: Head = "auto",
+    kv_cache_dtype: KvCacheDtype = "auto",
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how fast a model reads a prompt and writes tokens, with the kernels alone."""
+    from qwartet.bench.latency import LatencySettings, measure_latency
+
+    settings = LatencySettings(
+        model=resolve(model),
+        prompt=prompt,
+        generate=generate,
+        context=context,
+        batches=_numbers(batch, "batch"),
+        activations=activations,
+        head=head,
+        kv_cache_dtype=kv_cache_dtype,
+    )
+    set_threads(threads)
+    report = measure_latency(settings, _log)
+    _print_latency(report)
+    if as_json:
+        print(json_line(report.to_dict()))
+
+
+def _print_latency(report: LatencyReport) -> None:
+    _print_ceilings(report.ceilings)
+    print(f"kernels: {', '.join(f'{what}: {name}' for what, name in report.kernels.items())}")
+    print(f"prefill  {report.prefill_tok_s:9.1f} tok/s  {report.int8_gop_s:7.0f} Gop/s, {report.mfu:4.0%} of int8")
+    print(f"decode   {report.decode_tok_s:9.1f} tok/s  {report.read_gb_s:7.1f} GB/s, {report.mbu:4.0%} of the memory")
+    for size, speed in report.batch_tok_s.items():
+        print(f"batch {size:<3}{speed:9.1f} tok/s in all")
+    print(f"loaded in {report.load_s:.2f} s; peak memory {format_bytes(report.peak_rss_bytes)}")
+
+
+@app.command()
+def peer(
+    shape: Annotated[ShapeName, typer.Argument(help="Published size; both sides get random weights of it.")],
+    llama_bench: Annotated[Path, typer.Option(help="llama.cpp's llama-bench.")],
+    batched_bench: Annotated[Path | None, typer.Option(help="Its llama-batched-bench, for batches.")] = None,
+    ours: Annotated[str | None, typer.Option(help="Command to compare with; its last line is JSON.")] = None,
+    gguf: Annotated[Path | None, typer.Option(help="The file to use, written where there is none.")] = None,
+    body: Annotated[Literal["q4_0", "q8_0"], typer.Option(help="Type of the peer's linears.")] = "q4_0",
+    head: Annotated[Literal["f16", "q4_0", "q8_0", "q6_k"], typer.Option(help="Type of the peer's head.")] = "f16",
+    threads: Annotated[int, typer.Option(help="Threads of the peer.")] = 2,
+    rounds: Annotated[int, typer.Option(help="How often the two take turns.")] = 3,
+    layers: Annotated[int | None, typer.Option(help="Fewer layers, for a quick look.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure llama.cpp on the same shape, and ours in turns with it."""
+    from qwartet.bench.peers.run import PeerSettings, measure_peer, report_lines
+
+    size = SHAPES[shape] if layers is None else replace(SHAPES[shape], num_layers=layers)
+    report = measure_peer(PeerSettings(size, llama_bench, batched_bench, ours, threads, rounds, body, head, gguf), _log)
+    for line in report_lines(report):
+        print(line)
+    if as_json:
+        print(json_line(report.to_dict()))

@@ -1,0 +1,37 @@
+"""Options that several verbs share, and what the one about threads does."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from qwartet.errors import SettingError
+
+Activations = Annotated[
+    Literal["int8", "exact"] | None,
+    typer.Option(help="How inputs of quantised weights are rounded: 8 bits where that is enough, or always 16."),
+]
+Head = Annotated[
+    Literal["auto", "int8", "exact"], typer.Option(help="int8: greedy tokens come from an 8-bit copy; the same ones.")
+]
+KvCacheDtype = Annotated[
+    Literal["auto", "int8"], typer.Option(help="int8: half of the memory; auto: what the model computes in.")
+]
+Threads = Annotated[int | None, typer.Option(help="Threads of the CPU kernels; all cores if left out.")]
+AsJson = Annotated[bool, typer.Option("--json", help="The last line is one JSON object.")]
+
+
+def set_threads(count: int | None) -> None:
+    """Sets the threads of the native kernels and of torch, where a number is given; SettingError outside 1..256."""
+    if count is None:
+        return
+    if not 1 <= count <= 256:
+        raise SettingError(f"--threads is {count}; it must lie in 1..256")
+    import torch
+
+    from qwartet.kernels.native import native_library
+
+    torch.set_num_threads(count)
+    if (library := native_library()) is not None:
+        library.set_num_threads(count)
