@@ -18,6 +18,7 @@ from qwartet.bench.ceilings import Ceilings, measure_ceilings
 from qwartet.kernels import cpu
 from qwartet.kernels.cache_layer import CacheLayer
 from qwartet.kernels.cpu_weights import GROUP, PANEL, PackedWeight, allocate, panels_bytes
+from qwartet.layers.kv_cache import KVCache
 from qwartet.models.shapes import HEAD_DIM, Shape
 
 ROTATED_BYTES = 600_000_000  # far beyond any cache
@@ -170,7 +171,14 @@ def _attention(shape: Shape, context: int, ceilings: Ceilings) -> Iterator[Kerne
 
 
 def _random_cache(size: tuple[int, ...], int8: bool) -> CacheLayer:
-    if not int8:
-        return CacheLayer(torch.randn(size).bfloat16(), torch.randn(size).bfloat16())
-    codes = [torch.randint(-127, 128, size, dtype=torch.int8) for _ in range(2)]
-    return CacheLayer(*codes, *(torch.rand(size[:3]) / 64 for _ in range(2)))
+    """A layer of a cache as the engine makes it, filled."""
+    num_blocks, num_heads, block_size, head_dim = size
+    dtype = torch.int8 if int8 else torch.bfloat16
+    cache = KVCache(
+        num_layers=1, num_blocks=num_blocks, num_kv_heads=num_heads, block_size=block_size, head_dim=head_dim, dtype=dtype
+    ).layer(0)  # fmt: skip
+    for codes, scales in ((cache.keys, cache.key_scales), (cache.values, cache.value_scales)):
+        codes.copy_(torch.randint(-127, 128, size, dtype=torch.int8))
+        if scales is not None:
+            scales.copy_(torch.rand(size[:3]) / 64)
+    return cache

@@ -8,6 +8,7 @@
 #include "exponential.h"
 #include "simd.h"
 #include "thread_pool.h"
+#include "unroll.h"
 
 namespace qw {
 namespace {
@@ -15,6 +16,7 @@ namespace {
 constexpr int64_t CHUNK = 512;   // keys whose softmax is taken whole
 constexpr int TILE = 12;         // query rows that share the keys and values read; a row is a head of a token
 constexpr int KEYS = 16;         // keys of one vector of scores
+constexpr int64_t KEYS_AHEAD = KEYS;  // how far before their use keys and values are fetched
 constexpr int MAX_HEAD_DIM = 256;
 constexpr int ROWS_AT_ONCE = STREAM_ROWS == 4 ? 3 : 1;  // rows whose sums stay in registers
 constexpr int PARTS_AT_ONCE = 8;  // vectors of 16 along the head
@@ -62,17 +64,17 @@ struct Queries {
 // 16 scores of a row, unscaled, against keys that lie one after another.
 inline F32 scores_of_bf16(const uint16_t* query, const uint16_t* keys, int dim) {
     F32 rows[KEYS];
-    for (int j = 0; j < KEYS; j++) {
-        rows[j] = set_f32(0);
-        for (int d = 0; d < dim; d += 32)
-            rows[j] = dot_bf16(rows[j], load_bf16_pairs(keys + j * dim + d), load_bf16_pairs(query + d));
+    unroll<KEYS>([&](auto j) QW_INLINE { rows[j] = set_f32(0); });
+    for (int d = 0; d < dim; d += 32) {
+        const Bf16 part = load_bf16_pairs(query + d);
+        unroll<KEYS>([&](auto j) QW_INLINE { rows[j] = dot_bf16(rows[j], load_bf16_pairs(keys + j * dim + d), part); });
     }
     return reduce_rows(rows);
 }
 
 // 64 bytes of a head, or what there is of them; the rest is 0.
-inline Bytes load_head(const void* p, int count) {
-    if (count >= 64) return load_bytes(p);
+QW_INLINE inline Bytes load_head(const void* p, int count) {
+    if (count >= 64) [[likely]] return load_bytes(p);
     alignas(64) uint8_t part[64] = {};
     std::memcpy(part, p, count);
     return load_bytes(part);
@@ -80,14 +82,15 @@ inline Bytes load_head(const void* p, int count) {
 
 inline F32 scores_of_int8(const Queries& queries, int row, const int8_t* keys, const float* key_scales, int dim) {
     I32 rows[KEYS];
-    for (int j = 0; j < KEYS; j++) {
-        I32 coarse = set_i32(0), fine = set_i32(0);
-        for (int d = 0; d < dim; d += 64) {
-            Bytes key = add_128(load_head(keys + j * dim + d, dim - d));
-            coarse = dot8(coarse, key, load_head(queries.high[row] + d, dim - d));
-            fine = dot8(fine, key, load_head(queries.low[row] + d, dim - d));
-        }
-        rows[j] = add_i32(shift_left_8(coarse), fine);
+    unroll<KEYS>([&](auto j) QW_INLINE { rows[j] = set_i32(0); });
+    for (int d = 0; d < dim; d += 64) {
+        const Bytes part = load_head(queries.high[row] + d, dim - d);
+        unroll<KEYS>([&](auto j) QW_INLINE { rows[j] = dot8(rows[j], add_128(load_head(keys + j * dim + d, dim - d)), part); });
+    }
+    unroll<KEYS>([&](auto j) QW_INLINE { rows[j] = shift_left_8(rows[j]); });
+    for (int d = 0; d < dim; d += 64) {
+        const Bytes part = load_head(queries.low[row] + d, dim - d);
+        unroll<KEYS>([&](auto j) QW_INLINE { rows[j] = dot8(rows[j], add_128(load_head(keys + j * dim + d, dim - d)), part); });
     }
     I32 sums = add_i32(reduce_rows_i32(rows), set_i32(-queries.offset[row]));
     return mul(mul(to_f32(sums), set_f32(queries.scale[row])), load_f32(key_scales));
@@ -110,18 +113,17 @@ struct FloatValues {
 template <int ROWS, int PARTS, class Values>
 inline void add_values(const Values& values, int count, int dim, int d, const float* weights, float* sums) {
     F32 acc[ROWS][PARTS];
-    for (int r = 0; r < ROWS; r++)
-        for (int i = 0; i < PARTS; i++) acc[r][i] = load_f32(sums + r * dim + d + 16 * i);
+    const auto place = [&](int r, int i) QW_INLINE { return sums + r * dim + d + 16 * i; };
+    unroll<ROWS>([&](auto r) QW_INLINE { unroll<PARTS>([&](auto i) QW_INLINE { acc[r][i] = load_f32(place(r, i)); }); });
     for (int j = 0; j < count; j++) {
         F32 value[PARTS];
-        for (int i = 0; i < PARTS; i++) value[i] = values.load(int64_t(j) * dim + d + 16 * i);
-        for (int r = 0; r < ROWS; r++) {
-            F32 weight = set_f32(weights[r * CHUNK + j]);
-            for (int i = 0; i < PARTS; i++) acc[r][i] = fma(weight, value[i], acc[r][i]);
-        }
+        unroll<PARTS>([&](auto i) QW_INLINE { value[i] = values.load(int64_t(j) * dim + d + 16 * i); });
+        unroll<ROWS>([&](auto r) QW_INLINE {
+            const F32 weight = set_f32(weights[r * CHUNK + j]);
+            unroll<PARTS>([&](auto i) QW_INLINE { acc[r][i] = fma(weight, value[i], acc[r][i]); });
+        });
     }
-    for (int r = 0; r < ROWS; r++)
-        for (int i = 0; i < PARTS; i++) store_f32(sums + r * dim + d + 16 * i, acc[r][i]);
+    unroll<ROWS>([&](auto r) QW_INLINE { unroll<PARTS>([&](auto i) QW_INLINE { store_f32(place(r, i), acc[r][i]); }); });
 }
 
 template <int ROWS, class Values>
@@ -163,9 +165,9 @@ private:
 
     // The blocks of a request lie anywhere, so the processor cannot guess where the next keys are.
     void prefetch_next(const void* data, int64_t key, int64_t left) const {
-        if (left <= KEYS) return;
+        if (left <= KEYS_AHEAD) return;
         const int64_t bytes = cache_.is_int8 ? 1 : 2;
-        const char* next = static_cast<const char*>(data) + place(key + KEYS) * bytes;
+        const char* next = static_cast<const char*>(data) + place(key + KEYS_AHEAD) * bytes;
         for (int64_t i = 0; i < KEYS * dim_ * bytes; i += 64) prefetch(next + i);
     }
 
