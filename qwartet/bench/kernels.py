@@ -175,8 +175,13 @@ def _random_cache(size: tuple[int, ...], int8: bool) -> CacheLayer:
     num_blocks, num_heads, block_size, head_dim = size
     dtype = torch.int8 if int8 else torch.bfloat16
     cache = KVCache(
-        num_layers=1, num_blocks=num_blocks, num_kv_heads=num_heads, block_size=block_size, head_dim=head_dim, dtype=dtype
-    ).layer(0)  # fmt: skip
+        num_layers=1,
+        num_blocks=num_blocks,
+        num_kv_heads=num_heads,
+        block_size=block_size,
+        head_dim=head_dim,
+        dtype=dtype,
+    ).layer(0)
     for codes, scales in ((cache.keys, cache.key_scales), (cache.values, cache.value_scales)):
         codes.copy_(torch.randint(-127, 128, size, dtype=torch.int8))
         if scales is not None:
