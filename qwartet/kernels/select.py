@@ -30,7 +30,7 @@ from qwartet.kernels.native import native_library, unavailable_reason
 from qwartet.quant_format.weight import QuantizedWeight
 
 ACTIVATIONS = ("exact", "int8")
-DEFAULT_ACTIVATIONS: cpu.Activations = "int8"  # the fastest mode that keeps the bound with outliers: docs/kernels.md
+DEFAULT_ACTIVATIONS: cpu.Activations = "int8"  # holds the golden tolerances; KL with outliers is still to be measured
 
 
 @dataclass(frozen=True)
