@@ -84,3 +84,7 @@ class KernelWarning(QwartetWarning):
 
 class CheckpointWarning(QwartetWarning):
     """A checkpoint is odd in a way that still has one sensible reading; the message says which was taken."""
+
+
+class CacheWarning(QwartetWarning):
+    """What could have been kept for the next start was not; the message says why."""

@@ -31,6 +31,7 @@ from qwartet.models.hub import resolve
 from qwartet.models.load import Dtype, load_model
 from qwartet.models.safetensors_file import LoadMode
 from qwartet.models.vocabulary_match import vocabulary_mismatches
+from qwartet.models.weight_cache_file import OnPacked
 from qwartet.tokenizer.chatml import DEFAULT_SYSTEM, Message, build_prompt
 from qwartet.tokenizer.stream import TextStream
 from qwartet.tokenizer.tokenizer import Tokenizer
@@ -78,8 +79,11 @@ class LLM:
         activations: str | None = None,
         head: str = "auto",
         kv_cache_dtype: str = "auto",
+        weight_cache: bool = True,
+        on_packed: OnPacked | None = None,
     ) -> None:
-        """`activations` ("exact", "int8") and `head` ("auto", "int8", "exact"): load_model; `kv_cache_dtype`: Engine.
+        """`activations` ("exact", "int8"), `head` ("auto", "int8", "exact"), `weight_cache` and `on_packed`: see
+        load_model; `kv_cache_dtype` ("auto", "int8"): see Engine.
 
         Raises ModelNotFoundError, CheckpointError, OutOfMemoryError (unless `force`), SettingError.
         """
@@ -97,6 +101,8 @@ class LLM:
             force=force,
             activations=activations,
             head=head,
+            weight_cache=weight_cache,
+            on_packed=on_packed,
         )
         if self._tokenizer is not None:
             vocabulary, config = self._tokenizer.vocabulary, self.model.config

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 # The networks of the tests are tiny: a second thread costs them more than it gives. Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What a test leaves in a cache is not found by the next run, and never in the user's own.
+os.environ["QWARTET_CACHE"] = tempfile.mkdtemp(prefix="qwartet-test-cache-")
 
 from tests import golden_data
 

@@ -17,7 +17,7 @@ import torch
 from qwartet.bench.ceilings import Ceilings, measure_ceilings
 from qwartet.kernels import cpu
 from qwartet.kernels.cache_layer import CacheLayer
-from qwartet.kernels.cpu_weights import GROUP, PANEL, PackedWeight, allocate, panels_bytes
+from qwartet.kernels.cpu_weights import GROUP, PANEL, PackedShape, PackedWeight, allocate
 from qwartet.layers.kv_cache import KVCache
 from qwartet.models.shapes import HEAD_DIM, Shape
 
@@ -88,14 +88,15 @@ def _seconds(calls: list[Callable[[], Any]]) -> float:
 
 def _random_packed(inputs: int, outputs: int, bits: int, seed: int) -> PackedWeight:
     """A weight that exists only in its packed layout: random codes, scales of a plausible size."""
-    size = panels_bytes(inputs, outputs, bits, GROUP, False)
+    shape = PackedShape(inputs, outputs, bits)
+    size = shape.panels_bytes
     random = np.random.default_rng(seed)
     panels = allocate(size)
     panels.copy_(torch.from_numpy(random.integers(0, 256, size, dtype=np.uint8)))
     units = panels.view(-1, GROUP * PANEL * bits // 8 + 2 * PANEL)
     scales = (0.5 + torch.rand(units.shape[0], PANEL)) / 2**bits / inputs**0.5
     units[:, -2 * PANEL :] = scales.half().view(torch.uint8)
-    return PackedWeight(panels, inputs, outputs, bits, GROUP, False)
+    return PackedWeight(shape, panels)
 
 
 def _copies(num_bytes: int) -> int:
@@ -129,7 +130,7 @@ def _quantised(
 ) -> Iterator[KernelResult]:
     for bits in (4, 8):
         for name, (inputs, outputs) in linear_sizes(shape).items():
-            size = panels_bytes(inputs, outputs, bits, GROUP, False)
+            size = PackedShape(inputs, outputs, bits).panels_bytes
             weights = [_random_packed(inputs, outputs, bits, seed) for seed in range(_copies(size))]
             for mode in activations:
                 for count in rows:

@@ -25,8 +25,9 @@ INSTRUCTION_SETS = (
 
 # What changes how Qwartet, torch or the hub's library behave. Secrets are reported as set, and not shown.
 VARIABLES = (
-    *("QWARTET_DEBUG", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_TOKEN", "NO_COLOR"),
-    *("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "HTTPS_PROXY", "https_proxy", "LD_PRELOAD"),
+    *("QWARTET_DEBUG", "QWARTET_CPU_ISA", "QWARTET_CACHE", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT"),
+    *("HF_TOKEN", "NO_COLOR", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "HTTPS_PROXY"),
+    *("https_proxy", "LD_PRELOAD"),
 )
 SECRET_VARIABLES = ("HF_TOKEN", "HTTPS_PROXY", "https_proxy")
 

@@ -35,15 +35,15 @@ from qwartet.bench.random_values import (
     slices,
     to_bits,
 )
-from qwartet.bench.whole_files import appearing_at, check_free_space
 from qwartet.errors import SettingError
 from qwartet.models.checkpoint import INDEX_NAME
 from qwartet.models.config import ModelConfig, parse_config
+from qwartet.models.expected_tensors import dense_shape
 from qwartet.models.generation_config import parse_generation_config
-from qwartet.models.load import dense_shape
 from qwartet.models.names import LINEARS, disk_name, module_names
 from qwartet.models.shapes import Shape, config_json, generation_config_json
 from qwartet.models.vocabulary_match import vocabulary_mismatches
+from qwartet.models.whole_files import appearing_at, check_free_space
 from qwartet.quant_format.config import GptqConfig
 from qwartet.tokenizer.vocabulary import Vocabulary
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from qwartet import DEMO
 from qwartet.cli.options import Activations, AsJson, Head, KvCacheDtype, Threads, set_threads
-from qwartet.cli.terminal import json_line
+from qwartet.cli.terminal import json_line, one_line
 from qwartet.cli.units import format_bytes
 from qwartet.errors import SettingError
 from qwartet.models.hub import resolve
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from qwartet.bench.ceilings import Ceilings
     from qwartet.bench.kernels import KernelResult
     from qwartet.bench.latency import LatencyReport
+    from qwartet.bench.numerics import NumericsReport
 
 app = typer.Typer(rich_markup_mode=None, help="Measure speed and memory.", no_args_is_help=True)
 
@@ -147,3 +149,49 @@ def peer(
         print(line)
     if as_json:
         print(json_line(report.to_dict()))
+
+
+@app.command()
+def numerics(
+    text: Annotated[
+        Path, typer.Option(help='Conversations, one {"messages": [...]} a line, that the model was not trained on.')
+    ],
+    model: Annotated[
+        str | None, typer.Argument(help="Directory of a GPTQ checkpoint, or hub id; the bundled model if left out.")
+    ] = None,
+    positions: Annotated[int, typer.Option(help="Positions to compare at; equal contexts count once.")] = 20_000,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how far each kind of activations is from the fp32 reference, with and without outliers.
+
+    For the bundled model: python -m recipes.demo.heldout build/heldout.jsonl writes the text.
+    """
+    from qwartet.bench.contexts import read_examples
+    from qwartet.bench.numerics import measure_numerics
+    from qwartet.models.config import load_config
+    from qwartet.tokenizer.tokenizer import Tokenizer
+
+    directory = DEMO if model is None else resolve(model)
+    set_threads(threads)
+    tokenizer = Tokenizer.load(directory)
+    examples = read_examples(text, tokenizer, load_config(directory).position.max_length)
+    report = measure_numerics(directory, examples, positions, tokenizer.num_tokens, _log)
+    print(one_line(f"{directory}: native kernels ({report.isa}) against the reference in fp32"))
+    _print_numerics(report)
+    if as_json:
+        print(json_line({"model": str(directory), **report.to_dict()}))
+
+
+def _print_numerics(report: NumericsReport) -> None:
+    from qwartet.bench.numerics import MARGIN, MAX_MEAN_KL, MIN_AGREEMENT
+
+    print(f"{'':<20}{'positions':>10}{'mean KL':>11}{'99.9 %':>11}{'largest':>11}{'top-1':>10}   margin > {MARGIN}")
+    for variant, rows in report.variants.items():
+        print(variant)
+        for name, row in rows.items():
+            kl = "".join(f"{value:>11.2e}" for value in (row.mean_kl, row.p999_kl, row.max_kl))
+            verdict = "ok" if row.is_within_bounds else "MISSED"
+            print(f"  {name:<18}{row.num_positions:>10}{kl}{row.top1:>10.3%}   {row.clear_share:.1%} of all  {verdict}")
+    survivors = ", ".join(report.survivors()) or "none"
+    print(f"activations with mean KL <= {MAX_MEAN_KL} nats and top-1 >= {MIN_AGREEMENT:.1%} in both: {survivors}")

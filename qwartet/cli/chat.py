@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from qwartet import DEMO
-from qwartet.cli.options import Activations, Head, KvCacheDtype, Threads, set_threads
+from qwartet.cli.options import Activations, Head, KvCacheDtype, Threads, WeightCache, set_threads
+from qwartet.cli.progress import byte_progress
 from qwartet.cli.terminal import json_line, one_line, printable
 from qwartet.cli.units import format_bytes, format_count, parse_count
 from qwartet.errors import ModelNotFoundError, NotAChatModelError, SettingError
@@ -52,6 +53,7 @@ def chat(
     head: Head = "auto",
     kv_cache_dtype: KvCacheDtype = "auto",
     threads: Threads = None,
+    weight_cache: WeightCache = True,
     force: Annotated[bool, typer.Option("--force", help="Load even if the memory seems too small.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No line about the model.")] = False,
@@ -70,10 +72,8 @@ def chat(
         seed=seed,
         do_sample=False if greedy else None,
     )
-    max_length = None if max_model_len is None else parse_count(max_model_len)
     directory = _directory(model, revision)
-    if prompt is None and not sys.stdin.isatty():
-        prompt = _piped_prompt()
+    prompt = _piped_prompt() if prompt is None and not sys.stdin.isatty() else prompt
     if prompt is None and as_json:
         raise SettingError("--json answers one prompt; give it with --prompt, or pipe it in")
     set_threads(threads)
@@ -83,11 +83,12 @@ def chat(
         dtype=dtype,
         device=device,
         load_mode=load_mode,
-        max_model_len=max_length,
+        max_model_len=None if max_model_len is None else parse_count(max_model_len),
         force=force,
         activations=activations,
         head=head,
         kv_cache_dtype=kv_cache_dtype,
+        weight_cache=weight_cache,
     )
     if not quiet:
         print(one_line(_summary(model, llm, time.perf_counter() - started)), file=sys.stderr)
@@ -154,7 +155,8 @@ def _piped_prompt() -> str:
 def _load(directory: Path, **options: Any) -> LLM:
     from qwartet.llm import LLM
 
-    llm = LLM(directory, **options)
+    with byte_progress("packing the weights, once", "packed (kept for the next start)") as on_packed:
+        llm = LLM(directory, on_packed=on_packed, **options)
     if not llm.generation_defaults.is_chat:
         hint = "use a -Chat checkpoint, or complete text with qwartet.LLM(...).generate"
         raise NotAChatModelError(f"{directory}: is a base model (chat_format raw), which does not chat; {hint}")

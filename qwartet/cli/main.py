@@ -19,6 +19,7 @@ import typer
 
 from qwartet import __version__
 from qwartet.cli import bench, failures
+from qwartet.cli.cache import cache
 from qwartet.cli.chat import chat
 from qwartet.cli.doctor import doctor
 from qwartet.cli.inspect import inspect
@@ -33,6 +34,7 @@ app.command()(chat)
 app.command()(inspect)
 app.command()(quantize)
 app.command()(synth)
+app.command()(cache)
 app.command()(doctor)
 app.add_typer(bench.app, name="bench")
 

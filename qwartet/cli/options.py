@@ -19,6 +19,9 @@ KvCacheDtype = Annotated[
     Literal["auto", "int8"], typer.Option(help="int8: half of the memory; auto: what the model computes in.")
 ]
 Threads = Annotated[int | None, typer.Option(help="Threads of the CPU kernels; all cores if left out.")]
+WeightCache = Annotated[
+    bool, typer.Option(help="Keep packed weights on disk, so that the next start is sooner (qwartet cache).")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="The last line is one JSON object.")]
 
 

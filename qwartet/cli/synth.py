@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from qwartet.cli.progress import byte_progress
 from qwartet.cli.terminal import json_line, one_line
 from qwartet.cli.units import format_bytes, parse_count
 from qwartet.errors import SettingError
 from qwartet.models.shapes import SHAPES, Precision, Shape, ShapeName, gptq_config
-
-if TYPE_CHECKING:
-    from qwartet.bench.synth import OnBytes
 
 
 def synth(
@@ -50,8 +46,9 @@ def synth(
 
     started = time.perf_counter()
     plan = plan_synthesis(size, gptq, seed=seed, vocabulary=vocabulary)
-    with _progress(plan.nbytes) as on_bytes:
-        files = write_synthesis(plan, target, max_shard_bytes=max_shard_bytes, on_bytes=on_bytes)
+    with byte_progress("writing", "written") as on_bytes:
+        on_slice = partial(on_bytes, total=plan.nbytes)
+        files = write_synthesis(plan, target, max_shard_bytes=max_shard_bytes, on_bytes=on_slice)
     report = {
         "target": str(target),
         "shape": shape,
@@ -88,26 +85,3 @@ def _summary(report: dict[str, object]) -> str:
         "{target}: {shape} {precision}, {layers} layers, random weights (seed {seed}); {size} in {tensors} tensors, "
         "{num_files}, written in {seconds:.1f} s"
     ).format_map({**report, "size": format_bytes(report["bytes"]), "num_files": num_files})
-
-
-@contextmanager
-def _progress(num_bytes: int) -> Iterator[OnBytes]:
-    """Shows on stderr how far the writing is: a bar on a terminal, else a line for each tenth."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
-
-    console = Console(file=sys.stderr, markup=False, highlight=False)
-    columns = (BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn())
-    progress = Progress(*columns, console=console, disable=not console.is_terminal)
-    task = progress.add_task("writing", total=num_bytes)
-    written = 0
-
-    def on_bytes(count: int) -> None:
-        nonlocal written
-        before, written = written, written + count
-        progress.update(task, completed=written)
-        if not console.is_terminal and before * 10 // num_bytes < written * 10 // num_bytes:
-            console.print(f"{format_bytes(written)} of {format_bytes(num_bytes)} written")
-
-    with progress:
-        yield on_bytes

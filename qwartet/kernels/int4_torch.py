@@ -23,6 +23,8 @@ GROUP_SIZES = (32, 64, 128, 256)
 class TorchWeight:
     """A weight in torch's layout; `order` [K] puts act-order inputs in the order of their groups."""
 
+    in_features: int
+    out_features: int
     packed: Tensor
     scales_and_zeros: Tensor  # bf16 [G, N, 2]
     group_size: int
@@ -51,7 +53,8 @@ def prepare(weight: QuantizedWeight) -> TorchWeight | QuantizedWeight:
     offset = (8 - weight.zeros().float()) * scales
     scales_and_zeros = torch.stack([scales, offset], dim=-1).bfloat16().contiguous()
     bias = None if weight.bias is None else weight.bias.bfloat16()
-    return TorchWeight(packed, scales_and_zeros, weight.in_features // weight.num_groups, order, bias)
+    group_size = weight.in_features // weight.num_groups
+    return TorchWeight(weight.in_features, weight.out_features, packed, scales_and_zeros, group_size, order, bias)
 
 
 def linear(x: Tensor, weight: TorchWeight | QuantizedWeight) -> Tensor:

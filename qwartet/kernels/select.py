@@ -30,7 +30,7 @@ from qwartet.kernels.native import native_library, unavailable_reason
 from qwartet.quant_format.weight import QuantizedWeight
 
 ACTIVATIONS = ("exact", "int8")
-DEFAULT_ACTIVATIONS: cpu.Activations = "int8"  # holds the golden tolerances; KL with outliers is still to be measured
+DEFAULT_ACTIVATIONS: cpu.Activations = "int8"  # the faster one; keeps its bounds with outliers too (docs/kernels.md)
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,9 @@ class Kernels:
     silu_mul: Callable[[Tensor, Tensor], Tensor]
     rotate_and_store: Callable[..., Tensor]
     paged_attention: Callable[..., Tensor]
-    packed_bytes: Callable[[int, int, int, int, int, bool], int | None] | None = None  # see cpu_weights.packed_bytes
+    packed_shape: Callable[[int, int, int, int, int, bool], cpu_weights.PackedShape | None] | None = None  # of_gptq
     decoder_layers: Callable[..., Tensor] | None = None  # residual blocks in one call
     pack_head: Callable[[Tensor], cpu_weights.PackedHead] | None = None
-    packed_head_bytes: Callable[[int, int], int] | None = None
     head_argmax: Callable[..., tuple[list[int], list[int]]] | None = None
 
 
@@ -67,7 +66,7 @@ REFERENCE = Kernels(
 
 
 def _pack(weight: QuantizedWeight) -> cpu_weights.PackedWeight | QuantizedWeight:
-    if cpu_weights.can_pack(weight):
+    if cpu_weights.packed_shape(weight) is not None:
         return cpu_weights.pack(weight)
     message = f"groups of {weight.group_size} are no multiple of 32: the slow reference multiplies by these weights"
     warnings.warn(KernelWarning(message), stacklevel=2)
@@ -93,9 +92,8 @@ def _native(isa: str, activations: cpu.Activations, head_dim: int, rotary_dim: i
         rotate_and_store=cpu.rotate_and_store,
         paged_attention=cpu.paged_attention,
         decoder_layers=partial(cpu.decoder_layers, activations=activations),
-        packed_bytes=cpu_weights.packed_bytes,
+        packed_shape=cpu_weights.PackedShape.of_gptq,
         pack_head=cpu_weights.pack_head,
-        packed_head_bytes=cpu_weights.packed_head_bytes,
         head_argmax=cpu.head_argmax,
     )
     if head_dim % 32 or head_dim > 256 or rotary_dim % 32:  # no published model: toys

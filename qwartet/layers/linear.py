@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from qwartet.kernels.select import REFERENCE, Kernels
-from qwartet.quant_format.weight import QuantizedWeight
 
 
 class Linear(nn.Module):
@@ -27,12 +28,13 @@ class Linear(nn.Module):
 class QuantizedLinear(nn.Module):
     """GPTQ linear layer: a weight in the layout of the kernel that multiplies by it."""
 
-    def __init__(self, weight: QuantizedWeight, kernels: Kernels) -> None:
+    def __init__(self, prepared: Any, kernels: Kernels) -> None:
+        """`prepared` is what kernels.prepare made of a QuantizedWeight."""
         super().__init__()
-        self.in_features = weight.in_features
-        self.out_features = weight.out_features
+        self.in_features: int = prepared.in_features
+        self.out_features: int = prepared.out_features
         self.kernels = kernels
-        self.prepared = kernels.prepare(weight)
+        self.prepared = prepared
 
     def forward(self, x: Tensor) -> Tensor:
         return self.kernels.quantized_linear(x, self.prepared)

@@ -20,8 +20,10 @@ from qwartet.errors import CheckpointError, CheckpointWarning
 from qwartet.layers.kv_cache import kv_bytes_per_token
 from qwartet.models.checkpoint import INDEX_NAME, Checkpoint
 from qwartet.models.config import ModelConfig, load_config, read_json
+from qwartet.models.expected_tensors import check_dense_shapes, check_names, read_quantized_weight
 from qwartet.models.generation_config import GenerationDefaults, load_generation_defaults
-from qwartet.models.load import check_dense_shapes, check_names, load_gptq_config, read_quantized_weight, resolve_dtype
+from qwartet.models.held_tensors import held_tensors
+from qwartet.models.load import choose_settings, load_gptq_config
 from qwartet.models.names import LINEARS, disk_name, module_names
 from qwartet.models.plan import available_bytes, weights_bytes
 from qwartet.models.safetensors_file import read_tensor_infos
@@ -102,7 +104,7 @@ def inspect_checkpoint(directory: Path) -> Inspection:
     found.files = _files(directory, checkpoint, vocabulary)
     if config is not None and checkpoint is not None and knows_linears:
         _check_tensors(found, checkpoint, config, gptq)
-        found.memory = found.attempt(_memory, checkpoint, config)
+        found.memory = found.attempt(_memory, checkpoint, config, gptq)
     return found
 
 
@@ -198,13 +200,14 @@ def _weights(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def _memory(checkpoint: Checkpoint, config: ModelConfig) -> dict[str, Any]:
-    """Bytes at the dtype that "auto" computes in."""
-    dtype = resolve_dtype("auto", checkpoint)
+def _memory(checkpoint: Checkpoint, config: ModelConfig, gptq: GptqConfig | None) -> dict[str, Any]:
+    """Bytes as the default settings load them on a CPU."""
+    settings = choose_settings(checkpoint, config, gptq)
+    dtype = settings.dtype
     per_token = kv_bytes_per_token(config.num_layers, config.num_kv_heads, config.head_dim, dtype)
     return {
         "dtype": str(dtype).removeprefix("torch."),
-        "weights_bytes": weights_bytes(checkpoint, dtype),
+        "weights_bytes": weights_bytes(held_tensors(checkpoint, config, settings)),
         "kv_bytes_per_token": per_token,
         "kv_bytes_full_context": per_token * config.position.max_length,
         "available_bytes": available_bytes(torch.device("cpu")),

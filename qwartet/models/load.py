@@ -6,25 +6,28 @@ the quantisation config, file sizes and headers, names, shapes, memory; then the
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from qwartet.errors import CheckpointError, CheckpointWarning, SettingError
+from qwartet.errors import SettingError
 from qwartet.kernels.select import select_kernels
 from qwartet.layers.linear import QuantizedLinear
 from qwartet.layers.rotary import RotaryTable
-from qwartet.models.checkpoint import Checkpoint, listed
+from qwartet.models.checkpoint import Checkpoint
 from qwartet.models.config import ModelConfig, load_config, read_json
-from qwartet.models.names import LINEARS, disk_name, is_harmless_extra, layer_of, module_names
+from qwartet.models.expected_tensors import check_dense_shapes, check_names
+from qwartet.models.held_tensors import LoadSettings, held_tensors
+from qwartet.models.names import LINEARS, disk_name, module_names
 from qwartet.models.plan import check_memory, weights_bytes
 from qwartet.models.qwen import QwenModel
 from qwartet.models.safetensors_file import LoadMode
+from qwartet.models.weight_cache import weights_of
+from qwartet.models.weight_cache_file import OnPacked
+from qwartet.models.weights import Weights
 from qwartet.quant_format.config import GptqConfig
-from qwartet.quant_format.weight import QuantizedWeight
 
 Dtype = torch.dtype | Literal["auto", "bf16", "bfloat16", "fp16", "float16", "fp32", "float32"]
 
@@ -33,7 +36,6 @@ _DTYPES = {
     "fp32": torch.float32, "float32": torch.float32,
 }  # fmt: skip
 HEADS = ("auto", "int8", "exact")
-_FILE_FLOATS = ("BF16", "F16", "F32")
 
 
 def resolve_dtype(dtype: Dtype, checkpoint: Checkpoint) -> torch.dtype:
@@ -64,125 +66,44 @@ def load_gptq_config(directory: Path) -> GptqConfig | None:
     return found[0] if found else None
 
 
-def dense_shape(config: ModelConfig, module: str) -> tuple[tuple[int, ...], str]:
-    """Shape [out, in] (or [size]) of a module's weight, and the config fields that imply it."""
-    hidden, mlp, vocab = config.hidden_size, config.intermediate_size, config.vocab_size
-    attention, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    kind = module.split(".", 2)[-1] if module.startswith("layers.") else module
-    return {
-        "embedding": ((vocab, hidden), "vocab_size, hidden_size"),
-        "lm_head": ((vocab, hidden), "vocab_size, hidden_size"),
-        "norm": ((hidden,), "hidden_size"),
-        "attention_norm": ((hidden,), "hidden_size"),
-        "mlp_norm": ((hidden,), "hidden_size"),
-        "attention.qkv": ((attention + 2 * kv, hidden), "3 * hidden_size, hidden_size"),
-        "attention.output": ((hidden, attention), "hidden_size, hidden_size"),
-        "mlp.up": ((mlp, hidden), "intermediate_size / 2, hidden_size"),
-        "mlp.gate": ((mlp, hidden), "intermediate_size / 2, hidden_size"),
-        "mlp.down": ((hidden, mlp), "hidden_size, intermediate_size / 2"),
-    }[kind]
+def choose_settings(
+    checkpoint: Checkpoint,
+    config: ModelConfig,
+    gptq: GptqConfig | None,
+    *,
+    dtype: Dtype = "auto",
+    device: torch.device | None = None,
+    activations: str | None = None,
+    head: str = "auto",
+) -> LoadSettings:
+    """What the arguments of `load_model` come to for this checkpoint; SettingError for an unknown one."""
+    if head not in HEADS:
+        raise SettingError(f"head is {head!r}; it must be one of {', '.join(HEADS)}")
+    resolved, place = resolve_dtype(dtype, checkpoint), device or torch.device("cpu")
+    kernels = select_kernels(
+        place,
+        resolved,
+        activations=activations,
+        head_dim=config.head_dim,
+        rotary_dim=config.position.rotary_dim,
+    )
+    packs_head = kernels.pack_head is not None and (head == "int8" or (head == "auto" and gptq is not None))
+    return LoadSettings(resolved, place, gptq, kernels, packs_head)
 
 
-def _is_linear(module: str) -> bool:
-    return module.endswith(LINEARS)
-
-
-def _expected_names(config: ModelConfig, gptq: GptqConfig | None) -> tuple[list[str], set[str]]:
-    """Names on disk that must be there, and those that may be."""
-    required, optional = [], set()
-    for module in module_names(config.num_layers):
-        name = disk_name(module)
-        if gptq is not None and _is_linear(module):
-            required += [f"{name}.qweight", f"{name}.qzeros", f"{name}.scales"]
-            optional.add(f"{name}.g_idx")
-            required += [f"{name}.g_idx"] if gptq.desc_act else []
-        else:
-            required.append(f"{name}.weight")
-        if module.endswith("attention.qkv"):
-            required.append(f"{name}.bias")
-        elif _is_linear(module):
-            optional.add(f"{name}.bias")
-    return required, optional
-
-
-def check_names(checkpoint: Checkpoint, config: ModelConfig, gptq: GptqConfig | None) -> None:
-    """CheckpointError for missing tensors and for layers too many, CheckpointWarning for other unexpected tensors."""
-    required, optional = _expected_names(config, gptq)
-    missing = [name for name in required if name not in checkpoint]
-    if missing:
-        hint = "config.json and weights belong to different models, or the download is incomplete"
-        if gptq is None and any(name.endswith(".qweight") for name in checkpoint):
-            hint = "the weights are quantised: fetch the quantize_config.json that belongs to them"
-        raise CheckpointError(checkpoint.directory, f"{len(missing)} tensors missing: {listed(missing)}", hint=hint)
-    known = optional.union(required)
-    extra = [name for name in checkpoint if name not in known and not is_harmless_extra(name)]
-    beyond = [name for name in extra if (layer_of(name) or 0) >= config.num_layers]
-    if beyond:
-        reason = f"num_hidden_layers is {config.num_layers}, and there are tensors of more: {listed(beyond)}"
-        raise CheckpointError(checkpoint.directory, reason, hint="config.json belongs to another model")
-    if extra:
-        message = f"{checkpoint.directory}: {len(extra)} tensors of no use for this model, ignored: {listed(extra)}"
-        warnings.warn(message, CheckpointWarning, stacklevel=3)
-
-
-def check_dense_shapes(checkpoint: Checkpoint, config: ModelConfig, gptq: GptqConfig | None) -> None:
-    """CheckpointError for a float tensor whose dtype is no float or whose shape is not what config.json implies."""
-    for module in module_names(config.num_layers):
-        shape, fields = dense_shape(config, module)
-        expected = {"bias": shape[:1]} if _is_linear(module) else {}
-        if gptq is None or not _is_linear(module):
-            expected["weight"] = shape
-        for leaf, want in expected.items():
-            name = f"{disk_name(module)}.{leaf}"
-            if name not in checkpoint:
-                continue
-            info = checkpoint.info(name)
-            if info.shape != want:
-                reason = f"shape is {list(info.shape)}; config.json implies {list(want)} ({fields})"
-                raise CheckpointError(info.file, reason, tensor=name)
-            if info.dtype not in _FILE_FLOATS:
-                raise CheckpointError(info.file, f"dtype is {info.dtype}; it must be BF16, F16 or F32", tensor=name)
-
-
-def read_quantized_weight(
-    checkpoint: Checkpoint, module: str, config: ModelConfig, gptq: GptqConfig, device: torch.device
-) -> QuantizedWeight:
-    """The checked GPTQ weight of one linear, as the file has it."""
-    name = disk_name(module)
-    file = checkpoint.info(f"{name}.qweight").file
-    names = {leaf: f"{name}.{leaf}" for leaf in ("qweight", "qzeros", "scales", "g_idx", "bias")}
-    tensors = {leaf: checkpoint.read(full).to(device) for leaf, full in names.items() if full in checkpoint}
-    weight = QuantizedWeight.from_tensors(tensors, gptq, name=name, path=file)
-    want, fields = dense_shape(config, module)
-    found = (weight.out_features, weight.in_features)
-    if found != want:
-        reason = f"holds a weight of {list(found)} at {gptq.bits} bits; config.json implies {list(want)} ({fields})"
-        raise CheckpointError(file, reason, tensor=f"{name}.qweight", hint="bits, or one of these fields, is wrong")
-    return weight
-
-
-class _Assigner:
-    """Puts tensors of a checkpoint into the modules of a model."""
-
-    def __init__(self, model: QwenModel, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> None:
-        self.model, self.checkpoint, self.dtype, self.device = model, checkpoint, dtype, device
-
-    def _parameter(self, name: str) -> nn.Parameter:
-        tensor: Tensor = self.checkpoint.read(name).to(self.device, self.dtype)
-        return nn.Parameter(tensor, requires_grad=False)
-
-    def dense(self, module_name: str) -> None:
-        module = self.model.get_submodule(module_name)
-        name = disk_name(module_name)
-        module.weight = self._parameter(f"{name}.weight")
-        if _is_linear(module_name):
-            has_bias = f"{name}.bias" in self.checkpoint
-            module.bias = self._parameter(f"{name}.bias") if has_bias else None
-
-    def quantized(self, module_name: str, gptq: GptqConfig) -> None:
-        weight = read_quantized_weight(self.checkpoint, module_name, self.model.config, gptq, self.device)
-        parent, _, leaf = module_name.rpartition(".")
-        setattr(self.model.get_submodule(parent), leaf, QuantizedLinear(weight, self.model.kernels))
+def _assign(model: QwenModel, weights: Weights) -> None:
+    """Puts the weights of every module into the network."""
+    for name in module_names(model.config.num_layers):
+        module = model.get_submodule(name)
+        if weights.settings.gptq is not None and name.endswith(LINEARS):
+            parent, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, QuantizedLinear(weights.quantized(name), model.kernels))
+            continue
+        module.weight = nn.Parameter(weights.dense(name, "weight"), requires_grad=False)
+        if name.endswith(LINEARS):
+            has_bias = weights.has_bias(name)
+            module.bias = nn.Parameter(weights.dense(name, "bias"), requires_grad=False) if has_bias else None
+    model.lm_head.packed = weights.packed_head(model.lm_head.weight)
 
 
 def load_model(
@@ -194,6 +115,8 @@ def load_model(
     force: bool = False,
     activations: str | None = None,
     head: str = "auto",
+    weight_cache: bool = True,
+    on_packed: OnPacked | None = None,
 ) -> QwenModel:
     """The network of a checkpoint directory, in eval mode and without gradients.
 
@@ -202,6 +125,7 @@ def load_model(
 
     `head` "int8" keeps an 8-bit copy of lm_head, where the kernels have a use for one: greedy tokens are the same and
     come sooner (layers/head.py). "auto" does so beside quantised weights, where the head is most of what a token reads.
+    `weight_cache` keeps what is packed on disk for the next start; `on_packed(count, total)` hears of the bytes.
     """
     device = torch.device(device)
     config = load_config(directory)
@@ -209,29 +133,12 @@ def load_model(
     checkpoint = Checkpoint(directory, load_mode)
     check_names(checkpoint, config, gptq)
     check_dense_shapes(checkpoint, config, gptq)
-    resolved = resolve_dtype(dtype, checkpoint)
-    if head not in HEADS:
-        raise SettingError(f"head is {head!r}; it must be one of {', '.join(HEADS)}")
-    packs_head = head == "int8" or (head == "auto" and gptq is not None)
-    kernels = select_kernels(
-        device,
-        resolved,
-        activations=activations,
-        head_dim=config.head_dim,
-        rotary_dim=config.position.rotary_dim,
-    )
+    settings = choose_settings(checkpoint, config, gptq, dtype=dtype, device=device, activations=activations, head=head)
+    held = list(held_tensors(checkpoint, config, settings))
     if not force:
-        needed = weights_bytes(checkpoint, resolved, gptq=gptq, kernels=kernels, packed_head=packs_head)
-        check_memory(checkpoint, needed, device)
+        check_memory(directory, weights_bytes(held), device)
     rotary = RotaryTable(config.position, device)
     with torch.device("meta"):
-        model = QwenModel(config, rotary, kernels)
-    assign = _Assigner(model, checkpoint, resolved, device)
-    for module_name in module_names(config.num_layers):
-        if gptq is not None and _is_linear(module_name):
-            assign.quantized(module_name, gptq)
-        else:
-            assign.dense(module_name)
-    if packs_head:
-        model.lm_head.pack()
+        model = QwenModel(config, rotary, settings.kernels)
+    _assign(model, weights_of(checkpoint, config, settings, held, use_cache=weight_cache, on_packed=on_packed))
     return model.eval()

@@ -24,7 +24,8 @@ from qwartet.errors import CheckpointError, SettingError
 from qwartet.layers.rotary import RotaryTable
 from qwartet.models.checkpoint import Checkpoint
 from qwartet.models.config import ModelConfig, load_config
-from qwartet.models.load import Dtype, check_dense_shapes, check_names, load_gptq_config, resolve_dtype
+from qwartet.models.expected_tensors import check_dense_shapes, check_names
+from qwartet.models.load import Dtype, load_gptq_config, resolve_dtype
 from qwartet.models.names import LINEARS, disk_name, disk_parameter_name, module_names
 from qwartet.models.qwen import DecoderLayer
 from qwartet.quant_format.config import GptqConfig

@@ -14,12 +14,14 @@ import pytest
 import torch
 
 from qwartet import LLM, SamplingParams
-from qwartet.bench import synth, whole_files
+from qwartet.bench import synth
 from qwartet.bench.synth import plan_synthesis, write_synthesis
 from qwartet.errors import CheckpointError, SettingError, VocabularyError
+from qwartet.models import whole_files
 from qwartet.models.checkpoint import INDEX_NAME, Checkpoint
+from qwartet.models.expected_tensors import read_quantized_weight
 from qwartet.models.inspection import inspect_checkpoint
-from qwartet.models.load import load_gptq_config, load_model, read_quantized_weight
+from qwartet.models.load import load_gptq_config, load_model
 from qwartet.models.shapes import SHAPES, Precision, Shape, gptq_config
 from qwartet.quant_format.weight import QuantizedWeight
 from tests.bench.tiny_shape import TINY

@@ -44,7 +44,7 @@ def test_the_version_is_the_package_s(qwartet: CommandLine) -> None:
 @pytest.mark.parametrize(
     ("arguments", "fragment"),
     [
-        (["caht"], "no such command 'caht'; did you mean 'chat'?"),
+        (["caht"], "no such command 'caht'; did you mean 'chat'"),
         (["--verison"], "--verison; did you mean --version?"),
         (["chat", "--temprature", "1"], "--temprature; did you mean --temperature?"),
         (["chat", "--zzz"], "no such option: --zzz; see qwartet chat --help"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from qwartet.bench import synth as writer
-from qwartet.bench import whole_files
+from qwartet.models import whole_files
 from qwartet.models.shapes import SHAPES
 from tests.bench.tiny_shape import TINY
 from tests.cli.command_line import CommandLine, environment

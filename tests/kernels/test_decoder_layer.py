@@ -39,7 +39,7 @@ def block(kernels: Kernels, kind: str) -> DecoderLayer:
         group_size = -1 if inputs % 128 else 128
         act_order = kind == "act order"
         weight = random_weight(inputs, outputs, bits=bits, group_size=group_size, act_order=act_order, bias=True)
-        setattr(layer.get_submodule(parent), leaf, QuantizedLinear(weight, kernels))
+        setattr(layer.get_submodule(parent), leaf, QuantizedLinear(kernels.prepare(weight), kernels))
     return layer
 
 

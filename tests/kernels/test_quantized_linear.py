@@ -53,7 +53,8 @@ def test_what_torch_does_not_take_goes_to_the_reference() -> None:
 def test_the_result_has_the_dtype_of_the_activations(dtype, without, monkeypatch) -> None:
     if without:
         monkeypatch.setenv(native.ISA_VARIABLE, native.NO_LIBRARY)
-    layer = QuantizedLinear(random_weight(64, 48, bias=True), select_kernels(CPU, dtype))
+    kernels = select_kernels(CPU, dtype)
+    layer = QuantizedLinear(kernels.prepare(random_weight(64, 48, bias=True)), kernels)
     out = layer(torch.ones(2, 3, 64, dtype=dtype))
     assert out.dtype == dtype and out.shape == (2, 3, 48)
 
@@ -83,7 +84,7 @@ def test_a_weight_that_the_native_kernels_cannot_take_is_told_and_still_right(is
     weight = random_weight(80, 24, group_size=16)
     kernels = select_kernels(CPU, torch.bfloat16)
     with pytest.warns(KernelWarning, match="groups of 16"):
-        layer = QuantizedLinear(weight, kernels)
+        layer = QuantizedLinear(kernels.prepare(weight), kernels)
     x = random_bf16(3, 80)
     assert torch.equal(layer(x), int4_reference.linear(x, weight))
 

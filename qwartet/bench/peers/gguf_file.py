@@ -32,9 +32,9 @@ from qwartet.bench.random_values import (
     scale_table,
     slices,
 )
-from qwartet.bench.whole_files import appearing_at, check_free_space
 from qwartet.errors import SettingError
 from qwartet.models.shapes import HEAD_DIM, Shape
+from qwartet.models.whole_files import appearing_at, check_free_space
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter

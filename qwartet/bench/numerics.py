@@ -1,0 +1,272 @@
+"""How far the native kernels are from the network in fp32, in what a user can see: probabilities and the first choice.
+
+    KL        sum_v p(v) ln(p(v) / q(v))       p: fp32 reference, q: the kernels; nats, at each position
+    margin    the difference of the reference's two largest logits: the log of how much likelier the first token is
+    top-1     whether both have the same most probable token; counted where the margin exceeds 0.4
+
+All compute with the same quantised weights; the reference dequantises them and multiplies in fp32. Two rows stand
+beside the native kernels. The reference in bf16, as the published code computes, says what bf16 alone costs. The
+control, fp32 but for the inputs of quantised weights, which have 8 bits throughout, says whether text and outliers
+would show a difference.
+Twice: with the checkpoint as it is, and with outliers in its activations (bench/outliers.py).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qwartet.bench.contexts import BLOCK_SIZE, SeenContexts, batches, blocks_of_longest, cached_batch
+from qwartet.bench.outliers import write_outliers
+from qwartet.errors import SettingError
+from qwartet.kernels import int4_reference
+from qwartet.kernels.native import native_library, unavailable_reason
+from qwartet.kernels.select import REFERENCE
+from qwartet.layers.kv_cache import KVCache
+from qwartet.layers.linear import QuantizedLinear
+from qwartet.models.config import load_config
+from qwartet.models.load import load_model
+from qwartet.models.qwen import QwenModel
+from qwartet.quant_format.weight import QuantizedWeight
+
+MARGIN = 0.4  # logits
+MAX_MEAN_KL = 1e-3  # nats
+MIN_AGREEMENT = 0.999
+BF16_REFERENCE = "bf16 reference"
+CONTROL = "control: 8 bits"
+NATIVE = {"exact": "native, exact", "int8": "native, int8"}
+ROWS_AT_ONCE = 128  # of logits in fp64
+GROUP = 128  # inputs that share a scale in the control, as in the native kernels
+Log = Callable[[str], None]
+
+
+def kl_divergence(reference: Tensor, other: Tensor) -> Tensor:
+    """KL of the distributions that two tensors of logits [R, V] stand for: fp64 [R], in nats."""
+    parts = []
+    for pair in zip(reference.split(ROWS_AT_ONCE), other.split(ROWS_AT_ONCE), strict=True):
+        p, q = (logits.double().log_softmax(-1) for logits in pair)
+        parts.append((p.exp() * (p - q)).sum(-1).clamp(min=0))
+    return torch.cat(parts)
+
+
+def margins(logits: Tensor) -> Tensor:
+    """The largest logit less the second, for each row of [R, V]."""
+    largest = logits.topk(2, dim=-1).values
+    return largest[:, 0] - largest[:, 1]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How a way of computing agrees with the reference."""
+
+    num_positions: int
+    mean_kl: float  # nats
+    p999_kl: float  # 99.9 % of the positions lie at or below it
+    max_kl: float
+    num_clear: int  # positions whose margin exceeds MARGIN
+    num_same: int  # of these, those with the same most probable token
+
+    @property
+    def clear_share(self) -> float:
+        """Positions with a clear first choice, as a share of all."""
+        return self.num_clear / self.num_positions
+
+    @property
+    def top1(self) -> float:
+        """The same first choice, as a share of the clear positions."""
+        return self.num_same / self.num_clear if self.num_clear else 1.0
+
+    @property
+    def is_within_bounds(self) -> bool:
+        """Whether mean KL and top-1 are what the project demands of every mode."""
+        return self.mean_kl <= MAX_MEAN_KL and self.top1 >= MIN_AGREEMENT
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {**asdict(self), "top1": self.top1, "is_within_bounds": self.is_within_bounds}
+
+
+class Tally:
+    """Collects positions; `agreement` sums them up."""
+
+    def __init__(self) -> None:
+        self._kl: list[Tensor] = []
+        self._num_clear = self._num_same = 0
+
+    def add(self, reference: Tensor, other: Tensor) -> None:
+        """Logits [R, V] of the same positions. What is not finite counts as infinitely far."""
+        self._kl.append(kl_divergence(reference, other).nan_to_num(nan=torch.inf))
+        is_clear = margins(reference) > MARGIN
+        self._num_clear += int(is_clear.sum())
+        self._num_same += int((is_clear & (reference.argmax(-1) == other.argmax(-1))).sum())
+
+    def agreement(self) -> Agreement:
+        """The figures of all positions so far."""
+        kl = torch.cat(self._kl).sort().values
+        at_999 = kl[-(-999 * len(kl) // 1000) - 1]
+        return Agreement(len(kl), float(kl.mean()), float(at_999), float(kl[-1]), self._num_clear, self._num_same)
+
+
+@dataclass(frozen=True)
+class NumericsReport:
+    """Agreement by way of computing, for each variant of the checkpoint: "as it is" and "outliers"."""
+
+    isa: str  # of the native kernels
+    num_conversations: int  # of the text; the last ones may not have been needed
+    variants: dict[str, dict[str, Agreement]]
+
+    def survivors(self) -> list[str]:
+        """The kinds of activations that keep to the bounds in every variant."""
+        variants = self.variants.values()
+        return [kind for kind, row in NATIVE.items() if all(rows[row].is_within_bounds for rows in variants)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        variants = {
+            name: {row: agreement.to_dict() for row, agreement in rows.items()} for name, rows in self.variants.items()
+        }
+        bounds = {"margin": MARGIN, "max_mean_kl": MAX_MEAN_KL, "min_top1": MIN_AGREEMENT}
+        return {
+            "isa": self.isa,
+            "num_conversations": self.num_conversations,
+            "bounds": bounds,
+            "variants": variants,
+            "survivors": self.survivors(),
+        }
+
+
+def load_reference(directory: Path, dtype: torch.dtype = torch.float32) -> QwenModel:
+    """The network on the reference kernels, also in bf16, where `load_model` would take the native ones."""
+    model = load_model(directory, dtype="fp32", device="cpu")
+    for parameter in model.parameters():  # the quantised weights are none: the kernel dequantises to x's dtype
+        parameter.data = parameter.data.to(dtype)
+    return model
+
+
+def load_control(directory: Path) -> QwenModel:
+    """The fp32 reference, but with the inputs of all quantised weights rounded to 8 bits."""
+    model = load_reference(directory)
+    kernels = replace(REFERENCE, quantized_linear=_linear_of_rounded)
+    for module in model.modules():
+        if isinstance(module, QuantizedLinear):
+            module.kernels = kernels
+    return model
+
+
+def _linear_of_rounded(x: Tensor, weight: QuantizedWeight) -> Tensor:
+    return int4_reference.linear(round_to_int8(x), weight)
+
+
+def round_to_int8(x: Tensor) -> Tensor:
+    """x [..., K], each group of 128 inputs rounded to 255 equal steps around 0."""
+    groups = x.split(GROUP, dim=-1)
+    scales = [group.abs().amax(-1, keepdim=True).clamp(min=1e-30) / 127 for group in groups]
+    return torch.cat([torch.round(group / scale) * scale for group, scale in zip(groups, scales, strict=True)], dim=-1)
+
+
+@torch.inference_mode()
+def logits_of(model: QwenModel, examples: Sequence[Sequence[int]]) -> Tensor:
+    """Logits [T, V] fp32 at all positions of some examples, through a KV cache in the network's own dtype."""
+    config = model.config
+    cache = KVCache(
+        num_layers=config.num_layers, num_blocks=len(examples) * blocks_of_longest(examples),
+        num_kv_heads=config.num_kv_heads, block_size=BLOCK_SIZE, head_dim=config.head_dim, dtype=model.dtype,
+    )  # fmt: skip
+    return model(cached_batch(examples, config.position), cache).float()
+
+
+def compare(
+    reference: QwenModel,
+    others: dict[str, QwenModel],
+    examples: Sequence[Sequence[int]],
+    num_positions: int,
+    num_valid: int,
+    on_positions: Callable[[int], None] = lambda _count: None,
+) -> dict[str, Agreement]:
+    """Agreement of each network with the reference over `num_positions` contexts, among the ids below `num_valid`.
+
+    on_positions is told, batch by batch, how many positions are done.
+    """
+    tallies = {name: Tally() for name in others}
+    num_done = 0
+    for contexts in batches(examples, num_positions):
+        expected = logits_of(reference, contexts.examples)[contexts.is_new, :num_valid]
+        for name, model in others.items():
+            tallies[name].add(expected, logits_of(model, contexts.examples)[contexts.is_new, :num_valid])
+        num_done += len(expected)
+        on_positions(num_done)
+    return {name: tally.agreement() for name, tally in tallies.items()}
+
+
+def measure_numerics(
+    model: Path, examples: Sequence[Sequence[int]], num_positions: int, num_valid: int, log: Log = lambda _text: None
+) -> NumericsReport:
+    """Compares the native kernels with the reference on a quantised checkpoint, as it is and with outliers.
+
+    examples: token ids, one list a conversation. SettingError for what cannot be compared, CheckpointError for a
+    broken checkpoint.
+    """
+    library = native_library()
+    if library is None:
+        raise SettingError(f"there are no native kernels to compare: {unavailable_reason()}")
+    _check(model, examples, num_positions)
+    variants = {}
+    with tempfile.TemporaryDirectory() as folder:
+        outliers = Path(folder) / "outliers"
+        write_outliers(model, outliers)
+        for variant, directory in (("as it is", model), ("outliers", outliers)):
+            variants[variant] = compare(
+                load_reference(directory),
+                _rows(directory),
+                examples,
+                num_positions,
+                num_valid,
+                _Progress(variant, num_positions, log).show,
+            )
+    return NumericsReport(library.isa, len(examples), variants)
+
+
+def _rows(directory: Path) -> dict[str, QwenModel]:
+    """What is compared with the reference, in the order of the table."""
+    rows = {BF16_REFERENCE: load_reference(directory, torch.bfloat16)}
+    for activations, name in NATIVE.items():  # no cache of packed weights: the copy with outliers is soon gone
+        rows[name] = load_model(
+            directory, dtype="bf16", device="cpu", activations=activations, head="exact", weight_cache=False
+        )
+    return {**rows, CONTROL: load_control(directory)}
+
+
+def _check(model: Path, examples: Sequence[Sequence[int]], num_positions: int) -> None:
+    config = load_config(model)
+    if num_positions < 1:
+        raise SettingError(f"positions is {num_positions}; it must be at least 1")
+    seen = SeenContexts()
+    for ids in examples:
+        if len(ids) > config.position.max_length:
+            raise SettingError(f"an example has {len(ids)} tokens; this model takes {config.position.max_length}")
+        if bad := [token for token in ids if not 0 <= token < config.vocab_size]:
+            raise SettingError(f"the text holds the id {bad[0]}; ids of this model are 0 to {config.vocab_size - 1}")
+        seen.add(ids)
+    if len(seen) < num_positions:
+        reason = f"the text has {len(seen)} different positions and {num_positions} are wanted"
+        raise SettingError(f"{reason}; give more text, or --positions {len(seen)}")
+
+
+class _Progress:
+    """Logs every tenth of the way."""
+
+    def __init__(self, variant: str, total: int, log: Log) -> None:
+        self._variant, self._total, self._log = variant, total, log
+        self._num_tenths = 0
+
+    def show(self, num_done: int) -> None:
+        num_tenths = 10 * num_done // self._total
+        if num_tenths > self._num_tenths:
+            self._log(f"{self._variant}: {num_done} of {self._total} positions")
+        self._num_tenths = num_tenths

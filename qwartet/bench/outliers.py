@@ -1,0 +1,105 @@
+"""A copy of a quantised checkpoint whose activations have outliers, as large models have them and toys have not.
+
+    norm.weight[c] * 100        for 1 % of the channels c of every norm
+    weight[:, c] / 100          for every linear that reads this norm, then quantised again
+
+In real numbers the network computes what it did. What is divided is rounded to nearest under the scales that the groups
+have, so every other code stays as it was; 8 / 100 of a step is nearest to 0, so at 4 bits these inputs fall silent.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from qwartet.errors import SettingError
+from qwartet.models.checkpoint import INDEX_NAME, Checkpoint
+from qwartet.models.config import load_config
+from qwartet.models.load import load_gptq_config
+from qwartet.models.names import disk_name
+from qwartet.quant_format.config import GptqConfig
+from qwartet.quant_format.packing import pack_qweight
+from qwartet.quant_format.weight import QuantizedWeight
+
+SHARE = 0.01  # of the channels of a norm; one at least
+FACTOR = 100.0
+_QUANTIZED_READERS = {"attention_norm": ("attention.qkv",), "mlp_norm": ("mlp.up", "mlp.gate")}
+_LEAVES = ("qweight", "qzeros", "scales", "g_idx", "bias")
+
+
+def with_weaker_inputs(weight: QuantizedWeight, channels: Tensor, factor: float) -> QuantizedWeight:
+    """The weight with these inputs divided by `factor` and rounded to nearest under the scales that there are."""
+    zeros = weight.zeros().float()[weight.group_of_input()[channels].long()]  # [C, N]
+    codes = weight.codes()
+    # The scale cancels: (scale * (q - zero) / factor) / scale.
+    weaker = torch.round((codes[channels].float() - zeros) / factor) + zeros
+    codes[channels] = weaker.to(torch.uint8)
+    return replace(weight, qweight=pack_qweight(codes, weight.bits))
+
+
+class _OutlierTensors:
+    """The tensors of a checkpoint by their names on disk, changed norm by norm."""
+
+    def __init__(self, source: Checkpoint, gptq: GptqConfig, share: float, factor: float, seed: int) -> None:
+        self.tensors = {name: source.read(name) for name in source}
+        self._source, self._gptq, self._share, self._factor = source, gptq, share, factor
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def strengthen(self, norm: str) -> Tensor:
+        """Multiplies a share of a norm's channels, drawn at random; returns which, sorted."""
+        name = f"{disk_name(norm)}.weight"
+        weight = self.tensors[name].clone()
+        count = max(round(self._share * len(weight)), 1)
+        channels = torch.randperm(len(weight), generator=self._generator)[:count].sort().values
+        weight[channels] *= self._factor
+        if not weight.isfinite().all():
+            raise SettingError(f"{name} times {self._factor:g} does not fit {weight.dtype}; take a smaller factor")
+        self.tensors[name] = weight
+        return channels
+
+    def weaken(self, linear: str, channels: Tensor) -> None:
+        """Divides these inputs of a quantised linear."""
+        name = disk_name(linear)
+        stored = {leaf: self.tensors[f"{name}.{leaf}"] for leaf in _LEAVES if f"{name}.{leaf}" in self.tensors}
+        weight = QuantizedWeight.from_tensors(stored, self._gptq, name=name, path=self._source.directory)
+        self.tensors[f"{name}.qweight"] = with_weaker_inputs(weight, channels, self._factor).qweight
+
+    def weaken_head(self, channels: Tensor) -> None:
+        """The same for lm_head, which is not quantised."""
+        name = f"{disk_name('lm_head')}.weight"
+        weight = self.tensors[name].float()
+        weight[:, channels] /= self._factor
+        self.tensors[name] = weight.to(self.tensors[name].dtype)
+
+
+def write_outliers(
+    source: Path, target: Path, *, share: float = SHARE, factor: float = FACTOR, seed: int = 0
+) -> dict[str, list[int]]:
+    """Writes the copy into the directory `target` and returns the channels of each norm. Everything is in memory once.
+
+    SettingError for a checkpoint that is not quantised; CheckpointError for one that is broken.
+    """
+    from safetensors.torch import save_file
+
+    gptq = load_gptq_config(source)
+    if gptq is None:
+        raise SettingError(f"{source} is not quantised; give a GPTQ checkpoint")
+    changed = _OutlierTensors(Checkpoint(source), gptq, share, factor, seed)
+    channels = {}
+    for layer in range(load_config(source).num_layers):
+        for norm, linears in _QUANTIZED_READERS.items():
+            channels[f"layers.{layer}.{norm}"] = chosen = changed.strengthen(f"layers.{layer}.{norm}")
+            for linear in linears:
+                changed.weaken(f"layers.{layer}.{linear}", chosen)
+    channels["norm"] = changed.strengthen("norm")
+    changed.weaken_head(channels["norm"])
+    target.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.contiguous() for name, tensor in changed.tensors.items()}, target / "model.safetensors")
+    for file in (*source.glob("*.json"), *source.glob("*.tiktoken")):
+        if file.name != INDEX_NAME:
+            shutil.copyfile(file, target / file.name)
+    return {norm: chosen.tolist() for norm, chosen in channels.items()}

@@ -1,0 +1,37 @@
+"""`qwartet cache`: what is kept between starts, and how to be rid of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from qwartet.cli.terminal import json_line, one_line
+from qwartet.cli.units import format_bytes
+
+
+def cache(
+    action: Annotated[Literal["show", "clear"], typer.Argument(help="show, or clear: remove all of it.")] = "show",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+) -> None:
+    """Show or remove the packed weights that are kept for the next start.
+
+    They lie in $QWARTET_CACHE, else $XDG_CACHE_HOME/qwartet, else ~/.cache/qwartet. Everything there can be made again;
+    models that are running keep what they have open.
+    """
+    from qwartet.models.weight_cache import packed_directory
+
+    directory = packed_directory()
+    files = [path for path in sorted(directory.glob("*")) if path.is_file()] if directory.is_dir() else []
+    num_bytes = sum(path.stat().st_size for path in files)
+    if action == "clear":
+        for path in files:
+            path.unlink(missing_ok=True)
+    num_files = sum(path.suffix == ".safetensors" for path in files)
+    if as_json:
+        report = {"directory": str(directory), "files": num_files, "bytes": num_bytes, "removed": action == "clear"}
+        print(json_line(report))
+        return
+    what = "file" if num_files == 1 else "files"
+    verb = "removed" if action == "clear" else "kept"
+    print(one_line(f"{directory}: {num_files} {what} of packed weights, {format_bytes(num_bytes)}, {verb}"))

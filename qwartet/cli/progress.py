@@ -1,0 +1,41 @@
+"""How far a long piece of work is, in bytes: a bar on a terminal, else a line for each tenth; always on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from qwartet.cli.units import format_bytes
+
+
+@contextmanager
+def byte_progress(doing: str, done: str) -> Iterator[Callable[[int, int], None]]:
+    """A function that takes how many bytes more are done, and of how many; nothing is shown before its first call.
+
+    `doing` and `done` name the work: "writing", "written". Another total begins another piece of work.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    console = Console(file=sys.stderr, markup=False, highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn())
+    progress = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
+    num_done, of = 0, 0
+    task = progress.add_task(doing, visible=False)
+
+    def on_bytes(count: int, total: int) -> None:
+        nonlocal num_done, of
+        if total != of:
+            num_done, of = 0, total
+            progress.start()
+            progress.reset(task, total=total, visible=True)
+        before, num_done = num_done, num_done + count
+        progress.update(task, completed=num_done)
+        if not console.is_terminal and before * 10 // total < num_done * 10 // total:
+            console.print(f"{format_bytes(num_done)} of {format_bytes(total)} {done}")
+
+    try:
+        yield on_bytes
+    finally:
+        progress.stop()

@@ -1,0 +1,147 @@
+"""Packed weights kept on disk: made at the first start, mapped at every later one.
+
+A cache file holds tensors of a network that its checkpoint does not hold as they are: one file those of the layers
+(weights in the layout of the kernels, floats of another dtype), one the 8-bit copy of the head. Its name is a hash of
+what it was made from (cache_key.py), so a changed checkpoint, or a newer layout, gets files of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from qwartet.errors import CacheWarning, CheckpointError, SettingError
+from qwartet.kernels.cpu_weights import PackedHead, PackedWeight, head_shape
+from qwartet.models.cache_directory import cache_directory
+from qwartet.models.cache_key import cache_key
+from qwartet.models.checkpoint import Checkpoint
+from qwartet.models.config import ModelConfig
+from qwartet.models.held_tensors import HeldTensor, LoadSettings, gptq_shape
+from qwartet.models.safetensors_file import SafetensorsFile, TensorInfo, read_tensor_infos
+from qwartet.models.weight_cache_file import DTYPE_NAMES, OnPacked, cache_header, write_cache
+from qwartet.models.weights import Weights
+from qwartet.models.whole_files import check_free_space
+from qwartet.quant_format.weight import QuantizedWeight
+
+LEAST_BYTES = 64 * 2**20  # smaller models are packed sooner than they are looked up
+STALE_S = 86_400.0  # what an interrupted run left behind is removed after a day
+HEAD_LEAVES = ("panels", "error_norms", "row_norms")
+
+
+def packed_directory() -> Path:
+    """Where caches of packed weights lie."""
+    return cache_directory() / "packed"
+
+
+def weights_of(
+    checkpoint: Checkpoint,
+    config: ModelConfig,
+    settings: LoadSettings,
+    held: list[HeldTensor],
+    *,
+    use_cache: bool = True,
+    on_packed: OnPacked | None = None,
+) -> Weights:
+    """The weights for a network: from cache files where they are of use, which are made first if there are none.
+
+    Whatever hinders that, the weights come from the checkpoint, with a CacheWarning.
+    """
+    made = [tensor for tensor in held if not tensor.is_in_file]
+    packs = settings.kernels.packed_shape is not None and settings.device.type == "cpu"
+    if not use_cache or not packs or sum(tensor.nbytes for tensor in made) < LEAST_BYTES:
+        return Weights(checkpoint, config, settings)
+    weights = CachedWeights(checkpoint, config, settings)
+    is_head = [tensor.module == "lm_head" and tensor.leaf in HEAD_LEAVES for tensor in made]
+    for wanted in (False, True):
+        part = [tensor for tensor, is_of_head in zip(made, is_head, strict=True) if is_of_head == wanted]
+        try:
+            if part:
+                weights.add(_cache_file(checkpoint, config, settings, part, on_packed), part)
+        except (OSError, SettingError) as error:
+            reason = (error.strerror or error) if isinstance(error, OSError) else error
+            message = f"packed weights are not kept for the next start: {packed_directory()}: {reason}"
+            warnings.warn(message, CacheWarning, stacklevel=3)
+    return weights
+
+
+class CachedWeights(Weights):
+    """Weights that lie in cache files, and the others from the checkpoint."""
+
+    def __init__(self, checkpoint: Checkpoint, config: ModelConfig, settings: LoadSettings) -> None:
+        super().__init__(checkpoint, config, settings)
+        self._tensors: dict[str, tuple[SafetensorsFile, TensorInfo]] = {}
+
+    def add(self, path: Path, part: list[HeldTensor]) -> None:
+        """Takes the tensors `part` from a file; SettingError when it holds others."""
+        try:
+            infos = read_tensor_infos(path)
+            file = SafetensorsFile(path, self.checkpoint.load_mode)
+        except CheckpointError as error:
+            raise _damaged(path, error.reason) from None
+        wanted = {tensor.name: (DTYPE_NAMES[tensor.dtype], tensor.shape) for tensor in part}
+        if {name: (info.dtype, info.shape) for name, info in infos.items()} != wanted:
+            raise _damaged(path, "holds other tensors than its name says")
+        self._tensors |= {name: (file, info) for name, info in infos.items()}
+
+    def _read(self, module: str, leaf: str) -> Tensor | None:
+        if (place := self._tensors.get(f"{module}.{leaf}")) is None:
+            return None
+        file, info = place
+        return file.read(info)
+
+    def dense(self, module: str, leaf: str) -> Tensor:
+        cached = self._read(module, leaf)
+        return super().dense(module, leaf) if cached is None else cached
+
+    def quantized(self, module: str) -> QuantizedWeight | PackedWeight:
+        panels, shape = self._read(module, "panels"), gptq_shape(self.checkpoint, module, self.settings)
+        if panels is None or shape is None:
+            return super().quantized(module)
+        bias, order = self._read(module, "bias"), self._read(module, "order")
+        if bias is not None and not bool(bias.any()):
+            bias = None
+        if order is not None:
+            in_order = torch.arange(shape.in_features, dtype=torch.int32)
+            if not torch.equal(order.sort().values, in_order):
+                raise _damaged(self._tensors[f"{module}.order"][0].path, f"{module}.order is no order of inputs")
+            order = None if torch.equal(order, in_order) else order
+        return PackedWeight(shape, panels, bias, order)
+
+    def packed_head(self, weight: Tensor) -> PackedHead | None:
+        panels, error_norms, row_norms = (self._read("lm_head", leaf) for leaf in HEAD_LEAVES)
+        if panels is None or error_norms is None or row_norms is None:
+            return super().packed_head(weight)
+        return PackedHead(PackedWeight(head_shape(*weight.shape), panels), error_norms, row_norms)
+
+
+def _damaged(path: Path, reason: str) -> SettingError:
+    return SettingError(f"{path}: {reason}; remove it (qwartet cache clear), and the next start makes it again")
+
+
+def _cache_file(
+    checkpoint: Checkpoint,
+    config: ModelConfig,
+    settings: LoadSettings,
+    part: list[HeldTensor],
+    on_packed: OnPacked | None,
+) -> Path:
+    """The file with these tensors, written if it is not there."""
+    header, directory = cache_header(part), packed_directory()
+    path = directory / f"{cache_key(directory, checkpoint, settings, header)}.safetensors"
+    if path.is_file():
+        if path.stat().st_uid not in (os.getuid(), 0):
+            raise SettingError(f"{path} belongs to another user; set QWARTET_CACHE to a directory of yours")
+        return path
+    check_free_space(path, len(header) + sum(tensor.nbytes for tensor in part))
+    for left in directory.glob(".*.tmp"):
+        if time.time() - left.stat().st_mtime > STALE_S:
+            left.unlink(missing_ok=True)
+    # Read, not mapped: what is packed already takes no memory.
+    weights = Weights(Checkpoint(checkpoint.directory, "pread"), config, settings)
+    write_cache(path, header, part, weights, on_packed)
+    return path

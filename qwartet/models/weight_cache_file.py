@@ -1,0 +1,96 @@
+"""Writes the file of a weight cache: packs module by module, so that one module at a time is in memory.
+
+A safetensors file. Tensors whose size is a multiple of 64 bytes come first, behind a header of whole pages, and so
+begin at multiples of 64.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from qwartet.kernels.cpu_weights import PackedWeight
+from qwartet.models.held_tensors import HeldTensor
+from qwartet.models.names import LINEARS
+from qwartet.models.weights import Weights
+from qwartet.models.whole_files import appearing_at
+from qwartet.quant_format.weight import QuantizedWeight
+
+OnPacked = Callable[[int, int], None]
+"""Hears how many bytes more are packed, and of how many."""
+
+ALIGNMENT = 64  # bytes
+PAGE = 4096  # bytes
+DTYPE_NAMES = {
+    torch.uint8: "U8",
+    torch.int32: "I32",
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+}
+
+
+def cache_header(made: list[HeldTensor]) -> bytes:
+    """The head of the file: length, JSON, spaces up to a whole page."""
+    begin, entries = 0, {}
+    for tensor in sorted(made, key=lambda tensor: tensor.nbytes % ALIGNMENT != 0):
+        end = begin + tensor.nbytes
+        entries[tensor.name] = {
+            "dtype": DTYPE_NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, end],
+        }
+        begin = end
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-(8 + len(text)) % PAGE)
+    return len(text).to_bytes(8, "little") + text
+
+
+def write_cache(
+    path: Path, header: bytes, made: list[HeldTensor], weights: Weights, on_packed: OnPacked | None = None
+) -> None:
+    """Writes the tensors `made` of `weights` behind their `cache_header`; the file appears whole or not at all."""
+    places = {name: entry["data_offsets"][0] + len(header) for name, entry in json.loads(header[8:]).items()}
+    total = sum(tensor.nbytes for tensor in made)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with appearing_at(path) as unfinished, unfinished.open("xb") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(header)
+        for module in dict.fromkeys(tensor.module for tensor in made):
+            wanted = {tensor.leaf: tensor for tensor in made if tensor.module == module}
+            for leaf, tensor in _tensors(weights, module, wanted):
+                held = wanted[leaf]
+                assert (tensor.dtype, tuple(tensor.shape)) == (held.dtype, held.shape), (held, tensor.dtype)
+                file.seek(places[held.name])
+                file.write(memoryview(tensor.contiguous().view(torch.uint8).numpy()))
+                if on_packed is not None:
+                    on_packed(held.nbytes, total)
+        file.flush()
+        os.fsync(file.fileno())  # the file has no checksum: its name must not appear before its contents are safe
+
+
+def _tensors(weights: Weights, module: str, wanted: dict[str, HeldTensor]) -> Iterator[tuple[str, Tensor]]:
+    """What a module keeps in a cache: leaf -> tensor."""
+    if "panels" in wanted and module.endswith(LINEARS):
+        yield from _of_packed(weights.quantized(module), wanted)
+        return
+    yield from ((leaf, weights.dense(module, leaf)) for leaf in ("weight", "bias") if leaf in wanted)
+    if "panels" in wanted and (head := weights.packed_head(weights.dense(module, "weight"))) is not None:
+        yield "panels", head.packed.panels
+        yield "error_norms", head.error_norms
+        yield "row_norms", head.row_norms
+
+
+def _of_packed(packed: QuantizedWeight | PackedWeight, wanted: dict[str, HeldTensor]) -> Iterator[tuple[str, Tensor]]:
+    assert isinstance(packed, PackedWeight), "the headers promised a weight that can be packed"
+    yield "panels", packed.panels
+    if "bias" in wanted:
+        yield "bias", torch.zeros(packed.shape.bias_size) if packed.bias is None else packed.bias
+    if "order" in wanted:
+        order = packed.order
+        yield "order", torch.arange(packed.in_features, dtype=torch.int32) if order is None else order

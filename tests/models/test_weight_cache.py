@@ -1,0 +1,219 @@
+"""Weights that come from a cache are the ones that the checkpoint would give, and nothing can make them others."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+
+from qwartet.bench.synth import plan_synthesis, write_synthesis
+from qwartet.errors import CacheWarning, SettingError
+from qwartet.kernels.native import native_library
+from qwartet.layers.forward_batch import dense_batch
+from qwartet.models import weight_cache, whole_files
+from qwartet.models.cache_key import cache_key
+from qwartet.models.checkpoint import Checkpoint
+from qwartet.models.config import load_config
+from qwartet.models.load import choose_settings, load_gptq_config, load_model
+from qwartet.models.qwen import QwenModel
+from qwartet.models.shapes import gptq_config
+from qwartet.models.weights import Weights
+from tests.bench.tiny_shape import TINY
+from tests.models.broken import edit_tensors, refused, split_file
+from tests.models.conftest import Copy
+
+pytestmark = pytest.mark.skipif(native_library() is None, reason="there is no native library, and nothing to keep")
+
+
+@pytest.fixture(autouse=True)
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of this test alone, used however small the model is."""
+    monkeypatch.setenv("QWARTET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(weight_cache, "LEAST_BYTES", 0)
+    return tmp_path / "cache" / "packed"
+
+
+def load(path: Path, **settings) -> QwenModel:
+    return load_model(path, dtype="bf16", **settings)
+
+
+def logits(model: QwenModel) -> Tensor:
+    with torch.no_grad():
+        return model(dense_batch([[1, 2, 3, 300, 5]], model.config.position))
+
+
+def files(directory: Path) -> list[Path]:
+    return sorted(directory.glob("*.safetensors"))
+
+
+def packings(path: Path, **settings) -> int:
+    """How many tensors a start packs or converts."""
+    told: list[int] = []
+    load(path, on_packed=lambda count, _total: told.append(count), **settings)
+    return len(told)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("load_mode", ["mmap", "pread"])
+def test_the_network_is_the_same_without_a_cache_and_at_the_first_and_second_start(pristine, bits, load_mode) -> None:
+    models = [load(pristine(bits=bits), load_mode=load_mode, weight_cache=kept) for kept in (False, True, True)]
+    without, first, second = map(logits, models)
+    assert torch.equal(first, without) and torch.equal(second, without)
+    hidden = torch.randn(3, 128, generator=torch.Generator().manual_seed(1)).bfloat16()
+    assert models[2].lm_head.packed is not None
+    assert models[0].lm_head.argmax(hidden, 500) == models[2].lm_head.argmax(hidden, 500)
+
+
+@pytest.mark.parametrize("desc_act", [False, True])
+def test_orders_of_inputs_are_kept(tmp_path, desc_act) -> None:
+    path = tmp_path / "model"
+    write_synthesis(plan_synthesis(TINY, gptq_config("int4", 64, desc_act)), path)
+    models = [load(path, weight_cache=kept) for kept in (False, True, True)]
+    assert (models[2].layers[0].mlp.up.prepared.order is not None) == desc_act
+    assert torch.equal(logits(models[2]), logits(models[0]))
+
+
+def test_a_second_start_packs_and_converts_nothing(pristine, monkeypatch) -> None:
+    path = pristine(bits=4)
+    assert packings(path) > 10
+    for name in ("quantized", "packed_head", "dense"):  # the file's floats are fp16, so none is taken as it is
+        monkeypatch.setattr(Weights, name, lambda *_: pytest.fail("made again"))
+    assert packings(path) == 0
+
+
+def test_the_total_is_what_is_told_of_piece_by_piece(pristine) -> None:
+    told: dict[int, int] = {}
+
+    def on_packed(count: int, total: int) -> None:
+        told[total] = told.get(total, 0) + count
+
+    load(pristine(bits=4), on_packed=on_packed)
+    assert len(told) == 2 and all(total == count for total, count in told.items())
+
+
+def test_the_copy_of_the_head_is_a_file_of_its_own(pristine, directory) -> None:
+    load(pristine(bits=4), head="exact")
+    assert len(files(directory)) == 1
+    load(pristine(bits=4))
+    assert len(files(directory)) == 2
+
+
+def test_a_checkpoint_that_was_touched_or_moved_is_recognised_by_its_contents(checkpoint: Copy, tmp_path) -> None:
+    path = checkpoint(bits=4)
+    packings(path)
+    os.utime(path / "model.safetensors", (1, 1))
+    assert packings(path) == 0
+    assert packings(Path(shutil.copytree(path, tmp_path / "elsewhere"))) == 0
+
+
+def test_changed_weights_get_files_of_their_own(checkpoint: Copy, directory) -> None:
+    path = checkpoint(bits=4)
+    before = logits(load(path))
+    status = (path / "model.safetensors").stat()
+    edit_tensors(path / "model.safetensors", lambda tensors: tensors["transformer.h.0.mlp.w1.scales"].mul_(2))
+    os.utime(path / "model.safetensors", ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert not torch.equal(logits(load(path)), before)
+    assert torch.equal(logits(load(path)), logits(load(path, weight_cache=False)))
+    assert len(files(directory)) == 4
+
+
+def test_the_settings_that_give_codes_their_meaning_are_part_of_the_name(pristine, directory) -> None:
+    path = pristine(bits=4)
+    checkpoint, config, gptq = Checkpoint(path), load_config(path), load_gptq_config(path)
+    assert gptq is not None
+    kinds = (gptq, replace(gptq, sym=False, checkpoint_format="gptq"), replace(gptq, checkpoint_format="gptq_v2"))
+    settings = [choose_settings(checkpoint, config, kind) for kind in kinds]
+    assert len({cache_key(directory, checkpoint, choice, b"") for choice in settings}) == 3
+    assert cache_key(directory, checkpoint, settings[0], b"") != cache_key(directory, checkpoint, settings[0], b"x")
+
+
+@pytest.mark.parametrize("damage", ["cut", "header", "garbage"])
+def test_a_damaged_cache_is_told_and_not_used(pristine, directory, damage) -> None:
+    right = logits(load(pristine(bits=4)))
+    for file in files(directory):
+        header, data = split_file(file)
+        changed = {
+            "cut": file.read_bytes()[:-1],
+            "header": file.read_bytes().replace(b'"U8"', b'"I8"', 1),
+            "garbage": bytes(len(header) + len(data)),
+        }
+        file.write_bytes(changed[damage])
+    with pytest.warns(CacheWarning, match="qwartet cache clear"):
+        model = load(pristine(bits=4))
+    assert torch.equal(logits(model), right)
+
+
+def test_an_order_that_would_read_elsewhere_is_refused(tmp_path, directory) -> None:
+    path = tmp_path / "model"
+    write_synthesis(plan_synthesis(TINY, gptq_config("int4", 64, True)), path)
+    load(path, head="exact")
+    edit_tensors(files(directory)[0], lambda tensors: tensors["layers.1.mlp.up.order"].fill_(2**30))
+    with pytest.raises(SettingError, match=r"layers\.1\.mlp\.up\.order is no order of inputs.*qwartet cache clear"):
+        load(path, head="exact")
+
+
+def test_what_cannot_be_kept_is_told_and_the_model_still_loads(pristine, directory, monkeypatch) -> None:
+    monkeypatch.setattr(whole_files.shutil, "disk_usage", lambda _path: SimpleNamespace(free=1000))
+    with pytest.warns(CacheWarning, match="not kept for the next start.* free there"):
+        assert torch.equal(logits(load(pristine(bits=4))), logits(load(pristine(bits=4), weight_cache=False)))
+    assert not files(directory)
+
+
+def test_a_place_that_is_no_directory_is_told(pristine, directory) -> None:
+    directory.parent.write_text("a file")
+    with pytest.warns(CacheWarning, match="not kept for the next start"):
+        load(pristine(bits=4))
+
+
+def test_an_interrupted_start_leaves_nothing_behind(pristine, directory) -> None:
+    def stop(_count: int, _total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        load(pristine(bits=4), on_packed=stop)
+    assert [path.suffix for path in directory.iterdir()] == [".json"]
+
+
+def test_leftovers_of_a_day_ago_are_removed_and_younger_ones_left(pristine, directory) -> None:
+    directory.mkdir(parents=True)
+    old, young = directory / ".a.safetensors.1.tmp", directory / ".b.safetensors.2.tmp"
+    old.touch(), young.touch()
+    os.utime(old, (1, 1))
+    load(pristine(bits=4))
+    assert not old.exists() and young.exists()
+
+
+def test_nobody_else_may_read_or_provide_a_cache(pristine, directory, monkeypatch) -> None:
+    load(pristine(bits=4))
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files(directory)} == {0o600}
+    if os.getuid() == 0:
+        for file in files(directory):
+            os.chown(file, 12345, -1)
+    else:
+        monkeypatch.setattr(os, "getuid", lambda: 12345)
+    with pytest.warns(CacheWarning, match="belongs to another user"):
+        load(pristine(bits=4))
+
+
+def test_a_broken_checkpoint_is_refused_as_without_a_cache(checkpoint: Copy, directory) -> None:
+    path = checkpoint(bits=4)
+    edit_tensors(
+        path / "model.safetensors", lambda tensors: tensors["transformer.h.1.mlp.w2.scales"].fill_(float("nan"))
+    )
+    refused(path, "model.safetensors", "NaN", tensor="transformer.h.1.mlp.w2.scales", dtype="bf16")
+    assert not files(directory)
+
+
+def test_small_models_and_other_dtypes_keep_nothing(pristine, directory, monkeypatch) -> None:
+    load_model(pristine(bits=4), dtype="fp32")
+    monkeypatch.setattr(weight_cache, "LEAST_BYTES", 2**20)
+    load(pristine(bits=4))
+    assert not directory.exists()
