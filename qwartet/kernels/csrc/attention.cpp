@@ -18,7 +18,6 @@ constexpr int TILE = 12;         // query rows that share the keys and values re
 constexpr int KEYS = 16;         // keys of one vector of scores
 constexpr int64_t KEYS_AHEAD = KEYS;  // how far before their use keys and values are fetched
 constexpr int MAX_HEAD_DIM = 256;
-constexpr int ROWS_AT_ONCE = STREAM_ROWS == 4 ? 3 : 1;  // rows whose sums stay in registers
 constexpr int PARTS_AT_ONCE = 8;  // vectors of 16 along the head
 
 // What the softmax over some keys leaves to be merged: of every row the largest score, the sum of the exponentials
@@ -218,8 +217,8 @@ private:
         for (int64_t i = 0; i < int64_t(count) * dim_; i += 16)
             store_f32(wide_values_ + i, cache_.is_int8 ? int8_values.load(i) : bf16_values.load(i));
         int r = 0;
-        for (; r + ROWS_AT_ONCE <= rows; r += ROWS_AT_ONCE)
-            add_all_values<ROWS_AT_ONCE>(FloatValues{wide_values_}, count, dim_, weights + r * CHUNK, sums + r * dim_);
+        for (; r + VALUE_ROWS <= rows; r += VALUE_ROWS)
+            add_all_values<VALUE_ROWS>(FloatValues{wide_values_}, count, dim_, weights + r * CHUNK, sums + r * dim_);
         for (; r < rows; r++)
             add_all_values<1>(FloatValues{wide_values_}, count, dim_, weights + r * CHUNK, sums + r * dim_);
     }

@@ -14,6 +14,7 @@ namespace {
 
 constexpr int ROW = 4 * PANEL;          // bytes: 4 inputs (8 in nibbles) of the 64 outputs
 constexpr int TILES = PANEL / 16;       // 16 outputs are the lanes of a vector
+constexpr int FLUSH_INPUTS = 32;        // the most whose products a Sum may hold back
 constexpr int64_t PREFETCH_BYTES = 8192;  // ahead of the weights being read
 
 // What one unit of a panel needs beside its codes.
@@ -22,73 +23,63 @@ struct UnitScales {
     alignas(64) uint8_t zeros[PANEL];
 };
 
-// acc[t][r] = -zero * sum(x): what the zero of every weight takes off the product of the bare codes.
-template <int PARTS, int ROWS>
-QW_INLINE inline void start_from_zeros(I32 (&acc)[PARTS][ROWS], const PackedWeight& weight, const UnitScales& unit,
-                                       const Part* parts, int first_tile) {
-    if (weight.has_zeros) {
-        unroll<PARTS>([&](auto t) QW_INLINE {
-            unroll<ROWS>([&](auto r) QW_INLINE {
-                acc[t][r] = mul_i32(load_u8_as_i32(unit.zeros + 16 * (first_tile + r)), set_i32(-parts[t].sum));
-            });
-        });
-    } else {
-        const int32_t zero = 1 << (weight.bits - 1);
-        unroll<PARTS>([&](auto t) QW_INLINE {
-            unroll<ROWS>([&](auto r) QW_INLINE { acc[t][r] = set_i32(-zero * parts[t].sum); });
-        });
-    }
+// -zero * sum(x): what the zero of every weight takes off the product of the bare codes.
+QW_INLINE inline I32 start_from_zeros(const PackedWeight& weight, const UnitScales& unit, const Part& part, int tile) {
+    if (weight.has_zeros) return mul_i32(load_u8_as_i32(unit.zeros + 16 * tile), set_i32(-part.sum));
+    return set_i32(-(1 << (weight.bits - 1)) * part.sum);
 }
 
-template <int PARTS, int ROWS>
-QW_INLINE inline void add_scaled(const I32 (&acc)[PARTS][ROWS], const UnitScales& unit, const Part* parts, int first_tile,
-                                 float* sums) {
-    unroll<PARTS>([&](auto t) QW_INLINE {
-        unroll<ROWS>([&](auto r) QW_INLINE {
-            float* place = sums + parts[t].token * PANEL + 16 * (first_tile + r);
-            F32 value = mul(to_f32(acc[t][r]), load_f32(unit.scales + 16 * (first_tile + r)));
-            store_f32(place, fma(value, set_f32(parts[t].scale), load_f32(place)));
-        });
-    });
+QW_INLINE inline void add_scaled(I32 acc, const UnitScales& unit, const Part& part, int tile, float* sums) {
+    float* place = sums + part.token * PANEL + 16 * tile;
+    F32 value = mul(to_f32(acc), load_f32(unit.scales + 16 * tile));
+    store_f32(place, fma(value, set_f32(part.scale), load_f32(place)));
 }
 
 // The product of one unit with PARTS parts, ROWS tiles of 16 outputs at a time: PARTS x ROWS vectors of sums stay in
-// registers. With few parts the even and the odd rows have sums of their own, which halves the wait of one for the next.
+// registers. With few parts the even and the odd rows may have sums of their own, which halves the wait of one for the
+// next.
 template <int BITS, int PARTS, int ROWS>
 void add_unit_tile(const PackedWeight& weight, const uint8_t* codes, const UnitScales& unit, const int8_t* values,
                    const Part* parts, float* sums) {
-    constexpr bool TWO_CHAINS = PARTS <= 2;
+    constexpr bool TWO_CHAINS = PARTS <= CHAINED_PARTS;
     constexpr int INPUTS = BITS == 4 ? 8 : 4;  // of a row of codes
     for (int tile = 0; tile < TILES; tile += ROWS) {
-        I32 acc[PARTS][ROWS], other[PARTS][ROWS];
-        start_from_zeros(acc, weight, unit, parts, tile);
-        unroll<PARTS>([&](auto t) QW_INLINE { unroll<ROWS>([&](auto r) QW_INLINE { other[t][r] = set_i32(0); }); });
+        Sum<BITS> acc[PARTS][ROWS], other[PARTS][ROWS];
+        unroll<PARTS>([&](auto t) QW_INLINE {
+            unroll<ROWS>([&](auto r) QW_INLINE {
+                acc[t][r].total = start_from_zeros(weight, unit, parts[t], tile + r);
+                other[t][r].total = set_i32(0);
+            });
+        });
         const auto multiply = [&](const Bytes(&w)[ROWS], int k, bool is_other) QW_INLINE {
             unroll<PARTS>([&](auto t) QW_INLINE {
                 const Bytes x = broadcast4(values + t * GROUP + k);
-                unroll<ROWS>([&](auto r) QW_INLINE {
-                    I32& sum = TWO_CHAINS && is_other ? other[t][r] : acc[t][r];
-                    sum = BITS == 4 ? dot4(sum, w[r], x) : dot8(sum, w[r], x);
-                });
+                unroll<ROWS>([&](auto r) QW_INLINE { (TWO_CHAINS && is_other ? other : acc)[t][r].add(w[r], x); });
             });
         };
         const uint8_t* row = codes + 64 * tile;
-        for (int k = 0; k < weight.unit; k += INPUTS, row += ROW) {
-            Bytes low[ROWS], high[ROWS];
-            unroll<ROWS>([&](auto r) QW_INLINE {
-                const Bytes bytes = load_bytes(row + 64 * r);
-                prefetch(row + 64 * r + PREFETCH_BYTES);
-                low[r] = BITS == 4 ? low_nibbles(bytes) : bytes;
-                if constexpr (BITS == 4) high[r] = high_nibbles(bytes);
-            });
-            multiply(low, k, false);
-            if constexpr (BITS == 4) multiply(high, k + 4, true);
-        }
-        if constexpr (TWO_CHAINS)
+        for (int k = 0; k < weight.unit; k += FLUSH_INPUTS) {
+            for (int j = k; j < k + FLUSH_INPUTS; j += INPUTS, row += ROW) {
+                Bytes low[ROWS], high[ROWS];
+                unroll<ROWS>([&](auto r) QW_INLINE {
+                    const Bytes bytes = load_bytes(row + 64 * r);
+                    prefetch(row + 64 * r + PREFETCH_BYTES);
+                    low[r] = BITS == 4 ? low_nibbles(bytes) : bytes;
+                    if constexpr (BITS == 4) high[r] = high_nibbles(bytes);
+                });
+                multiply(low, j, false);
+                if constexpr (BITS == 4) multiply(high, j + 4, true);
+            }
             unroll<PARTS>([&](auto t) QW_INLINE {
-                unroll<ROWS>([&](auto r) QW_INLINE { acc[t][r] = add_i32(acc[t][r], other[t][r]); });
+                unroll<ROWS>([&](auto r) QW_INLINE { acc[t][r].flush(), other[t][r].flush(); });
             });
-        add_scaled(acc, unit, parts, tile, sums);
+        }
+        unroll<PARTS>([&](auto t) QW_INLINE {
+            unroll<ROWS>([&](auto r) QW_INLINE {
+                const I32 total = TWO_CHAINS ? add_i32(acc[t][r].total, other[t][r].total) : acc[t][r].total;
+                add_scaled(total, unit, parts[t], tile + r, sums);
+            });
+        });
     }
 }
 
@@ -99,8 +90,7 @@ using TileFunction = void (*)(const PackedWeight&, const uint8_t*, const UnitSca
 template <int BITS, int PARTS>
 constexpr TileFunction tile_function() {
     if constexpr (PARTS > MOST_PARTS) return nullptr;
-    else if constexpr (PARTS <= STREAM_PARTS) return add_unit_tile<BITS, PARTS, STREAM_ROWS>;
-    else return add_unit_tile<BITS, PARTS, SHARED_ROWS>;
+    else return add_unit_tile<BITS, PARTS, tiles_at_once(PARTS)>;
 }
 
 template <int BITS, int... I>

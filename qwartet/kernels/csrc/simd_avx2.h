@@ -4,13 +4,15 @@
 
 #include <cstdint>
 
+#include "unroll.h"
+
 namespace qw {
 
 constexpr const char* ISA_NAME = "avx2";
-constexpr int STREAM_PARTS = 1;
-constexpr int STREAM_ROWS = 2;
-constexpr int SHARED_ROWS = 1;
-constexpr int MOST_PARTS = 4;
+constexpr int MOST_PARTS = 3;
+constexpr int tiles_at_once(int parts) { return parts == 1 ? 4 : parts == 2 ? 2 : 1; }
+constexpr int CHAINED_PARTS = 0;
+constexpr int VALUE_ROWS = 1;
 constexpr int DENSE_ROWS = 2;
 constexpr int DENSE_TOKENS = 2;
 
@@ -131,16 +133,50 @@ inline Bytes broadcast4(const int8_t* p) {
     __builtin_memcpy(&four, p, 4);
     return {_mm256_set1_epi32(four), _mm256_set1_epi32(four)};
 }
-// vpmaddubsw saturates at 2^15: safe for w <= 15 (15 * 128 * 2 = 3840), so a byte goes in two nibbles.
-inline __m256i dot4_half(__m256i acc, __m256i w, __m256i x, short weight) {
-    __m256i pairs = _mm256_maddubs_epi16(w, x);
+// vpmaddubsw adds two products to 16 bits and saturates: safe for w <= 15, so a byte goes in two nibbles. Eight such
+// pairs still fit (8 * 2 * 15 * 128 = 30720), and are widened together.
+inline __m256i add_pairs(__m256i acc, __m256i pairs, short weight) {
     return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(weight)));
 }
-inline I32 dot4(I32 acc, Bytes w, Bytes x) { return {dot4_half(acc.lo, w.lo, x.lo, 1), dot4_half(acc.hi, w.hi, x.hi, 1)}; }
 inline __m256i dot8_half(__m256i acc, __m256i w, __m256i x) {
-    return dot4_half(dot4_half(acc, low_half(w), x, 1), high_half(w), x, 16);
+    acc = add_pairs(acc, _mm256_maddubs_epi16(low_half(w), x), 1);
+    return add_pairs(acc, _mm256_maddubs_epi16(high_half(w), x), 16);
 }
 inline I32 dot8(I32 acc, Bytes w, Bytes x) { return {dot8_half(acc.lo, w.lo, x.lo), dot8_half(acc.hi, w.hi, x.hi)}; }
+
+struct Pairs {
+    __m256i lo = _mm256_setzero_si256(), hi = _mm256_setzero_si256();
+    QW_INLINE void add(Bytes w, Bytes x) {
+        lo = _mm256_add_epi16(lo, _mm256_maddubs_epi16(w.lo, x.lo));
+        hi = _mm256_add_epi16(hi, _mm256_maddubs_epi16(w.hi, x.hi));
+    }
+    QW_INLINE void flush(I32& total, short weight) {
+        total = {add_pairs(total.lo, lo, weight), add_pairs(total.hi, hi, weight)};
+        lo = hi = _mm256_setzero_si256();
+    }
+};
+template <int BITS>
+struct Sum;
+template <>
+struct Sum<4> {
+    I32 total;
+    Pairs pairs{};
+    QW_INLINE void add(Bytes w, Bytes x) { pairs.add(w, x); }
+    QW_INLINE void flush() { pairs.flush(total, 1); }
+};
+template <>
+struct Sum<8> {
+    I32 total;
+    Pairs low{}, high{};
+    QW_INLINE void add(Bytes w, Bytes x) {
+        low.add(low_nibbles(w), x);
+        high.add(high_nibbles(w), x);
+    }
+    QW_INLINE void flush() {
+        low.flush(total, 1);
+        high.flush(total, 16);
+    }
+};
 
 inline Bf16 load_bf16_pairs(const uint16_t* p) { return {load256(p), load256(p + 16)}; }
 inline __m256 dot_bf16_half(__m256 acc, __m256i a, __m256i b) {

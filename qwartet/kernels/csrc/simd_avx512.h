@@ -4,13 +4,16 @@
 
 #include <cstdint>
 
+#include "unroll.h"
+
 namespace qw {
 
 constexpr const char* ISA_NAME = "avx512";
-constexpr int STREAM_PARTS = 4;
-constexpr int STREAM_ROWS = 4;
-constexpr int SHARED_ROWS = 2;  // 2 x 12 sums, 4 halves of the weights and an activation fill 29 of the 32 registers
 constexpr int MOST_PARTS = 12;
+// 2 x 12 sums, 4 halves of the weights and an activation fill 29 of the 32 registers.
+constexpr int tiles_at_once(int parts) { return parts <= 4 ? 4 : 2; }
+constexpr int VALUE_ROWS = 3;
+constexpr int CHAINED_PARTS = 2;
 constexpr int DENSE_ROWS = 4;
 constexpr int DENSE_TOKENS = 6;
 
@@ -111,7 +114,12 @@ inline I32 dot8(I32 acc, Bytes w, Bytes x) {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(w.v), "v"(x.v));
     return acc;
 }
-inline I32 dot4(I32 acc, Bytes w, Bytes x) { return dot8(acc, w, x); }
+template <int BITS>
+struct Sum {
+    I32 total;
+    QW_INLINE void add(Bytes w, Bytes x) { total = dot8(total, w, x); }
+    QW_INLINE void flush() {}
+};
 
 inline Bf16 load_bf16_pairs(const uint16_t* p) { return reinterpret_cast<__m512bh>(_mm512_loadu_si512(p)); }
 inline F32 dot_bf16(F32 acc, Bf16 a, Bf16 b) {

@@ -13,12 +13,14 @@
 namespace qw {
 
 constexpr const char* ISA_NAME = "scalar";
-constexpr int STREAM_PARTS = 1;  // up to so many parts, the quantised linear takes STREAM_ROWS tiles at once
-constexpr int STREAM_ROWS = 1;
-constexpr int SHARED_ROWS = 1;   // above, SHARED_ROWS
-constexpr int MOST_PARTS = 4;    // and never more parts than this
-constexpr int DENSE_ROWS = 2;   // the same for the dense kernel
+// How the quantised linear fills the registers: so many parts at once, and with so many parts so many tiles of 16 outputs;
+// up to CHAINED_PARTS parts, even and odd rows have sums of their own.
+constexpr int MOST_PARTS = 4;
+constexpr int tiles_at_once(int) { return 1; }
+constexpr int CHAINED_PARTS = 0;
+constexpr int DENSE_ROWS = 2;  // the same for the dense kernel
 constexpr int DENSE_TOKENS = 2;
+constexpr int VALUE_ROWS = 1;  // and for the values of attention
 
 struct F32 { float v[16]; };
 struct I32 { int32_t v[16]; };
@@ -158,12 +160,19 @@ inline Bytes broadcast4(const int8_t* p) {
     for (int i = 0; i < 64; i += 4) std::memcpy(out.v + i, p, 4);
     return out;
 }
-// acc[lane] += sum over the lane's 4 bytes of w (unsigned) * x (signed); dot4 promises w <= 15.
+// acc[lane] += sum over the lane's 4 bytes of w (unsigned) * x (signed).
 inline I32 dot8(I32 acc, Bytes w, Bytes x) {
     for (int i = 0; i < 64; i++) acc.v[i / 4] += int32_t(w.v[i]) * int32_t(int8_t(x.v[i]));
     return acc;
 }
-inline I32 dot4(I32 acc, Bytes w, Bytes x) { return dot8(acc, w, x); }
+
+// Sums of such products for codes of BITS bits: `add` 32 inputs at most, then `flush`; then `total` is right.
+template <int BITS>
+struct Sum {
+    I32 total;
+    void add(Bytes w, Bytes x) { total = dot8(total, w, x); }
+    void flush() {}
+};
 
 inline I32 shift_left_8(I32 a) {
     for (auto& value : a.v) value = int32_t(uint32_t(value) << 8);
