@@ -88,3 +88,7 @@ class CheckpointWarning(QwartetWarning):
 
 class CacheWarning(QwartetWarning):
     """What could have been kept for the next start was not; the message says why."""
+
+
+class MemoryWarning(QwartetWarning):
+    """The weights do not fit the memory and are read from disk for every step; the message says what that takes."""

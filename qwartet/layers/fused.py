@@ -18,6 +18,7 @@ from qwartet.layers.forward_batch import ForwardBatch
 from qwartet.layers.kv_cache import KVCache
 from qwartet.layers.linear import Linear, QuantizedLinear
 from qwartet.layers.rotary import RotaryTable
+from qwartet.layers.weight_stream import WeightStream
 
 
 def _is_plain(linear: nn.Module) -> bool:
@@ -32,9 +33,10 @@ def _weight(linear: Any) -> DenseOrPacked:
 class FusedLayers:
     """The blocks of a network, ready for one call; `layers` are modules with the parts of models.qwen.DecoderLayer."""
 
-    def __init__(self, layers: nn.ModuleList, kernels: Kernels) -> None:
-        """Only where `can_fuse` holds."""
+    def __init__(self, layers: nn.ModuleList, kernels: Kernels, stream: WeightStream | None = None) -> None:
+        """Only where `can_fuse` holds. `stream` brings the weights to memory, where they are not all there."""
         self._kernels = kernels
+        self._stream = stream
         modules = [module for layer in layers for module in layer.modules()]
         self._hooks = [hooks for module in modules for hooks in (module._forward_hooks, module._forward_pre_hooks)]
         # Where each module and parameter is registered, and what was found there.
@@ -82,11 +84,20 @@ class FusedLayers:
 
     def __call__(self, x: Tensor, rotary: RotaryTable, batch: ForwardBatch, cache: KVCache) -> Tensor:
         """x [T, C] -> [T, C], the cache written."""
+        if self._stream is None:
+            return self._run(x, 0, len(self._weights), rotary, batch, cache)
+        for first, end in self._stream.spans():
+            self._stream.before(first)
+            x = self._run(x, first, end, rotary, batch, cache)
+            self._stream.after(first)
+        return x
+
+    def _run(self, x: Tensor, first: int, end: int, rotary: RotaryTable, batch: ForwardBatch, cache: KVCache) -> Tensor:
         assert self._kernels.decoder_layers is not None, "ask can_fuse first"
         return self._kernels.decoder_layers(
             x,
-            self._weights,
-            cache.native_layers,
+            self._weights[first:end],
+            cache.native_layers[first:end],
             rotary.cos,
             rotary.sin,
             batch.rope_index,

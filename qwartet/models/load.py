@@ -6,22 +6,26 @@ the quantisation config, file sizes and headers, names, shapes, memory; then the
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from qwartet.errors import SettingError
+from qwartet.errors import MemoryWarning, SettingError
+from qwartet.kernels.cpu_weights import PackedWeight
 from qwartet.kernels.select import select_kernels
+from qwartet.layers.head import Head
 from qwartet.layers.linear import QuantizedLinear
 from qwartet.layers.rotary import RotaryTable
+from qwartet.layers.weight_stream import WeightStream
 from qwartet.models.checkpoint import Checkpoint
 from qwartet.models.config import ModelConfig, load_config, read_json
 from qwartet.models.expected_tensors import check_dense_shapes, check_names
 from qwartet.models.held_tensors import LoadSettings, held_tensors
 from qwartet.models.names import LINEARS, disk_name, module_names
-from qwartet.models.plan import check_memory, weights_bytes
+from qwartet.models.plan import fits_memory, memory_error, resident_budget, stream_forecast, weights_bytes
 from qwartet.models.qwen import QwenModel
 from qwartet.models.safetensors_file import LoadMode
 from qwartet.models.weight_cache import weights_of
@@ -125,6 +129,7 @@ def load_model(
 
     `head` "int8" keeps an 8-bit copy of lm_head, where the kernels have a use for one: greedy tokens are the same and
     come sooner (layers/head.py). "auto" does so beside quantised weights, where the head is most of what a token reads.
+    Weights that do not fit the memory are read from disk again and again, where they can be mapped (MemoryWarning).
     `weight_cache` keeps what is packed on disk for the next start; `on_packed(count, total)` hears of the bytes.
     """
     device = torch.device(device)
@@ -135,10 +140,39 @@ def load_model(
     check_dense_shapes(checkpoint, config, gptq)
     settings = choose_settings(checkpoint, config, gptq, dtype=dtype, device=device, activations=activations, head=head)
     held = list(held_tensors(checkpoint, config, settings))
-    if not force:
-        check_memory(directory, weights_bytes(held), device)
+    needed = weights_bytes(held)
+    streams = not force and not fits_memory(needed, device)
+    may_stream = weight_cache and load_mode == "mmap" and settings.kernels.decoder_layers is not None
+    if streams and not may_stream:
+        raise memory_error(directory, needed, device)
     rotary = RotaryTable(config.position, device)
     with torch.device("meta"):
         model = QwenModel(config, rotary, settings.kernels)
-    _assign(model, weights_of(checkpoint, config, settings, held, use_cache=weight_cache, on_packed=on_packed))
+    weights = weights_of(checkpoint, config, settings, held, use_cache=weight_cache, on_packed=on_packed)
+    if streams and not all(tensor.is_in_file or weights.is_mapped(tensor.name) for tensor in held):
+        raise memory_error(directory, needed, device)
+    _assign(model, weights)
+    if streams:
+        model.stream = _stream(model, checkpoint)
     return model.eval()
+
+
+def _stream(model: QwenModel, checkpoint: Checkpoint) -> WeightStream:
+    """Keeps a part of the layers in memory and has the others read when they are needed, with a MemoryWarning."""
+    layers = [
+        [tensor for module in layer.modules() for tensor in _tensors_of(module)] for layer in model.layers.children()
+    ]
+    head_bytes = sum(tensor.nbytes for tensor in _tensors_of(model.lm_head))
+    stream = WeightStream(layers, resident_budget(model.device) - head_bytes)
+    warnings.warn(stream_forecast(stream, checkpoint.files[0]), MemoryWarning, stacklevel=3)
+    return stream
+
+
+def _tensors_of(module: nn.Module) -> list[Tensor]:
+    """The tensors that a module holds itself."""
+    tensors = [parameter.detach() for parameter in module.parameters(recurse=False)]
+    if isinstance(module, QuantizedLinear) and isinstance(module.prepared, PackedWeight):
+        tensors += module.prepared.tensors
+    if isinstance(module, Head) and module.packed is not None:
+        tensors += module.packed.tensors
+    return tensors

@@ -29,6 +29,7 @@ from qwartet.layers.kv_cache import KVCache
 from qwartet.layers.linear import Linear
 from qwartet.layers.rms_norm import RMSNorm
 from qwartet.layers.rotary import RotaryTable
+from qwartet.layers.weight_stream import WeightStream
 from qwartet.models.config import ModelConfig
 
 
@@ -95,6 +96,7 @@ class QwenModel(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(config, layer, kernels) for layer in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, kernels)
         self.lm_head = Head(config.hidden_size, config.vocab_size, kernels)
+        self.stream: WeightStream | None = None  # set where the weights do not fit the memory
         self._fused: FusedLayers | None = None
 
     def forward(self, batch: ForwardBatch, cache: KVCache | None = None) -> Tensor:
@@ -116,9 +118,8 @@ class QwenModel(nn.Module):
     def _fused_layers(self) -> FusedLayers | None:
         """The blocks as one call, built when first asked for and again after a change; None where that cannot be."""
         if self._fused is None or not self._fused.is_current():
-            self._fused = (
-                FusedLayers(self.layers, self.kernels) if FusedLayers.can_fuse(self.layers, self.kernels) else None
-            )
+            can_fuse = FusedLayers.can_fuse(self.layers, self.kernels)
+            self._fused = FusedLayers(self.layers, self.kernels, self.stream) if can_fuse else None
         return self._fused
 
     @property

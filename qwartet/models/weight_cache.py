@@ -88,6 +88,9 @@ class CachedWeights(Weights):
             raise _damaged(path, "holds other tensors than its name says")
         self._tensors |= {name: (file, info) for name, info in infos.items()}
 
+    def is_mapped(self, name: str) -> bool:
+        return name in self._tensors
+
     def _read(self, module: str, leaf: str) -> Tensor | None:
         if (place := self._tensors.get(f"{module}.{leaf}")) is None:
             return None

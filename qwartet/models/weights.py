@@ -23,6 +23,10 @@ class Weights:
     def has_bias(self, module: str) -> bool:
         return f"{disk_name(module)}.bias" in self.checkpoint
 
+    def is_mapped(self, _name: str) -> bool:
+        """Whether a tensor of the network ("layers.3.mlp.up.panels") that the checkpoint does not hold is mapped."""
+        return False
+
     def dense(self, module: str, leaf: str) -> Tensor:
         """A float tensor, mapped from the file where it needs no conversion."""
         tensor = self.checkpoint.read(f"{disk_name(module)}.{leaf}")

@@ -52,7 +52,9 @@ def test_a_wrong_path_is_one_line_with_a_suggestion(qwartet: CommandLine, tmp_pa
 
 def test_too_little_memory_is_one_line(qwartet: CommandLine, chat_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "available_bytes", lambda device: 1000)
-    qwartet("chat", chat_model, "hello").assert_one_line_error("the weights take", "GiB are free", "--force")
+    qwartet("chat", chat_model, "hello", "--dtype", "fp32").assert_one_line_error(
+        "the weights take", "GiB are free", "--force"
+    )
 
 
 def test_a_base_model_is_one_line_and_does_not_chat(qwartet: CommandLine, base_model: Path) -> None:
