@@ -164,14 +164,24 @@ def _load(directory: Path, **options: Any) -> LLM:
 
 
 def _summary(model: str | None, llm: LLM, seconds: float) -> str:
-    """One line about what was loaded: model, size, dtype, kernels, time."""
+    """One line about what was loaded: model, size, dtype, kernels and how near to the memory's speed, time."""
     network = llm.model
     size = sum(file.stat().st_size for file in llm.model_path.glob("*.safetensors"))
     kernels = ", ".join(f"{what}: {name}" for what, name in network.kernels.names.items())
     return (
         f"{model or 'bundled model'}: {format_count(network.config.num_parameters)} parameters, {format_bytes(size)}; "
-        f"{str(network.dtype).removeprefix('torch.')} on {network.device}; {kernels}; loaded in {seconds:.1f} s"
+        f"{str(network.dtype).removeprefix('torch.')} on {network.device}; {kernels}{_bandwidth(llm)}; "
+        f"loaded in {seconds:.1f} s"
     )
+
+
+def _bandwidth(llm: LLM) -> str:
+    """How fast the weights are read, where they are large enough to say; nothing for weights that are on a disk."""
+    from qwartet.kernels.bandwidth import measure_bandwidth
+
+    if llm.model.stream is not None or (found := measure_bandwidth(llm.model.packed_weights())) is None:
+        return ""
+    return f"; weights at {found.linear_gb_s:.0f} GB/s, {found.share:.0%} of what this memory gives"
 
 
 def _answer(llm: LLM, prompt: str, system: str | None, sampling: dict[str, Any]) -> dict[str, Any]:

@@ -20,13 +20,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from qwartet.kernels.cpu_weights import PackedWeight
 from qwartet.kernels.select import REFERENCE, Kernels
 from qwartet.layers.attention import attend
 from qwartet.layers.forward_batch import ForwardBatch
 from qwartet.layers.fused import FusedLayers
 from qwartet.layers.head import Head
 from qwartet.layers.kv_cache import KVCache
-from qwartet.layers.linear import Linear
+from qwartet.layers.linear import Linear, QuantizedLinear
 from qwartet.layers.rms_norm import RMSNorm
 from qwartet.layers.rotary import RotaryTable
 from qwartet.layers.weight_stream import WeightStream
@@ -121,6 +122,11 @@ class QwenModel(nn.Module):
             can_fuse = FusedLayers.can_fuse(self.layers, self.kernels)
             self._fused = FusedLayers(self.layers, self.kernels, self.stream) if can_fuse else None
         return self._fused
+
+    def packed_weights(self) -> list[PackedWeight]:
+        """The weights in the layout of the native kernels, in the order of the forward pass."""
+        prepared = (module.prepared for module in self.layers.modules() if isinstance(module, QuantizedLinear))
+        return [weight for weight in prepared if isinstance(weight, PackedWeight)]
 
     @property
     def dtype(self) -> torch.dtype:

@@ -1,0 +1,59 @@
+"""How near to the memory's speed the quantised linears of a loaded network run: the figure of the start-up line."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from qwartet.kernels import cpu
+from qwartet.kernels.cpu_weights import PackedWeight
+from qwartet.kernels.native import native_library
+
+LEAST_BYTES = 64 * 2**20  # less lies in the caches and says nothing about the memory
+ENOUGH_BYTES = 256 * 2**20
+ROUNDS = 3
+READ_PATTERNS = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Bandwidth:
+    """Of the product of one token with some weights, and of a bare read of the same bytes; the best of three each."""
+
+    linear_gb_s: float  # 1e9 bytes a second
+    read_gb_s: float
+
+    @property
+    def share(self) -> float:
+        return self.linear_gb_s / self.read_gb_s
+
+
+def measure_bandwidth(weights: Sequence[PackedWeight]) -> Bandwidth | None:
+    """Takes a tenth of a second or two; None for weights that fit the caches, and without the native library."""
+    library = native_library()
+    chosen: list[PackedWeight] = []
+    for weight in weights:
+        if sum(one.panels.nbytes for one in chosen) < ENOUGH_BYTES:
+            chosen.append(weight)
+    num_bytes = sum(weight.panels.nbytes for weight in chosen)
+    if library is None or num_bytes < LEAST_BYTES:
+        return None
+    inputs = {weight.in_features: torch.ones(1, weight.in_features, dtype=torch.bfloat16) for weight in chosen}
+
+    def read(pattern: int) -> float:
+        return sum(
+            library.functions.qw_time_read(weight.panels.data_ptr(), weight.panels.nbytes, pattern) for weight in chosen
+        )
+
+    def multiply() -> float:
+        started = time.perf_counter()
+        for weight in chosen:
+            cpu.linear(inputs[weight.in_features], weight, "int8")
+        return time.perf_counter() - started
+
+    multiply()  # brings mapped pages in
+    seconds = min(multiply() for _ in range(ROUNDS))
+    read_seconds = min(read(pattern) for _ in range(ROUNDS) for pattern in READ_PATTERNS)
+    return Bandwidth(num_bytes / seconds / 1e9, num_bytes / read_seconds / 1e9)
