@@ -22,6 +22,7 @@ from qwartet.models.cache_key import cache_key
 from qwartet.models.checkpoint import Checkpoint
 from qwartet.models.config import ModelConfig
 from qwartet.models.held_tensors import HeldTensor, LoadSettings, gptq_shape
+from qwartet.models.mapped_file import MappedFile
 from qwartet.models.safetensors_file import SafetensorsFile, TensorInfo, read_tensor_infos
 from qwartet.models.weight_cache_file import DTYPE_NAMES, OnPacked, cache_header, write_cache
 from qwartet.models.weights import Weights
@@ -74,13 +75,14 @@ class CachedWeights(Weights):
 
     def __init__(self, checkpoint: Checkpoint, config: ModelConfig, settings: LoadSettings) -> None:
         super().__init__(checkpoint, config, settings)
-        self._tensors: dict[str, tuple[SafetensorsFile, TensorInfo]] = {}
+        self._tensors: dict[str, tuple[MappedFile | SafetensorsFile, TensorInfo]] = {}
 
     def add(self, path: Path, part: list[HeldTensor]) -> None:
         """Takes the tensors `part` from a file; SettingError when it holds others."""
         try:
             infos = read_tensor_infos(path)
-            file = SafetensorsFile(path, self.checkpoint.load_mode)
+            mapped = self.checkpoint.load_mode == "mmap"
+            file = MappedFile(path) if mapped else SafetensorsFile(path, self.checkpoint.load_mode)
         except CheckpointError as error:
             raise _damaged(path, error.reason) from None
         wanted = {tensor.name: (DTYPE_NAMES[tensor.dtype], tensor.shape) for tensor in part}

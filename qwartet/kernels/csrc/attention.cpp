@@ -16,9 +16,9 @@ namespace {
 constexpr int64_t CHUNK = 512;   // keys whose softmax is taken whole
 constexpr int TILE = 12;         // query rows that share the keys and values read; a row is a head of a token
 constexpr int KEYS = 16;         // keys of one vector of scores
-constexpr int64_t KEYS_AHEAD = KEYS;  // how far before their use keys and values are fetched
+constexpr int MOST_HEADS = 8;    // kv heads that a tile may span
+constexpr int PIECES_AHEAD = 2;  // how far before its use a piece is fetched: the keys, or values, of KEYS tokens in one head
 constexpr int MAX_HEAD_DIM = 256;
-constexpr int PARTS_AT_ONCE = 8;  // vectors of 16 along the head
 
 // What the softmax over some keys leaves to be merged: of every row the largest score, the sum of the exponentials
 // relative to it, and the values weighted by them.
@@ -28,14 +28,15 @@ struct Partials {
     float values[TILE * MAX_HEAD_DIM];  // [rows, D]
 };
 
-// Query rows of a tile, ready for the dot products with either kind of key.
+// Query rows of a tile, ready for the dot products with either kind of key: those of one kv head after those of another.
 struct Queries {
     int count;
+    int rows_of_head;
     int64_t num_keys[TILE];  // each row sees the first so many
     alignas(64) uint16_t bf16[TILE][MAX_HEAD_DIM];
     alignas(64) int8_t high[TILE][MAX_HEAD_DIM];  // q ~ scale * (256 high + low), for int8 keys
     alignas(64) int8_t low[TILE][MAX_HEAD_DIM];
-    int32_t offset[TILE];  // 128 * sum of (256 high + low): int8 keys are read as uint8, 128 too large
+    int32_t offset[TILE];  // SIGNED_OFFSET * sum of (256 high + low)
     float scale[TILE];
 
     void set(int row, const uint16_t* query, int dim, bool for_int8) {
@@ -51,22 +52,35 @@ struct Queries {
         int32_t sum = 0;
         for (int d = 0; d < dim; d += 16) {
             F32 scaled = mul(load_bf16(query + d), set_f32(inverse)), whole = round(scaled);
-            I32 coarse = round_to_i32(whole), fine = round_to_i32(min(mul(sub(scaled, whole), set_f32(256)), set_f32(127)));
+            const F32 rest = mul(sub(scaled, whole), set_f32(256));
+            I32 coarse = round_to_i32(whole), fine = round_to_i32(max(min(rest, set_f32(127)), set_f32(-127)));
             store_i8(high[row] + d, coarse, false);
             store_i8(low[row] + d, fine, false);
             sum += 256 * reduce_add_i32(coarse) + reduce_add_i32(fine);
         }
-        offset[row] = 128 * sum;
+        offset[row] = SIGNED_OFFSET * sum;
     }
 };
 
-// 16 scores of a row, unscaled, against keys that lie one after another.
-inline F32 scores_of_bf16(const uint16_t* query, const uint16_t* keys, int dim) {
+// The blocks of a request lie anywhere, so the processor cannot guess where the next ones are. A fetch for every line that is
+// read, of what lies `ahead` bytes further, keeps the memory as busy as the arithmetic; all at once they would stand in a queue.
+QW_INLINE inline void fetch(const void* p, int64_t ahead) { prefetch(static_cast<const char*>(p) + ahead); }
+
+// 16 scores of a row, unscaled, against keys that lie one after another; the first row of a tile fetches.
+template <bool FETCHES>
+inline F32 scores_of_bf16(const uint16_t* query, const uint16_t* keys, int dim, int64_t ahead) {
     F32 rows[KEYS];
-    unroll<KEYS>([&](auto j) QW_INLINE { rows[j] = set_f32(0); });
-    for (int d = 0; d < dim; d += 32) {
-        const Bf16 part = load_bf16_pairs(query + d);
-        unroll<KEYS>([&](auto j) QW_INLINE { rows[j] = dot_bf16(rows[j], load_bf16_pairs(keys + j * dim + d), part); });
+    for (int first = 0; first < KEYS; first += SCORE_KEYS, keys += SCORE_KEYS * dim) {
+        F32 sums[SCORE_KEYS];
+        unroll<SCORE_KEYS>([&](auto j) QW_INLINE { sums[j] = set_f32(0); });
+        for (int d = 0; d < dim; d += 32) {
+            const Bf16 part = load_bf16_pairs(query + d);
+            unroll<SCORE_KEYS>([&](auto j) QW_INLINE {
+                if constexpr (FETCHES) fetch(keys + j * dim + d, ahead);
+                sums[j] = dot_bf16(sums[j], load_bf16_pairs(keys + j * dim + d), part);
+            });
+        }
+        unroll<SCORE_KEYS>([&](auto j) QW_INLINE { rows[first + j] = sums[j]; });
     }
     return reduce_rows(rows);
 }
@@ -79,44 +93,56 @@ QW_INLINE inline Bytes load_head(const void* p, int count) {
     return load_bytes(part);
 }
 
-inline F32 scores_of_int8(const Queries& queries, int row, const int8_t* keys, const float* key_scales, int dim) {
+template <bool FETCHES>
+inline F32 scores_of_int8(const Queries& queries, int row, const int8_t* keys, const float* key_scales, int dim,
+                          int64_t ahead) {
     I32 rows[KEYS];
-    unroll<KEYS>([&](auto j) QW_INLINE { rows[j] = set_i32(0); });
-    for (int d = 0; d < dim; d += 64) {
-        const Bytes part = load_head(queries.high[row] + d, dim - d);
-        unroll<KEYS>([&](auto j) QW_INLINE { rows[j] = dot8(rows[j], add_128(load_head(keys + j * dim + d, dim - d)), part); });
-    }
-    unroll<KEYS>([&](auto j) QW_INLINE { rows[j] = shift_left_8(rows[j]); });
-    for (int d = 0; d < dim; d += 64) {
-        const Bytes part = load_head(queries.low[row] + d, dim - d);
-        unroll<KEYS>([&](auto j) QW_INLINE { rows[j] = dot8(rows[j], add_128(load_head(keys + j * dim + d, dim - d)), part); });
+    for (int first = 0; first < KEYS; first += SCORE_KEYS, keys += SCORE_KEYS * dim) {
+        FixedSum sums[SCORE_KEYS];
+        unroll<SCORE_KEYS>([&](auto j) QW_INLINE { sums[j].start(); });
+        for (int d = 0; d < dim; d += 64) {
+            const Bytes high = load_head(queries.high[row] + d, dim - d), low = load_head(queries.low[row] + d, dim - d);
+            unroll<SCORE_KEYS>([&](auto j) QW_INLINE {
+                if constexpr (FETCHES) fetch(keys + j * dim + d, ahead);
+                sums[j].add(load_head(keys + j * dim + d, dim - d), high, low);
+            });
+        }
+        unroll<SCORE_KEYS>([&](auto j) QW_INLINE { rows[first + j] = sums[j].total(); });
     }
     I32 sums = add_i32(reduce_rows_i32(rows), set_i32(-queries.offset[row]));
     return mul(mul(to_f32(sums), set_f32(queries.scale[row])), load_f32(key_scales));
 }
 
-struct Bf16Values {
-    const uint16_t* values;
-    F32 load(int64_t at) const { return load_bf16(values + at); }
-};
-struct Int8Values {
-    const int8_t* values;
-    F32 load(int64_t at) const { return load_i8(values + at); }
-};
-struct FloatValues {
-    const float* values;
-    F32 load(int64_t at) const { return load_f32(values + at); }
+// Values in a cache, and floats that were made of them.
+template <class Value>
+struct Values {
+    const Value* values;
+    int64_t ahead;  // bytes
+    F32 load(int64_t at) const {
+        if constexpr (sizeof(Value) == 4) return load_f32(values + at);
+        else if constexpr (sizeof(Value) == 2) return load_bf16(values + at);
+        else return load_i8(values + at);
+    }
+    // Fetches the line that stands where `at` does, if `at` begins one.
+    QW_INLINE void fetch_line(int64_t at) const {
+        if constexpr (sizeof(Value) < 4)
+            if (at * sizeof(Value) % 64 == 0) fetch(values + at, ahead);
+    }
 };
 
 // sums[r, d] += sum over j of weights[r, j] * values[j, d], key after key, for PARTS vectors from d on.
-template <int ROWS, int PARTS, class Values>
-inline void add_values(const Values& values, int count, int dim, int d, const float* weights, float* sums) {
+template <int ROWS, int PARTS, class Value>
+inline void add_values(const Values<Value>& values, int count, int dim, int d, const float* weights, float* sums) {
     F32 acc[ROWS][PARTS];
     const auto place = [&](int r, int i) QW_INLINE { return sums + r * dim + d + 16 * i; };
     unroll<ROWS>([&](auto r) QW_INLINE { unroll<PARTS>([&](auto i) QW_INLINE { acc[r][i] = load_f32(place(r, i)); }); });
     for (int j = 0; j < count; j++) {
         F32 value[PARTS];
-        unroll<PARTS>([&](auto i) QW_INLINE { value[i] = values.load(int64_t(j) * dim + d + 16 * i); });
+        unroll<PARTS>([&](auto i) QW_INLINE {
+            const int64_t at = int64_t(j) * dim + d;
+            if (16 * i % (64 / sizeof(values.values[0])) == 0) values.fetch_line(at + 16 * i);
+            value[i] = values.load(at + 16 * i);
+        });
         unroll<ROWS>([&](auto r) QW_INLINE {
             const F32 weight = set_f32(weights[r * CHUNK + j]);
             unroll<PARTS>([&](auto i) QW_INLINE { acc[r][i] = fma(weight, value[i], acc[r][i]); });
@@ -125,19 +151,20 @@ inline void add_values(const Values& values, int count, int dim, int d, const fl
     unroll<ROWS>([&](auto r) QW_INLINE { unroll<PARTS>([&](auto i) QW_INLINE { store_f32(place(r, i), acc[r][i]); }); });
 }
 
-template <int ROWS, class Values>
-inline void add_all_values(const Values& values, int count, int dim, const float* weights, float* sums) {
+template <int ROWS, class Value>
+inline void add_all_values(const Values<Value>& values, int count, int dim, const float* weights, float* sums) {
     int d = 0;
-    for (; d + 16 * PARTS_AT_ONCE <= dim; d += 16 * PARTS_AT_ONCE)
-        add_values<ROWS, PARTS_AT_ONCE>(values, count, dim, d, weights, sums);
+    for (; d + 16 * VALUE_PARTS <= dim; d += 16 * VALUE_PARTS)
+        add_values<ROWS, VALUE_PARTS>(values, count, dim, d, weights, sums);
     for (; d < dim; d += 16) add_values<ROWS, 1>(values, count, dim, d, weights, sums);
 }
 
-// One kv head of one request, for a tile of query rows.
+// A tile of query rows of one request. With few rows in each head, as when decoding, it spans several heads: what a block of
+// the cache holds of neighbouring heads is one piece of memory, and long pieces are read faster than short ones.
 class TileAttention {
 public:
     TileAttention(const CacheLayer& cache, const int64_t* block_table, int64_t kv_head, const Queries& queries)
-        : cache_(cache), block_table_(block_table), head_(kv_head), dim_(cache.head_dim), queries_(queries) {
+        : cache_(cache), block_table_(block_table), first_head_(kv_head), dim_(cache.head_dim), queries_(queries) {
         weights_ = static_cast<float*>(thread_scratch(4 * (TILE * CHUNK + KEYS * MAX_HEAD_DIM)));
         wide_values_ = weights_ + TILE * CHUNK;
     }
@@ -150,7 +177,8 @@ public:
         for (int r = 0; r < queries_.count; r++)
             exponentiate(weights_ + r * CHUNK, num_seen(r, start), num_keys, out.largest[r], out.sum[r]);
         std::memset(out.values, 0, 4 * queries_.count * dim_);
-        for (int64_t j = 0; j < num_keys; j += KEYS) weigh(start + j, j, num_keys - j, out.values);
+        for (int64_t j = 0; j < num_keys; j += KEYS)
+            for (int head = 0; head < num_heads(); head++) weigh(start + j, head, j, num_keys - j, out.values);
     }
 
 private:
@@ -158,28 +186,37 @@ private:
         return std::clamp(queries_.num_keys[row] - start, int64_t(0), CHUNK);
     }
 
-    int64_t place(int64_t key) const {
-        return cache_.at(block_table_[key / cache_.block_size], head_, key % cache_.block_size);
+    int num_heads() const { return queries_.count / queries_.rows_of_head; }
+
+    int64_t place(int64_t key, int head) const {
+        return cache_.at(block_table_[key / cache_.block_size], first_head_ + head, key % cache_.block_size);
     }
 
-    // The blocks of a request lie anywhere, so the processor cannot guess where the next keys are.
-    void prefetch_next(const void* data, int64_t key, int64_t left) const {
-        if (left <= KEYS_AHEAD) return;
-        const int64_t bytes = cache_.is_int8 ? 1 : 2;
-        const char* next = static_cast<const char*>(data) + place(key + KEYS_AHEAD) * bytes;
-        for (int64_t i = 0; i < KEYS * dim_ * bytes; i += 64) prefetch(next + i);
+    // How many bytes further the piece lies that comes PIECES_AHEAD later; 0 at the end of a chunk.
+    int64_t bytes_ahead(int64_t key, int head, int64_t left) const {
+        const int piece = head + PIECES_AHEAD, keys_further = piece / num_heads() * KEYS;
+        if (keys_further && left <= keys_further) return 0;
+        return (place(key + keys_further, piece % num_heads()) - place(key, head)) * (cache_.is_int8 ? 1 : 2);
     }
 
     void score(int64_t key, int64_t column, int64_t left) {
         const F32 scale = set_f32(1.0f / std::sqrt(float(dim_)));
-        const int64_t at = place(key);
-        prefetch_next(cache_.keys, key, left);
-        for (int r = 0; r < queries_.count; r++) {
-            F32 scores = cache_.is_int8
-                ? scores_of_int8(queries_, r, static_cast<const int8_t*>(cache_.keys) + at, cache_.key_scales + at / dim_, dim_)
-                : scores_of_bf16(queries_.bf16[r], static_cast<const uint16_t*>(cache_.keys) + at, dim_);
-            store_f32(weights_ + r * CHUNK + column, mul(scores, scale));
+        for (int head = 0; head < num_heads(); head++) {
+            const int64_t at = place(key, head), ahead = bytes_ahead(key, head, left);
+            for (int i = 0; i < queries_.rows_of_head; i++) {
+                const int r = head * queries_.rows_of_head + i;
+                const F32 found = i == 0 ? scores<true>(r, at, ahead) : scores<false>(r, at, 0);
+                store_f32(weights_ + r * CHUNK + column, mul(found, scale));
+            }
         }
+    }
+
+    template <bool FETCHES>
+    F32 scores(int row, int64_t at, int64_t ahead) const {
+        if (!cache_.is_int8)
+            return scores_of_bf16<FETCHES>(queries_.bf16[row], static_cast<const uint16_t*>(cache_.keys) + at, dim_, ahead);
+        return scores_of_int8<FETCHES>(queries_, row, static_cast<const int8_t*>(cache_.keys) + at,
+                                       cache_.key_scales + at / dim_, dim_, ahead);
     }
 
     // Scores of a row -> exponentials relative to the largest, and 0 for the keys that it does not see.
@@ -198,34 +235,37 @@ private:
         sum = reduce_add(total);
     }
 
-    void weigh(int64_t key, int64_t column, int64_t left, float* sums) {
-        const int count = int(std::min(left, int64_t(KEYS))), rows = queries_.count;
-        const int64_t at = place(key);
-        float* weights = weights_ + column;
-        prefetch_next(cache_.values, key, left);
+    void weigh(int64_t key, int head, int64_t column, int64_t left, float* sums) {
+        const int count = int(std::min(left, int64_t(KEYS))), rows = queries_.rows_of_head;
+        const int64_t at = place(key, head), ahead = bytes_ahead(key, head, left);
+        float* weights = weights_ + head * rows * CHUNK + column;
+        sums += head * rows * dim_;
         for (int r = 0; r < rows && cache_.is_int8; r++) {
             F32 scales = load_f32(cache_.value_scales + at / dim_);
             store_f32(weights + r * CHUNK, mul(load_f32(weights + r * CHUNK), scales));
         }
-        const Int8Values int8_values{static_cast<const int8_t*>(cache_.values) + at};
-        const Bf16Values bf16_values{static_cast<const uint16_t*>(cache_.values) + at};
+        const Values<int8_t> int8_values{static_cast<const int8_t*>(cache_.values) + at, ahead};
+        const Values<uint16_t> bf16_values{static_cast<const uint16_t*>(cache_.values) + at, ahead};
+        const Values<float> wide{wide_values_, 0};
         if (rows == 1) {
             cache_.is_int8 ? add_all_values<1>(int8_values, count, dim_, weights, sums)
                            : add_all_values<1>(bf16_values, count, dim_, weights, sums);
             return;
         }
-        for (int64_t i = 0; i < int64_t(count) * dim_; i += 16)
+        for (int64_t i = 0; i < int64_t(count) * dim_; i += 16) {
+            cache_.is_int8 ? int8_values.fetch_line(i) : bf16_values.fetch_line(i);
             store_f32(wide_values_ + i, cache_.is_int8 ? int8_values.load(i) : bf16_values.load(i));
+        }
         int r = 0;
         for (; r + VALUE_ROWS <= rows; r += VALUE_ROWS)
-            add_all_values<VALUE_ROWS>(FloatValues{wide_values_}, count, dim_, weights + r * CHUNK, sums + r * dim_);
+            add_all_values<VALUE_ROWS>(wide, count, dim_, weights + r * CHUNK, sums + r * dim_);
         for (; r < rows; r++)
-            add_all_values<1>(FloatValues{wide_values_}, count, dim_, weights + r * CHUNK, sums + r * dim_);
+            add_all_values<1>(wide, count, dim_, weights + r * CHUNK, sums + r * dim_);
     }
 
     const CacheLayer& cache_;
     const int64_t* block_table_;
-    const int64_t head_;
+    const int64_t first_head_;
     const int dim_;
     const Queries& queries_;
     float* weights_;      // [TILE, CHUNK] scores, then exponentials
@@ -247,11 +287,13 @@ void merge(Partials& into, const Partials& later, int rows, int dim) {
     }
 }
 
-// A tile of one kv head: rows first_row .. + count of the (new token, head of the group) pairs of a request.
+// A tile: of each of its kv heads, rows first_row .. + rows_of_head of the (new token, head of the group) pairs of a request.
 struct Item {
     int64_t request, kv_head, first_row;
-    int count;
+    int num_heads, rows_of_head;
     int64_t num_chunks;
+
+    int count() const { return num_heads * rows_of_head; }
 };
 
 class Attention {
@@ -262,11 +304,13 @@ public:
           batch_(batch), out_(out), out_stride_(out_stride) {
         for (int64_t b = 0; b < batch.num_requests; b++) {
             const int64_t rows = (batch.cu_seqlens[b + 1] - batch.cu_seqlens[b]) * heads_of_group_;
+            const int heads = rows <= TILE / 2 ? int(std::min<int64_t>(TILE / rows, MOST_HEADS)) : 1;
             // Late tiles see most keys: they begin first, so that the threads end together.
             for (int64_t row = (rows - 1) / TILE * TILE; row >= 0; row -= TILE)
-                for (int64_t head = 0; head < cache.num_kv_heads; head++) {
-                    Item item{b, head, row, int(std::min(rows - row, int64_t(TILE))), 0};
-                    item.num_chunks = (keys_of_row(item, item.count - 1) + CHUNK - 1) / CHUNK;
+                for (int64_t head = 0; head < cache.num_kv_heads; head += heads) {
+                    const int num_heads = int(std::min<int64_t>(heads, cache.num_kv_heads - head));
+                    Item item{b, head, row, num_heads, int(std::min(rows - row, int64_t(TILE))), 0};
+                    item.num_chunks = (keys_of_row(item, item.rows_of_head - 1) + CHUNK - 1) / CHUNK;
                     items_.push_back(item);
                 }
         }
@@ -281,20 +325,22 @@ public:
     }
 
 private:
+    int64_t row_of_request(const Item& item, int row) const { return item.first_row + row % item.rows_of_head; }
     int64_t token_of_row(const Item& item, int row) const {
-        return batch_.cu_seqlens[item.request] + (item.first_row + row) / heads_of_group_;
+        return batch_.cu_seqlens[item.request] + row_of_request(item, row) / heads_of_group_;
     }
     int64_t head_of_row(const Item& item, int row) const {
-        return item.kv_head * heads_of_group_ + (item.first_row + row) % heads_of_group_;
+        return (item.kv_head + row / item.rows_of_head) * heads_of_group_ + row_of_request(item, row) % heads_of_group_;
     }
     int64_t keys_of_row(const Item& item, int row) const {
         const int64_t num_new = batch_.cu_seqlens[item.request + 1] - batch_.cu_seqlens[item.request];
-        return batch_.seq_lens[item.request] - num_new + (item.first_row + row) / heads_of_group_ + 1;
+        return batch_.seq_lens[item.request] - num_new + row_of_request(item, row) / heads_of_group_ + 1;
     }
 
     void load_queries(const Item& item, Queries& queries) const {
-        queries.count = item.count;
-        for (int r = 0; r < item.count; r++) {
+        queries.count = item.count();
+        queries.rows_of_head = item.rows_of_head;
+        for (int r = 0; r < item.count(); r++) {
             queries.num_keys[r] = keys_of_row(item, r);
             queries.set(r, query_ + token_of_row(item, r) * query_stride_ + head_of_row(item, r) * cache_.head_dim,
                         cache_.head_dim, cache_.is_int8);
@@ -309,12 +355,12 @@ private:
         tile.chunk(first_chunk * CHUNK, result);
         for (int64_t chunk = first_chunk + 1; chunk < end_chunk; chunk++) {
             tile.chunk(chunk * CHUNK, later);
-            merge(result, later, item.count, cache_.head_dim);
+            merge(result, later, item.count(), cache_.head_dim);
         }
     }
 
     void finish(const Item& item, const Partials& result) const {
-        for (int r = 0; r < item.count; r++) {
+        for (int r = 0; r < item.count(); r++) {
             uint16_t* out = out_ + token_of_row(item, r) * out_stride_ + head_of_row(item, r) * cache_.head_dim;
             for (int d = 0; d < cache_.head_dim; d += 16)
                 store_bf16(out + d, div(load_f32(result.values + r * cache_.head_dim + d), set_f32(result.sum[r])));
@@ -344,7 +390,7 @@ private:
         parallel_for(items_.size(), [&](int64_t i) {
             Partials& result = partials[first_task[i]];
             for (int64_t chunk = 1; chunk < items_[i].num_chunks; chunk++)
-                merge(result, partials[first_task[i] + chunk], items_[i].count, cache_.head_dim);
+                merge(result, partials[first_task[i] + chunk], items_[i].count(), cache_.head_dim);
             finish(items_[i], result);
         });
     }

@@ -12,7 +12,9 @@ constexpr const char* ISA_NAME = "avx2";
 constexpr int MOST_PARTS = 3;
 constexpr int tiles_at_once(int parts) { return parts == 1 ? 4 : parts == 2 ? 2 : 1; }
 constexpr int CHAINED_PARTS = 0;
+constexpr int SCORE_KEYS = 4;
 constexpr int VALUE_ROWS = 1;
+constexpr int VALUE_PARTS = 4;
 constexpr int DENSE_ROWS = 2;
 constexpr int DENSE_TOKENS = 2;
 
@@ -75,11 +77,16 @@ inline float reduce_add(F32 a) {
     __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
-inline F32 reduce_rows(const F32 (&rows)[16]) {
-    alignas(32) float sums[16];
-    for (int i = 0; i < 16; i++) sums[i] = reduce_add(rows[i]);
-    return load_f32(sums);
+// Eight rows to one vector of their sums: neighbours are added until each half holds four sums of half rows.
+inline __m256 reduce_eight(const F32* rows) {
+    __m256 two[4];
+    for (int i = 0; i < 4; i++)
+        two[i] = _mm256_hadd_ps(_mm256_add_ps(rows[2 * i].lo, rows[2 * i].hi),
+                                _mm256_add_ps(rows[2 * i + 1].lo, rows[2 * i + 1].hi));
+    __m256 first = _mm256_hadd_ps(two[0], two[1]), second = _mm256_hadd_ps(two[2], two[3]);
+    return _mm256_add_ps(_mm256_permute2f128_ps(first, second, 0x20), _mm256_permute2f128_ps(first, second, 0x31));
 }
+inline F32 reduce_rows(const F32 (&rows)[16]) { return {reduce_eight(rows), reduce_eight(rows + 8)}; }
 inline float reduce_max(F32 a) {
     __m256 eight = _mm256_max_ps(a.lo, a.hi);
     __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
@@ -103,12 +110,15 @@ inline int32_t reduce_add_i32(I32 a) {
     for (int32_t lane : lanes) sum += lane;
     return sum;
 }
-inline I32 reduce_rows_i32(const I32 (&rows)[16]) {
-    alignas(32) int32_t sums[16];
-    for (int i = 0; i < 16; i++) sums[i] = reduce_add_i32(rows[i]);
-    return {load256(sums), load256(sums + 8)};
+inline __m256i reduce_eight_i32(const I32* rows) {
+    __m256i two[4];
+    for (int i = 0; i < 4; i++)
+        two[i] = _mm256_hadd_epi32(_mm256_add_epi32(rows[2 * i].lo, rows[2 * i].hi),
+                                   _mm256_add_epi32(rows[2 * i + 1].lo, rows[2 * i + 1].hi));
+    __m256i first = _mm256_hadd_epi32(two[0], two[1]), second = _mm256_hadd_epi32(two[2], two[3]);
+    return _mm256_add_epi32(_mm256_permute2x128_si256(first, second, 0x20), _mm256_permute2x128_si256(first, second, 0x31));
 }
-inline I32 shift_left_8(I32 a) { return {_mm256_slli_epi32(a.lo, 8), _mm256_slli_epi32(a.hi, 8)}; }
+inline I32 reduce_rows_i32(const I32 (&rows)[16]) { return {reduce_eight_i32(rows), reduce_eight_i32(rows + 8)}; }
 inline void store_i8(int8_t* p, I32 a, bool evens_first) {
     __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(a.lo, a.hi), 0xd8);
     __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
@@ -125,9 +135,6 @@ inline __m256i low_half(__m256i a) { return _mm256_and_si256(a, _mm256_set1_epi8
 inline __m256i high_half(__m256i a) { return low_half(_mm256_srli_epi16(a, 4)); }
 inline Bytes low_nibbles(Bytes a) { return {low_half(a.lo), low_half(a.hi)}; }
 inline Bytes high_nibbles(Bytes a) { return {high_half(a.lo), high_half(a.hi)}; }
-inline Bytes add_128(Bytes a) {
-    return {_mm256_xor_si256(a.lo, _mm256_set1_epi8(-128)), _mm256_xor_si256(a.hi, _mm256_set1_epi8(-128))};
-}
 inline Bytes broadcast4(const int8_t* p) {
     int32_t four;
     __builtin_memcpy(&four, p, 4);
@@ -143,6 +150,23 @@ inline __m256i dot8_half(__m256i acc, __m256i w, __m256i x) {
     return add_pairs(acc, _mm256_maddubs_epi16(high_half(w), x), 16);
 }
 inline I32 dot8(I32 acc, Bytes w, Bytes x) { return {dot8_half(acc.lo, w.lo, x.lo), dot8_half(acc.hi, w.hi, x.hi)}; }
+
+// The sign of w goes to x, so that the product has an unsigned factor: |w| * (sign(w) x), 2 * 127 * 127 at most.
+constexpr int SIGNED_OFFSET = 0;
+struct FixedSum {
+    __m256i sum;
+    QW_INLINE void start() { sum = _mm256_setzero_si256(); }
+    QW_INLINE void add(Bytes w, Bytes high, Bytes low) {
+        add_half(w.lo, high.lo, low.lo);
+        add_half(w.hi, high.hi, low.hi);
+    }
+    QW_INLINE void add_half(__m256i w, __m256i high, __m256i low) {
+        const __m256i size = _mm256_abs_epi8(w);
+        sum = add_pairs(sum, _mm256_maddubs_epi16(size, _mm256_sign_epi8(high, w)), 256);
+        sum = add_pairs(sum, _mm256_maddubs_epi16(size, _mm256_sign_epi8(low, w)), 1);
+    }
+    QW_INLINE I32 total() const { return {sum, _mm256_setzero_si256()}; }
+};
 
 struct Pairs {
     __m256i lo = _mm256_setzero_si256(), hi = _mm256_setzero_si256();

@@ -12,7 +12,9 @@ constexpr const char* ISA_NAME = "avx512";
 constexpr int MOST_PARTS = 12;
 // 2 x 12 sums, 4 halves of the weights and an activation fill 29 of the 32 registers.
 constexpr int tiles_at_once(int parts) { return parts <= 4 ? 4 : 2; }
+constexpr int SCORE_KEYS = 8;
 constexpr int VALUE_ROWS = 3;
+constexpr int VALUE_PARTS = 8;
 constexpr int CHAINED_PARTS = 2;
 constexpr int DENSE_ROWS = 4;
 constexpr int DENSE_TOKENS = 6;
@@ -92,7 +94,6 @@ inline I32 reduce_rows_i32(const I32 (&rows)[16]) {
     return _mm512_add_epi32(_mm512_castps_si512(_mm512_shuffle_ps(low, high, 0x88)),
                             _mm512_castps_si512(_mm512_shuffle_ps(low, high, 0xdd)));
 }
-inline I32 shift_left_8(I32 a) { return _mm512_slli_epi32(a, 8); }
 inline void store_i8(int8_t* p, I32 a, bool evens_first) {
     __m128i bytes = _mm512_cvtepi32_epi8(a);
     if (evens_first) bytes = _mm_shuffle_epi8(bytes, _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15));
@@ -103,7 +104,6 @@ inline Bytes load_bytes(const void* p) { return {_mm512_loadu_si512(p)}; }
 inline void store_bytes(void* p, Bytes a) { _mm512_storeu_si512(p, a.v); }
 inline Bytes low_nibbles(Bytes a) { return {_mm512_and_si512(a.v, _mm512_set1_epi8(15))}; }
 inline Bytes high_nibbles(Bytes a) { return {_mm512_and_si512(_mm512_srli_epi16(a.v, 4), _mm512_set1_epi8(15))}; }
-inline Bytes add_128(Bytes a) { return {_mm512_xor_si512(a.v, _mm512_set1_epi8(-128))}; }
 inline Bytes broadcast4(const int8_t* p) {
     int32_t four;
     __builtin_memcpy(&four, p, 4);
@@ -114,6 +114,18 @@ inline I32 dot8(I32 acc, Bytes w, Bytes x) {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(w.v), "v"(x.v));
     return acc;
 }
+// vpdpbusd takes its first factor unsigned, so a signed byte enters 128 too large.
+constexpr int SIGNED_OFFSET = 128;
+struct FixedSum {
+    I32 high_sum, low_sum;
+    QW_INLINE void start() { high_sum = low_sum = set_i32(0); }
+    QW_INLINE void add(Bytes w, Bytes high, Bytes low) {
+        const Bytes raised = {_mm512_xor_si512(w.v, _mm512_set1_epi8(-128))};
+        high_sum = dot8(high_sum, raised, high);
+        low_sum = dot8(low_sum, raised, low);
+    }
+    QW_INLINE I32 total() const { return add_i32(_mm512_slli_epi32(high_sum, 8), low_sum); }
+};
 template <int BITS>
 struct Sum {
     I32 total;

@@ -20,7 +20,9 @@ constexpr int tiles_at_once(int) { return 1; }
 constexpr int CHAINED_PARTS = 0;
 constexpr int DENSE_ROWS = 2;  // the same for the dense kernel
 constexpr int DENSE_TOKENS = 2;
-constexpr int VALUE_ROWS = 1;  // and for the values of attention
+constexpr int SCORE_KEYS = 4;  // keys of attention whose sums stay in registers
+constexpr int VALUE_ROWS = 1;  // query rows, and vectors along the head, for its values
+constexpr int VALUE_PARTS = 4;
 
 struct F32 { float v[16]; };
 struct I32 { int32_t v[16]; };
@@ -150,11 +152,6 @@ inline Bytes high_nibbles(Bytes a) {
     for (auto& byte : a.v) byte >>= 4;
     return a;
 }
-// int8 -> uint8 that is 128 larger.
-inline Bytes add_128(Bytes a) {
-    for (auto& byte : a.v) byte ^= 128;
-    return a;
-}
 inline Bytes broadcast4(const int8_t* p) {
     Bytes out;
     for (int i = 0; i < 64; i += 4) std::memcpy(out.v + i, p, 4);
@@ -174,10 +171,20 @@ struct Sum {
     void flush() {}
 };
 
-inline I32 shift_left_8(I32 a) {
-    for (auto& value : a.v) value = int32_t(uint32_t(value) << 8);
-    return a;
-}
+// Sums of signed bytes times 16-bit numbers 256 high + low, high and low signed bytes of -127 .. 127. `total` is too
+// large by SIGNED_OFFSET times the sum of the numbers.
+constexpr int SIGNED_OFFSET = 0;
+struct FixedSum {
+    I32 sum;
+    void start() { sum = set_i32(0); }
+    void add(Bytes w, Bytes high, Bytes low) {
+        for (int i = 0; i < 64; i++) {
+            const int32_t number = 256 * int32_t(int8_t(high.v[i])) + int32_t(int8_t(low.v[i]));
+            sum.v[i / 4] += int32_t(int8_t(w.v[i])) * number;
+        }
+    }
+    I32 total() const { return sum; }
+};
 
 inline Bf16 load_bf16_pairs(const uint16_t* p) {
     Bf16 out;
