@@ -23,6 +23,7 @@ from qwartet.models.shapes import HEAD_DIM, Shape
 
 ROTATED_BYTES = 600_000_000  # far beyond any cache
 MIN_COPIES = 3
+FEW_ROWS = 16  # with more, arithmetic takes so long that what is in a cache does not matter
 ROUNDS = 5  # the median counts
 BLOCK_SIZE = 16
 
@@ -135,7 +136,8 @@ def _quantised(
             for mode in activations:
                 for count in rows:
                     x = _tokens(count, inputs)
-                    seconds = _seconds([lambda w=w, x=x, mode=mode: cpu.linear(x, w, mode) for w in weights])
+                    used = weights if count <= FEW_ROWS else weights[:MIN_COPIES]
+                    seconds = _seconds([lambda w=w, x=x, mode=mode: cpu.linear(x, w, mode) for w in used])
                     operation = f"int{bits} {name}, {mode}"
                     yield _result(
                         shape, operation, count, seconds, size, 2 * count * inputs * outputs, "int8", ceilings
@@ -148,7 +150,8 @@ def _dense(shape: Shape, rows: tuple[int, ...], ceilings: Ceilings) -> Iterator[
     weights = [torch.randn(outputs, inputs).bfloat16() for _ in range(_copies(size))]
     for count in rows:
         x = _tokens(count, inputs)
-        seconds = _seconds([lambda w=w, x=x: cpu.dense_linear(x, w) for w in weights])
+        used = weights if count <= FEW_ROWS else weights[:MIN_COPIES]
+        seconds = _seconds([lambda w=w, x=x: cpu.dense_linear(x, w) for w in used])
         yield _result(shape, "bf16 qkv", count, seconds, size, 2 * count * inputs * outputs, "bf16", ceilings)
 
 

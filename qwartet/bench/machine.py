@@ -54,7 +54,7 @@ def examine() -> Report:
         python=f"{platform.python_version()} ({sys.executable})",
         platform=f"{platform.system()} {platform.release()} {platform.machine()}",
         versions={"qwartet": __version__, **{name: _version(name) or "not installed" for name in PACKAGES}},
-        processor=_processor(),
+        processor=processor(),
         memory={"total": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")},
         environment={
             name: "(set)" if name in SECRET_VARIABLES else os.environ[name] for name in VARIABLES if name in os.environ
@@ -119,7 +119,8 @@ def _environment_problems() -> list[str]:
     return problems
 
 
-def _processor() -> dict[str, Any]:
+def processor() -> dict[str, Any]:
+    """Name, vector instructions and cores of this machine's processor."""
     fields: dict[str, str] = {}
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -149,6 +150,41 @@ def peer(
         print(line)
     if as_json:
         print(json_line(report.to_dict()))
+
+
+@app.command()
+def report(
+    model: Annotated[str, typer.Argument(help="Checkpoint of the 1.8B shape, Int4 (qwartet synth 1.8b).")],
+    llama_bench: Annotated[Path, typer.Option(help="llama.cpp's llama-bench.")],
+    batched_bench: Annotated[Path, typer.Option(help="Its llama-batched-bench.")],
+    gguf: Annotated[Path, typer.Option(help="The same shape for llama.cpp (qwartet bench peer --gguf writes it).")],
+    out: Annotated[Path, typer.Option(help="File for the raw figures: docs/performance/NAME.json.")],
+    threads: Annotated[int, typer.Option(help="Threads of both sides.")] = 2,
+    rounds: Annotated[int, typer.Option(help="How often the two take turns.")] = 3,
+    shapes: Annotated[str, typer.Option(help="Published sizes for single linears, with commas.")] = "7b,72b",
+) -> None:
+    """Measure everything that docs/performance.md shows, in turns with llama.cpp: about a quarter of an hour."""
+    from qwartet.bench.report import ReportSettings, measure_report
+
+    settings = ReportSettings(resolve(model), llama_bench, batched_bench, gguf, threads, rounds, shapes)
+    raw = measure_report(settings, _log)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
+    print(f"{out}: written; qwartet bench render makes the document")
+
+
+@app.command()
+def render(
+    directory: Annotated[Path, typer.Argument(help="Where the raw figures are.")] = Path("docs/performance"),
+    out: Annotated[Path, typer.Option(help="The document.")] = Path("docs/performance.md"),
+) -> None:
+    """Write docs/performance.md from the raw figures of all machines."""
+    from qwartet.bench.render import render as render_document
+
+    if not directory.is_dir():
+        raise SettingError(f"{directory} is not a directory; run this where the repository is")
+    out.write_text(render_document(directory), encoding="utf-8")
+    print(f"{out}: written")
 
 
 @app.command()

@@ -1,0 +1,93 @@
+"""Raw figures of machines -> docs/performance.md. The same figures give the same text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from qwartet.bench.targets import TARGETS, Raw, Target
+
+HEAD = """# Performance on CPUs
+
+What the native kernels reach, next to llama.cpp and to what the machine itself can do. This file is made from the raw
+figures in `docs/performance/` by `qwartet bench render`; a test compares the two. Weights are random, of the published
+shapes; speeds do not depend on their values. Ours and llama.cpp run in turns, in processes of their own; a ratio
+compares neighbours in time, and the median over the rounds counts.
+"""
+COMMANDS = """
+```
+qwartet synth 1.8b synth-1.8b --precision int4
+qwartet bench peer 1.8b --llama-bench PATH --gguf 1.8b.gguf          # writes llama.cpp's file of the same shape
+qwartet bench report synth-1.8b --llama-bench PATH --batched-bench PATH --gguf 1.8b.gguf \\
+    --out docs/performance/NAME.json
+qwartet bench render
+```
+"""
+
+
+def render(directory: Path) -> str:
+    """The document for all NAME.json in a directory; NAME.md beside one says why its figures are what they are."""
+    lines = [HEAD, "To measure a machine:", COMMANDS]
+    for file in sorted(directory.glob("*.json")):
+        notes = file.with_suffix(".md")
+        lines += _machine(json.loads(file.read_text(encoding="utf-8")))
+        if notes.is_file():
+            lines += ["", notes.read_text(encoding="utf-8").strip()]
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _machine(raw: Raw) -> Iterator[str]:
+    machine, ceilings = raw["machine"], [run["ceilings"] for runs in raw["ours"].values() for run in runs]
+    first = raw["ours"]["exact head"][0]
+    yield f"## {machine['name']}, {machine['threads']} threads, {_isa(first)}"
+    yield ""
+    yield (
+        f"{raw['date']}; Qwartet {raw['versions']['qwartet']}, llama.cpp {raw['versions']['llama.cpp']}; "
+        f"{len(raw['llama.cpp'])} rounds. This machine in the same runs, median and range: memory read "
+        f"{_range([c['read_gb_s'] for c in ceilings])} GB/s, int8 {_range([c['int8_gop_s'] for c in ceilings])}, "
+        f"bf16 {_range([c['bf16_gop_s'] for c in ceilings])} Gop/s."
+    )
+    yield ""
+    yield "| what | measured | each round or shape | to reach | stretch | |"
+    yield "|---|---|---|---|---|---|"
+    yield from (_row(target, raw) for target in TARGETS)
+    yield ""
+    yield "| 1.8B shape, Int4 | prefill 512 tok/s | decode tok/s | 8 requests | 16 requests |"
+    yield "|---|---|---|---|---|"
+    yield from _speeds(raw)
+    yield ""
+    yield f"Peak memory {first['peak_rss_bytes'] / 2**30:.1f} GiB."
+
+
+def _isa(run: dict[str, Any]) -> str:
+    return str(run["kernels"]["attention"])
+
+
+def _range(values: list[float]) -> str:
+    return f"{median(values):.0f} ({min(values):.0f} to {max(values):.0f})"
+
+
+def _row(target: Target, raw: Raw) -> str:
+    value = target.value(raw)
+    limits = f"{target.shown(target.wanted)} | {target.shown(target.stretch)}"
+    if value is None:
+        return f"| {target.what} | not measured | | {limits} | |"
+    verdict = "reached" if target.is_reached(value) else "**missed**"
+    each = ", ".join(map(target.shown, sorted(target.values(raw))))
+    return f"| {target.what} | {target.shown(value)} | {each} | {limits} | {verdict} |"
+
+
+def _speeds(raw: Raw) -> Iterator[str]:
+    for name, runs in raw["ours"].items():
+        yield _speed_row(f"ours, {name}", runs, [run["batch_tok_s"] for run in runs])
+    yield _speed_row("llama.cpp Q4_0, fp16 head", raw["llama.cpp"], raw["llama.cpp batches"])
+
+
+def _speed_row(name: str, runs: list[dict[str, Any]], batches: list[dict[str, float]]) -> str:
+    speeds = [median(run[phase] for run in runs) for phase in ("prefill_tok_s", "decode_tok_s")]
+    speeds += [median(batch[size] for batch in batches) for size in ("8", "16") if all(size in b for b in batches)]
+    return f"| {name} | " + " | ".join(f"{speed:.1f}" for speed in speeds) + " |" * (5 - len(speeds))

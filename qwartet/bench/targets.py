@@ -1,0 +1,89 @@
+"""What the CPU kernels are to reach, and how each figure follows from the raw results of a report.
+
+A row is a ratio to llama.cpp in the same round, or a share of what the machine itself can do in the same run. The
+figures to reach were set for processors with AVX-512 VNNI and BF16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+Raw = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One row of the table."""
+
+    what: str
+    wanted: float
+    stretch: float
+    values: Callable[[Raw], list[float]]  # one for each round or shape; none where it was not measured
+    is_share: bool = False
+    less_is_better: bool = False
+    worst_counts: bool = False  # of several shapes; of several rounds the median counts
+
+    def value(self, raw: Raw) -> float | None:
+        """The figure that counts; None where it was not measured."""
+        values = self.values(raw)
+        return None if not values else min(values) if self.worst_counts else median(values)
+
+    def is_reached(self, value: float) -> bool:
+        return value <= self.wanted if self.less_is_better else value >= self.wanted
+
+    def shown(self, value: float) -> str:
+        return f"{value:.0%}" if self.is_share else f"{value:.2f}x"
+
+
+def _against_peer(run: str, phase: str) -> Callable[[Raw], list[float]]:
+    def values(raw: Raw) -> list[float]:
+        return [ours[phase] / peer[phase] for ours, peer in zip(raw["ours"][run], raw["llama.cpp"], strict=True)]
+
+    return values
+
+
+def _batch_against_peer(size: int) -> Callable[[Raw], list[float]]:
+    def values(raw: Raw) -> list[float]:
+        pairs = zip(raw["ours"]["exact head"], raw["llama.cpp batches"], strict=True)
+        return [ours["batch_tok_s"][str(size)] / peer[str(size)] for ours, peer in pairs]
+
+    return values
+
+
+def _long_context(raw: Raw) -> list[float]:
+    return [run["mbu"] for run in raw["long context"]]
+
+
+def _start(raw: Raw) -> list[float]:
+    """Load and first token, less a usual token, over reading the checkpoint's files."""
+    return [(run["load_s"] + run["first_token_s"] - run["token_s"]) / run["read_s"] for run in raw["starts"]]
+
+
+def _gemv(raw: Raw) -> list[float]:
+    kernels = raw["kernels"]
+    return [
+        result["gb_s"] / kernels["ceilings"]["read_gb_s"]
+        for result in kernels["results"]
+        if result["rows"] == 1 and result["operation"].startswith("int4")
+    ]
+
+
+TARGETS = (
+    Target("GEMV, 7B and 72B layer shapes, slowest of them, share of the read ceiling", 0.92, 0.97, _gemv,
+           is_share=True, worst_counts=True),
+    Target("decode, exact head, against llama.cpp with fp16 head", 1.10, 1.15,
+           _against_peer("exact head", "decode_tok_s")),
+    Target("decode, Int8 head, against llama.cpp with fp16 head", 1.4, 1.5, _against_peer("int8 head", "decode_tok_s")),
+    Target("prefill 512, int8 activations, against llama.cpp", 2.2, 2.8, _against_peer("exact head", "prefill_tok_s")),
+    Target("prefill 512, exact activations, against llama.cpp", 1.3, 1.5,
+           _against_peer("exact activations", "prefill_tok_s")),
+    Target("decode, 8 requests at once, against llama.cpp", 3.0, 4.5, _batch_against_peer(8)),
+    Target("decode, 16 requests at once, against llama.cpp", 3.0, 4.0, _batch_against_peer(16)),
+    Target("decode at 8,192 tokens of context, int8 KV cache, share of the byte limit", 0.85, 0.92, _long_context,
+           is_share=True),
+    Target("second start and first token, against reading the checkpoint's files", 1.3, 1.1, _start,
+           less_is_better=True),
+)  # fmt: skip
