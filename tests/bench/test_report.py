@@ -17,9 +17,12 @@ from tests.golden_data import REPOSITORY
 CEILINGS = {"read_gb_s": 50.0, "int8_gop_s": 1000.0, "bf16_gop_s": 400.0}
 
 
+REST = {"seconds": 0.002, "gop_s": 100.0, "bound": "memory", "share": 0.9}
+
+
 def run(**changes) -> dict:
     usual = {
-        "prefill_tok_s": 200.0, "decode_tok_s": 20.0, "batch_tok_s": {"8": 90.0, "16": 120.0}, "mbu": 0.9,
+        "prefill_tok_s": 200.0, "decode_tok_s": 20.0, "batch_tok_s": {"8": 90.0, "16": 120.0}, "mbu": 0.8, "mfu": 0.5,
         "load_s": 0.2, "first_token_s": 0.15, "peak_rss_bytes": 2**31, "ceilings": CEILINGS,
         "kernels": {"attention": "native avx512"},
     }  # fmt: skip
@@ -42,10 +45,10 @@ RAW = {
     "kernels": {
         "ceilings": CEILINGS,
         "results": [
-            {"operation": "int4 qkv, int8", "rows": 1, "gb_s": 48.0},
-            {"operation": "int4 up, int8", "rows": 1, "gb_s": 45.0},
-            {"operation": "int8 up, int8", "rows": 1, "gb_s": 10.0},
-            {"operation": "int4 up, int8", "rows": 512, "gb_s": 1.0},
+            {"shape": "7b", "operation": "int4 qkv, int8", "rows": 1, "gb_s": 48.0, **REST},
+            {"shape": "7b", "operation": "int4 up, int8", "rows": 1, "gb_s": 45.0, **REST},
+            {"shape": "7b", "operation": "int8 up, int8", "rows": 1, "gb_s": 10.0, **REST},
+            {"shape": "7b", "operation": "int4 up, int8", "rows": 512, "gb_s": 1.0, **REST},
         ],
     },
 }
@@ -63,11 +66,26 @@ def test_each_target_is_the_figure_that_its_words_say() -> None:
 
 
 def test_what_is_missed_is_said_and_what_is_reached_too(tmp_path) -> None:
-    rows = [line for line in document(RAW, tmp_path).splitlines() if line.endswith(("reached |", "**missed** |"))]
-    assert [row.endswith("**missed** |") for row in rows] == [
-        True, False, False, True, True, False, False, True, False,
+    text = document(RAW, tmp_path)
+    rows = [next(line for line in text.splitlines() if line.startswith(f"| {target.what} ")) for target in TARGETS]
+    assert [row.split(" | ")[-1].rstrip(" |") for row in rows] == [
+        "**missed**: 90% of 92%", "reached", "reached, and the stretch", "**missed**: 2.00x of 2.20x",
+        "**missed**: 1.20x of 1.30x", "reached", "reached", "**missed**: 84% of 85%", "reached",
     ]  # fmt: skip
-    assert "| 1.10x | 1.00x, 1.20x | 1.10x | 1.15x | reached |" in rows[1]
+    assert "| 1.10x | 1.00x, 1.20x | 1.38x | 1.10x | 1.15x | reached |" in rows[1]
+
+
+def test_the_room_is_the_ratio_at_the_ceilings_of_the_same_run() -> None:
+    rooms = [target.median_room(RAW) for target in TARGETS]
+    by_arithmetic = 200 / 0.5  # tokens a second; by bytes 8 requests have 8 * 20 / 0.8 = 200 and 8 * 24 / 0.8 = 240
+    expected = [
+        1.0, (1.0 + 1.2) / 0.8 / 2, 2.0 / 0.8, 2.0 / 0.5, 1.2 / 0.5 / 2, (200 + 240) / 2 / 30, by_arithmetic / 40, 1.0
+    ]  # fmt: skip
+    assert rooms[:-1] == pytest.approx(expected) and rooms[-1] is None
+
+
+def test_single_operations_are_listed_with_their_ceiling(tmp_path) -> None:
+    assert "| 7b | int4 up, int8 | 1 | 2.00 | 45.0 | 100 | 90% of memory |" in document(RAW, tmp_path)
 
 
 def test_what_was_not_measured_is_not_made_up(tmp_path) -> None:
