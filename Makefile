@@ -1,6 +1,8 @@
 # make chat               install, then talk with the bundled model      (make chat PROMPT="你好" answers once)
 # make test               install, then run the tests                    (<= 10 minutes on 2 cores)
 # make check              lint, types, all tests, the long ones too      (<= 40 minutes on 2 cores)
+# make sanitize           the kernel tests under AddressSanitizer and UBSan      (g++; some minutes)
+# make fuzz-kernels       the kernels against their references at 10,000 random shapes
 # make demo-model         train the bundled model from nothing           (meant for 2 hours on 2 cores)
 #
 # Variables: PYTHON, VENV, TORCH (what pip installs as torch), PROMPT, MODEL.
@@ -19,7 +21,7 @@ endif
 
 VOCABULARY_PACKAGE := dashscope==2.0.2   # carries the published vocabulary, which tests use where it is
 
-.PHONY: chat test check lint slow demo-model clean
+.PHONY: chat test check lint slow sanitize fuzz-kernels demo-model clean
 
 chat: $(VENV)/.installed
 	@$(BIN)/qwartet chat $(MODEL) $(if $(PROMPT),--prompt "$(PROMPT)")
@@ -36,6 +38,12 @@ lint: $(VENV)/.installed-test
 
 slow: $(VENV)/.installed-test build/vocabulary
 	$(BIN)/python -m pytest -m slow
+
+sanitize: $(VENV)/.installed-test
+	$(BIN)/python -m tests.kernels.sanitized pytest -q tests/kernels
+
+fuzz-kernels: $(VENV)/.installed-test
+	$(BIN)/python -m tests.kernels.fuzz
 
 demo-model: $(VENV)/.installed-test
 	$(BIN)/python -m recipes.demo.make --install

@@ -73,8 +73,11 @@ def targets() -> list[str]:
     return list(ISA_FLAGS) if platform.machine() in ("x86_64", "AMD64") else ["scalar"]
 
 
-def build(extra_flags: tuple[str, ...] = (), directory: Path = LIBRARIES) -> list[Path]:
-    """Builds every library into `directory`, whole or not at all; raises RuntimeError with the compiler's words."""
+def build(extra_flags: tuple[str, ...] = (), directory: Path = LIBRARIES, isas: list[str] | None = None) -> list[Path]:
+    """Builds every library, or those of `isas`, into `directory`; raises RuntimeError with the compiler's words.
+
+    Each comes whole or not at all.
+    """
     program = compiler()
     if program is None:
         raise RuntimeError(
@@ -82,7 +85,7 @@ def build(extra_flags: tuple[str, ...] = (), directory: Path = LIBRARIES) -> lis
         )
     directory.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        return list(pool.map(lambda isa: _build_one(program, isa, extra_flags, directory), targets()))
+        return list(pool.map(lambda isa: _build_one(program, isa, extra_flags, directory), isas or targets()))
 
 
 def _build_one(program: str, isa: str, extra_flags: tuple[str, ...], directory: Path) -> Path:

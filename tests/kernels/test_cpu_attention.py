@@ -2,74 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import pytest
 import torch
-from torch import Tensor
 
-from qwartet.kernels import attention_reference, cpu, rotary_reference
-from qwartet.kernels.cache_layer import CacheLayer
+from qwartet.kernels import cpu
+from tests.kernels.attention_case import NATIVE, REFERENCE, TOLERANCE, Case, new_cache
 from tests.kernels.random_weights import random_bf16
 
-# Of the output's norm: the reference rounds bf16 sums, and probabilities, in another order.
-TOLERANCE = 6e-3
-BLOCK_SIZE = 16
-
-
-def new_cache(num_blocks: int, num_kv_heads: int, head_dim: int, int8: bool) -> CacheLayer:
-    shape = (num_blocks, num_kv_heads, BLOCK_SIZE, head_dim)
-    if not int8:
-        return CacheLayer(torch.zeros(shape).bfloat16(), torch.zeros(shape).bfloat16())
-    codes = torch.zeros(shape, dtype=torch.int8)
-    return CacheLayer(codes, codes.clone(), torch.zeros(shape[:3]), torch.zeros(shape[:3]))
-
-
-@dataclass(frozen=True)
-class Case:
-    """Requests of some lengths with random projections, over a cache whose blocks lie in random order."""
-
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    rotary_dim: int
-    lengths: tuple[int, ...]
-    int8: bool
-
-    @property
-    def block_table(self) -> Tensor:
-        num_blocks = [-(-length // BLOCK_SIZE) for length in self.lengths]
-        order = torch.randperm(sum(num_blocks) + 3, generator=torch.Generator().manual_seed(5))
-        table = torch.zeros(len(num_blocks), max(num_blocks), dtype=torch.int64)
-        for row, blocks in enumerate(order.split([*num_blocks, 3])[:-1]):
-            table[row, : len(blocks)] = blocks
-        return table
-
-    def attend(self, rotate: Callable, attention: Callable, steps: list[tuple[int, ...]]) -> tuple[Tensor, CacheLayer]:
-        """Feeds the requests in steps (each: how far every request then is); the last step's output, and the cache."""
-        table = self.block_table
-        cache = new_cache(int(table.max()) + 4, self.num_kv_heads, self.head_dim, self.int8)
-        width = (self.num_heads + 2 * self.num_kv_heads) * self.head_dim
-        projections = [random_bf16(length, width, seed=i) * 0.5 for i, length in enumerate(self.lengths)]
-        angles = torch.randn(4096, self.rotary_dim // 2, generator=torch.Generator().manual_seed(6))
-        starts = (0,) * len(self.lengths)
-        for ends in steps:
-            places = [torch.arange(start, end) for start, end in zip(starts, ends, strict=True)]
-            index = torch.cat(places)
-            slots = [t[p // BLOCK_SIZE] * BLOCK_SIZE + p % BLOCK_SIZE for t, p in zip(table, places, strict=True)]
-            qkv = torch.cat([rows[place] for rows, place in zip(projections, places, strict=True)])
-            query = rotate(
-                qkv, self.num_heads, angles.cos(), angles.sin(), index, 1 + index / 1000, torch.cat(slots), cache
-            )
-            bounds = torch.tensor([0, *map(len, places)]).cumsum(0)
-            out = attention(query, cache, table, torch.tensor(ends), bounds)
-            starts = ends
-        return out, cache
-
-
-NATIVE = (cpu.rotate_and_store, cpu.paged_attention)
-REFERENCE = (rotary_reference.rotate_and_store, attention_reference.paged_attention)
 HEADS = [(2, 2, 128, 128), (4, 2, 64, 32), (4, 1, 96, 96), (3, 3, 32, 32), (2, 1, 256, 128)]
 STEPS = [
     [(9,)],

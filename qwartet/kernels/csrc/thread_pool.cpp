@@ -107,16 +107,22 @@ int usable_cores() {
     return count < MAX_THREADS ? count : MAX_THREADS;
 }
 
+#ifdef QWARTET_EXACT_SCRATCH  // for the sanitizers: new memory of the very size each time shows them every overrun
+constexpr bool IS_EXACT = true;
+#else
+constexpr bool IS_EXACT = false;
+#endif
+
 struct Buffer {
     void* data = nullptr;
     int64_t size = 0;
 
     void* grow(int64_t bytes) {
-        if (bytes > size) {
+        if (bytes > size || IS_EXACT) {
             std::free(data);
-            size = (bytes + bytes / 4 + 4095) / 4096 * 4096;
-            data = std::aligned_alloc(4096, size);
-            if (!data) {
+            size = IS_EXACT ? bytes : (bytes + bytes / 4 + 4095) / 4096 * 4096;
+            if (posix_memalign(&data, 4096, size)) {
+                data = nullptr;
                 size = 0;
                 throw std::bad_alloc();
             }

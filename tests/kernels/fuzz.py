@@ -1,0 +1,154 @@
+"""Native kernels against their references at random shapes, on every instruction set of this processor.
+
+    python -m tests.kernels.fuzz [--count 10000] [--seed 0]           (make fuzz-kernels)
+
+A case is a pure function of its number: `--seed N --count 1` runs case N again. The first case that is off ends the
+run, with all that it was made of.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from qwartet.kernels import cpu, cpu_weights, elementwise_reference, native
+from tests.kernels.attention_case import NATIVE, REFERENCE, Case
+from tests.kernels.attention_case import TOLERANCE as ATTENTION_TOLERANCE
+from tests.kernels.random_weights import random_bf16, random_weight
+
+COUNT = 10_000
+SMALL = 1e-5  # of the output's norm: sums of fp32 in another order
+BF16 = 4e-3  # one rounding
+# Of |x| |W| / sqrt(K): where one value dwarfs its group, half a step of the group can exceed its share of the output.
+LINEAR = {"exact": 2e-4, "int8": 1e-2}
+
+Description = dict[str, Any]
+Outcome = tuple[Description, float, float]  # what was tried, relative error, the most that it may be
+
+
+def error(found: Tensor, expected: Tensor, size: float | None = None) -> float:
+    """|found - expected| as a share of `size`, which is |expected| where none is given; 0 of 0 is 0."""
+    size = float(expected.double().norm()) if size is None else size
+    return float((found.double() - expected.double()).norm()) / (size or 1.0)
+
+
+def quantized_linear(rng: random.Random) -> Outcome:
+    group_size = rng.choice((-1, 32, 64, 96, 128, 128, 128, 256))
+    num_inputs = rng.randint(1, 80) * 8 if group_size == -1 else group_size * rng.randint(1, max(1, 640 // group_size))
+    shape: Description = {
+        "num_inputs": num_inputs,
+        "num_outputs": 8 * rng.randint(1, 45),
+        "bits": rng.choice((4, 8)),
+        "group_size": group_size,
+        "act_order": rng.random() < 0.3,
+        "sym": rng.random() < 0.7,
+        "bias": rng.random() < 0.5,
+        "seed": rng.randrange(2**31),
+    }
+    num_rows = rng.choice((1, 1, 2, rng.randint(1, 40), rng.randint(500, 530)))
+    activations, size = rng.choice(("exact", "int8")), 10.0 ** rng.randint(-3, 3)
+    weight, x = random_weight(**shape), random_bf16(num_rows, num_inputs, seed=shape["seed"]) * size
+    if rng.random() < 0.3:
+        x[:, rng.randrange(num_inputs)] *= 100
+    matrix = weight.dequantize().double()
+    expected = x.double() @ matrix.t() + (0 if weight.bias is None else weight.bias.double())
+    found = cpu.linear(x, cpu_weights.pack(weight), activations, dtype=torch.float32)
+    usual = float(x.double().norm() * matrix.norm()) / num_inputs**0.5
+    description = {**shape, "rows": num_rows, "activations": activations, "size": size}
+    return description, error(found, expected, usual), LINEAR[activations]
+
+
+def dense_linear(rng: random.Random) -> Outcome:
+    K, N, M, seed = rng.randint(1, 400), rng.randint(1, 300), rng.randint(1, 40), rng.randrange(2**31)
+    x, weight, bias = random_bf16(M, K, seed=seed), random_bf16(N, K, seed=seed + 1), random_bf16(N, seed=seed + 2)
+    found = cpu.dense_linear(x, weight, bias, dtype=torch.float32)
+    expected = x.double() @ weight.double().t() + bias.double()
+    return {"M": M, "N": N, "K": K, "seed": seed}, error(found, expected), SMALL
+
+
+def attention(rng: random.Random) -> Outcome:
+    num_kv_heads, head_dim = rng.randint(1, 4), 32 * rng.randint(1, 8)
+    steps = [tuple(rng.choice((rng.randint(1, 40), rng.randint(1, 600))) for _ in range(rng.randint(1, 4)))]
+    for _ in range(rng.randint(0, 3)):
+        steps.append(tuple(length + rng.choice((1, 1, rng.randint(1, 100))) for length in steps[-1]))
+    case = Case(
+        num_heads=num_kv_heads * rng.choice((1, 1, 2, 4)),
+        num_kv_heads=num_kv_heads,
+        head_dim=head_dim,
+        rotary_dim=32 * rng.randint(1, head_dim // 32),
+        lengths=steps[-1],
+        int8=rng.random() < 0.5,
+    )
+    found, cache = case.attend(*NATIVE, steps)
+    expected, expected_cache = case.attend(*REFERENCE, steps)
+    is_equal = torch.equal(cache.keys, expected_cache.keys) and torch.equal(cache.values, expected_cache.values)
+    return {"case": case, "steps": steps}, error(found, expected) if is_equal else float("inf"), ATTENTION_TOLERANCE
+
+
+def head_argmax(rng: random.Random) -> Outcome:
+    V, C, R, seed = rng.randint(1, 3000), rng.randint(1, 400), rng.randint(1, 9), rng.randrange(2**31)
+    weight, x = random_bf16(V, C, seed=seed), random_bf16(R, C, seed=seed + 1)
+    num_valid = rng.randint(1, V)
+    found, _ = cpu.head_argmax(x, cpu_weights.pack_head(weight), weight, num_valid)
+    expected = cpu.dense_linear(x, weight, dtype=torch.float32)[:, :num_valid].argmax(-1).tolist()
+    return {"V": V, "C": C, "R": R, "num_valid": num_valid, "seed": seed}, float(found != expected), 0.0
+
+
+def elementwise(rng: random.Random) -> Outcome:
+    rows, size, seed = rng.randint(1, 40), rng.randint(1, 700), rng.randrange(2**31)
+    x, y = random_bf16(rows, size, seed=seed), random_bf16(rows, size, seed=seed + 1) * 10.0 ** rng.randint(-2, 2)
+    weight = random_bf16(size, seed=seed + 2)
+    product = error(cpu.silu_mul(x, y), elementwise_reference.silu_mul(x.double(), y.double()))
+    ids = torch.randint(rows, (rng.randint(1, 50),), generator=torch.Generator().manual_seed(seed))
+    assert torch.equal(cpu.embed(ids, x), elementwise_reference.embed(ids, x))
+    norm = error(cpu.rms_norm(x.float(), weight, 1e-6), elementwise_reference.rms_norm(x, weight.float(), 1e-6))
+    return {"rows": rows, "size": size, "seed": seed}, max(product, norm), BF16
+
+
+OPERATIONS: dict[Callable[[random.Random], Outcome], int] = {  # and how often each is drawn
+    quantized_linear: 5,
+    dense_linear: 2,
+    attention: 2,
+    head_argmax: 2,
+    elementwise: 1,
+}
+
+
+def run_case(number: int) -> str | None:
+    """What was wrong with a case; None where it is right."""
+    rng = random.Random(f"kernels {number}")
+    os.environ[native.ISA_VARIABLE] = rng.choice(native.supported_isas())
+    operation = rng.choices(list(OPERATIONS), list(OPERATIONS.values()))[0]
+    description, found, most = operation(rng)
+    if found <= most:  # NaN is not
+        return None
+    isa = os.environ[native.ISA_VARIABLE]
+    return f"case {number}: {operation.__name__} on {isa} is off by {found:.3g} of at most {most:.3g}\n{description}"
+
+
+def main() -> int:
+    """Command line: see the docstring of this file."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=COUNT)
+    parser.add_argument("--seed", type=int, default=0, help="number of the first case")
+    options = parser.parse_args()
+    if native.native_library() is None:
+        sys.exit(str(native.unavailable_reason()))
+    for number in track(range(options.seed, options.seed + options.count), description="random shapes"):
+        if wrong := run_case(number):
+            print(wrong)
+            return 1
+    print(f"{options.count} random shapes agree with the references ({', '.join(native.supported_isas())})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
