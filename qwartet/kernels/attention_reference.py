@@ -37,14 +37,12 @@ def dense_attention(query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tenso
     query [T, H, D], key and value [T, H_kv, D] -> [T, H, D]; differentiable. Neighbours of equal length go through one
     call, which is what makes a training batch fast.
     """
-    lengths = cu_seqlens.diff().tolist()
-    parts, start = [], 0
-    for length, run in groupby(lengths):
-        num_requests = len(list(run))
-        end = start + num_requests * length
-        q, k, v = (x[start:end].unflatten(0, (num_requests, length)) for x in (query, key, value))  # [B, L, H, D]
-        parts.append(_attend(q, k, v).flatten(0, 1))
-        start = end
+    runs = [(length, len(list(run))) for length, run in groupby(cu_seqlens.diff().tolist())]
+    pieces = [x.split([length * count for length, count in runs]) for x in (query, key, value)]
+    parts = [
+        _attend(*(x.unflatten(0, (count, length)) for x in piece)).flatten(0, 1)  # [B, L, H, D]
+        for (length, count), piece in zip(runs, zip(*pieces, strict=True), strict=True)
+    ]
     return torch.cat(parts)
 
 
