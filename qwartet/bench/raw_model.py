@@ -37,7 +37,7 @@ def step_batch(model: QwenModel, ids: torch.Tensor, start: int, num_blocks: int)
         seq_lens=torch.full((num_requests,), start + num_new),
         block_table=table,
         slot_mapping=slots.flatten(),
-        logits_index=torch.arange(1, num_requests + 1) * num_new - 1,
+        logits_index=None if num_new == 1 else torch.arange(1, num_requests + 1) * num_new - 1,
     )
 
 

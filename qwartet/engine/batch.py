@@ -51,5 +51,5 @@ def build_forward_batch(
         seq_lens=tensor(seq_lens),
         block_table=tensor(tables),
         slot_mapping=tensor(slot_mapping),
-        logits_index=tensor(logits_index),
+        logits_index=None if len(logits_index) == len(input_ids) else tensor(logits_index),
     )

@@ -67,16 +67,27 @@ def _linear(
     y = torch.empty(*x.shape[:-1], num_outputs, dtype=dtype)
     if rows.shape[0]:
         is_float = int(dtype == torch.float32)
-        _library().call("qw_linear", byref(structure), pointer(rows), rows.shape[0], low, pointer(y), is_float, None)
+        _library().call("qw_linear", byref(structure), pointer(rows), rows.shape[0], low, pointer(y), is_float)
     return y
 
 
+def embed(ids: Tensor, table: Tensor) -> Tensor:
+    """Rows of table [V, C] for int64 ids [T] -> [T, C] fp32."""
+    (num_tokens,), (num_rows, size) = ids.shape, table.shape
+    _check(ids, num_tokens, dtype=torch.int64)
+    _check(table, num_rows, size)
+    x = torch.empty(num_tokens, size)
+    if num_tokens:
+        _library().call("qw_embed", pointer(ids), pointer(table), num_tokens, num_rows, size, pointer(x))
+    return x
+
+
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """RMSNorm over the last dimension of x [..., C]; rounds to bf16 before the weight, as the original does."""
+    """RMSNorm over the last dimension of x [..., C] fp32 -> bf16, rounded once."""
     rows = x.contiguous()
-    _check(rows, *x.shape)
+    _check(rows, *x.shape, dtype=torch.float32)
     _check(weight, x.shape[-1])
-    y = torch.empty_like(rows)
+    y = torch.empty_like(rows, dtype=torch.bfloat16)
     size = x.shape[-1]
     if rows.numel():
         _library().call("qw_rms_norm", pointer(rows), pointer(weight), eps, rows.numel() // size, size, pointer(y))
@@ -237,18 +248,17 @@ def decoder_layers(
     cu_seqlens: Tensor,
     activations: Activations = "exact",
 ) -> Tensor:
-    """x [T, C] through residual blocks in one native call; the same bits as the operations above one by one."""
+    """x [T, C] fp32 through residual blocks in one native call, in place; the bits of the operations one by one."""
     num_tokens, hidden_size = x.shape
-    y = x.contiguous().clone()
-    _check(y, num_tokens, hidden_size)
+    _check(x, num_tokens, hidden_size, dtype=torch.float32)
     rotation = _rotation_structure(cos, sin, rope_index, query_scale, slot_mapping)
     layer_pointers = (c_void_p * len(layers))(*(addressof(layer.structure) for layer in layers))
     cache_pointers = (c_void_p * len(layers))(*(addressof(cache) for cache in caches))
     _library().call(
-        "qw_decoder_layers", layer_pointers, cache_pointers, len(layers), pointer(y), num_tokens, hidden_size,
+        "qw_decoder_layers", layer_pointers, cache_pointers, len(layers), pointer(x), num_tokens, hidden_size,
         byref(rotation), cos.shape[0], byref(_batch_structure(block_table, seq_lens, cu_seqlens)), _LOW[activations],
     )  # fmt: skip
-    return y
+    return x
 
 
 def head_argmax(x: Tensor, head: PackedHead, weight: Tensor, num_valid: int) -> tuple[list[int], list[int]]:

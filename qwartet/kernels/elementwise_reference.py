@@ -1,4 +1,4 @@
-"""RMSNorm and SwiGLU's product by the book; differentiable."""
+"""Embedding, RMSNorm and SwiGLU's product by the book; differentiable."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def embed(ids: Tensor, table: Tensor) -> Tensor:
+    """Rows of table [V, C] for ids [T] -> [T, C] fp32."""
+    return F.embedding(ids, table).float()
+
+
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """y = x / sqrt(mean(x^2) + eps) * w over the last dimension (Zhang and Sennrich 2019).
 
-    Computed in fp32 and rounded to x's dtype before the multiplication: the original's order (modeling_qwen.py), kept
-    for equal bits in bf16.
+    Computed in fp32 and rounded once, to the weight's dtype; the original in bf16 also rounds before it multiplies.
     """
     x32 = x.float()
     inverse = torch.rsqrt(x32.pow(2).mean(-1, keepdim=True) + eps)
-    return (x32 * inverse).to(x.dtype) * weight
+    return (x32 * inverse * weight.float()).to(weight.dtype)
 
 
 def silu_mul(up: Tensor, gate: Tensor) -> Tensor:

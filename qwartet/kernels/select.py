@@ -42,6 +42,7 @@ class Kernels:
     quantized_linear: Callable[[Tensor, Any], Tensor]
     dense_linear: Callable[[Tensor, Tensor, Tensor | None], Tensor]
     head_logits: Callable[[Tensor, Tensor], Tensor]  # x [R, C], weight [V, C] -> [R, V]
+    embed: Callable[[Tensor, Tensor], Tensor]
     rms_norm: Callable[[Tensor, Tensor, float], Tensor]
     silu_mul: Callable[[Tensor, Tensor], Tensor]
     rotate_and_store: Callable[..., Tensor]
@@ -58,6 +59,7 @@ REFERENCE = Kernels(
     quantized_linear=int4_reference.linear,
     dense_linear=F.linear,
     head_logits=F.linear,
+    embed=elementwise_reference.embed,
     rms_norm=elementwise_reference.rms_norm,
     silu_mul=elementwise_reference.silu_mul,
     rotate_and_store=rotary_reference.rotate_and_store,
@@ -87,6 +89,7 @@ def _native(isa: str, activations: cpu.Activations, head_dim: int, rotary_dim: i
         quantized_linear=partial(_multiply, activations=activations),
         dense_linear=cpu.dense_linear,
         head_logits=partial(cpu.dense_linear, dtype=torch.float32),
+        embed=cpu.embed,
         rms_norm=cpu.rms_norm,
         silu_mul=cpu.silu_mul,
         rotate_and_store=cpu.rotate_and_store,

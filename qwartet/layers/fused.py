@@ -83,7 +83,7 @@ class FusedLayers:
         return batch.adapter_index is None and not torch.is_grad_enabled() and not any(self._hooks)
 
     def __call__(self, x: Tensor, rotary: RotaryTable, batch: ForwardBatch, cache: KVCache) -> Tensor:
-        """x [T, C] -> [T, C], the cache written."""
+        """x [T, C] -> the same memory with what the blocks make of it; the cache is written."""
         if self._stream is None:
             return self._run(x, 0, len(self._weights), rotary, batch, cache)
         for first, end in self._stream.spans():

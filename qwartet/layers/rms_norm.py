@@ -9,7 +9,7 @@ from qwartet.kernels.select import REFERENCE, Kernels
 
 
 class RMSNorm(nn.Module):
-    """Normalises the last dimension; the order of roundings is that of kernels/elementwise_reference.py."""
+    """Normalises the last dimension; the result has the dtype of the weight."""
 
     def __init__(self, size: int, eps: float, kernels: Kernels = REFERENCE) -> None:
         super().__init__()

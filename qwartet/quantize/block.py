@@ -43,7 +43,7 @@ class CalibrationBatch:
     """Some calibration examples, and how far they have come through the network."""
 
     batch: ForwardBatch
-    hidden: Tensor  # [T, C], what the next block takes; on the CPU between blocks
+    hidden: Tensor  # [T, C] fp32, what the next block takes; on the CPU between blocks
 
 
 def embed_calibration(
@@ -64,7 +64,7 @@ def embed_calibration(
     return [
         CalibrationBatch(
             dense_batch(examples, position_config, device=device),
-            F.embedding(torch.tensor([token for example in examples for token in example]), table).to(dtype),
+            F.embedding(torch.tensor([token for example in examples for token in example]), table).to(dtype).float(),
         )
         for examples in batches
     ]

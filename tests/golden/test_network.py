@@ -98,9 +98,10 @@ def test_hidden_states_are_the_originals() -> None:
     }
     places |= {key: f"layers.{key.rsplit('_', 1)[1]}" for key in golden if key.startswith("hidden.after_layer_")}
     for key, module in places.items():
-        torch.testing.assert_close(
-            captured[module], golden[key], rtol=1e-4, atol=1e-5, msg=lambda m, key=key: f"{key}: {m}"
-        )
+        # Of the usual size of a value: an element near 0 is a difference of large ones, and their last bits differ
+        # from one processor's matrix kernels to another's.
+        usual = golden[key].square().mean().sqrt()
+        assert (captured[module] - golden[key]).abs().max() <= 1e-4 * usual, key
 
 
 def test_loss_and_gradients_are_the_originals() -> None:

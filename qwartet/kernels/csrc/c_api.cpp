@@ -134,14 +134,19 @@ QW_EXPORT int32_t qw_pack_dense(const PackedWeight* weight, const uint16_t* rows
     return guarded(good, [&] { pack_dense(*weight, rows, panels, error_norms, row_norms); });
 }
 
-QW_EXPORT int32_t qw_linear(const Linear* weight, const uint16_t* x, int64_t num_tokens, int32_t low, void* y, int32_t is_float,
-                            const uint16_t* residual) {
+QW_EXPORT int32_t qw_linear(const Linear* weight, const uint16_t* x, int64_t num_tokens, int32_t low, void* y, int32_t is_float) {
     return guarded(is_valid(*weight) && is_size(num_tokens), [&] {
-        linear(*weight, x, num_tokens, inputs_of(*weight), Low(low), {y, outputs_of(*weight), is_float != 0, residual});
+        linear(*weight, x, num_tokens, inputs_of(*weight), Low(low), {y, outputs_of(*weight), is_float ? Store::FLOAT : Store::BF16});
     });
 }
 
-QW_EXPORT int32_t qw_rms_norm(const uint16_t* x, const uint16_t* weight, float eps, int64_t num_tokens, int64_t size, uint16_t* y) {
+QW_EXPORT int32_t qw_embed(const int64_t* ids, const uint16_t* table, int64_t num_tokens, int64_t num_rows, int64_t size, float* x) {
+    bool good = is_size(num_tokens) && is_size(num_rows) && is_size(size);
+    for (int64_t t = 0; good && t < num_tokens; t++) good = ids[t] >= 0 && ids[t] < num_rows;
+    return guarded(good, [&] { embed(ids, table, num_tokens, size, x); });
+}
+
+QW_EXPORT int32_t qw_rms_norm(const float* x, const uint16_t* weight, float eps, int64_t num_tokens, int64_t size, uint16_t* y) {
     return guarded(is_size(num_tokens) && is_size(size), [&] { rms_norm(x, weight, eps, num_tokens, size, y); });
 }
 
@@ -166,7 +171,7 @@ QW_EXPORT int32_t qw_paged_attention(const uint16_t* query, int64_t query_stride
 }
 
 // x [T, C] goes through layers[0] .. layers[num_layers - 1] and is replaced by what comes out.
-QW_EXPORT int32_t qw_decoder_layers(const Layer* const* layers, const CacheLayer* const* caches, int64_t num_layers, uint16_t* x,
+QW_EXPORT int32_t qw_decoder_layers(const Layer* const* layers, const CacheLayer* const* caches, int64_t num_layers, float* x,
                                     int64_t num_tokens, int64_t hidden_size, const Rotation* rotation, int64_t num_rotary_rows,
                                     const AttentionBatch* batch, int32_t low) {
     bool good = is_size(num_layers, 1 << 16) && is_size(num_tokens) && is_size(hidden_size);

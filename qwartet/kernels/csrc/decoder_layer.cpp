@@ -25,8 +25,8 @@ uint16_t* swiglu(const Layer& layer, const uint16_t* x, int64_t num_tokens, Low 
         quantized_swiglu(up, layer.gate.packed, a, h, width);
     } else {
         uint16_t* gate = rows(Scratch::gate, num_tokens, width);
-        linear(layer.up, x, num_tokens, layer.hidden_size, low, {h, width, false, nullptr});
-        linear(layer.gate, x, num_tokens, layer.hidden_size, low, {gate, width, false, nullptr});
+        linear(layer.up, x, num_tokens, layer.hidden_size, low, {h, width, Store::BF16});
+        linear(layer.gate, x, num_tokens, layer.hidden_size, low, {gate, width, Store::BF16});
         silu_mul(h, gate, num_tokens * width, h);
     }
     return h;
@@ -40,7 +40,7 @@ void linear(const Linear& weight, const uint16_t* x, int64_t num_tokens, int64_t
     quantized_linear(w, quantize_activations(x, num_tokens, w.num_inputs, stride, w.order, w.bits, w.unit, low), y);
 }
 
-void decoder_layer(const Layer& layer, uint16_t* x, int64_t num_tokens, const Rotation& rotation, const CacheLayer& cache,
+void decoder_layer(const Layer& layer, float* x, int64_t num_tokens, const Rotation& rotation, const CacheLayer& cache,
                    const AttentionBatch& batch, Low low) {
     const int64_t size = layer.hidden_size, query_width = int64_t(layer.num_heads) * cache.head_dim;
     const int64_t qkv_width = query_width + 2 * int64_t(cache.num_kv_heads) * cache.head_dim;
@@ -48,15 +48,15 @@ void decoder_layer(const Layer& layer, uint16_t* x, int64_t num_tokens, const Ro
     uint16_t* qkv = rows(Scratch::qkv, num_tokens, qkv_width);
 
     rms_norm(x, layer.attention_norm, layer.eps, num_tokens, size, normed);
-    linear(layer.qkv, normed, num_tokens, size, low, {qkv, qkv_width, false, nullptr});
+    linear(layer.qkv, normed, num_tokens, size, low, {qkv, qkv_width, Store::BF16});
     rotate_and_store(qkv, num_tokens, layer.num_heads, rotation, cache);
     uint16_t* attended = normed;
     paged_attention(qkv, qkv_width, layer.num_heads, cache, batch, attended, query_width);
-    linear(layer.output, attended, num_tokens, query_width, low, {x, size, false, x});
+    linear(layer.output, attended, num_tokens, query_width, low, {x, size, Store::ADD_ROUNDED});
 
     rms_norm(x, layer.mlp_norm, layer.eps, num_tokens, size, normed);
     const uint16_t* h = swiglu(layer, normed, num_tokens, low);
-    linear(layer.down, h, num_tokens, layer.intermediate_size, low, {x, size, false, x});
+    linear(layer.down, h, num_tokens, layer.intermediate_size, low, {x, size, Store::ADD_ROUNDED});
 }
 
 }  // namespace qw

@@ -26,11 +26,11 @@ struct Layer {
     int64_t intermediate_size;
 };
 
-// y = linear(x) (+ residual), x bf16 [M, K].
+// y = linear(x), x bf16 [M, K]; y.how says whether it replaces what is there or is added to it.
 void linear(const Linear& weight, const uint16_t* x, int64_t num_tokens, int64_t stride, Low low, const Output& y);
 
-// x: bf16 [T, C], replaced by the block's output. The bits are those of the operations one by one.
-void decoder_layer(const Layer& layer, uint16_t* x, int64_t num_tokens, const Rotation& rotation, const CacheLayer& cache,
+// x: fp32 [T, C], the residual stream, to which the block adds. The bits are those of the operations one by one.
+void decoder_layer(const Layer& layer, float* x, int64_t num_tokens, const Rotation& rotation, const CacheLayer& cache,
                    const AttentionBatch& batch, Low low);
 
 }  // namespace qw

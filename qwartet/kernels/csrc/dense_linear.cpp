@@ -70,17 +70,20 @@ float with_bias(const DenseWeight& weight, int64_t output, float sum) {
 
 void store(const Output& y, int64_t token, int64_t output, float value) {
     const int64_t at = token * y.stride + output;
-    if (y.is_float) {
+    if (y.how == Store::FLOAT) {
         static_cast<float*>(y.data)[at] = value;
         return;
     }
-    uint16_t rounded[16], base[16] = {};
+    uint16_t rounded[16];
+    float sum[16];
     store_bf16(rounded, set_f32(value));
-    if (y.residual) {
-        base[0] = y.residual[at];
-        store_bf16(rounded, add(load_bf16(base), load_bf16(rounded)));
+    if (y.how == Store::BF16) {
+        static_cast<uint16_t*>(y.data)[at] = rounded[0];
+        return;
     }
-    static_cast<uint16_t*>(y.data)[at] = rounded[0];
+    float* place = static_cast<float*>(y.data) + at;
+    store_f32(sum, add(set_f32(*place), load_bf16(rounded)));
+    *place = sum[0];
 }
 
 }  // namespace

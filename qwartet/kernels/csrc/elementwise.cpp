@@ -22,11 +22,14 @@ void for_tokens(int64_t num_tokens, const Body& body) {
 }
 
 // Loads or stores up to 16 values; what lies beyond `count` is 0 or left alone.
-F32 load_some(const uint16_t* p, int64_t count) {
-    if (count >= 16) return load_bf16(p);
-    uint16_t part[16] = {};
-    std::memcpy(part, p, 2 * count);
-    return load_bf16(part);
+F32 load_all(const uint16_t* p) { return load_bf16(p); }
+F32 load_all(const float* p) { return load_f32(p); }
+template <class T>
+F32 load_some(const T* p, int64_t count) {
+    if (count >= 16) return load_all(p);
+    T part[16] = {};
+    std::memcpy(part, p, sizeof(T) * count);
+    return load_all(part);
 }
 void store_some(uint16_t* p, F32 a, int64_t count) {
     if (count >= 16) return store_bf16(p, a);
@@ -76,9 +79,18 @@ void store_head(void* data, float* scales, const CacheLayer& cache, int64_t slot
 
 }  // namespace
 
-void rms_norm(const uint16_t* x, const uint16_t* weight, float eps, int64_t num_tokens, int64_t size, uint16_t* y) {
+void embed(const int64_t* ids, const uint16_t* table, int64_t num_tokens, int64_t size, float* x) {
     for_tokens(num_tokens, [&](int64_t t) {
-        const uint16_t* row = x + t * size;
+        for (int64_t i = 0; i < size; i++) {
+            const uint32_t bits = uint32_t(table[ids[t] * size + i]) << 16;
+            std::memcpy(x + t * size + i, &bits, 4);
+        }
+    });
+}
+
+void rms_norm(const float* x, const uint16_t* weight, float eps, int64_t num_tokens, int64_t size, uint16_t* y) {
+    for_tokens(num_tokens, [&](int64_t t) {
+        const float* row = x + t * size;
         F32 squares = set_f32(0);
         for (int64_t i = 0; i < size; i += 16) {
             F32 value = load_some(row + i, size - i);
@@ -86,7 +98,7 @@ void rms_norm(const uint16_t* x, const uint16_t* weight, float eps, int64_t num_
         }
         const F32 inverse = set_f32(1.0f / std::sqrt(reduce_add(squares) / float(size) + eps));
         for (int64_t i = 0; i < size; i += 16) {
-            F32 normal = rounded(mul(load_some(row + i, size - i), inverse));
+            F32 normal = mul(load_some(row + i, size - i), inverse);
             store_some(y + t * size + i, mul(normal, load_some(weight + i, size - i)), size - i);
         }
     });

@@ -1,4 +1,4 @@
-// What stands between the matrix products of a layer, each in one pass over bf16 rows.
+// What stands between the matrix products of a layer, each in one pass over the rows.
 #pragma once
 #include <cstdint>
 
@@ -6,8 +6,11 @@
 
 namespace qw {
 
-// y = round(round(x / sqrt(mean(x^2) + eps)) * weight), rounded to bf16 twice, as the original does (modeling_qwen.py).
-void rms_norm(const uint16_t* x, const uint16_t* weight, float eps, int64_t num_tokens, int64_t size, uint16_t* y);
+// x[t] = table[ids[t]] in fp32: the beginning of the residual stream.
+void embed(const int64_t* ids, const uint16_t* table, int64_t num_tokens, int64_t size, float* x);
+
+// y = round(x / sqrt(mean(x^2) + eps) * weight) in bf16. x: fp32, the residual stream.
+void rms_norm(const float* x, const uint16_t* weight, float eps, int64_t num_tokens, int64_t size, uint16_t* y);
 
 // h = up * silu(gate), computed in fp32.
 void silu_mul(const uint16_t* up, const uint16_t* gate, int64_t count, uint16_t* h);

@@ -12,30 +12,39 @@ namespace qw {
 namespace {
 
 constexpr int64_t ROWS_OF_TASK = 4096;
+constexpr int ROWS_AT_ONCE = 64;
 
-// Norms of a token's activations and of what their 16 bits leave out, rounded up.
+// Norms of a token's activations and of what rounding them left out, rounded up.
 struct TokenNorms {
     float exact;
     float error;
 };
 
-TokenNorms norms_of(const Activations& a, int64_t token, const uint16_t* x, int64_t num_inputs) {
-    const int64_t chunk = token / CHUNK_TOKENS, place = token % CHUNK_TOKENS;
-    double exact = 0, error = 0;
-    for (int64_t group = 0; group < a.num_groups; group++) {
-        // 8-bit weights keep the order of the inputs, and every token has its `low`, in the order of the tokens.
-        const int8_t* high = a.values_of(chunk, group) + place * GROUP;
-        const int8_t* low = high + a.chunk_size(chunk) * GROUP;
-        for (int64_t i = 0; i < GROUP && group * GROUP + i < num_inputs; i++) {
-            const uint32_t bits = uint32_t(x[group * GROUP + i]) << 16;
-            float value;
-            std::memcpy(&value, &bits, 4);
-            const double fixed = double(a.scales[a.at(group, token)]) * (high[i] + low[i] / 256.0);
-            exact += double(value) * value;
-            error += (value - fixed) * (value - fixed);
+float rounded_up(double value) { return std::nextafter(float(value), INFINITY); }
+
+std::vector<TokenNorms> norms_of(const Activations& a, const uint16_t* x, int64_t stride, int64_t num_inputs) {
+    std::vector<double> exact(a.num_tokens), error(a.num_tokens);
+    for (int64_t group = 0; group < a.num_groups; group++)
+        for (int64_t token = 0, num_low = 0; token < a.num_tokens; token++) {
+            // 8-bit weights keep the order of the inputs; each `low` stands behind all `high`, in the order of the tokens.
+            const int64_t chunk = token / CHUNK_TOKENS, place = token % CHUNK_TOKENS, start = group * GROUP;
+            if (place == 0) num_low = 0;
+            const int8_t* high = a.values_of(chunk, group) + place * GROUP;
+            const bool has_low = a.has_low[a.at(group, token)];
+            const int8_t* low = has_low ? a.values_of(chunk, group) + (a.chunk_size(chunk) + num_low++) * GROUP : nullptr;
+            for (int64_t i = 0; i < GROUP && start + i < num_inputs; i++) {
+                const uint32_t bits = uint32_t(x[token * stride + start + i]) << 16;
+                float value;
+                std::memcpy(&value, &bits, 4);
+                const double rounded = double(a.scales[a.at(group, token)]) * (high[i] + (low ? low[i] / 256.0 : 0.0));
+                exact[token] += double(value) * value;
+                error[token] += (value - rounded) * (value - rounded);
+            }
         }
-    }
-    return {std::nextafter(float(std::sqrt(exact)), INFINITY), std::nextafter(float(std::sqrt(error)), INFINITY)};
+    std::vector<TokenNorms> norms;
+    for (int64_t token = 0; token < a.num_tokens; token++)
+        norms.push_back({rounded_up(std::sqrt(exact[token])), rounded_up(std::sqrt(error[token]))});
+    return norms;
 }
 
 // How far the 8-bit value of a row may lie from the exact one, as a multiple of its norms.
@@ -46,11 +55,15 @@ public:
         const double additions = double(head.packed.num_units()) * 4 + double(head.exact.num_inputs) / 16 + 64;
         rounding_ = float(additions * 0x1p-24 * 1.5);
     }
-    float of(int64_t row) const {
-        return head_.error_norms[row] * norms_.exact + head_.row_norms[row] * (norms_.error + rounding_ * norms_.exact);
+    float of(int64_t row) const { return head_.error_norms[row] * norms_.exact + head_.row_norms[row] * row_factor(); }
+    F32 of_16(int64_t row) const {
+        const F32 rounding = mul(load_f32(head_.row_norms + row), set_f32(row_factor()));
+        return fma(load_f32(head_.error_norms + row), set_f32(norms_.exact), rounding);
     }
 
 private:
+    float row_factor() const { return norms_.error + rounding_ * norms_.exact; }
+
     const Head& head_;
     const TokenNorms norms_;
     float rounding_;
@@ -78,18 +91,33 @@ Best best_of(const Head& head, const float* rough, const Bounds& bounds, int64_t
     const int64_t num_tasks = (num_valid + ROWS_OF_TASK - 1) / ROWS_OF_TASK;
     std::vector<float> lower(num_tasks, -INFINITY);
     for_rows(num_valid, [&](int64_t task, int64_t begin, int64_t end) {
-        float most = -INFINITY;
-        for (int64_t row = begin; row < end; row++) most = std::max(most, rough[row] - bounds.of(row));
-        lower[task] = most;
+        F32 most = set_f32(-INFINITY);
+        int64_t row = begin;
+        for (; row + 16 <= end; row += 16) most = max(sub(load_f32(rough + row), bounds.of_16(row)), most);
+        lower[task] = reduce_max(most);
+        for (; row < end; row++) lower[task] = std::max(lower[task], rough[row] - bounds.of(row));
     });
     const float threshold = *std::max_element(lower.begin(), lower.end());
     std::vector<Best> found(num_tasks);
     for_rows(num_valid, [&](int64_t task, int64_t begin, int64_t end) {
-        for (int64_t row = begin; row < end; row++) {
-            if (!(rough[row] + bounds.of(row) >= threshold)) continue;
+        const auto look_at = [&](int64_t row, float upper) {
+            if (!(upper >= threshold)) return;
             found[task].take(dense_output(head.exact, row, padded_x), row);
             found[task].num_candidates++;
+        };
+        int64_t row = begin;
+        for (; row + ROWS_AT_ONCE <= end; row += ROWS_AT_ONCE) {
+            float upper[ROWS_AT_ONCE];
+            F32 most = set_f32(-INFINITY);
+            for (int i = 0; i < ROWS_AT_ONCE; i += 16) {
+                const F32 values = qw::add(load_f32(rough + row + i), bounds.of_16(row + i));
+                store_f32(upper + i, values);
+                most = max(values, most);
+            }
+            if (reduce_max(most) < threshold) continue;
+            for (int i = 0; i < ROWS_AT_ONCE; i++) look_at(row + i, upper[i]);
         }
+        for (; row < end; row++) look_at(row, rough[row] + bounds.of(row));
     });
     Best best;
     for (const Best& part : found) {
@@ -104,12 +132,11 @@ Best best_of(const Head& head, const float* rough, const Bounds& bounds, int64_t
 void head_argmax(const Head& head, const uint16_t* x, int64_t num_tokens, int64_t stride, int64_t num_valid,
                  int64_t* token_ids, int64_t* num_candidates) {
     const int64_t num_inputs = head.exact.num_inputs, num_rows = head.packed.num_outputs;
-    const Activations a = quantize_activations(x, num_tokens, num_inputs, stride, nullptr, 8, head.packed.unit, Low::ALWAYS);
+    const Activations a = quantize_activations(x, num_tokens, num_inputs, stride, nullptr, 8, head.packed.unit, Low::WHERE_NEEDED);
     auto* rough = static_cast<float*>(scratch(Scratch::candidates, num_tokens * num_rows * 4));
-    quantized_linear(head.packed, a, {rough, num_rows, true, nullptr});
-    std::vector<TokenNorms> norms;
-    for (int64_t t = 0; t < num_tokens; t++) norms.push_back(norms_of(a, t, x + t * stride, num_inputs));
-    int64_t padded_stride;  // takes the place of the 16-bit activations
+    quantized_linear(head.packed, a, {rough, num_rows, Store::FLOAT});
+    const std::vector<TokenNorms> norms = norms_of(a, x, stride, num_inputs);
+    int64_t padded_stride;  // takes the place of the rounded activations
     const uint16_t* padded = padded_tokens(x, num_tokens, num_inputs, stride, &padded_stride);
     for (int64_t t = 0; t < num_tokens; t++) {
         Best best;

@@ -2,7 +2,7 @@
 //
 //   |w . x - w' . x'|  <=  |w - w'| |x| + |w'| |x - x'| + rounding        (Cauchy-Schwarz; norms are Euclidean)
 //
-// with w' the 8-bit row, x' the 16-bit activations and `rounding` a bound of what fp32 sums lose on both sides. A row
+// with w' the 8-bit row, x' the rounded activations and `rounding` a bound of what fp32 sums lose on both sides. A row
 // whose upper bound lies below another row's lower bound cannot win; all others are scored exactly.
 #pragma once
 #include <cstdint>

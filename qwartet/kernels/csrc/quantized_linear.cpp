@@ -15,7 +15,6 @@ namespace {
 constexpr int ROW = 4 * PANEL;          // bytes: 4 inputs (8 in nibbles) of the 64 outputs
 constexpr int TILES = PANEL / 16;       // 16 outputs are the lanes of a vector
 constexpr int FLUSH_INPUTS = 32;        // the most whose products a Sum may hold back
-constexpr int64_t PREFETCH_BYTES = 8192;  // ahead of the weights being read
 
 // What one unit of a panel needs beside its codes.
 struct UnitScales {
@@ -63,7 +62,7 @@ void add_unit_tile(const PackedWeight& weight, const uint8_t* codes, const UnitS
                 Bytes low[ROWS], high[ROWS];
                 unroll<ROWS>([&](auto r) QW_INLINE {
                     const Bytes bytes = load_bytes(row + 64 * r);
-                    prefetch(row + 64 * r + PREFETCH_BYTES);
+                    prefetch_weights(row + 64 * r);
                     low[r] = BITS == 4 ? low_nibbles(bytes) : bytes;
                     if constexpr (BITS == 4) high[r] = high_nibbles(bytes);
                 });
@@ -125,19 +124,20 @@ void add_unit(const PackedWeight& weight, const uint8_t* codes, const int8_t* va
 
 void store_row(const Output& y, int64_t token, int64_t start, int64_t count, const F32 (&values)[TILES]) {
     const int64_t at = token * y.stride + start;
-    if (y.is_float) {
-        float row[PANEL];
-        for (int i = 0; i < TILES; i++) store_f32(row + 16 * i, values[i]);
-        std::memcpy(static_cast<float*>(y.data) + at, row, 4 * count);
+    uint16_t rounded[PANEL];
+    float row[PANEL] = {};
+    for (int i = 0; i < TILES; i++) store_bf16(rounded + 16 * i, values[i]);
+    if (y.how == Store::BF16) {
+        std::memcpy(static_cast<uint16_t*>(y.data) + at, rounded, 2 * count);
         return;
     }
-    uint16_t row[PANEL], base[PANEL] = {};
-    for (int i = 0; i < TILES; i++) store_bf16(row + 16 * i, values[i]);
-    if (y.residual) {
-        std::memcpy(base, y.residual + at, 2 * count);
-        for (int i = 0; i < PANEL; i += 16) store_bf16(row + i, qw::add(load_bf16(base + i), load_bf16(row + i)));
+    float* place = static_cast<float*>(y.data) + at;
+    if (y.how == Store::ADD_ROUNDED) std::memcpy(row, place, 4 * count);
+    for (int i = 0; i < TILES; i++) {
+        const bool adds = y.how == Store::ADD_ROUNDED;
+        store_f32(row + 16 * i, adds ? qw::add(load_f32(row + 16 * i), load_bf16(rounded + 16 * i)) : values[i]);
     }
-    std::memcpy(static_cast<uint16_t*>(y.data) + at, row, 2 * count);
+    std::memcpy(place, row, 4 * count);
 }
 
 int64_t outputs_of_panel(const PackedWeight& weight, int64_t panel) {
@@ -168,7 +168,7 @@ void for_panels(const PackedWeight& weight, const Activations& x, const Body& bo
     // so that the threads end together.
     std::vector<int64_t> ends;
     for (int64_t done = 0; done < weight.num_panels();) {
-        const int64_t helping = (weight.num_panels() - done) / (2 * num_threads());
+        const int64_t helping = (weight.num_panels() - done) / num_threads();
         ends.push_back(done += helping > 1 ? helping : 1);
     }
     const int64_t helpings = ends.size();
@@ -198,7 +198,7 @@ void quantized_linear(const PackedWeight& weight, const Activations& x, const Ou
 }
 
 void quantized_swiglu(const PackedWeight& up, const PackedWeight& gate, const Activations& x, uint16_t* h, int64_t stride) {
-    const Output out{h, stride, false, nullptr};
+    const Output out{h, stride, Store::BF16};
     for_panels(up, x, [&](int64_t panel, int64_t chunk) {
         float* up_sums = sums_of_thread(x, chunk, 2);
         float* gate_sums = up_sums + x.chunk_size(chunk) * PANEL;

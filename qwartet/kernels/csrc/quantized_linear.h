@@ -37,12 +37,17 @@ struct PackedWeight {
     int64_t panel_bytes() const { return num_units() * unit_bytes(); }
 };
 
-// Where results go: y[m, n] = round(sum + bias), and then residual[m, n] is added as a bf16 sum of bf16 values.
+enum class Store : int32_t {
+    BF16,        // y[m, n] = round(sum + bias)
+    FLOAT,       // the same, not rounded
+    ADD_ROUNDED  // y[m, n] += round(sum + bias), y in fp32: the residual stream
+};
+
+// Where results go.
 struct Output {
-    void* data;                 // bf16 or fp32, rows `stride` elements apart
+    void* data;  // bf16 or fp32, rows `stride` elements apart
     int64_t stride;
-    bool is_float;
-    const uint16_t* residual;   // bf16 with the same stride, or null; may be data itself
+    Store how;
 };
 
 void quantized_linear(const PackedWeight& weight, const Activations& x, const Output& y);

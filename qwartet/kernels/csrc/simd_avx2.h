@@ -210,5 +210,6 @@ inline __m256 dot_bf16_half(__m256 acc, __m256i a, __m256i b) {
 }
 inline F32 dot_bf16(F32 acc, Bf16 a, Bf16 b) { return {dot_bf16_half(acc.lo, a.lo, b.lo), dot_bf16_half(acc.hi, a.hi, b.hi)}; }
 inline void prefetch(const void* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
+inline void prefetch_weights(const uint8_t* p) { prefetch(p + 8192); }
 
 }  // namespace qw

@@ -139,5 +139,12 @@ inline F32 dot_bf16(F32 acc, Bf16 a, Bf16 b) {
     return acc;
 }
 inline void prefetch(const void* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
+// For weights that are read in a row: to level 2 long before, to level 1 nearer. One of the two alone leaves a tenth of
+// the bandwidth unused, on Intel at least, where level 1 can only wait for 16 lines at a time.
+inline void prefetch_weights(const uint8_t* weights) {
+    const char* p = reinterpret_cast<const char*>(weights);
+    _mm_prefetch(p + 16384, _MM_HINT_T1);
+    _mm_prefetch(p + 4096, _MM_HINT_T0);
+}
 
 }  // namespace qw

@@ -199,5 +199,6 @@ inline F32 dot_bf16(F32 acc, Bf16 a, Bf16 b) {
     });
 }
 inline void prefetch(const void*) {}
+inline void prefetch_weights(const uint8_t*) {}  // beside a load of weights that are read in a row
 
 }  // namespace qw
