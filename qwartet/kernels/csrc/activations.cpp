@@ -10,7 +10,7 @@ namespace qw {
 namespace {
 
 // A group gets its `low` when max^2 > CREST^2 * mean(x^2). Half a step is then more than CREST / 254 of the root mean
-// square. At 3.5 the golden sets lie at their tolerance, at 3 within it (docs/log.md).
+// square. At 3.5 the golden sets lie near their tolerance, here well within it (docs/log.md).
 constexpr float CREST = 3.2f;
 
 // What comes before the parts are put together: per token, in the order in which it is computed.
