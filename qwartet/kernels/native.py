@@ -162,15 +162,19 @@ def supported_isas() -> list[str]:
 
 def wanted_isas() -> list[str]:
     """The same, or the one that QWARTET_CPU_ISA names; SettingError for one that this processor has not."""
-    wanted = os.environ.get(ISA_VARIABLE)
+    return list(_wanted_isas(os.environ.get(ISA_VARIABLE)))
+
+
+@cache  # asked before every operation
+def _wanted_isas(wanted: str | None) -> tuple[str, ...]:
     supported = supported_isas()
     if not wanted:
-        return supported
+        return tuple(supported)
     if wanted == NO_LIBRARY:
-        return []
+        return ()
     if wanted not in supported:
         raise SettingError(f"{ISA_VARIABLE} is {wanted!r}; here it may be {', '.join([*supported, NO_LIBRARY])}")
-    return [wanted]
+    return (wanted,)
 
 
 def _open(isa: str) -> NativeLibrary | str:
@@ -208,9 +212,9 @@ def _load(isas: tuple[str, ...]) -> tuple[NativeLibrary | None, str | None]:
 
 def native_library() -> NativeLibrary | None:
     """The library for this processor, loaded once; None where there is none."""
-    return _load(tuple(wanted_isas()))[0]
+    return _load(_wanted_isas(os.environ.get(ISA_VARIABLE)))[0]
 
 
 def unavailable_reason() -> str | None:
     """Why there is no native library, and what to do; None where there is one."""
-    return _load(tuple(wanted_isas()))[1]
+    return _load(_wanted_isas(os.environ.get(ISA_VARIABLE)))[1]

@@ -5,6 +5,7 @@
 
 #include "simd.h"
 #include "thread_pool.h"
+#include "unroll.h"
 
 namespace qw {
 namespace {
@@ -20,29 +21,20 @@ struct Rows {
     int32_t* low_sums;
 };
 
-// Stores 16 whole numbers as int8 and adds them up; after each unit the sum goes to `sums`.
-class Summed {
-public:
-    Summed(const Activations& a, int8_t* values, int32_t* sums, bool evens_first)
-        : values_(values), sums_(sums), stride_(a.num_tokens), unit_(a.unit), evens_first_(evens_first) {}
-
-    void store(int start, F32 numbers) {
-        const I32 whole = round_to_i32(numbers);
-        store_i8(values_ + start, whole, evens_first_);
-        sum_ = add_i32(sum_, whole);
-        if ((start + 16) % unit_) return;
-        sums_[start / unit_ * stride_] = reduce_add_i32(sum_);
-        sum_ = set_i32(0);
+// Stores 128 whole numbers as int8, and adds up those that share a unit of weights.
+template <class Number>
+QW_INLINE inline void store_group(const Number& number_of, int8_t* values, int32_t* sums, const Activations& a, bool evens_first) {
+    const int parts_of_unit = a.unit / 16;
+    for (int i = 0; i < GROUP / 16; sums += a.num_tokens) {
+        I32 sum = set_i32(0);
+        for (const int end = i + parts_of_unit; i < end; i++) {
+            const I32 whole = round_to_i32(number_of(i));
+            store_i8(values + 16 * i, whole, evens_first);
+            sum = add_i32(sum, whole);
+        }
+        *sums = reduce_add_i32(sum);
     }
-
-private:
-    int8_t* values_;
-    int32_t* sums_;
-    int64_t stride_;
-    int unit_;
-    bool evens_first_;
-    I32 sum_ = set_i32(0);
-};
+}
 
 // One token's group: 128 floats -> high, low, scale, sums.
 void quantize_group(const F32 (&x)[GROUP / 16], Activations& a, const Rows& rows, int64_t group, int64_t token,
@@ -63,18 +55,18 @@ void quantize_group(const F32 (&x)[GROUP / 16], Activations& a, const Rows& rows
 
     F32 squares = set_f32(0), scaled[GROUP / 16];
     int8_t* values = a.values_of(token / CHUNK_TOKENS, group) + token % CHUNK_TOKENS * GROUP;
-    Summed high(a, values, rows.high_sums + first_sum, evens_first);
     for (int i = 0; i < GROUP / 16; i++) {
         scaled[i] = is_finite ? mul(x[i], set_f32(inverse)) : set_f32(0);
         squares = fma(scaled[i], scaled[i], squares);
-        high.store(16 * i, round(scaled[i]));
     }
+    store_group([&](int i) QW_INLINE { return round(scaled[i]); }, values, rows.high_sums + first_sum, a, evens_first);
     const bool stands_out = 127.0f * 127.0f * GROUP > CREST * CREST * reduce_add(squares);
     a.has_low[at] = mode == Low::ALWAYS || (stands_out && !is_zero);
     if (!a.has_low[at]) return;
-    Summed low(a, rows.low + at * GROUP, rows.low_sums + first_sum, evens_first);
-    for (int i = 0; i < GROUP / 16; i++)
-        low.store(16 * i, round(min(mul(sub(scaled[i], round(scaled[i])), set_f32(256)), set_f32(127))));
+    const auto low = [&](int i) QW_INLINE {
+        return round(min(mul(sub(scaled[i], round(scaled[i])), set_f32(256)), set_f32(127)));
+    };
+    store_group(low, rows.low + at * GROUP, rows.low_sums + first_sum, a, evens_first);
 }
 
 // Loads 128 inputs; those beyond num_inputs are 0.
