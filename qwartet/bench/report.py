@@ -27,9 +27,10 @@ from qwartet.errors import SettingError
 BATCHES = (8, 16)
 STARTS = 5
 CONTEXT = 8128  # and 64 tokens after it: 8,192
+_BATCHES = ("--batch", ",".join(map(str, BATCHES)))
 OUR_RUNS = {
-    "exact head": ("--head", "exact", "--batch", ",".join(map(str, BATCHES))),
-    "int8 head": ("--head", "int8"),
+    "exact head": ("--head", "exact", *_BATCHES),
+    "int8 head": ("--head", "int8", *_BATCHES),
     "exact activations": ("--head", "exact", "--activations", "exact"),
 }
 Log = Callable[[str], None]
