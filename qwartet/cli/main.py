@@ -23,6 +23,7 @@ from qwartet.cli.cache import cache
 from qwartet.cli.chat import chat
 from qwartet.cli.doctor import doctor
 from qwartet.cli.inspect import inspect
+from qwartet.cli.plan import plan
 from qwartet.cli.quantize import quantize
 from qwartet.cli.synth import synth
 from qwartet.cli.terminal import one_line
@@ -32,6 +33,7 @@ from qwartet.errors import QwartetWarning
 app = typer.Typer(rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
 app.command()(chat)
 app.command()(inspect)
+app.command()(plan)
 app.command()(quantize)
 app.command()(synth)
 app.command()(cache)

@@ -28,7 +28,9 @@ COUNT = 10_000
 SMALL = 1e-5  # of the output's norm: sums of fp32 in another order
 BF16 = 4e-3  # one rounding
 # Of |x| |W| / sqrt(K): where one value dwarfs its group, half a step of the group can exceed its share of the output.
-LINEAR = {"exact": 2e-4, "int8": 1e-2}
+# Rounding to 8 bits costs at most 3.2 / 127 / sqrt(12) = 0.73 % of it in the mean (crest 3.2); with one row of x and
+# weights that are all of one sign the errors of all outputs are one random number: four times its mean.
+LINEAR = {"exact": 2e-4, "int8": 3e-2}
 
 Description = dict[str, Any]
 Outcome = tuple[Description, float, float]  # what was tried, relative error, the most that it may be
