@@ -1,0 +1,319 @@
+"""The memory of a model at work, row by row, before anything of it is loaded; and the most that fits.
+
+    weights as held + rotary tables + KV cache + working memory of a step + tokenizer + the process itself
+
+A NetworkMemory is what follows from a checkpoint and the settings of its load, a Workload what is asked of it, a
+Machine what there is. A MemoryPlan adds them up; it only calculates.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from qwartet.errors import SettingError
+from qwartet.kernels.native import native_library
+from qwartet.layers.kv_cache import kv_bytes_per_token
+from qwartet.models import weight_cache
+from qwartet.models.checkpoint import Checkpoint
+from qwartet.models.config import ModelConfig
+from qwartet.models.held_tensors import HeldTensor, LoadSettings, held_tensors
+from qwartet.models.names import LINEARS, disk_name
+from qwartet.models.plan import RESIDENT_FRACTION, available_bytes
+from qwartet.models.step_memory import (
+    NativeKernels,
+    StepSize,
+    logits_bytes,
+    native_scratch_bytes,
+    native_tensor_bytes,
+    reference_bytes,
+    sampler_bytes,
+)
+from qwartet.models.weight_cache import HEAD_LEAVES
+
+BLOCK_SIZE = 16  # tokens; of the engine's KV cache
+CPU_BATCHED_TOKENS = 512  # of a step
+MOST_REQUESTS = 2**16
+# Of a vocabulary: a dict of Python's bytes and tiktoken's tables; measured with the published one, 55 MiB.
+TOKENIZER_BYTES_PER_RANK = 380
+_CACHE_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "int8": torch.int8}
+CACHE_KINDS = ("bf16", "int8", "int4")
+WEIGHT_ROWS = ("linears", "embedding", "head", "8-bit copy of the head", "norms and biases")
+
+
+def cache_bytes_per_token(config: ModelConfig, kind: str) -> int:
+    """Bytes of one token's keys and values in all layers; int8 and int4 have scales of 4 bytes, one for each head."""
+    if kind == "int4":
+        return 2 * config.num_layers * config.num_kv_heads * (config.head_dim // 2 + 4)
+    return kv_bytes_per_token(config.num_layers, config.num_kv_heads, config.head_dim, _CACHE_DTYPES[kind])
+
+
+def cache_kind(name: str, dtype: torch.dtype) -> str:
+    """The kind that a name means beside a model that computes in `dtype`: "auto" is the model's own."""
+    if name != "auto":
+        return name
+    return next(kind for kind, cache_dtype in _CACHE_DTYPES.items() if cache_dtype == dtype)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is asked of a model: requests at once, each of up to `context` tokens of prompt and answer."""
+
+    context: int
+    concurrency: int
+    kind: str  # of the KV cache: "bf16", "fp16", "fp32", "int8", "int4"
+    max_num_batched_tokens: int = CPU_BATCHED_TOKENS
+
+    def check(self, config: ModelConfig) -> None:
+        """SettingError for a context or a concurrency that the model or the engine does not take."""
+        most = config.position.max_length
+        if not 2 <= self.context <= most:
+            raise SettingError(f"context is {self.context} tokens; with this model it must lie in 2..{most}")
+        if not 1 <= self.concurrency <= MOST_REQUESTS:
+            raise SettingError(f"concurrency is {self.concurrency} requests; it must lie in 1..{MOST_REQUESTS}")
+
+    @property
+    def blocks_per_request(self) -> int:
+        return -(-self.context // BLOCK_SIZE)
+
+    @property
+    def num_cache_tokens(self) -> int:
+        """Tokens that the cache has room for: whole blocks for every request."""
+        return self.blocks_per_request * BLOCK_SIZE * self.concurrency
+
+    @property
+    def step(self) -> StepSize:
+        """The largest step."""
+        return StepSize(
+            num_tokens=min(self.max_num_batched_tokens, self.context * self.concurrency),
+            num_rows=min(self.max_num_batched_tokens, self.concurrency),
+            context=self.context,
+            max_blocks=self.blocks_per_request,
+        )
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What there is. `process_bytes` is what a process takes before it has a model, libraries included."""
+
+    free_bytes: int
+    process_bytes: int
+    num_threads: int = 1
+
+
+def _run_operations_once() -> None:
+    """Has torch's code for sampling read from its file, as it will be: code takes memory when it first runs."""
+    row = torch.zeros(16)
+    ascending, order = row.sort()
+    is_low = ascending.softmax(-1).cumsum(-1) <= 0.5
+    is_low = torch.zeros_like(is_low).scatter(0, order, is_low)
+    row = row.index_copy(0, order, torch.where(ascending < 0, ascending * 2, ascending / 2)).masked_fill(is_low, -1e9)
+    torch.multinomial(row.softmax(-1), 1, generator=torch.Generator().manual_seed(0))
+
+
+def this_machine() -> Machine:
+    """The memory that is free for a new process, with this one as the measure of what a process takes by itself."""
+    _run_operations_once()
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        status = ""
+    sizes = {key: 1024 * int(size) for key, size in re.findall(r"(VmRSS|RssAnon):\s+(\d+) kB", status)}
+    library = native_library()
+    return Machine(
+        # What this process has written is not free while it runs, and will be for the next one.
+        free_bytes=available_bytes(torch.device("cpu")) + sizes.get("RssAnon", 0),
+        process_bytes=sizes.get("VmRSS", 0),
+        num_threads=torch.get_num_threads() if library is None else library.num_threads,
+    )
+
+
+@dataclass(frozen=True)
+class NetworkMemory:
+    """What a loaded network takes whatever it is asked, in bytes."""
+
+    config: ModelConfig
+    settings: LoadSettings
+    weights: dict[str, int]  # by WEIGHT_ROWS
+    layer_bytes: tuple[int, ...]  # of each layer's weights
+    kept_bytes: int  # of packed weights that the first start writes to disk for later ones; 0: every start packs
+    packing_bytes: int  # what the first start has in memory meanwhile, beside process and rotary tables
+    unkept_bytes: int  # the same where nothing is kept on disk: the file's tensors and what is made of them
+    can_stream: bool  # from disk, where the weights do not fit
+
+    @property
+    def weights_bytes(self) -> int:
+        return sum(self.weights.values())
+
+    @property
+    def rotary_bytes(self) -> int:
+        """Cosines and sines of all NTK tables, fp32."""
+        position = self.config.position
+        return 2 * 4 * position.num_alphas * position.max_length * (position.rotary_dim // 2)
+
+    @property
+    def is_native(self) -> bool:
+        """Whether all blocks run in one native call, on scratch memory of its own."""
+        return self.settings.kernels.decoder_layers is not None
+
+    def step_rows(self, step: StepSize, num_threads: int) -> dict[str, int]:
+        """The working memory of a step."""
+        settings, config = self.settings, self.config
+        if self.is_native:
+            native = NativeKernels(num_threads, settings.gptq, settings.packs_head)
+            activations = native_scratch_bytes(config, native, step) + native_tensor_bytes(config, step)
+        else:
+            activations = reference_bytes(config, settings.dtype.itemsize, settings.gptq is not None, step)
+        return {
+            "activations and scratch": activations,
+            "logits": logits_bytes(config, step),
+            "sampler": sampler_bytes(config),
+        }
+
+
+def network_memory(checkpoint: Checkpoint, config: ModelConfig, settings: LoadSettings) -> NetworkMemory:
+    """Reads headers only; the checkpoint's names and shapes have been checked."""
+    held = list(held_tensors(checkpoint, config, settings))
+    made = [tensor for tensor in held if not tensor.is_in_file]
+    made_bytes = sum(tensor.nbytes for tensor in made)
+    packs = settings.kernels.packed_shape is not None and settings.device.type == "cpu"
+    is_kept = packs and made_bytes >= weight_cache.LEAST_BYTES
+    return NetworkMemory(
+        config=config,
+        settings=settings,
+        weights={row: sum(tensor.nbytes for tensor in held if _row_of(tensor) == row) for row in WEIGHT_ROWS},
+        layer_bytes=_layer_bytes(held, config.num_layers),
+        kept_bytes=made_bytes if is_kept else 0,
+        packing_bytes=_largest_module(checkpoint, made),
+        unkept_bytes=checkpoint.nbytes + made_bytes if made else 0,
+        can_stream=settings.kernels.decoder_layers is not None and (is_kept or not made),
+    )
+
+
+def _row_of(tensor: HeldTensor) -> str:
+    if tensor.module == "lm_head":
+        return WEIGHT_ROWS[3] if tensor.leaf in HEAD_LEAVES else "head"
+    if tensor.module == "embedding":
+        return "embedding"
+    return "linears" if tensor.module.endswith(LINEARS) and tensor.leaf != "bias" else "norms and biases"
+
+
+def _layer_bytes(held: Iterable[HeldTensor], num_layers: int) -> tuple[int, ...]:
+    sizes = [0] * num_layers
+    for tensor in held:
+        if tensor.module.startswith("layers."):
+            sizes[int(tensor.module.split(".")[1])] += tensor.nbytes
+    return tuple(sizes)
+
+
+def _largest_module(checkpoint: Checkpoint, made: list[HeldTensor]) -> int:
+    """Bytes of the largest module that is packed or converted, as it is read and as it is made."""
+    sizes: dict[str, int] = {}
+    for tensor in made:
+        sizes[tensor.module] = sizes.get(tensor.module, 0) + tensor.nbytes
+    for module in sizes:
+        leaves = (f"{disk_name(module)}.{leaf}" for leaf in ("weight", "bias", "qweight", "qzeros", "scales", "g_idx"))
+        sizes[module] += sum(checkpoint.info(name).nbytes for name in leaves if name in checkpoint)
+    return max(sizes.values(), default=0)
+
+
+@dataclass(frozen=True)
+class StreamForecast:
+    """What happens where the weights do not fit: a part of the layers stays, the others are read for every step."""
+
+    num_resident: int
+    num_layers: int
+    streamed_bytes: int
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """All of it added up for one workload."""
+
+    network: NetworkMemory
+    machine: Machine
+    workload: Workload
+    num_ranks: int = 0  # of the vocabulary; 0: ids in, ids out
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """What takes memory, in bytes; rows of nothing are left out."""
+        network, workload = self.network, self.workload
+        rows = {
+            **network.weights,
+            "rotary tables": network.rotary_bytes,
+            "KV cache": workload.num_cache_tokens * cache_bytes_per_token(network.config, workload.kind),
+            **network.step_rows(workload.step, self.machine.num_threads),
+            "tokenizer": TOKENIZER_BYTES_PER_RANK * self.num_ranks,
+            "the process itself": self.machine.process_bytes,
+        }
+        return {name: size for name, size in rows.items() if size}
+
+    @property
+    def total_bytes(self) -> int:
+        """The most that the process takes once it has started and every block of the cache is used."""
+        return sum(self.rows.values())
+
+    @property
+    def fits(self) -> bool:
+        return self.total_bytes <= self.machine.free_bytes
+
+    def _peak(self, loading_bytes: int) -> int:
+        return max(self.total_bytes, self.machine.process_bytes + self.network.rotary_bytes + loading_bytes)
+
+    @property
+    def peak_unkept_bytes(self) -> int:
+        """The most that the process ever takes where packed weights are not kept on disk: every start packs them."""
+        return self._peak(self.network.unkept_bytes)
+
+    @property
+    def peak_first_bytes(self) -> int:
+        """The same for the first start with a checkpoint."""
+        return self._peak(self.network.packing_bytes) if self.network.kept_bytes else self.peak_unkept_bytes
+
+    @property
+    def peak_later_bytes(self) -> int:
+        """The same for a later one."""
+        return self.total_bytes if self.network.kept_bytes else self.peak_unkept_bytes
+
+    def with_workload(self, **changes: Any) -> MemoryPlan:
+        """The same for a workload that differs in these fields."""
+        return replace(self, workload=replace(self.workload, **changes))
+
+    @property
+    def largest_context(self) -> int:
+        """The longest context, in tokens, that fits with as many requests at once; 0 where not even 2 tokens do."""
+        most = self.network.config.position.max_length
+        found = _largest(lambda context: self.with_workload(context=context).fits, most)
+        return found if found >= 2 else 0
+
+    @property
+    def largest_concurrency(self) -> int:
+        """The most requests at once that fit with this context."""
+        return _largest(lambda count: self.with_workload(concurrency=count).fits, MOST_REQUESTS)
+
+    @property
+    def stream(self) -> StreamForecast | None:
+        """How the weights would be streamed from disk; None where they fit, and where they cannot be streamed."""
+        network = self.network
+        if network.weights_bytes <= self.machine.free_bytes or not network.can_stream:
+            return None
+        head = network.weights["head"] + network.weights[WEIGHT_ROWS[3]]
+        room = int(self.machine.free_bytes * RESIDENT_FRACTION) - head
+        sizes = network.layer_bytes
+        resident = _largest(lambda count: sum(sizes[:count]) <= room, len(sizes))
+        return StreamForecast(resident, len(sizes), sum(sizes[resident:]))
+
+
+def _largest(fits: Callable[[int], bool], most: int) -> int:
+    """The largest number in 1..most that fits, where all smaller ones do; 0 for none."""
+    low, high = 0, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low

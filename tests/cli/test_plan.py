@@ -1,0 +1,155 @@
+"""`qwartet plan`: one table for people, one object for machines, and nothing but headers is read."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qwartet.models import memory_plan, plan
+from qwartet.models.checkpoint import Checkpoint
+from tests.cli.command_line import CommandLine, environment, listing
+from tests.tiny_checkpoint import NUM_RANKS, write_tiny_checkpoint
+
+
+def planned(qwartet: CommandLine, *arguments: object) -> dict[str, Any]:
+    outcome = qwartet("plan", *arguments, "--json")
+    assert (outcome.code, outcome.err) == (0, ""), outcome
+    return json.loads(outcome.out)
+
+
+@pytest.fixture
+def free(monkeypatch: pytest.MonkeyPatch):
+    """Sets how many bytes are free beside what this process has taken."""
+
+    def set_free(num_bytes: int) -> None:
+        monkeypatch.setattr(memory_plan, "available_bytes", lambda _device: num_bytes)
+
+    return set_free
+
+
+def test_the_rows_of_a_checkpoint_add_up(qwartet: CommandLine, chat_model: Path) -> None:
+    report = planned(qwartet, chat_model, "--context", "100", "--concurrency", "3")
+    assert sum(report["rows"].values()) == report["total_bytes"]
+    assert report["rows"]["KV cache"] == 3 * 112 * 2 * 2 * 128 * 2  # blocks of 16; layers, K and V, head_dim, bf16
+    assert report["rows"]["tokenizer"] == NUM_RANKS * memory_plan.TOKENIZER_BYTES_PER_RANK
+    assert (report["precision"], report["dtype"], report["kv_cache_dtype"]) == ("bf16", "bfloat16", "bf16")
+    assert report["fits"] and report["free_bytes"] > report["total_bytes"]
+
+
+def test_without_options_it_is_one_request_of_the_whole_context(qwartet: CommandLine, chat_model: Path) -> None:
+    report = planned(qwartet, chat_model)
+    assert (report["context"], report["concurrency"]) == (2048, 1)
+
+
+def test_only_headers_are_read_and_nothing_is_written(
+    qwartet: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = write_tiny_checkpoint(tmp_path / "model", bits=4)
+    before = listing(tmp_path)
+    monkeypatch.setattr(Checkpoint, "read", lambda *_: pytest.fail("a tensor was read"))
+    assert planned(qwartet, directory)["precision"] == "int4"
+    assert listing(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["72b", "72B"])
+def test_a_published_size_needs_no_files(qwartet: CommandLine, name: str, free) -> None:
+    free(64 * 2**30)
+    report = planned(qwartet, name, "--precision", "int4", "--context", "6144")
+    assert report["kv_caches"][0]["bytes_per_token"] == 2_621_440
+    assert report["rows"]["KV cache"] == 6144 * 2_621_440
+    assert [gpu["gpus"] for gpu in report["gpus"]] == [1, 2, 4]
+    assert 41.0e9 <= report["gpus"][0]["rows"]["weights"] <= 41.25e9
+    assert report["stream"] is None
+
+
+def test_int4_is_the_precision_of_a_published_size_unless_another_is_given(qwartet: CommandLine) -> None:
+    sizes = [planned(qwartet, "1.8b", *options)["weights_bytes"] for options in ([], ["--precision", "int4"])]
+    assert sizes[0] == sizes[1] < planned(qwartet, "1.8b", "--precision", "bf16")["weights_bytes"]
+
+
+def test_the_table_has_a_line_for_each_kind_of_cache(qwartet: CommandLine, free) -> None:
+    free(4 * 2**30)
+    report = planned(qwartet, "1.8b", "--concurrency", "16")
+    kinds = {kind["kv_cache_dtype"]: kind for kind in report["kv_caches"]}
+    assert list(kinds) == ["bf16", "int8", "int4"]
+    assert kinds["bf16"]["largest_context"] < kinds["int8"]["largest_context"] < kinds["int4"]["largest_context"]
+    assert not report["fits"] and report["largest_context"] == kinds["bf16"]["largest_context"]
+    out = qwartet("plan", "1.8b", "--concurrency", "16").out
+    assert f"--context {report['largest_context']} or --concurrency {report['largest_concurrency']}" in out
+
+
+def test_what_would_fit_does_fit(qwartet: CommandLine, free) -> None:
+    free(4 * 2**30)
+    context = planned(qwartet, "1.8b", "--concurrency", "16")["largest_context"]
+    assert planned(qwartet, "1.8b", "--concurrency", "16", "--context", context)["fits"]
+
+
+def test_the_text_has_bytes_and_gib_and_says_whether_it_fits(qwartet: CommandLine, free) -> None:
+    free(2**40)
+    outcome = qwartet("plan", "1.8b", "--context", "1K", "--concurrency", "2")
+    assert (outcome.code, outcome.err) == (0, "")
+    for fragment in ("2 requests of 1,024 tokens", "0.375 GiB", "402,653,184 B", "fits, ", "on GPUs, by calculation"):
+        assert fragment in outcome.out
+
+
+def test_weights_that_do_not_fit_are_streamed_or_refused(qwartet: CommandLine, free) -> None:
+    free(20 * 2**30)
+    streamed, refused = (qwartet("plan", "72b", *options).out for options in ([], ["--dtype", "fp32"]))
+    assert "does not fit: the weights alone take" in streamed and "does not fit: the weights alone take" in refused
+    if "copy of the head" in streamed:  # with the native library
+        assert "of 80 layers stay in memory" in streamed and "read from disk for every token" in streamed
+    assert "cannot stream them from disk" in refused
+
+
+def test_the_speed_of_the_disk_is_told_where_the_files_are(
+    qwartet: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free
+) -> None:
+    free(-(10**12))
+    monkeypatch.setattr(plan, "disk_read_speed", lambda _path: 2e9)
+    report = planned(qwartet, write_tiny_checkpoint(tmp_path / "model"))
+    assert report["stream"] is None or report["stream"]["disk_bytes_per_s"] == 2e9
+
+
+def test_a_checkpoint_that_is_broken_is_one_line(qwartet: CommandLine, tmp_path: Path) -> None:
+    directory = write_tiny_checkpoint(tmp_path / "model")
+    (directory / "config.json").unlink()
+    qwartet("plan", directory).assert_one_line_error("config.json: file is missing")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragments"),
+    [
+        (["7b", "--context", "32769"], ["context is 32769 tokens", "2..32768"]),
+        (["7b", "--context", "0"], ["'0' is not a whole number"]),
+        (["7b", "--context", "1"], ["context is 1 tokens"]),
+        (["7b", "--context", "9" * 40], ["is not a whole number"]),
+        (["7b", "--concurrency", "0"], ["concurrency is 0 requests"]),
+        (["7b", "--concurrency", "-3"], ["concurrency is -3 requests"]),
+        (["7b", "--concurrency", "9" * 40], ["1..65536"]),
+        (["7b", "--kv-cache-dtype", "int3"], ["'int3'"]),
+        (["7b", "--gpus", "3"], ["gpus is 3", "1, 2, 4, 8, 16, 32"]),
+        (["3b"], ["3b: no such directory", "published size", "1.8b, 7b, 14b, 72b"]),
+        (["/nowhere"], ["/nowhere: no such directory"]),
+        (["7b", "--revision", "main"], ["--revision belongs to a hub id"]),
+        (["/nowhere", "--precision", "int4"], ["--precision belongs to a published size"]),
+        ([], ["'MODEL'"]),
+    ],
+)
+def test_a_wrong_argument_is_one_line(qwartet: CommandLine, arguments: list[str], fragments: list[str]) -> None:
+    qwartet("plan", *arguments).assert_one_line_error(*fragments)
+
+
+def test_its_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from qwartet.cli.main import run; run(['plan', '--help'])\n"
+        "print([name for name in ('torch', 'numpy', 'huggingface_hub') if name in sys.modules], file=sys.stderr)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), timeout=60)
+    assert ast.literal_eval(result.stderr) == []
+    assert "Usage: qwartet plan " in result.stdout
