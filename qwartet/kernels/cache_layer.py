@@ -1,8 +1,13 @@
 """One layer of the paged KV cache, as kernels see it, and how a token is written into it and read again.
 
     floats    the values as they are
-    int8      codes -127 .. 127 and a scale for each head of each token:  x ~ scale * code,  scale = max |x| / 127
+    int8      codes -127 .. 127 and a scale for each head of each token:  x ~ scale * code
     int4      codes -7 .. 7 and a scale in the same way, of the head's Walsh-Hadamard transform (hadamard_reference.py)
+
+    code = round(x / step), step = max |x| / 127 or 7;      scale = x . x / x . code
+
+With this scale x . (scale * code) is x . x: the error is orthogonal to the head. A part of it along the head would make
+the head longer or shorter, and with it the score of every query that looks its way.
 
 Two codes of an int4 cache share a byte, each 8 too large so that it is not negative. Every 32 codes c are 16 bytes b:
 
@@ -119,7 +124,11 @@ def quantize_heads(x: Tensor, largest_code: int) -> tuple[Tensor, Tensor]:
     largest = x32.abs().amax(-1)
     # One rounding, as natively.
     inverse = torch.where(largest > 1e-30, torch.full_like(largest, largest_code) / largest, 0.0)
-    return (x32 * inverse.unsqueeze(-1)).round().to(torch.int8), largest / largest_code
+    steps = x32 * inverse.unsqueeze(-1)
+    codes = steps.round()
+    # In steps, whose squares cannot overflow; 0 of 0 in a head of zeros.
+    stretch = torch.where(inverse == 0, 1.0, (steps * steps).sum(-1) / (steps * codes).sum(-1))
+    return codes.to(torch.int8), largest / largest_code * stretch
 
 
 def pack_nibbles(codes: Tensor) -> Tensor:

@@ -18,8 +18,17 @@ float quantize_head(const float* x, int dim, float largest_code, int8_t* codes) 
     }
     const float largest = reduce_max(most) + reduce_add(nothing);
     const float inverse = largest > 1e-30f ? largest_code / largest : 0.0f;
-    for (int d = 0; d < dim; d += 16) store_i8(codes + d, round_to_i32(mul(load_f32(x + d), set_f32(inverse))), false);
-    return largest / largest_code;
+    F32 squares = set_f32(0), products = set_f32(0);
+    for (int d = 0; d < dim; d += 16) {
+        const F32 steps = mul(load_f32(x + d), set_f32(inverse));
+        const I32 code = round_to_i32(steps);
+        store_i8(codes + d, code, false);
+        squares = fma(steps, steps, squares);
+        products = fma(steps, to_f32(code), products);
+    }
+    // In steps, whose squares cannot overflow; 0 of 0 in a head of zeros.
+    const float stretch = inverse == 0 ? 1 : reduce_add(squares) / reduce_add(products);
+    return largest / largest_code * stretch;
 }
 
 void pack_nibbles(const int8_t* codes, int dim, uint8_t* bytes) {

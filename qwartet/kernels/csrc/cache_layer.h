@@ -3,8 +3,10 @@
 //   [num_blocks, num_kv_heads, block_size, head_dim] keys, and as many values, each of
 //
 //   16 bits   bf16
-//    8 bits   codes -127 .. 127, and a scale for each head of each token: x ~ scale * code, scale = max |x| / 127
-//    4 bits   codes -7 .. 7 in the same way, scale = max / 7, of the head's Walsh-Hadamard transform (hadamard.h)
+//    8 bits   codes -127 .. 127, and a scale for each head of each token: x ~ scale * code
+//    4 bits   codes -7 .. 7 in the same way, of the head's Walsh-Hadamard transform (hadamard.h)
+//
+//   code = round(x / step), step = max |x| / 127 or 7;   scale = x . x / x . code: the error is orthogonal to x
 //
 // Two codes of 4 bits share a byte, each 8 too large. Every 32 codes c of a head are 16 bytes:
 //
