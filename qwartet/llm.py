@@ -83,7 +83,7 @@ class LLM:
         on_packed: OnPacked | None = None,
     ) -> None:
         """`activations` ("exact", "int8"), `head` ("auto", "int8", "exact"), `weight_cache` and `on_packed`: see
-        load_model; `kv_cache_dtype` ("auto", "int8"): see Engine.
+        load_model; `kv_cache_dtype` ("auto", "int8", "int4"): see Engine.
 
         Raises ModelNotFoundError, CheckpointError, OutOfMemoryError (unless `force`), SettingError.
         """

@@ -16,9 +16,9 @@ import torch
 
 from qwartet.bench.ceilings import Ceilings, measure_ceilings
 from qwartet.kernels import cpu
-from qwartet.kernels.cache_layer import CacheLayer
+from qwartet.kernels.cache_layer import CacheDtype, CacheLayer
 from qwartet.kernels.cpu_weights import GROUP, PANEL, PackedShape, PackedWeight, allocate
-from qwartet.layers.kv_cache import KVCache
+from qwartet.layers.kv_cache import KVCache, kv_bytes_per_token
 from qwartet.models.shapes import HEAD_DIM, Shape
 
 ROTATED_BYTES = 600_000_000  # far beyond any cache
@@ -161,9 +161,10 @@ def _attention(shape: Shape, context: int, ceilings: Ceilings) -> Iterator[Kerne
     size = (num_blocks, shape.num_heads, BLOCK_SIZE, HEAD_DIM)
     query = _tokens(1, shape.num_heads * HEAD_DIM).view(1, shape.num_heads, HEAD_DIM)
     table, lengths = torch.randperm(num_blocks).unsqueeze(0), torch.tensor([context])
-    for name, item_bytes in (("bf16", 2), ("int8", 1)):
-        num_bytes = 2 * item_bytes * num_blocks * shape.num_heads * BLOCK_SIZE * HEAD_DIM
-        caches = [_random_cache(size, name == "int8") for _ in range(max(2, ROTATED_BYTES // num_bytes))]
+    dtypes: dict[str, CacheDtype] = {"bf16": torch.bfloat16, "int8": "int8", "int4": "int4"}
+    for name, dtype in dtypes.items():
+        num_bytes = num_blocks * BLOCK_SIZE * kv_bytes_per_token(1, shape.num_heads, HEAD_DIM, dtype)
+        caches = [_random_cache(size, dtype) for _ in range(max(2, ROTATED_BYTES // num_bytes))]
         calls = [
             lambda cache=cache: cpu.paged_attention(query, cache, table, lengths, torch.tensor([0, 1]))
             for cache in caches
@@ -174,10 +175,9 @@ def _attention(shape: Shape, context: int, ceilings: Ceilings) -> Iterator[Kerne
         )
 
 
-def _random_cache(size: tuple[int, ...], int8: bool) -> CacheLayer:
+def _random_cache(size: tuple[int, ...], dtype: CacheDtype) -> CacheLayer:
     """A layer of a cache as the engine makes it, filled."""
     num_blocks, num_heads, block_size, head_dim = size
-    dtype = torch.int8 if int8 else torch.bfloat16
     cache = KVCache(
         num_layers=1,
         num_blocks=num_blocks,
@@ -187,7 +187,7 @@ def _random_cache(size: tuple[int, ...], int8: bool) -> CacheLayer:
         dtype=dtype,
     ).layer(0)
     for codes, scales in ((cache.keys, cache.key_scales), (cache.values, cache.value_scales)):
-        codes.copy_(torch.randint(-127, 128, size, dtype=torch.int8))
+        codes.copy_(torch.randint(-127, 128, codes.shape, dtype=torch.int8))
         if scales is not None:
             scales.copy_(torch.rand(size[:3]) / 64)
     return cache

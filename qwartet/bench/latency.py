@@ -22,7 +22,7 @@ from qwartet.bench.ceilings import Ceilings, measure_ceilings
 from qwartet.bench.raw_model import run
 from qwartet.errors import SettingError
 from qwartet.kernels.cpu_weights import PackedHead
-from qwartet.layers.kv_cache import kv_bytes_per_token
+from qwartet.layers.kv_cache import choose_cache_dtype, kv_bytes_per_token
 from qwartet.layers.linear import Linear, QuantizedLinear
 from qwartet.models.load import load_model
 from qwartet.models.qwen import QwenModel
@@ -135,23 +135,23 @@ def measure_latency(settings: LatencySettings, log: Callable[[str], None] = lamb
     longest = max(settings.prompt, max(settings.context, 1) + settings.generate)
     if longest > model.config.position.max_length:
         raise SettingError(f"{longest} tokens are wanted; this model takes {model.config.position.max_length}")
-    cache_dtype = torch.int8 if settings.kv_cache_dtype == "int8" else torch.bfloat16
-    first_token_s = run(model, 1, 1, 0, cache_dtype=cache_dtype).prefill_s
+    cache = choose_cache_dtype(settings.kv_cache_dtype, torch.bfloat16)
+    first_token_s = run(model, 1, 1, 0, cache_dtype=cache).prefill_s
     log("measuring the machine")
     ceilings = measure_ceilings()
-    run(model, 1, 16, 2, cache_dtype=cache_dtype)  # warm-up
+    run(model, 1, 16, 2, cache_dtype=cache)  # warm-up
     log(f"reading {settings.prompt} tokens, {settings.rounds} times")
-    prompts = [run(model, 1, settings.prompt, 0, cache_dtype=cache_dtype).prefill_s for _ in range(settings.rounds)]
+    prompts = [run(model, 1, settings.prompt, 0, cache_dtype=cache).prefill_s for _ in range(settings.rounds)]
     context = max(settings.context, 1)
     log(f"writing {settings.generate} tokens after {context}")
-    steps = run(model, 1, context, settings.generate, cache_dtype=cache_dtype).step_s
+    steps = run(model, 1, context, settings.generate, cache_dtype=cache).step_s
     batch_tok_s = {}
     for size in settings.batches:
         log(f"writing for {size} requests at once")
-        batch = run(model, size, BATCH_PROMPT, BATCH_STEPS, cache_dtype=cache_dtype)
+        batch = run(model, size, BATCH_PROMPT, BATCH_STEPS, cache_dtype=cache)
         batch_tok_s[size] = size / statistics.mean(batch.step_s)
     config = model.config
-    kv_bytes = kv_bytes_per_token(config.num_layers, config.num_kv_heads, config.head_dim, cache_dtype)
+    kv_bytes = kv_bytes_per_token(config.num_layers, config.num_kv_heads, config.head_dim, cache)
     return LatencyReport(
         ceilings=ceilings,
         kernels=model.kernels.names,

@@ -16,6 +16,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from qwartet.bench.contexts import BLOCK_SIZE, SeenContexts, batches, blocks_of_
 from qwartet.bench.outliers import write_outliers
 from qwartet.errors import SettingError
 from qwartet.kernels import int4_reference
+from qwartet.kernels.cache_layer import CacheDtype
 from qwartet.kernels.native import native_library, unavailable_reason
 from qwartet.kernels.select import REFERENCE
 from qwartet.layers.kv_cache import KVCache
@@ -44,6 +46,7 @@ NATIVE = {"exact": "native, exact", "int8": "native, int8"}
 ROWS_AT_ONCE = 128  # of logits in fp64
 GROUP = 128  # inputs that share a scale in the control, as in the native kernels
 Log = Callable[[str], None]
+LogitsOf = Callable[[Sequence[Sequence[int]]], Tensor]  # examples -> logits [T, V] fp32 at all of their positions
 
 
 def kl_divergence(reference: Tensor, other: Tensor) -> Tensor:
@@ -113,6 +116,11 @@ class Tally:
         return Agreement(len(kl), float(kl.mean()), float(at_999), float(kl[-1]), self._num_clear, self._num_same)
 
 
+def variants_dict(variants: dict[str, dict[str, Agreement]]) -> dict[str, Any]:
+    """Agreement by row and variant as plain values, ready for JSON."""
+    return {name: {row: found.to_dict() for row, found in rows.items()} for name, rows in variants.items()}
+
+
 @dataclass(frozen=True)
 class NumericsReport:
     """Agreement by way of computing, for each variant of the checkpoint: "as it is" and "outliers"."""
@@ -128,15 +136,12 @@ class NumericsReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
-        variants = {
-            name: {row: agreement.to_dict() for row, agreement in rows.items()} for name, rows in self.variants.items()
-        }
         bounds = {"margin": MARGIN, "max_mean_kl": MAX_MEAN_KL, "min_top1": MIN_AGREEMENT}
         return {
             "isa": self.isa,
             "num_conversations": self.num_conversations,
             "bounds": bounds,
-            "variants": variants,
+            "variants": variants_dict(self.variants),
             "survivors": self.survivors(),
         }
 
@@ -171,34 +176,35 @@ def round_to_int8(x: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def logits_of(model: QwenModel, examples: Sequence[Sequence[int]]) -> Tensor:
-    """Logits [T, V] fp32 at all positions of some examples, through a KV cache in the network's own dtype."""
+def logits_of(model: QwenModel, examples: Sequence[Sequence[int]], *, cache_dtype: CacheDtype | None = None) -> Tensor:
+    """Logits [T, V] fp32 at all positions of some examples, through a KV cache; None: in the network's own dtype."""
     config = model.config
     cache = KVCache(
         num_layers=config.num_layers, num_blocks=len(examples) * blocks_of_longest(examples),
-        num_kv_heads=config.num_kv_heads, block_size=BLOCK_SIZE, head_dim=config.head_dim, dtype=model.dtype,
+        num_kv_heads=config.num_kv_heads, block_size=BLOCK_SIZE, head_dim=config.head_dim,
+        dtype=model.dtype if cache_dtype is None else cache_dtype,
     )  # fmt: skip
     return model(cached_batch(examples, config.position), cache).float()
 
 
 def compare(
-    reference: QwenModel,
-    others: dict[str, QwenModel],
+    reference: LogitsOf,
+    others: dict[str, LogitsOf],
     examples: Sequence[Sequence[int]],
     num_positions: int,
     num_valid: int,
     on_positions: Callable[[int], None] = lambda _count: None,
 ) -> dict[str, Agreement]:
-    """Agreement of each network with the reference over `num_positions` contexts, among the ids below `num_valid`.
+    """Agreement of each way of computing with the reference, over `num_positions` contexts and ids below `num_valid`.
 
     on_positions is told, batch by batch, how many positions are done.
     """
     tallies = {name: Tally() for name in others}
     num_done = 0
     for contexts in batches(examples, num_positions):
-        expected = logits_of(reference, contexts.examples)[contexts.is_new, :num_valid]
-        for name, model in others.items():
-            tallies[name].add(expected, logits_of(model, contexts.examples)[contexts.is_new, :num_valid])
+        expected = reference(contexts.examples)[contexts.is_new, :num_valid]
+        for name, other in others.items():
+            tallies[name].add(expected, other(contexts.examples)[contexts.is_new, :num_valid])
         num_done += len(expected)
         on_positions(num_done)
     return {name: tally.agreement() for name, tally in tallies.items()}
@@ -215,19 +221,19 @@ def measure_numerics(
     library = native_library()
     if library is None:
         raise SettingError(f"there are no native kernels to compare: {unavailable_reason()}")
-    _check(model, examples, num_positions)
+    check_positions(model, examples, num_positions)
     variants = {}
     with tempfile.TemporaryDirectory() as folder:
         outliers = Path(folder) / "outliers"
         write_outliers(model, outliers)
         for variant, directory in (("as it is", model), ("outliers", outliers)):
             variants[variant] = compare(
-                load_reference(directory),
-                _rows(directory),
+                partial(logits_of, load_reference(directory)),
+                {name: partial(logits_of, network) for name, network in _rows(directory).items()},
                 examples,
                 num_positions,
                 num_valid,
-                _Progress(variant, num_positions, log).show,
+                Progress(variant, num_positions, log).show,
             )
     return NumericsReport(library.isa, len(examples), variants)
 
@@ -242,7 +248,8 @@ def _rows(directory: Path) -> dict[str, QwenModel]:
     return {**rows, CONTROL: load_control(directory)}
 
 
-def _check(model: Path, examples: Sequence[Sequence[int]], num_positions: int) -> None:
+def check_positions(model: Path, examples: Sequence[Sequence[int]], num_positions: int) -> None:
+    """SettingError where the examples do not suit the model or have fewer positions than are wanted."""
     config = load_config(model)
     if num_positions < 1:
         raise SettingError(f"positions is {num_positions}; it must be at least 1")
@@ -258,7 +265,7 @@ def _check(model: Path, examples: Sequence[Sequence[int]], num_positions: int) -
         raise SettingError(f"{reason}; give more text, or --positions {len(seen)}")
 
 
-class _Progress:
+class Progress:
     """Logs every tenth of the way."""
 
     def __init__(self, variant: str, total: int, log: Log) -> None:

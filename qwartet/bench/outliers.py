@@ -1,10 +1,20 @@
-"""A copy of a quantised checkpoint whose activations have outliers, as large models have them and toys have not.
+"""A copy of a quantised checkpoint with outliers, as large models have them and toys have not: two kinds.
+
+In the activations:
 
     norm.weight[c] * 100        for 1 % of the channels c of every norm
     weight[:, c] / 100          for every linear that reads this norm, then quantised again
 
 In real numbers the network computes what it did. What is divided is rounded to nearest under the scales that the groups
 have, so every other code stays as it was; 8 / 100 of a step is nearest to 0, so at 4 bits these inputs fall silent.
+
+In the keys:
+
+    k[j], k[j + rotary_dim / 2] * 32      for one pair of channels j that RoPE turns into each other, in every kv head
+    q[j], q[j + rotary_dim / 2] / 32      in the heads that attend to it
+
+Both channels of the pair have one factor, so the rotation does not mind and every q . k stays what it was. Scales and
+biases of qkv take the factor; it is a power of two, so nothing is rounded but what falls below the range of fp16.
 """
 
 from __future__ import annotations
@@ -27,6 +37,7 @@ from qwartet.quant_format.weight import QuantizedWeight
 
 SHARE = 0.01  # of the channels of a norm; one at least
 FACTOR = 100.0
+KEY_FACTOR = 32.0
 _QUANTIZED_READERS = {"attention_norm": ("attention.qkv",), "mlp_norm": ("mlp.up", "mlp.gate")}
 _LEAVES = ("qweight", "qzeros", "scales", "g_idx", "bias")
 
@@ -83,8 +94,6 @@ def write_outliers(
 
     SettingError for a checkpoint that is not quantised; CheckpointError for one that is broken.
     """
-    from safetensors.torch import save_file
-
     gptq = load_gptq_config(source)
     if gptq is None:
         raise SettingError(f"{source} is not quantised; give a GPTQ checkpoint")
@@ -97,9 +106,43 @@ def write_outliers(
                 changed.weaken(f"layers.{layer}.{linear}", chosen)
     channels["norm"] = changed.strengthen("norm")
     changed.weaken_head(channels["norm"])
+    _write_copy(source, target, changed.tensors)
+    return {norm: chosen.tolist() for norm, chosen in channels.items()}
+
+
+def write_key_outliers(source: Path, target: Path, *, factor: float = KEY_FACTOR, seed: int = 0) -> list[list[int]]:
+    """Writes the copy with outliers in the keys; returns the channel j of every kv head, layer by layer.
+
+    Errors as in `write_outliers`.
+    """
+    if load_gptq_config(source) is None:
+        raise SettingError(f"{source} is not quantised; give a GPTQ checkpoint")
+    checkpoint, config = Checkpoint(source), load_config(source)
+    tensors = {name: checkpoint.read(name) for name in checkpoint}
+    half, generator = config.position.rotary_dim // 2, torch.Generator().manual_seed(seed)
+    chosen = []
+    for layer in range(config.num_layers):
+        pairs = torch.randint(half, (config.num_kv_heads,), generator=generator)
+        factors = torch.ones(config.num_heads + 2 * config.num_kv_heads, config.head_dim)
+        keys = torch.arange(config.num_kv_heads)
+        queries = torch.arange(config.num_heads)
+        for channel in (pairs, pairs + half):
+            factors[config.num_heads + keys, channel] = factor
+            factors[queries, channel.repeat_interleave(config.num_heads // config.num_kv_heads)] = 1 / factor
+        for leaf in ("scales", "bias"):
+            name = f"{disk_name(f'layers.{layer}.attention.qkv')}.{leaf}"
+            tensors[name] = (tensors[name].float() * factors.flatten()).to(tensors[name].dtype)
+        chosen.append(pairs.tolist())
+    _write_copy(source, target, tensors)
+    return chosen
+
+
+def _write_copy(source: Path, target: Path, tensors: dict[str, Tensor]) -> None:
+    """A checkpoint of these tensors, with the vocabulary and the settings of another."""
+    from safetensors.torch import save_file
+
     target.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous() for name, tensor in changed.tensors.items()}, target / "model.safetensors")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, target / "model.safetensors")
     for file in (*source.glob("*.json"), *source.glob("*.tiktoken")):
         if file.name != INDEX_NAME:
             shutil.copyfile(file, target / file.name)
-    return {norm: chosen.tolist() for norm, chosen in channels.items()}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from qwartet.kernels.cache_layer import CacheDtype
 from qwartet.layers.forward_batch import ForwardBatch
 from qwartet.layers.kv_cache import KVCache
 from qwartet.models.qwen import QwenModel
@@ -56,7 +57,7 @@ def run(
     prompt: int,
     steps: int,
     *,
-    cache_dtype: torch.dtype,
+    cache_dtype: CacheDtype,
     chunk: int = 512,
     seed: int = 0,
 ) -> RawRun:

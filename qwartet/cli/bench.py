@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from qwartet.bench.ceilings import Ceilings
     from qwartet.bench.kernels import KernelResult
     from qwartet.bench.latency import LatencyReport
-    from qwartet.bench.numerics import NumericsReport
+    from qwartet.bench.numerics import Agreement
+
+Conversations = Annotated[
+    Path, typer.Option(help='Conversations, one {"messages": [...]} a line, that the model was not trained on.')
+]
+QuantizedModel = Annotated[
+    str | None, typer.Argument(help="Directory of a GPTQ checkpoint, or hub id; the bundled model if left out.")
+]
+Positions = Annotated[int, typer.Option(help="Positions to compare at; equal contexts count once.")]
 
 app = typer.Typer(rich_markup_mode=None, help="Measure speed and memory.", no_args_is_help=True)
 
@@ -189,13 +197,9 @@ def render(
 
 @app.command()
 def numerics(
-    text: Annotated[
-        Path, typer.Option(help='Conversations, one {"messages": [...]} a line, that the model was not trained on.')
-    ],
-    model: Annotated[
-        str | None, typer.Argument(help="Directory of a GPTQ checkpoint, or hub id; the bundled model if left out.")
-    ] = None,
-    positions: Annotated[int, typer.Option(help="Positions to compare at; equal contexts count once.")] = 20_000,
+    text: Conversations,
+    model: QuantizedModel = None,
+    positions: Positions = 20_000,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
@@ -203,31 +207,61 @@ def numerics(
 
     For the bundled model: python -m recipes.demo.heldout build/heldout.jsonl writes the text.
     """
-    from qwartet.bench.contexts import read_examples
-    from qwartet.bench.numerics import measure_numerics
-    from qwartet.models.config import load_config
-    from qwartet.tokenizer.tokenizer import Tokenizer
+    from qwartet.bench.numerics import MAX_MEAN_KL, MIN_AGREEMENT, measure_numerics
 
     directory = DEMO if model is None else resolve(model)
     set_threads(threads)
-    tokenizer = Tokenizer.load(directory)
-    examples = read_examples(text, tokenizer, load_config(directory).position.max_length)
-    report = measure_numerics(directory, examples, positions, tokenizer.num_tokens, _log)
+    examples, num_valid = _examples(directory, text)
+    report = measure_numerics(directory, examples, positions, num_valid, _log)
     print(one_line(f"{directory}: native kernels ({report.isa}) against the reference in fp32"))
-    _print_numerics(report)
+    _print_agreement(report.variants)
+    survivors = ", ".join(report.survivors()) or "none"
+    print(f"activations with mean KL <= {MAX_MEAN_KL} nats and top-1 >= {MIN_AGREEMENT:.1%} in both: {survivors}")
     if as_json:
         print(json_line({"model": str(directory), **report.to_dict()}))
 
 
-def _print_numerics(report: NumericsReport) -> None:
-    from qwartet.bench.numerics import MARGIN, MAX_MEAN_KL, MIN_AGREEMENT
+@app.command()
+def kv_cache(
+    text: Conversations,
+    model: QuantizedModel = None,
+    positions: Positions = 20_000,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure what each kind of KV cache does to the probabilities, with and without outliers in the keys.
+
+    For the bundled model: python -m recipes.demo.heldout build/heldout.jsonl writes the text.
+    """
+    from qwartet.bench.cache_numerics import measure_cache_numerics
+
+    directory = DEMO if model is None else resolve(model)
+    set_threads(threads)
+    examples, num_valid = _examples(directory, text)
+    report = measure_cache_numerics(directory, examples, positions, num_valid, _log)
+    print(one_line(f"{directory}: kinds of KV cache ({report.isa or 'no native'} kernels) against fp32 over fp32"))
+    _print_agreement(report.variants)
+    if as_json:
+        print(json_line({"model": str(directory), **report.to_dict()}))
+
+
+def _examples(directory: Path, text: Path) -> tuple[list[list[int]], int]:
+    """The conversations of a file as a model's ids, and how many ids can be text."""
+    from qwartet.bench.contexts import read_examples
+    from qwartet.models.config import load_config
+    from qwartet.tokenizer.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.load(directory)
+    return read_examples(text, tokenizer, load_config(directory).position.max_length), tokenizer.num_tokens
+
+
+def _print_agreement(variants: dict[str, dict[str, Agreement]]) -> None:
+    from qwartet.bench.numerics import MARGIN
 
     print(f"{'':<20}{'positions':>10}{'mean KL':>11}{'99.9 %':>11}{'largest':>11}{'top-1':>10}   margin > {MARGIN}")
-    for variant, rows in report.variants.items():
+    for variant, rows in variants.items():
         print(variant)
         for name, row in rows.items():
             kl = "".join(f"{value:>11.2e}" for value in (row.mean_kl, row.p999_kl, row.max_kl))
             verdict = "ok" if row.is_within_bounds else "MISSED"
             print(f"  {name:<18}{row.num_positions:>10}{kl}{row.top1:>10.3%}   {row.clear_share:.1%} of all  {verdict}")
-    survivors = ", ".join(report.survivors()) or "none"
-    print(f"activations with mean KL <= {MAX_MEAN_KL} nats and top-1 >= {MIN_AGREEMENT:.1%} in both: {survivors}")

@@ -16,7 +16,8 @@ Head = Annotated[
     Literal["auto", "int8", "exact"], typer.Option(help="int8: greedy tokens come from an 8-bit copy; the same ones.")
 ]
 KvCacheDtype = Annotated[
-    Literal["auto", "int8"], typer.Option(help="int8: half of the memory; auto: what the model computes in.")
+    Literal["auto", "int8", "int4"],
+    typer.Option(help="int8: half of the memory; int4: a quarter, and less exact; auto: what the model computes in."),
 ]
 Threads = Annotated[int | None, typer.Option(help="Threads of the CPU kernels; all cores if left out.")]
 WeightCache = Annotated[

@@ -20,12 +20,12 @@ from qwartet.engine.sampler import Sampler, takes_largest_logit
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.engine.scheduler import Schedule, Scheduler
 from qwartet.errors import ContextWarning, OutOfMemoryError, RequestError, SettingError
-from qwartet.layers.kv_cache import kv_bytes_per_token
+from qwartet.kernels.cache_layer import CacheDtype
+from qwartet.layers.kv_cache import choose_cache_dtype, kv_bytes_per_token
 from qwartet.models.plan import available_bytes
 from qwartet.models.qwen import QwenModel
 
 BLOCK_SIZE = 16  # tokens
-KV_CACHE_DTYPES = ("auto", "int8")
 KV_CACHE_MEMORY_FRACTION = 0.5  # of the memory that is free once the weights are there
 
 
@@ -43,7 +43,7 @@ def _check(name: str, value: int, low: int, high: int) -> None:
         raise SettingError(f"{name} is {value}; here it must lie in {low}..{high}")
 
 
-def _affordable_blocks(model: QwenModel, cache_dtype: torch.dtype) -> int:
+def _affordable_blocks(model: QwenModel, cache_dtype: CacheDtype) -> int:
     """Cache blocks that the free memory of the model's device allows."""
     config = model.config
     token_bytes = kv_bytes_per_token(config.num_layers, config.num_kv_heads, config.head_dim, cache_dtype)
@@ -66,15 +66,13 @@ class Engine:
     ) -> None:
         """`max_model_len`: longest request; None: the model's own, or what fits. `num_blocks`: blocks of the KV cache;
         None: as many as are of use and fit. `num_valid_tokens`: see Sampler. `kv_cache_dtype`: "auto" is the model's;
-        "int8" takes half of the memory of bf16, with a scale for each head of each token.
+        "int8" takes half of the memory of bf16 and "int4" a quarter, with a scale for each head of each token.
 
         SettingError for a setting out of bounds, OutOfMemoryError when not one request of max_model_len would fit.
         """
         self.position_config = model.config.position
         full_length = self.position_config.max_length
-        if kv_cache_dtype not in KV_CACHE_DTYPES:
-            raise SettingError(f"kv_cache_dtype is {kv_cache_dtype!r}; it must be {' or '.join(KV_CACHE_DTYPES)}")
-        cache_dtype = torch.int8 if kv_cache_dtype == "int8" else model.dtype
+        cache_dtype = choose_cache_dtype(kv_cache_dtype, model.dtype)
         affordable = _affordable_blocks(model, cache_dtype)
         self.max_model_len = self._fitting_length(affordable) if max_model_len is None else max_model_len
         _check("max_model_len", self.max_model_len, 2, full_length)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from qwartet.kernels.cache_layer import CacheDtype
 from qwartet.layers.forward_batch import ForwardBatch
 from qwartet.layers.kv_cache import KVCache
 from qwartet.models.qwen import QwenModel
@@ -13,7 +14,7 @@ from qwartet.models.qwen import QwenModel
 class ModelRunner:
     """A model and the cache that it writes to."""
 
-    def __init__(self, model: QwenModel, num_blocks: int, block_size: int, cache_dtype: torch.dtype) -> None:
+    def __init__(self, model: QwenModel, num_blocks: int, block_size: int, cache_dtype: CacheDtype) -> None:
         config = model.config
         self.model = model
         self.cache = KVCache(

@@ -58,6 +58,7 @@ def paged_attention(
     parts = []
     for row, length in enumerate(lengths):
         key, value = cache.gather(block_table[row, : -(-length // cache.block_size)], length)
-        new = query[bounds[row] : bounds[row + 1]].to(key.dtype)
-        parts.append(_attend(new[None], key[None], value[None])[0])
+        dtype = torch.promote_types(query.dtype, key.dtype)  # codes come back as fp32
+        new = query[bounds[row] : bounds[row + 1]]
+        parts.append(_attend(*(x[None].to(dtype) for x in (new, key, value)))[0])
     return torch.cat(parts).to(query.dtype)

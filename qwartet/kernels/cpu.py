@@ -21,6 +21,7 @@ from qwartet.kernels.native import NativeLibrary, native_library
 
 Activations = Literal["exact", "int8"]
 _LOW = {"exact": 0, "int8": 1}
+_STORED = {None: torch.bfloat16, 8: torch.int8, 4: torch.uint8}
 
 
 def _library() -> NativeLibrary:
@@ -106,14 +107,18 @@ def silu_mul(up: Tensor, gate: Tensor) -> Tensor:
 
 def cache_structure(cache: CacheLayer) -> native.CacheLayer:
     """What the native functions take for a layer's cache; good for as long as its tensors live."""
-    num_blocks, num_kv_heads, block_size, head_dim = cache.keys.shape
-    dtype = torch.bfloat16 if cache.key_scales is None else torch.int8
+    num_blocks, num_kv_heads, block_size, width = cache.keys.shape
     for tensor in (cache.keys, cache.values):
-        _check(tensor, num_blocks, num_kv_heads, block_size, head_dim, dtype=dtype)
+        _check(tensor, num_blocks, num_kv_heads, block_size, width, dtype=_STORED[cache.bits])
+    for scales in (cache.key_scales, cache.value_scales):
+        if cache.bits is None:
+            assert scales is None, "floats have no scales"
+        else:
+            _check(scales, num_blocks, num_kv_heads, block_size, dtype=torch.float32)
     return native.CacheLayer(
         keys=pointer(cache.keys), values=pointer(cache.values), key_scales=pointer(cache.key_scales),
         value_scales=pointer(cache.value_scales), num_blocks=num_blocks, num_kv_heads=num_kv_heads,
-        block_size=block_size, head_dim=head_dim, is_int8=cache.key_scales is not None,
+        block_size=block_size, head_dim=cache.head_dim, bits=cache.bits or 16,
     )  # fmt: skip
 
 
@@ -154,7 +159,7 @@ def rotate_and_store(
     cache: CacheLayer,
 ) -> Tensor:
     """As in rotary_reference; the queries are turned where they stand in qkv, and a view of them comes back."""
-    num_tokens, head_dim = qkv.shape[0], cache.keys.shape[-1]
+    num_tokens, head_dim = qkv.shape[0], cache.head_dim
     _check(qkv, num_tokens, (num_heads + 2 * cache.keys.shape[1]) * head_dim)
     rotation = _rotation_structure(cos, sin, rope_index, query_scale, slot_mapping)
     _library().call(

@@ -65,12 +65,12 @@ class Rotation(ctypes.Structure):
 
 
 class CacheLayer(ctypes.Structure):
-    """csrc/attention.h"""
+    """csrc/cache_layer.h"""
 
     _fields_ = (
         *(("keys", c_void_p), ("values", c_void_p), ("key_scales", c_void_p), ("value_scales", c_void_p)),
         *(("num_blocks", c_int64), ("num_kv_heads", c_int32), ("block_size", c_int32), ("head_dim", c_int32)),
-        ("is_int8", c_int32),
+        ("bits", c_int32),
     )
 
 

@@ -46,6 +46,6 @@ def rotate_and_store(
     cos and sin are whole tables [rows, rotary_dim / 2] fp32; rope_index [T] says which rows.
     """
     rows = cos[rope_index].unsqueeze(1), sin[rope_index].unsqueeze(1)
-    query, key, value = rotated_heads(qkv, num_heads, cache.keys.shape[-1], *rows, query_scale)
+    query, key, value = rotated_heads(qkv, num_heads, cache.head_dim, *rows, query_scale)
     cache.store(key, value, slot_mapping)
     return query

@@ -1,22 +1,23 @@
 """The paged KV cache: keys and values in fixed blocks, so that requests of any length share one store.
 
 Per layer [num_blocks, num_kv_heads, block_size, head_dim] for keys and the same for values, on that
-layer's device. Token i of a request lives in block block_table[i // block_size], offset i % block_size;
-its slot is block * block_size + offset. Within a block one head's tokens are contiguous, which is what a
-decode kernel streams. (Kwon et al. 2023.)
+layer's device; what a head is stored as is kernels/cache_layer.py's matter. Token i of a request lives in
+block block_table[i // block_size], offset i % block_size; its slot is block * block_size + offset. Within a
+block one head's tokens are contiguous, which is what a decode kernel streams. (Kwon et al. 2023.)
 """
 
 from __future__ import annotations
 
 import math
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from qwartet.errors import SettingError
 from qwartet.kernels import native
-from qwartet.kernels.cache_layer import CacheLayer
+from qwartet.kernels.cache_layer import INT4_GROUP, CacheDtype, CacheLayer, head_bytes, new_layer
 from qwartet.kernels.cpu import cache_structure
 
 
@@ -31,22 +32,18 @@ class KVCache:
         num_kv_heads: int,
         block_size: int,
         head_dim: int,
-        dtype: torch.dtype,
+        dtype: CacheDtype,
         device: torch.device | str = "cpu",
     ) -> None:
-        """`dtype` int8 keeps a scale for each head of each token beside the codes."""
-        shape = (num_blocks, num_kv_heads, block_size, head_dim)
-        place = torch.device(device)
+        """`dtype`: a dtype of floats, "int8" or "int4". SettingError where the heads do not suit int4."""
+        if dtype == "int4" and head_dim % INT4_GROUP:
+            reason = f"an int4 KV cache takes heads of a multiple of {INT4_GROUP} values, these have {head_dim}"
+            raise SettingError(f"{reason}; take int8")
+        zeros = partial(_zeros, device=torch.device(device))
         self.num_blocks = num_blocks
         self.block_size = block_size
         self._layers = [
-            CacheLayer(
-                _zeros(shape, dtype, place),
-                _zeros(shape, dtype, place),
-                _zeros(shape[:3], torch.float32, place) if dtype == torch.int8 else None,
-                _zeros(shape[:3], torch.float32, place) if dtype == torch.int8 else None,
-            )
-            for _ in range(num_layers)
+            new_layer(num_blocks, num_kv_heads, block_size, head_dim, dtype, zeros) for _ in range(num_layers)
         ]
 
     @cached_property
@@ -67,7 +64,14 @@ def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
     return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)).view(dtype).view(shape)
 
 
-def kv_bytes_per_token(num_layers: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype) -> int:
-    """Bytes that one token takes in the cache of all layers; int8 has a scale of 4 bytes for each head."""
-    head_bytes = head_dim * dtype.itemsize + (4 if dtype == torch.int8 else 0)
-    return 2 * num_layers * num_kv_heads * head_bytes
+def choose_cache_dtype(name: str, model_dtype: torch.dtype) -> CacheDtype:
+    """What a user's kv_cache_dtype means, "auto" being what the model computes in; SettingError for an unknown one."""
+    choices: dict[str, CacheDtype] = {"auto": model_dtype, "int8": "int8", "int4": "int4"}
+    if name not in choices:
+        raise SettingError(f"kv_cache_dtype is {name!r}; it must be one of {', '.join(choices)}")
+    return choices[name]
+
+
+def kv_bytes_per_token(num_layers: int, num_kv_heads: int, head_dim: int, dtype: CacheDtype) -> int:
+    """Bytes that one token takes in the cache of all layers."""
+    return 2 * num_layers * num_kv_heads * head_bytes(head_dim, dtype)

@@ -9,20 +9,25 @@ import torch
 from torch import Tensor
 
 from qwartet.kernels import attention_reference, cpu, rotary_reference
-from qwartet.kernels.cache_layer import CacheLayer
+from qwartet.kernels.cache_layer import CacheDtype, CacheLayer, new_layer
 from tests.kernels.random_weights import random_bf16
 
 # Of the output's norm: the reference rounds bf16 sums, and probabilities, in another order.
 TOLERANCE = 6e-3
 BLOCK_SIZE = 16
+CACHE_DTYPES: dict[str, CacheDtype] = {"bf16": torch.bfloat16, "int8": "int8", "int4": "int4"}
 
 
-def new_cache(num_blocks: int, num_kv_heads: int, head_dim: int, int8: bool) -> CacheLayer:
-    shape = (num_blocks, num_kv_heads, BLOCK_SIZE, head_dim)
-    if not int8:
-        return CacheLayer(torch.zeros(shape).bfloat16(), torch.zeros(shape).bfloat16())
-    codes = torch.zeros(shape, dtype=torch.int8)
-    return CacheLayer(codes, codes.clone(), torch.zeros(shape[:3]), torch.zeros(shape[:3]))
+def new_cache(num_blocks: int, num_kv_heads: int, head_dim: int, dtype: CacheDtype) -> CacheLayer:
+    return new_layer(num_blocks, num_kv_heads, BLOCK_SIZE, head_dim, dtype)
+
+
+def is_same(a: CacheLayer, b: CacheLayer) -> bool:
+    """Whether two caches hold the same codes, or floats, bit for bit, and the same scales but for the order of sums."""
+    if not (torch.equal(a.keys, b.keys) and torch.equal(a.values, b.values)):
+        return False
+    scales = () if a.bits is None else ((a.key_scales, b.key_scales), (a.value_scales, b.value_scales))
+    return all(torch.allclose(*pair, rtol=1e-5, atol=0) for pair in scales)
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Case:
     head_dim: int
     rotary_dim: int
     lengths: tuple[int, ...]
-    int8: bool
+    dtype: CacheDtype
 
     @property
     def block_table(self) -> Tensor:
@@ -48,7 +53,7 @@ class Case:
     def attend(self, rotate: Callable, attention: Callable, steps: list[tuple[int, ...]]) -> tuple[Tensor, CacheLayer]:
         """Feeds the requests in steps (each: how far every request then is); the last step's output, and the cache."""
         table = self.block_table
-        cache = new_cache(int(table.max()) + 4, self.num_kv_heads, self.head_dim, self.int8)
+        cache = new_cache(int(table.max()) + 4, self.num_kv_heads, self.head_dim, self.dtype)
         width = (self.num_heads + 2 * self.num_kv_heads) * self.head_dim
         projections = [random_bf16(length, width, seed=i) * 0.5 for i, length in enumerate(self.lengths)]
         angles = torch.randn(4096, self.rotary_dim // 2, generator=torch.Generator().manual_seed(6))

@@ -20,7 +20,7 @@ from rich.progress import track
 from torch import Tensor
 
 from qwartet.kernels import cpu, cpu_weights, elementwise_reference, native
-from tests.kernels.attention_case import NATIVE, REFERENCE, Case
+from tests.kernels.attention_case import CACHE_DTYPES, NATIVE, REFERENCE, Case, is_same
 from tests.kernels.attention_case import TOLERANCE as ATTENTION_TOLERANCE
 from tests.kernels.random_weights import random_bf16, random_weight
 
@@ -87,12 +87,12 @@ def attention(rng: random.Random) -> Outcome:
         head_dim=head_dim,
         rotary_dim=32 * rng.randint(1, head_dim // 32),
         lengths=steps[-1],
-        int8=rng.random() < 0.5,
+        dtype=rng.choice(tuple(CACHE_DTYPES.values())),
     )
     found, cache = case.attend(*NATIVE, steps)
     expected, expected_cache = case.attend(*REFERENCE, steps)
-    is_equal = torch.equal(cache.keys, expected_cache.keys) and torch.equal(cache.values, expected_cache.values)
-    return {"case": case, "steps": steps}, error(found, expected) if is_equal else float("inf"), ATTENTION_TOLERANCE
+    off = error(found, expected) if is_same(cache, expected_cache) else float("inf")
+    return {"case": case, "steps": steps}, off, ATTENTION_TOLERANCE
 
 
 def head_argmax(rng: random.Random) -> Outcome:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from qwartet.kernels import cpu
-from tests.kernels.attention_case import NATIVE, REFERENCE, TOLERANCE, Case, new_cache
+from tests.kernels.attention_case import CACHE_DTYPES, NATIVE, REFERENCE, TOLERANCE, Case, is_same, new_cache
 from tests.kernels.random_weights import random_bf16
 
 HEADS = [(2, 2, 128, 128), (4, 2, 64, 32), (4, 1, 96, 96), (3, 3, 32, 32), (2, 1, 256, 128)]
@@ -19,22 +19,22 @@ STEPS = [
 ]
 
 
-@pytest.mark.parametrize("int8", [False, True], ids=["bf16", "int8"])
+@pytest.mark.parametrize("dtype", CACHE_DTYPES.values(), ids=CACHE_DTYPES)
 @pytest.mark.parametrize("heads", HEADS, ids=str)
 @pytest.mark.parametrize("steps", STEPS, ids=str)
-def test_native_attention_is_the_reference_for_prefill_chunks_and_decode(isa, heads, steps, int8) -> None:
-    case = Case(*heads, lengths=steps[-1], int8=int8)
+def test_native_attention_is_the_reference_for_prefill_chunks_and_decode(isa, heads, steps, dtype) -> None:
+    case = Case(*heads, lengths=steps[-1], dtype=dtype)
     found, cache = case.attend(*NATIVE, steps)
     expected, expected_cache = case.attend(*REFERENCE, steps)
     assert float((found - expected).float().norm() / expected.float().norm()) < TOLERANCE
-    assert torch.equal(cache.keys, expected_cache.keys) and torch.equal(cache.values, expected_cache.values)
+    assert is_same(cache, expected_cache)
 
 
-@pytest.mark.parametrize("int8", [False, True], ids=["bf16", "int8"])
+@pytest.mark.parametrize("dtype", CACHE_DTYPES.values(), ids=CACHE_DTYPES)
 def test_a_token_has_the_same_bits_however_its_prompt_is_cut_and_with_every_number_of_threads(
-    isa, threads, int8
+    isa, threads, dtype
 ) -> None:
-    case = Case(4, 2, 64, 64, lengths=(1100, 40), int8=int8)
+    case = Case(4, 2, 64, 64, lengths=(1100, 40), dtype=dtype)
     whole = case.attend(*NATIVE, [(1100, 40)])[0]
     last_of_each = whole[[1099, 1139]]
     for num_threads in (1, 2, 7):  # with 7 the decode step is split over the keys
@@ -44,9 +44,9 @@ def test_a_token_has_the_same_bits_however_its_prompt_is_cut_and_with_every_numb
         assert torch.equal(case.attend(*NATIVE, [(1100, 40)])[0], whole)
 
 
-@pytest.mark.parametrize("int8", [False, True], ids=["bf16", "int8"])
-def test_a_nan_reaches_its_own_request_and_no_other(isa, int8) -> None:
-    cache = new_cache(4, 2, 64, int8)
+@pytest.mark.parametrize("dtype", CACHE_DTYPES.values(), ids=CACHE_DTYPES)
+def test_a_nan_reaches_its_own_request_and_no_other(isa, dtype) -> None:
+    cache = new_cache(4, 2, 64, dtype)
     table = torch.tensor([[0, 1], [2, 3]])
     cos, sin = torch.ones(64, 32), torch.zeros(64, 32)
     qkv = random_bf16(40, 6 * 64)
@@ -64,7 +64,7 @@ def test_a_nan_reaches_its_own_request_and_no_other(isa, int8) -> None:
     [("block", 99), ("block", -1), ("length", 65), ("slot", 64), ("slot", -1), ("row", 64), ("row", -1)],
 )
 def test_an_index_outside_its_table_is_refused_before_anything_is_read(name, value) -> None:
-    cache = new_cache(4, 2, 64, False)
+    cache = new_cache(4, 2, 64, torch.bfloat16)
     table, lengths = torch.tensor([[0, 1, 2, 3]]), torch.tensor([33])
     index, slots = torch.tensor([32]), torch.tensor([32])
     {"block": table[0, 1:2], "length": lengths, "slot": slots, "row": index}[name].fill_(value)

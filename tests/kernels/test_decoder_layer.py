@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from qwartet.kernels.cache_layer import CacheDtype
 from qwartet.kernels.select import Kernels, select_kernels
 from qwartet.layers.forward_batch import ForwardBatch
 from qwartet.layers.fused import FusedLayers
@@ -14,9 +15,11 @@ from qwartet.layers.linear import Linear, QuantizedLinear
 from qwartet.layers.rotary import PositionConfig, RotaryTable
 from qwartet.models.config import ModelConfig
 from qwartet.models.qwen import DecoderLayer
+from tests.kernels.attention_case import is_same
 from tests.kernels.random_weights import random_bf16, random_weight
 
 POSITION = PositionConfig(10000.0, 64, 64, 256, use_dynamic_ntk=True, use_logn_attn=True)
+LENGTHS = [[(1, 1)], [(40, 40)], [(1, 200), (7, 90), (1, 17)]]
 CONFIG = ModelConfig(
     vocab_size=64, hidden_size=256, num_layers=1, num_heads=4, num_kv_heads=4, head_dim=64, intermediate_size=328,
     rms_norm_eps=1e-6, position=POSITION,
@@ -43,8 +46,8 @@ def block(kernels: Kernels, kind: str) -> DecoderLayer:
     return layer
 
 
-def batch_of(lengths: list[tuple[int, int]]) -> tuple[ForwardBatch, KVCache]:
-    """(new tokens, keys) of each request, blocks in order."""
+def batch_of(lengths: list[tuple[int, int]], cache_dtype: CacheDtype = torch.bfloat16) -> tuple[ForwardBatch, KVCache]:
+    """(new tokens, keys) of each request, blocks in order; the cache is full of random heads."""
     ends = [keys for _, keys in lengths]
     widest = -(-max(ends) // 16)
     table = torch.arange(len(ends) * widest).view(len(ends), widest)
@@ -63,30 +66,43 @@ def batch_of(lengths: list[tuple[int, int]]) -> tuple[ForwardBatch, KVCache]:
         slot_mapping=slots,
     )
     cache = KVCache(
-        num_layers=1, num_blocks=table.numel(), num_kv_heads=4, block_size=16, head_dim=64, dtype=torch.bfloat16
+        num_layers=1, num_blocks=table.numel(), num_kv_heads=4, block_size=16, head_dim=64, dtype=cache_dtype
     )
-    for index, tensor in enumerate((cache.layer(0).keys, cache.layer(0).values)):
-        tensor.copy_(random_bf16(*tensor.shape, seed=90 + index))
+    heads = random_bf16(2 * table.numel() * 16, 4, 64, seed=90)
+    cache.layer(0).store(*heads.chunk(2), torch.arange(table.numel() * 16))
     return batch, cache
+
+
+def assert_one_call_gives_the_same_bits(
+    layer: DecoderLayer, rotary: RotaryTable, lengths: list[tuple[int, int]], cache_dtype: CacheDtype
+) -> None:
+    batch, cache = batch_of(lengths, cache_dtype)
+    _, other_cache = batch_of(lengths, cache_dtype)
+    x = random_bf16(len(batch.input_ids), 256, seed=7).float() * 1.001  # no bf16 values
+    assert FusedLayers.can_fuse(nn.ModuleList([layer]), layer.kernels)
+    fused = FusedLayers(nn.ModuleList([layer]), layer.kernels)(x.clone(), rotary, batch, cache)
+    h = x + layer.attention(layer.attention_norm(x), rotary, batch, other_cache)
+    composed = h + layer.mlp(layer.mlp_norm(h))
+    assert torch.equal(fused, composed)
+    assert is_same(cache.layer(0), other_cache.layer(0))
 
 
 @pytest.mark.parametrize("activations", ["exact", "int8"])
 @pytest.mark.parametrize("kind", ["int4", "int8", "dense", "mixed", "act order"])
-@pytest.mark.parametrize("lengths", [[(1, 1)], [(40, 40)], [(1, 200), (7, 90), (1, 17)]], ids=str)
+@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
 @torch.inference_mode()
 def test_one_call_gives_the_bits_of_the_operations_one_by_one(isa, activations, kind, lengths) -> None:
     kernels = select_kernels(torch.device("cpu"), torch.bfloat16, activations=activations, head_dim=64, rotary_dim=64)
     layer, rotary = block(kernels, kind), RotaryTable(POSITION)
-    batch, cache = batch_of(lengths)
-    _, other_cache = batch_of(lengths)
-    x = random_bf16(len(batch.input_ids), 256, seed=7).float() * 1.001  # no bf16 values
-    assert FusedLayers.can_fuse(nn.ModuleList([layer]), kernels)
-    fused = FusedLayers(nn.ModuleList([layer]), kernels)(x.clone(), rotary, batch, cache)
-    h = x + layer.attention(layer.attention_norm(x), rotary, batch, other_cache)
-    composed = h + layer.mlp(layer.mlp_norm(h))
-    assert torch.equal(fused, composed)
-    assert torch.equal(cache.layer(0).keys, other_cache.layer(0).keys)
-    assert torch.equal(cache.layer(0).values, other_cache.layer(0).values)
+    assert_one_call_gives_the_same_bits(layer, rotary, lengths, torch.bfloat16)
+
+
+@pytest.mark.parametrize("cache_dtype", ["int8", "int4"])
+@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
+@torch.inference_mode()
+def test_so_it_does_over_a_cache_of_codes(isa, cache_dtype, lengths) -> None:
+    kernels = select_kernels(torch.device("cpu"), torch.bfloat16, head_dim=64, rotary_dim=64)
+    assert_one_call_gives_the_same_bits(block(kernels, "int4"), RotaryTable(POSITION), lengths, cache_dtype)
 
 
 def test_a_hook_an_adapter_a_gradient_or_a_foreign_layer_takes_the_modules_one_by_one(isa) -> None:

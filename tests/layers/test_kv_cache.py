@@ -5,9 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 import torch
 
-from qwartet.layers.kv_cache import KVCache, kv_bytes_per_token
+from qwartet.errors import SettingError
+from qwartet.layers.kv_cache import KVCache, choose_cache_dtype, kv_bytes_per_token
 
 
 def small_cache() -> KVCache:
@@ -68,5 +70,26 @@ print(peak_kib() - before, sum(t.nbytes for i in (0, 1) for t in (cache.layer(i)
     assert grown_kib < nbytes / 1024 / 4
 
 
-def test_the_72b_model_takes_2621440_bytes_a_token() -> None:
-    assert kv_bytes_per_token(80, 64, 128, torch.float16) == 2_621_440
+@pytest.mark.parametrize(
+    ("dtype", "num_bytes"), [(torch.float16, 2_621_440), ("int8", 1_351_680), ("int4", 696_320)], ids=str
+)
+def test_a_token_of_the_72b_model_takes_so_many_bytes(dtype, num_bytes: int) -> None:
+    assert kv_bytes_per_token(80, 64, 128, dtype) == num_bytes
+    cache = KVCache(num_layers=1, num_blocks=2, num_kv_heads=64, block_size=16, head_dim=128, dtype=dtype)
+    tensors = [tensor for tensor in vars(cache.layer(0)).values() if tensor is not None]
+    assert sum(tensor.nbytes for tensor in tensors) * 80 == 2 * 16 * num_bytes
+
+
+def test_int4_says_which_heads_it_takes() -> None:
+    with pytest.raises(SettingError, match="heads of a multiple of 32 values, these have 80"):
+        KVCache(num_layers=1, num_blocks=2, num_kv_heads=1, block_size=4, head_dim=80, dtype="int4")
+
+
+def test_what_a_user_asks_for_is_a_dtype_and_auto_the_models_own() -> None:
+    assert [choose_cache_dtype(name, torch.float16) for name in ("auto", "int8", "int4")] == [
+        torch.float16,
+        "int8",
+        "int4",
+    ]
+    with pytest.raises(SettingError, match="'fp8'; it must be one of auto, int8, int4"):
+        choose_cache_dtype("fp8", torch.float16)

@@ -5,20 +5,16 @@
 #include <cstring>
 #include <vector>
 
+#include "attention_piece.h"
 #include "exponential.h"
 #include "simd.h"
 #include "thread_pool.h"
-#include "unroll.h"
 
 namespace qw {
 namespace {
 
-constexpr int64_t CHUNK = 512;   // keys whose softmax is taken whole
-constexpr int TILE = 12;         // query rows that share the keys and values read; a row is a head of a token
-constexpr int KEYS = 16;         // keys of one vector of scores
 constexpr int MOST_HEADS = 8;    // kv heads that a tile may span
-constexpr int PIECES_AHEAD = 2;  // how far before its use a piece is fetched: the keys, or values, of KEYS tokens in one head
-constexpr int MAX_HEAD_DIM = 256;
+constexpr int PIECES_AHEAD = 2;  // how far before its use a piece is fetched
 
 // What the softmax over some keys leaves to be merged: of every row the largest score, the sum of the exponentials
 // relative to it, and the values weighted by them.
@@ -27,137 +23,6 @@ struct Partials {
     float sum[TILE];
     float values[TILE * MAX_HEAD_DIM];  // [rows, D]
 };
-
-// Query rows of a tile, ready for the dot products with either kind of key: those of one kv head after those of another.
-struct Queries {
-    int count;
-    int rows_of_head;
-    int64_t num_keys[TILE];  // each row sees the first so many
-    alignas(64) uint16_t bf16[TILE][MAX_HEAD_DIM];
-    alignas(64) int8_t high[TILE][MAX_HEAD_DIM];  // q ~ scale * (256 high + low), for int8 keys
-    alignas(64) int8_t low[TILE][MAX_HEAD_DIM];
-    int32_t offset[TILE];  // SIGNED_OFFSET * sum of (256 high + low)
-    float scale[TILE];
-
-    void set(int row, const uint16_t* query, int dim, bool for_int8) {
-        std::memcpy(bf16[row], query, 2 * dim);
-        if (!for_int8) return;
-        F32 most = set_f32(0);
-        for (int d = 0; d < dim; d += 16) {
-            F32 part = load_bf16(query + d);
-            most = max(most, max(part, sub(set_f32(0), part)));
-        }
-        const float largest = reduce_max(most), inverse = largest > 1e-30f ? 127.0f / largest : 0.0f;
-        scale[row] = largest / (127.0f * 256.0f);
-        int32_t sum = 0;
-        for (int d = 0; d < dim; d += 16) {
-            F32 scaled = mul(load_bf16(query + d), set_f32(inverse)), whole = round(scaled);
-            const F32 rest = mul(sub(scaled, whole), set_f32(256));
-            I32 coarse = round_to_i32(whole), fine = round_to_i32(max(min(rest, set_f32(127)), set_f32(-127)));
-            store_i8(high[row] + d, coarse, false);
-            store_i8(low[row] + d, fine, false);
-            sum += 256 * reduce_add_i32(coarse) + reduce_add_i32(fine);
-        }
-        offset[row] = SIGNED_OFFSET * sum;
-    }
-};
-
-// The blocks of a request lie anywhere, so the processor cannot guess where the next ones are. A fetch for every line that is
-// read, of what lies `ahead` bytes further, keeps the memory as busy as the arithmetic; all at once they would stand in a queue.
-QW_INLINE inline void fetch(const void* p, int64_t ahead) { prefetch(static_cast<const char*>(p) + ahead); }
-
-// 16 scores of a row, unscaled, against keys that lie one after another; the first row of a tile fetches.
-template <bool FETCHES>
-inline F32 scores_of_bf16(const uint16_t* query, const uint16_t* keys, int dim, int64_t ahead) {
-    F32 rows[KEYS];
-    for (int first = 0; first < KEYS; first += SCORE_KEYS, keys += SCORE_KEYS * dim) {
-        F32 sums[SCORE_KEYS];
-        unroll<SCORE_KEYS>([&](auto j) QW_INLINE { sums[j] = set_f32(0); });
-        for (int d = 0; d < dim; d += 32) {
-            const Bf16 part = load_bf16_pairs(query + d);
-            unroll<SCORE_KEYS>([&](auto j) QW_INLINE {
-                if constexpr (FETCHES) fetch(keys + j * dim + d, ahead);
-                sums[j] = dot_bf16(sums[j], load_bf16_pairs(keys + j * dim + d), part);
-            });
-        }
-        unroll<SCORE_KEYS>([&](auto j) QW_INLINE { rows[first + j] = sums[j]; });
-    }
-    return reduce_rows(rows);
-}
-
-// 64 bytes of a head, or what there is of them; the rest is 0.
-QW_INLINE inline Bytes load_head(const void* p, int count) {
-    if (count >= 64) [[likely]] return load_bytes(p);
-    alignas(64) uint8_t part[64] = {};
-    std::memcpy(part, p, count);
-    return load_bytes(part);
-}
-
-template <bool FETCHES>
-inline F32 scores_of_int8(const Queries& queries, int row, const int8_t* keys, const float* key_scales, int dim,
-                          int64_t ahead) {
-    I32 rows[KEYS];
-    for (int first = 0; first < KEYS; first += SCORE_KEYS, keys += SCORE_KEYS * dim) {
-        FixedSum sums[SCORE_KEYS];
-        unroll<SCORE_KEYS>([&](auto j) QW_INLINE { sums[j].start(); });
-        for (int d = 0; d < dim; d += 64) {
-            const Bytes high = load_head(queries.high[row] + d, dim - d), low = load_head(queries.low[row] + d, dim - d);
-            unroll<SCORE_KEYS>([&](auto j) QW_INLINE {
-                if constexpr (FETCHES) fetch(keys + j * dim + d, ahead);
-                sums[j].add(load_head(keys + j * dim + d, dim - d), high, low);
-            });
-        }
-        unroll<SCORE_KEYS>([&](auto j) QW_INLINE { rows[first + j] = sums[j].total(); });
-    }
-    I32 sums = add_i32(reduce_rows_i32(rows), set_i32(-queries.offset[row]));
-    return mul(mul(to_f32(sums), set_f32(queries.scale[row])), load_f32(key_scales));
-}
-
-// Values in a cache, and floats that were made of them.
-template <class Value>
-struct Values {
-    const Value* values;
-    int64_t ahead;  // bytes
-    F32 load(int64_t at) const {
-        if constexpr (sizeof(Value) == 4) return load_f32(values + at);
-        else if constexpr (sizeof(Value) == 2) return load_bf16(values + at);
-        else return load_i8(values + at);
-    }
-    // Fetches the line that stands where `at` does, if `at` begins one.
-    QW_INLINE void fetch_line(int64_t at) const {
-        if constexpr (sizeof(Value) < 4)
-            if (at * sizeof(Value) % 64 == 0) fetch(values + at, ahead);
-    }
-};
-
-// sums[r, d] += sum over j of weights[r, j] * values[j, d], key after key, for PARTS vectors from d on.
-template <int ROWS, int PARTS, class Value>
-inline void add_values(const Values<Value>& values, int count, int dim, int d, const float* weights, float* sums) {
-    F32 acc[ROWS][PARTS];
-    const auto place = [&](int r, int i) QW_INLINE { return sums + r * dim + d + 16 * i; };
-    unroll<ROWS>([&](auto r) QW_INLINE { unroll<PARTS>([&](auto i) QW_INLINE { acc[r][i] = load_f32(place(r, i)); }); });
-    for (int j = 0; j < count; j++) {
-        F32 value[PARTS];
-        unroll<PARTS>([&](auto i) QW_INLINE {
-            const int64_t at = int64_t(j) * dim + d;
-            if (16 * i % (64 / sizeof(values.values[0])) == 0) values.fetch_line(at + 16 * i);
-            value[i] = values.load(at + 16 * i);
-        });
-        unroll<ROWS>([&](auto r) QW_INLINE {
-            const F32 weight = set_f32(weights[r * CHUNK + j]);
-            unroll<PARTS>([&](auto i) QW_INLINE { acc[r][i] = fma(weight, value[i], acc[r][i]); });
-        });
-    }
-    unroll<ROWS>([&](auto r) QW_INLINE { unroll<PARTS>([&](auto i) QW_INLINE { store_f32(place(r, i), acc[r][i]); }); });
-}
-
-template <int ROWS, class Value>
-inline void add_all_values(const Values<Value>& values, int count, int dim, const float* weights, float* sums) {
-    int d = 0;
-    for (; d + 16 * VALUE_PARTS <= dim; d += 16 * VALUE_PARTS)
-        add_values<ROWS, VALUE_PARTS>(values, count, dim, d, weights, sums);
-    for (; d < dim; d += 16) add_values<ROWS, 1>(values, count, dim, d, weights, sums);
-}
 
 // A tile of query rows of one request. With few rows in each head, as when decoding, it spans several heads: what a block of
 // the cache holds of neighbouring heads is one piece of memory, and long pieces are read faster than short ones.
@@ -196,27 +61,44 @@ private:
     int64_t bytes_ahead(int64_t key, int head, int64_t left) const {
         const int piece = head + PIECES_AHEAD, keys_further = piece / num_heads() * KEYS;
         if (keys_further && left <= keys_further) return 0;
-        return (place(key + keys_further, piece % num_heads()) - place(key, head)) * (cache_.is_int8 ? 1 : 2);
+        return cache_.bytes(place(key + keys_further, piece % num_heads()) - place(key, head));
+    }
+
+    // Where the keys, or values, of up to KEYS tokens in one head lie. Codes of 4 bits are unpacked on the way, so that
+    // from here on there are but two kinds.
+    struct Piece {
+        const void* data;     // bf16 or int8
+        const float* scales;  // null for bf16
+        int64_t ahead;        // bytes to the piece that is to be fetched
+    };
+
+    Piece piece(const void* data, const float* scales, int64_t key, int head, int64_t left) {
+        const int64_t at = place(key, head), ahead = bytes_ahead(key, head, left);
+        const uint8_t* first = static_cast<const uint8_t*>(data) + cache_.bytes(at);
+        if (cache_.bits == 16) return {first, nullptr, ahead};
+        if (cache_.bits == 8) return {first, scales + at / dim_, ahead};
+        unpack(first, dim_, ahead, codes_);
+        return {codes_, scales + at / dim_, 0};
     }
 
     void score(int64_t key, int64_t column, int64_t left) {
         const F32 scale = set_f32(1.0f / std::sqrt(float(dim_)));
         for (int head = 0; head < num_heads(); head++) {
-            const int64_t at = place(key, head), ahead = bytes_ahead(key, head, left);
+            const Piece keys = piece(cache_.keys, cache_.key_scales, key, head, left);
             for (int i = 0; i < queries_.rows_of_head; i++) {
                 const int r = head * queries_.rows_of_head + i;
-                const F32 found = i == 0 ? scores<true>(r, at, ahead) : scores<false>(r, at, 0);
+                const F32 found = i == 0 ? scores<true>(r, keys) : scores<false>(r, keys);
                 store_f32(weights_ + r * CHUNK + column, mul(found, scale));
             }
         }
     }
 
     template <bool FETCHES>
-    F32 scores(int row, int64_t at, int64_t ahead) const {
-        if (!cache_.is_int8)
-            return scores_of_bf16<FETCHES>(queries_.bf16[row], static_cast<const uint16_t*>(cache_.keys) + at, dim_, ahead);
-        return scores_of_int8<FETCHES>(queries_, row, static_cast<const int8_t*>(cache_.keys) + at,
-                                       cache_.key_scales + at / dim_, dim_, ahead);
+    F32 scores(int row, const Piece& keys) const {
+        if (!keys.scales)
+            return scores_of_bf16<FETCHES>(queries_.bf16[row], static_cast<const uint16_t*>(keys.data), dim_, keys.ahead);
+        return scores_of_int8<FETCHES>(queries_, row, static_cast<const int8_t*>(keys.data), keys.scales, dim_,
+                                       keys.ahead);
     }
 
     // Scores of a row -> exponentials relative to the largest, and 0 for the keys that it does not see.
@@ -237,24 +119,22 @@ private:
 
     void weigh(int64_t key, int head, int64_t column, int64_t left, float* sums) {
         const int count = int(std::min(left, int64_t(KEYS))), rows = queries_.rows_of_head;
-        const int64_t at = place(key, head), ahead = bytes_ahead(key, head, left);
+        const Piece values = piece(cache_.values, cache_.value_scales, key, head, left);
         float* weights = weights_ + head * rows * CHUNK + column;
         sums += head * rows * dim_;
-        for (int r = 0; r < rows && cache_.is_int8; r++) {
-            F32 scales = load_f32(cache_.value_scales + at / dim_);
-            store_f32(weights + r * CHUNK, mul(load_f32(weights + r * CHUNK), scales));
-        }
-        const Values<int8_t> int8_values{static_cast<const int8_t*>(cache_.values) + at, ahead};
-        const Values<uint16_t> bf16_values{static_cast<const uint16_t*>(cache_.values) + at, ahead};
+        for (int r = 0; r < rows && values.scales; r++)
+            store_f32(weights + r * CHUNK, mul(load_f32(weights + r * CHUNK), load_f32(values.scales)));
+        const Values<int8_t> int8_values{static_cast<const int8_t*>(values.data), values.ahead};
+        const Values<uint16_t> bf16_values{static_cast<const uint16_t*>(values.data), values.ahead};
         const Values<float> wide{wide_values_, 0};
         if (rows == 1) {
-            cache_.is_int8 ? add_all_values<1>(int8_values, count, dim_, weights, sums)
-                           : add_all_values<1>(bf16_values, count, dim_, weights, sums);
+            values.scales ? add_all_values<1>(int8_values, count, dim_, weights, sums)
+                          : add_all_values<1>(bf16_values, count, dim_, weights, sums);
             return;
         }
         for (int64_t i = 0; i < int64_t(count) * dim_; i += 16) {
-            cache_.is_int8 ? int8_values.fetch_line(i) : bf16_values.fetch_line(i);
-            store_f32(wide_values_ + i, cache_.is_int8 ? int8_values.load(i) : bf16_values.load(i));
+            values.scales ? int8_values.fetch_line(i) : bf16_values.fetch_line(i);
+            store_f32(wide_values_ + i, values.scales ? int8_values.load(i) : bf16_values.load(i));
         }
         int r = 0;
         for (; r + VALUE_ROWS <= rows; r += VALUE_ROWS)
@@ -270,6 +150,7 @@ private:
     const Queries& queries_;
     float* weights_;      // [TILE, CHUNK] scores, then exponentials
     float* wide_values_;  // [KEYS, D] values as floats, for several rows
+    alignas(64) int8_t codes_[KEYS * MAX_HEAD_DIM];  // an unpacked piece
 };
 
 // Takes the partial softmax of later keys into that of earlier ones.
@@ -343,7 +224,7 @@ private:
         for (int r = 0; r < item.count(); r++) {
             queries.num_keys[r] = keys_of_row(item, r);
             queries.set(r, query_ + token_of_row(item, r) * query_stride_ + head_of_row(item, r) * cache_.head_dim,
-                        cache_.head_dim, cache_.is_int8);
+                        cache_.head_dim, cache_.bits);
         }
     }
 
@@ -359,11 +240,13 @@ private:
         }
     }
 
-    void finish(const Item& item, const Partials& result) const {
+    void finish(const Item& item, Partials& result) const {
         for (int r = 0; r < item.count(); r++) {
             uint16_t* out = out_ + token_of_row(item, r) * out_stride_ + head_of_row(item, r) * cache_.head_dim;
+            float* values = result.values + r * cache_.head_dim;
+            if (cache_.bits == 4) hadamard(values, cache_.head_dim);  // the transform is its own inverse
             for (int d = 0; d < cache_.head_dim; d += 16)
-                store_bf16(out + d, div(load_f32(result.values + r * cache_.head_dim + d), set_f32(result.sum[r])));
+                store_bf16(out + d, div(load_f32(values + d), set_f32(result.sum[r])));
         }
     }
 

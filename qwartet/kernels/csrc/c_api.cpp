@@ -34,8 +34,8 @@ bool has_shape(const Linear& l, int64_t inputs, int64_t outputs) {
 
 bool is_valid(const CacheLayer& c) {
     return c.keys && c.values && is_size(c.num_blocks) && is_size(c.num_kv_heads, 1 << 16) && c.block_size >= 16 &&
-           c.block_size <= 4096 && c.block_size % 16 == 0 && c.head_dim >= 32 && c.head_dim <= 256 && c.head_dim % 32 == 0 &&
-           (!c.is_int8 || (c.key_scales && c.value_scales));
+           c.block_size <= 4096 && c.block_size % 16 == 0 && is_size(c.head_dim, MAX_HEAD_DIM) && c.head_dim % 32 == 0 &&
+           (c.bits == 16 || ((c.bits == 8 || c.bits == 4) && c.key_scales && c.value_scales));
 }
 
 // Every index that a kernel follows is looked at here, so that none can lead outside the cache or the query rows.

@@ -57,26 +57,6 @@ void scale_head(uint16_t* head, float factor, int dim) {
     for (int d = 0; d < dim; d += 16) store_bf16(head + d, mul(load_bf16(head + d), scale));
 }
 
-// Writes one head of one token; int8 with scale max |x| / 127.
-void store_head(void* data, float* scales, const CacheLayer& cache, int64_t slot, int64_t head, const uint16_t* x) {
-    const int dim = cache.head_dim;
-    const int64_t at = cache.at(slot / cache.block_size, head, slot % cache.block_size);
-    if (!cache.is_int8) {
-        std::memcpy(static_cast<uint16_t*>(data) + at, x, 2 * dim);
-        return;
-    }
-    F32 most = set_f32(0), nothing = set_f32(0);
-    for (int d = 0; d < dim; d += 16) {
-        F32 part = load_bf16(x + d);
-        most = max(most, max(part, sub(set_f32(0), part)));
-        nothing = fma(part, set_f32(0), nothing);  // NaN after a NaN or an infinity: it must not vanish in the codes
-    }
-    const float largest = reduce_max(most) + reduce_add(nothing), inverse = largest > 1e-30f ? 127.0f / largest : 0.0f;
-    scales[at / dim] = largest / 127.0f;
-    for (int d = 0; d < dim; d += 16)
-        store_i8(static_cast<int8_t*>(data) + at + d, round_to_i32(mul(load_bf16(x + d), set_f32(inverse))), false);
-}
-
 }  // namespace
 
 void embed(const int64_t* ids, const uint16_t* table, int64_t num_tokens, int64_t size, float* x) {
@@ -125,10 +105,10 @@ void rotate_and_store(uint16_t* qkv, int64_t num_tokens, int32_t num_heads, cons
         }
         for (int h = 0; h < num_kv_heads; h++, head += dim) {
             rotate(head, cos, sin, half);
-            store_head(cache.keys, cache.key_scales, cache, rotation.slot_mapping[t], h, head);
+            store_key(cache, rotation.slot_mapping[t], h, head);
         }
         for (int h = 0; h < num_kv_heads; h++, head += dim)
-            store_head(cache.values, cache.value_scales, cache, rotation.slot_mapping[t], h, head);
+            store_value(cache, rotation.slot_mapping[t], h, head);
     });
 }
 

@@ -2,7 +2,7 @@
 #pragma once
 #include <cstdint>
 
-#include "attention.h"
+#include "cache_layer.h"
 
 namespace qw {
 

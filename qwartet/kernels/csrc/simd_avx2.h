@@ -71,6 +71,14 @@ inline __m256 scale_half(__m256 a, __m256 n) {
 }
 inline F32 scale_by_power_of_2(F32 a, F32 n) { return {scale_half(a.lo, n.lo), scale_half(a.hi, n.hi)}; }
 
+template <int DISTANCE>
+inline F32 swap_lanes(F32 a) {
+    if constexpr (DISTANCE == 8) return {a.hi, a.lo};
+    if constexpr (DISTANCE == 4) return {_mm256_permute2f128_ps(a.lo, a.lo, 1), _mm256_permute2f128_ps(a.hi, a.hi, 1)};
+    constexpr int ORDER = DISTANCE == 2 ? 0x4e : 0xb1;
+    return {_mm256_permute_ps(a.lo, ORDER), _mm256_permute_ps(a.hi, ORDER)};
+}
+
 inline float reduce_add(F32 a) {
     __m256 eight = _mm256_add_ps(a.lo, a.hi);
     __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
@@ -135,6 +143,12 @@ inline __m256i low_half(__m256i a) { return _mm256_and_si256(a, _mm256_set1_epi8
 inline __m256i high_half(__m256i a) { return low_half(_mm256_srli_epi16(a, 4)); }
 inline Bytes low_nibbles(Bytes a) { return {low_half(a.lo), low_half(a.hi)}; }
 inline Bytes high_nibbles(Bytes a) { return {high_half(a.lo), high_half(a.hi)}; }
+inline __m256i load_nibbles_half(const uint8_t* p) {
+    const __m256i twice = _mm256_broadcastsi128_si256(load128(p));
+    const __m256i nibbles = low_half(_mm256_srlv_epi64(twice, _mm256_setr_epi64x(0, 0, 4, 4)));
+    return _mm256_sub_epi8(nibbles, _mm256_set1_epi8(8));  // c + 8 - 8
+}
+inline Bytes load_nibbles(const uint8_t* p) { return {load_nibbles_half(p), load_nibbles_half(p + 16)}; }
 inline Bytes broadcast4(const int8_t* p) {
     int32_t four;
     __builtin_memcpy(&four, p, 4);
@@ -209,7 +223,8 @@ inline __m256 dot_bf16_half(__m256 acc, __m256i a, __m256i b) {
     return _mm256_fmadd_ps(_mm256_castsi256_ps(_mm256_slli_epi32(a, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(b, 16)), acc);
 }
 inline F32 dot_bf16(F32 acc, Bf16 a, Bf16 b) { return {dot_bf16_half(acc.lo, a.lo, b.lo), dot_bf16_half(acc.hi, a.hi, b.hi)}; }
-inline void prefetch(const void* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
-inline void prefetch_weights(const uint8_t* p) { prefetch(p + 8192); }
+// Always inlined: what does nothing but prefetch is without effect to GCC 12, which then drops the calls.
+QW_INLINE inline void prefetch(const void* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
+QW_INLINE inline void prefetch_weights(const uint8_t* p) { prefetch(p + 8192); }
 
 }  // namespace qw

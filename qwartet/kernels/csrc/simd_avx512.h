@@ -50,6 +50,13 @@ inline F32 min(F32 a, F32 b) { return _mm512_min_ps(a, b); }
 inline F32 round(F32 a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 inline F32 scale_by_power_of_2(F32 a, F32 n) { return _mm512_scalef_ps(a, n); }
 
+template <int DISTANCE>
+inline F32 swap_lanes(F32 a) {
+    if constexpr (DISTANCE == 8) return _mm512_shuffle_f32x4(a, a, 0x4e);
+    if constexpr (DISTANCE == 4) return _mm512_shuffle_f32x4(a, a, 0xb1);
+    return _mm512_permute_ps(a, DISTANCE == 2 ? 0x4e : 0xb1);
+}
+
 inline float reduce_add(F32 a) {
     __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
     __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
@@ -104,6 +111,12 @@ inline Bytes load_bytes(const void* p) { return {_mm512_loadu_si512(p)}; }
 inline void store_bytes(void* p, Bytes a) { _mm512_storeu_si512(p, a.v); }
 inline Bytes low_nibbles(Bytes a) { return {_mm512_and_si512(a.v, _mm512_set1_epi8(15))}; }
 inline Bytes high_nibbles(Bytes a) { return {_mm512_and_si512(_mm512_srli_epi16(a.v, 4), _mm512_set1_epi8(15))}; }
+inline Bytes load_nibbles(const uint8_t* p) {
+    const __m512i both = _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    const __m512i twice = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 1, 0, 1, 2, 3, 2, 3), both);
+    const __m512i nibbles = low_nibbles({_mm512_srlv_epi64(twice, _mm512_setr_epi64(0, 0, 4, 4, 0, 0, 4, 4))}).v;
+    return {_mm512_sub_epi8(nibbles, _mm512_set1_epi8(8))};  // c + 8 - 8
+}
 inline Bytes broadcast4(const int8_t* p) {
     int32_t four;
     __builtin_memcpy(&four, p, 4);
@@ -138,10 +151,11 @@ inline F32 dot_bf16(F32 acc, Bf16 a, Bf16 b) {
     __asm__("vdpbf16ps %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
     return acc;
 }
-inline void prefetch(const void* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
+// Always inlined: what does nothing but prefetch is without effect to GCC 12, which then drops the calls.
+QW_INLINE inline void prefetch(const void* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
 // For weights that are read in a row: to level 2 long before, to level 1 nearer. One of the two alone leaves a tenth of
 // the bandwidth unused, on Intel at least, where level 1 can only wait for 16 lines at a time.
-inline void prefetch_weights(const uint8_t* weights) {
+QW_INLINE inline void prefetch_weights(const uint8_t* weights) {
     const char* p = reinterpret_cast<const char*>(weights);
     _mm_prefetch(p + 16384, _MM_HINT_T1);
     _mm_prefetch(p + 4096, _MM_HINT_T0);

@@ -82,6 +82,12 @@ inline F32 min(F32 a, F32 b) { return map([&](int i) { return a.v[i] < b.v[i] ? 
 inline F32 round(F32 a) { return map([&](int i) { return std::nearbyint(a.v[i]); }); }
 inline F32 scale_by_power_of_2(F32 a, F32 n) { return map([&](int i) { return std::ldexp(a.v[i], int(n.v[i])); }); }
 
+// Lane i <- lane i ^ DISTANCE; DISTANCE: 1, 2, 4 or 8.
+template <int DISTANCE>
+inline F32 swap_lanes(F32 a) {
+    return map([&](int i) { return a.v[i ^ DISTANCE]; });
+}
+
 // Sums and maxima over the lanes, always in the same order: halves upon halves.
 inline float reduce_add(F32 a) {
     for (int width = 8; width; width /= 2)
@@ -151,6 +157,15 @@ inline Bytes low_nibbles(Bytes a) {
 inline Bytes high_nibbles(Bytes a) {
     for (auto& byte : a.v) byte >>= 4;
     return a;
+}
+// 32 bytes of codes of 4 bits, each 8 too large -> 64 signed bytes: of each 16 bytes the low nibbles, then the high ones.
+inline Bytes load_nibbles(const uint8_t* p) {
+    Bytes out;
+    for (int i = 0; i < 64; i++) {
+        const uint8_t byte = p[i / 32 * 16 + i % 16];
+        out.v[i] = uint8_t((i % 32 < 16 ? byte & 15 : byte >> 4) - 8);
+    }
+    return out;
 }
 inline Bytes broadcast4(const int8_t* p) {
     Bytes out;
