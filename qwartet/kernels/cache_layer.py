@@ -2,8 +2,9 @@
 
     floats    the values as they are
     int8      codes -127 .. 127 and a scale for each head of each token:  x ~ scale * code
-    int4      codes -7 .. 7 and a scale in the same way, of the head's Walsh-Hadamard transform (hadamard_reference.py)
+    int4      codes -7 .. 7 and a scale in the same way
 
+    x: the head's Walsh-Hadamard transform (hadamard_reference.py)
     code = round(x / step), step = max |x| / 127 or 7;      scale = x . x / x . code
 
 With this scale x . (scale * code) is x . x: the error is orthogonal to the head. A part of it along the head would make
@@ -105,17 +106,14 @@ def head_bytes(head_dim: int, dtype: CacheDtype) -> int:
 
 def encode_heads(x: Tensor, bits: int | None) -> tuple[Tensor, Tensor]:
     """Heads x [..., D] -> what a cache of 8 or 4 bits holds of them: codes [..., D] or [..., D / 2], scales [...]."""
-    if bits == 8:
-        return quantize_heads(x, 127)
-    codes, scales = quantize_heads(hadamard(x), 7)
-    return pack_nibbles(codes), scales
+    codes, scales = quantize_heads(hadamard(x), 127 if bits == 8 else 7)
+    return (codes if bits == 8 else pack_nibbles(codes)), scales
 
 
 def decode_heads(stored: Tensor, scales: Tensor, bits: int | None) -> Tensor:
     """The heads, fp32 [..., D], that codes and scales stand for."""
-    if bits == 8:
-        return stored.float() * scales.unsqueeze(-1)
-    return hadamard(unpack_nibbles(stored).float() * scales.unsqueeze(-1))
+    codes = stored if bits == 8 else unpack_nibbles(stored)
+    return hadamard(codes.float() * scales.unsqueeze(-1))
 
 
 def quantize_heads(x: Tensor, largest_code: int) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""The Walsh-Hadamard transform of the heads of an int4 cache: it shares an outlier out among all channels.
+"""The Walsh-Hadamard transform of the heads of an int8 or int4 cache: it shares an outlier out among all channels.
 
 Every n neighbouring channels, n the largest power of two that divides D, are multiplied by a matrix of +-1 / sqrt(n):
 

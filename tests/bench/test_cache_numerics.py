@@ -65,7 +65,7 @@ def test_the_fewer_bits_a_cache_has_the_further_it_is_and_outliers_cost_the_code
         bf16, int8, int4 = (rows[f"{REFERENCE} {name}"].mean_kl for name in CACHES)
         assert 0 < bf16 < int8 < int4 / 10
     before, after = (rows[f"{REFERENCE} int8"].mean_kl for rows in report.variants.values())
-    assert after > 3 * before
+    assert after > 1.5 * before
     before, after = (rows[f"{REFERENCE} bf16"].mean_kl for rows in report.variants.values())
     assert after == pytest.approx(before, rel=0.1), "floats do not mind a power of two"
 

@@ -244,7 +244,7 @@ private:
         for (int r = 0; r < item.count(); r++) {
             uint16_t* out = out_ + token_of_row(item, r) * out_stride_ + head_of_row(item, r) * cache_.head_dim;
             float* values = result.values + r * cache_.head_dim;
-            if (cache_.bits == 4) hadamard(values, cache_.head_dim);  // the transform is its own inverse
+            if (cache_.bits != 16) hadamard(values, cache_.head_dim);  // the transform is its own inverse
             for (int d = 0; d < cache_.head_dim; d += 16)
                 store_bf16(out + d, div(load_f32(values + d), set_f32(result.sum[r])));
         }

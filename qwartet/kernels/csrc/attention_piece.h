@@ -20,7 +20,7 @@ struct Queries {
     int rows_of_head;
     int64_t num_keys[TILE];  // each row sees the first so many
     alignas(64) uint16_t bf16[TILE][MAX_HEAD_DIM];
-    alignas(64) int8_t high[TILE][MAX_HEAD_DIM];  // q, or its transform, ~ scale * (256 high + low), for keys in codes
+    alignas(64) int8_t high[TILE][MAX_HEAD_DIM];  // q's transform ~ scale * (256 high + low), for keys in codes
     alignas(64) int8_t low[TILE][MAX_HEAD_DIM];
     int32_t offset[TILE];  // SIGNED_OFFSET * sum of (256 high + low)
     float scale[TILE];
@@ -30,7 +30,7 @@ struct Queries {
         if (bits == 16) return;
         alignas(64) float wide[MAX_HEAD_DIM];
         for (int d = 0; d < dim; d += 16) store_f32(wide + d, load_bf16(query + d));
-        if (bits == 4) hadamard(wide, dim);  // as the keys are: q . k stays what it is
+        hadamard(wide, dim);  // as the keys are: q . k stays what it is
         F32 most = set_f32(0);
         for (int d = 0; d < dim; d += 16) {
             F32 part = load_f32(wide + d);

@@ -47,12 +47,12 @@ void store_head(const CacheLayer& cache, void* data, float* scales, int64_t slot
     }
     alignas(64) float wide[MAX_HEAD_DIM];
     for (int d = 0; d < dim; d += 16) store_f32(wide + d, load_bf16(x + d));
+    hadamard(wide, dim);
     if (cache.bits == 8) {
         scales[at / dim] = quantize_head(wide, dim, 127, reinterpret_cast<int8_t*>(place));
         return;
     }
     int8_t codes[MAX_HEAD_DIM];
-    hadamard(wide, dim);
     scales[at / dim] = quantize_head(wide, dim, 7, codes);
     pack_nibbles(codes, dim, place);
 }

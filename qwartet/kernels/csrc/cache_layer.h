@@ -4,7 +4,9 @@
 //
 //   16 bits   bf16
 //    8 bits   codes -127 .. 127, and a scale for each head of each token: x ~ scale * code
-//    4 bits   codes -7 .. 7 in the same way, of the head's Walsh-Hadamard transform (hadamard.h)
+//    4 bits   codes -7 .. 7 in the same way
+//
+// where x is the head's Walsh-Hadamard transform (hadamard.h), and
 //
 //   code = round(x / step), step = max |x| / 127 or 7;   scale = x . x / x . code: the error is orthogonal to x
 //
