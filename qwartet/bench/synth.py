@@ -85,11 +85,12 @@ class Synthesis:
 
 
 def plan_synthesis(
-    shape: Shape, gptq: GptqConfig | None, *, seed: int = 0, vocabulary: Path | None = None
+    shape: Shape, gptq: GptqConfig | None, *, seed: int = 0, vocabulary: Path | None = None, counts: bool = False
 ) -> Synthesis:
     """Plans a checkpoint: GPTQ with fp16 around it, or all bf16 where `gptq` is None.
 
     The same seed gives the same values, and the first layers of a shape with fewer layers are those of the whole.
+    With `counts` the most probable id after t is t + 1, so that a benchmark knows what the text will be.
     SettingError for a negative seed, VocabularyError or CheckpointError for a vocabulary that does not fit.
     """
     if seed < 0:
@@ -108,6 +109,8 @@ def plan_synthesis(
     tensors = tuple(
         tensor for module in module_names(config.num_layers) for tensor in _tensors(config, module, gptq, seed)
     )
+    if counts:
+        tensors = tuple(_counting_head(tensors) if tensor.name == "lm_head.weight" else tensor for tensor in tensors)
     return Synthesis(config, tensors, jsons, vocabulary)
 
 
@@ -165,6 +168,24 @@ def _tensors(config: ModelConfig, module: str, gptq: GptqConfig | None, seed: in
         yield normal("bias", shape[:1], BIAS_STD)
     elif gptq is not None and module.endswith(LINEARS):
         yield RandomTensor(f"{name}.bias", dtype, shape[:1], partial(_repeated, np.zeros(1, np.uint16), shape[0]))
+
+
+def _counting_head(tensors: Sequence[RandomTensor]) -> RandomTensor:
+    """Row t + 1 of the head is row t of the embedding, which the residual stream still points to after all blocks."""
+    embedding = next(tensor for tensor in tensors if tensor.name == disk_name("embedding") + ".weight")
+    hidden_size = embedding.shape[1]
+
+    def values() -> Slices:
+        last_row = None
+        for part in embedding.values():
+            last_row = part[-hidden_size:]
+        assert last_row is not None and len(last_row) == hidden_size, "the last slice holds the last row"
+        yield last_row
+        for part in embedding.values():
+            is_last = part[-hidden_size:].tobytes() == last_row.tobytes()
+            yield part[:-hidden_size] if is_last else part
+
+    return RandomTensor("lm_head.weight", embedding.dtype, embedding.shape, values)
 
 
 def _gptq_tensors(module: str, shape: tuple[int, ...], gptq: GptqConfig, seed: int) -> Iterator[RandomTensor]:

@@ -31,6 +31,9 @@ def synth(
     vocabulary: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A .tiktoken file to copy in; without it only ids can be given.")
     ] = None,
+    counts: Annotated[
+        bool, typer.Option("--counts", help="The most probable id after t is t + 1: text that a benchmark knows.")
+    ] = False,
     shard_size: Annotated[str, typer.Option(help="Most bytes of a file: 2000m is 2 GB.")] = "2000m",
     seed: Annotated[int, typer.Option(help="The same seed gives the same weights.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
@@ -45,7 +48,7 @@ def synth(
     from qwartet.bench.synth import plan_synthesis, write_synthesis
 
     started = time.perf_counter()
-    plan = plan_synthesis(size, gptq, seed=seed, vocabulary=vocabulary)
+    plan = plan_synthesis(size, gptq, seed=seed, vocabulary=vocabulary, counts=counts)
     with byte_progress("writing", "written") as on_bytes:
         on_slice = partial(on_bytes, total=plan.nbytes)
         files = write_synthesis(plan, target, max_shard_bytes=max_shard_bytes, on_bytes=on_slice)

@@ -39,7 +39,8 @@ def warnings_are_errors() -> Iterator[None]:
 
 def write(directory: Path, precision: Precision = "int4", shape: Shape = TINY, **settings: Any) -> Path:
     gptq = gptq_config(precision, settings.pop("group_size", None), settings.pop("desc_act", False))
-    plan = plan_synthesis(shape, gptq, seed=settings.pop("seed", 0), vocabulary=settings.pop("vocabulary", None))
+    planned = {name: settings.pop(name) for name in ("seed", "vocabulary", "counts") if name in settings}
+    plan = plan_synthesis(shape, gptq, **planned)
     write_synthesis(plan, directory, **settings)
     return directory
 
@@ -182,6 +183,15 @@ def test_memory_is_a_few_slices_whatever_the_size_of_a_tensor(tmp_path: Path, mo
     tracemalloc.stop()
     assert largest > 10_000_000
     assert peak < 2_500_000  # tables of 65,536 values in float64 and 16 bits, slices, the header
+
+
+def test_a_counting_checkpoint_says_the_next_id_and_differs_in_nothing_but_the_head(tmp_path: Path) -> None:
+    plain, counting = write(tmp_path / "plain"), write(tmp_path / "counting", counts=True)
+    before, after = tensors_of(plain), tensors_of(counting)
+    assert [name for name in before if not torch.equal(before[name], after[name])] == ["lm_head.weight"]
+    assert torch.equal(after["lm_head.weight"], before["transformer.wte.weight"].roll(1, 0))
+    found = LLM(counting, device="cpu").generate([[5, 9, 70]], SamplingParams(temperature=0, max_tokens=6))
+    assert found[0].token_ids == [71, 72, 73, 74, 75, 76]
 
 
 def test_progress_counts_every_byte_of_the_tensors(tmp_path: Path) -> None:
