@@ -3,6 +3,7 @@
 # make check              lint, types, all tests, the long ones too      (<= 40 minutes on 2 cores)
 # make sanitize           the kernel tests under AddressSanitizer and UBSan      (g++; some minutes)
 # make fuzz-kernels       the kernels against their references at 10,000 random shapes
+# make soak               the engine against its oracle at 100,000 random schedules  (some 90 minutes on 2 cores)
 # make demo-model         train the bundled model from nothing           (meant for 2 hours on 2 cores)
 #
 # Variables: PYTHON, VENV, TORCH (what pip installs as torch), PROMPT, MODEL.
@@ -21,7 +22,7 @@ endif
 
 VOCABULARY_PACKAGE := dashscope==2.0.2   # carries the published vocabulary, which tests use where it is
 
-.PHONY: chat test check lint slow sanitize fuzz-kernels demo-model clean
+.PHONY: chat test check lint slow sanitize fuzz-kernels soak demo-model clean
 
 chat: $(VENV)/.installed
 	@$(BIN)/qwartet chat $(MODEL) $(if $(PROMPT),--prompt "$(PROMPT)")
@@ -44,6 +45,9 @@ sanitize: $(VENV)/.installed-test
 
 fuzz-kernels: $(VENV)/.installed-test
 	$(BIN)/python -m tests.kernels.fuzz
+
+soak: $(VENV)/.installed-test
+	$(BIN)/python -m tests.engine.soak
 
 demo-model: $(VENV)/.installed-test
 	$(BIN)/python -m recipes.demo.make --install

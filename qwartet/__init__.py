@@ -20,11 +20,12 @@ DEMO = Path(__file__).parent / "demo"
 _LAZY = {
     "LLM": "qwartet.llm",
     "SamplingParams": "qwartet.engine.sampling_params",
+    "Structure": "qwartet.engine.structure",
     "AutoTokenizer": "qwartet.compat.tokenization",
     "AutoModelForCausalLM": "qwartet.compat.modeling",
 }
 
-__all__ = ["DEMO", "LLM", "AutoModelForCausalLM", "AutoTokenizer", "SamplingParams", "__version__"]
+__all__ = ["DEMO", "LLM", "AutoModelForCausalLM", "AutoTokenizer", "SamplingParams", "Structure", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

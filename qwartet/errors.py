@@ -7,6 +7,8 @@
     ├── NotAChatModelError                             a base model was asked to chat
     ├── SettingError (also a ValueError)               an argument is out of range or unknown
     ├── RequestError (also a ValueError)               a prompt cannot be served as asked
+    ├── NotFiniteError                                 the network gave NaN or infinity for one request
+    ├── EngineFailedError                              an error in a step ended the engine
     └── OutOfMemoryError (also a MemoryError)          the model or the KV cache does not fit
 
     CheckpointWarning (a UserWarning)                  a file on disk is odd, and is used all the same
@@ -64,6 +66,14 @@ class SettingError(QwartetError, ValueError):
 
 class RequestError(QwartetError, ValueError):
     """A request cannot be served: empty or too long prompt, ids out of range, impossible sampling settings."""
+
+
+class NotFiniteError(QwartetError):
+    """The network's numbers for one request are NaN or infinite; that request has ended, others have not."""
+
+
+class EngineFailedError(QwartetError):
+    """An error in a step, not of one request, ended the engine; the cause is chained."""
 
 
 class OutOfMemoryError(QwartetError, MemoryError):

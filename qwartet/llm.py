@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Generator, Iterable, Sequence
+import sys
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,8 @@ from torch import Tensor
 
 from qwartet import DEMO
 from qwartet.engine.engine import Engine
-from qwartet.engine.request import FinishReason, Request
+from qwartet.engine.engine_config import EngineConfig
+from qwartet.engine.request import FinishReason, Request, TokenLogprobs
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.errors import NotAChatModelError, RequestError, SettingError, VocabularyError
 from qwartet.layers.forward_batch import dense_batch
@@ -33,7 +37,6 @@ from qwartet.models.safetensors_file import LoadMode
 from qwartet.models.vocabulary_match import vocabulary_mismatches
 from qwartet.models.weight_cache_file import OnPacked
 from qwartet.tokenizer.chatml import DEFAULT_SYSTEM, Message, build_prompt
-from qwartet.tokenizer.stream import TextStream
 from qwartet.tokenizer.tokenizer import Tokenizer
 
 History = list[tuple[str, str]]
@@ -48,6 +51,25 @@ class Completion:
     token_ids: list[int]  # as sampled, a final stop token included
     text: str  # without stop tokens and stop strings
     finish_reason: FinishReason
+    logprobs: list[TokenLogprobs]  # of the completion, and of the prompt; empty where they are not asked for
+    prompt_logprobs: list[TokenLogprobs | None]
+    num_cached_tokens: int  # of the prompt, that other requests had computed
+    error: Exception | None = None  # why the finish reason is "error"
+
+    @classmethod
+    def of(cls, request: Request) -> Completion:
+        """What a request that has ended has come to."""
+        has_prompt = request.params.prompt_logprobs is not None or request.leader is not None
+        return cls(
+            prompt_ids=request.prompt_ids,
+            token_ids=request.completion_ids,
+            text=request.completion_text,
+            finish_reason=request.finish_reason or "abort",
+            logprobs=request.logprobs,
+            prompt_logprobs=request.prompt_logprobs if has_prompt else [],
+            num_cached_tokens=request.num_cached_tokens,
+            error=request.error,
+        )
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -73,45 +95,42 @@ class LLM:
         dtype: Dtype = "auto",
         device: str | torch.device = "auto",
         load_mode: LoadMode = "mmap",
-        max_model_len: int | None = None,
         revision: str | None = None,
         force: bool = False,
         activations: str | None = None,
         head: str = "auto",
-        kv_cache_dtype: str = "auto",
         weight_cache: bool = True,
         on_packed: OnPacked | None = None,
+        draft_model: str | os.PathLike[str] | None = None,
+        **engine: Any,
     ) -> None:
         """`activations` ("exact", "int8"), `head` ("auto", "int8", "exact"), `weight_cache` and `on_packed`: see
-        load_model; `kv_cache_dtype` ("auto", "int8", "int4"): see Engine.
+        load_model. `draft_model`: a smaller checkpoint of the same vocabulary, which speeds up the answers of this one.
+        `engine` takes the fields of EngineConfig: max_model_len, max_num_seqs, kv_cache_dtype ("auto", "int8", "int4").
 
         Raises ModelNotFoundError, CheckpointError, OutOfMemoryError (unless `force`), SettingError.
         """
+        config = EngineConfig.of(engine)
         if model is None and revision is not None:
             raise SettingError("revision needs a hub id; give the model too")
         self.model_path: Path = DEMO if model is None else resolve(os.fspath(model), revision=revision)
         self.generation_defaults: GenerationDefaults = load_generation_defaults(self.model_path)
-        has_vocabulary = any(self.model_path.glob("*.tiktoken"))
-        self._tokenizer = Tokenizer.load(self.model_path) if has_vocabulary else None
-        self.model = load_model(
-            self.model_path,
-            dtype=dtype,
-            device=resolve_device(device),
-            load_mode=load_mode,
-            force=force,
-            activations=activations,
-            head=head,
-            weight_cache=weight_cache,
-            on_packed=on_packed,
-        )
+        self._tokenizer = _load_tokenizer(self.model_path)
+        load = partial(
+            load_model, dtype=dtype, device=resolve_device(device), load_mode=load_mode, force=force,
+            activations=activations, head=head, weight_cache=weight_cache, on_packed=on_packed,
+        )  # fmt: skip
+        self.model = load(self.model_path)
         if self._tokenizer is not None:
-            vocabulary, config = self._tokenizer.vocabulary, self.model.config
-            for error in vocabulary_mismatches(vocabulary, config, self.generation_defaults, self.model_path):
+            vocabulary, model_config = self._tokenizer.vocabulary, self.model.config
+            for error in vocabulary_mismatches(vocabulary, model_config, self.generation_defaults, self.model_path):
                 raise error
-        num_tokens = None if self._tokenizer is None else self._tokenizer.num_tokens
-        self.engine = Engine(
-            self.model, max_model_len=max_model_len, num_valid_tokens=num_tokens, kv_cache_dtype=kv_cache_dtype
-        )
+        draft = None
+        if draft_model is not None:
+            draft_path = resolve(os.fspath(draft_model))
+            _check_same_vocabulary(self.tokenizer, draft_path)
+            draft = load(draft_path)
+        self.engine = Engine(self.model, config, tokenizer=self._tokenizer, draft_model=draft)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -141,32 +160,45 @@ class LLM:
                 "use generate, or a -Chat checkpoint"
             )
         params = self.sampling_params(**sampling)
-        prompt_ids = self._chat_prompt(query, list(history or ()), system, params)
-        return _stripped(self._start(prompt_ids, params))
+        prompt_ids = self.chat_prompt(query, list(history or ()), system, params)
+        return _stripped(self._stream(prompt_ids, params))
 
     def complete_stream(self, prompt: str | Sequence[int], **sampling: Any) -> Generator[str]:
         """Continues a text (or ids) piece by piece."""
-        return self._start(self._ids(prompt), self.sampling_params(**sampling))
+        return self._stream(self._ids(prompt), self.sampling_params(**sampling))
 
     def generate(
         self,
         prompts: str | Sequence[int] | Sequence[str] | Sequence[Sequence[int]],
         sampling_params: SamplingParams | None = None,
+        *,
+        progress: bool | None = None,
     ) -> list[Completion]:
-        """Continues prompts, given as texts or as ids, all in one batch; results stand in the order of the prompts."""
+        """Continues prompts, given as texts or as ids, all together; params.n results for each, in the prompts' order.
+
+        A request that fails does not stop the others: its `error` says why. `progress` shows a bar on stderr; None:
+        where that is a terminal and there is more than one prompt.
+        """
         is_single = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], int))
         params = sampling_params or self.sampling_params()
-        requests = [self._add(self._ids(prompt), params) for prompt in ([prompts] if is_single else prompts)]
-        return [self._complete(request, params) for request in requests]
+        requests: list[Request] = []
+        try:
+            for prompt in [prompts] if is_single else prompts:
+                requests += self.add(self._ids(prompt), params)
+            with _progress(len(requests), progress) as advance:
+                waiting = {request.request_id for request in requests}
+                while waiting:
+                    ended = [one.request.request_id for one in self.engine.step() if one.finish_reason is not None]
+                    advance(len(waiting.intersection(ended)))
+                    waiting.difference_update(ended)
+        finally:
+            for request in requests:
+                self.engine.finish(request)
+        return [Completion.of(request) for request in requests]
 
-    def _complete(self, request: Request, params: SamplingParams) -> Completion:
-        if self._tokenizer is not None:
-            text = "".join(self._stream(request, params))
-        else:  # ids in, ids out
-            text = ""
-            while not request.is_finished:
-                self.engine.step()
-        return Completion(request.prompt_ids, request.completion_ids, text, request.finish_reason or "abort")
+    def add(self, prompt_ids: list[int], params: SamplingParams, **settings: Any) -> list[Request]:
+        """Queues a prompt with this checkpoint's stop tokens; `settings` as in Engine.add_request."""
+        return self.engine.add_siblings(prompt_ids, params, stop_token_ids=self.stop_token_ids, **settings)
 
     @torch.inference_mode()
     def logits(self, ids: Sequence[int]) -> Tensor:
@@ -190,7 +222,8 @@ class LLM:
             sampling = {**sampling, "temperature": defaults.temperature}
         return params.updated(sampling)
 
-    def _stop_token_ids(self) -> list[int]:
+    @cached_property
+    def stop_token_ids(self) -> list[int]:
         """Ids that end a completion: the published ones, and the single-id stop words of generation_config.json."""
         defaults = self.generation_defaults
         ids = [words[0] for words in defaults.stop_words_ids if len(words) == 1]
@@ -208,10 +241,7 @@ class LLM:
     def _ids(self, prompt: str | Sequence[int]) -> list[int]:
         return self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
 
-    def _add(self, prompt_ids: list[int], params: SamplingParams) -> Request:
-        return self.engine.add_request(prompt_ids, params, stop_token_ids=self._stop_token_ids())
-
-    def _chat_prompt(self, query: str, history: History, system: str | None, params: SamplingParams) -> list[int]:
+    def chat_prompt(self, query: str, history: History, system: str | None, params: SamplingParams) -> list[int]:
         """Prompt ids; the oldest turns are forgotten until prompt and answer fit the window and the context."""
         room = self.engine.max_model_len - min(params.max_tokens, self.engine.max_model_len // 2)
         limit = min(self.generation_defaults.max_window_size, room)
@@ -225,30 +255,51 @@ class LLM:
                 return ids
             history = history[1:]
 
-    def _start(self, prompt_ids: list[int], params: SamplingParams) -> Generator[str]:
-        yield from self._stream(self._add(prompt_ids, params), params)
-
-    def _stream(self, request: Request, params: SamplingParams) -> Generator[str]:
-        """Text of a request as it grows; other requests of the engine advance with it."""
-        text = TextStream(self.tokenizer, params.stop)
+    def _stream(self, prompt_ids: list[int], params: SamplingParams) -> Generator[str]:
+        """Text of a request as it grows; other requests of the engine advance with it. Its error is raised."""
+        if params.n != 1:
+            raise SettingError(f"n is {params.n}, and a stream is one completion; use generate")
+        request = self.add(prompt_ids, params)[0]
         num_read = 0
         try:
             while True:
-                for token_id in request.completion_ids[num_read:]:
-                    num_read += 1
-                    if token_id in request.stop_token_ids:
-                        continue
-                    yield text.push(token_id)
-                    if text.stopped_by is not None:
-                        self.engine.finish(request, "stop")
-                        request.finish_reason = "stop"  # also where the same token was the last one allowed
-                        return
+                text = request.completion_text[num_read:]
+                num_read += len(text)
+                if text:
+                    yield text
                 if request.is_finished:
                     break
                 self.engine.step()
-            yield text.finish()
         finally:
             self.engine.finish(request)
+        if request.error is not None:
+            raise request.error
+
+
+def _load_tokenizer(directory: Path) -> Tokenizer | None:
+    return Tokenizer.load(directory) if any(directory.glob("*.tiktoken")) else None
+
+
+def _check_same_vocabulary(tokenizer: Tokenizer, draft_path: Path) -> None:
+    """SettingError unless a draft model's ids mean the same; without a vocabulary of its own they are taken to."""
+    draft = _load_tokenizer(draft_path)
+    if draft is not None and draft.mergeable_ranks != tokenizer.mergeable_ranks:
+        raise SettingError(f"{draft_path}: the draft model has another vocabulary; take one of the same family")
+
+
+@contextmanager
+def _progress(total: int, wanted: bool | None) -> Iterator[Callable[[int], None]]:
+    """A function that takes how many more requests have ended; shows a bar on stderr where one is wanted."""
+    if wanted is False or (wanted is None and (total < 2 or not sys.stderr.isatty())):
+        yield lambda count: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("requests"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(file=sys.stderr)) as bar:
+        task = bar.add_task("requests", total=total)
+        yield lambda count: bar.advance(task, count)
 
 
 def _stripped(pieces: Iterable[str]) -> Generator[str]:

@@ -31,7 +31,7 @@ def llm(checkpoint) -> LLM:
 
 
 def prompt_ids(llm: LLM, query: str, history=()) -> list[int]:
-    return llm._chat_prompt(query, list(history), None, llm.sampling_params())
+    return llm.chat_prompt(query, list(history), None, llm.sampling_params())
 
 
 def completion(llm: LLM, query: str, **sampling) -> list[int]:

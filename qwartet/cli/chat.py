@@ -6,12 +6,27 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from qwartet import DEMO
-from qwartet.cli.options import Activations, Head, KvCacheDtype, Threads, WeightCache, set_threads
+from qwartet.cli.options import (
+    Activations,
+    Device,
+    DraftModel,
+    Dtype,
+    Force,
+    Head,
+    KvCacheDtype,
+    LoadMode,
+    MaxModelLen,
+    Revision,
+    Speculation,
+    Threads,
+    WeightCache,
+    set_threads,
+)
 from qwartet.cli.progress import byte_progress
 from qwartet.cli.terminal import json_line, one_line, printable
 from qwartet.cli.units import format_bytes, format_count, parse_count
@@ -40,21 +55,19 @@ def chat(
     max_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens.")] = None,
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
     greedy: Annotated[bool, typer.Option("--greedy", help="Always the most probable token.")] = False,
-    dtype: Annotated[Literal["auto", "bf16", "fp16", "fp32"], typer.Option(help="What to compute in.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
-    load_mode: Annotated[
-        Literal["mmap", "pread"], typer.Option(help="pread: slower, for files that may change while in use.")
-    ] = "mmap",
-    max_model_len: Annotated[
-        str | None, typer.Option(help="Longest prompt and answer together; 32k is 32,000, 32K is 32,768.")
-    ] = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    revision: Revision = None,
+    load_mode: LoadMode = "mmap",
+    max_model_len: MaxModelLen = None,
     activations: Activations = None,
     head: Head = "auto",
     kv_cache_dtype: KvCacheDtype = "auto",
+    draft_model: DraftModel = None,
+    speculation: Speculation = "prompt-lookup",
     threads: Threads = None,
     weight_cache: WeightCache = True,
-    force: Annotated[bool, typer.Option("--force", help="Load even if the memory seems too small.")] = False,
+    force: Force = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No line about the model.")] = False,
 ) -> None:
@@ -88,6 +101,8 @@ def chat(
         activations=activations,
         head=head,
         kv_cache_dtype=kv_cache_dtype,
+        draft_model=draft_model,
+        speculation=speculation,
         weight_cache=weight_cache,
     )
     if not quiet:

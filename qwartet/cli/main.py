@@ -25,6 +25,7 @@ from qwartet.cli.doctor import doctor
 from qwartet.cli.inspect import inspect
 from qwartet.cli.plan import plan
 from qwartet.cli.quantize import quantize
+from qwartet.cli.run_batch import run_batch
 from qwartet.cli.synth import synth
 from qwartet.cli.terminal import one_line
 from qwartet.errors import QwartetWarning
@@ -35,6 +36,7 @@ app.command()(chat)
 app.command()(inspect)
 app.command()(plan)
 app.command()(quantize)
+app.command()(run_batch)
 app.command()(synth)
 app.command()(cache)
 app.command()(doctor)

@@ -198,6 +198,12 @@ def stream_row(engine: Engine, row: Row, settings: GenerationConfig) -> Iterator
             num_read = len(request.completion_ids)
     finally:
         engine.finish(request)
+    _raise_error(request)
+
+
+def _raise_error(request: Request) -> None:
+    if request.error is not None:
+        raise request.error
 
 
 def generate(engine: Engine, rows: Sequence[Row], settings: GenerationConfig) -> Tensor:
@@ -210,6 +216,8 @@ def generate(engine: Engine, rows: Sequence[Row], settings: GenerationConfig) ->
     finally:
         for request in requests:
             engine.finish(request)
+    for request in requests:
+        _raise_error(request)
     longest = max(len(request.completion_ids) for request in requests)
     eos = eos_ids(settings)
     pad = settings.pad_token_id if settings.pad_token_id is not None else (eos[0] if eos else 0)

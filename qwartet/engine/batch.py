@@ -1,42 +1,62 @@
-"""A Schedule (integers) -> a ForwardBatch (tensors)."""
+"""Requests and places (integers) -> a ForwardBatch (tensors)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 import torch
 
-from qwartet.engine.scheduler import Schedule
+from qwartet.engine.request import Request
+from qwartet.engine.scheduler import ScheduledRequest
 from qwartet.layers.forward_batch import ForwardBatch
 from qwartet.layers.rotary import PositionConfig
 
 
+@dataclass(frozen=True)
+class Span:
+    """Ids start : end of a request, its guesses counted behind its tokens, and which of them logits are wanted for."""
+
+    request: Request
+    start: int
+    end: int
+    logits: tuple[range, ...]  # places, in ascending order
+
+
+def step_span(item: ScheduledRequest) -> Span:
+    """What a step computes of a request, guesses included."""
+    request = item.request
+    end = request.num_computed_tokens + item.num_scheduled_tokens
+    num_drafts = max(item.num_sampled_rows - 1, 0)
+    sampled = range(end - 1, end - 1 + item.num_sampled_rows)
+    return Span(request, request.num_computed_tokens, end + num_drafts, (item.predicted_prompt, sampled))
+
+
 def build_forward_batch(
-    schedule: Schedule, block_size: int, position_config: PositionConfig, device: torch.device
+    spans: Iterable[Span], block_size: int, position_config: PositionConfig, device: torch.device
 ) -> ForwardBatch:
-    """The tensors of one step; logits are asked for the last token of every request that is fully computed by it."""
+    """The tensors of one forward pass."""
     input_ids: list[int] = []
     positions: list[int] = []
     rope_index: list[int] = []
     slot_mapping: list[int] = []
     logits_index: list[int] = []
-    cu_seqlens, seq_lens = [0], []
-    for item in schedule.scheduled:
-        request = item.request
-        start = request.num_computed_tokens
-        end = start + item.num_scheduled_tokens
+    cu_seqlens, seq_lens, tables = [0], [], []
+    for span in spans:
+        request, start, end = span.request, span.start, span.end
+        logits_index += [len(input_ids) + place - start for places in span.logits for place in places]
         input_ids += request.token_ids(start, end)
         places = range(request.first_position + start, request.first_position + end)
         positions += places
-        row = request.alpha_slot * position_config.max_length
+        row = position_config.alpha_slot(request.num_prompt_tokens) * position_config.max_length
         rope_index += [row + place for place in places]
         slot_mapping += [
             request.block_table[index // block_size] * block_size + index % block_size for index in range(start, end)
         ]
         cu_seqlens.append(len(input_ids))
         seq_lens.append(end)
-        if item.needs_logits:
-            logits_index.append(len(input_ids) - 1)
-    width = max(len(item.request.block_table) for item in schedule.scheduled)
-    tables = [item.request.block_table + [0] * (width - len(item.request.block_table)) for item in schedule.scheduled]
+        tables.append(request.block_table)
+    width = max(map(len, tables))
 
     def tensor(values: list[int] | list[list[int]]) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.int64, device=device)
@@ -49,7 +69,7 @@ def build_forward_batch(
         query_scale=position_config.query_scales(position_tensor),
         cu_seqlens=tensor(cu_seqlens),
         seq_lens=tensor(seq_lens),
-        block_table=tensor(tables),
+        block_table=tensor([table + [0] * (width - len(table)) for table in tables]),
         slot_mapping=tensor(slot_mapping),
         logits_index=None if len(logits_index) == len(input_ids) else tensor(logits_index),
     )

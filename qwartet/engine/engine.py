@@ -1,109 +1,107 @@
 """The engine: one loop that serves many requests.
 
-schedule -> build batch -> run -> sample -> commit -> outputs
+schedule -> guess -> build batch -> run -> sample -> commit -> outputs
 """
 
 from __future__ import annotations
 
+import secrets
+import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from qwartet.engine.batch import build_forward_batch
+from qwartet.engine.batch import build_forward_batch, step_span
 from qwartet.engine.block_manager import BlockManager
-from qwartet.engine.request import FinishReason, LogitsProcessor, Request
+from qwartet.engine.draft_model import DraftModel
+from qwartet.engine.draw import sibling_seed
+from qwartet.engine.engine_config import EngineConfig
+from qwartet.engine.request import FinishReason, LogitsProcessor, Request, TokenConstraint, TokenLogprobs
 from qwartet.engine.runner import ModelRunner
-from qwartet.engine.sampler import Sampler, takes_largest_logit
+from qwartet.engine.sampler import Sampled, Sampler
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.engine.scheduler import Schedule, Scheduler
-from qwartet.errors import ContextWarning, OutOfMemoryError, RequestError, SettingError
-from qwartet.kernels.cache_layer import CacheDtype
+from qwartet.engine.speculate import NoGuesses, PromptLookup, Speculation
+from qwartet.engine.structure import Structure
+from qwartet.errors import ContextWarning, EngineFailedError, OutOfMemoryError, RequestError, SettingError
 from qwartet.layers.kv_cache import choose_cache_dtype, kv_bytes_per_token
-from qwartet.models.plan import available_bytes
+from qwartet.models.gpu_memory import GPU_BATCHED_TOKENS
+from qwartet.models.memory_plan import BLOCK_SIZE
+from qwartet.models.plan import CPU_BATCHED_TOKENS, available_bytes
 from qwartet.models.qwen import QwenModel
+from qwartet.tokenizer.stream import TextStream
+from qwartet.tokenizer.tokenizer import Tokenizer
 
-BLOCK_SIZE = 16  # tokens
-KV_CACHE_MEMORY_FRACTION = 0.5  # of the memory that is free once the weights are there
+if TYPE_CHECKING:
+    from qwartet.engine.constrain import ConstraintCompiler
+
+KV_CACHE_MEMORY_FRACTION = 0.8  # of the memory that is free once the weights are there; a step needs some too
 
 
 @dataclass(frozen=True)
 class StepOutput:
-    """A token that a step added to a request."""
+    """What a step added to a request."""
 
     request: Request
-    token_id: int
-    finish_reason: FinishReason | None
-
-
-def _check(name: str, value: int, low: int, high: int) -> None:
-    if not low <= value <= high:
-        raise SettingError(f"{name} is {value}; here it must lie in {low}..{high}")
-
-
-def _affordable_blocks(model: QwenModel, cache_dtype: CacheDtype) -> int:
-    """Cache blocks that the free memory of the model's device allows."""
-    config = model.config
-    token_bytes = kv_bytes_per_token(config.num_layers, config.num_kv_heads, config.head_dim, cache_dtype)
-    return int(available_bytes(model.device) * KV_CACHE_MEMORY_FRACTION) // (BLOCK_SIZE * token_bytes)
+    token_ids: list[int]
+    text: str = ""  # that became certain; nothing without a tokenizer
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    finish_reason: FinishReason | None = None
 
 
 class Engine:
-    """Serves requests on one model."""
+    """Serves requests on one model. Not for two threads at once: see async_engine.py."""
 
     def __init__(
         self,
         model: QwenModel,
+        config: EngineConfig | None = None,
         *,
-        max_model_len: int | None = None,
-        max_num_seqs: int = 16,
-        max_num_batched_tokens: int = 2048,
-        num_blocks: int | None = None,
+        tokenizer: Tokenizer | None = None,
         num_valid_tokens: int | None = None,
-        kv_cache_dtype: str = "auto",
+        draft_model: QwenModel | None = None,
     ) -> None:
-        """`max_model_len`: longest request; None: the model's own, or what fits. `num_blocks`: blocks of the KV cache;
-        None: as many as are of use and fit. `num_valid_tokens`: see Sampler. `kv_cache_dtype`: "auto" is the model's;
-        "int8" takes half of the memory of bf16 and "int4" a quarter, with a scale for each head of each token.
+        """`tokenizer` makes the text; without one only ids come out. `num_valid_tokens`: see Sampler; the tokenizer's
+        number where there is one. `draft_model`: a smaller one of the same vocabulary, to speculate with.
 
         SettingError for a setting out of bounds, OutOfMemoryError when not one request of max_model_len would fit.
         """
+        config = EngineConfig() if config is None else config
         self.position_config = model.config.position
-        full_length = self.position_config.max_length
-        cache_dtype = choose_cache_dtype(kv_cache_dtype, model.dtype)
-        affordable = _affordable_blocks(model, cache_dtype)
-        self.max_model_len = self._fitting_length(affordable) if max_model_len is None else max_model_len
-        _check("max_model_len", self.max_model_len, 2, full_length)
-        _check("max_num_seqs", max_num_seqs, 1, 2**16)
-        _check("max_num_batched_tokens", max_num_batched_tokens, 1, 2**24)
-        blocks_per_request = -(-self.max_model_len // BLOCK_SIZE)
-        if num_blocks is None:
-            if affordable < blocks_per_request:
-                raise OutOfMemoryError(
-                    f"the KV cache of a request of {self.max_model_len} tokens does not fit the free memory; set "
-                    f"max_model_len to {affordable * BLOCK_SIZE} or less"
-                )
-            num_blocks = min(blocks_per_request * max_num_seqs, affordable)
-        _check("num_blocks", num_blocks, blocks_per_request, 2**31)
+        models = [model] if draft_model is None else [model, draft_model]
+        affordable = _affordable_blocks(models, config.kv_cache_dtype)
+        self.max_model_len = _choose_length(self.position_config.max_length, config.max_model_len, affordable)
+        num_blocks = _choose_blocks(self.max_model_len, config, affordable)
+        budget = config.max_num_batched_tokens
+        if budget is None:
+            budget = CPU_BATCHED_TOKENS if model.device.type == "cpu" else GPU_BATCHED_TOKENS
+        self.tokenizer = tokenizer
+        if num_valid_tokens is None and tokenizer is not None:
+            num_valid_tokens = tokenizer.num_tokens
+        runners = [
+            ModelRunner(one, num_blocks, BLOCK_SIZE, choose_cache_dtype(config.kv_cache_dtype, one.dtype))
+            for one in models
+        ]
+        self.runner = runners[0]
+        self.sampler = Sampler(model.lm_head, num_valid_tokens)
+        self.speculation = _speculation(config, runners[1:], self.sampler.num_valid_tokens, budget)
         self.block_manager = BlockManager(num_blocks, BLOCK_SIZE)
         self.scheduler = Scheduler(
-            self.block_manager, max_num_batched_tokens=max_num_batched_tokens, max_num_seqs=max_num_seqs
+            self.block_manager,
+            max_num_batched_tokens=budget,
+            max_num_seqs=config.max_num_seqs,
+            num_drafts_wanted=self._num_drafts_wanted,
         )
-        self.runner = ModelRunner(model, num_blocks, BLOCK_SIZE, cache_dtype)
-        self.sampler = Sampler(num_valid_tokens)
+        self.enable_prefix_caching = config.enable_prefix_caching
+        self.failure: Exception | None = None  # of a step: nothing is served after it
         self._ids = count()
-
-    def _fitting_length(self, affordable_blocks: int) -> int:
-        """The model's own context, or as much of it as the memory allows, with a ContextWarning."""
-        full_length, fitting = self.position_config.max_length, affordable_blocks * BLOCK_SIZE
-        if fitting < full_length:
-            message = (
-                f"the context is {fitting} tokens instead of {full_length}: the KV cache takes the memory there is"
-            )
-            warnings.warn(message, ContextWarning, stacklevel=4)
-        return min(full_length, fitting)
+        self._compiler: ConstraintCompiler | None = None
+        self._compiler_lock = Lock()
 
     def add_request(
         self,
@@ -113,22 +111,149 @@ class Engine:
         stop_token_ids: Sequence[int] = (),
         first_position: int = 0,
         logits_processors: tuple[LogitsProcessor, ...] = (),
+        cache_salt: str = "",
+        constraint: TokenConstraint | None = None,
     ) -> Request:
-        """Queues a prompt; RequestError when it is empty, too long, or has ids outside the vocabulary."""
-        self._check_prompt(prompt_ids, first_position)
+        """Queues a prompt for one completion, whatever params.n is.
+
+        `stop_token_ids`: the model's own. `cache_salt`: only requests with the same one share what is computed.
+        `constraint`: params.structure compiled, where another thread has done that. RequestError when the prompt is
+        empty, too long, or has ids outside the vocabulary; SettingError for a setting that cannot be honoured here.
+        """
+        self.check(prompt_ids, params, first_position)
         room = self.max_model_len - first_position - len(prompt_ids)
-        stops = () if params.ignore_eos else stop_token_ids
+        stops = stop_ids(params, stop_token_ids)
+        if constraint is None and params.structure is not None:
+            constraint = self.compile(params.structure, stops)
+        request_id = next(self._ids)
+        salt = cache_salt if self.enable_prefix_caching else f"request {request_id}"
         request = Request(
-            request_id=next(self._ids),
+            request_id=request_id,
             prompt_ids=list(prompt_ids),
             params=params.updated({"max_tokens": min(params.max_tokens, room)}),
-            stop_token_ids=frozenset(stops).union(params.stop_token_ids),
+            seed=secrets.randbits(63) if params.seed is None else params.seed,
+            stop_token_ids=stops,
             alpha_slot=self.position_config.alpha_slot(len(prompt_ids)),
             first_position=first_position,
+            salt=salt.encode(errors="surrogatepass"),
             logits_processors=logits_processors,
+            constraint=constraint,
+            text_stream=None if self.tokenizer is None else TextStream(self.tokenizer, params.stop),
         )
         self.scheduler.add(request)
         return request
+
+    def add_siblings(self, prompt_ids: Sequence[int], params: SamplingParams, **settings: Any) -> list[Request]:
+        """Queues a prompt for params.n completions, which share its blocks; `settings` as in add_request."""
+        leader = self.add_request(prompt_ids, params, **settings)
+        siblings = [leader]
+        settings["constraint"] = None  # each has its own copy of the leader's
+        for index in range(1, params.n):
+            plain = replace(params, structure=None, prompt_logprobs=None)
+            sibling = self.add_request(prompt_ids, plain, **settings)
+            sibling.seed, sibling.salt, sibling.leader = sibling_seed(leader.seed, index), leader.salt, leader
+            sibling.constraint = None if leader.constraint is None else leader.constraint.fork()
+            sibling.prompt_logprobs = leader.prompt_logprobs
+            siblings.append(sibling)
+        return siblings
+
+    def check(self, prompt_ids: Sequence[int], params: SamplingParams, first_position: int = 0) -> None:
+        """Raises what add_request would refuse; any thread may call it."""
+        self.raise_failure()
+        self._check_prompt(prompt_ids, first_position)
+        self._check_params(params)
+
+    def compile(self, structure: Structure, stop_token_ids: frozenset[int]) -> TokenConstraint:
+        """A structure as a constraint; any thread may call it. RequestError where it is ill-formed or too large."""
+        if self.tokenizer is None:
+            raise SettingError("a structure needs the model's tokenizer; copy qwen.tiktoken into its directory")
+        with self._compiler_lock:
+            if self._compiler is None:
+                from qwartet.engine.constrain import ConstraintCompiler  # takes a library that most runs do not need
+
+                self._compiler = ConstraintCompiler(self.tokenizer, self.runner.model.config.vocab_size)
+        return self._compiler.compile(structure, stop_token_ids)
+
+    @property
+    def has_unfinished(self) -> bool:
+        return self.scheduler.has_unfinished
+
+    def step(self) -> list[StepOutput]:
+        """Computes one batch; returns what it added. EngineFailedError after an error in an earlier step."""
+        self.raise_failure()
+        assert self.has_unfinished, "a step without work: call it only while has_unfinished"
+        try:
+            return self._step()
+        except Exception as error:
+            self.failure = error
+            raise
+
+    @torch.inference_mode()
+    def _step(self) -> list[StepOutput]:
+        start_s = time.perf_counter()
+        schedule = self.scheduler.schedule()
+        self.speculation.guess(schedule.scheduled)
+        spans = [step_span(item) for item in schedule.scheduled]
+        batch = build_forward_batch(spans, BLOCK_SIZE, self.position_config, self.runner.model.device)
+        sampled = self.sampler.sample(self.runner.run(batch), schedule.scheduled)
+        outputs = self._commit(schedule, sampled)
+        self.speculation.cost.count(len(batch.input_ids), time.perf_counter() - start_s)
+        return outputs
+
+    def _commit(self, schedule: Schedule, sampled: list[Sampled]) -> list[StepOutput]:
+        for item in schedule.scheduled:
+            item.request.num_computed_tokens += item.num_scheduled_tokens
+        outputs = [self._commit_tokens(result) for result in sampled]
+        for item in schedule.scheduled:
+            self.block_manager.publish(item.request)
+            if item.request.is_finished:
+                self._forget(item.request)
+        return outputs
+
+    def _commit_tokens(self, result: Sampled) -> StepOutput:
+        """Adds the tokens of one request up to its end; those that were guessed are computed already."""
+        request = result.request
+        self.speculation.count(request, len(result.token_ids))
+        request.draft_ids = []
+        if result.error is not None:
+            request.error, request.finish_reason = result.error, "error"
+            return StepOutput(request, [], finish_reason="error")
+        num_before, text = len(request.completion_ids), ""
+        for token_id in result.token_ids:
+            text += request.append(token_id)
+            if request.is_finished:
+                break
+        new_ids = request.completion_ids[num_before:]
+        is_complete = request.constraint is not None and request.constraint.is_finished
+        if (
+            is_complete and request.finish_reason != "stop"
+        ):  # "stop" may stand before tokens that were sampled behind it
+            text += request.complete()
+        request.num_computed_tokens += len(new_ids) - 1
+        logprobs = result.logprobs[: len(new_ids)]
+        request.logprobs += logprobs
+        return StepOutput(request, new_ids, text, tuple(logprobs), request.finish_reason)
+
+    def finish(self, request: Request, reason: FinishReason = "abort") -> None:
+        """Ends a request before the model does; its blocks are free at once."""
+        if not request.is_finished:
+            request.finish_reason = reason
+            self._forget(request)
+
+    def _forget(self, request: Request) -> None:
+        self.scheduler.finish(request)
+        self.sampler.forget(request)
+        self.speculation.forget(request)
+
+    def _num_drafts_wanted(self, request: Request) -> int:
+        return self.speculation.num_wanted(request, len(self.scheduler.running))
+
+    def raise_failure(self) -> None:
+        """EngineFailedError after an error in a step, else nothing."""
+        if self.failure is not None:
+            raise EngineFailedError(f"the engine stopped at an error: {self.failure}; load the model again") from (
+                self.failure
+            )
 
     def _check_prompt(self, prompt_ids: Sequence[int], first_position: int) -> None:
         if not prompt_ids:
@@ -140,44 +265,70 @@ class Engine:
         if not 0 <= min(prompt_ids) <= max(prompt_ids) < vocab_size:
             raise RequestError(f"the prompt has ids outside 0..{vocab_size - 1}; is this the model's tokenizer?")
 
-    @property
-    def has_unfinished(self) -> bool:
-        return self.scheduler.has_unfinished
+    def _check_params(self, params: SamplingParams) -> None:
+        if params.stop and self.tokenizer is None:
+            raise SettingError("stop strings need the model's tokenizer; use stop_token_ids")
+        largest = max((token_id for token_id, _ in params.logit_bias), default=0)
+        if largest >= self.sampler.num_valid_tokens:
+            raise SettingError(f"logit_bias has token {largest}, the vocabulary {self.sampler.num_valid_tokens} tokens")
 
-    @torch.inference_mode()
-    def step(self) -> list[StepOutput]:
-        """Computes one batch; returns the tokens that it added."""
-        schedule = self.scheduler.schedule()
-        assert schedule.scheduled, "a step without work: call it only while has_unfinished"
-        batch = build_forward_batch(schedule, BLOCK_SIZE, self.position_config, self.runner.model.device)
-        hidden = self.runner.run(batch)
-        requests = [item.request for item in schedule.scheduled if item.needs_logits]
-        return self._commit(schedule, requests, self._next_tokens(hidden, requests))
 
-    def _next_tokens(self, hidden: torch.Tensor, requests: list[Request]) -> list[int]:
-        """A token for each request from its hidden state; where all ask for the most probable one, without logits."""
-        head = self.runner.model.lm_head
-        if all(map(takes_largest_logit, requests)):
-            return head.argmax(hidden, self.sampler.num_valid_tokens or head.weight.shape[0])
-        return self.sampler.sample(head(hidden), requests)
+def stop_ids(params: SamplingParams, stop_token_ids: Sequence[int]) -> frozenset[int]:
+    """The ids that end a request: the model's own, unless it ignores them, and those that it asks for."""
+    return frozenset(() if params.ignore_eos else stop_token_ids).union(params.stop_token_ids)
 
-    def _commit(self, schedule: Schedule, requests: list[Request], token_ids: list[int]) -> list[StepOutput]:
-        for item in schedule.scheduled:
-            item.request.num_computed_tokens += item.num_scheduled_tokens
-        outputs = []
-        for request, token_id in zip(requests, token_ids, strict=True):
-            request.append(token_id)
-            outputs.append(StepOutput(request, token_id, request.finish_reason))
-            if request.is_finished:
-                self._forget(request)
-        return outputs
 
-    def finish(self, request: Request, reason: FinishReason = "abort") -> None:
-        """Ends a request before the model does; its blocks are free at once."""
-        if not request.is_finished:
-            request.finish_reason = reason
-            self._forget(request)
+def _affordable_blocks(models: list[QwenModel], kv_cache_dtype: str) -> int:
+    """Cache blocks, of all models together, that the free memory of their device allows."""
+    token_bytes = 0
+    for model in models:
+        config, dtype = model.config, choose_cache_dtype(kv_cache_dtype, model.dtype)
+        token_bytes += kv_bytes_per_token(config.num_layers, config.num_kv_heads, config.head_dim, dtype)
+    return int(available_bytes(models[0].device) * KV_CACHE_MEMORY_FRACTION) // (BLOCK_SIZE * token_bytes)
 
-    def _forget(self, request: Request) -> None:
-        self.scheduler.finish(request)
-        self.sampler.forget(request)
+
+def _choose_length(full_length: int, asked: int | None, affordable_blocks: int) -> int:
+    """The asked context; else the model's own, or as much of it as the memory allows, with a ContextWarning."""
+    if asked is not None:
+        if not 2 <= asked <= full_length:
+            raise SettingError(f"max_model_len is {asked}; with this model it must lie in 2..{full_length}")
+        return asked
+    fitting = affordable_blocks * BLOCK_SIZE
+    if fitting < full_length:
+        message = f"the context is {fitting} tokens instead of {full_length}: the KV cache takes the memory there is"
+        warnings.warn(message, ContextWarning, stacklevel=4)
+    return min(full_length, fitting)
+
+
+def _choose_blocks(max_model_len: int, config: EngineConfig, affordable: int) -> int:
+    """The asked blocks, or as many as are of use and fit."""
+    of_a_request = -(-max_model_len // BLOCK_SIZE)
+    if config.num_blocks is None:
+        if affordable < of_a_request or max_model_len < 2:
+            raise OutOfMemoryError(
+                f"the KV cache of a request of {max_model_len} tokens does not fit the free memory; set "
+                f"max_model_len to {affordable * BLOCK_SIZE} or less"
+            )
+        return min(of_a_request * config.max_num_seqs, affordable)
+    if config.num_blocks < of_a_request:
+        raise SettingError(
+            f"num_blocks is {config.num_blocks}, but a request of {max_model_len} tokens takes {of_a_request}; "
+            "set max_model_len lower or num_blocks higher"
+        )
+    return config.num_blocks
+
+
+def _speculation(
+    config: EngineConfig, draft_runners: list[ModelRunner], num_valid_tokens: int, budget: int
+) -> Speculation:
+    if config.speculation == "off":
+        return Speculation(NoGuesses())
+    if not draft_runners:
+        return Speculation(PromptLookup())
+    runner = draft_runners[0]
+    if runner.model.config.vocab_size < num_valid_tokens:
+        raise SettingError(
+            f"the draft model has {runner.model.config.vocab_size} tokens, the model {num_valid_tokens}; "
+            "take one of the same vocabulary"
+        )
+    return Speculation(DraftModel(runner, num_valid_tokens, budget))

@@ -1,17 +1,46 @@
-"""One request's life: its ids, how far they are computed, which blocks hold its keys and values."""
+"""One request's life: its ids, how far they are computed, which blocks hold keys and values, what it has answered."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from qwartet.engine.sampling_params import SamplingParams
 
-FinishReason = Literal["stop", "length", "abort"]
+FinishReason = Literal["stop", "length", "abort", "error"]
 
 LogitsProcessor = Callable[[Any, list[int]], Any]
 """Pure function (logits of one row, prompt and completion ids so far) -> logits."""
+
+
+@dataclass(frozen=True)
+class TokenLogprobs:
+    """What the model thought of one token: log-probabilities in nats, before penalties, temperature and cuts."""
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()  # the most probable ids with theirs, best first
+
+
+class TokenText(Protocol):
+    """Ids to text while they are made: tokenizer/stream.py."""
+
+    stopped_by: str | None
+
+    def push(self, token_id: int) -> str: ...
+    def finish(self) -> str: ...
+
+
+class TokenConstraint(Protocol):
+    """Which ids may follow: engine/constrain.py."""
+
+    @property
+    def is_finished(self) -> bool: ...
+    def mask(self, num_ids: int | None = None) -> Any: ...
+    def accept(self, token_id: int) -> None: ...
+    def count_valid(self, token_ids: Sequence[int]) -> int: ...
+    def fork(self) -> TokenConstraint: ...
 
 
 @dataclass(eq=False)
@@ -21,33 +50,84 @@ class Request:
     request_id: int
     prompt_ids: list[int]
     params: SamplingParams
+    seed: int = 0  # of its random numbers
     stop_token_ids: frozenset[int] = frozenset()
     alpha_slot: int = 0  # NTK alpha, fixed by the prompt's length
     first_position: int = 0  # position of the first id; above 0 where a padded row is reproduced
+    salt: bytes = b""  # only requests with the same one find each other's blocks
     logits_processors: tuple[LogitsProcessor, ...] = ()  # applied after the built-in ones, before temperature
+    constraint: TokenConstraint | None = None
+    text_stream: TokenText | None = None
+    leader: Request | None = None  # the first of n siblings, whose prompt the others find in the cache
+    # what changes:
     completion_ids: list[int] = field(default_factory=list)
+    completion_text: str = ""  # without stop tokens, stop strings, and what may yet become one
+    logprobs: list[TokenLogprobs] = field(default_factory=list)  # of the completion, where they are asked for
+    prompt_logprobs: list[TokenLogprobs | None] = field(default_factory=lambda: [None])  # nothing predicts the first id
     num_computed_tokens: int = 0  # ids whose keys and values are in the cache
+    num_cached_tokens: int = 0  # of the prompt, found in the cache when the request first ran
+    num_preemptions: int = 0
     block_table: list[int] = field(default_factory=list)
+    num_published_blocks: int = 0  # of the block table, which others may find
+    block_hashes: list[bytes] = field(default_factory=list)  # of its full blocks, as far as anybody asked
+    draft_ids: list[int] = field(default_factory=list)  # guessed to follow; checked in the step that is being made
     finish_reason: FinishReason | None = None
+    error: Exception | None = None  # why the finish reason is "error"
 
     @property
     def num_tokens(self) -> int:
         return len(self.prompt_ids) + len(self.completion_ids)
 
     @property
+    def num_prompt_tokens(self) -> int:
+        return len(self.prompt_ids)
+
+    @property
     def is_finished(self) -> bool:
         return self.finish_reason is not None
 
-    def token_ids(self, start: int, end: int) -> list[int]:
-        """Ids start : end of prompt and completion together."""
-        num_prompt = len(self.prompt_ids)
-        prompt = self.prompt_ids[start:end]
-        return prompt + self.completion_ids[max(start - num_prompt, 0) : max(end - num_prompt, 0)]
+    @property
+    def is_decoding(self) -> bool:
+        """Whether only the token that was sampled last is not computed yet."""
+        return bool(self.completion_ids) and self.num_computed_tokens == self.num_tokens - 1
 
-    def append(self, token_id: int) -> None:
-        """Adds a sampled id and notes whether it ends the completion."""
+    @property
+    def waits_for_leader(self) -> bool:
+        """Whether a sibling is still computing the prompt that this request will find in the cache."""
+        leader = self.leader
+        return leader is not None and not leader.is_finished and leader.num_computed_tokens < leader.num_prompt_tokens
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Who comes first: the smaller priority, then the earlier arrival."""
+        return self.params.priority, self.request_id
+
+    def token_ids(self, start: int, end: int) -> list[int]:
+        """Ids start : end of prompt, completion and guesses together."""
+        ids: list[int] = []
+        for part in (self.prompt_ids, self.completion_ids, self.draft_ids):
+            ids += part[max(start, 0) : max(end, 0)]
+            start, end = start - len(part), end - len(part)
+        return ids
+
+    def append(self, token_id: int) -> str:
+        """Adds a sampled id and notes whether it ends the completion; returns the text that became certain."""
         self.completion_ids.append(token_id)
-        if token_id in self.stop_token_ids:
+        is_stop, text = token_id in self.stop_token_ids, ""
+        if self.text_stream is not None and not is_stop:
+            text = self.text_stream.push(token_id)
+        if is_stop or (self.text_stream is not None and self.text_stream.stopped_by is not None):
             self.finish_reason = "stop"
         elif len(self.completion_ids) >= self.params.max_tokens:
             self.finish_reason = "length"
+        if self.is_finished and self.text_stream is not None:
+            text += self.text_stream.finish()
+        self.completion_text += text
+        return text
+
+    def complete(self) -> str:
+        """Notes that the structure is complete and nothing may follow; returns the text that became certain."""
+        text = "" if self.is_finished or self.text_stream is None else self.text_stream.finish()
+        self.finish_reason = "stop"
+        self.completion_text += text
+        return text

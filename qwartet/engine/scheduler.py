@@ -1,13 +1,24 @@
 """Which requests get how many tokens in the next step. Integers only: no tensor is seen here.
 
-First come, first served. Prefill and decode are the same thing: a request has some tokens that are not
-computed yet, and gets as many of them as the step's budget allows. When the cache is full the youngest
-running request gives its blocks back and is computed again later (preemption by recompute).
+Prefill and decode are the same thing: a request has some tokens that are not computed yet, and gets as many of them as
+the step's budget allows.
+
+    1. requests that decode, a token each and the tokens that speculation guesses: a long prompt never stalls them for
+       more than one chunk
+    2. prompts that are being computed
+    3. waiting requests, as long as there is budget, a free place and room in the cache
+
+Within each the smaller priority comes first, then the earlier arrival. That is all the fairness there is: nobody is
+overtaken by a later request of the same priority, the first that finds no room holds back those behind it, and a
+running request is never stopped for a waiting one. When the cache is full the last of the running requests in that
+order gives its blocks back; it waits, finds again what nobody took meanwhile, and computes the rest once more
+(preemption by recompute).
 """
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import insort
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from qwartet.engine.block_manager import BlockManager
@@ -16,15 +27,30 @@ from qwartet.engine.request import Request
 
 @dataclass(frozen=True)
 class ScheduledRequest:
-    """A request and how many of its tokens this step computes."""
+    """A request, how many of its tokens this step computes, and room for how many guesses behind them."""
 
     request: Request
     num_scheduled_tokens: int
+    num_draft_tokens: int = 0
 
     @property
-    def needs_logits(self) -> bool:
+    def needs_token(self) -> bool:
         """Whether the step reaches the request's last token, so that a new one can be sampled."""
         return self.request.num_computed_tokens + self.num_scheduled_tokens == self.request.num_tokens
+
+    @property
+    def num_sampled_rows(self) -> int:
+        """Rows of logits from which tokens are sampled: one, and one for each guess."""
+        return 1 + len(self.request.draft_ids) if self.needs_token else 0
+
+    @property
+    def predicted_prompt(self) -> range:
+        """The places of this step whose logits say how probable the next id of the prompt was."""
+        request = self.request
+        if request.params.prompt_logprobs is None:
+            return range(0)
+        start, end = request.num_computed_tokens, request.num_computed_tokens + self.num_scheduled_tokens
+        return range(max(start, len(request.prompt_logprobs) - 1), min(end, request.num_prompt_tokens - 1))
 
 
 @dataclass(frozen=True)
@@ -35,18 +61,28 @@ class Schedule:
 
     @property
     def num_tokens(self) -> int:
-        return sum(item.num_scheduled_tokens for item in self.scheduled)
+        """With all the guesses that there is room for."""
+        return sum(item.num_scheduled_tokens + item.num_draft_tokens for item in self.scheduled)
 
 
 class Scheduler:
     """Keeps the waiting and the running requests."""
 
-    def __init__(self, block_manager: BlockManager, *, max_num_batched_tokens: int, max_num_seqs: int) -> None:
+    def __init__(
+        self,
+        block_manager: BlockManager,
+        *,
+        max_num_batched_tokens: int,
+        max_num_seqs: int,
+        num_drafts_wanted: Callable[[Request], int] = lambda request: 0,
+    ) -> None:
+        """`num_drafts_wanted` says how many tokens a request that decodes would like to have guessed."""
         self.block_manager = block_manager
         self.max_num_batched_tokens = max_num_batched_tokens
         self.max_num_seqs = max_num_seqs
-        self.waiting: deque[Request] = deque()
-        self.running: list[Request] = []
+        self.num_drafts_wanted = num_drafts_wanted
+        self.waiting: list[Request] = []  # in order
+        self.running: list[Request] = []  # in order
 
     @property
     def has_unfinished(self) -> bool:
@@ -54,41 +90,66 @@ class Scheduler:
 
     def add(self, request: Request) -> None:
         """Queues a request."""
-        self.waiting.append(request)
+        insort(self.waiting, request, key=_order)
 
     def schedule(self) -> Schedule:
-        """Decides the next step; running requests come first, in the order of their arrival."""
-        budget = self.max_num_batched_tokens
-        scheduled: list[ScheduledRequest] = []
+        """Decides the next step; at least one token is scheduled while there are requests."""
+        step = _Step(self.max_num_batched_tokens)
         num_running = len(self.running)
-        for request in list(self.running):
-            if request not in self.running or budget == 0:  # preempted for an older one, or no room in this step
-                continue
-            num_tokens = min(request.num_tokens - request.num_computed_tokens, budget)
-            if self._make_room(request, request.num_computed_tokens + num_tokens):
-                scheduled.append(ScheduledRequest(request, num_tokens))
-                budget -= num_tokens
-        num_preempted = num_running - len(self.running)
-        while self.waiting and not num_preempted and budget > 0 and len(self.running) < self.max_num_seqs:
-            request = self.waiting[0]
-            num_tokens = min(request.num_tokens, budget)
-            if not self.block_manager.grow(request, num_tokens):
-                break
-            self.running.append(self.waiting.popleft())
-            scheduled.append(ScheduledRequest(request, num_tokens))
-            budget -= num_tokens
-        return Schedule(tuple(scheduled))
+        for request in sorted(self.running, key=lambda one: (not one.is_decoding, *one.order)):
+            if step.budget and request in self.running:  # it may have been preempted for another one
+                self._continue(request, step)
+        if len(self.running) == num_running:  # who was preempted just now does not come back at once
+            self._admit(step)
+        return Schedule(tuple(step.items.values()))
 
-    def _make_room(self, request: Request, num_tokens: int) -> bool:
-        """Grows the request's blocks, preempting younger ones for it; False when it had to be preempted itself."""
+    def _continue(self, request: Request, step: _Step) -> None:
+        num_tokens = min(request.num_tokens - request.num_computed_tokens, step.budget)
+        end = request.num_computed_tokens + num_tokens
+        if not self._make_room(request, end, step):
+            return
+        num_drafts = 0
+        if request.is_decoding:
+            room = min(step.budget - num_tokens, request.params.max_tokens - len(request.completion_ids) - 1)
+            num_drafts = min(self.num_drafts_wanted(request), room) if room > 0 else 0
+            if num_drafts and not self.block_manager.grow(request, end + num_drafts):
+                num_drafts = 0  # nobody is preempted for a guess
+        step.take(ScheduledRequest(request, num_tokens, num_drafts))
+
+    def _make_room(self, request: Request, num_tokens: int, step: _Step) -> bool:
+        """Grows the request's blocks, preempting those behind it; False when it had to be preempted itself."""
         while not self.block_manager.grow(request, num_tokens):
-            victim = self.running.pop()
-            self.block_manager.release(victim)
-            victim.num_computed_tokens = 0
-            self.waiting.appendleft(victim)
+            victim = self.running[-1]
+            self._preempt(victim)
+            step.give_back(victim)
             if victim is request:
                 return False
         return True
+
+    def _preempt(self, request: Request) -> None:
+        self.running.remove(request)
+        self.block_manager.release(request)
+        request.num_computed_tokens = 0
+        request.num_preemptions += 1
+        self.add(request)
+
+    def _admit(self, step: _Step) -> None:
+        for request in list(self.waiting):
+            if not step.budget or len(self.running) >= self.max_num_seqs:
+                return
+            if request.waits_for_leader:
+                continue
+            num_cached = 0 if _wants_all_logits(request) else self.block_manager.adopt_prefix(request)
+            num_tokens = min(request.num_tokens - num_cached, step.budget)
+            if not self.block_manager.grow(request, num_cached + num_tokens):
+                self.block_manager.release(request)
+                return
+            request.num_computed_tokens = num_cached
+            if not request.num_preemptions:
+                request.num_cached_tokens = num_cached
+            self.waiting.remove(request)
+            insort(self.running, request, key=_order)
+            step.take(ScheduledRequest(request, num_tokens))
 
     def finish(self, request: Request) -> None:
         """Forgets a request that ended or was aborted, wherever it stands."""
@@ -97,3 +158,29 @@ class Scheduler:
         elif request in self.waiting:
             self.waiting.remove(request)
         self.block_manager.release(request)
+
+
+class _Step:
+    """A step that is being made: what it holds, and for how many tokens there is budget left."""
+
+    def __init__(self, budget: int) -> None:
+        self.budget = budget
+        self.items: dict[int, ScheduledRequest] = {}  # by request id
+
+    def take(self, item: ScheduledRequest) -> None:
+        self.items[item.request.request_id] = item
+        self.budget -= item.num_scheduled_tokens + item.num_draft_tokens
+
+    def give_back(self, request: Request) -> None:
+        item = self.items.pop(request.request_id, None)
+        if item is not None:
+            self.budget += item.num_scheduled_tokens + item.num_draft_tokens
+
+
+def _order(request: Request) -> tuple[int, int]:
+    return request.order
+
+
+def _wants_all_logits(request: Request) -> bool:
+    """Whether prompt logprobs are still to be made: for them every token of the prompt has to be computed."""
+    return request.params.prompt_logprobs is not None and len(request.prompt_logprobs) < request.num_prompt_tokens

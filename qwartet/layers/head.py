@@ -31,10 +31,11 @@ class Head(Linear):
         return self.kernels.head_logits(x, self.weight)
 
     def argmax(self, x: Tensor, num_valid: int) -> list[int]:
-        """The id below num_valid with the largest logit for each row of x [R, C]; the first of equals."""
-        if self.packed is None or self.kernels.head_argmax is None:
-            return torch.argmax(self(x)[:, :num_valid].float(), dim=-1).tolist()
-        token_ids, _ = self.kernels.head_argmax(x, self.packed, self.weight, num_valid)
-        if min(token_ids, default=0) < 0:  # NaN or infinity: whoever looks for them looks at logits
-            return torch.argmax(self(x)[:, :num_valid].float(), dim=-1).tolist()
-        return token_ids
+        """The id below num_valid with the largest logit for each row of x [R, C]; the first of equals.
+
+        -1 where that logit, or the row, is NaN or infinite.
+        """
+        if self.packed is not None and self.kernels.head_argmax is not None:
+            return self.kernels.head_argmax(x, self.packed, self.weight, num_valid)[0]
+        largest = self(x)[:, :num_valid].float().max(-1)
+        return torch.where(largest.values.isfinite(), largest.indices, -1).tolist()

@@ -14,9 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from qwartet.errors import SettingError
+from qwartet.kernels.cache_layer import CacheDtype
 from qwartet.kernels.native import native_library
 from qwartet.layers.kv_cache import kv_bytes_per_token
 from qwartet.models import weight_cache
@@ -24,8 +26,10 @@ from qwartet.models.checkpoint import Checkpoint
 from qwartet.models.config import ModelConfig
 from qwartet.models.held_tensors import HeldTensor, LoadSettings, held_tensors
 from qwartet.models.names import LINEARS, disk_name
-from qwartet.models.plan import RESIDENT_FRACTION, available_bytes
+from qwartet.models.plan import CPU_BATCHED_TOKENS, RESIDENT_FRACTION, available_bytes
 from qwartet.models.step_memory import (
+    LOGITS_ROWS,
+    ROWS_PER_REQUEST,
     NativeKernels,
     StepSize,
     logits_bytes,
@@ -36,20 +40,19 @@ from qwartet.models.step_memory import (
 )
 from qwartet.models.weight_cache import HEAD_LEAVES
 
-BLOCK_SIZE = 16  # tokens; of the engine's KV cache
-CPU_BATCHED_TOKENS = 512  # of a step
+BLOCK_SIZE = 16  # tokens of a block of the KV cache
 MOST_REQUESTS = 2**16
 # Of a vocabulary: a dict of Python's bytes and tiktoken's tables; measured with the published one, 55 MiB.
 TOKENIZER_BYTES_PER_RANK = 380
-_CACHE_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "int8": torch.int8}
+_CACHE_DTYPES: dict[str, CacheDtype] = {
+    "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "int8": "int8", "int4": "int4",
+}  # fmt: skip
 CACHE_KINDS = ("bf16", "int8", "int4")
 WEIGHT_ROWS = ("linears", "embedding", "head", "8-bit copy of the head", "norms and biases")
 
 
 def cache_bytes_per_token(config: ModelConfig, kind: str) -> int:
-    """Bytes of one token's keys and values in all layers; int8 and int4 have scales of 4 bytes, one for each head."""
-    if kind == "int4":
-        return 2 * config.num_layers * config.num_kv_heads * (config.head_dim // 2 + 4)
+    """Bytes of one token's keys and values in all layers."""
     return kv_bytes_per_token(config.num_layers, config.num_kv_heads, config.head_dim, _CACHE_DTYPES[kind])
 
 
@@ -91,7 +94,7 @@ class Workload:
         """The largest step."""
         return StepSize(
             num_tokens=min(self.max_num_batched_tokens, self.context * self.concurrency),
-            num_rows=min(self.max_num_batched_tokens, self.concurrency),
+            num_rows=min(self.max_num_batched_tokens, self.concurrency * ROWS_PER_REQUEST, LOGITS_ROWS),
             context=self.context,
             max_blocks=self.blocks_per_request,
         )
@@ -107,13 +110,14 @@ class Machine:
 
 
 def _run_operations_once() -> None:
-    """Has torch's code for sampling read from its file, as it will be: code takes memory when it first runs."""
-    row = torch.zeros(16)
-    ascending, order = row.sort()
-    is_low = ascending.softmax(-1).cumsum(-1) <= 0.5
-    is_low = torch.zeros_like(is_low).scatter(0, order, is_low)
-    row = row.index_copy(0, order, torch.where(ascending < 0, ascending * 2, ascending / 2)).masked_fill(is_low, -1e9)
-    torch.multinomial(row.softmax(-1), 1, generator=torch.Generator().manual_seed(0))
+    """Has the code for sampling read from its file, as it will be: code takes memory when it first runs."""
+    row, index = torch.zeros(16), torch.arange(4)
+    seen = row[index]
+    row = row.index_copy(0, index, torch.where(seen < 0, seen * 2, seen / 2)).masked_fill(row > 1, -torch.inf)
+    bool(row.max().isfinite())
+    scores = row.numpy()
+    order = np.argsort(-scores[np.argpartition(scores, -4)[-4:]], kind="stable")
+    np.log(np.exp(scores[order].astype(np.float64)).cumsum())
 
 
 def this_machine() -> Machine:

@@ -15,6 +15,7 @@ from qwartet.errors import OutOfMemoryError
 from qwartet.layers.weight_stream import WeightStream
 from qwartet.models.held_tensors import HeldTensor
 
+CPU_BATCHED_TOKENS = 512  # of an engine's step, if nobody asks for another number
 RESIDENT_FRACTION = 0.5  # of the free memory
 _V1_FILES = ("memory.limit_in_bytes", "memory.usage_in_bytes")
 
@@ -106,7 +107,9 @@ def memory_error(directory: Path, needed: int, device: torch.device) -> OutOfMem
 def stream_forecast(stream: WeightStream, path: Path) -> str:
     """What reading weights from disk for every token comes to, for a warning."""
     speed, streamed = disk_read_speed(path), stream.streamed_bytes
-    forecast = f"{streamed / 2**30:.1f} GiB are read from disk for every token, or for every 2,048 of a prompt"
+    forecast = (
+        f"{streamed / 2**30:.1f} GiB are read from disk for every token, or for every {CPU_BATCHED_TOKENS} of a prompt"
+    )
     if speed is not None:
         forecast += f"; at the {speed / 1e9:.2f} GB/s of this disk that takes {streamed / speed:.1f} s"
     resident = f"{stream.num_resident} of {stream.num_layers} layers stay there"

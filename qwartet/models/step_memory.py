@@ -21,9 +21,11 @@ KEYS_OF_CHUNK = 512  # of attention.cpp, and the next two
 TILE_ROWS = 12
 PARTIALS_BYTES = 4 * (2 * TILE_ROWS + TILE_ROWS * 256)
 PART_BYTES = 12
-# Of one row of logits while it is sampled: penalised, scaled, sorted with its order (int64), two softmaxes, a running
-# sum, masks, what was scattered back. Rows are sampled one after another.
-SAMPLER_BYTES_PER_LOGIT = 48
+LOGITS_ROWS = 64  # of logits that are in memory at once
+ROWS_PER_REQUEST = 16  # of logits in a step: the token that was sampled last, and 15 that may be guessed
+# Of one row of logits while it is sampled: changed, scaled, and a random number for every id (measured: 48 bytes).
+# Rows are sampled one after another.
+SAMPLER_BYTES_PER_LOGIT = 56
 INDEX_BYTES_PER_TOKEN = 6 * 8  # the index tensors of a ForwardBatch
 
 
@@ -32,7 +34,7 @@ class StepSize:
     """The largest step of an engine."""
 
     num_tokens: int
-    num_rows: int  # of logits: requests that get a token
+    num_rows: int  # of logits at once
     context: int  # tokens of the longest request
     max_blocks: int  # of one request
 

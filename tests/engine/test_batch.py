@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from qwartet.engine.batch import build_forward_batch
+from qwartet.engine.batch import build_forward_batch, step_span
 from qwartet.engine.request import Request
 from qwartet.engine.sampling_params import SamplingParams
-from qwartet.engine.scheduler import Schedule, ScheduledRequest
+from qwartet.engine.scheduler import ScheduledRequest
 from qwartet.layers.rotary import PositionConfig
 
 POSITIONS = PositionConfig(
@@ -16,7 +16,7 @@ POSITIONS = PositionConfig(
 
 
 def build(*items: ScheduledRequest):
-    return build_forward_batch(Schedule(items), 4, POSITIONS, torch.device("cpu"))
+    return build_forward_batch(map(step_span, items), 4, POSITIONS, torch.device("cpu"))
 
 
 def test_a_chunk_and_a_decode_lie_side_by_side() -> None:

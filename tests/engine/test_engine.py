@@ -1,249 +1,335 @@
-"""The engine against the oracle: whatever arrives when, and however little room there is, greedy ids are the same."""
+"""What the engine gives out for a request: the oracle's ids, the same sample however it is computed, and an end."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import replace
+from itertools import product
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from qwartet.engine.engine import BLOCK_SIZE, Engine
+from qwartet.engine.engine_config import EngineConfig
 from qwartet.engine.request import Request
 from qwartet.engine.sampling_params import SamplingParams
-from qwartet.errors import ContextWarning, OutOfMemoryError, RequestError, SettingError
-from qwartet.models.qwen import QwenModel
-from tests.reference.naive_model import naive_greedy, naive_logits
-from tests.reference.tiny_model import CONFIG, tiny_network, tiny_weights
+from tests.engine import worlds
+from tests.engine.schedules import check_nothing_is_left, make_engine
+from tests.engine.worlds import CONTEXT, NUM_TOKENS, Prompt, answer
+from tests.reference.naive_model import naive_logits
 
-WEIGHTS = tiny_weights()
-CONTEXT = CONFIG["max_position_embeddings"]
+FP32 = worlds.world("fp32")
 FULL_BLOCKS = CONTEXT // BLOCK_SIZE  # the smallest cache that serves one request of full length
-MIN_MARGIN = 1e-3  # between the best two logits, where two fp32 computations differ by 1e-5
-
-# Lengths on both sides of the borders of NTK (24, 48), of a block (16) and of the context (96).
-PROMPT_LENGTHS = (1, 2, 15, 16, 17, 23, 24, 25, 40, 48, 49, 60)
-NUM_TOKENS = 24
+GREEDY = SamplingParams(temperature=0, max_tokens=NUM_TOKENS)
+# Prompts whose whole answer rounding cannot change.
+PROMPTS = [p for p in worlds.prompts("fp32") if answer("fp32", p, "greedy").num_certain == NUM_TOKENS]
 
 
-@pytest.fixture(scope="module")
-def network() -> QwenModel:
-    return tiny_network(WEIGHTS)
+def expected_ids(prompt: Prompt) -> list[int]:
+    return list(answer("fp32", prompt, "greedy").token_ids)
 
 
-@cache
-def prompt(number: int) -> tuple[int, ...]:
-    generator = torch.Generator().manual_seed(200 + number)
-    return tuple(torch.randint(CONFIG["vocab_size"], (PROMPT_LENGTHS[number],), generator=generator).tolist())
+def prompt_of(length: int) -> Prompt:
+    return next(prompt for prompt in PROMPTS if len(prompt) == length)
 
 
-@cache
-def expected_ids(number: int) -> list[int]:
-    """The oracle's answer, which rounding cannot change."""
-    ids = list(prompt(number))
-    completion = naive_greedy(CONFIG, WEIGHTS, ids, NUM_TOKENS)
-    logits = naive_logits(CONFIG, WEIGHTS, ids + completion[:-1], prompt_length=len(ids))[len(ids) - 1 :]
-    best, second = logits.topk(2).values.unbind(-1)
-    assert (best - second).min() > MIN_MARGIN, "choose another seed"
-    return completion
+def fp32_engine(guessing: str = "off", num_valid: int | None = None, **settings: int | bool | str) -> Engine:
+    """An engine on the tiny network that guesses all it can, or nothing."""
+    config = EngineConfig(speculation="off" if guessing == "off" else "prompt-lookup", **settings)
+    return make_engine("fp32", config, guessing, 0.0, num_valid)
 
 
-@dataclass
-class Arrival:
-    step: int
-    number: int  # of the prompt
-    num_tokens: int
-    abort_after: int | None = None  # steps after the arrival
-
-
-def serve(engine: Engine, arrivals: Sequence[Arrival]) -> tuple[list[Request], int]:
-    """Runs all arrivals to their ends; returns their requests and how often one was preempted."""
-    requests: dict[int, Request] = {}
-    num_preempted, step = 0, 0
-    while engine.has_unfinished or len(requests) < len(arrivals):
-        for place, arrival in enumerate(arrivals):
-            if arrival.step == step:
-                params = SamplingParams(max_tokens=arrival.num_tokens, temperature=0)
-                requests[place] = engine.add_request(prompt(arrival.number), params)
-            if arrival.abort_after is not None and arrival.step + arrival.abort_after == step:
-                engine.finish(requests[place])
-        before = {place: request.num_computed_tokens for place, request in requests.items()}
-        if engine.has_unfinished:
-            engine.step()
-        engine.block_manager.check_integrity()
-        num_preempted += sum(requests[place].num_computed_tokens < computed for place, computed in before.items())
-        step += 1
-        assert step < 5000, "the engine makes no progress"
-    return [requests[place] for place in range(len(arrivals))], num_preempted
-
-
-def check(engine: Engine, arrivals: Sequence[Arrival]) -> int:
-    """Serves and compares with the oracle; returns the number of preemptions."""
-    requests, num_preempted = serve(engine, arrivals)
-    for arrival, request in zip(arrivals, requests, strict=True):
-        assert request.completion_ids == expected_ids(arrival.number)[: len(request.completion_ids)], arrival
-        if arrival.abort_after is None:
-            assert len(request.completion_ids) == arrival.num_tokens
-            assert request.finish_reason == "length"
-        else:
-            assert request.finish_reason in ("abort", "length")
-    assert engine.block_manager.num_free_blocks == engine.block_manager.num_blocks
-    return num_preempted
-
-
-def test_every_prompt_alone_gives_the_oracles_ids(network: QwenModel) -> None:
-    check(Engine(network), [Arrival(100 * number, number, NUM_TOKENS) for number in range(len(PROMPT_LENGTHS))])
-
-
-@pytest.mark.parametrize("budget", [1, 5, 16, 33, 2048])
-def test_all_prompts_at_once_give_the_oracles_ids_at_any_chunk_size(network: QwenModel, budget: int) -> None:
-    engine = Engine(network, max_num_batched_tokens=budget)
-    check(engine, [Arrival(0, number, NUM_TOKENS) for number in range(len(PROMPT_LENGTHS))])
-
-
-@pytest.mark.parametrize("num_blocks", [FULL_BLOCKS, FULL_BLOCKS + 3, 2 * FULL_BLOCKS])
-def test_requests_that_were_preempted_give_the_oracles_ids(network: QwenModel, num_blocks: int) -> None:
-    engine = Engine(network, num_blocks=num_blocks, max_num_batched_tokens=40)
-    arrivals = [Arrival(place, number, NUM_TOKENS) for place, number in enumerate((9, 2, 3, 7, 4, 11, 3, 0))]
-    assert check(engine, arrivals) > 0, "the cache was large enough for all: this test tests nothing"
-
-
-arrivals = st.builds(
-    Arrival,
-    step=st.integers(0, 30),
-    number=st.integers(0, len(PROMPT_LENGTHS) - 1),
-    num_tokens=st.integers(1, NUM_TOKENS),
-    abort_after=st.none() | st.integers(0, 30),
-)
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    arrivals=st.lists(arrivals, min_size=1, max_size=8),
-    num_blocks=st.integers(FULL_BLOCKS, 4 * FULL_BLOCKS),
-    budget=st.integers(1, 80),
-    max_num_seqs=st.integers(1, 8),
-)
-def test_random_arrivals_budgets_cache_sizes_and_aborts_give_the_oracles_ids(
-    network: QwenModel, arrivals: list[Arrival], num_blocks: int, budget: int, max_num_seqs: int
-) -> None:
-    engine = Engine(network, num_blocks=num_blocks, max_num_batched_tokens=budget, max_num_seqs=max_num_seqs)
-    check(engine, arrivals)
-
-
-def test_a_seeded_sample_is_the_same_alone_preempted_and_in_chunks(network: QwenModel) -> None:
-    def sampled(engine: Engine, others: Sequence[int]) -> list[int]:
-        for number in others:
-            engine.add_request(prompt(number), SamplingParams(max_tokens=30, seed=number))
-        one = engine.add_request(prompt(8), SamplingParams(max_tokens=20, seed=7, temperature=0.8, top_p=0.9))
-        while engine.has_unfinished:
-            engine.step()
-        return one.completion_ids
-
-    alone = sampled(Engine(network), [])
-    assert sampled(Engine(network, num_blocks=FULL_BLOCKS, max_num_batched_tokens=30), [9, 3, 7]) == alone
-    assert sampled(Engine(network, max_num_batched_tokens=7), [4]) == alone
-
-
-def run(
-    network: QwenModel, number: int, params: SamplingParams, stop_token_ids: Sequence[int] = (), **settings: int
-) -> Request:
-    """One prompt on an engine of its own, with the model's stop tokens."""
-    engine = Engine(network, **settings)
-    request = engine.add_request(prompt(number), params, stop_token_ids=stop_token_ids)
+def run_all(engine: Engine) -> None:
     while engine.has_unfinished:
         engine.step()
+        engine.block_manager.check_integrity()
+    check_nothing_is_left(engine)
+
+
+def run(engine: Engine, prompt: Prompt, params: SamplingParams, stop_token_ids: Sequence[int] = ()) -> Request:
+    request = engine.add_request(prompt, params, stop_token_ids=stop_token_ids)
+    run_all(engine)
     return request
 
 
-GREEDY = SamplingParams(temperature=0, max_tokens=NUM_TOKENS)
-# The place of a token in the oracle's answer to prompt 4 that does not come before it, and that token.
-PLACE = next(i for i, token in enumerate(expected_ids(4)) if i >= 3 and token not in expected_ids(4)[:i])
-STOP = expected_ids(4)[PLACE]
+def test_every_prompt_alone_gives_the_oracles_ids() -> None:
+    assert {1, 2, 15, 16, 17, 24, 25, 48, 49} <= {len(prompt) for prompt in PROMPTS}, "borders of blocks and of NTK"
+    for prompt in PROMPTS:
+        request = run(fp32_engine(), prompt, GREEDY)
+        assert (request.completion_ids, request.finish_reason) == (expected_ids(prompt), "length")
 
 
-def test_a_stop_token_ends_a_completion_whether_it_is_the_models_or_the_callers(network: QwenModel) -> None:
-    by_model = run(network, 4, GREEDY, [STOP])
-    by_caller = run(network, 4, replace(GREEDY, stop_token_ids=(STOP,), ignore_eos=True))
+@pytest.mark.parametrize("budget", [1, 5, 16, 33, 2048])
+def test_all_prompts_at_once_give_the_oracles_ids_at_any_chunk_size(budget: int) -> None:
+    engine = fp32_engine(max_num_batched_tokens=budget)
+    requests = [engine.add_request(prompt, GREEDY) for prompt in PROMPTS]
+    run_all(engine)
+    assert [request.completion_ids for request in requests] == [expected_ids(prompt) for prompt in PROMPTS]
+
+
+@pytest.mark.parametrize("num_blocks", [FULL_BLOCKS, FULL_BLOCKS + 3, 2 * FULL_BLOCKS])
+@pytest.mark.parametrize("enable_prefix_caching", [True, False])
+def test_requests_that_were_preempted_give_the_oracles_ids(num_blocks: int, enable_prefix_caching: bool) -> None:
+    engine = fp32_engine(num_blocks=num_blocks, max_num_batched_tokens=40, enable_prefix_caching=enable_prefix_caching)
+    requests = [engine.add_request(prompt, GREEDY) for prompt in PROMPTS]
+    run_all(engine)
+    assert [request.completion_ids for request in requests] == [expected_ids(prompt) for prompt in PROMPTS]
+    assert sum(request.num_preemptions for request in requests) > 0, "the cache was large enough for all"
+
+
+def test_a_preempted_request_computes_only_what_others_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, sizes = fp32_engine(num_blocks=FULL_BLOCKS, max_num_batched_tokens=CONTEXT), []
+    run_batch = engine.runner.run
+    monkeypatch.setattr(engine.runner, "run", lambda batch: (sizes.append(len(batch.input_ids)), run_batch(batch))[1])
+    first, second = (engine.add_request(prompt_of(length), GREEDY) for length in (24, 40))  # 3 and 4 blocks of 6
+    run_all(engine)
+    assert (first.num_preemptions, second.num_preemptions) == (0, 1)
+    assert sum(sizes) == 24 + 40 + 2 * (NUM_TOKENS - 1), "every token was computed once"
+
+
+def test_what_a_preempted_request_computes_again_is_found_by_others() -> None:
+    engine, prompt = fp32_engine(num_blocks=FULL_BLOCKS), prompt_of(24)
+    engine.add_request(prompt_of(64), GREEDY)  # takes all blocks in the end
+    preempted = engine.add_request(prompt, GREEDY)
+    run_all(engine)
+    assert preempted.num_preemptions > 0
+    assert run(engine, prompt, GREEDY).num_cached_tokens == 16
+
+
+def test_a_prompt_that_was_served_before_is_found_and_its_last_token_computed() -> None:
+    engine, prompt = fp32_engine(), prompt_of(48)
+    first, second = run(engine, prompt, GREEDY), run(engine, prompt, GREEDY)
+    assert (first.num_cached_tokens, second.num_cached_tokens) == (0, 32)
+    assert first.completion_ids == second.completion_ids == expected_ids(prompt)
+
+
+def test_the_answer_is_found_by_the_next_turn_too() -> None:
+    engine, prompt = fp32_engine(), prompt_of(49)
+    first = run(engine, prompt, GREEDY)
+    next_turn = (*prompt, *first.completion_ids, 3, 4)
+    assert run(engine, next_turn, replace(GREEDY, max_tokens=2)).num_cached_tokens == 64  # 49 + 19 are computed
+
+
+def test_requests_with_another_salt_or_without_caching_share_nothing() -> None:
+    engine, prompt = fp32_engine(), prompt_of(48)
+    for salt, num_cached in (("one", 0), ("another", 0), ("", 0), ("one", 32)):
+        request = engine.add_request(prompt, GREEDY, cache_salt=salt)
+        run_all(engine)
+        assert request.num_cached_tokens == num_cached
+    engine = fp32_engine(enable_prefix_caching=False)
+    assert [run(engine, prompt, GREEDY).num_cached_tokens for _ in range(2)] == [0, 0]
+
+
+SAMPLED = SamplingParams(temperature=0.8, top_p=0.9, top_k=20, max_tokens=NUM_TOKENS, seed=7)
+
+
+FEW = worlds.NUM_FEW  # tokens of the vocabulary: prompt lookup is often right
+
+
+@pytest.mark.parametrize(
+    ("guessing", "num_valid", "settings"),
+    [
+        ("off", None, {"max_num_batched_tokens": 7}),
+        ("off", FEW, {"num_blocks": FULL_BLOCKS, "max_num_batched_tokens": 30}),
+        ("prompt-lookup", None, {}),
+        ("prompt-lookup", FEW, {"num_blocks": FULL_BLOCKS, "max_num_batched_tokens": 30}),
+        ("same", FEW, {"max_num_batched_tokens": 50}),
+        ("same", None, {"num_blocks": FULL_BLOCKS}),
+        ("near", None, {"num_blocks": FULL_BLOCKS}),
+        ("other", FEW, {}),
+    ],
+)
+def test_a_seeded_sample_is_the_same_however_it_is_computed(
+    guessing: str, num_valid: int | None, settings: dict
+) -> None:
+    some = PROMPTS[::5] + PROMPTS[-4:]
+    alone = [run(fp32_engine(num_valid=num_valid), prompt, SAMPLED).completion_ids for prompt in some]
+    engine = fp32_engine(guessing, num_valid, **settings)
+    for _ in range(2):  # the second time they find their prompts
+        requests = [engine.add_request(prompt, SAMPLED) for prompt in some]
+        run_all(engine)
+        assert [request.completion_ids for request in requests] == alone
+    if "num_blocks" in settings:
+        assert sum(request.num_preemptions for request in requests) > 0
+    else:
+        assert sum(request.num_cached_tokens for request in requests) > 0
+    assert guessing == "off" or engine.speculation.num_guessed > 0
+    assert guessing in ("off", "other") or engine.speculation.num_right > 0
+
+
+def test_without_a_seed_no_two_samples_are_alike() -> None:
+    engine = fp32_engine()
+    requests = [engine.add_request(prompt_of(16), replace(SAMPLED, seed=None)) for _ in range(4)]
+    run_all(engine)
+    assert len({tuple(request.completion_ids) for request in requests}) == 4
+
+
+NUM_SAMPLES = 800
+LIMIT = 54.1  # chi-square of 26 degrees of freedom exceeds it once in a thousand
+TEMPERATURE = 4.0
+TRIPLES = tuple(product(range(3), repeat=3))
+# All of them one after another, so that prompt lookup always has a guess; NTK's alpha is 3 from 25 tokens on.
+ALL_TRIPLES = tuple(map(int, "00010020110120210221112122200"))
+
+
+def triple_chances(temperature: float) -> list[float]:
+    """The oracle's chance of each three tokens behind ALL_TRIPLES, where there are only the tokens 0, 1, 2."""
+    chances = []
+    for triple in TRIPLES:
+        ids = [*ALL_TRIPLES, *triple[:-1]]
+        logits = naive_logits(FP32.config, FP32.weights, ids, prompt_length=len(ALL_TRIPLES))[-3:, :3]
+        rows = (logits / temperature).softmax(-1)
+        chances.append(float(torch.stack([rows[place, token] for place, token in enumerate(triple)]).prod()))
+    return chances
+
+
+def chi_square(requests: list[Request], temperature: float) -> float:
+    counts = Counter(tuple(request.completion_ids[:3]) for request in requests)
+    expected = [len(requests) * chance for chance in triple_chances(temperature)]
+    return sum((counts[triple] - usual) ** 2 / usual for triple, usual in zip(TRIPLES, expected, strict=True))
+
+
+@pytest.mark.parametrize("guessing", ["off", "prompt-lookup", "same"])
+def test_samples_have_the_oracles_distribution_with_and_without_speculation(guessing: str) -> None:
+    engine = fp32_engine(guessing, num_valid=3, max_num_seqs=128)
+    params = SamplingParams(temperature=TEMPERATURE, max_tokens=5)
+    requests = [engine.add_request(ALL_TRIPLES, replace(params, seed=seed)) for seed in range(NUM_SAMPLES)]
+    run_all(engine)
+    assert guessing == "off" or engine.speculation.num_right > NUM_SAMPLES / 5
+    assert min(triple_chances(TEMPERATURE)) * NUM_SAMPLES >= 5, "chi-square needs so many"
+    assert chi_square(requests, TEMPERATURE) < LIMIT
+    assert chi_square(requests, 0.75 * TEMPERATURE) > LIMIT, "the test would not see another temperature"
+
+
+def test_seeds_are_independent_of_their_neighbours() -> None:
+    """Seeds 0, 1, 2, ... as people give them: the first tokens of neighbours are no more alike than chance has it."""
+    engine = fp32_engine(num_valid=3, max_num_seqs=128)
+    params = SamplingParams(temperature=TEMPERATURE, max_tokens=1)
+    requests = [engine.add_request(ALL_TRIPLES, replace(params, seed=seed)) for seed in range(NUM_SAMPLES)]
+    run_all(engine)
+    tokens = np.array([request.completion_ids[0] for request in requests])
+    chances = np.bincount(tokens) / len(tokens)
+    expected = float((chances**2).sum())
+    for distance in (1, 2, 64):
+        share = float((tokens[:-distance] == tokens[distance:]).mean())
+        assert abs(share - expected) < 4 * (expected * (1 - expected) / len(tokens)) ** 0.5
+
+
+def test_greedy_siblings_all_give_the_oracles_ids_and_compute_the_prompt_once() -> None:
+    engine, prompt = fp32_engine(max_num_batched_tokens=30), prompt_of(64)
+    siblings = engine.add_siblings(prompt, replace(GREEDY, n=4))
+    run_all(engine)
+    assert [sibling.completion_ids for sibling in siblings] == [expected_ids(prompt)] * 4
+    assert [sibling.num_cached_tokens for sibling in siblings] == [0, 48, 48, 48]
+
+
+@pytest.mark.parametrize("enable_prefix_caching", [True, False])
+def test_sampled_siblings_differ_and_can_be_had_again(enable_prefix_caching: bool) -> None:
+    prompt, found = prompt_of(49), []
+    for settings in ({}, {"num_blocks": FULL_BLOCKS, "max_num_batched_tokens": 20}):
+        engine = fp32_engine(enable_prefix_caching=enable_prefix_caching, **settings)
+        siblings = engine.add_siblings(prompt, replace(SAMPLED, n=3))
+        run_all(engine)
+        assert siblings[1].num_cached_tokens == 48, "siblings share a prompt even where others do not"
+        found.append([sibling.completion_ids for sibling in siblings])
+    assert found[0] == found[1] and len(set(map(tuple, found[0]))) == 3
+    assert found[0][0] == run(fp32_engine(), prompt, SAMPLED).completion_ids, "the first is the only one of n = 1"
+
+
+@pytest.mark.parametrize("num_steps", [0, 1, 2])
+def test_siblings_go_on_when_the_first_is_aborted_before_its_prompt_is_computed(num_steps: int) -> None:
+    engine, prompt = fp32_engine(max_num_batched_tokens=20), prompt_of(64)
+    siblings = engine.add_siblings(prompt, replace(GREEDY, n=3))
+    for _ in range(num_steps):
+        engine.step()
+    engine.finish(siblings[0])
+    run_all(engine)
+    assert [sibling.finish_reason for sibling in siblings] == ["abort", "length", "length"]
+    assert siblings[1].completion_ids == siblings[2].completion_ids == expected_ids(prompt)
+
+
+def test_the_smaller_priority_is_served_first_and_preempted_last() -> None:
+    engine = fp32_engine(max_num_seqs=1)
+    later, sooner = (engine.add_request(prompt_of(16), replace(GREEDY, priority=one)) for one in (1, 0))
+    engine.step()
+    assert (len(later.completion_ids), len(sooner.completion_ids)) == (0, 1)
+    run_all(engine)
+    engine = fp32_engine(num_blocks=FULL_BLOCKS)
+    cheap, dear = (engine.add_request(prompt_of(40), replace(GREEDY, priority=one)) for one in (1, -1))
+    run_all(engine)
+    assert cheap.num_preemptions > 0 == dear.num_preemptions
+    assert cheap.completion_ids == dear.completion_ids == expected_ids(prompt_of(40))
+
+
+def test_a_long_prompt_stalls_nobody_who_decodes() -> None:
+    engine = fp32_engine(max_num_batched_tokens=8)
+    decoding = engine.add_request(prompt_of(2), replace(GREEDY, priority=1))
+    engine.step()
+    prefilling = engine.add_request(prompt_of(64), replace(GREEDY, priority=0))
+    for num_steps in range(1, 10):
+        engine.step()
+        assert len(decoding.completion_ids) == 1 + num_steps
+        assert prefilling.num_computed_tokens == 7 * num_steps
+    run_all(engine)
+
+
+ENDED = prompt_of(16)
+# The place of a token in the oracle's answer that does not come before it, and that token.
+PLACE = next(i for i, token in enumerate(expected_ids(ENDED)) if i >= 3 and token not in expected_ids(ENDED)[:i])
+STOP = expected_ids(ENDED)[PLACE]
+
+
+@pytest.mark.parametrize("guessing", ["off", "same"])
+def test_a_stop_token_ends_a_completion_whether_it_is_the_models_or_the_callers(guessing: str) -> None:
+    by_model = run(fp32_engine(guessing), ENDED, GREEDY, [STOP])
+    by_caller = run(fp32_engine(guessing), ENDED, replace(GREEDY, stop_token_ids=(STOP,), ignore_eos=True))
     for request in (by_model, by_caller):
-        assert (request.completion_ids, request.finish_reason) == (expected_ids(4)[: PLACE + 1], "stop")
+        assert (request.completion_ids, request.finish_reason) == (expected_ids(ENDED)[: PLACE + 1], "stop")
 
 
-def test_ignore_eos_goes_on_after_the_models_stop_tokens(network: QwenModel) -> None:
-    request = run(network, 4, replace(GREEDY, ignore_eos=True), [STOP])
-    assert request.completion_ids == expected_ids(4)
-    assert request.finish_reason == "length"
+def test_ignore_eos_goes_on_after_the_models_stop_tokens() -> None:
+    request = run(fp32_engine(), ENDED, replace(GREEDY, ignore_eos=True), [STOP])
+    assert (request.completion_ids, request.finish_reason) == (expected_ids(ENDED), "length")
 
 
-def test_no_stop_token_comes_before_min_tokens(network: QwenModel) -> None:
-    request = run(network, 4, replace(GREEDY, min_tokens=PLACE + 2), [STOP])
-    assert request.completion_ids[:PLACE] == expected_ids(4)[:PLACE]
+@pytest.mark.parametrize("guessing", ["off", "same"])
+def test_no_stop_token_comes_before_min_tokens(guessing: str) -> None:
+    request = run(fp32_engine(guessing), ENDED, replace(GREEDY, min_tokens=PLACE + 2), [STOP])
+    assert request.completion_ids[:PLACE] == expected_ids(ENDED)[:PLACE]
     assert len(request.completion_ids) >= PLACE + 2 and STOP not in request.completion_ids[: PLACE + 2]
 
 
-def test_a_completion_ends_where_the_context_does(network: QwenModel) -> None:
-    request = run(network, 11, GREEDY, max_model_len=64)
-    assert (len(request.prompt_ids), len(request.completion_ids), request.finish_reason) == (60, 4, "length")
+@pytest.mark.parametrize("guessing", ["off", "prompt-lookup", "same"])
+def test_a_completion_ends_where_the_context_does(guessing: str) -> None:
+    prompt = prompt_of(60)
+    request = run(fp32_engine(guessing, max_model_len=64), prompt, replace(GREEDY, min_tokens=9))
+    assert (request.completion_ids, request.finish_reason) == (expected_ids(prompt)[:4], "length")
 
 
-def test_the_outputs_of_a_step_are_the_tokens_that_it_added(network: QwenModel) -> None:
-    engine = Engine(network, max_num_batched_tokens=20)
-    requests = [engine.add_request(prompt(n), SamplingParams(max_tokens=3, temperature=0)) for n in (2, 8)]
-    seen = {request.request_id: [] for request in requests}
+@pytest.mark.parametrize("guessing", ["off", "same"])
+def test_the_outputs_of_the_steps_are_the_completions(guessing: str) -> None:
+    engine = fp32_engine(guessing, max_num_batched_tokens=40)
+    requests = [engine.add_request(prompt_of(length), replace(GREEDY, logprobs=1)) for length in (2, 40)]
+    seen = {request.request_id: ([], []) for request in requests}
+    num_at_once = 0
     while engine.has_unfinished:
         for output in engine.step():
-            seen[output.request.request_id].append(output.token_id)
+            token_ids, logprobs = seen[output.request.request_id]
+            token_ids += output.token_ids
+            logprobs += output.logprobs
+            num_at_once = max(num_at_once, len(output.token_ids))
             assert output.finish_reason == output.request.finish_reason
-    assert [seen[request.request_id] for request in requests] == [request.completion_ids for request in requests]
+    assert [seen[request.request_id] for request in requests] == [
+        (request.completion_ids, request.logprobs) for request in requests
+    ]
+    assert [request.completion_ids for request in requests] == [expected_ids(prompt_of(length)) for length in (2, 40)]
+    assert num_at_once > 5 if guessing == "same" else num_at_once == 1
 
 
-@pytest.mark.parametrize(
-    ("ids", "words"),
-    [
-        ([], "the prompt is empty; give at least one token"),
-        ([1] * CONTEXT, f"{CONTEXT} tokens.*context {CONTEXT}; shorten"),
-        ([1, CONFIG["vocab_size"]], "ids outside 0..79"),
-        ([-1], "ids outside 0..79"),
-    ],
-)
-def test_a_prompt_that_cannot_be_served_is_refused(network: QwenModel, ids: list[int], words: str) -> None:
-    engine = Engine(network)
-    with pytest.raises(RequestError, match=words):
-        engine.add_request(ids, SamplingParams())
-    assert not engine.has_unfinished
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("max_model_len", 0),
-        ("max_model_len", CONTEXT + 1),
-        ("max_num_seqs", 0),
-        ("max_num_batched_tokens", 0),
-        ("num_blocks", FULL_BLOCKS - 1),
-    ],
-)
-def test_a_setting_that_cannot_be_honoured_is_refused(network: QwenModel, name: str, value: int) -> None:
-    with pytest.raises(SettingError, match=f"^{name} is {value}; here it must lie in "):
-        Engine(network, **{name: value})
-
-
-def test_the_cache_is_as_large_as_is_of_use_or_as_fits(network: QwenModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    block_bytes = BLOCK_SIZE * 2 * 2 * 2 * 16 * 4  # k and v, layers, heads, head_dim, fp32
-    assert Engine(network, max_num_seqs=3).block_manager.num_blocks == 3 * FULL_BLOCKS
-    monkeypatch.setattr("qwartet.engine.engine.available_bytes", lambda device: 2 * 8 * block_bytes)
-    assert Engine(network).block_manager.num_blocks == 8
-    monkeypatch.setattr("qwartet.engine.engine.available_bytes", lambda device: 2 * 3 * block_bytes)
-    with pytest.raises(OutOfMemoryError, match=f"set max_model_len to {3 * BLOCK_SIZE} or less"):
-        Engine(network, max_model_len=3 * BLOCK_SIZE + 1)
-    assert Engine(network, max_model_len=48).block_manager.num_blocks == 3
-
-
-def test_a_context_that_does_not_fit_the_memory_is_shortened_and_said(network, monkeypatch) -> None:
-    block_bytes = BLOCK_SIZE * 2 * 2 * 2 * 16 * 4  # k and v, layers, heads, head_dim, fp32
-    monkeypatch.setattr("qwartet.engine.engine.available_bytes", lambda device: 2 * 3 * block_bytes)
-    with pytest.warns(ContextWarning, match=f"the context is {3 * BLOCK_SIZE} tokens instead of"):
-        assert Engine(network).max_model_len == 3 * BLOCK_SIZE
+def test_a_finished_request_cannot_be_aborted() -> None:
+    engine = fp32_engine()
+    request = run(engine, ENDED, GREEDY)
+    engine.finish(request)
+    assert request.finish_reason == "length"

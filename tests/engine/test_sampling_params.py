@@ -69,7 +69,7 @@ def test_the_published_names_are_understood() -> None:
 def test_an_unknown_name_is_refused_with_the_nearest_one() -> None:
     with pytest.raises(SettingError, match="'temprature'; did you mean temperature"):
         SamplingParams().updated({"temprature": 1})
-    with pytest.raises(SettingError, match="unknown sampling setting 'x'; there are ignore_eos"):
+    with pytest.raises(SettingError, match="unknown sampling setting 'x'; there are frequency_penalty, ignore_eos"):
         SamplingParams().updated({"x": 1})
 
 
@@ -95,3 +95,24 @@ def test_fewer_max_tokens_lower_the_minimum_too() -> None:
 )
 def test_greedy_is_no_temperature_or_one_candidate(changes: dict, is_greedy: bool) -> None:
     assert SamplingParams(**changes).is_greedy is is_greedy
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("min_p", 1.5), ("presence_penalty", 101), ("frequency_penalty", float("nan")), ("n", 0), ("n", 10**9),
+        ("logprobs", 21), ("logprobs", -1), ("prompt_logprobs", 1.0), ("priority", "high"), ("structure", "json"),
+        ("logit_bias", {5: 101}), ("logit_bias", {-1: 1}), ("logit_bias", {"5": 1}), ("logit_bias", [5]),
+    ],
+)  # fmt: skip
+def test_a_setting_out_of_bounds_is_refused_by_its_name(name: str, value: object) -> None:
+    with pytest.raises(SettingError, match=name):
+        SamplingParams(**{name: value})
+
+
+def test_logit_bias_is_kept_as_pairs_that_nobody_can_change() -> None:
+    bias = {5: 1, 7: -2.5}
+    params = SamplingParams(logit_bias=bias)
+    bias[5] = 100
+    assert params.logit_bias == ((5, 1.0), (7, -2.5))
+    assert params.updated({"n": 2}).logit_bias == params.logit_bias

@@ -28,7 +28,7 @@ def request(request_id: int, num_prompt_tokens: int, max_tokens: int = 3) -> Req
 def commit(schedule: Schedule, queue: Scheduler) -> None:
     """What the engine does after a step, with 7 for every sampled token."""
     for item in schedule.scheduled:
-        samples = item.needs_logits
+        samples = item.needs_token
         item.request.num_computed_tokens += item.num_scheduled_tokens
         if samples:
             item.request.append(7)
@@ -47,7 +47,7 @@ def test_prompts_are_computed_whole_and_then_a_token_a_step() -> None:
     steps = []
     while queue.has_unfinished:
         steps.append(queue.schedule())
-        assert all(item.needs_logits for item in steps[-1].scheduled)
+        assert all(item.needs_token for item in steps[-1].scheduled)
         commit(steps[-1], queue)
     assert [sizes(step) for step in steps] == [{0: 5, 1: 2}, {0: 1, 1: 1}, {0: 1, 1: 1}]
 
@@ -58,7 +58,7 @@ def test_a_long_prompt_is_cut_into_chunks_and_only_the_last_asks_for_logits() ->
     seen = []
     while queue.has_unfinished:
         step = queue.schedule()
-        seen.append((step.num_tokens, step.scheduled[0].needs_logits))
+        seen.append((step.num_tokens, step.scheduled[0].needs_token))
         commit(step, queue)
     assert seen == [(4, False), (4, False), (2, True), (1, True), (1, True)]
 
@@ -179,3 +179,97 @@ def test_every_request_ends_within_all_limits(load: Load) -> None:
         queue.block_manager.check_integrity()
     assert [len(one.completion_ids) for one in requests] == [completion for _, completion in load.lengths]
     assert queue.block_manager.num_free_blocks == queue.block_manager.num_blocks
+
+
+def test_a_smaller_priority_is_served_first_and_nobody_running_is_stopped_for_it() -> None:
+    queue = scheduler(max_num_seqs=1)
+    usual, urgent = request(0, 2), Request(1, [1, 1], SamplingParams(max_tokens=3, priority=-1))
+    queue.add(usual)
+    commit(queue.schedule(), queue)
+    queue.add(request(2, 2))
+    queue.add(urgent)
+    assert sizes(queue.schedule()) == {0: 1}
+    assert [one.request_id for one in queue.waiting] == [1, 2]
+
+
+def test_requests_that_decode_come_before_an_earlier_prompt() -> None:
+    queue = scheduler(max_num_batched_tokens=8)
+    long, short = request(0, 30), request(1, 2)
+    queue.add(long)
+    commit(queue.schedule(), queue)
+    queue.max_num_batched_tokens = 10
+    queue.add(short)
+    step = queue.schedule()
+    assert sizes(step) == {0: 10}
+    commit(step, queue)
+    queue.max_num_batched_tokens = 20
+    commit(queue.schedule(), queue)  # the long prompt's end, and the short one
+    queue.max_num_batched_tokens = 5
+    queue.add(request(2, 9))
+    assert sizes(queue.schedule()) == {0: 1, 1: 1, 2: 3}
+
+
+def test_the_one_that_gives_way_leaves_the_step_that_it_was_in() -> None:
+    queue = scheduler(num_blocks=3, max_num_batched_tokens=5)
+    prompt, decoding = request(0, 12), request(1, 1, max_tokens=9)
+    queue.add(decoding)
+    commit(queue.schedule(), queue)
+    queue.add(prompt)
+    steps = []
+    for _ in range(3):
+        steps.append(queue.schedule())
+        commit(steps[-1], queue)
+    # In the third step the decoding request was scheduled first; then the earlier one needed its block.
+    assert [sizes(step) for step in steps] == [{0: 4, 1: 1}, {0: 4, 1: 1}, {0: 4}]
+    assert decoding.num_preemptions == 1 and decoding.block_table == []
+
+
+def test_guesses_take_room_in_the_step_and_in_the_cache_but_nobodys_place() -> None:
+    manager = BlockManager(3, BLOCK_SIZE)
+    queue = Scheduler(manager, max_num_batched_tokens=6, max_num_seqs=9, num_drafts_wanted=lambda _request: 8)
+    one = request(0, 3, max_tokens=20)
+    queue.add(one)
+    commit(queue.schedule(), queue)
+    (item,) = queue.schedule().scheduled
+    assert (item.num_scheduled_tokens, item.num_draft_tokens) == (1, 5)  # of 8: the step has room for 6
+    assert len(one.block_table) == manager.num_blocks_for(4 + 5)
+    one.params = SamplingParams(max_tokens=4)
+    (item,) = queue.schedule().scheduled
+    assert item.num_draft_tokens == 2  # one token of four is there, and one comes without a guess
+    one.params = SamplingParams(max_tokens=20)
+    one.completion_ids += [7] * 7
+    one.num_computed_tokens = one.num_tokens - 1
+    (item,) = queue.schedule().scheduled
+    assert item.num_draft_tokens == 0, "the cache has room for 12 tokens, and 11 + 5 would not fit"
+
+
+def test_siblings_wait_for_the_prompt_and_find_its_blocks() -> None:
+    queue = scheduler(max_num_batched_tokens=8)
+    leader, sibling, other = request(0, 10), request(1, 10), request(2, 2)
+    sibling.leader = leader
+    for one in (leader, sibling, other):
+        queue.add(one)
+    step = queue.schedule()
+    assert sizes(step) == {0: 8}
+    for item in step.scheduled:
+        item.request.num_computed_tokens += item.num_scheduled_tokens
+        queue.block_manager.publish(item.request)
+    step = queue.schedule()
+    assert sizes(step) == {0: 2, 2: 2}, "others do not wait for them"
+    commit(step, queue)
+    step = queue.schedule()
+    assert sizes(step) == {0: 1, 1: 2, 2: 1}
+    assert sibling.num_cached_tokens == 8 and sibling.block_table[:2] == leader.block_table[:2]
+
+
+def test_prompt_logprobs_need_every_token_computed() -> None:
+    queue = scheduler()
+    first = request(0, 9)
+    queue.add(first)
+    commit(queue.schedule(), queue)
+    queue.block_manager.publish(first)
+    asked = Request(1, [1] * 9, SamplingParams(prompt_logprobs=0))
+    queue.add(asked)
+    step = queue.schedule()
+    assert sizes(step) == {0: 1, 1: 9}
+    assert list(step.scheduled[1].predicted_prompt) == list(range(8))

@@ -6,13 +6,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from qwartet.engine.draw import GUMBEL_RANGE, candidates, warp_logits
 from qwartet.engine.request import Request
-from qwartet.engine.sampler import process_logits, warp_logits
+from qwartet.engine.sampler import SeenIds, process_logits
 from qwartet.engine.sampling_params import SamplingParams
 from tests.golden_data import golden_json, golden_path
 
 TOLERANCE = 1e-6  # the golden README's
 DESCRIPTIONS = {"name", "kept_per_row"}
+
+
+def processed(logits: torch.Tensor, request: Request) -> torch.Tensor:
+    return process_logits(logits, request, [], SeenIds(request))
 
 
 def test_scores_and_probabilities_are_the_originals() -> None:
@@ -23,9 +28,13 @@ def test_scores_and_probabilities_are_the_originals() -> None:
         name = setting["name"]
         params = SamplingParams().updated({key: value for key, value in setting.items() if key not in DESCRIPTIONS})
         for row, (logits, seen) in enumerate(zip(golden["logits"], golden["prev_ids"].tolist(), strict=True)):
-            scores = warp_logits(process_logits(logits, Request(0, seen, params)), params)
+            scores = warp_logits(processed(logits, Request(0, seen, params)), params)
             where = f"{name}, row {row}"
             assert int(scores.isfinite().sum()) == setting["kept_per_row"][row], where
+            drawn_from, _ = candidates(processed(logits, Request(0, seen, params)), params)
+            kept = set(scores.isfinite().nonzero()[:, 0].tolist())
+            can_win = set((scores > scores.max() - GUMBEL_RANGE).nonzero()[:, 0].tolist())
+            assert can_win <= set(drawn_from.tolist()) <= kept, where
             expected = {"scores": golden[f"{name}.scores"][row], "probs": golden[f"{name}.probs"][row]}
             torch.testing.assert_close(scores, expected["scores"], rtol=TOLERANCE, atol=TOLERANCE, msg=where)
             torch.testing.assert_close(scores.softmax(-1), expected["probs"], rtol=0, atol=TOLERANCE, msg=where)
@@ -35,7 +44,7 @@ def test_ids_seen_in_the_completion_are_penalised_like_those_of_the_prompt() -> 
     golden = load_file(golden_path("logits_processing.safetensors"))
     logits, seen = golden["logits"][0], golden["prev_ids"][0].tolist()
     params = SamplingParams(repetition_penalty=1.3)
-    in_prompt = process_logits(logits, Request(0, seen, params))
+    in_prompt = processed(logits, Request(0, seen, params))
     split = Request(0, seen[:5], params, completion_ids=seen[5:])
-    assert torch.equal(process_logits(logits, split), in_prompt)
+    assert torch.equal(processed(logits, split), in_prompt)
     assert pytest.approx(in_prompt.tolist()) != logits.tolist()

@@ -10,7 +10,6 @@ import sys
 
 from qwartet.bench.latency import peak_rss_bytes
 from qwartet.cli.main import run
-from qwartet.engine.engine import Engine
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.llm import LLM
 
@@ -28,9 +27,9 @@ def forecast(directory: str, context: int, concurrency: int, kv_cache_dtype: str
 
 def work(directory: str, context: int, concurrency: int, kv_cache_dtype: str, max_num_batched_tokens: int) -> None:
     """Requests that fill every block of the cache with greedy tokens, then sampled tokens for as many requests."""
-    llm = LLM(directory, device="cpu", max_model_len=context, kv_cache_dtype=kv_cache_dtype)
-    llm.engine = Engine(
-        llm.model,
+    llm = LLM(
+        directory,
+        device="cpu",
         max_model_len=context,
         max_num_seqs=concurrency,
         max_num_batched_tokens=max_num_batched_tokens,

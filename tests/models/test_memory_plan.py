@@ -89,11 +89,11 @@ def test_the_rotary_tables_are_those_that_are_made(name: ShapeName) -> None:
     assert network.rotary_bytes == table.cos.nbytes + table.sin.nbytes
 
 
-@pytest.mark.parametrize("kind", ["bf16", "fp32", "int8"])
+@pytest.mark.parametrize("kind", ["bf16", "fp32", "int8", "int4"])
 def test_the_cache_is_the_one_that_is_made(kind: str) -> None:
     workload = Workload(context=40, concurrency=3, kind=kind)
     config = published(TINY, "bf16").config
-    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32, "int8": torch.int8}[kind]
+    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32, "int8": "int8", "int4": "int4"}[kind]
     cache = KVCache(
         num_layers=config.num_layers, num_blocks=3 * workload.blocks_per_request, num_kv_heads=config.num_kv_heads,
         block_size=16, head_dim=config.head_dim, dtype=dtype,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from torch import Tensor
 
 Config = Mapping[str, Any]
 Weights = Mapping[str, Tensor]
+Stored = Callable[[Tensor], Tensor]
+"""Keys or values [T, H, D] as they are -> as a cache gives them back: the same, unless it quantises."""
 
 
 def read_checkpoint(directory: Path) -> tuple[Config, Weights]:
@@ -79,7 +81,9 @@ def linear(weights: Weights, name: str, x: Tensor) -> Tensor:
     return y + weights[f"{name}.bias"] if f"{name}.bias" in weights else y
 
 
-def attention(config: Config, weights: Weights, name: str, x: Tensor, positions: Tensor, alpha: float) -> Tensor:
+def attention(
+    config: Config, weights: Weights, name: str, x: Tensor, positions: Tensor, alpha: float, stored: Stored | None
+) -> Tensor:
     num_tokens, num_heads, dim = len(x), config["num_attention_heads"], config["kv_channels"]
     base = config["rotary_emb_base"] * alpha ** (dim / (dim - 2))
     query, key, value = (
@@ -88,6 +92,8 @@ def attention(config: Config, weights: Weights, name: str, x: Tensor, positions:
     query, key = rotate(query, positions, base), rotate(key, positions, base)
     if config["use_logn_attn"]:
         query = query * logn_factors(config, positions).to(x.dtype)[:, None, None]
+    if stored is not None:
+        key, value = stored(key), stored(value)
     scores = torch.einsum("ihd,jhd->hij", query, key) / math.sqrt(dim)
     is_future = torch.ones(num_tokens, num_tokens, dtype=torch.bool).triu(diagonal=1)
     probabilities = scores.masked_fill(is_future, -math.inf).softmax(-1)
@@ -101,7 +107,13 @@ def mlp(weights: Weights, name: str, x: Tensor) -> Tensor:
 
 
 def naive_logits(
-    config: Config, weights: Weights, ids: Sequence[int], *, prompt_length: int | None = None, first_position: int = 0
+    config: Config,
+    weights: Weights,
+    ids: Sequence[int],
+    *,
+    prompt_length: int | None = None,
+    first_position: int = 0,
+    stored: Stored | None = None,
 ) -> Tensor:
     """Logits [T, V] of T ids; `prompt_length` fixes the NTK alpha (None: T), `first_position` is a padded row's."""
     alpha = ntk_alpha(config, len(ids) if prompt_length is None else prompt_length)
@@ -111,7 +123,7 @@ def naive_logits(
     for layer in range(config["num_hidden_layers"]):
         name = f"transformer.h.{layer}"
         normed = rms_norm(x, weights[f"{name}.ln_1.weight"], eps)
-        x = x + attention(config, weights, f"{name}.attn", normed, positions, alpha)
+        x = x + attention(config, weights, f"{name}.attn", normed, positions, alpha, stored)
         x = x + mlp(weights, f"{name}.mlp", rms_norm(x, weights[f"{name}.ln_2.weight"], eps))
     return linear(weights, "lm_head", rms_norm(x, weights["transformer.ln_f.weight"], eps))
 

@@ -1,0 +1,257 @@
+"""`qwartet run-batch`: answers a file of requests, in OpenAI's batch format."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, closing, contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qwartet.cli.options import (
+    Activations,
+    AsJson,
+    Device,
+    DraftModel,
+    Dtype,
+    Force,
+    Head,
+    KvCacheDtype,
+    LoadMode,
+    MaxModelLen,
+    Revision,
+    Speculation,
+    Threads,
+    WeightCache,
+    set_threads,
+)
+from qwartet.cli.progress import byte_progress
+from qwartet.cli.terminal import json_line, one_line
+from qwartet.cli.units import parse_count
+from qwartet.errors import SettingError
+
+if TYPE_CHECKING:
+    from qwartet.llm import LLM
+    from qwartet.server.batch import BatchAnswer
+    from qwartet.server.batch_file import AnswerFile, BatchInput
+
+BUNDLED_NAME = "qwartet-demo"
+
+
+def run_batch(
+    source: Annotated[Path, typer.Argument(metavar="IN.jsonl", help="Requests, one a line; - is standard input.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT.jsonl", help="Their answers; - is standard output.")],
+    model: Annotated[
+        str | None, typer.Option(help="Directory of a checkpoint, or hub id.", show_default="the bundled model")
+    ] = None,
+    served_model_name: Annotated[
+        list[str] | None, typer.Option(help="What requests may call the model, besides its own name; repeatable.")
+    ] = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    revision: Revision = None,
+    load_mode: LoadMode = "mmap",
+    max_model_len: MaxModelLen = None,
+    max_num_seqs: Annotated[int, typer.Option(help="Completions that are made at once.")] = 16,
+    activations: Activations = None,
+    head: Head = "auto",
+    kv_cache_dtype: KvCacheDtype = "auto",
+    draft_model: DraftModel = None,
+    speculation: Speculation = "prompt-lookup",
+    threads: Threads = None,
+    weight_cache: WeightCache = True,
+    force: Force = False,
+    as_json: AsJson = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no line about the model.")] = False,
+) -> None:
+    """Answer a file of requests, in OpenAI's batch format: {"custom_id", "method": "POST", "url", "body"} a line.
+
+    url is /v1/chat/completions or /v1/completions. Answers are added as they are made, in any order. Started again,
+    it skips what has an answer in OUT.jsonl and tries failures once more.
+    """
+    _check_files(source, target, as_json)
+    length = None if max_model_len is None else parse_count(max_model_len)
+    from qwartet.server.batch_file import AnswerFile, BatchInput, open_input
+
+    set_threads(threads)
+    with closing(open_input(None if str(source) == "-" else source)) as file:
+        lines = BatchInput(file, str(source))
+        with closing(AnswerFile(None if str(target) == "-" else target)) as answers:
+            run = _Run(lines, answers, total=lines.count_unanswered(answers.answered))
+            if run.total:
+                llm = _load(
+                    model,
+                    quiet,
+                    dtype=dtype,
+                    device=device,
+                    revision=revision,
+                    load_mode=load_mode,
+                    max_model_len=length,
+                    max_num_seqs=max_num_seqs,
+                    force=force,
+                    activations=activations,
+                    head=head,
+                    kv_cache_dtype=kv_cache_dtype,
+                    draft_model=draft_model,
+                    speculation=speculation,
+                    weight_cache=weight_cache,
+                )
+                run.serve(llm, [*(served_model_name or ()), *_own_names(model)], quiet)
+    if as_json:
+        print(json_line(run.to_dict()))
+    else:
+        print(one_line(run.summary()), file=sys.stderr if str(target) == "-" else sys.stdout)
+    if run.failure_text is not None:
+        print(one_line(f"first failure: {run.failure_text}"), file=sys.stderr)
+
+
+@dataclass
+class _Run:
+    """The lines of a batch that have no answer yet, and what has come of them."""
+
+    lines: BatchInput
+    answers: AnswerFile
+    total: int
+    num_done: int = 0
+    num_failed: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0  # loading not counted
+    first_failure: BatchAnswer | None = None  # the one that stands first in IN
+
+    def serve(self, llm: LLM, model_names: list[str], quiet: bool) -> None:
+        """Answers them all; Ctrl-C stops and says how to go on."""
+        import asyncio  # 20 ms, which --help need not wait for
+
+        started = time.perf_counter()
+        try:
+            with _progress(self.total, quiet) as advance:
+                asyncio.run(self._serve(llm, model_names, advance))
+        except KeyboardInterrupt:
+            hint = "; the same command goes on from here" if self.answers.is_regular else ""
+            print(f"stopped: {self.num_done + self.num_failed} of {self.total} answered{hint}", file=sys.stderr)
+            raise
+        finally:
+            self.seconds = time.perf_counter() - started
+
+    async def _serve(self, llm: LLM, model_names: list[str], advance: Callable[[int], None]) -> None:
+        from qwartet.engine.async_engine import AsyncEngine
+        from qwartet.server.batch import answer_lines
+        from qwartet.server.endpoints import Endpoints
+
+        async with AsyncEngine(llm.engine) as engine:
+            endpoints = Endpoints(llm, engine, model_names)
+            lines = self.lines.unanswered(self.answers.answered)
+            async with aclosing(answer_lines(endpoints, lines)) as answers:
+                async for answer in answers:
+                    self.answers.write(answer.entry)
+                    self._count(answer)
+                    advance(self.completion_tokens)
+
+    def _count(self, answer: BatchAnswer) -> None:
+        self.prompt_tokens += answer.usage.get("prompt_tokens", 0)
+        self.completion_tokens += answer.usage.get("completion_tokens", 0)
+        if answer.error_message is None:
+            self.num_done += 1
+        else:
+            self.num_failed += 1
+            if self.first_failure is None or answer.line_number < self.first_failure.line_number:
+                self.first_failure = answer
+
+    @property
+    def failure_text(self) -> str | None:
+        """What the first failure says, and where."""
+        first = self.first_failure
+        return None if first is None else f"line {first.line_number}: {first.error_message}"
+
+    @property
+    def num_skipped(self) -> int:
+        """Lines that had an answer."""
+        return self.lines.num_lines - self.total
+
+    @property
+    def tokens_per_s(self) -> float:
+        return self.completion_tokens / self.seconds if self.seconds else 0.0
+
+    def summary(self) -> str:
+        """One line."""
+        skipped = f", {self.num_skipped} skipped (answered before)" if self.num_skipped else ""
+        return (
+            f"{self.num_done} done, {self.num_failed} failed{skipped}; {self.prompt_tokens} prompt and "
+            f"{self.completion_tokens} completion tokens in {self.seconds:.1f} s, {self.tokens_per_s:.1f} tok/s"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "done": self.num_done,
+            "failed": self.num_failed,
+            "skipped": self.num_skipped,
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "seconds": round(self.seconds, 3),
+            "tokens_per_s": round(self.tokens_per_s, 1),
+            "first_failure": self.failure_text,
+        }
+
+
+def _check_files(source: Path, target: Path, as_json: bool) -> None:
+    """SettingError for what would end badly, before anything is read or loaded."""
+    if find_spec("pydantic") is None:
+        raise SettingError("run-batch needs pydantic; install it: pip install 'qwartet[server]'")
+    if str(source) != "-" and (not source.exists() or source.is_dir()):
+        raise SettingError(f"{source}: no such file; give a file of requests, one a line")
+    if str(target) == "-":
+        if as_json:
+            raise SettingError("--json prints to standard output, where the answers go; give OUT.jsonl a name")
+    elif target.is_dir() or not target.absolute().parent.is_dir():
+        raise SettingError(f"{target}: not a place for a file; give one where a directory is")
+    elif str(source) != "-" and target.exists() and source.samefile(target):
+        raise SettingError(f"{target} is IN.jsonl too, and would be overwritten; give the answers another name")
+
+
+def _load(model: str | None, quiet: bool, **options: Any) -> LLM:
+    from qwartet.llm import LLM
+
+    started = time.perf_counter()
+    with byte_progress("packing the weights, once", "packed (kept for the next start)") as on_packed:
+        llm = LLM(model, on_packed=on_packed, **options)
+    if not quiet:
+        name, seconds = model or "bundled model", time.perf_counter() - started
+        print(one_line(f"{name}: loaded in {seconds:.1f} s"), file=sys.stderr)
+    return llm
+
+
+def _own_names(model: str | None) -> list[str]:
+    """What requests may call a model without being told: as it was given, and the last part of that."""
+    return [BUNDLED_NAME] if model is None else list(dict.fromkeys([model, Path(model).name]))
+
+
+@contextmanager
+def _progress(total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """A function that takes the tokens made so far each time a line has been answered: a bar on a terminal, else a
+    line for each tenth; always on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(file=sys.stderr, markup=False, highlight=False, quiet=quiet)
+    columns = (TextColumn("requests"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    num_answered, started = 0, time.perf_counter()
+    with Progress(
+        *columns, TextColumn("{task.fields[speed]}"), console=console, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("requests", total=total, speed="")
+
+        def advance(num_tokens: int) -> None:
+            nonlocal num_answered
+            before, num_answered = num_answered, num_answered + 1
+            speed = f"{num_tokens / (time.perf_counter() - started):.0f} tok/s"
+            bar.update(task, completed=num_answered, speed=speed)
+            if not console.is_terminal and before * 10 // total < num_answered * 10 // total:
+                console.print(f"{num_answered} of {total} answered, {speed}")
+
+        yield advance

@@ -1,0 +1,371 @@
+"""The engine for asyncio: one thread owns it and steps it, coroutines add prompts and read what comes of them.
+
+    event loop                                    engine thread
+    add, abort -- commands: deque + condition --> add_siblings, finish
+                                                  step, while there is work; else wait
+    streams    <-- at most one call a step ------ what the steps brought
+
+What a reader has not taken yet is kept as one output per completion, so a slow one costs no more than its completions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from types import TracebackType
+from typing import Any, Literal
+from weakref import WeakSet
+
+from qwartet.engine.engine import Engine, StepOutput, stop_ids
+from qwartet.engine.request import FinishReason, Request, TokenConstraint, TokenLogprobs
+from qwartet.engine.sampling_params import SamplingParams
+from qwartet.engine.structure import Structure
+from qwartet.errors import EngineFailedError, RequestError
+
+COMPILE_TIMEOUT_S = 10.0  # for a structure; structure_limits.py keeps the worst to about a second
+NUM_COMPILERS = 2  # structures that are compiled at once
+
+
+@dataclass
+class StreamOutput:
+    """What was added to completion `index` of a prompt since the stream's last output about it."""
+
+    index: int
+    request: Request  # its prompt and prompt_logprobs are settled; its completion grows in the engine's thread
+    token_ids: list[int] = field(default_factory=list)
+    text: str = ""
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+
+
+class CompletionStream:
+    """The params.n completions of one prompt: `async for` gives StreamOutputs as they come, `collect` all at the end.
+
+    An error of one completion is raised once what came before it was read, and ends the others; one of the engine is
+    an EngineFailedError. A reader that stops early has to call `abort`, or use the stream as a context.
+    """
+
+    def __init__(self, num_completions: int, on_abort: Callable[[CompletionStream], None]) -> None:
+        self.requests: list[Request] = []  # set by the engine's thread
+        self._num_open = num_completions
+        self._on_abort = on_abort
+        self._unread: dict[int, StreamOutput] = {}
+        self._error: Exception | None = None
+        self._has_news = asyncio.Event()
+        self._has_ended = asyncio.Event()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing more will come, but for what has not been read."""
+        return self._has_ended.is_set()
+
+    def __aiter__(self) -> CompletionStream:
+        return self
+
+    async def __anext__(self) -> StreamOutput:
+        await self._has_news.wait()
+        if self._unread:
+            output = self._unread.pop(next(iter(self._unread)))
+            if not self._unread and not self.is_finished:
+                self._has_news.clear()
+            return output
+        if self._error is not None:
+            raise self._error
+        raise StopAsyncIteration
+
+    async def collect(self) -> list[StreamOutput]:
+        """Waits for the end without waking up before; one whole output for each completion, in order of index."""
+        await self._has_ended.wait()
+        return sorted([output async for output in self], key=lambda output: output.index)
+
+    def abort(self) -> None:
+        """Ends what is unfinished, with finish_reason "abort"; its blocks are free after the step that is running."""
+        if self._num_open:
+            self._on_abort(self)
+
+    async def __aenter__(self) -> CompletionStream:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.abort()
+
+    # What the AsyncEngine calls, in the event loop:
+
+    def put(self, index: int, added: StepOutput) -> None:
+        """Takes what a step added to completion `index`."""
+        if self._error is not None:
+            return
+        if added.finish_reason == "error":
+            assert added.request.error is not None, "a request that ended in an error keeps it"
+            self.fail(added.request.error)
+            self.abort()
+            return
+        output = self._unread.setdefault(index, StreamOutput(index, added.request))
+        output.token_ids += added.token_ids
+        output.text += added.text
+        output.logprobs += added.logprobs
+        output.finish_reason = added.finish_reason
+        if added.finish_reason is not None:
+            self._num_open -= 1
+            if not self._num_open:
+                self._has_ended.set()
+        self._has_news.set()
+
+    def fail(self, error: Exception) -> None:
+        """Ends the stream with an error."""
+        self._error = error
+        self._has_ended.set()
+        self._has_news.set()
+
+
+class AsyncEngine:
+    """Serves coroutines of one event loop; nobody else may use the engine until `close`.
+
+        async with AsyncEngine(llm.engine) as engine:
+            async for output in engine.generate(prompt_ids, params, stop_token_ids=llm.stop_token_ids):
+                print(output.text, end="")
+
+    All methods but `close` raise EngineFailedError once a step has failed or the engine is closed, and RuntimeError in
+    an event loop that is not the first one's.
+    """
+
+    def __init__(self, engine: Engine, *, compile_timeout_s: float = COMPILE_TIMEOUT_S) -> None:
+        self._engine = engine
+        self._compile_timeout_s = compile_timeout_s
+        self._condition = threading.Condition()
+        # Under the condition:
+        self._commands: deque[Callable[[], None]] = deque()
+        self._events: list[Callable[[], None]] = []  # for the event loop
+        self._num_queued = 0  # completions of prompts that the thread has not seen yet
+        self._closing: Literal["", "drain", "abort"] = ""
+        # Of the engine's thread:
+        self._places: dict[int, tuple[CompletionStream, int]] = {}  # request id -> stream and index
+        # Of the event loop, from the first use on:
+        self._streams: WeakSet[CompletionStream] = WeakSet()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._compilers: ThreadPoolExecutor | None = None
+        self._compiler_places = asyncio.Semaphore(NUM_COMPILERS)
+        self._has_ended = asyncio.Event()
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether prompts are served: no step has failed, and nobody has closed the engine."""
+        return self._engine.failure is None and not self._closing
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests that have not been begun, or were preempted."""
+        return self._num_queued + len(self._engine.scheduler.waiting)
+
+    @property
+    def num_running(self) -> int:
+        """Requests in the steps that are made now."""
+        return len(self._engine.scheduler.running)
+
+    async def generate(
+        self, prompt_ids: Sequence[int], params: SamplingParams, **settings: Any
+    ) -> AsyncGenerator[StreamOutput]:
+        """The completions of a prompt as they grow, arguments and errors as in `add`; ends them when it is left."""
+        stream = await self.add(prompt_ids, params, **settings)
+        try:
+            async for output in stream:
+                yield output
+        finally:
+            stream.abort()
+
+    async def add(self, prompt_ids: Sequence[int], params: SamplingParams, **settings: Any) -> CompletionStream:
+        """Queues a prompt for params.n completions; `settings` as in Engine.add_request.
+
+        RequestError and SettingError are raised before anything is queued. A structure is compiled first, in a thread
+        of its own; RequestError when that takes too long.
+        """
+        self._start()
+        self._raise_unless_open()
+        self._engine.check(prompt_ids, params, settings.get("first_position", 0))
+        if params.structure is not None and settings.get("constraint") is None:
+            stops = stop_ids(params, settings.get("stop_token_ids", ()))
+            settings["constraint"] = await self._compile(params.structure, stops)
+        stream = CompletionStream(params.n, self._abort_stream)
+        with self._condition:
+            self._raise_unless_open()
+            self._num_queued += params.n
+            self._commands.append(partial(self._add, stream, prompt_ids, params, settings))
+            self._condition.notify()
+        self._streams.add(stream)
+        return stream
+
+    def abort(self, request: Request) -> None:
+        """Ends one request that is unfinished, with finish_reason "abort"."""
+        self._send(partial(self._finish, [request]))
+
+    async def close(self, *, drain: bool = False) -> None:
+        """Refuses new prompts, ends those that are open (with `drain` only when they are done), joins the thread.
+
+        A second call without `drain` ends a drain.
+        """
+        with self._condition:
+            if self._closing != "abort":
+                self._closing = "drain" if drain else "abort"
+            self._condition.notify()
+        if self._thread is not None:
+            self._check_loop()
+            await self._has_ended.wait()
+            self._thread.join()
+
+    async def __aenter__(self) -> AsyncEngine:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # In the event loop:
+
+    def _start(self) -> None:
+        if self._thread is None and not self._closing:
+            self._loop = asyncio.get_running_loop()
+            self._compilers = ThreadPoolExecutor(NUM_COMPILERS, thread_name_prefix="qwartet-compile")
+            self._thread = threading.Thread(target=self._run, name="qwartet-engine", daemon=True)
+            self._thread.start()
+        self._check_loop()
+
+    def _check_loop(self) -> None:
+        if self._loop not in (None, asyncio.get_running_loop()):
+            raise RuntimeError("this AsyncEngine serves the event loop that used it first; make one for each loop")
+
+    def _raise_unless_open(self) -> None:
+        self._engine.raise_failure()
+        if self._closing:
+            raise EngineFailedError("the engine is closed; make a new one")
+
+    def _send(self, command: Callable[[], None]) -> None:
+        with self._condition:
+            if self._closing == "abort" or self._engine.failure is not None:
+                return  # nothing is open, and nobody listens
+            self._commands.append(command)
+            self._condition.notify()
+
+    def _abort_stream(self, stream: CompletionStream) -> None:
+        self._send(lambda: self._finish(stream.requests))
+
+    async def _compile(self, structure: Structure, stops: frozenset[int]) -> TokenConstraint:
+        """A constraint, made in another thread; who waits for a place there is not timed."""
+        await self._compiler_places.acquire()
+        try:
+            work = self._begin_compiling(structure, stops)
+        except EngineFailedError:
+            self._compiler_places.release()
+            raise
+        work.add_done_callback(self._free_compiler)  # not earlier: nothing can stop a thread
+        await asyncio.wait({work}, timeout=self._compile_timeout_s)
+        if not work.done():
+            raise RequestError(f"the structure takes more than {self._compile_timeout_s:g} s to compile; simplify it")
+        return work.result()
+
+    def _begin_compiling(self, structure: Structure, stops: frozenset[int]) -> asyncio.Future[TokenConstraint]:
+        assert self._loop is not None and self._compilers is not None, "_start made them"
+        with self._condition:  # under which they are also shut down
+            self._raise_unless_open()
+            return self._loop.run_in_executor(self._compilers, self._engine.compile, structure, stops)
+
+    def _free_compiler(self, work: asyncio.Future[TokenConstraint]) -> None:
+        self._compiler_places.release()
+        if not work.cancelled():
+            work.exception()  # where nobody waits for it any more, it counts as seen
+
+    def _dispatch(self) -> None:
+        """Gives the streams what came for them."""
+        with self._condition:
+            events, self._events = self._events, []
+        for event in events:
+            event()
+
+    def _fail_streams(self) -> None:
+        for stream in list(self._streams):
+            if not stream.is_finished:
+                try:
+                    self._engine.raise_failure()
+                except EngineFailedError as error:  # each stream raises one of its own
+                    stream.fail(error)
+
+    # In the engine's thread:
+
+    def _run(self) -> None:
+        try:
+            while self._obey():
+                if self._engine.has_unfinished:
+                    self._deliver(self._engine.step())
+        except BaseException as error:  # a panic in native code is no Exception, and the streams must hear of it
+            if self._engine.failure is None:
+                self._engine.failure = error if isinstance(error, Exception) else RuntimeError(repr(error))
+            self._post([self._fail_streams])
+        finally:
+            assert self._compilers is not None, "_start made them"
+            with self._condition:
+                self._compilers.shutdown(wait=False)
+            self._compilers.shutdown()  # waits for what is being compiled
+            self._post([self._has_ended.set])
+
+    def _obey(self) -> bool:
+        """Waits until there is something to do and does what was commanded; whether to go on."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._commands or self._closing or self._engine.has_unfinished)
+            commands, self._commands = self._commands, deque()
+            closing = self._closing
+        for command in commands:
+            command()
+        if closing == "abort":
+            self._finish([stream.requests[index] for stream, index in self._places.values()])
+            return False
+        return not closing or self._engine.has_unfinished
+
+    def _add(
+        self, stream: CompletionStream, prompt_ids: Sequence[int], params: SamplingParams, settings: dict[str, Any]
+    ) -> None:
+        try:
+            stream.requests = self._engine.add_siblings(prompt_ids, params, **settings)
+        except Exception as error:  # a wrong setting is the caller's error, and ends nothing else
+            self._post([partial(stream.fail, error)])
+        for index, request in enumerate(stream.requests):
+            self._places[request.request_id] = stream, index
+        with self._condition:
+            self._num_queued -= params.n
+
+    def _finish(self, requests: Sequence[Request]) -> None:
+        unfinished = [request for request in requests if not request.is_finished]
+        for request in unfinished:
+            self._engine.finish(request)
+        self._deliver([StepOutput(request, [], finish_reason=request.finish_reason) for request in unfinished])
+
+    def _deliver(self, outputs: Sequence[StepOutput]) -> None:
+        events: list[Callable[[], None]] = []
+        for output in outputs:
+            request_id = output.request.request_id
+            if request_id in self._places:
+                stream, index = self._places[request_id]
+                events.append(partial(stream.put, index, output))
+                if output.finish_reason is not None:
+                    del self._places[request_id]
+        self._post(events)
+
+    def _post(self, events: list[Callable[[], None]]) -> None:
+        """Has the event loop call these; one wake-up serves all that come before it is answered."""
+        assert self._loop is not None, "_start set it"
+        with self._condition:
+            is_first = bool(events) and not self._events
+            self._events += events
+        try:
+            if is_first:
+                self._loop.call_soon_threadsafe(self._dispatch)
+        except RuntimeError:
+            if not self._loop.is_closed():
+                raise
+            with self._condition:
+                self._closing = "abort"  # nobody can read any more

@@ -1,0 +1,243 @@
+"""Which tokens may follow, where a completion must have a given structure? Over the library llguidance.
+
+A structure becomes a grammar, the grammar and the vocabulary become a matcher, and before every token the matcher says
+which ids keep the text on a way to a whole one. Tokens are bytes to it: a character may be spread over several.
+
+Whatever splits into tokens is allowed: the grammar does not force the usual split where only one text can follow
+(`no_forcing`). Forcing would tokenise all text that is certain again at every step: seconds for a long `const`.
+
+What JSON leaves open is narrowed: between two parts stands nothing, one blank, or a new line with its indent, so that
+no model goes on with blanks for ever, and around the document nothing; texts and keys have no \\u escapes, with which a
+key of `properties` could be spelled as another one; keys of `properties` come in their order, before others. That
+those others come only once is not enforced.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any, TypeVar
+
+import numpy as np
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, regex_to_lark
+from llguidance.tiktoken import lltokenizer_from_encoding
+from numpy.typing import NDArray
+
+from qwartet.engine.structure import Structure
+from qwartet.engine.structure_limits import check_choice, check_regex, parse_schema
+from qwartet.errors import RequestError, SettingError
+from qwartet.tokenizer.tokenizer import Tokenizer
+
+# llguidance's own limits (1 s of work to compile, 15 ms for a step), but for the states: they take 1 KB each.
+LIMITS = LLParserLimits(max_lexer_states=100_000, verbose_errors=False)
+
+JSON_OPTIONS = {"whitespace_pattern": r"[ \t]?|\r?\n[ \t]{0,64}", "json_allowed_escapes": '"\\bfnrt'}
+
+STACK_BYTES = 16 << 20  # for compiling; structure_limits.py keeps a schema to a third of it, what follows takes little
+MAX_REASON_LETTERS = 400
+
+T = TypeVar("T")
+
+_PLAIN_WORDS = (
+    (r"\ANoExtension.*", "no text can satisfy it"),
+    (r"\AUnsatisfiable schema: ", "no text can satisfy it: "),
+    (r"\Ainvalid regex \".*\" \(in regex\): ", ""),
+    (r"Unimplemented keys: (.*)", r"keywords that are not supported: \1; leave them out"),
+    (r"\AResource ('.*?') is not present.*", r"$schema \1 is not known here; leave it out, nothing is fetched"),
+    (r" are not supported\. Enable 'coerce_one_of'.*", " are supported where no two can hold at once; use anyOf"),
+    (r"\Aschema too large.*", "too many combinations; use fewer alternatives inside of allOf"),
+    (r"\AUnable to determine if regex is empty.*", "too many conditions on one text; use fewer patterns or lengths"),
+    (r"\Afailed to parse \"%json\": (.*) at line .*", r"the schema is not understood (\1); write it more simply"),
+    (r"\A(lexer [^;\n]*|fuel exhausted[^;\n]*|panic: .*).*", r"too complex (\1); use a simpler one"),
+    (r"lookarounds not supported yet; \w+", "borders of words and lines are not supported; leave them out"),
+    (r"; consider making your grammar.*", "; use a schema with fewer alternatives and optional properties"),
+)
+
+_CHANGE_IT = "change this part of it"
+_HEAD = '%llguidance {"no_forcing": true}\n'
+_stack_size_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class TokenKinds:
+    """What the ids of a vocabulary are to a constraint."""
+
+    is_text: NDArray[np.bool_]  # [vocab_size] bytes of a text: no special token, no padding
+    stop_token_ids: frozenset[int]  # a stop token is never text, whatever its bytes are
+    end_id: int  # what llguidance takes for the end, whatever the stop tokens are
+
+    def is_text_id(self, token_id: int) -> bool:
+        return 0 <= token_id < len(self.is_text) and bool(self.is_text[token_id]) and not self.is_stop_id(token_id)
+
+    def is_stop_id(self, token_id: int) -> bool:
+        return token_id in self.stop_token_ids
+
+
+class ConstraintCompiler:
+    """Makes constraints for one vocabulary; any number of threads may call it at once."""
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int, stop_token_ids: Collection[int] = ()) -> None:
+        """`vocab_size` as in rows of logits; SettingError where it is too small for the tokenizer.
+
+        `stop_token_ids`: of requests that name none; ids beyond the vocabulary are passed over.
+        """
+        if vocab_size < tokenizer.num_tokens:
+            raise SettingError(f"vocab_size is {vocab_size}, but the tokenizer has {tokenizer.num_tokens} tokens")
+        self._tokenizer = tokenizer
+        self._vocab_size = vocab_size
+        self._stop_token_ids = stop_token_ids
+        self._lock = threading.Lock()
+        self._built: tuple[LLTokenizer, NDArray[np.bool_]] | None = None
+
+    def compile(self, structure: Structure, stop_token_ids: Collection[int] | None = None) -> Constraint:
+        """The state before the first token; RequestError says why there is none. None: the compiler's stop tokens.
+
+        Takes milliseconds, at worst about a second and 200 MB: for a thread that is not the engine's. The first call
+        also builds the vocabulary's tree, which takes most of a second for the published one.
+        """
+        grammar = write_grammar(structure)
+        ll_tokenizer, is_text = self._build()
+        stops = self._stop_token_ids if stop_token_ids is None else stop_token_ids
+        known_stops = frozenset(token_id for token_id in stops if 0 <= token_id < self._vocab_size)
+        kinds = TokenKinds(is_text, known_stops, self._tokenizer.eod_id)
+
+        def build() -> Constraint:
+            constraint = Constraint(LLMatcher(ll_tokenizer, grammar, log_level=0, limits=LIMITS), kinds)
+            num_allowed = int(constraint.mask().sum())  # raises what is wrong; most of what is too complex shows here
+            if constraint.is_complete and num_allowed == len(known_stops):
+                raise RequestError("only the empty text has this structure; ask for one that has letters")
+            return constraint
+
+        return _with_deep_stack(build)
+
+    def _build(self) -> tuple[LLTokenizer, NDArray[np.bool_]]:
+        with self._lock:
+            if self._built is None:
+                is_text = np.zeros(self._vocab_size, dtype=np.bool_)
+                is_text[list(self._tokenizer.mergeable_ranks.values())] = True
+                encoding, end_id = self._tokenizer.encoding, self._tokenizer.eod_id
+                self._built = lltokenizer_from_encoding(encoding, eos_token=end_id), is_text
+            return self._built
+
+
+class Constraint:
+    """How far one completion has come in its structure; not for two threads at once."""
+
+    def __init__(self, matcher: LLMatcher, kinds: TokenKinds, has_stopped: bool = False) -> None:
+        self._matcher = matcher
+        self._kinds = kinds
+        self._has_stopped = has_stopped
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the text so far is a whole one: a stop token may follow."""
+        return self._has_stopped or self._matcher.is_accepting()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing but stop tokens may follow."""
+        return self._has_stopped or (self._matcher.is_stopped() and self._matcher.is_accepting())
+
+    def mask(self, num_ids: int | None = None) -> NDArray[np.bool_]:
+        """Which of the first `num_ids` ids (None: all rows of the logits) may come next: bool [num_ids].
+
+        All False only where the text is finished and there are no stop tokens. RequestError where nothing may follow
+        a text that is not whole, or the structure turns out to be too complex: that ends this request alone.
+        0.05 ms for the published vocabulary, 0.3 ms inside of a large set of letters; the worst that was found, 40 ms.
+        """
+        self._raise_error()
+        is_text = self._kinds.is_text
+        allowed = np.zeros(len(is_text), dtype=np.bool_)
+        if not self.is_finished:
+            words = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+            self._raise_error()  # the mask of a failed matcher is the end token
+            bits = np.unpackbits(words, count=min(8 * len(words), len(is_text)), bitorder="little")
+            np.logical_and(bits, is_text[: len(bits)], out=allowed[: len(bits)])
+        allowed[list(self._kinds.stop_token_ids)] = self.is_complete
+        if not (self.is_complete or allowed.any()):
+            raise RequestError(f"the structure cannot be kept to: no token continues the text; {_CHANGE_IT}")
+        return allowed[:num_ids]
+
+    def accept(self, token_id: int) -> None:
+        """Goes on by the token that was chosen; RequestError where it may not follow: that ends this request alone."""
+        if self._kinds.is_stop_id(token_id) and self.is_complete:
+            self._has_stopped = True
+            return
+        can_follow = self._kinds.is_text_id(token_id) and not self.is_finished
+        if not can_follow or not self._matcher.consume_token(token_id):
+            self._raise_error()
+            raise RequestError(f"token {token_id} does not continue the structure; choose among the mask's")
+
+    def count_valid(self, token_ids: Sequence[int]) -> int:
+        """How many of these ids, from the first on, `accept` would take one after another; nothing changes."""
+        kinds = self._kinds
+        texts = list(takewhile(kinds.is_text_id, token_ids))
+        num_stops = len(list(takewhile(kinds.is_stop_id, token_ids[len(texts) :])))
+        if self.is_finished:
+            return 0 if texts else num_stops
+        # One end token behind the texts asks whether they make a whole one.
+        num_valid = self._matcher.validate_tokens([*texts, kinds.end_id] if num_stops else texts)
+        return len(texts) + num_stops if num_valid > len(texts) else num_valid
+
+    def fork(self) -> Constraint:
+        """A copy that goes its own way from here."""
+        return Constraint(self._matcher.deep_copy(), self._kinds, self._has_stopped)
+
+    def _raise_error(self) -> None:
+        if self._matcher.is_error():
+            raise RequestError(f"the structure cannot be kept to: {_reason(self._matcher)}")
+
+
+def write_grammar(structure: Structure) -> str:
+    """A structure as a grammar for llguidance; RequestError where it is not well formed or above the limits."""
+    if structure.json_object:
+        return _json_grammar({"type": "object"})
+    if structure.json_schema is not None:
+        return _json_grammar(parse_schema(structure))
+    if structure.regex is not None:
+        check_regex(structure.regex)
+        return _HEAD + f"start: /{regex_to_lark(structure.regex, '')}/\n"
+    assert structure.choice is not None, "a structure is one of four kinds"
+    check_choice(structure.choice)
+    return _HEAD + f"start: CHOICE\nCHOICE: {' | '.join(map(json.dumps, structure.choice))}\n"
+
+
+def _json_grammar(schema: dict[str, Any]) -> str:
+    return _HEAD + f"start: %json {json.dumps(schema | {'x-guidance': JSON_OPTIONS})}\n"
+
+
+def _reason(matcher: LLMatcher) -> str:
+    """What llguidance complains of, in one line, without its listing of the grammar and its hints for programmers."""
+    message = re.split(r"\n +\d+ \| |\n<|\n *backtrace", matcher.get_error())[0]
+    message = re.sub(r"\A(at \d+\(\d+\): )?(failed to compile JSON schema: )?", "", message)
+    for theirs, ours in _PLAIN_WORDS:
+        message = re.sub(theirs, ours, message, flags=re.DOTALL)
+    text = " ".join(line.strip() for line in message.splitlines() if line.strip(" ^"))
+    half = MAX_REASON_LETTERS // 2
+    text = text if len(text) <= MAX_REASON_LETTERS else f"{text[:half]} ... {text[-half:]}"
+    return text if "; " in text else f"{text}; {_CHANGE_IT}"
+
+
+def _with_deep_stack(work: Callable[[], T]) -> T:
+    """The result of `work`, done in a thread with STACK_BYTES of stack: the caller's own may have far less."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    thread = threading.Thread(target=run, name="compile-structure", daemon=True)
+    with _stack_size_lock:
+        before = threading.stack_size(STACK_BYTES)
+        try:
+            thread.start()
+        finally:
+            threading.stack_size(before)
+    return future.result()

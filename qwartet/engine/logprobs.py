@@ -1,0 +1,24 @@
+"""Log-probabilities in nats, of what the model said before anything changed its logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from qwartet.engine.request import TokenLogprobs
+
+
+def token_logprobs(logits: Tensor, token_ids: Sequence[int], num_top: int) -> list[TokenLogprobs]:
+    """For each row of logits [R, V] its token, and the `num_top` most probable ones; an id from V on is impossible."""
+    total = logits.logsumexp(-1)
+    ids = torch.tensor(token_ids, dtype=torch.int64, device=logits.device)
+    values = logits.gather(-1, ids.clamp(max=logits.shape[-1] - 1).unsqueeze(-1)).squeeze(-1)
+    chosen = torch.where(ids < logits.shape[-1], values - total, -torch.inf).tolist()
+    best = logits.topk(min(num_top, logits.shape[-1]))
+    top_ids, top_values = best.indices.tolist(), (best.values - total.unsqueeze(-1)).tolist()
+    return [
+        TokenLogprobs(token_id, logprob, tuple(zip(best_ids, best_values, strict=True)))
+        for token_id, logprob, best_ids, best_values in zip(token_ids, chosen, top_ids, top_values, strict=True)
+    ]

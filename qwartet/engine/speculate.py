@@ -1,0 +1,213 @@
+"""Speculation: guess the next tokens cheaply, check them all in one step, keep those that are right. Integers only.
+
+One step with k guesses reads the weights once and yields 1 to k + 1 tokens; the guesses cost arithmetic. So a guess
+pays where its chance to be right exceeds what it costs, measured in steps:
+
+    P(guesses 1 .. j are right)  >  seconds a token adds to a step / seconds of the step * requests that wait for it
+
+Chances are counted for each request, costs fitted to the steps that were made. A request whose guesses fail is left
+alone for 1, 2, 4, ... 64 tokens. What is kept is what would have been sampled anyway: only time is at stake.
+Sources: Leviathan et al. 2023; prompt lookup: Saxena 2023.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from qwartet.engine.request import Request
+from qwartet.engine.scheduler import ScheduledRequest
+
+MAX_GUESSES = 15  # of one request in one step
+MAX_PAUSE = 64  # tokens
+NGRAM = 3  # ids that have to agree
+_FIRST_CHANCE, _FIRST_WEIGHT = 0.6, 2.0  # before anything was counted
+_MEMORY = 0.9  # of a count, from one guess to the next
+
+
+class Guesser(Protocol):
+    """Where guesses come from."""
+
+    def num_possible(self, request: Request, most: int) -> int:
+        """How many tokens it would guess for a request that decodes."""
+        ...
+
+    def guess(self, items: Sequence[ScheduledRequest]) -> None:
+        """Sets the draft_ids of each item's request, at most num_draft_tokens of them."""
+        ...
+
+    def forget(self, request: Request) -> None: ...
+
+
+@dataclass
+class _Record:
+    """How guesses for one request have fared."""
+
+    num_right: float = _FIRST_CHANCE * _FIRST_WEIGHT
+    num_judged: float = _FIRST_WEIGHT
+    num_failures: int = 0  # steps in a row in which not one was right
+    pause: int = 0  # steps still to be left alone
+
+    @property
+    def chance(self) -> float:
+        return self.num_right / self.num_judged
+
+    def count(self, num_guessed: int, num_right: int) -> None:
+        """A guess behind a wrong one is not judged."""
+        for is_right in [True] * num_right + [False] * (num_right < num_guessed):
+            self.num_right = self.num_right * _MEMORY + is_right
+            self.num_judged = self.num_judged * _MEMORY + 1
+        self.num_failures = 0 if num_right else self.num_failures + 1
+        self.pause = 0 if num_right else min(2 ** (self.num_failures - 1), MAX_PAUSE)
+
+
+class StepCost:
+    """Seconds of a step by its tokens, a line fitted to the latest steps; before there are any, 10 % a token."""
+
+    _MEMORY, _PRIOR_WEIGHT, _PRIOR_SLOPE = 0.98, 4.0, 0.1
+    MOST_TOKENS = 64  # of a step that is counted: beyond, no line holds
+
+    def __init__(self) -> None:
+        self._weight = self._tokens = self._seconds = self._tokens2 = self._product = 0.0
+
+    def count(self, num_tokens: int, seconds: float) -> None:
+        """Takes note of a step."""
+        if num_tokens > self.MOST_TOKENS:
+            return
+        decay = self._MEMORY
+        self._weight = self._weight * decay + 1
+        self._tokens = self._tokens * decay + num_tokens
+        self._seconds = self._seconds * decay + seconds
+        self._tokens2 = self._tokens2 * decay + num_tokens**2
+        self._product = self._product * decay + num_tokens * seconds
+
+    def of_a_token(self) -> float:
+        """Seconds that one more token adds to a usual step, as a share of it."""
+        if not self._weight:
+            return self._PRIOR_SLOPE
+        tokens, seconds = self._tokens / self._weight, self._seconds / self._weight
+        spread = self._tokens2 - self._weight * tokens**2
+        together = self._product - self._weight * tokens * seconds
+        slope = (together + self._PRIOR_WEIGHT * self._PRIOR_SLOPE * seconds) / (spread + self._PRIOR_WEIGHT)
+        return max(slope, 0.0) / seconds
+
+
+@dataclass
+class Speculation:
+    """Decides how much is guessed, and counts what comes of it."""
+
+    guesser: Guesser
+    cost: StepCost = field(default_factory=StepCost)
+    num_guessed: int = 0  # in all
+    num_right: int = 0
+    _records: dict[int, _Record] = field(default_factory=dict)
+
+    def num_wanted(self, request: Request, num_running: int) -> int:
+        """Tokens that are worth guessing for a request that decodes, with so many requests in the step."""
+        record = self._records.setdefault(request.request_id, _Record())
+        if record.pause:
+            record.pause -= 1
+            return 0
+        threshold = self.cost.of_a_token() * num_running
+        count, chance = 0, record.chance
+        while count < MAX_GUESSES and chance > threshold:
+            count, chance = count + 1, chance * record.chance
+        if record.num_failures:
+            count = max(count, 1)  # the pause is over: one try
+        return self.guesser.num_possible(request, count) if count else 0
+
+    def guess(self, items: Sequence[ScheduledRequest]) -> None:
+        """Gives the requests their guesses, those that their constraints allow."""
+        for item in items:
+            item.request.draft_ids = []
+        wanted = [item for item in items if item.num_draft_tokens]
+        if wanted:
+            self.guesser.guess(wanted)
+        for item in wanted:
+            request = item.request
+            if request.constraint is not None:
+                request.draft_ids = request.draft_ids[: request.constraint.count_valid(request.draft_ids)]
+
+    def count(self, request: Request, num_new_tokens: int) -> None:
+        """Takes note of a step that brought a request so many tokens."""
+        num_guessed = len(request.draft_ids)
+        if num_guessed:
+            num_right = min(max(num_new_tokens - 1, 0), num_guessed)  # no new token at all: an error
+            self._records[request.request_id].count(num_guessed, num_right)
+            self.num_guessed += num_guessed
+            self.num_right += num_right
+
+    def forget(self, request: Request) -> None:
+        """Drops what is kept for a request that ended."""
+        self._records.pop(request.request_id, None)
+        self.guesser.forget(request)
+
+
+class NoGuesses:
+    """A Guesser that guesses nothing."""
+
+    def num_possible(self, request: Request, most: int) -> int:
+        return 0
+
+    def guess(self, items: Sequence[ScheduledRequest]) -> None:
+        raise AssertionError("nothing was scheduled to be guessed")
+
+    def forget(self, request: Request) -> None:
+        pass
+
+
+class PromptLookup:
+    """Guesses that what followed the last few ids before will follow them again: edits, quotations, code, tables."""
+
+    def __init__(self) -> None:
+        self._indexes: dict[int, _NgramIndex] = {}
+
+    def num_possible(self, request: Request, most: int) -> int:
+        return len(self._index(request).continuation(most))
+
+    def guess(self, items: Sequence[ScheduledRequest]) -> None:
+        for item in items:
+            item.request.draft_ids = self._index(item.request).continuation(item.num_draft_tokens)
+
+    def forget(self, request: Request) -> None:
+        self._indexes.pop(request.request_id, None)
+
+    def _index(self, request: Request) -> _NgramIndex:
+        index = self._indexes.setdefault(request.request_id, _NgramIndex())
+        index.extend(request.token_ids(len(index.ids), request.num_tokens))
+        return index
+
+
+class _NgramIndex:
+    """For every NGRAM ids in a row: where they ended last.
+
+    Where the last ones never stood before, but those shortly before them did, one id may have been exchanged in a copy:
+    what stood as far behind is guessed for the next NGRAM ids.
+    """
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self._ends: dict[tuple[int, ...], int] = {}
+        self._source = self._source_end = 0  # what follows ids[:_source_end] is guessed to stand from _source on
+
+    def extend(self, new_ids: list[int]) -> None:
+        """Notes what ends before the last id: what ends with it is what is looked for."""
+        first = max(len(self.ids), NGRAM)
+        self.ids += new_ids
+        for end in range(first, len(self.ids)):
+            self._ends[tuple(self.ids[end - NGRAM : end])] = end
+
+    def continuation(self, most: int) -> list[int]:
+        """Ids that followed the last NGRAM ids before; a repetition is taken to go on."""
+        found = self._ends.get(tuple(self.ids[-NGRAM:]))
+        if found is not None:
+            self._source, self._source_end = found, len(self.ids)
+        num_since = len(self.ids) - self._source_end
+        if not self._source or num_since > NGRAM:
+            return []
+        place = self._source + num_since
+        guess: list[int] = []
+        for index in range(place, place + most):
+            guess.append(self.ids[index] if index < len(self.ids) else guess[index - len(self.ids)])
+        return guess

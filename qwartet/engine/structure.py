@@ -1,0 +1,71 @@
+"""What the text of a completion must be: a JSON object, a JSON document of a schema, a match of a regex, a choice.
+
+Only the wish is here; `engine/structure_limits.py` says whether it is small enough, `engine/constrain.py` enforces it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from qwartet.errors import SettingError
+
+KINDS = ("json_object", "json_schema", "regex", "choice")
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The form of a whole completion, as exactly one of four kinds; SettingError for none, several or a wrong type."""
+
+    json_object: bool = False  # any JSON object
+    json_schema: Mapping[str, Any] | str | None = None  # kept as JSON text
+    regex: str | None = None  # of the whole text, in Rust's syntax: no look-around, \d is a digit of any script
+    choice: tuple[str, ...] | None = None  # one of these texts, letter by letter
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.json_object, bool):
+            raise SettingError(f"json_object is {self.json_object!r:.80}; it must be true or false")
+        given = ["json_object"] * self.json_object + [kind for kind in KINDS[1:] if getattr(self, kind) is not None]
+        if len(given) != 1:
+            said = " and ".join(given) or "nothing"
+            raise SettingError(f"a structure with {said}; give exactly one of {', '.join(KINDS)}")
+        # Text and tuple cannot change under a running request, and can be hashed.
+        if self.json_schema is not None:
+            object.__setattr__(self, "json_schema", _schema_text(self.json_schema))
+        if self.regex is not None and not (_is_text(self.regex) and self.regex):
+            raise SettingError(f"regex is {self.regex!r:.80}; it must be a text that is not empty")
+        if self.choice is not None:
+            object.__setattr__(self, "choice", _choices(self.choice))
+
+    @property
+    def schema_text(self) -> str:
+        """The schema as JSON text."""
+        assert isinstance(self.json_schema, str), "only a structure of the kind json_schema has one"
+        return self.json_schema
+
+
+def _schema_text(schema: Any) -> str:
+    if _is_text(schema):
+        return str(schema)
+    if not isinstance(schema, Mapping):
+        raise SettingError(f"json_schema is {schema!r:.80}; it must be a JSON object or its text")
+    try:
+        return json.dumps(dict(schema), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SettingError(f"json_schema cannot be written as JSON ({error}); use plain dicts and lists") from error
+
+
+def _choices(choice: Any) -> tuple[str, ...]:
+    if not isinstance(choice, tuple | list) or not choice or not all(map(_is_text, choice)):
+        raise SettingError(f"choice is {choice!r:.80}; it must be a list of at least one text")
+    return tuple(choice)
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value is a text that can be UTF-8: half a surrogate pair cannot."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False

@@ -1,0 +1,1 @@
+"""OpenAI's API over the engine: bodies in, responses out. Needs the extra `server`."""

@@ -1,0 +1,173 @@
+"""What the engine made to a response object: texts, finish reasons, log-probabilities, usage."""
+
+from __future__ import annotations
+
+import codecs
+import secrets
+import time
+from collections.abc import Sequence
+
+from qwartet import __version__
+from qwartet.engine.async_engine import StreamOutput
+from qwartet.engine.request import TokenLogprobs
+from qwartet.llm import LLM
+from qwartet.server.prepare import Prepared
+from qwartet.server.protocol import (
+    AnswerMessage,
+    ChatChoice,
+    ChatCompletion,
+    ChatLogprob,
+    ChatLogprobs,
+    Completion,
+    CompletionChoice,
+    CompletionLogprobs,
+    FinishReason,
+    PromptTokensDetails,
+    TopLogprob,
+    Usage,
+)
+from qwartet.tokenizer.tokenizer import Tokenizer
+
+FINGERPRINT = f"qwartet-{__version__}"
+MIN_LOGPROB = -9999.0  # what OpenAI writes for the impossible; JSON has no infinity
+
+
+def chat_completion(llm: LLM, model: str, prepared: Prepared, outputs: Sequence[StreamOutput]) -> ChatCompletion:
+    """The answer to a chat; `outputs` are whole, one for each completion."""
+    return ChatCompletion(
+        id=f"chatcmpl-{secrets.token_hex(12)}",
+        created=int(time.time()),
+        model=model,
+        choices=[_chat_choice(llm, prepared, output) for output in outputs],
+        usage=_usage([outputs], prepared),
+        system_fingerprint=FINGERPRINT,
+    )
+
+
+def completion(llm: LLM, model: str, prepared: Prepared, outputs: Sequence[Sequence[StreamOutput]]) -> Completion:
+    """The answer to a completion; `outputs` are whole, those of each prompt in a row."""
+    choices: list[CompletionChoice] = []
+    for place, of_prompt in enumerate(outputs):
+        prompt_text = prepared.prompt_texts[place] if prepared.prompt_texts else None
+        for output in of_prompt:
+            choices.append(_completion_choice(llm, len(choices), prepared, prompt_text, output))
+    return Completion(
+        id=f"cmpl-{secrets.token_hex(12)}",
+        created=int(time.time()),
+        model=model,
+        choices=choices,
+        usage=_usage(outputs, prepared),
+        system_fingerprint=FINGERPRINT,
+    )
+
+
+def _chat_choice(llm: LLM, prepared: Prepared, output: StreamOutput) -> ChatChoice:
+    logprobs = None
+    if prepared.params.logprobs is not None:
+        tokenizer = llm.tokenizer
+        shown = _in_text(tokenizer, output)
+        logprobs = ChatLogprobs(
+            content=[
+                ChatLogprob(
+                    **_top_logprob(tokenizer, one.token_id, one.logprob).model_dump(),
+                    top_logprobs=[_top_logprob(tokenizer, *pair) for pair in one.top],
+                )
+                for one in shown
+            ]
+        )
+    message = AnswerMessage(content=output.text)
+    return ChatChoice(index=output.index, message=message, logprobs=logprobs, finish_reason=_reason(output))
+
+
+def _completion_choice(
+    llm: LLM, index: int, prepared: Prepared, prompt_text: str | None, output: StreamOutput
+) -> CompletionChoice:
+    text = "" if prepared.is_prompt_only else output.text
+    logprobs: CompletionLogprobs | None = None
+    if prepared.params.logprobs is not None:
+        shown = [] if prepared.is_prompt_only else _in_text(llm.tokenizer, output)
+        told: list[tuple[int, TokenLogprobs | None]] = [(one.token_id, one) for one in shown]
+        if prompt_text is not None:
+            told = [*zip(output.request.prompt_ids, output.request.prompt_logprobs, strict=True), *told]
+        logprobs = _completion_logprobs(llm.tokenizer, told, has_top=prepared.params.logprobs > 0)
+    return CompletionChoice(
+        index=index,
+        text=(prompt_text or "") + text,
+        logprobs=logprobs,
+        finish_reason="length" if prepared.is_prompt_only else _reason(output),
+    )
+
+
+def _completion_logprobs(
+    tokenizer: Tokenizer, told: list[tuple[int, TokenLogprobs | None]], *, has_top: bool
+) -> CompletionLogprobs:
+    tops: list[dict[str, float] | None] = []
+    for _, one in told:
+        if one is None or not has_top:
+            tops.append(None)
+        else:
+            pairs = [*one.top, (one.token_id, one.logprob)]
+            tops.append({_legacy_token(tokenizer, token_id): _finite(logprob) for token_id, logprob in pairs})
+    return CompletionLogprobs(
+        text_offset=_text_offsets(tokenizer, [token_id for token_id, _ in told], with_special=True),
+        token_logprobs=[None if one is None else _finite(one.logprob) for _, one in told],
+        tokens=[_legacy_token(tokenizer, token_id) for token_id, _ in told],
+        top_logprobs=tops,
+    )
+
+
+def _reason(output: StreamOutput) -> FinishReason:
+    assert output.finish_reason in ("stop", "length"), f"{output.finish_reason} is no end of an answer"
+    return output.finish_reason
+
+
+def _usage(outputs: Sequence[Sequence[StreamOutput]], prepared: Prepared) -> Usage:
+    prompt_tokens = sum(map(len, prepared.prompts))
+    completion_tokens = 0 if prepared.is_prompt_only else sum(len(one.token_ids) for some in outputs for one in some)
+    return Usage(
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        total_tokens=prompt_tokens + completion_tokens,
+        prompt_tokens_details=PromptTokensDetails(
+            cached_tokens=sum(some[0].request.num_cached_tokens for some in outputs)
+        ),
+    )
+
+
+def _in_text(tokenizer: Tokenizer, output: StreamOutput) -> list[TokenLogprobs]:
+    """The log-probabilities of those tokens of which something is in the text: no stop token, no stop string."""
+    offsets = _text_offsets(tokenizer, output.token_ids, with_special=False)
+    num_shown = len(output.text)
+    return [
+        one
+        for one, offset in zip(output.logprobs, offsets, strict=True)
+        if offset < num_shown and not tokenizer.is_special(one.token_id)
+    ]
+
+
+def _text_offsets(tokenizer: Tokenizer, token_ids: Sequence[int], *, with_special: bool) -> list[int]:
+    """For each token the number of whole characters before it."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    offsets, offset = [], 0
+    for token_id in token_ids:
+        offsets.append(offset)
+        if with_special or not tokenizer.is_special(token_id):
+            offset += len(decoder.decode(tokenizer.decode_bytes(token_id)))
+    return offsets
+
+
+def _top_logprob(tokenizer: Tokenizer, token_id: int, logprob: float) -> TopLogprob:
+    raw = tokenizer.decode_bytes(token_id)
+    return TopLogprob(token=raw.decode("utf-8", "replace"), logprob=_finite(logprob), bytes=list(raw))
+
+
+def _legacy_token(tokenizer: Tokenizer, token_id: int) -> str:
+    raw = tokenizer.decode_bytes(token_id)
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
+
+
+def _finite(logprob: float) -> float:
+    return max(logprob, MIN_LOGPROB)

@@ -1,0 +1,84 @@
+"""What is told of a failure: OpenAI's error object and an HTTP status."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from qwartet.errors import EngineFailedError, NotAChatModelError, QwartetError, RequestError, SettingError
+from qwartet.server.protocol import ErrorDetails, ErrorResponse
+
+MAX_VALUE_CHARS = 40  # of a wrong value that are shown
+
+
+class ApiError(Exception):
+    """A request that gets no answer."""
+
+    def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        self.status = status
+        self.message = message
+        self.param = param
+        self.code = code
+        super().__init__(message)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The error object."""
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        details = ErrorDetails(message=self.message, type=kind, param=self.param, code=self.code)
+        return ErrorResponse(error=details).model_dump()
+
+
+def validation_api_error(error: ValidationError, body: Any, model: type[BaseModel]) -> ApiError:
+    """The failure of a body that is not what `model` describes: its first wrong field, the innermost of a union."""
+    found = [(_place(one["loc"], body, one["type"]), one) for one in error.errors(include_url=False)]
+    # Of what each member of a union complains of: the first of the innermost, rather not that the type is another.
+    place, details = max(found, key=lambda pair: (len(pair[0]), not pair[1]["type"].endswith("_type")))
+    param = ".".join(map(str, place)) or None
+    kind, message = details["type"], details["msg"]
+    if kind == "extra_forbidden":
+        near = difflib.get_close_matches(str(place[-1]), _field_names(model), n=1) if len(place) == 1 else []
+        hint = f"did you mean {near[0]}?" if near else "leave it out"
+        return ApiError(400, f"{param} is not a field that is honoured here; {hint}", param=param, code="unknown_field")
+    if kind == "missing":
+        return ApiError(400, f"{param} is missing", param=param, code="missing_field")
+    text = "should be an object" if kind == "model_type" else f"{message[:1].lower()}{message[1:]}"
+    is_scalar = not isinstance(details["input"], dict | list)
+    shown = f" (it is {_shortened(repr(details['input']))})" if is_scalar else ""
+    return ApiError(400, f"{param or 'the body'}: {text}{shown}", param=param, code="invalid_value")
+
+
+def api_error_of(error: Exception, model: type[BaseModel]) -> ApiError:
+    """The failure that an exception means to the sender of a `model`."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, RequestError | SettingError | NotAChatModelError):
+        # What is wrong with a setting begins with its name, with a prompt by "the prompt".
+        first = re.match(r"(?:the )?(\w+)", str(error))
+        param = first[1] if first and first[1] in _field_names(model) else None
+        return ApiError(400, str(error), param=param, code="invalid_value")
+    if isinstance(error, EngineFailedError):
+        return ApiError(503, str(error), code="engine_failed")
+    text = str(error) if isinstance(error, QwartetError) else f"internal error ({type(error).__name__})"
+    return ApiError(500, text, code="internal_error")
+
+
+def _field_names(model: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _place(location: tuple[int | str, ...], body: Any, kind: str) -> list[int | str]:
+    """The path to a wrong value, without pydantic's names for the members of a union."""
+    path: list[int | str] = []
+    for part in location:
+        is_inside = (isinstance(body, dict) and part in body) or (isinstance(body, list) and isinstance(part, int))
+        if is_inside:
+            body = body[part]
+            path.append(part)
+    return [*path, location[-1]] if kind == "missing" else path
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_VALUE_CHARS else f"{text[:MAX_VALUE_CHARS]}..."

@@ -1,0 +1,87 @@
+"""The lines of a batch to entries of its answer file, many at once and as few as keep the engine busy."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from qwartet.server.api_error import ApiError, validation_api_error
+from qwartet.server.batch_file import BatchLine
+from qwartet.server.endpoints import Endpoints
+from qwartet.server.protocol import ApiObject
+
+QUEUED_PER_PLACE = 4  # lines under way for each request that the engine can run at once
+
+
+class BatchRequest(ApiObject):
+    """A line of IN."""
+
+    custom_id: Annotated[str, Field(min_length=1)]
+    method: Literal["POST"]
+    url: str
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class BatchAnswer:
+    """A line's entry, and what it took."""
+
+    line_number: int
+    entry: dict[str, Any]
+    usage: dict[str, int]  # empty for a failure
+    error_message: str | None  # what a failure says; None for an answer
+
+
+async def answer_lines(endpoints: Endpoints, lines: Iterable[BatchLine]) -> AsyncGenerator[BatchAnswer]:
+    """The answers as they are made, whatever the order of the lines; EngineFailedError where no more can be made."""
+    most = QUEUED_PER_PLACE * endpoints.llm.engine.scheduler.max_num_seqs
+    running: set[asyncio.Task[BatchAnswer]] = set()
+    try:
+        for line in lines:
+            running.add(asyncio.create_task(answer_line(endpoints, line)))
+            if len(running) >= most:
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    yield task.result()
+        for next_one in asyncio.as_completed(running):
+            yield await next_one
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+async def answer_line(endpoints: Endpoints, line: BatchLine) -> BatchAnswer:
+    """A line's answer or what is wrong with it; EngineFailedError where that is not its own fault."""
+    custom_id: Any = None
+    error_message = None
+    try:
+        content = _parse(line)
+        custom_id = content.get("custom_id") if isinstance(content, dict) else None
+        try:
+            request = BatchRequest.model_validate(content)
+        except ValidationError as error:
+            raise validation_api_error(error, content, BatchRequest) from error
+        status, body = 200, await endpoints.answer(request.url, request.body)
+    except ApiError as error:
+        status, body, error_message = error.status, error.to_dict(), error.message
+    token = secrets.token_hex(12)
+    entry = {
+        "id": f"batch_req_{token}",
+        "custom_id": custom_id if isinstance(custom_id, str) else None,
+        "response": {"status_code": status, "request_id": f"req_{token}", "body": body},
+        "error": None,
+    }
+    return BatchAnswer(line.number, entry, body.get("usage", {}), error_message)
+
+
+def _parse(line: BatchLine) -> Any:
+    try:
+        return line.parse()
+    except ValueError as error:
+        raise ApiError(400, f"line {line.number} is not JSON: {error}", code="invalid_json") from error

@@ -1,0 +1,134 @@
+"""A request body to what the engine takes: prompt ids and SamplingParams."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from qwartet.engine.sampling_params import MAX_COMPLETIONS, SamplingParams
+from qwartet.engine.structure import Structure
+from qwartet.errors import NotAChatModelError, RequestError
+from qwartet.llm import LLM
+from qwartet.server.api_error import ApiError
+from qwartet.server.protocol import ChatCompletionRequest, CompletionRequest, SamplingFields
+from qwartet.tokenizer.chatml import Message, build_prompt
+
+_SAME_NAMES = (
+    "temperature", "top_p", "n", "seed", "presence_penalty", "frequency_penalty", "min_p", "repetition_penalty",
+    "min_tokens", "ignore_eos", "stop_token_ids", "priority",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is queued for one request: each prompt for params.n completions."""
+
+    prompts: list[list[int]]
+    params: SamplingParams
+    prompt_texts: tuple[str, ...] = ()  # to be put before the completions' texts
+    is_prompt_only: bool = False  # max_tokens was 0: the one token that the engine makes is not shown
+
+
+def prepare_chat(llm: LLM, body: ChatCompletionRequest) -> Prepared:
+    """RequestError, SettingError or NotAChatModelError where it cannot be served; text never becomes special tokens."""
+    if not llm.generation_defaults.is_chat:
+        raise NotAChatModelError("the model is a base model, which does not chat; use /v1/completions")
+    if body.top_logprobs is not None and not body.logprobs:
+        raise ApiError(400, "top_logprobs needs logprobs: true", param="top_logprobs", code="invalid_value")
+    max_tokens = body.max_completion_tokens if body.max_tokens is None else body.max_tokens
+    if body.max_completion_tokens not in (None, max_tokens):
+        message = "max_tokens and max_completion_tokens differ; give one of them"
+        raise ApiError(400, message, param="max_tokens", code="invalid_value")
+    params = _sampling_params(
+        llm, body, max_tokens=max_tokens, logprobs=(body.top_logprobs or 0) if body.logprobs else None
+    )
+    roles = {"developer": "system"}
+    messages = [Message(roles.get(message.role, message.role), message.text) for message in body.messages]
+    try:
+        prompt_ids = build_prompt(llm.tokenizer, messages, body.add_generation_prompt is not False)
+    except RequestError as error:
+        raise ApiError(400, str(error), param="messages", code="invalid_value") from error
+    _check_length(llm, [prompt_ids], "messages")
+    return Prepared([prompt_ids], params)
+
+
+def prepare_completion(llm: LLM, body: CompletionRequest) -> Prepared:
+    """RequestError or SettingError where it cannot be served; text never becomes special tokens."""
+    prompts = _prompt_ids(llm, body.prompt)
+    num_completions = body.n or 1
+    if body.best_of not in (None, num_completions):
+        raise ApiError(400, f"best_of is {body.best_of}; only n is possible", param="best_of", code="invalid_value")
+    if len(prompts) > 1 and len(prompts) * num_completions > MAX_COMPLETIONS:
+        message = f"{len(prompts)} prompts with n {num_completions}; at most {MAX_COMPLETIONS} completions at once"
+        raise ApiError(400, message, param="prompt", code="invalid_value")
+    is_prompt_only = body.max_tokens == 0 and body.echo is True
+    params = _sampling_params(
+        llm,
+        body,
+        max_tokens=1 if is_prompt_only else body.max_tokens,
+        logprobs=body.logprobs,
+        prompt_logprobs=body.logprobs if body.echo else None,
+    )
+    _check_length(llm, prompts, "prompt")
+    texts = tuple(llm.tokenizer.decode(prompt) for prompt in prompts) if body.echo else ()
+    return Prepared(prompts, params, texts, is_prompt_only)
+
+
+def _prompt_ids(llm: LLM, prompt: str | list[str] | list[int] | list[list[int]]) -> list[list[int]]:
+    """The ids of each prompt; ids that are no token are refused where they are read."""
+    parts: list[Any] = [prompt] if isinstance(prompt, str) or isinstance(prompt[0], int) else list(prompt)
+    return [llm.tokenizer.encode(part) if isinstance(part, str) else part for part in parts]
+
+
+def _check_length(llm: LLM, prompts: list[list[int]], param: str) -> None:
+    longest = max(map(len, prompts))
+    if longest >= llm.engine.max_model_len:
+        message = f"the prompt has {longest} tokens, the context {llm.engine.max_model_len}; shorten the {param}"
+        raise ApiError(400, message, param=param, code="context_length_exceeded")
+
+
+def _sampling_params(llm: LLM, body: SamplingFields, **settings: Any) -> SamplingParams:
+    """The body's settings over the checkpoint's; SettingError for one out of bounds."""
+    if body.stream_options is not None and not body.stream:
+        raise ApiError(400, "stream_options needs stream: true", param="stream_options", code="invalid_value")
+    settings |= {name: getattr(body, name) for name in _SAME_NAMES}
+    if body.stop is not None:
+        settings["stop"] = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop)
+    if body.top_k is not None:
+        settings["top_k"] = 0 if body.top_k == -1 else body.top_k
+    if body.logit_bias is not None:
+        settings["logit_bias"] = tuple((_token_id(key), value) for key, value in body.logit_bias.items())
+    return llm.sampling_params(**settings, structure=_structure(body))
+
+
+def _token_id(key: str) -> int:
+    if not (key.isascii() and key.isdigit() and len(key) < 10):
+        message = f"logit_bias has the key {key!r:.40}; keys are token ids"
+        raise ApiError(400, message, param="logit_bias", code="invalid_value")
+    return int(key)
+
+
+def _structure(body: SamplingFields) -> Structure | None:
+    """What the text has to be, whatever field says it; ApiError where several do."""
+    asked: dict[str, dict[str, Any]] = {}
+    if (wanted := body.response_format) is not None:
+        if (wanted.type == "json_schema") != (wanted.json_schema is not None):
+            message = "response_format: json_schema belongs to the type json_schema; give both"
+            raise ApiError(400, message, param="response_format", code="invalid_value")
+        if wanted.json_schema is not None:
+            asked["response_format"] = {"json_schema": wanted.json_schema.schema_}
+        elif wanted.type == "json_object":
+            asked["response_format"] = {"json_object": True}
+    if (outputs := body.structured_outputs) is not None:
+        asked["structured_outputs"] = {
+            "json_schema": outputs.json_,
+            "json_object": bool(outputs.json_object),
+            "regex": outputs.regex,
+            "choice": None if outputs.choice is None else tuple(outputs.choice),
+        }
+    for name, kind in (("guided_json", "json_schema"), ("guided_regex", "regex"), ("guided_choice", "choice")):
+        if getattr(body, name) is not None:
+            asked[name] = {kind: getattr(body, name)}
+    if len(asked) > 1:
+        raise ApiError(400, f"{' and '.join(asked)}; give one of them", param=list(asked)[1], code="invalid_value")
+    return Structure(**next(iter(asked.values()))) if asked else None

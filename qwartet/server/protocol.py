@@ -1,0 +1,264 @@
+"""OpenAI's request and response objects, as far as they are honoured here; any other field is refused.
+
+Requests also take vLLM's names for what OpenAI has no field for. Bounds of sampling settings are SamplingParams' own.
+`null` means that a field is not given, as with OpenAI.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MAX_STOPS = 16  # OpenAI has 4
+MAX_STOP_CHARS = 256
+MAX_BIASES = 1024
+MAX_MESSAGES = 2048
+MAX_PROMPTS = 128
+MAX_TOP_LOGPROBS = 20
+MAX_COMPLETION_LOGPROBS = 5
+
+StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
+# A list of the wrong kind is left at its first item: a million errors would take a gigabyte.
+TokenIds = Annotated[list[int], Field(fail_fast=True)]
+Texts = Annotated[list[str], Field(fail_fast=True)]
+FinishReason = Literal["stop", "length"]
+
+
+class ApiObject(BaseModel):
+    """Strict in both directions: no other field, no conversion of types but int to float."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+# Requests
+
+
+class StreamOptions(ApiObject):
+    """How a stream is to be."""
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class JsonSchemaFormat(ApiObject):
+    """A schema with a name. It is enforced whether it is strict or not."""
+
+    name: Annotated[str, Field(max_length=64)]
+    description: str | None = None
+    schema_: Annotated[dict[str, Any], Field(alias="schema")]
+    strict: bool | None = None
+
+
+class ResponseFormat(ApiObject):
+    """What the text has to be."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchemaFormat | None = None
+
+
+class StructuredOutputs(ApiObject):
+    """The same in vLLM's names; exactly one of them."""
+
+    json_: Annotated[dict[str, Any] | str | None, Field(alias="json")] = None
+    json_object: bool | None = None
+    regex: str | None = None
+    choice: Texts | None = None
+
+
+class HarmlessFields(ApiObject):
+    """Fields that are accepted and have no effect: labels and wishes that change no answer."""
+
+    user: str | None = None
+    metadata: dict[str, str] | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+    reasoning_effort: str | None = None
+    verbosity: str | None = None
+    prompt_cache_key: str | None = None
+    safety_identifier: str | None = None
+
+
+class SamplingFields(HarmlessFields):
+    """What both endpoints take; what is not given comes from the checkpoint's generation_config.json."""
+
+    model: str | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    n: int | None = None
+    stop: StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = None
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: Annotated[dict[str, float], Field(max_length=MAX_BIASES)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    response_format: ResponseFormat | None = None
+    # vLLM's:
+    top_k: int | None = None  # 0 and -1 keep all
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    min_tokens: int | None = None
+    ignore_eos: bool | None = None
+    stop_token_ids: TokenIds | None = None
+    priority: int | None = None
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: dict[str, Any] | str | None = None
+    guided_regex: str | None = None
+    guided_choice: Texts | None = None
+    skip_special_tokens: Literal[True] | None = None
+    include_stop_str_in_output: Literal[False] | None = None
+
+
+class TextPart(ApiObject):
+    """A piece of a message's text."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ChatMessage(ApiObject):
+    """One turn. The fields that must be null are those of an answer that is sent back as it came."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart]
+    refusal: None = None
+    audio: None = None
+    function_call: None = None
+    tool_calls: None = None
+    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
+
+    @property
+    def text(self) -> str:
+        """The content, its parts joined."""
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+
+class ChatCompletionRequest(SamplingFields):
+    """The body of POST /v1/chat/completions."""
+
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    max_completion_tokens: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: Literal[False] | None = None
+
+
+class CompletionRequest(SamplingFields):
+    """The body of POST /v1/completions; with `echo`, max_tokens may be 0: the prompt alone is told of."""
+
+    prompt: (
+        str
+        | Annotated[Texts, Field(min_length=1, max_length=MAX_PROMPTS)]
+        | Annotated[TokenIds, Field(min_length=1)]
+        | Annotated[list[Annotated[TokenIds, Field(min_length=1)]], Field(min_length=1, max_length=MAX_PROMPTS)]
+    )
+    echo: bool | None = None
+    logprobs: Annotated[int, Field(ge=0, le=MAX_COMPLETION_LOGPROBS)] | None = None
+    best_of: int | None = None  # only as n
+    suffix: Literal[""] | None = None
+
+
+# Responses
+
+
+class PromptTokensDetails(ApiObject):
+    cached_tokens: int  # that other requests had computed
+
+
+class Usage(ApiObject):
+    """What a request took, in tokens; stop tokens count."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+
+
+class TopLogprob(ApiObject):
+    """A token that could have been chosen; log-probability in nats."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class ChatLogprob(TopLogprob):
+    """The token that was chosen."""
+
+    top_logprobs: list[TopLogprob]
+
+
+class ChatLogprobs(ApiObject):
+    content: list[ChatLogprob]
+    refusal: None = None
+
+
+class AnswerMessage(ApiObject):
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: None = None
+
+
+class ChatChoice(ApiObject):
+    index: int
+    message: AnswerMessage
+    logprobs: ChatLogprobs | None
+    finish_reason: FinishReason
+
+
+class ChatCompletion(ApiObject):
+    """The answer of POST /v1/chat/completions."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int  # seconds since 1970
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+    system_fingerprint: str
+
+
+class CompletionLogprobs(ApiObject):
+    """One entry for each token; a token of no whole characters is written as "bytes:\\\\xe4\\\\xbd"."""
+
+    text_offset: list[int]  # characters of the choice's text before the token
+    token_logprobs: list[float | None]  # nothing predicts the first token of a prompt
+    tokens: list[str]
+    top_logprobs: list[dict[str, float] | None]
+
+
+class CompletionChoice(ApiObject):
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None
+    finish_reason: FinishReason
+
+
+class Completion(ApiObject):
+    """The answer of POST /v1/completions."""
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: Usage
+    system_fingerprint: str
+
+
+class ErrorDetails(ApiObject):
+    """What is wrong, and with which field."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorResponse(ApiObject):
+    """The answer where there is none."""
+
+    error: ErrorDetails
