@@ -230,8 +230,11 @@ def _with_deep_stack(work: Callable[[], T]) -> T:
     def run() -> None:
         try:
             future.set_result(work())
-        except BaseException as error:
+        except Exception as error:
             future.set_exception(error)
+        except BaseException as error:  # a panic of native code, which is no Exception
+            reason = f"the structure cannot be compiled: {str(error)[:MAX_REASON_LETTERS]}; use a simpler one"
+            future.set_exception(RequestError(reason))
 
     thread = threading.Thread(target=run, name="compile-structure", daemon=True)
     with _stack_size_lock:

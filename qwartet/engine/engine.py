@@ -205,7 +205,8 @@ class Engine:
             item.request.num_computed_tokens += item.num_scheduled_tokens
         outputs = [self._commit_tokens(result) for result in sampled]
         for item in schedule.scheduled:
-            self.block_manager.publish(item.request)
+            if item.request.finish_reason != "error":  # what is in its blocks may be broken
+                self.block_manager.publish(item.request)
             if item.request.is_finished:
                 self._forget(item.request)
         return outputs

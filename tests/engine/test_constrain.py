@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qwartet.engine import constrain
 from qwartet.engine.constrain import Constraint, ConstraintCompiler
 from qwartet.engine.structure import Structure
 from qwartet.errors import RequestError, SettingError
@@ -347,3 +348,14 @@ def test_the_published_vocabulary_never_gives_special_tokens_or_padded_rows() ->
 def test_a_vocabulary_larger_than_the_logits_is_refused() -> None:
     with pytest.raises(SettingError, match=r"vocab_size is \d+, but the tokenizer has \d+ tokens"):
         ConstraintCompiler(TOKENIZER, TOKENIZER.num_tokens - 1)
+
+
+def test_a_panic_of_native_code_is_an_error_of_the_request() -> None:
+    class Panic(BaseException):
+        pass
+
+    def work() -> None:
+        raise Panic("index out of range")
+
+    with pytest.raises(RequestError, match="cannot be compiled: index out of range; use a simpler one"):
+        constrain._with_deep_stack(work)
