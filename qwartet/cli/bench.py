@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from qwartet import DEMO
+from qwartet.cli.bench_throughput import throughput
 from qwartet.cli.options import Activations, AsJson, Head, KvCacheDtype, Threads, set_threads
 from qwartet.cli.terminal import json_line, one_line
 from qwartet.cli.units import format_bytes
@@ -33,6 +34,7 @@ QuantizedModel = Annotated[
 Positions = Annotated[int, typer.Option(help="Positions to compare at; equal contexts count once.")]
 
 app = typer.Typer(rich_markup_mode=None, help="Measure speed and memory.", no_args_is_help=True)
+app.command()(throughput)
 
 
 def _numbers(text: str, name: str) -> tuple[int, ...]:

@@ -326,11 +326,13 @@ def test_only_one_block_is_alive_at_a_time(source: Path, tmp_path: Path, monkeyp
     alive_before_load = []
     real_load_block = pipeline.load_block
 
-    def num_alive() -> int:
-        return sum(type(thing) is DecoderLayer for thing in gc.get_objects()) - num_of_others
+    def layers_alive() -> list[DecoderLayer]:
+        return [thing for thing in gc.get_objects() if type(thing) is DecoderLayer]
 
-    num_of_others = 0
-    num_of_others = num_alive()  # networks that other tests keep
+    of_others = layers_alive()  # of networks that other tests keep, or left to the collector: held, so they stay
+
+    def num_alive() -> int:
+        return len(layers_alive()) - len(of_others)
 
     def load_block(*args: Any, **kwargs: Any) -> DecoderLayer:
         gc.collect()

@@ -1,0 +1,139 @@
+"""The engine against another way of doing the same, in turns, since machines drift: A B A B.
+
+sequential    all requests together            against one after the other
+raw           decoding in the engine           against the kernels alone (raw_model.py), as many requests and tokens
+prefix        TTFT where the prefix is known   against the TTFT where it is not
+speculation   guessing                         against not guessing
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+
+from qwartet.bench import raw_model
+from qwartet.bench.throughput import ThroughputRun, serve, serve_in_turn
+from qwartet.engine.engine import Engine
+from qwartet.engine.engine_config import EngineConfig
+from qwartet.engine.sampling_params import SamplingParams
+from qwartet.layers.kv_cache import choose_cache_dtype
+from qwartet.models.qwen import QwenModel
+
+Comparison = Literal["sequential", "raw", "prefix", "speculation"]
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is served, on engines of which model."""
+
+    model: QwenModel
+    config: EngineConfig
+    prompts: Sequence[list[int]]
+    params: SamplingParams
+    num_valid_tokens: int
+    rounds: int
+
+    def engine(self, **changes: Any) -> Engine:
+        """A new engine, with other settings in these fields."""
+        return Engine(self.model, replace(self.config, **changes), num_valid_tokens=self.num_valid_tokens)
+
+    def together(self, engine: Engine) -> ThroughputRun:
+        """All requests at once."""
+        return serve(engine, self.prompts, self.params, [0.0] * len(self.prompts))
+
+
+def compare(kind: Comparison, setting: Setting, log: Log) -> dict[str, Any]:
+    """Rounds of both ways with their ratios, ready for JSON; ratios above 1 speak for the engine, in `raw` its cost."""
+    return {"sequential": _sequential, "raw": _raw, "prefix": _prefix, "speculation": _speculation}[kind](setting, log)
+
+
+def _rounds(setting: Setting, log: Log, once: Callable[[], dict[str, float]]) -> list[dict[str, float]]:
+    found = []
+    for number in range(1, setting.rounds + 1):
+        log(f"round {number} of {setting.rounds}")
+        found.append(once())
+    return found
+
+
+def _median(rounds: list[dict[str, float]], name: str) -> float:
+    return round(statistics.median(one[name] for one in rounds), 4)
+
+
+def _sequential(setting: Setting, log: Log) -> dict[str, Any]:
+    def once() -> dict[str, float]:
+        # New engines: nobody finds blocks of the round before.
+        together = setting.together(setting.engine()).seconds
+        in_turn = serve_in_turn(setting.engine(max_num_seqs=1), setting.prompts, setting.params)
+        return {"together_s": together, "in_turn_s": in_turn, "speed_up": in_turn / together}
+
+    rounds = _rounds(setting, log, once)
+    return {"speed_up": _median(rounds, "speed_up"), "rounds": rounds}
+
+
+def _raw(setting: Setting, log: Log) -> dict[str, Any]:
+    length, count = len(setting.prompts[0]), len(setting.prompts)
+    num_steps = setting.params.max_tokens - 1  # the prompt's own step brings the first token
+    cache_dtype = choose_cache_dtype(setting.config.kv_cache_dtype, torch.bfloat16)
+
+    def once() -> dict[str, float]:
+        engine = setting.engine()
+        run = setting.together(engine)
+        # Steps in which all requests decode: those after the last first token.
+        last_first = max(one.output_s[0] for one in run.times)
+        ends = sorted({moment for one in run.times for moment in one.output_s if moment >= last_first})
+        ours = statistics.median(after - before for before, after in pairwise(ends))
+        raw = statistics.median(raw_model.run(setting.model, count, length, num_steps, cache_dtype=cache_dtype).step_s)
+        return {"engine_step_ms": 1000 * ours, "raw_step_ms": 1000 * raw, "cost": ours / raw - 1}
+
+    rounds = _rounds(setting, log, once)
+    return {"cost": _median(rounds, "cost"), "rounds": rounds}
+
+
+def _prefix(setting: Setting, log: Log) -> dict[str, Any]:
+    prompt = setting.prompts[0]
+
+    def once() -> dict[str, float]:
+        engine = setting.engine()
+        miss = serve(engine, [prompt], setting.params, [0.0]).times[0]
+        hit = serve(engine, [prompt], setting.params, [0.0]).times[0]
+        step_s = statistics.median(hit.itl_s)
+        rest = max(hit.ttft_s - step_s, 0.0)
+        return {
+            "miss_ttft_ms": 1000 * miss.ttft_s, "hit_ttft_ms": 1000 * hit.ttft_s, "step_ms": 1000 * step_s,
+            "cached_tokens": hit.request.num_cached_tokens, "beyond_a_step": rest / miss.ttft_s,
+        }  # fmt: skip
+
+    rounds = _rounds(setting, log, once)
+    return {"beyond_a_step": _median(rounds, "beyond_a_step"), "rounds": rounds}
+
+
+def _speculation(setting: Setting, log: Log) -> dict[str, Any]:
+    def speed(run: ThroughputRun) -> float:
+        """Tokens a second after the first of each request: guessing has no part in the prompt."""
+        return sum(len(one.request.completion_ids) - 1 for one in run.times) / sum(
+            one.output_s[-1] - one.output_s[0] for one in run.times
+        )
+
+    def once() -> dict[str, float]:
+        runs: dict[str, tuple[Engine, float]] = {}
+        for name in ("off", "prompt-lookup"):
+            engine = setting.engine(speculation=name, max_num_seqs=1)
+            runs[name] = (
+                engine,
+                statistics.mean(speed(serve(engine, [prompt], setting.params, [0.0])) for prompt in setting.prompts),
+            )
+        guessing = runs["prompt-lookup"][0].speculation
+        off, on = runs["off"][1], runs["prompt-lookup"][1]
+        return {
+            "off_tok_s": off, "on_tok_s": on, "ratio": on / off, "guessed": guessing.num_guessed,
+            "right": guessing.num_right, "token_cost": guessing.cost.of_a_token(),
+        }  # fmt: skip
+
+    rounds = _rounds(setting, log, once)
+    return {"ratio": _median(rounds, "ratio"), "rounds": rounds}

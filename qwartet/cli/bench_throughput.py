@@ -1,0 +1,111 @@
+"""`qwartet bench throughput`: the engine under load, and against other ways of doing the same."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any, Literal
+
+import typer
+
+from qwartet.cli.options import Activations, AsJson, Head, KvCacheDtype, Threads, set_threads
+from qwartet.cli.terminal import json_line
+from qwartet.errors import SettingError
+from qwartet.models.hub import resolve
+
+NUM_VALID = 151_851  # tokens of the published vocabulary; random checkpoints have no other
+
+
+def throughput(
+    model: Annotated[str, typer.Argument(help="Directory of a checkpoint, or hub id; `qwartet synth` makes one.")],
+    requests: Annotated[int, typer.Option(help="How many.")] = 16,
+    prompt: Annotated[int, typer.Option(help="Tokens of each prompt.")] = 512,
+    generate: Annotated[int, typer.Option(help="Tokens that each writes.")] = 128,
+    arrivals: Annotated[
+        Literal["all", "fixed", "poisson"], typer.Option(help="All at once, evenly spaced, or at random.")
+    ] = "all",
+    rate: Annotated[float, typer.Option(help="Requests a second, for fixed and poisson.")] = 1.0,
+    shared_prefix: Annotated[int, typer.Option(help="Tokens that all prompts begin with.")] = 0,
+    task: Annotated[
+        Literal["random", "edit", "decoys"],
+        typer.Option(help="edit: speculation can guess it; decoys: it cannot; both for checkpoints of synth --counts."),
+    ] = "random",
+    compare: Annotated[
+        Literal["sequential", "raw", "prefix", "speculation"] | None,
+        typer.Option(help="Instead: in turns against one after the other, the kernels alone, a miss, or no guessing."),
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Turns of a comparison.")] = 3,
+    speculation: Annotated[
+        Literal["off", "prompt-lookup"], typer.Option(help="Off unless asked for: random text cannot be guessed.")
+    ] = "off",
+    prefix_caching: Annotated[bool, typer.Option(help="Whether requests find what others have computed.")] = True,
+    max_num_seqs: Annotated[int, typer.Option(help="Requests that run at once.")] = 16,
+    max_num_batched_tokens: Annotated[int | None, typer.Option(help="Tokens of a step.")] = None,
+    activations: Activations = None,
+    head: Head = "auto",
+    kv_cache_dtype: KvCacheDtype = "auto",
+    threads: Threads = None,
+    seed: Annotated[int, typer.Option(help="Of prompts and arrivals.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the engine under load: tokens a second, time to the first token and between tokens.
+
+    Greedy; every request writes all its tokens.
+    """
+    if min(requests, generate, rounds) < 1 or prompt < 2:
+        raise SettingError("requests, generate and rounds must be at least 1, prompt at least 2")
+    set_threads(threads)
+    from qwartet.bench.engine_comparisons import Setting
+    from qwartet.bench.engine_comparisons import compare as compare_engine
+    from qwartet.bench.latency import peak_rss_bytes
+    from qwartet.bench.throughput import serve
+    from qwartet.bench.workload import arrival_times, make_prompts
+    from qwartet.engine.engine_config import EngineConfig
+    from qwartet.engine.sampling_params import SamplingParams
+    from qwartet.models.load import load_model
+
+    network = load_model(resolve(model), dtype="bf16", device="cpu", activations=activations, head=head)
+    num_valid = min(network.config.vocab_size, NUM_VALID)
+    config = EngineConfig(
+        max_model_len=min(prompt + generate + 1, network.config.position.max_length),
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=max_num_batched_tokens,
+        kv_cache_dtype=kv_cache_dtype,
+        enable_prefix_caching=prefix_caching,
+        speculation=speculation,
+    )
+    prompts = make_prompts(task, requests, prompt, generate, num_valid, shared=shared_prefix, seed=seed)
+    params = SamplingParams(temperature=0, max_tokens=generate, ignore_eos=True)
+    setting = Setting(network, config, prompts, params, num_valid, rounds)
+    warm_up = make_prompts("random", 1, prompt, generate, num_valid, shared=0, seed=seed + 1)
+    serve(setting.engine(), warm_up, SamplingParams(temperature=0, max_tokens=2, ignore_eos=True), [0.0])
+    if compare is None:
+        engine = setting.engine()
+        report = serve(engine, prompts, params, arrival_times(arrivals, requests, rate, seed)).to_dict()
+        report |= {"guessed": engine.speculation.num_guessed, "right": engine.speculation.num_right}
+    else:
+        report = {"compare": compare, **compare_engine(compare, setting, _log)}
+    report |= {
+        "prompt": prompt, "generate": generate, "arrivals": arrivals, "task": task, "shared_prefix": shared_prefix,
+        "kv_cache_dtype": kv_cache_dtype, "kernels": network.kernels.names, "peak_rss_bytes": peak_rss_bytes(),
+    }  # fmt: skip
+    for line in _lines(report):
+        print(line)
+    if as_json:
+        print(json_line(report))
+
+
+def _lines(report: dict[str, Any]) -> list[str]:
+    """The report as text; of a comparison a line for each round."""
+    lines = [f"kernels: {', '.join(f'{what}: {name}' for what, name in report['kernels'].items())}"]
+    for number, one in enumerate(report.get("rounds", ()), start=1):
+        lines.append(f"round {number}   " + "   ".join(f"{name} {value:,.3f}" for name, value in one.items()))
+    for name, value in report.items():
+        if isinstance(value, dict) and name.endswith("_ms"):
+            lines.append(f"{name:<16}" + "  ".join(f"{share} {number:,.1f}" for share, number in value.items()))
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            lines.append(f"{name:<16}{value:,}")
+    return lines
+
+
+def _log(text: str) -> None:
+    print(text, file=sys.stderr)
