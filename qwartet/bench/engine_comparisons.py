@@ -9,9 +9,9 @@ speculation   guessing                         against not guessing
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -83,13 +83,21 @@ def _raw(setting: Setting, log: Log) -> dict[str, Any]:
 
     def once() -> dict[str, float]:
         engine = setting.engine()
-        run = setting.together(engine)
-        # Steps in which all requests decode: those after the last first token.
-        last_first = max(one.output_s[0] for one in run.times)
-        ends = sorted({moment for one in run.times for moment in one.output_s if moment >= last_first})
-        ours = statistics.median(after - before for before, after in pairwise(ends))
-        raw = statistics.median(raw_model.run(setting.model, count, length, num_steps, cache_dtype=cache_dtype).step_s)
-        return {"engine_step_ms": 1000 * ours, "raw_step_ms": 1000 * raw, "cost": ours / raw - 1}
+        requests = [engine.add_request(prompt, setting.params) for prompt in setting.prompts]
+        while not all(request.completion_ids for request in requests):
+            engine.step()
+        raw = raw_model.RawModel(setting.model, count, length, num_steps, cache_dtype=cache_dtype)
+        raw.prefill()
+        ours, alone = [], []
+        while engine.has_unfinished:  # step by step in turns: what disturbs one disturbs the other
+            started = time.perf_counter()
+            engine.step()
+            ours.append(time.perf_counter() - started)
+            alone.append(raw.step())
+        return {
+            "engine_step_ms": 1000 * statistics.median(ours), "raw_step_ms": 1000 * statistics.median(alone),
+            "cost": statistics.median(one / other for one, other in zip(ours, alone, strict=True)) - 1,
+        }  # fmt: skip
 
     rounds = _rounds(setting, log, once)
     return {"cost": _median(rounds, "cost"), "rounds": rounds}

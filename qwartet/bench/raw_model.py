@@ -50,37 +50,47 @@ class RawRun:
     step_s: list[float]
 
 
-@torch.inference_mode()
-def run(
-    model: QwenModel,
-    num_requests: int,
-    prompt: int,
-    steps: int,
-    *,
-    cache_dtype: CacheDtype,
-    chunk: int = 512,
-    seed: int = 0,
-) -> RawRun:
-    """Reads a prompt of random ids in chunks for each of `num_requests`, then decodes `steps` greedy tokens for all."""
-    config = model.config
-    num_blocks = -(-(prompt + steps) // BLOCK_SIZE)
-    cache = KVCache(
-        num_layers=config.num_layers, num_blocks=num_requests * num_blocks, num_kv_heads=config.num_kv_heads,
-        block_size=BLOCK_SIZE, head_dim=config.head_dim, dtype=cache_dtype,
-    )  # fmt: skip
-    generator = torch.Generator().manual_seed(seed)
-    num_valid = min(config.vocab_size, 151_851)
-    ids = torch.randint(num_valid, (num_requests, prompt), generator=generator)
-    batches = [step_batch(model, ids[:, at : at + chunk], at, num_blocks) for at in range(0, prompt, chunk)]
-    started = time.perf_counter()
-    for batch in batches:
-        hidden = model.hidden(batch, cache)
-    tokens = model.lm_head.argmax(hidden, num_valid)
-    prefill_s = time.perf_counter() - started
-    step_s = []
-    for step in range(steps):
-        batch = step_batch(model, torch.tensor(tokens).unsqueeze(1), prompt + step, num_blocks)
+class RawModel:
+    """A batch of requests with prompts of random ids, all of the same length."""
+
+    def __init__(
+        self, model: QwenModel, num_requests: int, prompt: int, steps: int, *, cache_dtype: CacheDtype, seed: int = 0
+    ) -> None:
+        """`steps`: how many decoding steps there is room for."""
+        config = model.config
+        self._model, self._length = model, prompt
+        self._num_blocks = -(-(prompt + steps) // BLOCK_SIZE)
+        self._cache = KVCache(
+            num_layers=config.num_layers, num_blocks=num_requests * self._num_blocks, num_kv_heads=config.num_kv_heads,
+            block_size=BLOCK_SIZE, head_dim=config.head_dim, dtype=cache_dtype,
+        )  # fmt: skip
+        self._num_valid = min(config.vocab_size, 151_851)
+        generator = torch.Generator().manual_seed(seed)
+        self._prompts = torch.randint(self._num_valid, (num_requests, prompt), generator=generator)
+        self._tokens: list[int] = []
+
+    @torch.inference_mode()
+    def prefill(self, chunk: int = 512) -> float:
+        """Reads the prompts in chunks, up to the first token of each; the seconds of that."""
+        starts = range(0, self._prompts.shape[1], chunk)
+        batches = [step_batch(self._model, self._prompts[:, at : at + chunk], at, self._num_blocks) for at in starts]
         started = time.perf_counter()
-        tokens = model.lm_head.argmax(model.hidden(batch, cache), num_valid)
-        step_s.append(time.perf_counter() - started)
-    return RawRun(prefill_s, step_s)
+        for batch in batches:
+            hidden = self._model.hidden(batch, self._cache)
+        self._tokens = self._model.lm_head.argmax(hidden, self._num_valid)
+        return time.perf_counter() - started
+
+    @torch.inference_mode()
+    def step(self) -> float:
+        """Decodes a greedy token for each request; the seconds of that."""
+        batch = step_batch(self._model, torch.tensor(self._tokens).unsqueeze(1), self._length, self._num_blocks)
+        started = time.perf_counter()
+        self._tokens = self._model.lm_head.argmax(self._model.hidden(batch, self._cache), self._num_valid)
+        self._length += 1
+        return time.perf_counter() - started
+
+
+def run(model: QwenModel, num_requests: int, prompt: int, steps: int, *, cache_dtype: CacheDtype) -> RawRun:
+    """Reads a prompt of random ids for each of `num_requests`, then decodes `steps` greedy tokens for all."""
+    raw = RawModel(model, num_requests, prompt, steps, cache_dtype=cache_dtype)
+    return RawRun(raw.prefill(), [raw.step() for _ in range(steps)])
