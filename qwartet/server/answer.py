@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import secrets
 import time
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from qwartet.server.responses import (
     TopLogprob,
     Usage,
 )
+from qwartet.server.shown_tokens import ShownTokens, TextOffsets
 from qwartet.tokenizer.tokenizer import Tokenizer
 
 FINGERPRINT = f"qwartet-{__version__}"
@@ -39,7 +39,7 @@ def chat_completion(llm: LLM, model: str, prepared: Prepared, outputs: Sequence[
         created=int(time.time()),
         model=model,
         choices=[_chat_choice(llm, prepared, output) for output in outputs],
-        usage=_usage([outputs], prepared),
+        usage=usage_of([outputs], prepared),
         system_fingerprint=FINGERPRINT,
     )
 
@@ -56,7 +56,7 @@ def completion(llm: LLM, model: str, prepared: Prepared, outputs: Sequence[Seque
         created=int(time.time()),
         model=model,
         choices=choices,
-        usage=_usage(outputs, prepared),
+        usage=usage_of(outputs, prepared),
         system_fingerprint=FINGERPRINT,
     )
 
@@ -64,19 +64,22 @@ def completion(llm: LLM, model: str, prepared: Prepared, outputs: Sequence[Seque
 def _chat_choice(llm: LLM, prepared: Prepared, output: StreamOutput) -> ChatChoice:
     logprobs = None
     if prepared.params.logprobs is not None:
-        tokenizer = llm.tokenizer
-        shown = _in_text(tokenizer, output)
-        logprobs = ChatLogprobs(
-            content=[
-                ChatLogprob(
-                    **_top_logprob(tokenizer, one.token_id, one.logprob).model_dump(),
-                    top_logprobs=[_top_logprob(tokenizer, *pair) for pair in one.top],
-                )
-                for one in shown
-            ]
-        )
+        logprobs = chat_logprobs(llm.tokenizer, ShownTokens(llm.tokenizer).push(output))
     message = AnswerMessage(content=output.text)
-    return ChatChoice(index=output.index, message=message, logprobs=logprobs, finish_reason=_reason(output))
+    return ChatChoice(index=output.index, message=message, logprobs=logprobs, finish_reason=finish_reason(output))
+
+
+def chat_logprobs(tokenizer: Tokenizer, shown: Sequence[TokenLogprobs]) -> ChatLogprobs:
+    """The log-probabilities of some tokens of a chat."""
+    return ChatLogprobs(
+        content=[
+            ChatLogprob(
+                **_top_logprob(tokenizer, one.token_id, one.logprob).model_dump(),
+                top_logprobs=[_top_logprob(tokenizer, *pair) for pair in one.top],
+            )
+            for one in shown
+        ]
+    )
 
 
 def _completion_choice(
@@ -85,22 +88,24 @@ def _completion_choice(
     text = "" if prepared.is_prompt_only else output.text
     logprobs: CompletionLogprobs | None = None
     if prepared.params.logprobs is not None:
-        shown = [] if prepared.is_prompt_only else _in_text(llm.tokenizer, output)
+        shown = [] if prepared.is_prompt_only else ShownTokens(llm.tokenizer).push(output)
         told: list[tuple[int, TokenLogprobs | None]] = [(one.token_id, one) for one in shown]
         if prompt_text is not None:
             told = [*zip(output.request.prompt_ids, output.request.prompt_logprobs, strict=True), *told]
-        logprobs = _completion_logprobs(llm.tokenizer, told, has_top=prepared.params.logprobs > 0)
+        offsets = TextOffsets(llm.tokenizer, with_special=True)
+        logprobs = completion_logprobs(llm.tokenizer, offsets, told, has_top=prepared.params.logprobs > 0)
     return CompletionChoice(
         index=index,
         text=(prompt_text or "") + text,
         logprobs=logprobs,
-        finish_reason="length" if prepared.is_prompt_only else _reason(output),
+        finish_reason="length" if prepared.is_prompt_only else finish_reason(output),
     )
 
 
-def _completion_logprobs(
-    tokenizer: Tokenizer, told: list[tuple[int, TokenLogprobs | None]], *, has_top: bool
+def completion_logprobs(
+    tokenizer: Tokenizer, offsets: TextOffsets, told: list[tuple[int, TokenLogprobs | None]], *, has_top: bool
 ) -> CompletionLogprobs:
+    """The log-probabilities of some tokens of a completion, which `offsets` has not seen yet."""
     tops: list[dict[str, float] | None] = []
     for _, one in told:
         if one is None or not has_top:
@@ -109,19 +114,21 @@ def _completion_logprobs(
             pairs = [*one.top, (one.token_id, one.logprob)]
             tops.append({_legacy_token(tokenizer, token_id): _finite(logprob) for token_id, logprob in pairs})
     return CompletionLogprobs(
-        text_offset=_text_offsets(tokenizer, [token_id for token_id, _ in told], with_special=True),
+        text_offset=[offsets.push(token_id) for token_id, _ in told],
         token_logprobs=[None if one is None else _finite(one.logprob) for _, one in told],
         tokens=[_legacy_token(tokenizer, token_id) for token_id, _ in told],
         top_logprobs=tops,
     )
 
 
-def _reason(output: StreamOutput) -> FinishReason:
+def finish_reason(output: StreamOutput) -> FinishReason:
+    """Why a completion ended, in OpenAI's words."""
     assert output.finish_reason in ("stop", "length"), f"{output.finish_reason} is no end of an answer"
     return output.finish_reason
 
 
-def _usage(outputs: Sequence[Sequence[StreamOutput]], prepared: Prepared) -> Usage:
+def usage_of(outputs: Sequence[Sequence[StreamOutput]], prepared: Prepared) -> Usage:
+    """What all completions of each prompt took."""
     prompt_tokens = sum(map(len, prepared.prompts))
     completion_tokens = 0 if prepared.is_prompt_only else sum(len(one.token_ids) for some in outputs for one in some)
     return Usage(
@@ -132,28 +139,6 @@ def _usage(outputs: Sequence[Sequence[StreamOutput]], prepared: Prepared) -> Usa
             cached_tokens=sum(some[0].request.num_cached_tokens for some in outputs)
         ),
     )
-
-
-def _in_text(tokenizer: Tokenizer, output: StreamOutput) -> list[TokenLogprobs]:
-    """The log-probabilities of those tokens of which something is in the text: no stop token, no stop string."""
-    offsets = _text_offsets(tokenizer, output.token_ids, with_special=False)
-    num_shown = len(output.text)
-    return [
-        one
-        for one, offset in zip(output.logprobs, offsets, strict=True)
-        if offset < num_shown and not tokenizer.is_special(one.token_id)
-    ]
-
-
-def _text_offsets(tokenizer: Tokenizer, token_ids: Sequence[int], *, with_special: bool) -> list[int]:
-    """For each token the number of whole characters before it."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    offsets, offset = [], 0
-    for token_id in token_ids:
-        offsets.append(offset)
-        if with_special or not tokenizer.is_special(token_id):
-            offset += len(decoder.decode(tokenizer.decode_bytes(token_id)))
-    return offsets
 
 
 def _top_logprob(tokenizer: Tokenizer, token_id: int, logprob: float) -> TopLogprob:

@@ -1,0 +1,121 @@
+"""What the engine makes, step by step, to the chunks of a stream; together they say what answer.py says at once."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+
+from qwartet.engine.async_engine import StreamOutput
+from qwartet.engine.request import TokenLogprobs
+from qwartet.llm import LLM
+from qwartet.server.answer import FINGERPRINT, chat_logprobs, completion_logprobs, finish_reason, usage_of
+from qwartet.server.prepare import Prepared
+from qwartet.server.responses import (
+    ChatChunkChoice,
+    ChatCompletionChunk,
+    ChatDelta,
+    CompletionChunk,
+    CompletionChunkChoice,
+    CompletionLogprobs,
+    Usage,
+)
+from qwartet.server.shown_tokens import ShownTokens, TextOffsets
+
+
+class ChatChunks:
+    """The chunks of one chat answer; outputs belong to completion `output.index`."""
+
+    def __init__(self, llm: LLM, model: str, prepared: Prepared, *, with_usage: bool) -> None:
+        self._llm, self._model, self._prepared, self._with_usage = llm, model, prepared, with_usage
+        self._id, self._created = f"chatcmpl-{secrets.token_hex(12)}", int(time.time())
+        self._shown = [ShownTokens(llm.tokenizer) for _ in range(prepared.params.n)]
+
+    def beginning(self) -> list[ChatCompletionChunk]:
+        """The chunks that say who speaks."""
+        delta = ChatDelta(role="assistant", content="")
+        return [self._chunk(ChatChunkChoice(index=index, delta=delta)) for index in range(self._prepared.params.n)]
+
+    def of(self, index: int, output: StreamOutput) -> list[ChatCompletionChunk]:
+        """The chunks of what was added to choice `index`: text, then the end."""
+        shown = self._shown[index].push(output)
+        logprobs = None if self._prepared.params.logprobs is None else chat_logprobs(self._llm.tokenizer, shown)
+        chunks = []
+        if output.text or shown:
+            choice = ChatChunkChoice(index=index, delta=ChatDelta(content=output.text), logprobs=logprobs)
+            chunks.append(self._chunk(choice))
+        if output.finish_reason is not None:
+            ended = ChatChunkChoice(index=index, delta=ChatDelta(), finish_reason=finish_reason(output))
+            chunks.append(self._chunk(ended))
+        return chunks
+
+    def usage(self, outputs: Sequence[Sequence[StreamOutput]]) -> ChatCompletionChunk:
+        """The chunk of no choices that says what it all took."""
+        return self._chunk(None, usage_of(outputs, self._prepared))
+
+    def _chunk(self, choice: ChatChunkChoice | None, usage: Usage | None = None) -> ChatCompletionChunk:
+        return ChatCompletionChunk(
+            id=self._id,
+            created=self._created,
+            model=self._model,
+            choices=[] if choice is None else [choice],
+            system_fingerprint=FINGERPRINT,
+            **({"usage": usage} if self._with_usage else {}),
+        )
+
+
+class CompletionChunks:
+    """The chunks of one completion; choice i belongs to prompt i // n."""
+
+    def __init__(self, llm: LLM, model: str, prepared: Prepared, *, with_usage: bool) -> None:
+        self._llm, self._model, self._prepared, self._with_usage = llm, model, prepared, with_usage
+        self._id, self._created = f"cmpl-{secrets.token_hex(12)}", int(time.time())
+        num_choices = len(prepared.prompts) * prepared.params.n
+        self._shown = [ShownTokens(llm.tokenizer) for _ in range(num_choices)]
+        self._offsets = [TextOffsets(llm.tokenizer, with_special=True) for _ in range(num_choices)]
+        self._is_begun = [False] * num_choices
+
+    def beginning(self) -> list[CompletionChunk]:
+        """Nothing comes before the first text."""
+        return []
+
+    def of(self, index: int, output: StreamOutput) -> list[CompletionChunk]:
+        """The chunks of what was added to choice `index`; the first has the prompt, where it is to be echoed."""
+        prepared = self._prepared
+        text = "" if prepared.is_prompt_only else output.text
+        told: list[tuple[int, TokenLogprobs | None]] = []
+        if not self._is_begun[index] and prepared.prompt_texts:
+            text = prepared.prompt_texts[index // prepared.params.n] + text
+            told = list(zip(output.request.prompt_ids, output.request.prompt_logprobs, strict=False))
+        self._is_begun[index] = True
+        shown = self._shown[index].push(output)
+        told += [] if prepared.is_prompt_only else [(one.token_id, one) for one in shown]
+        reason = None
+        if output.finish_reason is not None:
+            reason = "length" if prepared.is_prompt_only else finish_reason(output)
+        if not (text or told or reason):
+            return []
+        choice = CompletionChunkChoice(
+            index=index, text=text, logprobs=self._logprobs(index, told), finish_reason=reason
+        )
+        return [self._chunk(choice)]
+
+    def usage(self, outputs: Sequence[Sequence[StreamOutput]]) -> CompletionChunk:
+        """The chunk of no choices that says what it all took."""
+        return self._chunk(None, usage_of(outputs, self._prepared))
+
+    def _logprobs(self, index: int, told: list[tuple[int, TokenLogprobs | None]]) -> CompletionLogprobs | None:
+        if self._prepared.params.logprobs is None:
+            return None
+        has_top = self._prepared.params.logprobs > 0
+        return completion_logprobs(self._llm.tokenizer, self._offsets[index], told, has_top=has_top)
+
+    def _chunk(self, choice: CompletionChunkChoice | None, usage: Usage | None = None) -> CompletionChunk:
+        return CompletionChunk(
+            id=self._id,
+            created=self._created,
+            model=self._model,
+            choices=[] if choice is None else [choice],
+            system_fingerprint=FINGERPRINT,
+            **({"usage": usage} if self._with_usage else {}),
+        )

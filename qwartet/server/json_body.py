@@ -1,0 +1,33 @@
+"""Bytes from outside to JSON values, or what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, NoReturn
+
+
+def parse_json(raw: bytes) -> Any:
+    """The value that UTF-8 bytes spell, every number in it finite; ValueError says what is wrong, in a few words.
+
+    Of keys that stand twice in an object the last one counts.
+    """
+    try:
+        return json.loads(raw.decode("utf-8-sig"), parse_float=_finite_float, parse_constant=_refuse_constant)
+    except UnicodeDecodeError:
+        raise ValueError("it is not UTF-8") from None
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{error.msg}, line {error.lineno} column {error.colno}") from None
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {text:.40} is too large")
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
