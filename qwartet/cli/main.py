@@ -26,6 +26,7 @@ from qwartet.cli.inspect import inspect
 from qwartet.cli.plan import plan
 from qwartet.cli.quantize import quantize
 from qwartet.cli.run_batch import run_batch
+from qwartet.cli.serve import serve
 from qwartet.cli.synth import synth
 from qwartet.cli.terminal import one_line
 from qwartet.errors import QwartetWarning
@@ -33,6 +34,7 @@ from qwartet.errors import QwartetWarning
 # Plain help, not panels: it starts twice as fast and greps well.
 app = typer.Typer(rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
 app.command()(chat)
+app.command()(serve)
 app.command()(inspect)
 app.command()(plan)
 app.command()(quantize)

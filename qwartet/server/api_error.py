@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -12,23 +12,43 @@ from qwartet.errors import EngineFailedError, NotAChatModelError, QwartetError, 
 from qwartet.server.responses import ErrorDetails, ErrorResponse
 
 MAX_VALUE_CHARS = 40  # of a wrong value that are shown
+_Body = TypeVar("_Body", bound=BaseModel)
+_KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
 class ApiError(Exception):
     """A request that gets no answer."""
 
-    def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:
+        """`retry_after_s`: when it may be served, where that is a matter of time."""
         self.status = status
         self.message = message
         self.param = param
         self.code = code
+        self.retry_after_s = retry_after_s
         super().__init__(message)
 
     def to_dict(self) -> dict[str, Any]:
         """The error object."""
-        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        kind = _KINDS.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
         details = ErrorDetails(message=self.message, type=kind, param=self.param, code=self.code)
         return ErrorResponse(error=details).model_dump()
+
+
+def validated(model: type[_Body], body: Any) -> _Body:
+    """A value that was read from JSON, as a `model`; ApiError where it is none."""
+    try:
+        return model.model_validate(body)
+    except ValidationError as error:
+        raise validation_api_error(error, body, model) from error
 
 
 def validation_api_error(error: ValidationError, body: Any, model: type[BaseModel]) -> ApiError:

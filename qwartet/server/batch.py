@@ -8,9 +8,9 @@ from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from qwartet.server.api_error import ApiError, validation_api_error
+from qwartet.server.api_error import ApiError, validated
 from qwartet.server.batch_file import BatchLine
 from qwartet.server.endpoints import Endpoints
 from qwartet.server.protocol import ApiObject
@@ -63,10 +63,7 @@ async def answer_line(endpoints: Endpoints, line: BatchLine) -> BatchAnswer:
     try:
         content = _parse(line)
         custom_id = content.get("custom_id") if isinstance(content, dict) else None
-        try:
-            request = BatchRequest.model_validate(content)
-        except ValidationError as error:
-            raise validation_api_error(error, content, BatchRequest) from error
+        request = validated(BatchRequest, content)
         status, body = 200, await endpoints.answer(request.url, request.body)
     except ApiError as error:
         status, body, error_message = error.status, error.to_dict(), error.message

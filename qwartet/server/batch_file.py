@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from qwartet.errors import SettingError
 from qwartet.models.whole_files import appearing_at
+from qwartet.server.json_body import parse_json
 
 MAX_LINE_BYTES = 16 << 20  # of a request; a longer line is an error of that line
 NUM_SHOWN = 5  # duplicates that an error lists
@@ -49,10 +50,7 @@ class BatchLine:
         """The line's JSON; ValueError where it is none."""
         if self.is_too_long:
             raise ValueError(f"the line has more than {MAX_LINE_BYTES} bytes")
-        try:
-            return json.loads(self.raw.removeprefix(b"\xef\xbb\xbf"))
-        except RecursionError as error:
-            raise ValueError("the JSON is nested too deep") from error
+        return parse_json(self.raw)
 
     @property
     def id_hash(self) -> int:

@@ -15,9 +15,11 @@ from qwartet.server.responses import (
     ChatChunkChoice,
     ChatCompletionChunk,
     ChatDelta,
+    ChatLogprobs,
     CompletionChunk,
     CompletionChunkChoice,
     CompletionLogprobs,
+    FinishReason,
     Usage,
 )
 from qwartet.server.shown_tokens import ShownTokens, TextOffsets
@@ -34,7 +36,7 @@ class ChatChunks:
     def beginning(self) -> list[ChatCompletionChunk]:
         """The chunks that say who speaks."""
         delta = ChatDelta(role="assistant", content="")
-        return [self._chunk(ChatChunkChoice(index=index, delta=delta)) for index in range(self._prepared.params.n)]
+        return [self._choice(index, delta) for index in range(self._prepared.params.n)]
 
     def of(self, index: int, output: StreamOutput) -> list[ChatCompletionChunk]:
         """The chunks of what was added to choice `index`: text, then the end."""
@@ -42,20 +44,24 @@ class ChatChunks:
         logprobs = None if self._prepared.params.logprobs is None else chat_logprobs(self._llm.tokenizer, shown)
         chunks = []
         if output.text or shown:
-            choice = ChatChunkChoice(index=index, delta=ChatDelta(content=output.text), logprobs=logprobs)
-            chunks.append(self._chunk(choice))
+            chunks.append(self._choice(index, ChatDelta(content=output.text), logprobs))
         if output.finish_reason is not None:
-            ended = ChatChunkChoice(index=index, delta=ChatDelta(), finish_reason=finish_reason(output))
-            chunks.append(self._chunk(ended))
+            chunks.append(self._choice(index, ChatDelta(), reason=finish_reason(output)))
         return chunks
 
     def usage(self, outputs: Sequence[Sequence[StreamOutput]]) -> ChatCompletionChunk:
         """The chunk of no choices that says what it all took."""
         return self._chunk(None, usage_of(outputs, self._prepared))
 
+    def _choice(
+        self, index: int, delta: ChatDelta, logprobs: ChatLogprobs | None = None, reason: FinishReason | None = None
+    ) -> ChatCompletionChunk:
+        return self._chunk(ChatChunkChoice(index=index, delta=delta, logprobs=logprobs, finish_reason=reason))
+
     def _chunk(self, choice: ChatChunkChoice | None, usage: Usage | None = None) -> ChatCompletionChunk:
         return ChatCompletionChunk(
             id=self._id,
+            object="chat.completion.chunk",
             created=self._created,
             model=self._model,
             choices=[] if choice is None else [choice],
@@ -113,6 +119,7 @@ class CompletionChunks:
     def _chunk(self, choice: CompletionChunkChoice | None, usage: Usage | None = None) -> CompletionChunk:
         return CompletionChunk(
             id=self._id,
+            object="text_completion",
             created=self._created,
             model=self._model,
             choices=[] if choice is None else [choice],

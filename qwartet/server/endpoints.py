@@ -1,24 +1,18 @@
-"""A JSON body in, a JSON answer out: what the two endpoints do when they do not stream."""
+"""From a JSON body to an answer: what the endpoints do, whoever the body is from."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
 from typing import Any
 
-from pydantic import ValidationError
-
-from qwartet.engine.async_engine import AsyncEngine, StreamOutput
+from qwartet.engine.async_engine import AsyncEngine
 from qwartet.errors import EngineFailedError, QwartetError
 from qwartet.llm import LLM
-from qwartet.server.answer import chat_completion, completion
-from qwartet.server.api_error import ApiError, api_error_of, validation_api_error
+from qwartet.server.api_error import ApiError, api_error_of, validated
+from qwartet.server.exchange import Exchange
+from qwartet.server.log import log_failure
 from qwartet.server.prepare import Prepared, prepare_chat, prepare_completion
 from qwartet.server.protocol import ChatCompletionRequest, CompletionRequest
-
-logger = logging.getLogger(__name__)
 
 CHAT_PATH, COMPLETION_PATH = "/v1/chat/completions", "/v1/completions"
 REQUESTS: dict[str, type[ChatCompletionRequest] | type[CompletionRequest]] = {
@@ -43,46 +37,56 @@ class Endpoints:
         """
         if path not in REQUESTS:
             raise ApiError(404, f"there is no {path!r:.80}; there are {', '.join(REQUESTS)}", code="unknown_url")
-        try:
-            request = REQUESTS[path].model_validate(body)
-        except ValidationError as error:
-            raise validation_api_error(error, body, REQUESTS[path]) from error
-        try:
-            return await self._answer(request)
-        except EngineFailedError:
-            raise
-        except Exception as error:  # a failure of one request, our own included, is told to its sender
-            if not isinstance(error, ApiError | QwartetError):
-                logger.error("a request to %s failed", path, exc_info=error)
-            raise api_error_of(error, REQUESTS[path]) from error
-
-    async def _answer(self, request: ChatCompletionRequest | CompletionRequest) -> dict[str, Any]:
+        request = self.parse(path, body)
         if request.stream:
             raise ApiError(
                 400, "stream is true, and here is no stream; leave it out", param="stream", code="invalid_value"
             )
-        model = self._model_name(request.model)
-        if isinstance(request, ChatCompletionRequest):
-            prepared = prepare_chat(self.llm, request)
-            outputs = (await self._complete(prepared))[0]
-            return chat_completion(self.llm, model, prepared, outputs).model_dump()
-        prepared = prepare_completion(self.llm, request)
-        return completion(self.llm, model, prepared, await self._complete(prepared)).model_dump()
+        try:
+            async with await self.begin(request, self.prepare(request)) as exchange:
+                return await exchange.whole()
+        except EngineFailedError:
+            raise
+        except Exception as error:  # a failure of one request, our own included, is told to its sender
+            raise self.api_error(error, request) from error
 
-    def _model_name(self, asked: str | None) -> str:
+    def parse(self, path: str, body: Any) -> ChatCompletionRequest | CompletionRequest:
+        """The body of a path in REQUESTS; ApiError where it is not what that takes, or names another model."""
+        request = validated(REQUESTS[path], body)
+        self.model_name(request.model)
+        return request
+
+    def prepare(self, request: ChatCompletionRequest | CompletionRequest) -> Prepared:
+        """Prompt ids and settings; any thread may call it. Errors as in prepare.py."""
+        if isinstance(request, ChatCompletionRequest):
+            return prepare_chat(self.llm, request)
+        return prepare_completion(self.llm, request)
+
+    async def begin(
+        self, request: ChatCompletionRequest | CompletionRequest, prepared: Prepared, *, cache_salt: str = ""
+    ) -> Exchange:
+        """Queues it; whoever gets the exchange has to end it. `cache_salt`: see Engine.add_request."""
+        exchange = Exchange(self.llm, request, self.model_name(request.model), prepared)
+        stops = self.llm.stop_token_ids
+        try:
+            for prompt_ids in prepared.prompts:
+                exchange.add(
+                    await self.engine.add(prompt_ids, prepared.params, stop_token_ids=stops, cache_salt=cache_salt)
+                )
+        except BaseException:
+            exchange.abort()
+            raise
+        return exchange
+
+    def api_error(self, error: Exception, request: ChatCompletionRequest | CompletionRequest) -> ApiError:
+        """What is told of a failure; one that nobody meant is logged."""
+        if not isinstance(error, ApiError | QwartetError):
+            log_failure(f"a {type(request).__name__}", error)
+        return api_error_of(error, type(request))
+
+    def model_name(self, asked: str | None) -> str:
+        """The name to sign with; ApiError for one that is not served."""
         if asked is not None and asked not in self.model_names:
             message = f"the model {asked!r:.80} is not served here; there is {', '.join(self.model_names)}"
             raise ApiError(404, message, param="model", code="model_not_found")
         return asked or self.model_names[0]
-
-    async def _complete(self, prepared: Prepared) -> list[list[StreamOutput]]:
-        """The whole outputs of each prompt; whatever stops this ends what is open."""
-        async with AsyncExitStack() as open_streams:
-            streams = []
-            for prompt_ids in prepared.prompts:
-                stream = await self.engine.add(prompt_ids, prepared.params, stop_token_ids=self.llm.stop_token_ids)
-                streams.append(await open_streams.enter_async_context(stream))
-            outputs = await asyncio.gather(*(stream.collect() for stream in streams))
-        if any(output.finish_reason == "abort" for some in outputs for output in some):
-            raise EngineFailedError("the engine was closed before the answer was whole; send the request again")
-        return outputs

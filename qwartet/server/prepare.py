@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from qwartet.engine.structure import Structure
 from qwartet.errors import NotAChatModelError, RequestError
 from qwartet.llm import LLM
 from qwartet.server.api_error import ApiError
-from qwartet.server.protocol import ChatCompletionRequest, CompletionRequest, SamplingFields
+from qwartet.server.protocol import ChatCompletionRequest, ChatMessage, CompletionRequest, SamplingFields
 from qwartet.tokenizer.chatml import Message, build_prompt
 
 _SAME_NAMES = (
@@ -42,14 +43,19 @@ def prepare_chat(llm: LLM, body: ChatCompletionRequest) -> Prepared:
     params = _sampling_params(
         llm, body, max_tokens=max_tokens, logprobs=(body.top_logprobs or 0) if body.logprobs else None
     )
-    roles = {"developer": "system"}
-    messages = [Message(roles.get(message.role, message.role), message.text) for message in body.messages]
-    try:
-        prompt_ids = build_prompt(llm.tokenizer, messages, body.add_generation_prompt is not False)
-    except RequestError as error:
-        raise ApiError(400, str(error), param="messages", code="invalid_value") from error
+    prompt_ids = chat_prompt(llm, body.messages, body.add_generation_prompt is not False)
     _check_length(llm, [prompt_ids], "messages")
     return Prepared([prompt_ids], params)
+
+
+def chat_prompt(llm: LLM, messages: Sequence[ChatMessage], add_generation_prompt: bool) -> list[int]:
+    """The ids of a conversation; ApiError where it is none."""
+    roles = {"developer": "system"}
+    try:
+        turns = [Message(roles.get(message.role, message.role), message.text) for message in messages]
+        return build_prompt(llm.tokenizer, turns, add_generation_prompt)
+    except RequestError as error:
+        raise ApiError(400, str(error), param="messages", code="invalid_value") from error
 
 
 def prepare_completion(llm: LLM, body: CompletionRequest) -> Prepared:

@@ -141,6 +141,11 @@ class ChatCompletionRequest(SamplingFields):
     add_generation_prompt: bool | None = None
     continue_final_message: Literal[False] | None = None
 
+    @property
+    def num_chars(self) -> int:
+        """Of all texts that the prompt is made of."""
+        return sum(len(message.text) for message in self.messages)
+
 
 class CompletionRequest(SamplingFields):
     """The body of POST /v1/completions; with `echo`, max_tokens may be 0: the prompt alone is told of."""
@@ -155,3 +160,26 @@ class CompletionRequest(SamplingFields):
     logprobs: Annotated[int, Field(ge=0, le=MAX_COMPLETION_LOGPROBS)] | None = None
     best_of: int | None = None  # only as n
     suffix: Literal[""] | None = None
+
+    @property
+    def num_chars(self) -> int:
+        """Of the longest prompt, where it is text."""
+        prompts = self.prompt if isinstance(self.prompt, list) else [self.prompt]
+        return max((len(prompt) for prompt in prompts if isinstance(prompt, str)), default=0)
+
+
+class TokenizeRequest(ApiObject):
+    """The body of POST /tokenize: a prompt, or the messages of a chat."""
+
+    model: str | None = None
+    prompt: str | None = None
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)] | None = None
+    add_generation_prompt: bool | None = None
+    return_token_strs: bool | None = None
+
+
+class DetokenizeRequest(ApiObject):
+    """The body of POST /detokenize."""
+
+    model: str | None = None
+    tokens: TokenIds

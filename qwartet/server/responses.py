@@ -139,6 +139,37 @@ class CompletionChunk(ApiObject):
     system_fingerprint: str
 
 
+class TokenizeResponse(ApiObject):
+    tokens: list[int]
+    count: int
+    max_model_len: int
+    token_strs: list[str] | None
+
+
+class DetokenizeResponse(ApiObject):
+    prompt: str
+
+
+class ModelCard(ApiObject):
+    """A name under which the model is served."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: Literal["qwartet"] = "qwartet"
+    max_model_len: int  # tokens of a prompt and its completion
+    is_chat: bool  # a base model completes text and does not chat
+
+
+class ModelList(ApiObject):
+    object: Literal["list"] = "list"
+    data: list[ModelCard]
+
+
+class Version(ApiObject):
+    version: str
+
+
 class ErrorDetails(ApiObject):
     """What is wrong, and with which field."""
 

@@ -378,7 +378,7 @@ def test_an_error_of_our_own_is_a_500_without_its_text(llm: LLM, monkeypatch: py
     def fail(*_: Any, **__: Any) -> Any:
         raise KeyError("a secret")
 
-    monkeypatch.setattr("qwartet.server.endpoints.chat_completion", fail)
+    monkeypatch.setattr("qwartet.server.exchange.chat_completion", fail)
     error = chat(llm)
     assert error.status == 500 and error.to_dict()["error"]["type"] == "server_error"
     assert "KeyError" in error.message and "secret" not in error.message

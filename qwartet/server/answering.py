@@ -1,0 +1,129 @@
+"""An exchange as an HTTP response: one JSON object, or a stream of events.
+
+    data: {"object": "chat.completion.chunk", ...}      a blank line ends an event
+    : ping                                              a comment, where there is nothing to say for a while
+    data: {"error": {...}}                              what ended the stream, if it was not its end
+    data: [DONE]                                        always the last
+
+Whatever happens to the client or the server, the exchange is ended: its blocks and its place are free for others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from qwartet.server.api_error import ApiError
+from qwartet.server.exchange import Exchange
+from qwartet.server.json_answer import JsonAnswer, error_answer
+from qwartet.server.service import Service
+
+PING = b": ping\n\n"
+DONE = b"data: [DONE]\n\n"
+EVENT_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}  # nginx would hold events back
+
+
+class Answering(Response):
+    """Answers one exchange and ends it."""
+
+    def __init__(self, service: Service, exchange: Exchange, arrived_s: float) -> None:
+        """`arrived_s`: time.monotonic() of the request."""
+        is_stream = exchange.request.stream is True
+        super().__init__(
+            status_code=200,
+            headers=EVENT_HEADERS if is_stream else None,
+            media_type="text/event-stream" if is_stream else "application/json",
+        )
+        del self.headers["content-length"]  # that of an empty body
+        self._service, self._exchange, self._arrived_s = service, exchange, arrived_s
+        self._is_stream = is_stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        aborts = self._service.metrics.aborts
+        work = asyncio.ensure_future(self._stream(scope, send) if self._is_stream else self._whole(scope, send))
+        gone = asyncio.ensure_future(_wait_until_gone(receive))
+        try:
+            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                aborts.labels("disconnect").inc()
+                work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+        finally:
+            work.cancel()
+            gone.cancel()
+            await asyncio.gather(work, gone, return_exceptions=True)
+            self._service.end(self._exchange, self._arrived_s)
+        if not work.cancelled() and (error := work.exception()) is not None:
+            raise error
+
+    async def _whole(self, scope: Scope, send: Send) -> None:
+        try:
+            answer = JsonAnswer(await self._exchange.whole())
+        except Exception as error:
+            answer = error_answer(self._told(error))
+        await self._within_write_timeout(scope, answer(scope, _never_receive, send))
+
+    async def _stream(self, scope: Scope, send: Send) -> None:
+        async def write(body: bytes, more: bool = True) -> None:
+            message = {"type": "http.response.body", "body": body, "more_body": more}
+            await self._within_write_timeout(scope, send(message))
+
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        chunks = self._exchange.chunks()
+        coming = asyncio.ensure_future(anext(chunks))
+        try:
+            while True:
+                done, _ = await asyncio.wait({coming}, timeout=self._service.limits.ping_interval_s)
+                if not done:
+                    await write(PING)
+                    continue
+                chunk = coming.result()
+                coming = asyncio.ensure_future(anext(chunks))
+                await write(b"data: %b\n\n" % chunk.model_dump_json(exclude_unset=True).encode())
+        except StopAsyncIteration:
+            await write(DONE, more=False)
+        except _SlowReaderError:
+            pass
+        except Exception as error:
+            await write(_event(self._told(error).to_dict()) + DONE, more=False)
+        finally:
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
+            await chunks.aclose()
+
+    def _told(self, error: Exception) -> ApiError:
+        endpoints = self._service.any_endpoints
+        found = endpoints.api_error(error, self._exchange.request)
+        self._service.metrics.aborts.labels(found.code or "error").inc()
+        return found
+
+    async def _within_write_timeout(self, scope: Scope, work: Any) -> None:
+        """Waits for what a client has to read; one that reads nothing loses its connection."""
+        try:
+            async with asyncio.timeout(self._service.limits.write_timeout_s):
+                await work
+        except TimeoutError:
+            self._service.metrics.aborts.labels("slow_reader").inc()
+            scope.get("extensions", {}).get("qwartet.abort", lambda: None)()
+            raise _SlowReaderError from None
+
+
+class _SlowReaderError(Exception):
+    """The client does not read."""
+
+
+def _event(value: Any) -> bytes:
+    return b"data: %b\n\n" % json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+
+
+async def _wait_until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _never_receive() -> Any:
+    raise AssertionError("a response that reads")

@@ -1,0 +1,202 @@
+"""The routes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import FileResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from qwartet import __version__
+from qwartet.server import docs_page, metrics, token_routes
+from qwartet.server.answering import Answering
+from qwartet.server.api_error import ApiError
+from qwartet.server.endpoints import CHAT_PATH, COMPLETION_PATH
+from qwartet.server.guard import Access, Guard
+from qwartet.server.http_body import read_json_body
+from qwartet.server.json_answer import JsonAnswer, error_answer
+from qwartet.server.protocol import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
+from qwartet.server.responses import (
+    ChatCompletion,
+    Completion,
+    DetokenizeResponse,
+    ErrorResponse,
+    ModelCard,
+    ModelList,
+    TokenizeResponse,
+    Version,
+)
+from qwartet.server.service import Service
+
+STATIC = Path(__file__).parent / "static"
+_DESCRIPTION = (
+    "OpenAI's API for one first-generation Qwen model. A field that is not listed is refused, and every failure is an "
+    "error object that names it."
+)
+
+
+def make_app(
+    service: Service,
+    access: Access,
+    *,
+    allowed_origins: Sequence[str] = (),
+    root_path: str = "",
+    has_page: bool = True,
+    has_docs: bool = True,
+    has_access_log: bool = True,
+) -> FastAPI:
+    """The ASGI application over a service; `has_page`: the web page at /, `has_docs`: /docs and /openapi.json."""
+    app = FastAPI(
+        title="Qwartet", version=__version__, description=_DESCRIPTION, root_path=root_path, docs_url=None,
+        redoc_url=None, openapi_url="/openapi.json" if has_docs else None,
+    )  # fmt: skip
+    _add_model_routes(app, service)
+    _add_state_routes(app, service)
+    if has_docs:
+        app.add_route("/docs", docs_page.route(app), include_in_schema=False)
+        app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    if has_page:
+        app.add_route("/", lambda request: FileResponse(STATIC / "index.html"), include_in_schema=False)
+        app.mount("/static", _Static(directory=STATIC), name="static")
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(ApiError, _api_error)
+    app.add_middleware(Guard, service=service, access=access, has_access_log=has_access_log)
+    if allowed_origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=allowed_origins, allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type", "x-request-id"],
+        )  # fmt: skip
+    return app
+
+
+def _add_model_routes(app: FastAPI, service: Service) -> None:
+    def answer(path: str, body: type[BaseModel], response: type[BaseModel], summary: str) -> None:
+        async def route(request: Request) -> Response:
+            raw = await read_json_body(request, service.limits)
+            state = request.scope["state"]
+            exchange = await service.begin(path, raw, cache_salt=state["cache_salt"])
+            return Answering(service, exchange, state["arrived_s"])
+
+        _add_post(app, path, route, body, response, summary)
+
+    answer(CHAT_PATH, ChatCompletionRequest, ChatCompletion, "Answer a conversation")
+    answer(COMPLETION_PATH, CompletionRequest, Completion, "Continue a text")
+
+    async def tokenize(request: Request) -> Response:
+        raw = await read_json_body(request, service.limits)
+        return JsonAnswer(await service.run_sized(len(raw), lambda: token_routes.tokenize(service.endpoints, raw)))
+
+    async def detokenize(request: Request) -> Response:
+        raw = await read_json_body(request, service.limits)
+        return JsonAnswer(await service.run_sized(len(raw), lambda: token_routes.detokenize(service.endpoints, raw)))
+
+    _add_post(app, "/tokenize", tokenize, TokenizeRequest, TokenizeResponse, "A text or a conversation to token ids")
+    _add_post(app, "/detokenize", detokenize, DetokenizeRequest, DetokenizeResponse, "Token ids to text")
+
+    @app.get("/v1/models", response_model=ModelList, responses=_errors(401, 503), summary="What is served here")
+    async def models() -> Response:
+        return JsonAnswer({"object": "list", "data": [_model_card(service, name) for name in _names(service)]})
+
+    @app.get("/v1/models/{name:path}", response_model=ModelCard, responses=_errors(401, 404, 503), summary="One of it")
+    async def model(name: str) -> Response:
+        return JsonAnswer(_model_card(service, service.endpoints.model_name(name)))
+
+
+def _add_state_routes(app: FastAPI, service: Service) -> None:
+    @app.get("/health", response_model=dict[str, str], summary="Whether requests are served", responses={503: {}})
+    @app.get("/health/ready", response_model=dict[str, str], summary="The same", responses={503: {}})
+    async def ready() -> Response:
+        return JsonAnswer({"status": service.state}, status_code=200 if service.state == "ready" else 503)
+
+    @app.get("/health/live", response_model=dict[str, str], summary="Whether the process answers at all")
+    async def live() -> Response:
+        return JsonAnswer({"status": "live"})
+
+    @app.get("/metrics", summary="Figures in Prometheus' text format", response_model=str, responses=_errors(401))
+    async def prometheus() -> Response:
+        return Response(service.metrics.text(), headers={"content-type": metrics.CONTENT_TYPE})
+
+    @app.get("/version", response_model=Version, responses=_errors(401), summary="Of this server")
+    async def version() -> Response:
+        return JsonAnswer({"version": __version__})
+
+
+def _add_post(
+    app: FastAPI,
+    path: str,
+    route: Callable[[Request], Awaitable[Response]],
+    body: type[BaseModel],
+    response: type[BaseModel],
+    summary: str,
+) -> None:
+    """A route that reads its body itself, within limits; the schema says what it takes."""
+    schema = {"$ref": f"#/components/schemas/{body.__name__}"}
+    app.add_api_route(
+        path, route, methods=["POST"], response_model=response, summary=summary,
+        responses=_errors(400, 401, 404, 408, 413, 415, 429, 500, 503, 504),
+        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}},
+    )  # fmt: skip
+
+
+def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": ErrorResponse} for status in statuses}
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's schema, with the bodies that the routes read themselves."""
+    if app.openapi_schema is None:
+        schema = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes
+        )  # fmt: skip
+        schemas = schema.setdefault("components", {}).setdefault("schemas", {})
+        for body in (ChatCompletionRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest):
+            found = body.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas |= found.pop("$defs", {})
+            schemas[body.__name__] = found
+        app.openapi_schema = schema
+    return app.openapi_schema
+
+
+def _names(service: Service) -> tuple[str, ...]:
+    return service.endpoints.model_names
+
+
+def _model_card(service: Service, name: str) -> dict[str, Any]:
+    llm = service.endpoints.llm
+    card = ModelCard(
+        id=name, created=int(service.started_s), max_model_len=llm.engine.max_model_len,
+        is_chat=llm.generation_defaults.is_chat,
+    )  # fmt: skip
+    return card.model_dump()
+
+
+class _Static(StaticFiles):
+    """The page's own files; a path that leads elsewhere is not found. Ranges are not needed and not served."""
+
+    def file_response(self, full_path: Any, stat_result: Any, scope: Any, status_code: int = 200) -> Response:
+        scope = {**scope, "headers": [pair for pair in scope["headers"] if pair[0] != b"range"]}
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        response.headers["cache-control"] = "no-cache"  # asked for anew, and answered 304: never an old page
+        return response
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    text = {404: "there is no such path; see /docs", 405: "the path takes another method; see /docs"}
+    code = {404: "unknown_url", 405: "method_not_allowed"}.get(error.status_code)
+    told = ApiError(error.status_code, text.get(error.status_code, str(error.detail)), code=code)
+    answer = error_answer(told)
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+async def _api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return error_answer(error)

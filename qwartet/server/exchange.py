@@ -1,0 +1,159 @@
+"""One request under way: what the engine makes of it, at once or piece by piece."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from pydantic import BaseModel
+
+from qwartet.engine.async_engine import CompletionStream, StreamOutput
+from qwartet.errors import EngineFailedError
+from qwartet.llm import LLM
+from qwartet.server.answer import chat_completion, completion
+from qwartet.server.chunks import ChatChunks, CompletionChunks
+from qwartet.server.prepare import Prepared
+from qwartet.server.protocol import ChatCompletionRequest, CompletionRequest
+
+CLOSED = "the engine was closed before the answer was whole; send the request again"
+
+
+class Exchange:
+    """A body that was queued for the engine; its answer is taken once, as `whole` or as `chunks`.
+
+    Whoever has one ends it with `abort`, or uses it as a context. Errors of the engine are raised where the answer is
+    taken; EngineFailedError also where the engine was closed.
+    """
+
+    def __init__(
+        self,
+        llm: LLM,
+        request: ChatCompletionRequest | CompletionRequest,
+        model: str,
+        prepared: Prepared,
+    ) -> None:
+        """`model`: the name to sign with."""
+        self.request = request
+        self.prepared = prepared
+        self.first_token_s: float | None = None  # time.monotonic() of it
+        self.token_gaps_s: list[float] = []  # between outputs of one choice, since they were last taken
+        self._llm, self._model = llm, model
+        self._streams: list[CompletionStream] = []
+
+    def add(self, stream: CompletionStream) -> None:
+        """Takes the next prompt's completions."""
+        self._streams.append(stream)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the engine has begun with any of it."""
+        return any(
+            request.block_table or request.is_finished for stream in self._streams for request in stream.requests
+        )
+
+    @property
+    def num_completions(self) -> int:
+        return len(self._streams) * self.prepared.params.n
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        return sum(map(len, self.prepared.prompts))
+
+    @property
+    def num_completion_tokens(self) -> int:
+        """Tokens made so far."""
+        return sum(len(request.completion_ids) for stream in self._streams for request in stream.requests)
+
+    @property
+    def num_cached_tokens(self) -> int:
+        """Of the prompts, that other requests had computed."""
+        return sum(stream.requests[0].num_cached_tokens for stream in self._streams if stream.requests)
+
+    @property
+    def finish_reasons(self) -> list[str]:
+        """Of the completions that have ended."""
+        requests = (request for stream in self._streams for request in stream.requests)
+        return [request.finish_reason for request in requests if request.finish_reason is not None]
+
+    async def whole(self) -> dict[str, Any]:
+        """The response object."""
+        outputs = await asyncio.gather(*(stream.collect() for stream in self._streams))
+        if any(output.finish_reason == "abort" for some in outputs for output in some):
+            raise EngineFailedError(CLOSED)
+        if isinstance(self.request, ChatCompletionRequest):
+            return chat_completion(self._llm, self._model, self.prepared, outputs[0]).model_dump()
+        return completion(self._llm, self._model, self.prepared, outputs).model_dump()
+
+    async def chunks(self) -> AsyncGenerator[BaseModel]:
+        """The chunk objects as they become known."""
+        options = self.request.stream_options
+        with_usage = options is not None and options.include_usage is True
+        kind = ChatChunks if isinstance(self.request, ChatCompletionRequest) else CompletionChunks
+        chunks = kind(self._llm, self._model, self.prepared, with_usage=with_usage)
+        for chunk in chunks.beginning():
+            yield chunk
+        async for index, output in self._outputs():
+            if output.finish_reason == "abort":
+                raise EngineFailedError(CLOSED)
+            for chunk in chunks.of(index, output):
+                yield chunk
+        if with_usage:
+            yield chunks.usage(self._totals())
+
+    def fail(self, error: Exception) -> None:
+        """Ends what is unfinished; `error` is raised where the answer is taken, behind what came before it."""
+        for stream in self._streams:
+            if not stream.is_finished:
+                stream.fail(error)
+        self.abort()
+
+    def abort(self) -> None:
+        """Ends what is unfinished."""
+        for stream in self._streams:
+            stream.abort()
+
+    async def __aenter__(self) -> Exchange:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.abort()
+
+    async def _outputs(self) -> AsyncGenerator[tuple[int, StreamOutput]]:
+        """What all streams bring, with the index of its choice."""
+        num_each = self.prepared.params.n
+        last_s: dict[int, float] = {}
+        waiting = {asyncio.ensure_future(anext(stream)): place for place, stream in enumerate(self._streams)}
+        try:
+            while waiting:
+                done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    place = waiting.pop(task)
+                    try:
+                        output = task.result()
+                    except StopAsyncIteration:
+                        continue
+                    waiting[asyncio.ensure_future(anext(self._streams[place]))] = place
+                    index = place * num_each + output.index
+                    self._note_time(index, last_s)
+                    yield index, output
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    def _note_time(self, index: int, last_s: dict[int, float]) -> None:
+        now = time.monotonic()
+        if self.first_token_s is None:
+            self.first_token_s = now
+        if index in last_s:
+            self.token_gaps_s.append(now - last_s[index])
+        last_s[index] = now
+
+    def _totals(self) -> list[list[StreamOutput]]:
+        """Each completion's ids, as usage is counted from them."""
+        return [
+            [StreamOutput(index, request, token_ids=request.completion_ids) for index, request in enumerate(requests)]
+            for requests in (stream.requests for stream in self._streams)
+        ]

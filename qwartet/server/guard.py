@@ -1,0 +1,141 @@
+"""Who may ask at all: host, key, number of headers and of connections; and one line in the log for each request.
+
+Everything but PUBLIC wants a key where keys are set: a route that is added is closed until it is listed here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from qwartet.server.api_error import ApiError
+from qwartet.server.json_answer import error_answer
+from qwartet.server.limits import MAX_HEADERS
+from qwartet.server.log import log_failure, logger
+from qwartet.server.service import Service
+
+PUBLIC = frozenset({"/", "/health", "/health/live", "/health/ready", "/favicon.ico"})
+PUBLIC_PREFIX = "/static/"
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+SECURITY_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "content-security-policy": (
+        "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
+    ),
+}
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who is let in."""
+
+    api_keys: Sequence[str] = field(default=(), repr=False)
+    allowed_hosts: Sequence[str] | None = None  # names in the Host header, without port; None: any
+
+
+class Guard:
+    """ASGI middleware around everything else."""
+
+    def __init__(self, app: ASGIApp, service: Service, access: Access, *, has_access_log: bool) -> None:
+        self._app, self._service, self._has_access_log = app, service, has_access_log
+        self._hosts = None if access.allowed_hosts is None else {host.lower() for host in access.allowed_hosts}
+        self._key_hashes = [_hash(key.encode()) for key in access.api_keys]
+        self._num_open = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._serve(scope, receive, send)
+        # A WebSocket is answered by the server with 403 where no application accepts it.
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers, started_s, status = Headers(scope=scope), time.monotonic(), 0
+        asked_id = headers.get("x-request-id", "")
+        request_id = asked_id if _REQUEST_ID.fullmatch(asked_id) else secrets.token_hex(8)
+        scope.setdefault("state", {}).update(arrived_s=started_s, request_id=request_id, cache_salt="")
+
+        async def send_guarded(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                out = MutableHeaders(scope=message)
+                out["x-request-id"] = request_id
+                for name, value in SECURITY_HEADERS.items():
+                    out.setdefault(name, value)
+            await send(message)
+
+        self._num_open += 1
+        try:
+            self._check(scope, headers)
+            await self._app(scope, receive, send_guarded)
+        except ApiError as error:
+            await error_answer(error)(scope, receive, send_guarded)
+        except Exception as error:
+            log_failure(f"request {request_id}", error)
+            if not status:
+                internal = ApiError(500, f"internal error ({type(error).__name__})", code="internal_error")
+                await error_answer(internal)(scope, receive, send_guarded)
+            else:
+                raise ConnectionAbortedError("a response broke off; see above") from None
+        finally:
+            self._num_open -= 1
+            route = getattr(scope.get("route"), "path", "other")
+            self._service.metrics.http_requests.labels(route, str(status)).inc()
+            if self._has_access_log:
+                self._log(scope, status, time.monotonic() - started_s, request_id)
+
+    def _check(self, scope: Scope, headers: Headers) -> None:
+        """ApiError for a request that is not let in. Sets the salt that keeps the cache of one key from others."""
+        if len(scope["headers"]) > MAX_HEADERS:
+            raise ApiError(431, f"there are more than {MAX_HEADERS} headers; send fewer", code="too_many_headers")
+        hosts = headers.getlist("host")
+        if self._hosts is not None and (len(hosts) != 1 or _host_name(hosts[0]) not in self._hosts):
+            message = "the server is not called that here; start it with --allowed-hosts to allow other names"
+            raise ApiError(403, message, code="host_not_allowed")
+        path = scope["path"]
+        is_public = path in PUBLIC or path.startswith(PUBLIC_PREFIX)
+        if self._key_hashes and not is_public:
+            scope["state"]["cache_salt"] = self._check_key(headers)
+        if self._num_open > self._service.limits.max_connections and not is_public:
+            message = f"{self._service.limits.max_connections} requests are being answered; try again later"
+            raise ApiError(503, message, code="too_many_connections", retry_after_s=1)
+
+    def _check_key(self, headers: Headers) -> str:
+        """A name for the key that was sent; all keys are compared, each in constant time."""
+        scheme, _, key = headers.get("authorization", "").partition(" ")
+        sent = _hash(key.strip().encode("latin-1", "replace"))
+        matches = [hmac.compare_digest(sent, known) for known in self._key_hashes]
+        if scheme.lower() != "bearer" or not any(matches):
+            raise ApiError(
+                401, "the API key is missing or wrong; send Authorization: Bearer KEY", code="invalid_api_key"
+            )
+        return sent.hex()
+
+    def _log(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
+        client = scope.get("client") or ("unix", 0)
+        # The path as a literal: no byte of it can end the line or steer a terminal. Queries may hold secrets.
+        logger.info(
+            "%s %s %s %d %.1f ms %s", client[0], scope["method"], ascii(scope["path"])[:200], status, 1000 * seconds,
+            request_id,
+        )  # fmt: skip
+
+
+def _hash(value: bytes) -> bytes:
+    return hashlib.sha256(value).digest()
+
+
+def _host_name(host: str) -> str:
+    """The name in a Host header, lower case, without its port."""
+    name, colon, port = host.rpartition(":")
+    return (name if colon and port.isdigit() else host).lower()

@@ -1,0 +1,178 @@
+"""A server's life: open the port, load the model, serve, and stop in good order.
+
+port open, /health 503 "loading"  ->  "ready"  ->  SIGTERM: "draining", what is open is finished
+                                               ->  a second signal, or shutdown_timeout_s: what is open is ended
+                                               ->  the engine fails: "failed" for a moment, then exit code 1
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import stat
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from qwartet.engine.async_engine import AsyncEngine
+from qwartet.errors import SettingError
+from qwartet.llm import LLM
+from qwartet.server.connection import Connection
+from qwartet.server.endpoints import Endpoints
+from qwartet.server.limits import KEEP_ALIVE_S, MAX_HEADER_BYTES
+from qwartet.server.log import logger
+from qwartet.server.service import Service
+
+FAILED_GRACE_S = 5.0  # in which probes see that the engine has failed
+ABORT_GRACE_S = 2.0  # in which clients hear that their requests were ended
+_POLL_S = 0.2
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def bind(host: str, port: int, user_timeout_s: float) -> socket.socket:
+    """A listening socket; SettingError where there can be none. Port 0: any that is free."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+        listener = socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        raise SettingError(f"{host}:{port} cannot be opened ({reason}); choose another --host or --port") from error
+    # A connection whose client takes nothing is ended by the system, also when the server has already let go of it.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * user_timeout_s))
+    return listener
+
+
+def bind_unix(path: Path) -> socket.socket:
+    """A listening Unix socket, in place of one that nobody listens on; SettingError where there can be none."""
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
+            _remove_if_dead(path)
+        listener.bind(str(path))
+        path.chmod(0o600)  # only the same user, unless somebody changes it
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        raise SettingError(f"{path} cannot be opened ({error.strerror}); choose another --uds") from error
+    return listener
+
+
+def _remove_if_dead(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+
+
+def serve(
+    app: ASGIApp,
+    service: Service,
+    listener: socket.socket,
+    load: Callable[[], LLM],
+    model_names: Sequence[str],
+    ssl_certfile: Path | None = None,
+    ssl_keyfile: Path | None = None,
+) -> int:
+    """Serves until a signal or a failure of the engine ends it; the exit code. Raises what `load` raises."""
+    config = uvicorn.Config(
+        app, http=Connection, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S, h11_max_incomplete_event_size=MAX_HEADER_BYTES, proxy_headers=False,
+        timeout_graceful_shutdown=int(ABORT_GRACE_S), ssl_certfile=ssl_certfile, ssl_keyfile=ssl_keyfile,
+    )  # fmt: skip
+    return asyncio.run(_Life(config, service, listener).run(load, model_names))
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without signals of its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Life:
+    def __init__(self, config: uvicorn.Config, service: Service, listener: socket.socket) -> None:
+        self._server = _Server(config)
+        self._service, self._listener = service, listener
+        self._is_stopping = asyncio.Event()  # a first signal
+        self._is_hurried = asyncio.Event()  # a second one
+
+    async def run(self, load: Callable[[], LLM], model_names: Sequence[str]) -> int:
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self._on_signal)
+        serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
+        try:
+            return await self._live(load, model_names)
+        finally:
+            self._server.should_exit = True
+            await serving
+            await self._service.close()
+
+    async def _live(self, load: Callable[[], LLM], model_names: Sequence[str]) -> int:
+        loading = _in_thread(load)
+        await _first(asyncio.shield(asyncio.wrap_future(loading)), self._is_stopping.wait())
+        if not loading.done():
+            # Nothing can stop a thread that loads; there is nothing to lose either.
+            logger.info("stopped while the model was being loaded")
+            os._exit(0)
+        llm = loading.result()
+        engine = AsyncEngine(llm.engine)
+        self._service.open(Endpoints(llm, engine, model_names))
+        logger.info("ready")
+        while not self._is_stopping.is_set():
+            if not engine.is_healthy:
+                logger.error("the engine has failed; stopping")
+                await asyncio.sleep(FAILED_GRACE_S)
+                return 1
+            await _first(self._is_stopping.wait(), asyncio.sleep(_POLL_S))
+        await self._drain()
+        return 0
+
+    async def _drain(self) -> None:
+        service = self._service
+        service.drain()
+        logger.info("stopping; a second signal ends what is open at once")
+        drained = _first(service.wait_until_idle(), self._is_hurried.wait())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(drained, service.limits.shutdown_timeout_s)
+        service.fail_all("the server was stopped; send the request elsewhere", "shutting_down")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(service.wait_until_idle(), ABORT_GRACE_S)
+
+    def _on_signal(self) -> None:
+        (self._is_hurried if self._is_stopping.is_set() else self._is_stopping).set()
+
+
+async def _first(*waits: Coroutine[Any, Any, Any] | asyncio.Future[Any]) -> None:
+    """Until one of them is done; the others are given up."""
+    tasks = [asyncio.ensure_future(one) for one in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _in_thread(load: Callable[[], LLM]) -> Future[LLM]:
+    """What `load` gives, from a thread that does not keep the process alive."""
+    found: Future[LLM] = Future()
+
+    def work() -> None:
+        try:
+            found.set_result(load())
+        except BaseException as error:
+            found.set_exception(error)
+
+    threading.Thread(target=work, name="qwartet-load", daemon=True).start()
+    return found

@@ -1,0 +1,187 @@
+"""What all routes share: the model once it is loaded, who is being answered, and whether one more may come."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
+
+from qwartet.server.api_error import ApiError
+from qwartet.server.endpoints import Endpoints
+from qwartet.server.exchange import Exchange
+from qwartet.server.http_body import json_of
+from qwartet.server.limits import CHARS_PER_TOKEN, Limits
+from qwartet.server.metrics import Metrics
+from qwartet.server.prepare import Prepared
+from qwartet.server.protocol import ChatCompletionRequest, CompletionRequest
+
+State = Literal["loading", "ready", "draining", "failed"]
+
+SMALL_BODY_BYTES = 16 * 1024  # turned into ids at once; a larger one in a thread, so that the others go on
+NUM_TOKENIZERS = 2
+RETRY_AFTER_S = 1
+
+_REFUSALS: dict[State, tuple[str, str]] = {
+    "loading": ("the model is being loaded; try again soon", "loading"),
+    "draining": ("the server is shutting down; send the request elsewhere", "shutting_down"),
+    "failed": ("the engine has failed, and the server will stop; try again when it was started anew", "engine_failed"),
+}
+
+
+class Service:
+    """One model for the requests of one event loop."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.metrics = Metrics()
+        self.started_s = time.time()
+        self._endpoints: Endpoints | None = None
+        self._is_draining = False
+        self._num_admitted = 0  # completions, queued and running
+        self._open: dict[Exchange, list[asyncio.TimerHandle]] = {}
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
+        self._tokenizers = ThreadPoolExecutor(NUM_TOKENIZERS, thread_name_prefix="qwartet-tokenize")
+
+    @property
+    def state(self) -> State:
+        """What /health/ready tells."""
+        if self._is_draining:
+            return "draining"
+        if self._endpoints is None:
+            return "loading"
+        return "ready" if self._endpoints.engine.is_healthy else "failed"
+
+    @property
+    def endpoints(self) -> Endpoints:
+        """The model; ApiError 503 while there is none, or no more than the requests that are open get an answer."""
+        state = self.state
+        if state != "ready" or self._endpoints is None:
+            message, code = _REFUSALS[state]
+            raise ApiError(503, message, code=code, retry_after_s=RETRY_AFTER_S)
+        return self._endpoints
+
+    @property
+    def any_endpoints(self) -> Endpoints:
+        """The model, whatever has become of it: for those whose requests it has taken."""
+        assert self._endpoints is not None, "nothing is begun before the model is loaded"
+        return self._endpoints
+
+    def open(self, endpoints: Endpoints) -> None:
+        """The model is loaded."""
+        self._endpoints = endpoints
+        self.metrics.watch(endpoints.engine, endpoints.llm.engine)
+
+    async def begin(self, path: str, raw: bytes, *, cache_salt: str) -> Exchange:
+        """Queues the body of a request; the exchange has to be given to `end`. ApiError where it cannot be served."""
+        endpoints = self.endpoints
+        self._check_room(1)
+        request, prepared = await self._prepare(endpoints, path, raw)
+        num_completions = len(prepared.prompts) * prepared.params.n
+        if num_completions > self.limits.max_completions:
+            message = f"{num_completions} completions are asked for; at most {self.limits.max_completions} are possible"
+            raise ApiError(400, message, param="n", code="invalid_value")
+        self._check_room(num_completions)
+        self._num_admitted += num_completions
+        self._is_idle.clear()
+        try:
+            exchange = await endpoints.begin(request, prepared, cache_salt=cache_salt)
+        except BaseException as error:
+            self._release(num_completions)
+            if isinstance(error, Exception):
+                raise endpoints.api_error(error, request) from error
+            raise
+        self._open[exchange] = self._timers(exchange)
+        return exchange
+
+    def end(self, exchange: Exchange, arrived_s: float) -> None:
+        """Ends and counts it; `arrived_s` in time.monotonic() seconds."""
+        exchange.abort()
+        for timer in self._open.pop(exchange):
+            timer.cancel()
+        self._release(exchange.num_completions)
+        self.metrics.count_exchange(exchange, arrived_s, time.monotonic())
+
+    async def run_sized(self, num_bytes: int, work: Callable[[], object]) -> object:
+        """Does what takes time in proportion to `num_bytes`: here where that is short, else in a thread."""
+        if num_bytes <= SMALL_BODY_BYTES:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._tokenizers, work)
+
+    def drain(self) -> None:
+        """Refuses what comes from now on."""
+        self._is_draining = True
+
+    async def wait_until_idle(self) -> None:
+        """Until nothing is being answered."""
+        await self._is_idle.wait()
+
+    def fail_all(self, message: str, code: str) -> None:
+        """Ends everything that is open with an error."""
+        for exchange in list(self._open):
+            exchange.fail(ApiError(503, message, code=code))
+
+    async def close(self) -> None:
+        """Ends the engine, and with it what is still open."""
+        self.drain()
+        self._tokenizers.shutdown(wait=False, cancel_futures=True)
+        if self._endpoints is not None:
+            await self._endpoints.engine.close()
+
+    async def _prepare(
+        self, endpoints: Endpoints, path: str, raw: bytes
+    ) -> tuple[ChatCompletionRequest | CompletionRequest, Prepared]:
+        def work() -> tuple[ChatCompletionRequest | CompletionRequest, Prepared]:
+            request = endpoints.parse(path, json_of(raw))
+            try:
+                _check_text(request.num_chars, endpoints.llm.engine.max_model_len)
+                return request, endpoints.prepare(request)
+            except Exception as error:
+                raise endpoints.api_error(error, request) from error
+
+        return await self.run_sized(len(raw), work)  # type: ignore[return-value]
+
+    def _check_room(self, num_completions: int) -> None:
+        """ApiError 429 where neither the engine nor the queue has a place for so many more."""
+        running = self.endpoints.llm.engine.scheduler.max_num_seqs
+        if self._num_admitted + num_completions > max(running + self.limits.max_queue, num_completions):
+            message = (
+                f"{self._num_admitted} completions are running or waiting, and at most {self.limits.max_queue} may "
+                "wait; try again later"
+            )
+            raise ApiError(429, message, code="queue_full", retry_after_s=RETRY_AFTER_S)
+
+    def _release(self, num_completions: int) -> None:
+        self._num_admitted -= num_completions
+        if not self._num_admitted:
+            self._is_idle.set()
+
+    def _timers(self, exchange: Exchange) -> list[asyncio.TimerHandle]:
+        """What ends the exchange when it takes too long, in the queue or as a whole."""
+        limits, loop = self.limits, asyncio.get_running_loop()
+
+        def queue_timeout() -> None:
+            if not exchange.has_begun:
+                message = f"no place was free within {limits.queue_timeout_s:g} s; try again later"
+                exchange.fail(ApiError(503, message, code="queue_timeout", retry_after_s=RETRY_AFTER_S))
+
+        def request_timeout() -> None:
+            message = f"the answer was not whole after {limits.request_timeout_s:g} s; ask for fewer tokens"
+            exchange.fail(ApiError(504, message, code="request_timeout"))
+
+        return [
+            loop.call_later(limits.queue_timeout_s, queue_timeout),
+            loop.call_later(limits.request_timeout_s, request_timeout),
+        ]
+
+
+def _check_text(num_chars: int, max_model_len: int) -> None:
+    most = CHARS_PER_TOKEN * max_model_len
+    if num_chars > most:
+        message = (
+            f"the text has {num_chars} characters, and the context is {max_model_len} tokens, which no text of more "
+            f"than {most} characters fits; shorten it"
+        )
+        raise ApiError(400, message, code="context_length_exceeded")

@@ -1,0 +1,52 @@
+"""Text to token ids and back, as the model sees them."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from qwartet.errors import QwartetError
+from qwartet.server.api_error import ApiError, api_error_of, validated
+from qwartet.server.endpoints import Endpoints
+from qwartet.server.http_body import json_of
+from qwartet.server.prepare import chat_prompt
+from qwartet.server.protocol import DetokenizeRequest, TokenizeRequest
+from qwartet.server.responses import DetokenizeResponse, TokenizeResponse
+
+_Body = TypeVar("_Body", TokenizeRequest, DetokenizeRequest)
+
+
+def tokenize(endpoints: Endpoints, raw: bytes) -> dict[str, Any]:
+    """The ids of a text, in which nothing is a special token, or of a conversation; ApiError for another body."""
+    request = _parse(endpoints, TokenizeRequest, raw)
+    tokenizer = endpoints.llm.tokenizer
+    if (request.prompt is None) == (request.messages is None):
+        raise ApiError(400, "give either prompt or messages", param="prompt", code="invalid_value")
+    try:
+        if request.messages is None:
+            ids = tokenizer.encode(request.prompt or "")
+        else:
+            ids = chat_prompt(endpoints.llm, request.messages, request.add_generation_prompt is not False)
+    except QwartetError as error:
+        raise api_error_of(error, TokenizeRequest) from error
+    strings = [tokenizer.decode_bytes(token_id).decode("utf-8", "replace") for token_id in ids]
+    return TokenizeResponse(
+        tokens=ids, count=len(ids), max_model_len=endpoints.llm.engine.max_model_len,
+        token_strs=strings if request.return_token_strs else None,
+    ).model_dump()  # fmt: skip
+
+
+def detokenize(endpoints: Endpoints, raw: bytes) -> dict[str, Any]:
+    """The text of ids; ApiError for one that is no token."""
+    request = _parse(endpoints, DetokenizeRequest, raw)
+    tokenizer = endpoints.llm.tokenizer
+    wrong = next((one for one in request.tokens if not 0 <= one < tokenizer.num_tokens), None)
+    if wrong is not None:
+        message = f"{wrong!s:.40} is no token; ids lie in 0..{tokenizer.num_tokens - 1}"
+        raise ApiError(400, message, param="tokens", code="invalid_value")
+    return DetokenizeResponse(prompt=tokenizer.decode(request.tokens)).model_dump()
+
+
+def _parse(endpoints: Endpoints, kind: type[_Body], raw: bytes) -> _Body:
+    request = validated(kind, json_of(raw))
+    endpoints.model_name(request.model)
+    return request
