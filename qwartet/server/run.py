@@ -83,26 +83,47 @@ def serve(
     ssl_keyfile: Path | None = None,
 ) -> int:
     """Serves until a signal or a failure of the engine ends it; the exit code. Raises what `load` raises."""
-    config = uvicorn.Config(
-        app, http=Connection, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_S, h11_max_incomplete_event_size=MAX_HEADER_BYTES, proxy_headers=False,
-        timeout_graceful_shutdown=int(ABORT_GRACE_S), ssl_certfile=ssl_certfile, ssl_keyfile=ssl_keyfile,
-    )  # fmt: skip
-    return asyncio.run(_Life(config, service, listener).run(load, model_names))
+    server = HttpServer(app, listener, ssl_certfile, ssl_keyfile)
+    return asyncio.run(_Life(server, service).run(load, model_names))
 
 
-class _Server(uvicorn.Server):
-    """uvicorn without signals of its own."""
+class HttpServer:
+    """uvicorn on a socket, without signals and logs of its own."""
 
+    def __init__(
+        self,
+        app: ASGIApp,
+        listener: socket.socket,
+        ssl_certfile: Path | None = None,
+        ssl_keyfile: Path | None = None,
+    ) -> None:
+        """Closes `listener` when it stops."""
+        config = uvicorn.Config(
+            app, http=Connection, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S, h11_max_incomplete_event_size=MAX_HEADER_BYTES, proxy_headers=False,
+            timeout_graceful_shutdown=int(ABORT_GRACE_S), ssl_certfile=ssl_certfile, ssl_keyfile=ssl_keyfile,
+        )  # fmt: skip
+        self._server, self._listener = _Uvicorn(config), listener
+
+    async def serve(self) -> None:
+        """Serves until `stop`."""
+        await self._server.serve(sockets=[self._listener])
+
+    async def stop(self, serving: asyncio.Task[None]) -> None:
+        """Ends what `serve` does; connections have ABORT_GRACE_S."""
+        self._server.should_exit = True
+        await serving
+
+
+class _Uvicorn(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
 
 class _Life:
-    def __init__(self, config: uvicorn.Config, service: Service, listener: socket.socket) -> None:
-        self._server = _Server(config)
-        self._service, self._listener = service, listener
+    def __init__(self, server: HttpServer, service: Service) -> None:
+        self._server, self._service = server, service
         self._is_stopping = asyncio.Event()  # a first signal
         self._is_hurried = asyncio.Event()  # a second one
 
@@ -110,12 +131,11 @@ class _Life:
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._on_signal)
-        serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
+        serving = asyncio.create_task(self._server.serve())
         try:
             return await self._live(load, model_names)
         finally:
-            self._server.should_exit = True
-            await serving
+            await self._server.stop(serving)
             await self._service.close()
 
     async def _live(self, load: Callable[[], LLM], model_names: Sequence[str]) -> int:

@@ -64,6 +64,11 @@ class Service:
         return self._endpoints
 
     @property
+    def num_open(self) -> int:
+        """Requests that the engine has or gets, and that have no whole answer yet."""
+        return len(self._open)
+
+    @property
     def any_endpoints(self) -> Endpoints:
         """The model, whatever has become of it: for those whose requests it has taken."""
         assert self._endpoints is not None, "nothing is begun before the model is loaded"
