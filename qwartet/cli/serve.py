@@ -34,10 +34,11 @@ from qwartet.cli.run_batch import BUNDLED_NAME
 from qwartet.cli.terminal import inert, one_line
 from qwartet.cli.units import parse_count
 from qwartet.errors import SettingError
+from qwartet.models.hub import looks_like_hub_id, resolve
 
 if TYPE_CHECKING:
     from qwartet.llm import LLM
-    from qwartet.server.guard import Access
+    from qwartet.server.access import Access
     from qwartet.server.limits import Limits
 
 MIN_KEY_CHARS = 8
@@ -96,20 +97,24 @@ def serve(
     limits = _limits(values)
     load, names = _loading(values), [*(served_model_name or ()), *own_names(model)]
     _readable(ssl_certfile, ssl_keyfile)
-    set_threads(threads)
-    _start_log(log_level)
-    from qwartet.server.app import make_app
-    from qwartet.server.run import bind, bind_unix
-    from qwartet.server.run import serve as serve_until_stopped
-    from qwartet.server.service import Service
+    if model is not None and not looks_like_hub_id(model):
+        resolve(model, revision=revision)  # so that a wrong path is told at once
+    from qwartet.server.listener import bind, bind_unix
 
-    service = Service(limits)
-    app = make_app(
-        service, access, allowed_origins=allowed_origins or (), root_path=root_path, has_page=ui, has_docs=docs,
-        has_access_log=access_log,
-    )  # fmt: skip
     with bind(host, port, write_timeout) if uds is None else bind_unix(uds) as listener:
         print(one_line(f"{_url(listener, uds, ssl_certfile)}  (loading {names[-1]})"), file=sys.stderr)
+        # After everything that can be wrong with the settings: these take seconds to import.
+        from qwartet.server.app import make_app
+        from qwartet.server.run import serve as serve_until_stopped
+        from qwartet.server.service import Service
+
+        set_threads(threads)
+        _start_log(log_level)
+        service = Service(limits)
+        app = make_app(
+            service, access, allowed_origins=allowed_origins or (), root_path=root_path, has_page=ui, has_docs=docs,
+            has_access_log=access_log,
+        )  # fmt: skip
         code = serve_until_stopped(app, service, listener, load, names, ssl_certfile, ssl_keyfile)
     if uds is not None:
         uds.unlink(missing_ok=True)
@@ -159,18 +164,25 @@ def _limits(values: dict[str, Any]) -> Limits:
 
 def _access(values: dict[str, Any]) -> Access:
     """Who is let in; SettingError where others could come without a key."""
-    from qwartet.server.guard import LOOPBACK_HOSTS, Access
+    from qwartet.server.access import Access
 
-    host, hosts = values["host"], values["allowed_hosts"] or []
-    is_local = values["uds"] is not None or host in ("127.0.0.1", "::1", "localhost")
+    host, is_unix = values["host"], values["uds"] is not None
+    is_local = is_unix or host in ("127.0.0.1", "::1", "localhost")
     access = Access(
         api_keys=_keys(values["api_key"] or [], values["api_key_file"]),
-        # A name that resolves to this machine is how a foreign page would reach a server that trusts its users.
-        allowed_hosts=None if "*" in hosts or not (is_local or hosts) else [*LOOPBACK_HOSTS, *hosts],
+        allowed_hosts=_hosts(values["allowed_hosts"] or [], is_guarded=is_local and not is_unix),
     )
     if not (is_local or access.api_keys or values["insecure"]):
         raise SettingError(f"{host} can be reached by others; set --api-key, or --insecure to serve them without one")
     return access
+
+
+def _hosts(given: list[str], *, is_guarded: bool) -> list[str] | None:
+    """Names that are answered. A foreign page reaches a server of this machine, which trusts its users, by a name of
+    its own that leads here; a Unix socket it cannot reach."""
+    from qwartet.server.access import LOOPBACK_HOSTS
+
+    return None if "*" in given or not (is_guarded or given) else [*LOOPBACK_HOSTS, *given]
 
 
 def _keys(given: list[str], file: Path | None) -> list[str]:

@@ -16,10 +16,11 @@ from starlette.staticfiles import StaticFiles
 
 from qwartet import __version__
 from qwartet.server import docs_page, metrics, token_routes
+from qwartet.server.access import Access
 from qwartet.server.answering import Answering
 from qwartet.server.api_error import ApiError
 from qwartet.server.endpoints import CHAT_PATH, COMPLETION_PATH
-from qwartet.server.guard import Access, Guard
+from qwartet.server.guard import Guard
 from qwartet.server.http_body import read_json_body
 from qwartet.server.json_answer import JsonAnswer, error_answer
 from qwartet.server.protocol import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest

@@ -73,9 +73,9 @@ class Exchange:
 
     @property
     def finish_reasons(self) -> list[str]:
-        """Of the completions that have ended."""
-        requests = (request for stream in self._streams for request in stream.requests)
-        return [request.finish_reason for request in requests if request.finish_reason is not None]
+        """Of the completions, once the exchange has ended: what has none yet is about to be aborted."""
+        reasons = [request.finish_reason or "abort" for stream in self._streams for request in stream.requests]
+        return reasons + ["abort"] * (self.num_completions - len(reasons))
 
     async def whole(self) -> dict[str, Any]:
         """The response object."""

@@ -10,12 +10,11 @@ import hmac
 import re
 import secrets
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from qwartet.server.access import Access
 from qwartet.server.api_error import ApiError
 from qwartet.server.json_answer import error_answer
 from qwartet.server.limits import MAX_HEADERS
@@ -24,7 +23,6 @@ from qwartet.server.service import Service
 
 PUBLIC = frozenset({"/", "/health", "/health/live", "/health/ready", "/favicon.ico"})
 PUBLIC_PREFIX = "/static/"
-LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -33,14 +31,6 @@ SECURITY_HEADERS = {
     ),
 }
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
-
-
-@dataclass(frozen=True)
-class Access:
-    """Who is let in."""
-
-    api_keys: Sequence[str] = field(default=(), repr=False)
-    allowed_hosts: Sequence[str] | None = None  # names in the Host header, without port; None: any
 
 
 class Guard:

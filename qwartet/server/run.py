@@ -12,7 +12,6 @@ import contextlib
 import os
 import signal
 import socket
-import stat
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
@@ -23,7 +22,6 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from qwartet.engine.async_engine import AsyncEngine
-from qwartet.errors import SettingError
 from qwartet.llm import LLM
 from qwartet.server.connection import Connection
 from qwartet.server.endpoints import Endpoints
@@ -35,42 +33,6 @@ FAILED_GRACE_S = 5.0  # in which probes see that the engine has failed
 ABORT_GRACE_S = 2.0  # in which clients hear that their requests were ended
 _POLL_S = 0.2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-def bind(host: str, port: int, user_timeout_s: float) -> socket.socket:
-    """A listening socket; SettingError where there can be none. Port 0: any that is free."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-        listener = socket.create_server((host, port), family=family, backlog=1024)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-        raise SettingError(f"{host}:{port} cannot be opened ({reason}); choose another --host or --port") from error
-    # A connection whose client takes nothing is ended by the system, also when the server has already let go of it.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * user_timeout_s))
-    return listener
-
-
-def bind_unix(path: Path) -> socket.socket:
-    """A listening Unix socket, in place of one that nobody listens on; SettingError where there can be none."""
-    listener = socket.socket(socket.AF_UNIX)
-    try:
-        if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
-            _remove_if_dead(path)
-        listener.bind(str(path))
-        path.chmod(0o600)  # only the same user, unless somebody changes it
-        listener.listen(1024)
-    except OSError as error:
-        listener.close()
-        raise SettingError(f"{path} cannot be opened ({error.strerror}); choose another --uds") from error
-    return listener
-
-
-def _remove_if_dead(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink()
 
 
 def serve(
@@ -104,6 +66,11 @@ class HttpServer:
             timeout_graceful_shutdown=int(ABORT_GRACE_S), ssl_certfile=ssl_certfile, ssl_keyfile=ssl_keyfile,
         )  # fmt: skip
         self._server, self._listener = _Uvicorn(config), listener
+
+    @property
+    def num_connections(self) -> int:
+        """Clients that are connected."""
+        return len(self._server.server_state.connections)
 
     async def serve(self) -> None:
         """Serves until `stop`."""

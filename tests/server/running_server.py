@@ -19,11 +19,12 @@ import httpx
 
 from qwartet import LLM
 from qwartet.engine.async_engine import AsyncEngine
+from qwartet.server.access import Access
 from qwartet.server.app import make_app
 from qwartet.server.endpoints import Endpoints
-from qwartet.server.guard import Access
 from qwartet.server.limits import Limits
-from qwartet.server.run import HttpServer, bind
+from qwartet.server.listener import bind
+from qwartet.server.run import HttpServer
 from qwartet.server.service import Service
 
 ROOT = Path(__file__).parents[2]
@@ -52,7 +53,7 @@ class RunningServer:
         self.service = Service(limits or Limits())
         self.engine: AsyncEngine | None = None
         self._is_loaded = is_loaded
-        self._listener = bind("127.0.0.1", 0, self.service.limits.write_timeout_s)
+        self._listener = bind("127.0.0.1", 0, 60)  # the system does not come first
         self.port: int = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.app = make_app(self.service, access or Access(), has_access_log=True, **app)
@@ -73,7 +74,7 @@ class RunningServer:
 
     async def _main(self) -> None:
         self.loop, self._should_stop = asyncio.get_running_loop(), asyncio.Event()
-        server = HttpServer(self.app, self._listener)
+        server = self._server = HttpServer(self.app, self._listener)
         serving = asyncio.create_task(server.serve())
         if self._is_loaded:
             self.open()
@@ -86,6 +87,11 @@ class RunningServer:
         """The model is loaded from now on; in the server's loop."""
         self.engine = AsyncEngine(self.llm.engine)
         self.service.open(Endpoints(self.llm, self.engine, [MODEL]))
+
+    @property
+    def num_connections(self) -> int:
+        """Clients that are connected; to be asked in the server's loop."""
+        return self._server.num_connections
 
     def call(self, function: Callable[[], T]) -> T:
         """What a function gives in the server's loop."""

@@ -76,9 +76,14 @@ def test_the_official_client_completes_with_logprobs_of_the_prompt(client: opena
 
 def test_the_official_client_gets_json_that_fits_a_schema(client: openai.OpenAI) -> None:
     schema = {
-        "type": "object", "properties": {"name": {"type": "string", "maxLength": 8}, "age": {"type": "integer", "minimum": 0, "maximum": 150}},
-        "required": ["name", "age"], "additionalProperties": False,
-    }  # fmt: skip
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", "maxLength": 8},
+            "age": {"type": "integer", "minimum": 0, "maximum": 150},
+        },
+        "required": ["name", "age"],
+        "additionalProperties": False,
+    }
     answer = client.chat.completions.create(
         model=MODEL, messages=[{"role": "user", "content": "Invent a person."}], temperature=0, max_tokens=100,
         response_format={"type": "json_schema", "json_schema": {"name": "person", "schema": schema}},
