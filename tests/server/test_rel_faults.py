@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -58,8 +59,6 @@ def gate(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 
 def send_stream(server: RunningServer, **body: Any) -> socket.socket:
     """A connection on which a stream was asked for, and nothing read."""
-    import json
-
     content = json.dumps({**LONG, **body}).encode()
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
