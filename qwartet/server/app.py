@@ -57,6 +57,7 @@ def make_app(
     app = FastAPI(
         title="Qwartet", version=__version__, description=_DESCRIPTION, root_path=root_path, docs_url=None,
         redoc_url=None, openapi_url="/openapi.json" if has_docs else None,
+        redirect_slashes=False,  # to what a Host header says
     )  # fmt: skip
     _add_model_routes(app, service)
     _add_state_routes(app, service)
@@ -92,11 +93,11 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
 
     async def tokenize(request: Request) -> Response:
         raw = await read_json_body(request, service.limits)
-        return JsonAnswer(await service.run_sized(len(raw), lambda: token_routes.tokenize(service.endpoints, raw)))
+        return await service.run_sized(len(raw), lambda: JsonAnswer(token_routes.tokenize(service.endpoints, raw)))
 
     async def detokenize(request: Request) -> Response:
         raw = await read_json_body(request, service.limits)
-        return JsonAnswer(await service.run_sized(len(raw), lambda: token_routes.detokenize(service.endpoints, raw)))
+        return await service.run_sized(len(raw), lambda: JsonAnswer(token_routes.detokenize(service.endpoints, raw)))
 
     _add_post(app, "/tokenize", tokenize, TokenizeRequest, TokenizeResponse, "A text or a conversation to token ids")
     _add_post(app, "/detokenize", detokenize, DetokenizeRequest, DetokenizeResponse, "Token ids to text")

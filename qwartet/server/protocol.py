@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 MAX_STOPS = 16  # OpenAI has 4
 MAX_STOP_CHARS = 256
+MAX_STOP_TOKEN_IDS = 1024
 MAX_BIASES = 1024
 MAX_MESSAGES = 2048
 MAX_PROMPTS = 128
@@ -19,7 +20,7 @@ MAX_TOP_LOGPROBS = 20
 MAX_COMPLETION_LOGPROBS = 5
 
 StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
-# A list of the wrong kind is left at its first item: a million errors would take a gigabyte.
+# A list is left at its first wrong item: a million errors would take a gigabyte and minutes.
 TokenIds = Annotated[list[int], Field(fail_fast=True)]
 Texts = Annotated[list[str], Field(fail_fast=True)]
 
@@ -97,7 +98,7 @@ class SamplingFields(HarmlessFields):
     repetition_penalty: float | None = None
     min_tokens: int | None = None
     ignore_eos: bool | None = None
-    stop_token_ids: TokenIds | None = None
+    stop_token_ids: Annotated[TokenIds, Field(max_length=MAX_STOP_TOKEN_IDS)] | None = None
     priority: int | None = None
     structured_outputs: StructuredOutputs | None = None
     guided_json: dict[str, Any] | str | None = None
@@ -118,7 +119,7 @@ class ChatMessage(ApiObject):
     """One turn. The fields that must be null are those of an answer that is sent back as it came."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    content: str | Annotated[list[TextPart], Field(fail_fast=True)]
     refusal: None = None
     audio: None = None
     function_call: None = None
@@ -131,10 +132,13 @@ class ChatMessage(ApiObject):
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
+Messages = Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
+
+
 class ChatCompletionRequest(SamplingFields):
     """The body of POST /v1/chat/completions."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    messages: Messages
     max_completion_tokens: int | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
@@ -173,9 +177,14 @@ class TokenizeRequest(ApiObject):
 
     model: str | None = None
     prompt: str | None = None
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)] | None = None
+    messages: Messages | None = None
     add_generation_prompt: bool | None = None
     return_token_strs: bool | None = None
+
+    @property
+    def num_chars(self) -> int:
+        """Of all texts that it is made of."""
+        return len(self.prompt or "") + sum(len(message.text) for message in self.messages or ())
 
 
 class DetokenizeRequest(ApiObject):
