@@ -272,7 +272,7 @@ def test_without_pydantic_it_says_what_to_install(
         assert name == "pydantic"
         return None
 
-    monkeypatch.setattr(run_batch_module, "find_spec", find_spec)
+    monkeypatch.setattr("qwartet.cli.extras.find_spec", find_spec)
     qwartet("run-batch", source, target).assert_one_line_error("pip install 'qwartet[server]'")
 
 
