@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 
 from qwartet import LLM
-from qwartet.cli import run_batch as run_batch_module
 from tests.cli.command_line import COMMAND, CommandLine, Terminal, environment, run_in_process
 
 CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
