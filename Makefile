@@ -1,4 +1,5 @@
 # make chat               install, then talk with the bundled model      (make chat PROMPT="你好" answers once)
+# make serve              install, then serve it: a web page and OpenAI's API at http://127.0.0.1:8000
 # make test               install, then run the tests                    (<= 10 minutes on 2 cores)
 # make check              lint, types, all tests, the long ones too      (<= 40 minutes on 2 cores)
 # make sanitize           the kernel tests under AddressSanitizer and UBSan      (g++; some minutes)
@@ -22,10 +23,13 @@ endif
 
 VOCABULARY_PACKAGE := dashscope==2.0.2   # carries the published vocabulary, which tests use where it is
 
-.PHONY: chat test check lint slow sanitize fuzz-kernels soak demo-model clean
+.PHONY: chat serve test check lint slow sanitize fuzz-kernels soak demo-model clean
 
 chat: $(VENV)/.installed
 	@$(BIN)/qwartet chat $(MODEL) $(if $(PROMPT),--prompt "$(PROMPT)")
+
+serve: $(VENV)/.installed-server
+	@$(BIN)/qwartet serve $(MODEL)
 
 test: $(VENV)/.installed-test build/vocabulary
 	$(BIN)/python -m pytest -m "not slow"
@@ -61,6 +65,10 @@ $(VENV)/.installed: pyproject.toml $(NATIVE_SOURCES) | $(BIN)/python
 	@echo "Installing torch and Qwartet into $(VENV) (once; about 200 MB)"
 	@$(PIP) install $(foreach word,$(TORCH),"$(word)")
 	@$(PIP) install --quiet --editable .
+	@touch $@
+
+$(VENV)/.installed-server: pyproject.toml $(VENV)/.installed
+	@$(PIP) install --quiet --editable ".[server]"
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml $(VENV)/.installed

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from qwartet.cli.extras import require
 from qwartet.cli.options import (
     Activations,
     AsJson,
@@ -201,8 +201,7 @@ class _Run:
 
 def _check_files(source: Path, target: Path, as_json: bool) -> None:
     """SettingError for what would end badly, before anything is read or loaded."""
-    if find_spec("pydantic") is None:
-        raise SettingError("run-batch needs pydantic; install it: pip install 'qwartet[server]'")
+    require("server", "run-batch", "pydantic")
     if str(source) != "-" and (not source.exists() or source.is_dir()):
         raise SettingError(f"{source}: no such file; give a file of requests, one a line")
     if str(target) == "-":

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from qwartet.cli import serve_options as only
+from qwartet.cli.extras import require
 from qwartet.cli.options import (
     Activations,
     Device,
@@ -92,6 +93,7 @@ def serve(
 
     Only this machine is served unless told otherwise. Ctrl-C or SIGTERM lets open answers end; a second one ends them.
     """
+    require("server", "serve", "fastapi", "uvicorn", "prometheus_client")
     values = dict(locals())  # every option by its name
     access = _access(values)
     limits = _limits(values)

@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 
 from qwartet import LLM
-from qwartet.cli import run_batch as run_batch_module
 from tests.cli.command_line import COMMAND, CommandLine, Terminal, environment, run_in_process
 
 CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
@@ -272,7 +271,7 @@ def test_without_pydantic_it_says_what_to_install(
         assert name == "pydantic"
         return None
 
-    monkeypatch.setattr(run_batch_module, "find_spec", find_spec)
+    monkeypatch.setattr("qwartet.cli.extras.find_spec", find_spec)
     qwartet("run-batch", source, target).assert_one_line_error("pip install 'qwartet[server]'")
 
 
