@@ -35,7 +35,8 @@ class Answer:
 
     @property
     def body(self) -> bytes:
-        return self.raw.partition(b"\r\n\r\n")[2]
+        length = dict(self.headers).get("content-length")
+        return self.raw.partition(b"\r\n\r\n")[2][: None if length is None else int(length)]
 
     @property
     def error(self) -> dict[str, Any]:
