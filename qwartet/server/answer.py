@@ -12,7 +12,7 @@ from qwartet.engine.async_engine import StreamOutput
 from qwartet.engine.request import TokenLogprobs
 from qwartet.llm import LLM
 from qwartet.server.prepare import Prepared
-from qwartet.server.protocol import (
+from qwartet.server.responses import (
     AnswerMessage,
     ChatChoice,
     ChatCompletion,

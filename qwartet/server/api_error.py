@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from qwartet.errors import EngineFailedError, NotAChatModelError, QwartetError, RequestError, SettingError
-from qwartet.server.protocol import ErrorDetails, ErrorResponse
+from qwartet.server.responses import ErrorDetails, ErrorResponse
 
 MAX_VALUE_CHARS = 40  # of a wrong value that are shown
 

@@ -1,6 +1,6 @@
-"""OpenAI's request and response objects, as far as they are honoured here; any other field is refused.
+"""OpenAI's request objects, as far as they are honoured here; any other field is refused.
 
-Requests also take vLLM's names for what OpenAI has no field for. Bounds of sampling settings are SamplingParams' own.
+They also take vLLM's names for what OpenAI has no field for. Bounds of sampling settings are SamplingParams' own.
 `null` means that a field is not given, as with OpenAI.
 """
 
@@ -22,16 +22,12 @@ StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 # A list of the wrong kind is left at its first item: a million errors would take a gigabyte.
 TokenIds = Annotated[list[int], Field(fail_fast=True)]
 Texts = Annotated[list[str], Field(fail_fast=True)]
-FinishReason = Literal["stop", "length"]
 
 
 class ApiObject(BaseModel):
     """Strict in both directions: no other field, no conversion of types but int to float."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-
-# Requests
 
 
 class StreamOptions(ApiObject):
@@ -159,106 +155,3 @@ class CompletionRequest(SamplingFields):
     logprobs: Annotated[int, Field(ge=0, le=MAX_COMPLETION_LOGPROBS)] | None = None
     best_of: int | None = None  # only as n
     suffix: Literal[""] | None = None
-
-
-# Responses
-
-
-class PromptTokensDetails(ApiObject):
-    cached_tokens: int  # that other requests had computed
-
-
-class Usage(ApiObject):
-    """What a request took, in tokens; stop tokens count."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-    prompt_tokens_details: PromptTokensDetails
-
-
-class TopLogprob(ApiObject):
-    """A token that could have been chosen; log-probability in nats."""
-
-    token: str
-    logprob: float
-    bytes: list[int]
-
-
-class ChatLogprob(TopLogprob):
-    """The token that was chosen."""
-
-    top_logprobs: list[TopLogprob]
-
-
-class ChatLogprobs(ApiObject):
-    content: list[ChatLogprob]
-    refusal: None = None
-
-
-class AnswerMessage(ApiObject):
-    role: Literal["assistant"] = "assistant"
-    content: str
-    refusal: None = None
-
-
-class ChatChoice(ApiObject):
-    index: int
-    message: AnswerMessage
-    logprobs: ChatLogprobs | None
-    finish_reason: FinishReason
-
-
-class ChatCompletion(ApiObject):
-    """The answer of POST /v1/chat/completions."""
-
-    id: str
-    object: Literal["chat.completion"] = "chat.completion"
-    created: int  # seconds since 1970
-    model: str
-    choices: list[ChatChoice]
-    usage: Usage
-    system_fingerprint: str
-
-
-class CompletionLogprobs(ApiObject):
-    """One entry for each token; a token of no whole characters is written as "bytes:\\\\xe4\\\\xbd"."""
-
-    text_offset: list[int]  # characters of the choice's text before the token
-    token_logprobs: list[float | None]  # nothing predicts the first token of a prompt
-    tokens: list[str]
-    top_logprobs: list[dict[str, float] | None]
-
-
-class CompletionChoice(ApiObject):
-    index: int
-    text: str
-    logprobs: CompletionLogprobs | None
-    finish_reason: FinishReason
-
-
-class Completion(ApiObject):
-    """The answer of POST /v1/completions."""
-
-    id: str
-    object: Literal["text_completion"] = "text_completion"
-    created: int
-    model: str
-    choices: list[CompletionChoice]
-    usage: Usage
-    system_fingerprint: str
-
-
-class ErrorDetails(ApiObject):
-    """What is wrong, and with which field."""
-
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-
-
-class ErrorResponse(ApiObject):
-    """The answer where there is none."""
-
-    error: ErrorDetails

@@ -1,0 +1,109 @@
+"""OpenAI's response objects."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from qwartet.server.protocol import ApiObject
+
+FinishReason = Literal["stop", "length"]
+
+
+class PromptTokensDetails(ApiObject):
+    cached_tokens: int  # that other requests had computed
+
+
+class Usage(ApiObject):
+    """What a request took, in tokens; stop tokens count."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+
+
+class TopLogprob(ApiObject):
+    """A token that could have been chosen; log-probability in nats."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class ChatLogprob(TopLogprob):
+    """The token that was chosen."""
+
+    top_logprobs: list[TopLogprob]
+
+
+class ChatLogprobs(ApiObject):
+    content: list[ChatLogprob]
+    refusal: None = None
+
+
+class AnswerMessage(ApiObject):
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: None = None
+
+
+class ChatChoice(ApiObject):
+    index: int
+    message: AnswerMessage
+    logprobs: ChatLogprobs | None
+    finish_reason: FinishReason
+
+
+class ChatCompletion(ApiObject):
+    """The answer of POST /v1/chat/completions."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int  # seconds since 1970
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+    system_fingerprint: str
+
+
+class CompletionLogprobs(ApiObject):
+    """One entry for each token; a token of no whole characters is written as "bytes:\\\\xe4\\\\xbd"."""
+
+    text_offset: list[int]  # characters of the choice's text before the token
+    token_logprobs: list[float | None]  # nothing predicts the first token of a prompt
+    tokens: list[str]
+    top_logprobs: list[dict[str, float] | None]
+
+
+class CompletionChoice(ApiObject):
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None
+    finish_reason: FinishReason
+
+
+class Completion(ApiObject):
+    """The answer of POST /v1/completions."""
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: Usage
+    system_fingerprint: str
+
+
+class ErrorDetails(ApiObject):
+    """What is wrong, and with which field."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorResponse(ApiObject):
+    """The answer where there is none."""
+
+    error: ErrorDetails
