@@ -22,10 +22,13 @@ from qwartet.server.responses import (
     CompletionChoice,
     CompletionLogprobs,
     FinishReason,
+    FunctionCallMessage,
     PromptTokensDetails,
+    ToolCallsMessage,
     TopLogprob,
     Usage,
 )
+from qwartet.server.tool_answer import tool_message
 from qwartet.tokenizer.tokenizer import Tokenizer
 
 FINGERPRINT = f"qwartet-{__version__}"
@@ -75,8 +78,11 @@ def _chat_choice(llm: LLM, prepared: Prepared, output: StreamOutput) -> ChatChoi
                 for one in shown
             ]
         )
-    message = AnswerMessage(content=output.text)
-    return ChatChoice(index=output.index, message=message, logprobs=logprobs, finish_reason=_reason(output))
+    message: AnswerMessage | ToolCallsMessage | FunctionCallMessage = AnswerMessage(content=output.text)
+    reason = _reason(output)
+    if prepared.tool_chat is not None:
+        message, reason = tool_message(prepared.tool_chat, output.text, reason)
+    return ChatChoice(index=output.index, message=message, logprobs=logprobs, finish_reason=reason)
 
 
 def _completion_choice(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from qwartet.engine.sampling_params import MAX_COMPLETIONS, SamplingParams
 from qwartet.engine.structure import Structure
+from qwartet.engine.structure_limits import parse_schemas
 from qwartet.errors import NotAChatModelError, RequestError
 from qwartet.llm import LLM
 from qwartet.server.api_error import ApiError
 from qwartet.server.protocol import ChatCompletionRequest, CompletionRequest, SamplingFields
+from qwartet.server.tools import ToolChat, tool_chat
 from qwartet.tokenizer.chatml import Message, build_prompt
+from qwartet.tokenizer.react import STOP_STRING
 
 _SAME_NAMES = (
     "temperature", "top_p", "n", "seed", "presence_penalty", "frequency_penalty", "min_p", "repetition_penalty",
@@ -27,6 +30,7 @@ class Prepared:
     params: SamplingParams
     prompt_texts: tuple[str, ...] = ()  # to be put before the completions' texts
     is_prompt_only: bool = False  # max_tokens was 0: the one token that the engine makes is not shown
+    tool_chat: ToolChat | None = None  # how the answers are to be read, where tools take part
 
 
 def prepare_chat(llm: LLM, body: ChatCompletionRequest) -> Prepared:
@@ -39,17 +43,40 @@ def prepare_chat(llm: LLM, body: ChatCompletionRequest) -> Prepared:
     if body.max_completion_tokens not in (None, max_tokens):
         message = "max_tokens and max_completion_tokens differ; give one of them"
         raise ApiError(400, message, param="max_tokens", code="invalid_value")
+    tools = tool_chat(body)
     params = _sampling_params(
         llm, body, max_tokens=max_tokens, logprobs=(body.top_logprobs or 0) if body.logprobs else None
     )
-    roles = {"developer": "system"}
-    messages = [Message(roles.get(message.role, message.role), message.text) for message in body.messages]
+    if tools is not None:
+        params = _with_tools(params, tools)
+        messages = tools.messages
+    else:
+        roles = {"developer": "system"}
+        messages = [Message(roles.get(message.role, message.role), message.text) for message in body.messages]
+    answer_start = "" if tools is None else tools.answer_start
     try:
-        prompt_ids = build_prompt(llm.tokenizer, messages, body.add_generation_prompt is not False)
+        prompt_ids = build_prompt(
+            llm.tokenizer, messages, body.add_generation_prompt is not False, answer_start=answer_start
+        )
     except RequestError as error:
         raise ApiError(400, str(error), param="messages", code="invalid_value") from error
     _check_length(llm, [prompt_ids], "messages")
-    return Prepared([prompt_ids], params)
+    return Prepared([prompt_ids], params, tool_chat=tools)
+
+
+def _with_tools(params: SamplingParams, tools: ToolChat) -> SamplingParams:
+    """The settings of a chat with tools: it stops where a result would come, and calls as it must."""
+    if tools.has_tools and params.structure is not None:
+        message = "response_format and tools; give one of them, or tool_choice none"
+        raise ApiError(400, message, param="response_format", code="invalid_value")
+    structure = params.structure
+    if tools.calls is not None:
+        structure = Structure(tool_calls=tools.calls)
+        try:
+            parse_schemas([schema for _, schema in tools.calls.schemas])  # told of here, it has its field's name
+        except RequestError as error:
+            raise ApiError(400, f"tools: {error}", param="tools", code="invalid_value") from error
+    return replace(params, stop=(*params.stop, STOP_STRING), structure=structure)
 
 
 def prepare_completion(llm: LLM, body: CompletionRequest) -> Prepared:

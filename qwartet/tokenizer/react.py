@@ -21,6 +21,8 @@ from qwartet.errors import RequestError
 TOOL_KEYS = ("name_for_model", "name_for_human", "description_for_model", "parameters")
 STOP_STRING = "\nObservation:"  # at the beginning of a line: arguments may hold the word
 
+NEXT_THOUGHT = "\nThought:"  # where the model goes on after a tool's result
+
 _TOOL = (
     "{name_for_model}: Call this tool to interact with the {name_for_human} API. "
     "What is the {name_for_human} API useful for? {description_for_model} Parameters: {parameters}"
@@ -70,7 +72,7 @@ def react_result(result: str) -> str:
 
 def react_observation(result: str) -> str:
     """The same, and the start of the next thought."""
-    return f"{react_result(result)}\nThought:"
+    return f"{react_result(result)}{NEXT_THOUGHT}"
 
 
 def react_answer(answer: str, thought: str = "I now know the final answer.") -> str:
