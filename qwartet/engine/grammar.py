@@ -36,9 +36,7 @@ def write_grammar(structure: Structure) -> str:
         return _HEAD + f"start: /{regex_to_lark(structure.regex, '')}/\n"
     if structure.tool_calls is not None:
         calls = structure.tool_calls
-        schemas = parse_schemas([schema for _, schema in calls.schemas])
-        arguments = "".join(f"args{i}: {_json(schema)}\n" for i, schema in enumerate(schemas))
-        return _HEAD + (_required_call(calls) if calls.is_required else _text_with_calls(calls)) + arguments
+        return _HEAD + _call_or_text(calls) + _arguments(calls)
     assert structure.choice is not None, "a structure is one of five kinds"
     check_choice(structure.choice)
     return _HEAD + f"start: CHOICE\nCHOICE: {' | '.join(map(json.dumps, structure.choice))}\n"
@@ -48,47 +46,33 @@ def _json(schema: dict[str, Any]) -> str:
     return f"%json {json.dumps(schema | {'x-guidance': JSON_OPTIONS})}"
 
 
-def _required_call(calls: ToolCalls) -> str:
-    """A thought of one line, and a call of one of the tools."""
-    opening = '" "' if calls.begins_in_thought else '"Thought: "'
-    choices = (f'"{name}\\nAction Input: " args{i}' for i, (name, _) in enumerate(calls.schemas))
-    return (
-        f'start: {opening} THOUGHT "\\nAction: " ({" | ".join(choices)})\n'
-        f"THOUGHT: /[^\\s][^\\n]{{0,{MAX_THOUGHT_CHARS - 1}}}/\n"
-    )
+def _call_or_text(calls: ToolCalls) -> str:
+    """A thought of one line and a call; or, where none is required, any lines and then a call, an answer, or nothing.
 
-
-def _text_with_calls(calls: ToolCalls) -> str:
-    """Any text, line by line; after `Action: NAME` and `Action Input:` stand arguments, unless the answer has begun.
-
-    States: `before`, and `called{i}` after the line `Action: NAME{i}`. They recur to the left, which costs a parser of
-    this kind (Earley's) nothing. A text that goes on in a thought begins with a line that is no marker.
+    So a line that begins with `Action:` calls a tool that there is, unless the answer has begun.
     """
-    places = range(len(calls.schemas))
-    names = "|".join(name for name, _ in calls.schemas)
-    ends = [
-        *("before LAST", "called LAST_BUT_INPUT", "before ANSWER", "called ANSWER"),
-        *(f'called{i} "Action Input:" " "? args{i}' for i in places),
-    ]
-    if calls.begins_in_thought:
-        ends.append("ANY_LAST")
-    first = "ANY_LINE" if calls.begins_in_thought else '""'
+    names = (f'"{name}\\nAction Input:" args{i}' for i, (name, _) in enumerate(calls.schemas))
+    call = f'call: "Action: " ({" | ".join(names)})\n'
+    if calls.is_required:
+        opening = '" "' if calls.begins_in_thought else '"Thought: "'
+        thought = f"THOUGHT: /[^\\s][^\\n]{{0,{MAX_THOUGHT_CHARS - 1}}}/\n"
+        return f'start: {opening} THOUGHT "\\n" call\n{thought}{call}'
     rules = [
-        f"start: {' | '.join(ends)}",
-        f"before: {first} | before LINE | called LINE_BUT_INPUT",
-        f"called: {' | '.join(f'called{i}' for i in places)}",
-        *(f"called{i}: before NAME{i} | called NAME{i}" for i in places),
-        *(f"NAME{i}: {_name_line(name)}" for i, (name, _) in enumerate(calls.schemas)),
-        f"LINE: ANY_LINE & ~{_name_line(names)} & ~/Final Answer:[^\\n]*\\n/",
-        "LINE_BUT_INPUT: LINE & ~/Action Input:[^\\n]*\\n/",
-        "LAST: ANY_LAST & ~/Final Answer:[^\\n]*/",
-        "LAST_BUT_INPUT: LAST & ~/Action Input:[^\\n]*/",
+        "start: lines call | lines ANSWER | lines LAST_LINE",
+        'lines: "" | lines LINE',  # recurs to the left, which costs a parser of this kind (Earley's) nothing
+        "LINE: /[^\\n]*\\n/ & ~/(Action|Final Answer):[^\\n]*\\n/",
+        "LAST_LINE: /[^\\n]*/ & ~/(Action|Final Answer):[^\\n]*/",
         "ANSWER: /(?s:Final Answer:.*)/",
-        "ANY_LINE: /[^\\n]*\\n/",
-        "ANY_LAST: /[^\\n]*/",
     ]
-    return "\n".join(rules) + "\n"
+    if calls.begins_in_thought:  # with a line that cannot be a marker
+        rules[0] += " | /[^\\n]*/"
+        rules[1] = "lines: /[^\\n]*\\n/ | lines LINE"
+    return "\n".join(rules) + f"\n{call}"
 
 
-def _name_line(names: str) -> str:
-    return f"/Action:[ \\t\\r]*({names})[ \\t\\r]*\\n/"
+def _arguments(calls: ToolCalls) -> str:
+    """What each tool is called with: JSON of its schema, anything where it has none."""
+    places = [i for i, (_, schema) in enumerate(calls.schemas) if schema is not None]
+    schemas = parse_schemas(calls.schema_texts)
+    rules = {i: f'" "? {_json(schema)}' for i, schema in zip(places, schemas, strict=True)}
+    return "".join(f"args{i}: {rules.get(i, '/(?s:.*)/')}\n" for i in range(len(calls.schemas)))

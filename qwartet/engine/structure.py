@@ -20,13 +20,13 @@ TOOL_NAME = "[A-Za-z0-9_-]{1,64}"
 
 @dataclass(frozen=True)
 class ToolCalls:
-    """Calls of tools in the ReAct format (tokenizer/react.py) with arguments of the tools' JSON schemas.
+    """A text in the ReAct format (tokenizer/react.py) that calls these tools, with arguments of their JSON schemas.
 
-    Required: a thought and a call. Else: any text, but a call of one of these tools has arguments of its schema.
-    SettingError for no tools, and for what is no name or no schema.
+    Required: a thought and a call. Else: any text; if it calls a tool, then one of these. A tool whose schema is None
+    is called with anything. SettingError for no tools, and for what is no name or no schema.
     """
 
-    schemas: Mapping[str, Mapping[str, Any] | str] | tuple[tuple[str, str], ...]  # kept as pairs of name and JSON text
+    schemas: Any  # name to schema, an object or its text; kept as pairs of name and text
     is_required: bool = True
     begins_in_thought: bool = False  # the prompt ends with "Thought:"
 
@@ -36,8 +36,13 @@ class ToolCalls:
         for name in self.schemas:
             if not isinstance(name, str) or re.fullmatch(TOOL_NAME, name) is None:
                 raise SettingError(f"a tool has the name {name!r:.80}; use 1 to 64 of the letters A-Z a-z 0-9 _ -")
-        pairs = tuple((name, _schema_text(schema)) for name, schema in self.schemas.items())
+        pairs = tuple((name, None if one is None else _schema_text(one)) for name, one in self.schemas.items())
         object.__setattr__(self, "schemas", pairs)
+
+    @property
+    def schema_texts(self) -> list[str]:
+        """The schemas that there are, as JSON text."""
+        return [schema for _, schema in self.schemas if schema is not None]
 
 
 @dataclass(frozen=True)

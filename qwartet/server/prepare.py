@@ -73,7 +73,7 @@ def _with_tools(params: SamplingParams, tools: ToolChat) -> SamplingParams:
     if tools.calls is not None:
         structure = Structure(tool_calls=tools.calls)
         try:
-            parse_schemas([schema for _, schema in tools.calls.schemas])  # told of here, it has its field's name
+            parse_schemas(tools.calls.schema_texts)  # told of here, it has its field's name
         except RequestError as error:
             raise ApiError(400, f"tools: {error}", param="tools", code="invalid_value") from error
     return replace(params, stop=(*params.stop, STOP_STRING), structure=structure)

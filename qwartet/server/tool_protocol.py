@@ -21,13 +21,12 @@ MAX_CALLS = 128  # of one message that is sent back
 def _checked_parameters(value: Any) -> Any:
     """Parameters that can be written as JSON and are not too large."""
     level, depth = [value], 0
-    while level:
+    while inner := [one for one in level if isinstance(one, dict | list)]:
         depth += 1
-        if depth > MAX_SCHEMA_DEPTH + 1:  # the last level holds texts and numbers
+        if depth > MAX_SCHEMA_DEPTH:
             message = f"the parameters are nested deeper than {MAX_SCHEMA_DEPTH} levels; flatten them"
             raise PydanticCustomError("parameters_depth", message)
-        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
-        level = [one for some in inner for one in some]
+        level = [value for one in inner for value in (one.values() if isinstance(one, dict) else one)]
     try:
         num_bytes = len(json.dumps(value, ensure_ascii=False, allow_nan=False).encode())
     except ValueError as error:  # NaN, or half of a surrogate pair

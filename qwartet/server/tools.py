@@ -174,10 +174,13 @@ def _argument_schema(parameters: Any) -> dict[str, Any]:
 
 
 def _tool_calls(shown: Sequence[_Offered], required: Sequence[str], *, begins_in_thought: bool) -> ToolCalls | None:
-    called = [one for one in shown if one.name in required or (one.is_strict and not required)]
-    if not called:
+    if required:
+        schemas = {one.name: one.schema for one in shown if one.name in required}
+    elif any(one.is_strict for one in shown):
+        schemas = {one.name: one.schema if one.is_strict else None for one in shown}
+    else:
         return None
-    return ToolCalls({one.name: one.schema for one in called}, bool(required), begins_in_thought)
+    return ToolCalls(schemas, bool(required), begins_in_thought)
 
 
 # Messages to steps, steps to turns
@@ -206,10 +209,8 @@ def _steps(messages: Sequence[ChatMessage], first_place: int) -> list[_Step]:
         place = f"messages.{first_place + index}"
         if isinstance(message, ToolMessage):
             if message.tool_call_id not in results:
-                reason = (
-                    f"no call right before has the id {message.tool_call_id!r:.80}, or its result was there already"
-                )
-                raise _invalid(f"{place}.tool_call_id", f"{reason}; give each call one result")
+                reason = f"no call right before it with the id {message.tool_call_id!r:.80} waits for a result"
+                raise _invalid(f"{place}.tool_call_id", f"{reason}; give each call one")
             del results[message.tool_call_id]
             continue
         results = {}
@@ -231,18 +232,19 @@ def _steps(messages: Sequence[ChatMessage], first_place: int) -> list[_Step]:
 
 def _results(following: Sequence[ChatMessage], message: AssistantMessage, place: str) -> dict[str, str]:
     """The results of a message's calls by id, from the tool messages right behind it."""
-    results: dict[str, str] = {}
+    found: dict[str, str] = {}
     for one in following:
         if not isinstance(one, ToolMessage):
             break
-        results.setdefault(one.tool_call_id, one.text)
-    ids = [call.id for call in message.tool_calls or ()]
-    for index, call_id in enumerate(ids):
+        found.setdefault(one.tool_call_id, one.text)
+    results: dict[str, str] = {}
+    for index, call in enumerate(message.tool_calls or ()):
         where = f"{place}.tool_calls.{index}"
-        if call_id in ids[:index]:
-            raise _invalid(where, f"two calls have the id {call_id!r:.80}; give each its own")
-        if call_id not in results:
-            raise _invalid(where, f"the call {call_id!r:.80} has no result; send it right behind, in a tool message")
+        if call.id in results:
+            raise _invalid(where, f"two calls have the id {call.id!r:.80}; give each its own")
+        if call.id not in found:
+            raise _invalid(where, f"the call {call.id!r:.80} has no result; send it right behind, in a tool message")
+        results[call.id] = found[call.id]
     return results
 
 

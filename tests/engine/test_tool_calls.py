@@ -26,9 +26,12 @@ CITY = {
 }
 NOTHING = {"type": "object", "properties": {}, "additionalProperties": False}
 SCHEMAS = {"get_weather": CITY, "clock": NOTHING}
+ANYTHING = {"search": None}  # a tool that is called with anything
 
 
 def is_of(arguments: str, name: str) -> bool:
+    if name == "search":
+        return True
     try:
         value = json.loads(arguments)
     except ValueError:
@@ -38,7 +41,8 @@ def is_of(arguments: str, name: str) -> bool:
 
 @cache
 def compiled(is_required: bool, begins_in_thought: bool) -> Constraint:
-    return COMPILER.compile(Structure(tool_calls=ToolCalls(SCHEMAS, is_required, begins_in_thought)))
+    schemas = SCHEMAS if is_required else SCHEMAS | ANYTHING
+    return COMPILER.compile(Structure(tool_calls=ToolCalls(schemas, is_required, begins_in_thought)))
 
 
 def is_whole(constraint: Constraint, text: str) -> bool:
@@ -88,7 +92,7 @@ def test_the_usual_answers_and_calls_are_free_where_nothing_is_required(begins_i
     for text in (
         f"{opening} I know.\nFinal Answer: Oslo.\n\nAction: clock\nAction Input: 5",
         f'{opening} I need it.\nAction: get_weather\nAction Input: {{"city": "Oslo"}}',
-        f"{opening} I need it.\nAction: other\nAction Input: free text",
+        f"{opening} I need it.\nAction: search\nAction Input: free text\nof lines",
         "It rains.\n\n- in Oslo\n- in 北京\n",
         "",
     ):
@@ -102,23 +106,32 @@ def test_a_walk_through_a_free_text_ends_in_what_the_reader_and_the_schema_agree
     assert is_of(arguments, "get_weather")
 
 
+def test_a_line_that_begins_with_action_calls_a_tool_that_there_is() -> None:
+    constraint = compiled(False, False)
+    for text in ("Action: clocks\nAction Input: {}", "Thought: a\nAction: no", "Action: clock", "Action: clock\nThus"):
+        assert not is_whole(constraint, text), text
+    assert is_whole(constraint, "No Action: clocks\nAction Input: {}")
+
+
 PIECE = st.sampled_from(
     [
-        *("Thought: a", "Action:", "Action: clock", "Action: get_weather", "Action: clocks", "Action Input:", "clock"),
-        *("Action Input: {}", 'Action Input: {"city": "Oslo"}', "Final Answer:", "\n", "\n", "\n", " ", "\t", "x"),
+        *("Thought: a", "Action:", "Action: clock", "Action: get_weather", "Action: clocks", "Action: search"),
+        *("Action Input:", "Action Input: {}", 'Action Input: {"city": "Oslo"}', "Final Answer:"),
+        *("clock", "\n", "\n", "\n", " ", "\t", "x"),
     ]
 )
 
 
 @given(text=st.lists(PIECE, max_size=12).map("".join), begins_in=st.sampled_from(["start", "thought"]))
-def test_no_call_that_the_reader_finds_has_other_arguments_and_all_other_text_is_free(
+def test_a_call_that_the_reader_finds_is_one_of_the_tools_and_text_without_calls_is_free(
     text: str, begins_in: ReactPart
 ) -> None:
     can_be = is_whole(compiled(False, begins_in == "thought"), text)
     reply = parse_react(text, begins_in)
-    if can_be and reply.name in SCHEMAS:
-        assert is_of(reply.arguments, reply.name)
-    if not reply.is_call:
+    if can_be and reply.name is not None:
+        assert reply.name in SCHEMAS | ANYTHING and is_of(reply.arguments, reply.name)
+    before_answer = f"{'' if begins_in == 'thought' else chr(10)}{text}".partition("\nFinal Answer:")[0]
+    if "\nAction:" not in before_answer:
         assert can_be
 
 
