@@ -8,7 +8,22 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from qwartet.server.api_object import ApiObject
+from qwartet.server.tool_protocol import (
+    MAX_CALLS,
+    MAX_TOOLS,
+    CalledName,
+    CallId,
+    FunctionCall,
+    FunctionChoice,
+    LegacyFunction,
+    Tool,
+    ToolCall,
+    ToolChoice,
+)
 
 MAX_STOPS = 16  # OpenAI has 4
 MAX_STOP_CHARS = 256
@@ -22,12 +37,6 @@ StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 # A list of the wrong kind is left at its first item: a million errors would take a gigabyte.
 TokenIds = Annotated[list[int], Field(fail_fast=True)]
 Texts = Annotated[list[str], Field(fail_fast=True)]
-
-
-class ApiObject(BaseModel):
-    """Strict in both directions: no other field, no conversion of types but int to float."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class StreamOptions(ApiObject):
@@ -114,21 +123,79 @@ class TextPart(ApiObject):
     text: str
 
 
-class ChatMessage(ApiObject):
-    """One turn. The fields that must be null are those of an answer that is sent back as it came."""
+Content = str | list[TextPart]
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
-    refusal: None = None
-    audio: None = None
-    function_call: None = None
-    tool_calls: None = None
-    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
+
+class ContentMessage(ApiObject):
+    """A turn that has a text."""
+
+    content: Content
 
     @property
     def text(self) -> str:
         """The content, its parts joined."""
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        return _joined(self.content)
+
+
+class SystemMessage(ContentMessage):
+    role: Literal["system", "developer"]
+
+
+class UserMessage(ContentMessage):
+    role: Literal["user"]
+
+
+class AssistantMessage(ApiObject):
+    """An answer. The fields that must be null are those of one that is sent back as it came."""
+
+    role: Literal["assistant"]
+    content: Content | None = None
+    tool_calls: Annotated[list[ToolCall], Field(min_length=1, max_length=MAX_CALLS)] | None = None
+    function_call: FunctionCall | None = None
+    refusal: None = None
+    audio: None = None
+    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> AssistantMessage:
+        if self.tool_calls is not None and self.function_call is not None:
+            raise PydanticCustomError("two_calls", "tool_calls and function_call; give one of them")
+        if self.content is None and self.tool_calls is None and self.function_call is None:
+            raise PydanticCustomError("no_content", "content is missing, and there is no call; give one of them")
+        return self
+
+    @property
+    def text(self) -> str:
+        """The content, its parts joined; empty where there is none."""
+        return "" if self.content is None else _joined(self.content)
+
+
+class ToolMessage(ContentMessage):
+    """The result of a tool call."""
+
+    role: Literal["tool"]
+    tool_call_id: CallId
+
+
+class FunctionMessage(ApiObject):
+    """The result of a function call."""
+
+    role: Literal["function"]
+    name: CalledName
+    content: Content | None
+
+    @property
+    def text(self) -> str:
+        return "" if self.content is None else _joined(self.content)
+
+
+ChatMessage = Annotated[
+    SystemMessage | UserMessage | AssistantMessage | ToolMessage | FunctionMessage, Field(discriminator="role")
+]
+
+
+def _joined(content: Content) -> str:
+    return content if isinstance(content, str) else "".join(part.text for part in content)
 
 
 class ChatCompletionRequest(SamplingFields):
@@ -140,6 +207,11 @@ class ChatCompletionRequest(SamplingFields):
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: Literal[False] | None = None
+    tools: Annotated[list[Tool], Field(min_length=1, max_length=MAX_TOOLS, fail_fast=True)] | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None  # either way, an answer has at most one call
+    functions: Annotated[list[LegacyFunction], Field(min_length=1, max_length=MAX_TOOLS, fail_fast=True)] | None = None
+    function_call: FunctionChoice | None = None
 
     @property
     def num_chars(self) -> int:
