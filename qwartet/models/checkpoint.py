@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from qwartet.errors import CheckpointError, CheckpointWarning
-from qwartet.models.config import read_json
+from qwartet.models.json_file import read_json
 from qwartet.models.safetensors_file import LoadMode, SafetensorsFile, TensorInfo, read_tensor_infos, shown
 
 INDEX_NAME = "model.safetensors.index.json"

@@ -19,10 +19,11 @@ import torch
 from qwartet.errors import CheckpointError, CheckpointWarning
 from qwartet.layers.kv_cache import kv_bytes_per_token
 from qwartet.models.checkpoint import INDEX_NAME, Checkpoint
-from qwartet.models.config import ModelConfig, load_config, read_json
+from qwartet.models.config import ModelConfig, load_config
 from qwartet.models.expected_tensors import check_dense_shapes, check_names, read_quantized_weight
 from qwartet.models.generation_config import GenerationDefaults, load_generation_defaults
 from qwartet.models.held_tensors import held_tensors
+from qwartet.models.json_file import read_json
 from qwartet.models.load import choose_settings, load_gptq_config
 from qwartet.models.names import LINEARS, disk_name, module_names
 from qwartet.models.plan import available_bytes, weights_bytes
