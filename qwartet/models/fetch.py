@@ -1,7 +1,7 @@
 """The bytes of a file, from a hub to the disk: resumed where they broke off, hashed while they pass, named when right.
 
 A file is gathered in `<name>.incomplete`. Ctrl-C, a crash or a cut leave that, and the next run asks for the rest. It
-gets its name by a rename, after its hash was found to be the one that the hub lists: wrong bytes never have a right name.
+gets its name by a rename, after its hash was found to be the one that the hub lists: wrong bytes never get it.
 huggingface_hub's own transfer begins a file anew in each run and compares its size only.
 """
 

@@ -1,7 +1,7 @@
 """A model's name -> a directory on this machine: itself, or a hub id that is downloaded.
 
 "Qwen/Qwen-7B-Chat" and "hf:Qwen/Qwen-7B-Chat" are models on Hugging Face, "modelscope:qwen/Qwen-7B-Chat" on ModelScope.
-A model that is here whole is used without asking the hub: what was pulled and verified is what runs, until the next pull.
+A model that is here whole is used without asking the hub: what was pulled is what runs, until the next pull.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from qwartet.models.hugging_face import HuggingFace
 from qwartet.models.listing import Listing
 from qwartet.models.modelscope import ModelScope
 from qwartet.models.repository import HubName, Repository
-from qwartet.models.snapshot import Place, Snapshot
+from qwartet.models.snapshot import Place, Removal, Snapshot
 
 
 class Hub(Protocol):
@@ -37,8 +37,8 @@ class Hub(Protocol):
     def snapshots(self) -> Iterable[Snapshot]:
         """All that is here."""
 
-    def remove(self, snapshot: Snapshot) -> None:
-        """Deletes what belongs to a snapshot alone."""
+    def removal(self, snapshot: Snapshot, unfinished_blobs: frozenset[str]) -> Removal:
+        """How to delete what belongs to a snapshot alone, contents that are not all here (by their hashes) included."""
 
     def wording(self) -> Wording:
         """How its errors are told."""

@@ -20,7 +20,7 @@ from qwartet.models.fetch import patiently
 from qwartet.models.hub_errors import Wording
 from qwartet.models.listing import Listing, RemoteFile, check_commit, checked_files, is_commit, is_safe_revision
 from qwartet.models.repository import HubName, Repository, parse_repository
-from qwartet.models.snapshot import Place, Snapshot
+from qwartet.models.snapshot import Place, Removal, Snapshot, size_of
 from qwartet.models.whole_files import appearing_at
 
 
@@ -81,21 +81,29 @@ class HuggingFace:
                 if is_commit(directory.name) and directory.is_dir():
                     yield Snapshot(repository, directory, directory.name, revisions.get(directory.name, ()))
 
-    def remove(self, snapshot: Snapshot) -> None:
+    def removal(self, snapshot: Snapshot, unfinished_blobs: frozenset[str]) -> Removal:
         """As the library does it: it knows which contents other commits and other models share."""
         from huggingface_hub import scan_cache_dir
 
         storage = snapshot.directory.parent.parent
-        commits = {path.name for path in snapshot.directory.parent.iterdir()}
+        is_last = [path.name for path in snapshot.directory.parent.iterdir()] == [snapshot.directory.name]
+        left = list((storage / "blobs").glob("*.incomplete"))
+        gathered = left if is_last else [path for path in left if path.stem in unfinished_blobs]
         found = scan_cache_dir(_cache())
         known = {revision.snapshot_path for repo in found.repos for revision in repo.revisions}
         if snapshot.directory.resolve() in known:
-            found.delete_revisions(snapshot.directory.name).execute()
-        elif commits == {snapshot.directory.name}:  # a damaged cache of this commit alone
-            shutil.rmtree(storage)
-        else:
+            strategy = found.delete_revisions(snapshot.directory.name)
+
+            def execute() -> None:
+                for path in gathered:
+                    path.unlink(missing_ok=True)
+                strategy.execute()
+
+            return Removal(strategy.expected_freed_size + size_of(gathered), execute)
+        if not is_last:
             hint = f"remove {storage} yourself, with all its commits"
             raise DownloadError(f"{snapshot.repository}: its cache is damaged, and other commits are in it; {hint}")
+        return Removal(size_of(list((storage / "blobs").iterdir())), lambda: shutil.rmtree(storage))
 
     def wording(self) -> Wording:
         from huggingface_hub import constants
@@ -109,7 +117,7 @@ def _remote_files(name: str, commit: str, siblings: Iterable[object]) -> Iterato
     for sibling in siblings:
         file, large = getattr(sibling, "rfilename", ""), getattr(sibling, "lfs", None)
         url = hf_hub_url(name, file, revision=commit, endpoint=constants.ENDPOINT) if file else ""
-        sha256 = None if large is None else large["sha256"]
+        sha256 = None if large is None else large.sha256
         git_sha1 = None if large is not None else getattr(sibling, "blob_id", None)
         yield RemoteFile(file, getattr(sibling, "size", 0), sha256, git_sha1, url)
 

@@ -118,8 +118,8 @@ def _parse(raw: Any) -> Manifest:
     if raw["format"] != FORMAT or raw["repository"]["hub"] not in get_args(HubName):
         raise ValueError("another format")
     files = tuple(ManifestFile(**file) for file in raw["files"])
-    if not all(isinstance(file.name, str) and os.path.basename(file.name) == file.name for file in files):
-        raise ValueError("a name that leads out of the directory")
+    if not all(os.path.basename(file.name) == file.name and isinstance(file.size, int) for file in files):
+        raise ValueError("a name that leads out of the directory, or a size that is none")
     texts = {key: raw[key] for key in ("revision", "commit", "endpoint", "started_at")}
     if not all(isinstance(text, str) for text in texts.values()):
         raise ValueError("a value of another kind")

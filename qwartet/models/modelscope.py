@@ -25,7 +25,7 @@ from qwartet.models.hub_errors import Wording, unknown_revision
 from qwartet.models.listing import Listing, RemoteFile, checked_files, is_commit, is_safe_revision
 from qwartet.models.manifest import read_manifests
 from qwartet.models.repository import HubName, Repository, parse_repository
-from qwartet.models.snapshot import Place, Snapshot
+from qwartet.models.snapshot import Place, Removal, Snapshot, size_of
 
 DEFAULT_ENDPOINT = "https://modelscope.cn"
 MAX_ANSWER_BYTES = 16 * 2**20
@@ -100,16 +100,17 @@ class ModelScope:
                 if repository is not None and owner not in _NOT_OWNERS and not directory.is_symlink():
                     yield Snapshot(repository, directory, None, (_old_revision(directory),))
 
-    def remove(self, snapshot: Snapshot) -> None:
-        if not snapshot.directory.resolve().is_relative_to(_cache().resolve()):
-            raise DownloadError(f"{snapshot.directory} lies outside {_cache()}; remove it yourself")
-        shutil.rmtree(snapshot.directory)
-        for parent in (snapshot.directory.parent, snapshot.directory.parent.parent):
-            if parent.name == "snapshots" or "--" in parent.name:
-                try:
-                    parent.rmdir()
-                except OSError:
-                    return  # other commits are in it
+    def removal(self, snapshot: Snapshot, unfinished_blobs: frozenset[str]) -> Removal:
+        directory = snapshot.directory
+        if not directory.resolve().is_relative_to(_cache().resolve()):
+            raise DownloadError(f"{directory} lies outside {_cache()}; remove it yourself")
+
+        def execute() -> None:
+            shutil.rmtree(directory)
+            if directory.parent.name == "snapshots" and not any(directory.parent.iterdir()):
+                shutil.rmtree(directory.parent.parent)
+
+        return Removal(size_of(list(directory.rglob("*"))), execute)
 
     def wording(self) -> Wording:
         return Wording(_endpoint(), _cache(), "MODELSCOPE_ENDPOINT", "MODELSCOPE_CACHE", "MODELSCOPE_API_TOKEN")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,3 +53,16 @@ class Snapshot:
     directory: Path
     commit: str | None
     revisions: tuple[str, ...]  # branches and tags that are this commit
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What would be deleted: how many bytes that frees, and the deed."""
+
+    num_bytes: int
+    execute: Callable[[], None]
+
+
+def size_of(paths: list[Path]) -> int:
+    """Bytes of the files among `paths`."""
+    return sum(path.stat().st_size for path in paths if path.is_file())

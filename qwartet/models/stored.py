@@ -5,6 +5,7 @@ Nothing is hashed and no tensor is read: a directory is looked at, its small JSO
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,23 +13,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qwartet import DEMO
-from qwartet.errors import CheckpointError
+from qwartet.errors import CheckpointError, ModelNotFoundError, SettingError
 from qwartet.models.hubs import HUBS
 from qwartet.models.json_file import read_json
-from qwartet.models.manifest import Manifest, read_manifests
-from qwartet.models.repository import Repository
+from qwartet.models.manifest import Manifest, manifest_of, read_manifests
+from qwartet.models.repository import Repository, parse_repository
 from qwartet.models.shapes import SHAPES
 from qwartet.models.snapshot import Snapshot, unfinished
 
 State = Literal["complete", "loadable", "partial"]
 """loadable: the weights and their config are there; whether other small files should be, nothing here says."""
 
+BUNDLED = "(bundled)"
 INDEX_NAME = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A model on this machine; the bundled one has no repository."""
+    """A model on this machine; the bundled one, and one in a directory of its own, has no repository."""
 
     repository: Repository | None
     directory: Path
@@ -45,7 +47,15 @@ class StoredModel:
 
     @property
     def name(self) -> str:
-        return "(bundled)" if self.repository is None else str(self.repository)
+        if self.repository is None:
+            return BUNDLED if self.directory == DEMO else str(self.directory)
+        return str(self.repository)
+
+    @property
+    def kind(self) -> str:
+        """What it is in a few words: "Qwen 7b chat, int4"."""
+        words = ["Qwen", self.size, {True: "chat", False: "base"}.get(self.is_chat)] if self.precision else ["Qwen"]
+        return " ".join(filter(None, words)) + (f", {self.precision}" if self.precision else "")
 
 
 def stored_models() -> Iterator[StoredModel]:
@@ -58,6 +68,38 @@ def stored_models() -> Iterator[StoredModel]:
             manifest = manifests.get(snapshot.directory)
             if manifest is not None or _json(snapshot.directory / "config.json").get("model_type") == "qwen":
                 yield of_snapshot(snapshot, manifest)
+
+
+def find_stored(name: str | None, revision: str | None = None) -> list[StoredModel]:
+    """What is here of a model, the commit that its name means first; of a directory; of the bundled one (None).
+
+    ModelNotFoundError when nothing is.
+    """
+    path = None if name is None else Path(os.path.expanduser(name))
+    if path is None or (name and path.is_dir()):
+        if revision is not None:
+            raise SettingError(f"revision is {revision!r}; it needs a hub id")
+        return [stored_model(None, path or DEMO, None, (), manifest_of(path or DEMO))]
+    models, repository = list(stored_models()), parse_repository(name or "")
+    found = [model for model in models if model.repository == repository and repository is not None]
+    if revision is not None:
+        found = [model for model in found if _is_revision(model, revision)]
+    if not found:
+        names = sorted({model.name for model in models if model.repository is not None})
+        near = difflib.get_close_matches(name or "", names, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "see what is: qwartet list"
+        shown = name if name and name.isprintable() else repr(name)
+        at = "" if revision is None else f" at {revision!r}"
+        raise ModelNotFoundError(f"{shown}: nothing of it{at} is on this machine; {hint}")
+    assert repository is not None
+    meant = revision or HUBS[repository.hub].default_revision
+    return sorted(found, key=lambda model: (not _is_revision(model, meant), -model.changed_at))
+
+
+def _is_revision(model: StoredModel, revision: str) -> bool:
+    """Whether a branch, a tag, a commit or its first digits mean this one."""
+    begins = len(revision) >= 7 and model.commit is not None and model.commit.startswith(revision)
+    return begins or revision in model.revisions
 
 
 def of_snapshot(snapshot: Snapshot, manifest: Manifest | None) -> StoredModel:
@@ -113,7 +155,7 @@ def _has_weights(directory: Path) -> bool:
 
 def _sizes(directory: Path, manifest: Manifest | None) -> tuple[int, float]:
     """Bytes on disk, those of unfinished files too, and when the newest file was written."""
-    paths = [path for path in directory.rglob("*") if path.is_file()]
+    paths = [path for path in directory.iterdir() if path.is_file()]
     if manifest is not None and manifest.finished_at is None:
         for blobs in (directory, directory.parent.parent / "blobs"):
             names = (file.name if blobs == directory else file.blob for file in manifest.files)
