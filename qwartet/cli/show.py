@@ -53,11 +53,11 @@ def _facts(stored: StoredModel) -> dict[str, Any]:
     from qwartet.models.load import load_gptq_config
 
     directory = stored.directory
+    if stored.manifest is None and not (directory / "config.json").is_file():
+        load_config(directory)  # says that this is no checkpoint
     config, defaults, gptq = (
         _attempt(read, directory) for read in (load_config, load_generation_defaults, load_gptq_config)
     )
-    if config is None and stored.manifest is None:
-        load_config(directory)  # says why this is no checkpoint
     hashes = {} if stored.manifest is None else {file.name: file.sha256 for file in stored.manifest.files}
     files = [path for path in sorted(directory.iterdir()) if path.is_file()]
     return {

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from qwartet import __version__
@@ -90,8 +91,10 @@ class HuggingFace:
         left = list((storage / "blobs").glob("*.incomplete"))
         gathered = left if is_last else [path for path in left if path.stem in unfinished_blobs]
         found = scan_cache_dir(_cache())
-        known = {revision.snapshot_path for repo in found.repos for revision in repo.revisions}
-        if snapshot.directory.resolve() in known:
+        # Of this repository only: the library looks for a commit in all, and a copy of a repository has the same ones.
+        found = replace(found, repos=frozenset(repo for repo in found.repos if repo.repo_path == storage.resolve()))
+        known = {revision.commit_hash for repo in found.repos for revision in repo.revisions}
+        if snapshot.directory.name in known:
             strategy = found.delete_revisions(snapshot.directory.name)
 
             def execute() -> None:

@@ -199,7 +199,7 @@ def _keep(file: RemoteFile, place: Place, transfer: Transfer) -> tuple[str, bool
 @contextmanager
 def _progress(name: str, done: int, total: int, on_bytes: OnBytes | None) -> Iterator[Callable[[int], None]]:
     if on_bytes is not None:
-        if done:
+        if 0 < done < total:
             on_bytes(done, total)
         yield lambda count: on_bytes(count, total)
         return

@@ -17,18 +17,17 @@ def removal_of(model: StoredModel) -> Removal:
     manifest = model.manifest
     blobs = frozenset(file.blob for file in manifest.files) if manifest is not None else frozenset()
     of_hub = HUBS[model.repository.hub].removal(snapshot, blobs)
-    own = []
+    packed = []
     if (cache_directory() / "packed").is_dir():  # else torch, which this imports, need not be loaded
         from qwartet.models.cache_key import caches_of
         from qwartet.models.weight_cache import packed_directory
 
-        own += caches_of(packed_directory(), model.directory)
-    if manifest is not None:
-        own += [manifest.path, manifest.path.with_suffix(".lock")]
+        packed = caches_of(packed_directory(), model.directory)
+    records = [] if manifest is None else [manifest.path, manifest.path.with_suffix(".lock")]
 
     def execute() -> None:
         of_hub.execute()
-        for path in own:
+        for path in (*packed, *records):
             path.unlink(missing_ok=True)
 
-    return Removal(of_hub.num_bytes + size_of(own), execute)
+    return Removal(of_hub.num_bytes + size_of(packed), execute)
