@@ -272,6 +272,17 @@ def test_rm_removes_the_model_and_its_record_and_nothing_else(hub: FakeHub, qwar
     qwartet("rm", name, "--yes").assert_one_line_error("nothing of it is on this machine")
 
 
+def test_rm_leaves_copies_of_the_model_that_have_the_same_commit(
+    hub: FakeHub, qwartet: CommandLine, tmp_path: Path
+) -> None:
+    storage = pulled(qwartet, NAME).parent.parent
+    copies = [storage.with_name(f"models--Somebody--Copy{number}") for number in range(20)]
+    for copy in copies:
+        shutil.copytree(storage, copy, symlinks=True)
+    assert qwartet("rm", NAME, "--yes").code == 0
+    assert not storage.exists() and all((copy / "snapshots" / COMMIT / SHARD).is_file() for copy in copies)
+
+
 @BOTH
 def test_rm_of_a_revision_leaves_the_others(hub: FakeHub, qwartet: CommandLine, name: str) -> None:
     old = pulled(qwartet, name)
