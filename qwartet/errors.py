@@ -4,6 +4,7 @@
     ├── CheckpointError(path, tensor, reason, hint)    a file on disk is wrong
     │   └── VocabularyError(path, line, reason, hint)  a line of a .tiktoken file is wrong
     ├── ModelNotFoundError                             no such path or hub id
+    ├── DownloadError                                  a model could not be fetched whole and unharmed
     ├── NotAChatModelError                             a base model was asked to chat
     ├── SettingError (also a ValueError)               an argument is out of range or unknown
     ├── RequestError (also a ValueError)               a prompt cannot be served as asked
@@ -13,6 +14,7 @@
 
     CheckpointWarning (a UserWarning)                  a file on disk is odd, and is used all the same
     ContextWarning                                     the context is shorter than the model's own
+    DownloadWarning                                    a download broke off and goes on
     KernelWarning                                      a weight is served by a slower kernel than others
 
 A message says what is wrong and, after "; ", what to do. The command line prints it as one line and
@@ -54,6 +56,10 @@ class VocabularyError(CheckpointError):
 
 class ModelNotFoundError(QwartetError):
     """The given name is neither a directory nor a model that can be downloaded."""
+
+
+class DownloadError(QwartetError):
+    """A model is on the hub, and could not be fetched whole and unharmed, or not be kept."""
 
 
 class NotAChatModelError(QwartetError):
@@ -98,6 +104,10 @@ class CheckpointWarning(QwartetWarning):
 
 class CacheWarning(QwartetWarning):
     """What could have been kept for the next start was not; the message says why."""
+
+
+class DownloadWarning(QwartetWarning):
+    """A download broke off, or brought wrong bytes, and is tried again."""
 
 
 class MemoryWarning(QwartetWarning):

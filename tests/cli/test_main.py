@@ -16,7 +16,21 @@ from qwartet.cli import chat as chat_module
 from qwartet.errors import CheckpointWarning
 from tests.cli.command_line import COMMAND, CommandLine, environment, run_in_process
 
-VERBS = ("chat", "inspect", "plan", "quantize", "run-batch", "synth", "doctor", "bench")
+VERBS = (
+    "chat",
+    "pull",
+    "list",
+    "show",
+    "verify",
+    "rm",
+    "inspect",
+    "plan",
+    "quantize",
+    "run-batch",
+    "synth",
+    "doctor",
+    "bench",
+)
 HEAVY = ("torch", "transformers", "fastapi", "huggingface_hub")
 
 
