@@ -9,6 +9,7 @@
     ├── RequestError (also a ValueError)               a prompt cannot be served as asked
     ├── NotFiniteError                                 the network gave NaN or infinity for one request
     ├── EngineFailedError                              an error in a step ended the engine
+    ├── ServerError                                    a server that was asked refuses, fails or breaks off
     └── OutOfMemoryError (also a MemoryError)          the model or the KV cache does not fit
 
     CheckpointWarning (a UserWarning)                  a file on disk is odd, and is used all the same
@@ -74,6 +75,10 @@ class NotFiniteError(QwartetError):
 
 class EngineFailedError(QwartetError):
     """An error in a step, not of one request, ended the engine; the cause is chained."""
+
+
+class ServerError(QwartetError):
+    """A server that was asked for an answer cannot be reached, refuses, fails, or breaks off."""
 
 
 class OutOfMemoryError(QwartetError, MemoryError):
