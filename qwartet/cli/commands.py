@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,8 +21,9 @@ PROMPT = "> "
 DEFAULT = "default"
 _ALIASES = {"quit": "exit", "bye": "exit", "?": "help"}
 _AS_IT_IS = "to send the line as it is, begin it with a space"
-_KEYS = '''A line of """ begins a message of many lines, which another """ ends; Alt+Enter begins a new line anywhere.
-Tab completes commands. Ctrl-C clears the line, or stops an answer, which is then not kept. Ctrl-D leaves.'''
+_KEYS = '''Beginnings will do (/ret is /retry), and Tab completes.
+A message of many lines: paste it, put it between """, or press Alt+Enter.
+Ctrl-C clears the line, or stops an answer, which is then not kept.'''
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class Commands:
         width = max(len(command.usage) for command in self._all.values()) + 2
         for command in self._all.values():
             print(f"{command.usage:<{width}}{command.what}")
-        print(f"Beginnings will do: /ret is /retry.\n{_KEYS}")
+        print(_KEYS)
 
     def _system(self, text: str) -> None:
         conversation = self._dialogue.conversation
@@ -198,12 +200,12 @@ class Commands:
             print(f"context: {used:,} tokens" + ("" if length is None else f" of {length:,} ({used / length:.0%})"))
 
     def _save(self, text: str, *, overwrite: bool = False) -> None:
-        path = Path(text).expanduser()
+        path = Path(os.path.expanduser(text))
         save_conversation(self._dialogue.conversation, path, overwrite=overwrite)
         print(f"saved: {one_line(str(path))}")
 
     def _load(self, text: str) -> None:
-        loaded: Conversation = load_conversation(Path(text).expanduser())
+        loaded: Conversation = load_conversation(Path(os.path.expanduser(text)))
         self._dialogue.replace(loaded)
         num_turns = len(loaded.turns)
         settings = "".join(f", {name} {shown(value)}" for name, value in loaded.sampling.items())

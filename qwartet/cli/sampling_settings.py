@@ -27,7 +27,7 @@ _MAX_NUMBER_CHARS = 40
 
 
 def setting_name(text: str) -> str:
-    """The setting that a name, or an unambiguous beginning of one, means; SettingError with a suggestion for another."""
+    """The setting that a name, or a beginning that only one has, means; SettingError with a suggestion otherwise."""
     name = text.removeprefix("--").replace("-", "_")
     name = _OTHER_NAMES.get(name, name)
     longer = [known for known in SETTINGS if known.startswith(name)]
@@ -59,5 +59,5 @@ def checked(sampling: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def shown(value: Any) -> str:
-    """A value as it can be typed again."""
+    """A value as a person reads it."""
     return " ".join(map(repr, value)) if isinstance(value, tuple) else f"{value}"
