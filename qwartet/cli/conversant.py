@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, Protocol
 
 from qwartet.client.openai_server import AnswerEnd, OpenAIServer, ServedModel
+from qwartet.errors import PromptTooLongError
 from qwartet.tokenizer.strip import stripped
 
 if TYPE_CHECKING:
@@ -61,12 +62,23 @@ class RemoteModel:
     def chat_stream(
         self, query: str, history: Turns, system: str | None, **sampling: Any
     ) -> Generator[str, None, AnswerEnd]:
-        """See Conversant; a conversation that is too long is the server's to refuse."""
-        messages = [] if system is None else [{"role": "system", "content": system}]
-        for earlier_query, answer in history:
-            messages += [{"role": "user", "content": earlier_query}, {"role": "assistant", "content": answer}]
-        messages.append({"role": "user", "content": query})
-        return stripped(self._server.chat_stream(messages, model=self._model.name, **sampling))
+        """See Conversant; the oldest turns are forgotten, a third at a time, until the server takes the rest."""
+        while True:
+            messages = _messages(query, history, system)
+            try:
+                return (yield from stripped(self._server.chat_stream(messages, model=self._model.name, **sampling)))
+            except PromptTooLongError:  # said before the first piece
+                if not history:
+                    raise
+                history = history[-(len(history) * 2 // 3) :] if len(history) > 1 else []
+
+
+def _messages(query: str, history: Turns, system: str | None) -> list[dict[str, str]]:
+    """A conversation as OpenAI's API has it."""
+    messages = [] if system is None else [{"role": "system", "content": system}]
+    for earlier_query, answer in history:
+        messages += [{"role": "user", "content": earlier_query}, {"role": "assistant", "content": answer}]
+    return [*messages, {"role": "user", "content": query}]
 
 
 def read_answer(stream: Generator[str, None, AnswerEnd], show: Callable[[str], None]) -> AnswerEnd:

@@ -17,7 +17,7 @@ from typing import Any
 
 from qwartet.client.address import Address, parse_address
 from qwartet.client.event_stream import Event, events
-from qwartet.client.refusal import failure_line, refusal_line, told_by
+from qwartet.client.refusal import failure_line, refusal, told_by
 from qwartet.errors import ServerError, SettingError
 
 CONNECT_TIMEOUT_S = 10.0
@@ -74,7 +74,10 @@ class OpenAIServer:
     def chat_stream(
         self, messages: Sequence[Mapping[str, str]], *, model: str, **fields: Any
     ) -> Generator[str, None, AnswerEnd]:
-        """An answer piece by piece; the generator's value says how it ended. ServerError unless it is whole."""
+        """An answer piece by piece; the generator's value says how it ended.
+
+        ServerError unless it is whole; PromptTooLongError, before any piece, where the messages do not fit.
+        """
         body = {
             "model": model,
             "messages": list(messages),
@@ -126,7 +129,7 @@ class OpenAIServer:
     def _check_status(self, response: http.client.HTTPResponse, fields: Sequence[str] = ()) -> None:
         if response.status != 200:
             body = response.read(MAX_REFUSAL_BYTES)
-            raise ServerError(refusal_line(str(self.address), response.status, response.headers, body, fields))
+            raise refusal(str(self.address), response.status, response.headers, body, fields)
 
     @contextmanager
     def _exchange(

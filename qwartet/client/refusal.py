@@ -12,7 +12,11 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from qwartet.errors import PromptTooLongError, ServerError
+
 MAX_TOLD_CHARS = 300  # of a server's own words
+
+_TOO_LONG = re.compile(r"context|too long|maximum.*tokens", re.IGNORECASE)
 
 
 def failure_line(address: str, error: Exception, silence_s: float) -> str:
@@ -35,31 +39,34 @@ def failure_line(address: str, error: Exception, silence_s: float) -> str:
     return f"{address}: the connection broke; try again, and see the server's log"
 
 
-def refusal_line(
+def refusal(
     address: str, status: int, headers: Mapping[str, str], body: bytes, fields: Collection[str] = ()
-) -> str:
-    """The line about an answer that is none; `fields` are the optional ones that the request had."""
+) -> ServerError:
+    """The error that an answer means which is none; `fields` are the optional ones that the request had."""
     told, param = told_in(body)
     words = f" ({told})" if told else ""
+    if status == 413 or (status in (400, 422) and _TOO_LONG.search(told)):
+        return PromptTooLongError(f"{address}: the conversation is too long{words}; shorten it, or max_tokens")
+    if status in (400, 422):
+        return ServerError(f"{address}: refuses the request{words}; {_what_to_change(told, param, fields)}")
+    return ServerError(f"{address}: {_refusal_line(status, headers, told)}")
+
+
+def _refusal_line(status: int, headers: Mapping[str, str], told: str) -> str:
+    words = f" ({told})" if told else ""
     if status in (401, 403):
-        return f"{address}: wants an API key, or refuses the one it got; give one (QWARTET_API_KEY, --api-key)"
+        return "wants an API key, or refuses the one it got; give one (QWARTET_API_KEY, --api-key)"
     if 300 <= status < 400:
         target = headers.get("Location") or "another place"
-        return f"{address}: redirects to {target[:MAX_TOLD_CHARS]}, where no key is sent unasked; give that as the URL"
+        return f"redirects to {target[:MAX_TOLD_CHARS]}, where no key is sent unasked; give that as the URL"
     if status == 404:
-        return (
-            f"{address}: knows no such model or path{words}; check the model's name, and the URL, which ends before /v1"
-        )
+        return f"knows no such model or path{words}; check the model's name, and the URL, which ends before /v1"
     if status == 429:
-        return f"{address}: busy{words}; {_when(headers)}"
+        return f"busy{words}; {_when(headers)}"
     if status == 503:
-        return f"{address}: not ready to answer{words}; {_when(headers)}"
-    if status == 413:
-        return f"{address}: the conversation is too long{words}; shorten it"
-    if status in (400, 422):
-        return f"{address}: refuses the request{words}; {_what_to_change(told, param, fields)}"
+        return f"not ready to answer{words}; {_when(headers)}"
     reason = http.client.responses.get(status, "no reason given")
-    return f"{address}: answers {status} ({told or reason}); try again, and see the server's log"
+    return f"answers {status} ({told or reason}); try again, and see the server's log"
 
 
 def told_in(body: bytes) -> tuple[str, str]:
@@ -90,8 +97,6 @@ def _what_to_change(told: str, param: str, fields: Collection[str]) -> str:
     named = [field for field in fields if re.search(rf"(?<!\w){re.escape(field)}(?!\w)", f"{param} {told}")]
     if named:
         return f"leave out {' and '.join(named)}, or change the value"
-    if re.search(r"context|too long|maximum.*tokens", told, re.IGNORECASE):
-        return "shorten the conversation, or max_tokens"
     return f"it was sent with {', '.join(fields)}" if fields else "see the server's documentation"
 
 

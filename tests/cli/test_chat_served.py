@@ -50,7 +50,7 @@ def test_every_setting_is_one_that_the_server_honours(qwartet: CommandLine, serv
 
 def test_ctrl_c_ends_the_request_on_the_server(served: RunningServer) -> None:
     with Terminal("chat", "--url", served.url, "--greedy", "--max-tokens", 1900) as terminal:
-        terminal.expect("Ctrl-D leaves")
+        terminal.expect(r"Ctrl-D leaves\.\r\n> ")
         terminal.send("hello\n")
         terminal.expect(r"hello\r\n[^\r\n]+")
         terminal.interrupt(r"\(Stopped\. This turn is not kept\.\)\r\n> ")
@@ -61,4 +61,4 @@ def test_a_refusal_of_the_server_names_the_field(qwartet: CommandLine, served: R
     outcome = qwartet("chat", "--url", served.url, "-q", "hello", "--model", "another")
     outcome.assert_one_line_error("the model 'another' is not served here", "check the model's name")
     outcome = qwartet("chat", "--url", served.url, "-q", "hello " * 5000)
-    outcome.assert_one_line_error("refuses the request", "shorten the conversation")
+    outcome.assert_one_line_error("the conversation is too long (the text has ", "; shorten it, or max_tokens")

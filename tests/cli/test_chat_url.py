@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from qwartet.cli.conversant import RemoteModel
+from qwartet.client.openai_server import OpenAIServer, ServedModel
+from qwartet.errors import PromptTooLongError
 from tests.cli.command_line import CommandLine, Terminal, environment, run_in_process
 from tests.client.scripted_server import ScriptedServer, Waits, answer, event, head, sends, whole
 
@@ -174,6 +177,21 @@ def test_a_turn_that_breaks_or_is_refused_is_not_kept(scripted: ScriptedServer) 
         assert terminal.wait() == 0
     assert messages(scripted.chat_bodies[-1]) == ["one", "ONE", "three"]
     assert scripted.chat_bodies[-1]["top_k"] == 3
+
+
+def test_the_oldest_turns_are_forgotten_until_the_rest_fits(scripted: ScriptedServer) -> None:
+    too_long = whole('{"error": {"message": "the prompt has 9 tokens, the context 8"}}', 400)
+    scripted.chat = [too_long, too_long, answer("YES")]
+    history = [(f"q{number}", f"a{number}") for number in range(1, 5)]
+    stream = RemoteModel(OpenAIServer(scripted.url), ServedModel("qwen")).chat_stream("now", history, "be")
+    assert list(stream) == ["YES"]
+    assert [messages(body)[1::2] for body in scripted.chat_bodies] == [
+        ["q1", "q2", "q3", "q4", "now"], ["q3", "q4", "now"], ["q4", "now"],
+    ]  # fmt: skip
+    scripted.chat = [too_long]
+    with pytest.raises(PromptTooLongError):
+        list(RemoteModel(OpenAIServer(scripted.url), ServedModel("qwen")).chat_stream("now", history, "be"))
+    assert messages(scripted.chat_bodies[-1]) == ["be", "now"]
 
 
 def test_ctrl_c_closes_the_connection_and_the_conversation_goes_on(scripted: ScriptedServer) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from qwartet.client import openai_server
 from qwartet.client.openai_server import AnswerEnd, OpenAIServer, ServedModel
-from qwartet.errors import ServerError, SettingError
+from qwartet.errors import PromptTooLongError, ServerError, SettingError
 from tests.client.scripted_server import DONE, ScriptedServer, Waits, answer, event, head, sends, usage, whole
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -197,8 +197,6 @@ BUSY = '{"error": {"message": "the queue is full", "type": "rate_limit_error", "
         (whole("", 503, Retry_After="Wed, 21 Oct 2015 07:28:00 GMT"), ["try again in 1 s"]),
         (whole("", 503, Retry_After="soon"), ["try again in a while"]),
         (whole("", 503, Retry_After="9" * 5000), ["try again in a while"]),
-        (whole("", 413), ["too long; shorten it"]),
-        (whole('{"error": {"message": "at most 2048 tokens of context"}}', 400), ["shorten the conversation"]),
         (whole('{"detail": "Invalid request"}', 400), ["refuses the request (Invalid request); it was sent with "]),
         (whole('{"object": "error", "message": "bad"}', 400), ["refuses the request (bad); "]),
         (whole('{"error": {"message": "boom"}}', 500), ["answers 500 (boom); try again, and see the server's log"]),
@@ -213,6 +211,22 @@ def test_a_refusal_is_one_line_that_says_what_to_do(
     line = failure(scripted)
     assert all(fragment in line for fragment in fragments), line
     assert len(line) < 500
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        whole("", 413),
+        whole('{"error": {"message": "the prompt has 9 tokens, the context 8; shorten the messages"}}', 400),
+        whole('{"message": "This model\'s maximum context length is 8 tokens. Reduce max_tokens"}', 400),
+    ],
+)
+def test_a_prompt_that_does_not_fit_is_an_error_of_its_own(
+    scripted: ScriptedServer, script: Callable[[socket.socket], None]
+) -> None:
+    scripted.chat = [script]
+    with pytest.raises(PromptTooLongError, match=r"the conversation is too long.*; shorten it, or max_tokens"):
+        read(scripted, max_tokens=3)
 
 
 def test_a_date_of_retry_after_is_told_in_seconds(scripted: ScriptedServer) -> None:
