@@ -1,4 +1,4 @@
-"""Where Qwartet keeps what it can make again: repacked weights, measured ceilings."""
+"""Where Qwartet keeps what it can make again (repacked weights, measured ceilings), and what only its user can."""
 
 from __future__ import annotations
 
