@@ -10,6 +10,8 @@
     ├── RequestError (also a ValueError)               a prompt cannot be served as asked
     ├── NotFiniteError                                 the network gave NaN or infinity for one request
     ├── EngineFailedError                              an error in a step ended the engine
+    ├── ServerError                                    a server that was asked refuses, fails or breaks off
+    │   └── PromptTooLongError                         it says that the prompt does not fit its context
     └── OutOfMemoryError (also a MemoryError)          the model or the KV cache does not fit
 
     CheckpointWarning (a UserWarning)                  a file on disk is odd, and is used all the same
@@ -80,6 +82,14 @@ class NotFiniteError(QwartetError):
 
 class EngineFailedError(QwartetError):
     """An error in a step, not of one request, ended the engine; the cause is chained."""
+
+
+class ServerError(QwartetError):
+    """A server that was asked for an answer cannot be reached, refuses, fails, or breaks off."""
+
+
+class PromptTooLongError(ServerError):
+    """A server refuses a prompt that does not fit the model's context."""
 
 
 class OutOfMemoryError(QwartetError, MemoryError):

@@ -13,6 +13,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated, TextIO
 
 import typer
@@ -124,7 +125,10 @@ def _forgive_encoding_errors() -> None:
 
 def _discard_stdout() -> None:
     """Lets the interpreter's last flush succeed when stdout cannot be written any more."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with suppress(OSError, ValueError):  # a stream that is no file, or is closed, has nothing to be flushed to
+        descriptor = sys.stdout.fileno()
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), descriptor)
 
 
 _show_other_warning = warnings.showwarning
