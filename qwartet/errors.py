@@ -4,15 +4,19 @@
     ├── CheckpointError(path, tensor, reason, hint)    a file on disk is wrong
     │   └── VocabularyError(path, line, reason, hint)  a line of a .tiktoken file is wrong
     ├── ModelNotFoundError                             no such path or hub id
+    ├── DownloadError                                  a model could not be fetched whole and unharmed
     ├── NotAChatModelError                             a base model was asked to chat
     ├── SettingError (also a ValueError)               an argument is out of range or unknown
     ├── RequestError (also a ValueError)               a prompt cannot be served as asked
     ├── NotFiniteError                                 the network gave NaN or infinity for one request
     ├── EngineFailedError                              an error in a step ended the engine
+    ├── ServerError                                    a server that was asked refuses, fails or breaks off
+    │   └── PromptTooLongError                         it says that the prompt does not fit its context
     └── OutOfMemoryError (also a MemoryError)          the model or the KV cache does not fit
 
     CheckpointWarning (a UserWarning)                  a file on disk is odd, and is used all the same
     ContextWarning                                     the context is shorter than the model's own
+    DownloadWarning                                    a download broke off and goes on
     KernelWarning                                      a weight is served by a slower kernel than others
 
 A message says what is wrong and, after "; ", what to do. The command line prints it as one line and
@@ -56,6 +60,10 @@ class ModelNotFoundError(QwartetError):
     """The given name is neither a directory nor a model that can be downloaded."""
 
 
+class DownloadError(QwartetError):
+    """A model is on the hub, and could not be fetched whole and unharmed, or not be kept."""
+
+
 class NotAChatModelError(QwartetError):
     """The checkpoint is a base model (chat_format "raw"): it completes text and does not chat."""
 
@@ -74,6 +82,14 @@ class NotFiniteError(QwartetError):
 
 class EngineFailedError(QwartetError):
     """An error in a step, not of one request, ended the engine; the cause is chained."""
+
+
+class ServerError(QwartetError):
+    """A server that was asked for an answer cannot be reached, refuses, fails, or breaks off."""
+
+
+class PromptTooLongError(ServerError):
+    """A server refuses a prompt that does not fit the model's context."""
 
 
 class OutOfMemoryError(QwartetError, MemoryError):
@@ -98,6 +114,10 @@ class CheckpointWarning(QwartetWarning):
 
 class CacheWarning(QwartetWarning):
     """What could have been kept for the next start was not; the message says why."""
+
+
+class DownloadWarning(QwartetWarning):
+    """A download broke off, or brought wrong bytes, and is tried again."""
 
 
 class MemoryWarning(QwartetWarning):

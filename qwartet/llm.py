@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -37,6 +37,7 @@ from qwartet.models.safetensors_file import LoadMode
 from qwartet.models.vocabulary_match import vocabulary_mismatches
 from qwartet.models.weight_cache_file import OnPacked
 from qwartet.tokenizer.chatml import DEFAULT_SYSTEM, Message, build_prompt
+from qwartet.tokenizer.strip import stripped
 from qwartet.tokenizer.tokenizer import Tokenizer
 
 History = list[tuple[str, str]]
@@ -152,8 +153,11 @@ class LLM:
 
     def chat_stream(
         self, query: str, history: Sequence[tuple[str, str]] | None = None, system: str | None = None, **sampling: Any
-    ) -> Generator[str]:
-        """Answers a query piece by piece; the pieces together are what `chat` returns."""
+    ) -> Generator[str, None, Completion]:
+        """Answers a query piece by piece; the pieces together are what `chat` returns.
+
+        The generator's value is the whole completion, its text not stripped.
+        """
         if not self.generation_defaults.is_chat:
             raise NotAChatModelError(
                 f"{self.model_path} is a base model (chat_format raw): it completes text and does not chat; "
@@ -161,10 +165,10 @@ class LLM:
             )
         params = self.sampling_params(**sampling)
         prompt_ids = self.chat_prompt(query, list(history or ()), system, params)
-        return _stripped(self._stream(prompt_ids, params))
+        return stripped(self._stream(prompt_ids, params))
 
-    def complete_stream(self, prompt: str | Sequence[int], **sampling: Any) -> Generator[str]:
-        """Continues a text (or ids) piece by piece."""
+    def complete_stream(self, prompt: str | Sequence[int], **sampling: Any) -> Generator[str, None, Completion]:
+        """Continues a text (or ids) piece by piece; the generator's value is the whole completion."""
         return self._stream(self._ids(prompt), self.sampling_params(**sampling))
 
     def generate(
@@ -255,7 +259,7 @@ class LLM:
                 return ids
             history = history[1:]
 
-    def _stream(self, prompt_ids: list[int], params: SamplingParams) -> Generator[str]:
+    def _stream(self, prompt_ids: list[int], params: SamplingParams) -> Generator[str, None, Completion]:
         """Text of a request as it grows; other requests of the engine advance with it. Its error is raised."""
         if params.n != 1:
             raise SettingError(f"n is {params.n}, and a stream is one completion; use generate")
@@ -274,6 +278,7 @@ class LLM:
             self.engine.finish(request)
         if request.error is not None:
             raise request.error
+        return Completion.of(request)
 
 
 def _load_tokenizer(directory: Path) -> Tokenizer | None:
@@ -300,16 +305,3 @@ def _progress(total: int, wanted: bool | None) -> Iterator[Callable[[int], None]
     with Progress(*columns, console=Console(file=sys.stderr)) as bar:
         task = bar.add_task("requests", total=total)
         yield lambda count: bar.advance(task, count)
-
-
-def _stripped(pieces: Iterable[str]) -> Generator[str]:
-    """The same text without white space at its ends; trailing white space waits for what follows."""
-    held, begun = "", False
-    for piece in pieces:
-        held += piece
-        text = held if begun else held.lstrip()
-        kept = text.rstrip()
-        if kept:
-            begun = True
-            held = text[len(kept) :]
-            yield kept

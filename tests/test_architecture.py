@@ -17,7 +17,7 @@ PACKAGE = REPOSITORY / "qwartet"
 
 FLOORS = (
     ("__init__", "errors"),
-    ("tokenizer", "quant_format"),
+    ("tokenizer", "quant_format", "client"),
     ("kernels",),
     ("layers",),
     ("models",),

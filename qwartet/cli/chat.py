@@ -34,10 +34,21 @@ from qwartet.errors import ModelNotFoundError, NotAChatModelError, SettingError
 from qwartet.models.hub import looks_like_hub_id, resolve
 
 if TYPE_CHECKING:
+    from qwartet.cli.conversant import Conversant
+    from qwartet.cli.session import ReadMessage, Session
     from qwartet.llm import LLM
+
+# Names of the options that say how answers are drawn, how a model is loaded here, and how a server is asked.
+_SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty", "max_tokens", "seed")
+_LOADING = (
+    "dtype", "device", "revision", "load_mode", "max_model_len", "activations", "head", "kv_cache_dtype",
+    "draft_model", "speculation", "threads", "weight_cache", "force",
+)  # fmt: skip
+_CONNECTING = ("api_key", "model_name", "timeout")
 
 
 def chat(
+    context: typer.Context,
     model: Annotated[
         str | None,
         typer.Argument(
@@ -55,6 +66,14 @@ def chat(
     max_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens.")] = None,
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
     greedy: Annotated[bool, typer.Option("--greedy", help="Always the most probable token.")] = False,
+    url: Annotated[
+        str | None, typer.Option(help="Ask this OpenAI-compatible server (http://HOST:PORT); nothing is loaded here.")
+    ] = None,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="QWARTET_API_KEY", help="The server's key; other users can see arguments.")
+    ] = None,
+    model_name: Annotated[str | None, typer.Option("--model", help="The server's model, if not its first.")] = None,
+    timeout: Annotated[float, typer.Option(help="Longest silence of the server, in seconds.")] = 600.0,
     dtype: Dtype = "auto",
     device: Device = "auto",
     revision: Revision = None,
@@ -68,59 +87,58 @@ def chat(
     threads: Threads = None,
     weight_cache: WeightCache = True,
     force: Force = False,
+    history: Annotated[
+        bool, typer.Option(envvar="QWARTET_HISTORY", help="Keep the lines of a conversation for the next one.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No line about the model.")] = False,
 ) -> None:
     """Talk to a model, or have it answer one prompt.
 
-    Sampling defaults are the checkpoint's own. In a conversation, /help lists the commands.
+    Sampling defaults are the checkpoint's own, or the server's. In a conversation, /help lists the commands.
     """
-    model, prompt = _model_and_prompt(model, prompt, prompt_option)
-    sampling = _sampling(
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        repetition_penalty=repetition_penalty,
-        max_tokens=max_tokens,
-        seed=seed,
-        do_sample=False if greedy else None,
-    )
-    directory = _directory(model, revision)
+    options = context.params
+    _check_place(context)
+    sampling = _sampling(greedy=greedy, **{name: options[name] for name in _SAMPLING})
+    model, prompt = _model_and_prompt(model, prompt, prompt_option, url is not None)
+    directory = None if url is not None else _directory(model, revision)
     prompt = _piped_prompt() if prompt is None and not sys.stdin.isatty() else prompt
     if prompt is None and as_json:
         raise SettingError("--json answers one prompt; give it with --prompt, or pipe it in")
-    set_threads(threads)
-    started = time.perf_counter()
-    llm = _load(
-        directory,
-        dtype=dtype,
-        device=device,
-        load_mode=load_mode,
-        max_model_len=None if max_model_len is None else parse_count(max_model_len),
-        force=force,
-        activations=activations,
-        head=head,
-        kv_cache_dtype=kv_cache_dtype,
-        draft_model=draft_model,
-        speculation=speculation,
-        weight_cache=weight_cache,
-    )
-    if not quiet:
-        print(one_line(_summary(model, llm, time.perf_counter() - started)), file=sys.stderr)
-    if prompt is None:
-        from qwartet.cli.session import Session
-
-        Session(llm, system=system, sampling=sampling).run()
-    elif as_json:
-        print(json_line(_answer(llm, prompt, system, sampling)))
+    if directory is None:
+        conversant, summary = _connect(url, api_key, model_name, timeout)
     else:
-        for piece in llm.chat_stream(prompt, system=system, **sampling):
-            print(printable(piece, sys.stdout), end="", flush=True)
-        print()
+        conversant, summary = _local(directory, model, {name: options[name] for name in _LOADING})
+    if not quiet:
+        print(one_line(summary), file=sys.stderr)
+    if prompt is not None:
+        _answer_once(conversant, prompt, system, sampling, as_json)
+        return
+    from qwartet.cli.session import Session
+
+    session = Session(conversant, system=system, sampling=sampling)
+    session.run(_reader(session, history))
 
 
-def _model_and_prompt(model: str | None, prompt: str | None, option: str | None) -> tuple[str | None, str | None]:
-    """What the two positional arguments and --prompt mean together."""
+def _check_place(context: typer.Context) -> None:
+    """SettingError for options on the command line that have no effect where the model runs."""
+    is_remote = context.params["url"] is not None
+    for name in _LOADING if is_remote else _CONNECTING:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            option = "--model" if name == "model_name" else f"--{name.replace('_', '-')}"
+            what = "is about a model that is loaded here; leave it out with --url"
+            raise SettingError(f"{option} {what if is_remote else 'is about a server; give its --url'}")
+
+
+def _model_and_prompt(
+    model: str | None, prompt: str | None, option: str | None, is_remote: bool
+) -> tuple[str | None, str | None]:
+    """What the two positional arguments and --prompt mean together; a server's model is named by --model alone."""
+    if is_remote:
+        if prompt is not None:
+            raise SettingError(f"{model!r:.80} is too much with --url; a server's model is given by --model")
+        model, prompt = None, model
     if prompt is not None and option is not None:
         raise SettingError("the prompt is given twice; give it as an argument or with --prompt")
     if model is not None and prompt is None and option is None and not _may_be_model(model):
@@ -133,15 +151,14 @@ def _may_be_model(name: str) -> bool:
     return looks_like_hub_id(name) or name.startswith(("/", "./", "../", "~")) or os.path.lexists(name)
 
 
-def _sampling(**options: Any) -> dict[str, Any]:
+def _sampling(*, greedy: bool, **options: Any) -> dict[str, Any]:
     """The sampling options that were given; SettingError for what no checkpoint could be sampled with."""
-    from qwartet.engine.sampling_params import SamplingParams
+    from qwartet.cli.sampling_settings import checked
 
     given = {name: value for name, value in options.items() if value is not None}
-    if given.get("do_sample") is False and given.get("temperature"):
+    if greedy and given.get("temperature"):
         raise SettingError(f"--greedy contradicts --temperature {given['temperature']:g}; give one of them")
-    SamplingParams().updated(given)
-    return given
+    return checked(given | {"temperature": 0.0} if greedy else given)
 
 
 def _directory(model: str | None, revision: str | None) -> Path:
@@ -165,6 +182,35 @@ def _piped_prompt() -> str:
     if not text.strip():
         raise SettingError("there is nothing on standard input; give a prompt with --prompt, or run it in a terminal")
     return text.rstrip("\r\n")
+
+
+def _connect(url: str, api_key: str | None, name: str | None, timeout_s: float) -> tuple[Conversant, str]:
+    """A server's model, and a line about it; without a name its first one."""
+    from qwartet.cli.conversant import RemoteModel
+    from qwartet.client.openai_server import OpenAIServer, ServedModel
+
+    server = OpenAIServer(url, api_key=api_key, timeout_s=timeout_s)
+    address = server.address
+    if api_key is not None and address.scheme == "http" and not address.is_loopback:
+        print(f"warning: the key goes to {address.host} in clear text; use https:// if it can", file=sys.stderr)
+    served = server.models()
+    named = [model for model in served if name in (None, model.name)]
+    model = named[0] if named else ServedModel(name)  # some servers take names that they do not list
+    length = "" if model.context_length is None else f", context of {model.context_length:,} tokens"
+    others = f", the first of {len(served)} models" if name is None and len(served) > 1 else ""
+    return RemoteModel(server, model), f"{address}: {model.name}{length}{others}"
+
+
+def _local(directory: Path, name: str | None, options: dict[str, Any]) -> tuple[Conversant, str]:
+    """A model that is loaded here, and a line about it."""
+    from qwartet.cli.conversant import LocalModel
+
+    set_threads(options.pop("threads"))
+    options.pop("revision")
+    length = options.pop("max_model_len")
+    started = time.perf_counter()
+    llm = _load(directory, max_model_len=None if length is None else parse_count(length), **options)
+    return LocalModel(llm), _summary(name, llm, time.perf_counter() - started)
 
 
 def _load(directory: Path, **options: Any) -> LLM:
@@ -199,18 +245,47 @@ def _bandwidth(llm: LLM) -> str:
     return f"; weights at {found.linear_gb_s:.0f} GB/s, {found.share:.0%} of what this memory gives"
 
 
-def _answer(llm: LLM, prompt: str, system: str | None, sampling: dict[str, Any]) -> dict[str, Any]:
-    """One answer with its figures, for --json; `seconds` is the time to answer, loading not counted."""
-    from qwartet.tokenizer.chatml import Message, build_prompt
+def _answer_once(
+    conversant: Conversant, prompt: str, system: str | None, sampling: dict[str, Any], as_json: bool
+) -> None:
+    """Prints one answer as it comes, or with its figures as JSON; `seconds` is the time to answer, without loading."""
+    from qwartet.cli.conversant import read_answer
 
-    instructions = [] if system is None else [Message("system", system)]
+    pieces: list[str] = []
+
+    def show(piece: str) -> None:
+        pieces.append(piece)
+        if not as_json:
+            print(printable(piece, sys.stdout), end="", flush=True)
+
     started = time.perf_counter()
-    prompt_ids = build_prompt(llm.tokenizer, [*instructions, Message("user", prompt)])
-    completion = llm.generate(prompt_ids, llm.sampling_params(**sampling))[0]
-    return {
-        "response": completion.text.strip(),
-        "finish_reason": completion.finish_reason,
-        "prompt_tokens": len(completion.prompt_ids),
-        "completion_tokens": len(completion.token_ids),
+    try:
+        end = read_answer(conversant.chat_stream(prompt, [], system, **sampling), show)
+    except Exception:
+        if pieces and not as_json:
+            print()
+        raise
+    if not as_json:
+        print()
+        return
+    answer = {
+        "response": "".join(pieces),
+        "finish_reason": end.finish_reason,
+        "prompt_tokens": end.num_prompt_tokens,
+        "completion_tokens": end.num_completion_tokens,
         "seconds": round(time.perf_counter() - started, 3),
     }
+    print(json_line(answer))
+
+
+def _reader(session: Session, keeps_history: bool) -> ReadMessage:
+    """How messages are read: with a line editor where there is a terminal that can move its cursor."""
+    from qwartet.cli.session import read_plainly
+
+    is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    if not is_terminal or os.environ.get("TERM", "") in ("", "dumb", "unknown"):
+        return read_plainly
+    from qwartet.cli.editor import Editor
+    from qwartet.models.cache_directory import state_directory
+
+    return Editor(session.commands.completions, state_directory() / "chat_history" if keeps_history else None).read

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from qwartet.cli.model_lines import files_line, gptq_line, kind_line, model_line, positions_line
 from qwartet.cli.terminal import json_line, one_line
-from qwartet.cli.units import format_bytes, format_count
+from qwartet.cli.units import format_bytes
 from qwartet.models.hub import resolve
 
 if TYPE_CHECKING:
@@ -63,9 +64,9 @@ def _lines(found: Inspection, with_tensors: bool) -> Iterator[str]:
 def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
     """What is known, as (label, sentence); parts that could not be read are left out."""
     parts = (
-        ("model", found.model, _model_line),
-        ("positions", found.model, _positions_line),
-        ("kind", found.sampling, _kind_line),
+        ("model", found.model, model_line),
+        ("positions", found.model, positions_line),
+        ("kind", found.sampling, kind_line),
         ("quantised", found.quantization, _quantization_line),
         ("weights", found.weights, _weights_line),
         ("memory", found.memory, _memory_line),
@@ -75,36 +76,13 @@ def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
     for label, is_used in (("files", True), ("ignored files", False)):
         files = [file for file in found.files if file["is_used"] is is_used]
         if files:
-            yield label, _files_line(files)
-
-
-def _model_line(model: dict[str, Any]) -> str:
-    shape = (
-        "{num_layers} layers of {hidden_size}, {num_heads} heads of {head_dim}, MLP of {intermediate_size}, "
-        "vocabulary of {vocab_size} rows"
-    )
-    return f"{format_count(model['num_parameters'])} parameters: {shape.format_map(model)}"
-
-
-def _positions_line(model: dict[str, Any]) -> str:
-    extensions = [name for name, key in (("NTK", "use_dynamic_ntk"), ("LogN", "use_logn_attn")) if model[key]]
-    beyond = f"{' and '.join(extensions)} beyond {model['train_length']}" if extensions else "no NTK, no LogN"
-    return f"rotary, base {model['rope_theta']:.0f}, context of {model['max_length']} tokens; {beyond}"
-
-
-def _kind_line(sampling: dict[str, Any]) -> str:
-    kind = "chat (ChatML)" if sampling["chat_format"] == "chatml" else "base (completes text)"
-    settings = "temperature {temperature:g}, top_k {top_k}, top_p {top_p:g}" if sampling["do_sample"] else "greedy"
-    settings += ", repetition_penalty {repetition_penalty:g}, up to {max_new_tokens} tokens"
-    return f"{kind}; sampling defaults: {settings.format_map(sampling)}"
+            yield label, files_line(files)
 
 
 def _quantization_line(quantization: dict[str, Any]) -> str:
-    symmetry = "symmetric" if quantization["sym"] else "asymmetric"
     zeros = " and ".join(quantization["zero_format"]) or "?"
     return (
-        f"GPTQ, {quantization['bits']} bits, groups of {quantization['group_size']}, {symmetry}, "
-        f"desc_act {str(quantization['desc_act']).lower()}, zeros stored as {zeros}; "
+        f"{gptq_line(quantization)}, zeros stored as {zeros}; "
         f"{quantization['num_sound_linears']} of {quantization['num_linears']} linears are sound"
     )
 
@@ -127,8 +105,3 @@ def _tokenizer_line(tokenizer: dict[str, Any]) -> str:
     origin = "the published vocabulary" if tokenizer["is_published"] else "not the published vocabulary"
     counts = "{file}: {num_ranks} ranks, {num_tokens} ids".format_map(tokenizer)
     return f"{counts}; {origin} (sha256 {tokenizer['sha256'][:12]}...)"
-
-
-def _files_line(files: list[dict[str, Any]], most: int = 8) -> str:
-    listed = ", ".join(f"{file['name']} ({format_bytes(file['bytes'])})" for file in files[:most])
-    return f"{listed} and {len(files) - most} more" if len(files) > most else listed

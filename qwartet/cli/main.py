@@ -13,6 +13,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated, TextIO
 
 import typer
@@ -23,18 +24,29 @@ from qwartet.cli.cache import cache
 from qwartet.cli.chat import chat
 from qwartet.cli.doctor import doctor
 from qwartet.cli.inspect import inspect
+from qwartet.cli.list_models import list_models
 from qwartet.cli.plan import plan
+from qwartet.cli.pull import pull
 from qwartet.cli.quantize import quantize
+from qwartet.cli.rm import rm
 from qwartet.cli.run_batch import run_batch
 from qwartet.cli.serve import serve
+from qwartet.cli.show import show
 from qwartet.cli.synth import synth
 from qwartet.cli.terminal import one_line
+from qwartet.cli.verify import verify
 from qwartet.errors import QwartetWarning
 
 # Plain help, not panels: it starts twice as fast and greps well.
 app = typer.Typer(rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
 app.command()(chat)
 app.command()(serve)
+app.command()(pull)
+app.command("list")(list_models)
+app.command("ls", hidden=True)(list_models)
+app.command()(show)
+app.command()(verify)
+app.command()(rm)
 app.command()(inspect)
 app.command()(plan)
 app.command()(quantize)
@@ -113,7 +125,10 @@ def _forgive_encoding_errors() -> None:
 
 def _discard_stdout() -> None:
     """Lets the interpreter's last flush succeed when stdout cannot be written any more."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with suppress(OSError, ValueError):  # a stream that is no file, or is closed, has nothing to be flushed to
+        descriptor = sys.stdout.fileno()
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), descriptor)
 
 
 _show_other_warning = warnings.showwarning

@@ -11,10 +11,12 @@ any pieces.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, TextIO
 
 _C1 = range(0x80, 0xA0)
 _ONE_LINE = {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x2421} | dict.fromkeys(_C1, 0xFFFD)
+_HALF_CHARACTER = re.compile(r"[\ud800-\udfff]")
 _INERT = {code: sign for code, sign in _ONE_LINE.items() if chr(code) not in "\n\t"}
 # JSON's own escapes: json.dumps leaves these as they are, and a terminal would not.
 _JSON_ESCAPES = {code: f"\\u{code:04x}" for code in (0x7F, *_C1)}
@@ -28,6 +30,11 @@ def inert(text: str) -> str:
 def one_line(text: str) -> str:
     """Text without any control character, newline and tab included."""
     return text.translate(_ONE_LINE)
+
+
+def whole_text(text: str) -> str:
+    """Text that can be encoded: what stands for bytes that are no text, or for half a character, becomes U+FFFD."""
+    return _HALF_CHARACTER.sub("\ufffd", text)
 
 
 def printable(text: str, stream: TextIO) -> str:

@@ -27,8 +27,8 @@ from qwartet.engine.engine import Engine
 from qwartet.errors import NotAChatModelError, RequestError, SettingError
 from qwartet.layers.forward_batch import dense_batch
 from qwartet.llm import resolve_device
-from qwartet.models.config import read_json
 from qwartet.models.hub import resolve
+from qwartet.models.json_file import read_json
 from qwartet.models.load import Dtype, load_model
 from qwartet.models.qwen import QwenModel
 from qwartet.tokenizer.chatml import DEFAULT_SYSTEM, decode_tokens, make_context, stop_words_ids

@@ -2,41 +2,31 @@
 
 A structure becomes a grammar, the grammar and the vocabulary become a matcher, and before every token the matcher says
 which ids keep the text on a way to a whole one. Tokens are bytes to it: a character may be spread over several.
-
-Whatever splits into tokens is allowed: the grammar does not force the usual split where only one text can follow
-(`no_forcing`). Forcing would tokenise all text that is certain again at every step: seconds for a long `const`.
-
-What JSON leaves open is narrowed: between two parts stands nothing, one blank, or a new line with its indent, so that
-no model goes on with blanks for ever, and around the document nothing; texts and keys have no \\u escapes, with which a
-key of `properties` could be spelled as another one; keys of `properties` come in their order, before others. That
-those others come only once is not enforced.
+Whatever splits into tokens is allowed. `engine/grammar.py` writes the grammars.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer, regex_to_lark
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from llguidance.tiktoken import lltokenizer_from_encoding
 from numpy.typing import NDArray
 
+from qwartet.engine.grammar import write_grammar
 from qwartet.engine.structure import Structure
-from qwartet.engine.structure_limits import check_choice, check_regex, parse_schema
 from qwartet.errors import RequestError, SettingError
 from qwartet.tokenizer.tokenizer import Tokenizer
 
 # llguidance's own limits (1 s of work to compile, 15 ms for a step), but for the states: they take 1 KB each.
 LIMITS = LLParserLimits(max_lexer_states=100_000, verbose_errors=False)
-
-JSON_OPTIONS = {"whitespace_pattern": r"[ \t]?|\r?\n[ \t]{0,64}", "json_allowed_escapes": '"\\bfnrt'}
 
 STACK_BYTES = 16 << 20  # for compiling; structure_limits.py keeps a schema to a third of it, what follows takes little
 MAX_REASON_LETTERS = 400
@@ -59,7 +49,6 @@ _PLAIN_WORDS = (
 )
 
 _CHANGE_IT = "change this part of it"
-_HEAD = '%llguidance {"no_forcing": true}\n'
 _stack_size_lock = threading.Lock()
 
 
@@ -191,24 +180,6 @@ class Constraint:
     def _raise_error(self) -> None:
         if self._matcher.is_error():
             raise RequestError(f"the structure cannot be kept to: {_reason(self._matcher)}")
-
-
-def write_grammar(structure: Structure) -> str:
-    """A structure as a grammar for llguidance; RequestError where it is not well formed or above the limits."""
-    if structure.json_object:
-        return _json_grammar({"type": "object"})
-    if structure.json_schema is not None:
-        return _json_grammar(parse_schema(structure))
-    if structure.regex is not None:
-        check_regex(structure.regex)
-        return _HEAD + f"start: /{regex_to_lark(structure.regex, '')}/\n"
-    assert structure.choice is not None, "a structure is one of four kinds"
-    check_choice(structure.choice)
-    return _HEAD + f"start: CHOICE\nCHOICE: {' | '.join(map(json.dumps, structure.choice))}\n"
-
-
-def _json_grammar(schema: dict[str, Any]) -> str:
-    return _HEAD + f"start: %json {json.dumps(schema | {'x-guidance': JSON_OPTIONS})}\n"
 
 
 def _reason(matcher: LLMatcher) -> str:

@@ -1,28 +1,59 @@
-"""What the text of a completion must be: a JSON object, a JSON document of a schema, a match of a regex, a choice.
+"""What the text of a completion must be: JSON of any kind or of a schema, a match of a regex, a choice, tool calls.
 
 Only the wish is here; `engine/structure_limits.py` says whether it is small enough, `engine/constrain.py` enforces it.
+There is no structure that takes a grammar: those are written by `engine/grammar.py` alone.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from qwartet.errors import SettingError
 
-KINDS = ("json_object", "json_schema", "regex", "choice")
+KINDS = ("json_object", "json_schema", "regex", "choice", "tool_calls")
+TOOL_NAME = "[A-Za-z0-9_-]{1,64}"
+
+
+@dataclass(frozen=True)
+class ToolCalls:
+    """A text in the ReAct format (tokenizer/react.py) that calls these tools, with arguments of their JSON schemas.
+
+    Required: a thought and a call. Else: any text; if it calls a tool, then one of these. A tool whose schema is None
+    is called with anything. SettingError for no tools, and for what is no name or no schema.
+    """
+
+    schemas: Any  # name to schema, an object or its text; kept as pairs of name and text
+    is_required: bool = True
+    begins_in_thought: bool = False  # the prompt ends with "Thought:"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.schemas, Mapping) or not self.schemas:
+            raise SettingError(f"schemas is {self.schemas!r:.80}; it must map at least one name to its JSON schema")
+        for name in self.schemas:
+            if not isinstance(name, str) or re.fullmatch(TOOL_NAME, name) is None:
+                raise SettingError(f"a tool has the name {name!r:.80}; use 1 to 64 of the letters A-Z a-z 0-9 _ -")
+        pairs = tuple((name, None if one is None else _schema_text(one)) for name, one in self.schemas.items())
+        object.__setattr__(self, "schemas", pairs)
+
+    @property
+    def schema_texts(self) -> list[str]:
+        """The schemas that there are, as JSON text."""
+        return [schema for _, schema in self.schemas if schema is not None]
 
 
 @dataclass(frozen=True)
 class Structure:
-    """The form of a whole completion, as exactly one of four kinds; SettingError for none, several or a wrong type."""
+    """The form of a whole completion, as exactly one of five kinds; SettingError for none, several or a wrong type."""
 
     json_object: bool = False  # any JSON object
     json_schema: Mapping[str, Any] | str | None = None  # kept as JSON text
     regex: str | None = None  # of the whole text, in Rust's syntax: no look-around, \d is a digit of any script
     choice: tuple[str, ...] | None = None  # one of these texts, letter by letter
+    tool_calls: ToolCalls | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.json_object, bool):
@@ -38,6 +69,8 @@ class Structure:
             raise SettingError(f"regex is {self.regex!r:.80}; it must be a text that is not empty")
         if self.choice is not None:
             object.__setattr__(self, "choice", _choices(self.choice))
+        if self.tool_calls is not None and not isinstance(self.tool_calls, ToolCalls):
+            raise SettingError(f"tool_calls is {self.tool_calls!r:.80}; it must be ToolCalls")
 
     @property
     def schema_text(self) -> str:

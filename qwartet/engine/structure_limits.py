@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -52,8 +52,38 @@ def check_regex(regex: str) -> None:
 
 def parse_schema(structure: Structure) -> dict[str, Any]:
     """The JSON schema of a structure, within all limits; RequestError says what is wrong with it."""
-    text = structure.schema_text
-    _check_size("the schema", len(text.encode()), MAX_SCHEMA_BYTES, "bytes")
+    return parse_schemas([structure.schema_text])[0]
+
+
+def parse_schemas(texts: Sequence[str]) -> list[dict[str, Any]]:
+    """JSON schemas that are compiled together, within limits that all of them share; RequestError as above."""
+    _check_size("the schema", sum(len(text.encode()) for text in texts), MAX_SCHEMA_BYTES, "bytes")
+    schemas = [_parsed(text) for text in texts]
+    all_objects, num_values = [], 0
+    for schema, text in zip(schemas, texts, strict=True):
+        if "x-guidance" in schema:
+            raise RequestError("the schema has the key x-guidance, which is not part of JSON schema; leave it out")
+        objects, depth = [], 0
+        for value, level in _values(schema):
+            depth, num_values = max(depth, level), num_values + 1
+            if isinstance(value, dict):
+                objects.append(value)
+        _check_size("the schema", depth, MAX_SCHEMA_DEPTH, "nested levels")
+        _check_size("the schema", num_values, MAX_SCHEMA_VALUES, "values")
+        _check_references(schema, objects, depth, id_keys=("$id", "id") if "draft-04" in text else ("$id",))
+        _check_joined_patterns(objects)
+        all_objects += objects
+    _check_patterns(all_objects)
+    _check_multiples(all_objects)
+    for schema in schemas:
+        try:
+            json.dumps(schema, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise RequestError("the schema has half a surrogate pair; write whole characters") from error
+    return schemas
+
+
+def _parsed(text: str) -> dict[str, Any]:
     try:
         schema = json.loads(text, parse_float=_finite, parse_constant=_finite)
     except RecursionError as error:
@@ -62,27 +92,7 @@ def parse_schema(structure: Structure) -> dict[str, Any]:
         raise RequestError(f"the schema is not JSON: {error}; send a JSON object") from error
     if not isinstance(schema, dict):
         raise RequestError(f"the schema is {text[:40]}; it must be a JSON object")
-    _check_schema(schema, text)
-    try:
-        json.dumps(schema, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise RequestError("the schema has half a surrogate pair; write whole characters") from error
     return schema
-
-
-def _check_schema(schema: dict[str, Any], text: str) -> None:
-    if "x-guidance" in schema:
-        raise RequestError("the schema has the key x-guidance, which is not part of JSON schema; leave it out")
-    objects, depth, num_values = [], 0, 0
-    for value, level in _values(schema):
-        depth, num_values = max(depth, level), num_values + 1
-        if isinstance(value, dict):
-            objects.append(value)
-    _check_size("the schema", depth, MAX_SCHEMA_DEPTH, "nested levels")
-    _check_size("the schema", num_values, MAX_SCHEMA_VALUES, "values")
-    _check_references(schema, objects, depth, id_keys=("$id", "id") if "draft-04" in text else ("$id",))
-    _check_patterns(objects)
-    _check_multiples(objects)
 
 
 def _values(schema: dict[str, Any]) -> Iterator[tuple[Any, int]]:
@@ -109,18 +119,28 @@ def _check_references(schema: Any, objects: list[dict[str, Any]], depth: int, id
     _check_size("the schema", (len(references) + 1) * depth, MAX_REF_LEVELS, "levels ($refs times depth)")
 
 
-def _check_patterns(objects: list[dict[str, Any]]) -> None:
+def _patterns(objects: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
+    """The names of all patternProperties, and all patterns."""
     maps = [one["patternProperties"] for one in objects if isinstance(one.get("patternProperties"), dict)]
-    names = [name for one in maps for name in one]
-    patterns = names + [one["pattern"] for one in objects if isinstance(one.get("pattern"), str)]
-    sizes = [len(pattern.encode(errors="replace")) for pattern in patterns]
+    return [name for one in maps for name in one], [
+        one["pattern"] for one in objects if isinstance(one.get("pattern"), str)
+    ]
+
+
+def _check_patterns(objects: list[dict[str, Any]]) -> None:
+    names, patterns = _patterns(objects)
+    sizes = [len(pattern.encode(errors="replace")) for pattern in names + patterns]
     _check_size("the schema", len(names), MAX_PATTERN_PROPERTIES, "patternProperties")
     _check_size("the schema", max(sizes, default=0), MAX_REGEX_BYTES, "bytes in one pattern")
     _check_size("the schema", sum(sizes), MAX_PATTERN_BYTES, "bytes of patterns")
+
+
+def _check_joined_patterns(objects: list[dict[str, Any]]) -> None:
     if any(map(_can_join, objects)):
         # All of them count, wherever they stand: which ones meet is hard to say, and few schemas have more.
+        names, patterns = _patterns(objects)
         formats = {one["format"] for one in objects if isinstance(one.get("format"), str)}
-        num_different = len(set(patterns)) + len(formats)
+        num_different = len({*names, *patterns}) + len(formats)
         _check_size("a schema with allOf or the like", num_different, MAX_JOINED_PATTERNS, "patterns and formats")
 
 

@@ -1,7 +1,8 @@
 """The name of a weight cache: a hash of what it is made from.
 
 Hashing a checkpoint reads all of it. So the hash of a directory is remembered together with the size, inode and times
-of its files, and taken as long as those are the same.
+of its files, and taken as long as those are the same. The names of its caches are remembered too, so that they can go
+with it.
 """
 
 from __future__ import annotations
@@ -9,12 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from qwartet.kernels.cpu_weights import LAYOUT_VERSION
 from qwartet.models.checkpoint import Checkpoint
 from qwartet.models.held_tensors import LoadSettings
+
+_KEY = re.compile(r"[0-9a-f]{32}")
 
 
 def cache_key(directory: Path, checkpoint: Checkpoint, settings: LoadSettings, header: bytes) -> str:
@@ -22,29 +27,50 @@ def cache_key(directory: Path, checkpoint: Checkpoint, settings: LoadSettings, h
 
     `directory` is where caches lie and the hash of the contents is remembered.
     """
-    parts = (_contents(directory, checkpoint), repr(settings.gptq), f"layout {LAYOUT_VERSION}")
-    return hashlib.sha256("\0".join(parts).encode() + header).hexdigest()[:32]
-
-
-def _contents(directory: Path, checkpoint: Checkpoint) -> str:
-    """SHA-256 over the SHA-256 of every file with tensors."""
     files = [file.resolve() for file in checkpoint.files]
-    known = directory / f"{hashlib.sha256(os.fsencode(checkpoint.directory.resolve())).hexdigest()[:32]}.json"
-    before = [_identity(file) for file in files]
-    try:
-        record = json.loads(known.read_text(encoding="utf-8"))
-        if record["files"] == before and isinstance(record["sha256"], str):
-            return record["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        digest = hashlib.sha256("".join(pool.map(_sha256, files)).encode()).hexdigest()
-    if [_identity(file) for file in files] == before:  # else it changed under us, and nothing is remembered
+    known, before = _record_path(directory, checkpoint.directory), [_identity(file) for file in files]
+    record = _record(known)
+    contents, caches = record.get("sha256"), record.get("caches", [])
+    if record.get("files") != before or not isinstance(contents, str):
+        contents = _contents(files)
+    parts = (contents, repr(settings.gptq), f"layout {LAYOUT_VERSION}")
+    key = hashlib.sha256("\0".join(parts).encode() + header).hexdigest()[:32]
+    changed = {"files": before, "sha256": contents, "caches": [*caches, *({key} - set(caches))]}
+    # A checkpoint that changed under us is not remembered.
+    if changed != record and [_identity(file) for file in files] == before:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         temporary = known.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps({"files": before, "sha256": digest}), encoding="utf-8")
+        temporary.write_text(json.dumps(changed), encoding="utf-8")
         os.replace(temporary, known)
-    return digest
+    return key
+
+
+def caches_of(directory: Path, checkpoint: Path) -> list[Path]:
+    """The files in `directory` that were made for a checkpoint's directory, what is remembered of it included."""
+    known = _record_path(directory, checkpoint)
+    keys = (key for key in _record(known).get("caches", []) if _KEY.fullmatch(key))
+    return [path for path in (*(directory / f"{key}.safetensors" for key in keys), known) if path.is_file()]
+
+
+def _record_path(directory: Path, checkpoint: Path) -> Path:
+    return directory / f"{hashlib.sha256(os.fsencode(checkpoint.resolve())).hexdigest()[:32]}.json"
+
+
+def _record(known: Path) -> dict[str, Any]:
+    """What is remembered of a checkpoint; nothing where that cannot be read."""
+    try:
+        record = json.loads(known.read_text(encoding="utf-8"))
+        if all(isinstance(key, str) for key in record.get("caches", [])):
+            return record
+    except (OSError, ValueError, AttributeError, TypeError):
+        pass
+    return {}
+
+
+def _contents(files: list[Path]) -> str:
+    """SHA-256 over the SHA-256 of every file with tensors."""
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        return hashlib.sha256("".join(pool.map(_sha256, files)).encode()).hexdigest()
 
 
 def _identity(file: Path) -> list[int | str]:

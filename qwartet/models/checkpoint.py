@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from qwartet.errors import CheckpointError, CheckpointWarning
-from qwartet.models.config import read_json
+from qwartet.models.json_file import read_json
 from qwartet.models.safetensors_file import LoadMode, SafetensorsFile, TensorInfo, read_tensor_infos, shown
 
 INDEX_NAME = "model.safetensors.index.json"
@@ -38,9 +38,11 @@ def _checked_shard(directory: Path, name: Any) -> Path:
         target, home = path.resolve(), directory.resolve()
     except (OSError, RuntimeError):  # RuntimeError: links that lead in a circle
         raise CheckpointError(path, "is a link that leads nowhere", hint="fetch this file again") from None
-    # A Hugging Face cache keeps snapshots/<commit>/file as a link to ../../blobs/<hash>: that one is allowed.
-    is_cached = home.parent.name == "snapshots" and target.parent == home.parent.parent / "blobs"
-    if target.parent != home and not is_cached:
+    # A Hugging Face cache keeps snapshots/<commit>/file as a link to ../../blobs/<hash>, and that one may be a link to
+    # ../../blobs/<2 digits>/<hash> of the whole cache: these are allowed.
+    is_in_cache = home.parent.name == "snapshots" and target.parent == home.parent.parent / "blobs"
+    is_shared = home.parent.name == "snapshots" and target.parent.parent == home.parent.parent.parent / "blobs"
+    if target.parent != home and not is_in_cache and not is_shared:
         raise CheckpointError(path, "is a link to a file outside the checkpoint", hint="put the file itself there")
     return path
 

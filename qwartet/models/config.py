@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,8 +10,8 @@ from typing import Any
 
 from qwartet.errors import CheckpointError, CheckpointWarning
 from qwartet.layers.rotary import PositionConfig
+from qwartet.models.json_file import read_json
 
-MAX_JSON_BYTES = 64 * 2**20
 MAX_ROTARY_VALUES = 2**26  # cosines; with the sines 512 MiB
 
 # The first published configs (August 2023) used the GPT-2 names; later ones the Hugging Face names.
@@ -68,26 +67,6 @@ class ModelConfig:
         attention = 2 * self.hidden_size * self.num_heads * self.head_dim
         attention += 2 * self.hidden_size * self.num_kv_heads * self.head_dim
         return self.num_layers * (attention + 3 * self.hidden_size * self.intermediate_size)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of a checkpoint; CheckpointError for anything else."""
-    try:
-        size = path.stat().st_size
-        if not path.is_file():
-            raise CheckpointError(path, "is not a file")
-        if size > MAX_JSON_BYTES:
-            raise CheckpointError(path, f"is {size} bytes; a JSON file of a checkpoint has less than {MAX_JSON_BYTES}")
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(path, "file is missing", hint="is this the directory of a checkpoint?") from None
-    except OSError as error:
-        raise CheckpointError(path, f"cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(path, f"is not valid JSON ({error})", hint="download it again") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(path, "does not hold a JSON object", hint="download it again")
-    return value
 
 
 def _integer(path: Path, raw: Mapping[str, Any], field: str, default: int | None = None) -> int:

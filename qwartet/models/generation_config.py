@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from qwartet.errors import CheckpointError, CheckpointWarning
-from qwartet.models.config import read_json
+from qwartet.models.json_file import read_json
 
 CHAT_FORMATS = ("chatml", "raw")
 

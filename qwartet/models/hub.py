@@ -1,37 +1,30 @@
 """A model's name -> a directory on this machine: itself, or a hub id that is downloaded.
 
-What is fetched is data only: *.json, *.tiktoken and *.safetensors. Code and pickled weights stay on the hub.
-huggingface_hub does the work, so HF_HOME, HF_HUB_OFFLINE, HF_ENDPOINT, HF_TOKEN and its progress bars are as its
-documentation says. A connection that is cut is resumed where it broke; a run that was stopped continues with the files
-that are not there yet. A file gets its name in the cache only when it is complete.
+"Qwen/Qwen-7B-Chat" and "hf:Qwen/Qwen-7B-Chat" are models on Hugging Face, "modelscope:qwen/Qwen-7B-Chat" on ModelScope.
+A model that is here whole is used without asking the hub: what was pulled is what runs, until the next pull.
 """
 
 from __future__ import annotations
 
 import difflib
-import errno
 import os
-import re
 from pathlib import Path
 
 from qwartet.errors import ModelNotFoundError, SettingError
-
-DOWNLOADED_FILES = ("*.json", "*.tiktoken", "*.safetensors")
-
-# "org/name" or "name": what the hub accepts, and no more. "./x", "/x", "~/x", "x/" and "a/b/c" are paths.
-_HUB_ID = re.compile(r"(?=.{1,96}$)(?!.*(--|\.\.|\.git$))(\w[\w.-]*/)?\w([\w.-]*\w)?", re.ASCII)
+from qwartet.models.repository import PUBLISHED_NAMES, Repository, parse_repository
 
 
 def looks_like_hub_id(name: str) -> bool:
-    """Whether a name could be a model on the hub; says nothing about whether there is one."""
-    return _HUB_ID.fullmatch(name) is not None
+    """Whether a name could be a model on a hub; says nothing about whether there is one."""
+    return parse_repository(name) is not None
 
 
 def resolve(name: str, *, revision: str | None = None, download: bool = True) -> Path:
     """Directory of the checkpoint that `name` means: a directory, or a hub id at a revision (branch, tag or commit).
 
-    With `download` false, only what is in the cache counts. ModelNotFoundError says why there is no such model, or why
-    it could not be fetched; SettingError for the revision of a directory.
+    With `download` false, only what is on this machine counts. ModelNotFoundError says why there is no such model;
+    DownloadError, CheckpointError and SettingError why it could not be fetched; SettingError for the revision of a
+    directory.
     """
     path = Path(os.path.expanduser(name))
     if name and _is_directory(path):
@@ -40,11 +33,22 @@ def resolve(name: str, *, revision: str | None = None, download: bool = True) ->
         return path
     if name and os.path.lexists(path):
         raise ModelNotFoundError(f"{name}: is not a directory; give the directory of the checkpoint")
-    if not looks_like_hub_id(name):
+    repository = parse_repository(name)
+    if repository is None:
         hint = "give the directory of a checkpoint, or a hub id such as Qwen/Qwen-7B-Chat"
         shown = name if name and name.isprintable() else repr(name)
-        raise ModelNotFoundError(f"{shown}: no such directory; {_did_you_mean(path) or hint}")
-    return _download(name, revision, local_files_only=not download)
+        raise ModelNotFoundError(f"{shown}: no such directory; {_near_directories(path) or hint}")
+    return _stored_or_fetched(repository, revision, download)
+
+
+def did_you_mean(repository: Repository) -> str | None:
+    """Question that names directories, or published models, with names like this one; None when there are none."""
+    if near := _near_directories(Path(repository.name)):
+        return near
+    if repository.name in PUBLISHED_NAMES:
+        return None
+    near_names = difflib.get_close_matches(repository.name, PUBLISHED_NAMES, n=2, cutoff=0.85)
+    return f"did you mean {' or '.join(near_names)}?" if near_names else None
 
 
 def _is_directory(path: Path) -> bool:
@@ -55,8 +59,7 @@ def _is_directory(path: Path) -> bool:
         raise ModelNotFoundError(f"{path}: {reason}; check the path and its permissions") from None
 
 
-def _did_you_mean(path: Path) -> str | None:
-    """Question that names the directories beside `path` with similar names; None when there are none."""
+def _near_directories(path: Path) -> str | None:
     try:
         siblings = [entry.name for entry in path.parent.iterdir() if entry.is_dir()]
     except (OSError, ValueError):  # ValueError: a NUL character
@@ -65,52 +68,26 @@ def _did_you_mean(path: Path) -> str | None:
     return f"did you mean {' or '.join(str(path.parent / name) for name in near)}?" if near else None
 
 
-def _download(name: str, revision: str | None, *, local_files_only: bool) -> Path:
-    from huggingface_hub import snapshot_download
+def _stored_or_fetched(repository: Repository, revision: str | None, download: bool) -> Path:
+    from qwartet.models.hubs import HUBS
+    from qwartet.models.manifest import manifest_of
+    from qwartet.models.pull import pull_model
+    from qwartet.models.stored import state_of
 
+    hub = HUBS[repository.hub]
+    snapshot = hub.snapshot(repository, revision or hub.default_revision)
+    state = "partial" if snapshot is None else state_of(snapshot.directory, manifest_of(snapshot.directory))
+    if snapshot is not None and (state == "complete" or (state == "loadable" and not download)):
+        return snapshot.directory
+    near = did_you_mean(repository)
+    if not download:
+        hint = near or f"`qwartet pull {repository}` downloads it"
+        place = hub.wording().cache
+        reason = f"no such directory, and not, or not completely, in the cache ({place})"
+        raise ModelNotFoundError(f"{repository}: {reason}; {hint}")
     try:
-        directory = snapshot_download(
-            name, revision=revision, allow_patterns=list(DOWNLOADED_FILES), local_files_only=local_files_only
-        )
-    # Between its own exceptions and those of an HTTP client that it has changed before, no shorter list is complete.
-    except Exception as error:
-        raise ModelNotFoundError(_explain(name, revision, error, local_files_only)) from error
-    return _checked_snapshot(name, Path(directory))
-
-
-def _checked_snapshot(name: str, directory: Path) -> Path:
-    files = {path.suffix for path in directory.iterdir()}
-    if ".safetensors" not in files:
-        reason = "has no .safetensors files, and Qwartet loads no others (pickled weights can run code)"
-        raise ModelNotFoundError(f"{name}: the model on the hub {reason}; choose another model or revision")
-    return directory
-
-
-def _explain(name: str, revision: str | None, error: Exception, local_files_only: bool) -> str:
-    """One line: what went wrong with a download, and what to do."""
-    from huggingface_hub import constants, errors
-
-    hub, cache = constants.ENDPOINT, constants.HF_HUB_CACHE
-    near = _did_you_mean(Path(name))
-    code = error.errno if isinstance(error, OSError) else None
-    if isinstance(error, errors.GatedRepoError):
-        return f"{name}: the hub wants its terms accepted first; do so on the model's page, then set HF_TOKEN"
-    if isinstance(error, errors.RepositoryNotFoundError):
-        hint = near or "check the spelling (a private model also needs HF_TOKEN)"
-        return f"{name}: no such directory, and no such model on {hub}; {hint}"
-    if isinstance(error, errors.RevisionNotFoundError):
-        return f"{name}: the hub has no revision {revision!r} of it; give a branch, a tag or a full commit hash"
-    if local_files_only:
-        hint = near or f"`qwartet chat {name}` downloads it"
-        return f"{name}: no such directory, and not, or not completely, in the cache ({cache}); {hint}"
-    if constants.HF_HUB_OFFLINE:
-        hint = near or "unset HF_HUB_OFFLINE, or give a directory"
-        return f"{name}: no such directory, and offline it is not, or not completely, in the cache ({cache}); {hint}"
-    if code in (errno.ENOSPC, errno.EDQUOT):
-        return f"{name}: no space left in {cache}; free some, or set HF_HOME to a larger disk"
-    if code in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
-        return f"{name}: {cache} cannot be written ({os.strerror(code)}); set HF_HOME to a directory that can"
-    cause = error.__cause__ or error
-    reason = " ".join(f"{type(cause).__name__}: {cause}".split())[:200]
-    hint = near or "check the connection and HF_ENDPOINT, then run it again: complete files are kept"
-    return f"{name}: no such directory, and {hub} did not deliver it ({reason}); {hint}"
+        return pull_model(repository, revision, near=near).manifest.directory
+    except ModelNotFoundError:
+        if snapshot is not None and state == "loadable":
+            return snapshot.directory  # the hub cannot be asked what else there is
+        raise

@@ -19,10 +19,11 @@ import torch
 from qwartet.errors import CheckpointError, CheckpointWarning
 from qwartet.layers.kv_cache import kv_bytes_per_token
 from qwartet.models.checkpoint import INDEX_NAME, Checkpoint
-from qwartet.models.config import ModelConfig, load_config, read_json
+from qwartet.models.config import ModelConfig, load_config
 from qwartet.models.expected_tensors import check_dense_shapes, check_names, read_quantized_weight
 from qwartet.models.generation_config import GenerationDefaults, load_generation_defaults
 from qwartet.models.held_tensors import held_tensors
+from qwartet.models.json_file import read_json
 from qwartet.models.load import choose_settings, load_gptq_config
 from qwartet.models.names import LINEARS, disk_name, module_names
 from qwartet.models.plan import available_bytes, weights_bytes
@@ -91,9 +92,9 @@ def inspect_checkpoint(directory: Path) -> Inspection:
     knows_linears = len(found.problems) == num_problems
     checkpoint = found.attempt(Checkpoint, directory)
     if config is not None:
-        found.model = _model(config)
+        found.model = model_facts(config)
     if defaults is not None:
-        found.sampling = _sampling(defaults)
+        found.sampling = sampling_facts(defaults)
     if checkpoint is None:
         for file in _indexed_files(directory):
             found.attempt(read_tensor_infos, file)
@@ -152,18 +153,21 @@ def _quantization(found: Inspection, checkpoint: Checkpoint, config: ModelConfig
             num_checked += 1
             formats.add(weight.zero_format)
     return {
-        "method": "gptq",
-        "bits": gptq.bits,
-        "group_size": gptq.group_size,
-        "sym": gptq.sym,
-        "desc_act": gptq.desc_act,
+        **gptq_facts(gptq),
         "zero_format": sorted(formats),
         "num_linears": config.num_layers * len(LINEARS),
         "num_sound_linears": num_checked,
     }
 
 
-def _model(config: ModelConfig) -> dict[str, Any]:
+def gptq_facts(gptq: GptqConfig) -> dict[str, Any]:
+    """How a checkpoint is quantised, as plain values."""
+    values = {name: getattr(gptq, name) for name in ("bits", "group_size", "sym", "desc_act")}
+    return {"method": "gptq", **values}
+
+
+def model_facts(config: ModelConfig) -> dict[str, Any]:
+    """Shape and positions of a network, as plain values."""
     position = config.position
     return {
         "num_parameters": config.num_parameters,
@@ -182,7 +186,8 @@ def _model(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def _sampling(defaults: GenerationDefaults) -> dict[str, Any]:
+def sampling_facts(defaults: GenerationDefaults) -> dict[str, Any]:
+    """How a checkpoint asks to be sampled, as plain values."""
     names = ("chat_format", "do_sample", "temperature", "top_k", "top_p", "repetition_penalty", "max_new_tokens")
     values = {name: getattr(defaults, name) for name in (*names, "max_window_size", "eos_token_id")}
     return {**values, "stop_words_ids": [list(ids) for ids in defaults.stop_words_ids]}

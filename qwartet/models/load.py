@@ -21,9 +21,10 @@ from qwartet.layers.linear import QuantizedLinear
 from qwartet.layers.rotary import RotaryTable
 from qwartet.layers.weight_stream import WeightStream
 from qwartet.models.checkpoint import Checkpoint
-from qwartet.models.config import ModelConfig, load_config, read_json
+from qwartet.models.config import ModelConfig, load_config
 from qwartet.models.expected_tensors import check_dense_shapes, check_names
 from qwartet.models.held_tensors import LoadSettings, held_tensors
+from qwartet.models.json_file import read_json
 from qwartet.models.names import LINEARS, disk_name, module_names
 from qwartet.models.plan import fits_memory, memory_error, resident_budget, stream_forecast, weights_bytes
 from qwartet.models.qwen import QwenModel

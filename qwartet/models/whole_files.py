@@ -11,15 +11,12 @@ from pathlib import Path
 from qwartet.errors import SettingError
 
 
-def check_free_space(target: Path, num_bytes: int) -> None:
+def check_free_space(target: Path, num_bytes: int, hint: str = "choose another disk, or a smaller model") -> None:
     """SettingError with both figures when the disk that `target` will lie on has less than `num_bytes` free."""
     place = next(path for path in (target, *target.parents) if path.is_dir())
     free = shutil.disk_usage(place).free
     if num_bytes > free:
-        raise SettingError(
-            f"{target} takes {num_bytes / 1e9:.1f} GB and {free / 1e9:.1f} GB are free there; choose another "
-            "disk, or a smaller model"
-        )
+        raise SettingError(f"{target} takes {num_bytes / 1e9:.1f} GB and {free / 1e9:.1f} GB are free there; {hint}")
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from qwartet.errors import CheckpointError
 from qwartet.models.checkpoint import INDEX_NAME, Checkpoint
-from qwartet.models.config import read_json
+from qwartet.models.json_file import read_json
 from qwartet.models.names import disk_parameter_name
 from qwartet.models.safetensors_file import SafetensorsFile, read_tensor_infos
 from qwartet.quant_format.config import GptqConfig

@@ -21,11 +21,14 @@ from qwartet.server.responses import (
     CompletionChoice,
     CompletionLogprobs,
     FinishReason,
+    FunctionCallMessage,
     PromptTokensDetails,
+    ToolCallsMessage,
     TopLogprob,
     Usage,
 )
 from qwartet.server.shown_tokens import ShownTokens, TextOffsets
+from qwartet.server.tool_answer import tool_message
 from qwartet.tokenizer.tokenizer import Tokenizer
 
 FINGERPRINT = f"qwartet-{__version__}"
@@ -65,8 +68,11 @@ def _chat_choice(llm: LLM, prepared: Prepared, output: StreamOutput) -> ChatChoi
     logprobs = None
     if prepared.params.logprobs is not None:
         logprobs = chat_logprobs(llm.tokenizer, ShownTokens(llm.tokenizer).push(output))
-    message = AnswerMessage(content=output.text)
-    return ChatChoice(index=output.index, message=message, logprobs=logprobs, finish_reason=finish_reason(output))
+    message: AnswerMessage | ToolCallsMessage | FunctionCallMessage = AnswerMessage(content=output.text)
+    reason = finish_reason(output)
+    if prepared.tool_chat is not None:
+        message, reason = tool_message(prepared.tool_chat, output.text, reason)
+    return ChatChoice(index=output.index, message=message, logprobs=logprobs, finish_reason=reason)
 
 
 def chat_logprobs(tokenizer: Tokenizer, shown: Sequence[TokenLogprobs]) -> ChatLogprobs:

@@ -61,13 +61,19 @@ def validation_api_error(error: ValidationError, body: Any, model: type[BaseMode
     found = [(_place(one["loc"], body, one["type"]), one) for one in error.errors(include_url=False)]
     # Of what each member of a union complains of: the first of the innermost, rather not that the type is another.
     place, details = max(found, key=lambda pair: (len(pair[0]), not pair[1]["type"].endswith("_type")))
-    param = ".".join(map(str, place)) or None
     kind, message = details["type"], details["msg"]
+    if kind.startswith("union_tag"):
+        place = [*place, "role"]
+    param = ".".join(map(str, place)) or None
     if kind == "extra_forbidden":
         near = difflib.get_close_matches(str(place[-1]), _field_names(model), n=1) if len(place) == 1 else []
         hint = f"did you mean {near[0]}?" if near else "leave it out"
         return ApiError(400, f"{param} is not a field that is honoured here; {hint}", param=param, code="unknown_field")
-    if kind == "missing":
+    if kind == "union_tag_invalid":
+        context = details["ctx"]
+        message = f"{param} is {context['tag']!r:.40}; use one of {context['expected_tags']}"
+        return ApiError(400, message, param=param, code="invalid_value")
+    if kind in ("missing", "union_tag_not_found"):
         return ApiError(400, f"{param} is missing", param=param, code="missing_field")
     text = "should be an object" if kind == "model_type" else f"{message[:1].lower()}{message[1:]}"
     is_scalar = not isinstance(details["input"], dict | list)

@@ -23,6 +23,7 @@ from qwartet.server.responses import (
     Usage,
 )
 from qwartet.server.shown_tokens import ShownTokens, TextOffsets
+from qwartet.server.tool_answer import ToolStream
 
 
 class ChatChunks:
@@ -31,7 +32,9 @@ class ChatChunks:
     def __init__(self, llm: LLM, model: str, prepared: Prepared, *, with_usage: bool) -> None:
         self._llm, self._model, self._prepared, self._with_usage = llm, model, prepared, with_usage
         self._id, self._created = f"chatcmpl-{secrets.token_hex(12)}", int(time.time())
-        self._shown = [ShownTokens(llm.tokenizer) for _ in range(prepared.params.n)]
+        num_choices, chat = prepared.params.n, prepared.tool_chat
+        self._shown = [ShownTokens(llm.tokenizer) for _ in range(num_choices)]
+        self._tools = [] if chat is None else [ToolStream(chat) for _ in range(num_choices)]
 
     def beginning(self) -> list[ChatCompletionChunk]:
         """The chunks that say who speaks."""
@@ -42,12 +45,22 @@ class ChatChunks:
         """The chunks of what was added to choice `index`: text, then the end."""
         shown = self._shown[index].push(output)
         logprobs = None if self._prepared.params.logprobs is None else chat_logprobs(self._llm.tokenizer, shown)
-        chunks = []
-        if output.text or shown:
-            chunks.append(self._choice(index, ChatDelta(content=output.text), logprobs))
+        deltas = self._deltas(index, output)
+        if shown and not deltas:
+            deltas = [ChatDelta()]  # the tokens of a text that is held back
+        chunks = [self._choice(index, delta, logprobs if place == 0 else None) for place, delta in enumerate(deltas)]
         if output.finish_reason is not None:
-            chunks.append(self._choice(index, ChatDelta(), reason=finish_reason(output)))
+            reason = finish_reason(output)
+            if self._tools:
+                reason = self._tools[index].finish_reason(reason)
+            chunks.append(self._choice(index, ChatDelta(), reason=reason))
         return chunks
+
+    def _deltas(self, index: int, output: StreamOutput) -> list[ChatDelta]:
+        if not self._tools:
+            return [ChatDelta(content=output.text)] if output.text else []
+        stream = self._tools[index]
+        return stream.feed(output.text) + (stream.finish() if output.finish_reason is not None else [])
 
     def usage(self, outputs: Sequence[Sequence[StreamOutput]]) -> ChatCompletionChunk:
         """The chunk of no choices that says what it all took."""

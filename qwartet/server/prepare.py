@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from qwartet.engine.sampling_params import MAX_COMPLETIONS, SamplingParams
 from qwartet.engine.structure import Structure
+from qwartet.engine.structure_limits import parse_schemas
 from qwartet.errors import NotAChatModelError, RequestError
 from qwartet.llm import LLM
 from qwartet.server.api_error import ApiError
 from qwartet.server.protocol import ChatCompletionRequest, ChatMessage, CompletionRequest, SamplingFields
+from qwartet.server.tools import ToolChat, tool_chat
 from qwartet.tokenizer.chatml import Message, build_prompt
+from qwartet.tokenizer.react import STOP_STRING
 
 _SAME_NAMES = (
     "temperature", "top_p", "n", "seed", "presence_penalty", "frequency_penalty", "min_p", "repetition_penalty",
@@ -28,6 +31,7 @@ class Prepared:
     params: SamplingParams
     prompt_texts: tuple[str, ...] = ()  # to be put before the completions' texts
     is_prompt_only: bool = False  # max_tokens was 0: the one token that the engine makes is not shown
+    tool_chat: ToolChat | None = None  # how the answers are to be read, where tools take part
 
 
 def prepare_chat(llm: LLM, body: ChatCompletionRequest) -> Prepared:
@@ -40,20 +44,49 @@ def prepare_chat(llm: LLM, body: ChatCompletionRequest) -> Prepared:
     if body.max_completion_tokens not in (None, max_tokens):
         message = "max_tokens and max_completion_tokens differ; give one of them"
         raise ApiError(400, message, param="max_tokens", code="invalid_value")
+    tools = tool_chat(body)
     params = _sampling_params(
         llm, body, max_tokens=max_tokens, logprobs=(body.top_logprobs or 0) if body.logprobs else None
     )
-    prompt_ids = chat_prompt(llm, body.messages, body.add_generation_prompt is not False)
+    if tools is not None:
+        params = _with_tools(params, tools)
+    turns = plain_turns(body.messages) if tools is None else tools.messages
+    answer_start = "" if tools is None else tools.answer_start
+    prompt_ids = chat_prompt(llm, turns, body.add_generation_prompt is not False, answer_start=answer_start)
     _check_length(llm, [prompt_ids], "messages")
-    return Prepared([prompt_ids], params)
+    return Prepared([prompt_ids], params, tool_chat=tools)
 
 
-def chat_prompt(llm: LLM, messages: Sequence[ChatMessage], add_generation_prompt: bool) -> list[int]:
-    """The ids of a conversation; ApiError where it is none."""
+def _with_tools(params: SamplingParams, tools: ToolChat) -> SamplingParams:
+    """The settings of a chat with tools: it stops where a result would come, and calls as it must."""
+    if tools.has_tools and params.structure is not None:
+        message = "response_format and tools; give one of them, or tool_choice none"
+        raise ApiError(400, message, param="response_format", code="invalid_value")
+    structure = params.structure
+    if tools.calls is not None:
+        structure = Structure(tool_calls=tools.calls)
+        try:
+            parse_schemas(tools.calls.schema_texts)  # told of here, it has its field's name
+        except RequestError as error:
+            raise ApiError(400, f"tools: {error}", param="tools", code="invalid_value") from error
+    return replace(params, stop=(*params.stop, STOP_STRING), structure=structure)
+
+
+def plain_turns(messages: Sequence[ChatMessage]) -> list[Message]:
+    """The turns of a conversation without tools; ApiError where a message is a tool's."""
     roles = {"developer": "system"}
     try:
-        turns = [Message(roles.get(message.role, message.role), message.text) for message in messages]
-        return build_prompt(llm.tokenizer, turns, add_generation_prompt)
+        return [Message(roles.get(message.role, message.role), message.text) for message in messages]
+    except RequestError as error:
+        raise ApiError(400, str(error), param="messages", code="invalid_value") from error
+
+
+def chat_prompt(
+    llm: LLM, turns: Sequence[Message], add_generation_prompt: bool = True, *, answer_start: str = ""
+) -> list[int]:
+    """The ids of a conversation; `answer_start`: see build_prompt. ApiError where it is none."""
+    try:
+        return build_prompt(llm.tokenizer, turns, add_generation_prompt, answer_start=answer_start)
     except RequestError as error:
         raise ApiError(400, str(error), param="messages", code="invalid_value") from error
 

@@ -6,9 +6,25 @@ They also take vLLM's names for what OpenAI has no field for. Bounds of sampling
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from qwartet.server.api_object import ApiObject
+from qwartet.server.tool_protocol import (
+    MAX_CALLS,
+    MAX_TOOLS,
+    CalledName,
+    CallId,
+    FunctionCall,
+    FunctionChoice,
+    LegacyFunction,
+    Tool,
+    ToolCall,
+    ToolChoice,
+)
 
 MAX_STOPS = 16  # OpenAI has 4
 MAX_STOP_CHARS = 256
@@ -23,12 +39,6 @@ StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 # A list is left at its first wrong item: a million errors would take a gigabyte and minutes.
 TokenIds = Annotated[list[int], Field(fail_fast=True)]
 Texts = Annotated[list[str], Field(fail_fast=True)]
-
-
-class ApiObject(BaseModel):
-    """Strict in both directions: no other field, no conversion of types but int to float."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class StreamOptions(ApiObject):
@@ -115,21 +125,87 @@ class TextPart(ApiObject):
     text: str
 
 
-class ChatMessage(ApiObject):
-    """One turn. The fields that must be null are those of an answer that is sent back as it came."""
+Content = str | Annotated[list[TextPart], Field(fail_fast=True)]
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | Annotated[list[TextPart], Field(fail_fast=True)]
-    refusal: None = None
-    audio: None = None
-    function_call: None = None
-    tool_calls: None = None
-    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
+
+class ContentMessage(ApiObject):
+    """A turn that has a text."""
+
+    content: Content
 
     @property
     def text(self) -> str:
         """The content, its parts joined."""
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        return _joined(self.content)
+
+
+class SystemMessage(ContentMessage):
+    role: Literal["system", "developer"]
+
+
+class UserMessage(ContentMessage):
+    role: Literal["user"]
+
+
+class AssistantMessage(ApiObject):
+    """An answer. The fields that must be null are those of one that is sent back as it came."""
+
+    role: Literal["assistant"]
+    content: Content | None = None
+    tool_calls: Annotated[list[ToolCall], Field(min_length=1, max_length=MAX_CALLS)] | None = None
+    function_call: FunctionCall | None = None
+    refusal: None = None
+    audio: None = None
+    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> AssistantMessage:
+        if self.tool_calls is not None and self.function_call is not None:
+            raise PydanticCustomError("two_calls", "tool_calls and function_call; give one of them")
+        if self.content is None and self.tool_calls is None and self.function_call is None:
+            raise PydanticCustomError("no_content", "content is missing, and there is no call; give one of them")
+        return self
+
+    @property
+    def text(self) -> str:
+        """The content, its parts joined; empty where there is none."""
+        return "" if self.content is None else _joined(self.content)
+
+
+class ToolMessage(ContentMessage):
+    """The result of a tool call."""
+
+    role: Literal["tool"]
+    tool_call_id: CallId
+
+
+class FunctionMessage(ApiObject):
+    """The result of a function call."""
+
+    role: Literal["function"]
+    name: CalledName
+    content: Content | None
+
+    @property
+    def text(self) -> str:
+        return "" if self.content is None else _joined(self.content)
+
+
+ChatMessage = Annotated[
+    SystemMessage | UserMessage | AssistantMessage | ToolMessage | FunctionMessage, Field(discriminator="role")
+]
+
+
+def _joined(content: Content) -> str:
+    return content if isinstance(content, str) else "".join(part.text for part in content)
+
+
+def _num_chars(messages: Sequence[ChatMessage]) -> int:
+    """Of contents and of what functions were called with."""
+    asked = [message for message in messages if isinstance(message, AssistantMessage)]
+    calls = [call.function for message in asked for call in message.tool_calls or ()]
+    calls += [message.function_call for message in asked if message.function_call is not None]
+    return sum(len(message.text) for message in messages) + sum(len(call.arguments) for call in calls)
 
 
 Messages = Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
@@ -144,11 +220,17 @@ class ChatCompletionRequest(SamplingFields):
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: Literal[False] | None = None
+    tools: Annotated[list[Tool], Field(min_length=1, max_length=MAX_TOOLS, fail_fast=True)] | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None  # either way, an answer has at most one call
+    functions: Annotated[list[LegacyFunction], Field(min_length=1, max_length=MAX_TOOLS, fail_fast=True)] | None = None
+    function_call: FunctionChoice | None = None
 
     @property
     def num_chars(self) -> int:
-        """Of all texts that the prompt is made of."""
-        return sum(len(message.text) for message in self.messages)
+        """Of all texts that the prompt is made of; tools are shown in it as JSON."""
+        tools = [*(self.tools or ()), *(self.functions or ())]
+        return _num_chars(self.messages) + sum(len(tool.model_dump_json()) for tool in tools)
 
 
 class CompletionRequest(SamplingFields):
@@ -184,7 +266,7 @@ class TokenizeRequest(ApiObject):
     @property
     def num_chars(self) -> int:
         """Of all texts that it is made of."""
-        return len(self.prompt or "") + sum(len(message.text) for message in self.messages or ())
+        return len(self.prompt or "") + _num_chars(self.messages or ())
 
 
 class DetokenizeRequest(ApiObject):

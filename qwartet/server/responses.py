@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from qwartet.server.protocol import ApiObject
+from qwartet.server.api_object import ApiObject
+from qwartet.server.tool_protocol import FunctionCall, ToolCall
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls", "function_call"]
 
 
 class PromptTokensDetails(ApiObject):
@@ -47,9 +48,43 @@ class AnswerMessage(ApiObject):
     refusal: None = None
 
 
+class ToolCallsMessage(ApiObject):
+    """An answer that calls a tool; `content` is the thought before it."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str | None
+    refusal: None = None
+    tool_calls: list[ToolCall]
+
+
+class FunctionCallMessage(ApiObject):
+    """The same for the older field."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str | None
+    refusal: None = None
+    function_call: FunctionCall
+
+
+class FunctionCallDelta(ApiObject):
+    """The first of a call has its name, each has more of its arguments."""
+
+    name: str | None = None
+    arguments: str
+
+
+class ToolCallDelta(ApiObject):
+    """The first of a call has its id and type."""
+
+    index: Literal[0] = 0
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: FunctionCallDelta
+
+
 class ChatChoice(ApiObject):
     index: int
-    message: AnswerMessage
+    message: AnswerMessage | ToolCallsMessage | FunctionCallMessage
     logprobs: ChatLogprobs | None
     finish_reason: FinishReason
 
@@ -95,10 +130,12 @@ class Completion(ApiObject):
 
 
 class ChatDelta(ApiObject):
-    """What a chunk adds to a message."""
+    """What a chunk adds to a message; only what was set is written."""
 
     role: Literal["assistant"] | None = None
     content: str | None = None
+    tool_calls: list[ToolCallDelta] | None = None
+    function_call: FunctionCallDelta | None = None
 
 
 class ChatChunkChoice(ApiObject):

@@ -9,7 +9,7 @@ from qwartet.server.api_error import ApiError, api_error_of, validated
 from qwartet.server.endpoints import Endpoints
 from qwartet.server.http_body import check_text, json_of
 from qwartet.server.limits import CHARS_PER_TOKEN
-from qwartet.server.prepare import chat_prompt
+from qwartet.server.prepare import chat_prompt, plain_turns
 from qwartet.server.protocol import DetokenizeRequest, TokenizeRequest
 from qwartet.server.responses import DetokenizeResponse, TokenizeResponse
 
@@ -27,7 +27,8 @@ def tokenize(endpoints: Endpoints, raw: bytes) -> dict[str, Any]:
         if request.messages is None:
             ids = tokenizer.encode(request.prompt or "")
         else:
-            ids = chat_prompt(endpoints.llm, request.messages, request.add_generation_prompt is not False)
+            turns = plain_turns(request.messages)
+            ids = chat_prompt(endpoints.llm, turns, request.add_generation_prompt is not False)
     except QwartetError as error:
         raise api_error_of(error, TokenizeRequest) from error
     strings = [tokenizer.decode_bytes(token_id).decode("utf-8", "replace") for token_id in ids]

@@ -49,14 +49,20 @@ class Context:
     turns_kept: int | None  # of the history, newest first; None for raw, which takes no history
 
 
-def build_prompt(tokenizer: Tokenizer, messages: Sequence[Message], add_generation_prompt: bool = True) -> list[int]:
-    """Prompt ids of a conversation; the published system prompt stands in when the first message is another."""
+def build_prompt(
+    tokenizer: Tokenizer, messages: Sequence[Message], add_generation_prompt: bool = True, *, answer_start: str = ""
+) -> list[int]:
+    """Prompt ids of a conversation; the published system prompt stands in when the first message is another.
+
+    `answer_start` is text that the assistant's answer begins with: the prompt ends behind it, inside of the turn.
+    """
     newline = tokenizer.encode("\n")
     ids: list[int] = []
     for message in _with_system(messages):
         ids += (newline if ids else []) + _turn_ids(tokenizer, message)
     if add_generation_prompt:
         ids += newline + _opening_ids(tokenizer, "assistant")
+        ids += _content_ids(tokenizer, Message("assistant", answer_start))
     return ids
 
 

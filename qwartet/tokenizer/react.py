@@ -1,4 +1,4 @@
-"""ReAct, the text format in which first-generation Qwen calls tools.
+"""ReAct, the text format in which first-generation Qwen calls tools; react_stream.py reads what the model writes.
 
 The tools and the format are explained in front of the question (`react_question`). The model then writes
 
@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from qwartet.errors import RequestError
 
 TOOL_KEYS = ("name_for_model", "name_for_human", "description_for_model", "parameters")
-STOP_STRING = "Observation:"
+STOP_STRING = "\nObservation:"  # at the beginning of a line: arguments may hold the word
+
+NEXT_THOUGHT = "\nThought:"  # where the model goes on after a tool's result
 
 _TOOL = (
     "{name_for_model}: Call this tool to interact with the {name_for_human} API. "
@@ -44,20 +45,6 @@ Final Answer: the final answer to the original input question
 Begin!"""
 
 
-@dataclass(frozen=True)
-class ReactReply:
-    """What the model wrote: a tool call (`name` is set, `text` is the thought) or an answer (`text` alone)."""
-
-    text: str
-    name: str | None = None
-    arguments: str = ""
-
-    @property
-    def is_call(self) -> bool:
-        """Whether the model calls a tool."""
-        return self.name is not None
-
-
 def react_instruction(tools: Sequence[Mapping[str, Any]]) -> str:
     """The text that explains the tools and the format; raises RequestError for a tool without one of TOOL_KEYS."""
     if not tools:
@@ -78,32 +65,19 @@ def react_call(thought: str, name: str, arguments: str) -> str:
     return f"Thought: {thought}\nAction: {name}\nAction Input: {arguments}"
 
 
+def react_result(result: str) -> str:
+    """What follows a call in the assistant's text: the tool's result."""
+    return f"\nObservation: {result}"
+
+
 def react_observation(result: str) -> str:
-    """What follows a call in the assistant's text: the tool's result, and the start of the next thought."""
-    return f"\nObservation: {result}\nThought:"
+    """The same, and the start of the next thought."""
+    return f"{react_result(result)}{NEXT_THOUGHT}"
 
 
 def react_answer(answer: str, thought: str = "I now know the final answer.") -> str:
     """An assistant text that ends with the answer."""
     return f"Thought: {thought}\nFinal Answer: {answer}"
-
-
-def parse_react(output: str) -> ReactReply:
-    """The first tool call in a model's output, else its final answer, else the output as it is; linear in the text.
-
-    Only what the model wrote belongs here: a prompt that holds these markers must not become a call.
-    """
-    text = "\n" + output  # so that a marker at the very start is at the start of a line too
-    action = text.find("\nAction:")
-    action_input = text.find("\nAction Input:")
-    if 0 <= action < action_input:
-        name = text[action + len("\nAction:") : action_input].strip()
-        if name:
-            arguments = text[action_input + len("\nAction Input:") :].partition("\nObservation:")[0]
-            before, marker, thought = text[:action].partition("Thought:")
-            return ReactReply((thought if marker else before).strip(), name, arguments.strip())
-    _, marker, answer = text.rpartition("\nFinal Answer:")
-    return ReactReply(answer.strip() if marker else output)
 
 
 def _tool_text(tool: Mapping[str, Any]) -> str:

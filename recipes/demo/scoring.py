@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable
 
-from qwartet.tokenizer.react import parse_react
+from qwartet.tokenizer.react_stream import parse_react
 from recipes.demo.corpus.conversation import Language
 from recipes.demo.corpus.persona_lines import PERSONAS
 
@@ -72,7 +72,7 @@ def tool_call(expect: str, reply: str) -> bool:
 
 def final_answer(expect: str, reply: str) -> bool:
     """Expects the final answer, and no call."""
-    parsed = parse_react(reply)
+    parsed = parse_react(reply, "thought")  # the thought is begun already where a tool has answered
     return not parsed.is_call and parsed.text == expect
 
 

@@ -68,14 +68,15 @@ def run_in_process(*arguments: object, stdin: bytes = b"", **changes: str) -> Ou
 class Terminal:
     """A process on a pseudo-terminal; `expect` waits for text, `send` types."""
 
-    def __init__(self, *arguments: object) -> None:
+    def __init__(self, *arguments: object, **changes: str) -> None:
+        """`changes`: of the environment."""
         self._master, slave = pty.openpty()
         self._process = subprocess.Popen(
             [*COMMAND, *map(str, arguments)],
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            env=environment(),
+            env=environment(**changes),
             start_new_session=True,
             # Ctrl-C reaches a process only through its controlling terminal.
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
@@ -104,7 +105,7 @@ class Terminal:
     def interrupt(self, pattern: str) -> str:
         """Presses Ctrl-C until the pattern occurs.
 
-        Once is nearly always enough: CPython misses a signal that comes between readline's prompt and its wait.
+        Once is nearly always enough: CPython misses a signal that comes between input()'s prompt and its wait.
         """
         for _ in range(30):
             self.send("\x03")

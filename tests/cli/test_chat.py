@@ -12,6 +12,7 @@ import pytest
 
 from qwartet import LLM
 from qwartet.cli import chat as chat_module
+from qwartet.cli.conversant import Turns
 from qwartet.cli.terminal import inert
 from tests.cli.command_line import CommandLine, Terminal, run_in_process
 
@@ -141,9 +142,11 @@ def test_all_sampling_options_reach_the_request(
 ) -> None:
     seen: dict[str, Any] = {}
 
-    def record(self: LLM, query: str, system: str | None, **sampling: Any) -> list[str]:
+    answer = LLM.chat_stream
+
+    def record(self: LLM, query: str, history: Turns, system: str | None, **sampling: Any) -> Any:
         seen.update(sampling, system=system, length=self.engine.max_model_len, dtype=str(self.model.dtype))
-        return []
+        return answer(self, query, history, system, **sampling)
 
     monkeypatch.setattr(LLM, "chat_stream", record)
     options = "--temperature 0.5 --top-p 0.9 --top-k 7 --repetition-penalty 1.2 --max-tokens 9 --seed 3 --system be"

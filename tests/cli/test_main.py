@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import os
 import subprocess
 import sys
@@ -16,7 +17,21 @@ from qwartet.cli import chat as chat_module
 from qwartet.errors import CheckpointWarning
 from tests.cli.command_line import COMMAND, CommandLine, environment, run_in_process
 
-VERBS = ("chat", "inspect", "plan", "quantize", "run-batch", "synth", "doctor", "bench")
+VERBS = (
+    "chat",
+    "pull",
+    "list",
+    "show",
+    "verify",
+    "rm",
+    "inspect",
+    "plan",
+    "quantize",
+    "run-batch",
+    "synth",
+    "doctor",
+    "bench",
+)
 HEAVY = ("torch", "transformers", "fastapi", "huggingface_hub")
 
 
@@ -129,6 +144,14 @@ def test_a_full_disk_under_the_output_is_one_line(chat_model: Path) -> None:
         result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=environment(), timeout=60)
     assert result.returncode == 2
     assert result.stderr.startswith(b"error: No space left on device; ") and result.stderr.count(b"\n") == 1
+
+
+def test_an_error_of_the_system_is_one_line_where_the_output_is_no_file(
+    qwartet: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_with(monkeypatch, OSError(28, "No space left on device", "/a"))
+    monkeypatch.setattr("sys.stdout", io.StringIO())
+    qwartet("chat").assert_one_line_error("/a: No space left on device")
 
 
 def test_bytes_that_are_no_text_do_not_end_the_program() -> None:

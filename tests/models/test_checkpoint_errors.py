@@ -322,6 +322,19 @@ def test_ck11_the_links_of_a_hub_cache_are_followed(pristine, tmp_path: Path, sh
     assert torch.equal(logits(snapshot), logits(source))
 
 
+def test_ck11_the_links_into_the_store_that_models_of_a_hub_cache_share_are_followed(pristine, tmp_path: Path) -> None:
+    source, model = pristine(), tmp_path / "models--org--name"
+    (model / "blobs").mkdir(parents=True)
+    snapshot = model / "snapshots" / "0a1b"
+    shutil.copytree(source, snapshot)
+    store = tmp_path / "blobs" / "ab"
+    store.mkdir(parents=True)
+    (snapshot / "model.safetensors").rename(store / "abcd")
+    (model / "blobs" / "0123").symlink_to(Path("..", "..", "blobs", "ab", "abcd"))
+    (snapshot / "model.safetensors").symlink_to(Path("..", "..", "blobs", "0123"))
+    assert torch.equal(logits(snapshot), logits(source))
+
+
 def test_ck12_unknown_tensors_are_told_and_the_known_leftovers_are_not(checkpoint: Copy, recwarn) -> None:
     directory = checkpoint()
     leftovers = ("transformer.rotary_emb.inv_freq", "transformer.h.0.attn.masked_bias", "transformer.h.1.attn.bias")

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwartet.errors import CheckpointError, CheckpointWarning
-from qwartet.models.config import ModelConfig, load_config, parse_config, read_json
+from qwartet.models.config import ModelConfig, load_config, parse_config
+from qwartet.models.json_file import read_json
 
 PATH = Path("dir/config.json")
 COMMON = {

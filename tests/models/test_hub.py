@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,22 +15,10 @@ import pytest
 from qwartet.errors import ModelNotFoundError, SettingError
 from qwartet.models.hub import looks_like_hub_id, resolve
 from tests.golden_data import REPOSITORY
-from tests.models.fake_hub import FakeHub
+from tests.models.fake_hub import NAME, SHARDS, TINY_MODEL, UNWANTED, FakeHub
 
-NAME = "Somebody/Tiny-Chat"
-WANTED = {
-    "config.json": b"{}",
-    "qwen.tiktoken": b"IQ== 0\n",
-    "model-00001-of-00002.safetensors": bytes(range(256)) * 400,
-    "model-00002-of-00002.safetensors": bytes(range(255, -1, -1)) * 300,
-}
-UNWANTED = {"modeling_qwen.py": b"raise SystemExit", "pytorch_model.bin": b"\x80\x04.", "README.md": b"# Tiny"}
-
-
-@pytest.fixture
-def hub() -> Iterator[FakeHub]:
-    with FakeHub({NAME: WANTED | UNWANTED}).serving() as hub:
-        yield hub
+WANTED = TINY_MODEL
+SHARD = SHARDS[1]
 
 
 class Fetched:
@@ -38,13 +26,16 @@ class Fetched:
 
     def __init__(self, name: str, workplace: Path, endpoint: str, *, revision: str | None = None, **environment: str):
         code = (
-            "import sys, json; from qwartet.errors import ModelNotFoundError; from qwartet.models.hub import resolve\n"
+            "import sys, json; from qwartet.errors import QwartetError; from qwartet.models.hub import resolve\n"
+            "from qwartet.models import fetch; fetch.PAUSES_S = (0.0,) * 5\n"
             "try: print(json.dumps({'path': str(resolve(sys.argv[1], revision=sys.argv[2] or None))}))\n"
-            "except ModelNotFoundError as error: print(json.dumps({'error': str(error)}))"
+            "except QwartetError as error: print(json.dumps({'error': str(error)}))"
         )
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
         proxies = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
         hub = {"HF_HOME": str(workplace / "home"), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        hub |= {"QWARTET_CACHE": str(workplace / "cache"), "MODELSCOPE_CACHE": str(workplace / "modelscope")}
+        hub |= {"MODELSCOPE_ENDPOINT": endpoint}
         result = subprocess.run(
             [sys.executable, "-c", code, name, revision or ""],
             capture_output=True,
@@ -68,7 +59,9 @@ def blobs(workplace: Path) -> list[bytes]:
     return [path.read_bytes() for path in workplace.rglob("blobs/*") if path.is_file()]
 
 
-@pytest.mark.parametrize("name", ["gpt2", "Qwen/Qwen-72B-Chat-Int4", "a/b", "org_1/x.y-z", "a/" + "b" * 94])
+@pytest.mark.parametrize(
+    "name", ["gpt2", "Qwen/Qwen-72B-Chat-Int4", "a/b", "org_1/x.y-z", "a/" + "b" * 94, "hf:a/b", "modelscope:qwen/x"]
+)
 def test_the_form_of_a_hub_id_is_recognised(name: str) -> None:
     assert looks_like_hub_id(name)
 
@@ -76,7 +69,8 @@ def test_the_form_of_a_hub_id_is_recognised(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     ["", ".", "..", "./x", "../x", "/x", "~/x", "x/", "a/b/c", "a//b", "-a/b", "a/b-", "a--b", "a..b", "a/b.git",
-     "two words", "你好", "a\nb", "a\0b", "a/" + "b" * 95, "https://huggingface.co/a/b"],
+     "two words", "你好", "a\nb", "a\0b", "a/" + "b" * 95, "https://huggingface.co/a/b",
+     "hf:", "modelscope:x", "ollama:a/b", "hf:../x", "modelscope:/x", "modelscope:a/b/c", "hf:hf:a/b"],
 )  # fmt: skip
 def test_a_path_or_a_sentence_is_never_taken_for_a_hub_id(name: str) -> None:
     assert not looks_like_hub_id(name)
@@ -116,44 +110,60 @@ def test_a_revision_of_a_directory_is_refused(tmp_path: Path) -> None:
         resolve(str(tmp_path), revision="main")
 
 
-def test_data_files_are_downloaded_and_code_and_pickles_are_not(hub: FakeHub, tmp_path: Path) -> None:
-    fetched = Fetched(NAME, tmp_path, hub.endpoint)
+@pytest.mark.parametrize("name", [NAME, f"hf:{NAME}", f"modelscope:{NAME}"])
+def test_a_hub_id_is_downloaded(hub: FakeHub, tmp_path: Path, name: str) -> None:
+    fetched = Fetched(name, tmp_path, hub.endpoint)
     assert fetched.files == WANTED
-    assert {name for name, _ in hub.downloads} == WANTED.keys()
-
-
-def test_a_cut_download_is_resumed_where_it_broke(hub: FakeHub, tmp_path: Path) -> None:
-    name = "model.safetensors"
-    content = bytes(range(256)) * (24 << 12)  # 24 MiB: the library writes, and so resumes, by 10 MiB
-    hub.repositories[NAME] = {name: content}
-    hub.cut = {name}
-    assert Fetched(NAME, tmp_path, hub.endpoint).files == {name: content}
-    first, second = (wanted for _, wanted in hub.downloads)
-    assert first is None
-    assert second is not None and 0 < int(second.removeprefix("bytes=").rstrip("-")) < len(content)
+    assert fetched.path.is_relative_to(tmp_path / ("modelscope" if name.startswith("modelscope") else "home"))
 
 
 def test_a_failed_download_promotes_nothing_and_the_next_run_fetches_only_the_rest(
     hub: FakeHub, tmp_path: Path
 ) -> None:
-    name = "model-00002-of-00002.safetensors"
-    hub.dead = {name}
+    hub.faults[SHARD] = ["500"] * 6
     first = Fetched(NAME, tmp_path, hub.endpoint)
-    assert "did not deliver it" in first.error and "run it again" in first.error
-    assert WANTED[name] not in blobs(tmp_path)
+    assert f"{SHARD}: the hub answers 500" in first.error and "run it again" in first.error
+    assert WANTED[SHARD] not in blobs(tmp_path)
     assert "not, or not completely, in the cache" in Fetched(NAME, tmp_path, hub.endpoint, HF_HUB_OFFLINE="1").error
-    had = {file for file, _ in hub.downloads if file != name and WANTED[file] in blobs(tmp_path)}
-    hub.dead, hub.downloads = set(), []
+    had = {file for file, _ in hub.downloads if file != SHARD and WANTED[file] in blobs(tmp_path)}
+    hub.downloads = []
     assert Fetched(NAME, tmp_path, hub.endpoint).files == WANTED
     assert {file for file, _ in hub.downloads} == WANTED.keys() - had
 
 
-def test_a_cached_model_is_found_offline_and_without_the_hub(hub: FakeHub, tmp_path: Path) -> None:
-    online = Fetched(NAME, tmp_path, hub.endpoint)
-    num_requests = len(hub.downloads)
-    assert Fetched(NAME, tmp_path, hub.endpoint, HF_HUB_OFFLINE="1").path == online.path
-    assert Fetched(NAME, tmp_path, f"http://127.0.0.1:{free_port()}").path == online.path
-    assert len(hub.downloads) == num_requests
+@pytest.mark.parametrize("name", [NAME, f"modelscope:{NAME}"])
+def test_a_model_that_is_here_is_used_without_asking_the_hub(hub: FakeHub, tmp_path: Path, name: str) -> None:
+    online = Fetched(name, tmp_path, hub.endpoint)
+    num_requests = hub.num_requests
+    assert Fetched(name, tmp_path, hub.endpoint).path == online.path
+    assert Fetched(name, tmp_path, hub.endpoint, HF_HUB_OFFLINE="1").path == online.path
+    assert Fetched(name, tmp_path, f"http://127.0.0.1:{free_port()}").path == online.path
+    assert hub.num_requests == num_requests
+
+
+def test_what_another_tool_downloaded_in_part_is_completed_or_used_as_it_is_offline(
+    hub: FakeHub, tmp_path: Path
+) -> None:
+    directory = Fetched(NAME, tmp_path, hub.endpoint).path
+    shutil.rmtree(tmp_path / "cache")
+    (directory / "generation_config.json").unlink()
+    offline = Fetched(NAME, tmp_path, hub.endpoint, HF_HUB_OFFLINE="1")
+    assert offline.path == directory and "generation_config.json" not in offline.files
+    assert Fetched(NAME, tmp_path, hub.endpoint).files == WANTED
+
+
+@pytest.mark.parametrize(
+    "layout",
+    ["models/Some.body--Tiny-Chat_1.5/snapshots/master", "hub/models/Some.body/Tiny-Chat_1___5",
+     "hub/Some.body/Tiny-Chat_1___5", "models/Some.body/Tiny-Chat_1___5", "Some.body/Tiny-Chat_1___5"],
+)  # fmt: skip
+def test_a_model_in_a_place_of_modelscopes_own_library_is_found(tmp_path: Path, layout: str) -> None:
+    directory = tmp_path / "modelscope" / layout
+    directory.mkdir(parents=True)
+    for name, content in WANTED.items():
+        (directory / name).write_bytes(content)
+    dead = f"http://127.0.0.1:{free_port()}"
+    assert Fetched("modelscope:Some.body/Tiny-Chat_1.5", tmp_path, dead, HF_HUB_OFFLINE="1").path == directory
 
 
 def free_port() -> int:
@@ -164,13 +174,13 @@ def free_port() -> int:
 
 def test_each_way_to_fail_has_its_own_advice(hub: FakeHub, tmp_path: Path) -> None:
     (tmp_path / "Somebody" / "Tiny-Cha").mkdir(parents=True)
-    hub.repositories["Somebody/Gated"] = WANTED
-    hub.gated = {"Somebody/Gated"}
+    hub.faults["LICENSE"] = ["403"]
     hub.repositories["Somebody/Pickled"] = UNWANTED | {"config.json": b"{}"}
     errors = {
         "no such model": Fetched("Somebody/Nothing", tmp_path, hub.endpoint).error,
         "did you mean Somebody/Tiny-Cha?": Fetched("Somebody/Tiny-Chatt", tmp_path, hub.endpoint).error,
-        "set HF_TOKEN": Fetched("Somebody/Gated", tmp_path, hub.endpoint).error,
+        "set HF_TOKEN": Fetched(NAME, tmp_path, hub.endpoint).error,
+        "did you mean Qwen/Qwen-7B-Chat-Int4": Fetched("Qwen/Qwen-7B-Chat-int4", tmp_path, hub.endpoint).error,
         "no revision 'v9'": Fetched(NAME, tmp_path, hub.endpoint, revision="v9").error,
         "no .safetensors files": Fetched("Somebody/Pickled", tmp_path, hub.endpoint).error,
         "unset HF_HUB_OFFLINE": Fetched("Other/Model", tmp_path, hub.endpoint, HF_HUB_OFFLINE="1").error,

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from qwartet.tokenizer.react import parse_react
+from qwartet.tokenizer.react_stream import parse_react
 from recipes.demo.corpus import (
     arithmetic,
     choice,
@@ -185,7 +185,8 @@ def test_react_calls_parse_and_name_a_tool_of_the_prompt() -> None:
         assert json.loads(reply.arguments)
         assert answered.content.startswith(conversation.given)
         if conversation.kind == "react final":
-            assert parse_react(answered.content[len(conversation.given) :]).text == conversation.expect
+            rest = answered.content[len(conversation.given) :]
+            assert parse_react(rest, "thought").text == conversation.expect
     assert kinds == {"react call", "react final", "react answer"}
 
 

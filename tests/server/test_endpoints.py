@@ -192,11 +192,12 @@ def test_the_harmless_fields_change_nothing(llm: LLM) -> None:
 
 CHAT_FAULTS = [
     ({"temprature": 1}, 400, "temprature", "did you mean temperature?"),
-    ({"tools": []}, 400, "tools", "leave it out"),
-    ({"functions": []}, 400, "functions", "leave it out"),
     ({"messages": []}, 400, "messages", "at least 1"),
     ({"messages": None}, 400, "messages", "list"),
-    ({"messages": [{"role": "tool", "content": "x"}]}, 400, "messages.0.role", "(it is 'tool')"),
+    ({"messages": [{"role": "bot", "content": "x"}]}, 400, "messages.0.role", "is 'bot'; use one of 'system'"),
+    ({"messages": [{"content": "x"}]}, 400, "messages.0.role", "is missing"),
+    ({"messages": ["x"]}, 400, "messages.0", "object"),
+    ({"messages": [{"role": "assistant"}]}, 400, "messages.0", "content is missing"),
     ({"messages": [{"role": "user"}]}, 400, "messages.0.content", "is missing"),
     ({"messages": [{"role": "user", "content": "x", "name": "me"}]}, 400, "messages.0.name", "leave it out"),
     ({"messages": [*HELLO, {"role": "system", "content": ""}]}, 400, "messages", "put it first"),

@@ -37,6 +37,12 @@ def test_a_prompt_is_laid_out_as_published() -> None:
     assert build_prompt(TOKENIZER, messages, add_generation_prompt=False) == turns
 
 
+def test_a_prompt_can_end_inside_of_the_answer_and_its_text_stays_text() -> None:
+    messages = [Message("system", "S"), Message("user", "Q")]
+    closed = build_prompt(TOKENIZER, messages)
+    assert build_prompt(TOKENIZER, messages, answer_start="A<|im_end|>") == closed + ids("A<|im_end|>")
+
+
 def test_the_published_prompt_for_a_greeting() -> None:
     assert build_prompt(published_tokenizer(), [Message("user", "你好")]) == [
         *[151644, 8948, 198, 2610, 525, 264, 10950, 17847, 13, 151645, 198],

@@ -1,0 +1,223 @@
+"""The commands of a conversation: lines that begin with a slash."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from qwartet.cli import failures
+from qwartet.cli.conversation import Conversation, load_conversation, save_conversation
+from qwartet.cli.dialogue import Dialogue, complain, say
+from qwartet.cli.sampling_settings import SETTINGS, setting_name, setting_value, shown
+from qwartet.cli.terminal import one_line, printable
+from qwartet.errors import SettingError
+
+PROMPT = "> "
+DEFAULT = "default"
+_ALIASES = {"quit": "exit", "bye": "exit", "?": "help"}
+_AS_IT_IS = "to send the line as it is, begin it with a space"
+_KEYS = '''Beginnings will do (/ret is /retry), and Tab completes.
+A message of many lines: paste it, put it between """, or press Alt+Enter.
+Ctrl-C clears the line, or stops an answer, which is then not kept.'''
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: how it is written, what it does."""
+
+    usage: str
+    what: str
+    run: Callable[[str], None]
+
+    @property
+    def name(self) -> str:
+        """The name with its slash."""
+        return self.usage.split()[0]
+
+    @property
+    def argument(self) -> Literal["none", "optional", "needed"]:
+        """Whether something follows the name."""
+        if " " not in self.usage:
+            return "none"
+        return "optional" if "[" in self.usage else "needed"
+
+
+class Commands:
+    """What a user can do besides asking. Every wrong command is one line on stderr and changes nothing."""
+
+    def __init__(self, dialogue: Dialogue) -> None:
+        self._dialogue = dialogue
+        self._all = {
+            "help": Command("/help", "show this", self._help),
+            "system": Command(
+                "/system [TEXT]", "show or set the system prompt; /system default resets it", self._system
+            ),
+            "clear": Command("/clear", "forget the conversation", self._clear),
+            "history": Command("/history", "show the conversation", self._history),
+            "undo": Command("/undo", "take the last turn back, and change its question", lambda _: self._undo()),
+            "retry": Command("/retry", "answer the last question again", lambda _: self._dialogue.retry()),
+            "set": Command("/set [NAME VALUE]", "show or set how answers are drawn; VALUE default resets", self._set),
+            "seed": Command("/seed [N]", "show or set the seed of every answer", self._seed),
+            "stats": Command("/stats", "tokens and speed of the last answer, context used", self._stats),
+            "save": Command("/save FILE", "save the conversation as JSON; /save! FILE overwrites", self._save),
+            "load": Command("/load FILE", "go on with a saved conversation", self._load),
+            "exit": Command("/exit", "leave (also /quit, /bye, Ctrl-D)", self._exit),
+        }
+
+    def run(self, line: str) -> None:
+        """Does what a line asks for; raises EOFError when that is to leave."""
+        name, argument = _parts(line)
+        try:
+            command = self._all[self._full_name(name)]
+            if command.argument == "none" and argument:
+                raise SettingError(f"{command.usage} takes nothing after it; {_AS_IT_IS}")
+            if command.argument == "needed" and not argument:
+                raise SettingError(f"/{name} needs a {command.usage.split()[1].lower()}; write {command.usage}")
+            if name == "save!":
+                self._save(argument, overwrite=True)
+            else:
+                command.run(argument)
+        except (SettingError, OSError) as error:
+            complain(failures.message(error) or str(error))
+
+    def is_command(self, text: str) -> bool:
+        """Whether a message is a command; one of several lines is only where its first word is one exactly."""
+        if not text.startswith("/"):
+            return False
+        return "\n" not in text or _parts(text)[0] in {*self._all, *_ALIASES, "save!"}
+
+    def completions(self, text: str) -> list[str]:
+        """The words that may stand in place of the last word of a command's beginning."""
+        words = text.split(" ")
+        if not text.startswith("/") or "\n" in text:
+            return []
+        if len(words) == 1:
+            found = [command for name, command in sorted(self._all.items()) if name.startswith(text[1:])]
+            return [command.name + ("" if command.argument == "none" else " ") for command in found]
+        if words[0] == "/set" and len(words) == 2:
+            return [f"{name} " for name in SETTINGS if name.startswith(words[1])]
+        if (words[0], len(words)) in (("/set", 3), ("/system", 2), ("/seed", 2)):
+            return [DEFAULT] if words[-1] and DEFAULT.startswith(words[-1]) else []
+        return []
+
+    def _full_name(self, name: str) -> str:
+        """The command that a name, an alias or an unambiguous beginning means; SettingError with a suggestion."""
+        if name == "save!":
+            return "save"
+        if name in self._all or name in _ALIASES:
+            return _ALIASES.get(name, name)
+        longer = [known for known in self._all if name and known.startswith(name)]
+        if len(longer) == 1:
+            return longer[0]
+        hint = "/help lists the commands"
+        if longer:
+            hint = f"it may be {', '.join(f'/{known}' for known in longer)}"
+        elif near := difflib.get_close_matches(name, self._all, n=1):
+            hint = f"did you mean /{near[0]}?"
+        raise SettingError(f"unknown command /{name:.80}; {hint} ({_AS_IT_IS})")
+
+    def _help(self, _: str) -> None:
+        width = max(len(command.usage) for command in self._all.values()) + 2
+        for command in self._all.values():
+            print(f"{command.usage:<{width}}{command.what}")
+        print(_KEYS)
+
+    def _system(self, text: str) -> None:
+        conversation = self._dialogue.conversation
+        if text:
+            conversation.system = None if text == DEFAULT else text
+        given = conversation.system
+        print(f"system prompt: {'(the default)' if given is None else printable(given or '(none)', sys.stdout)}")
+
+    def _clear(self, _: str) -> None:
+        self._dialogue.conversation.turns.clear()
+        self._dialogue.forget_last()
+        print("The conversation is forgotten.")
+
+    def _history(self, _: str) -> None:
+        turns = self._dialogue.conversation.turns
+        if not turns:
+            print("(nothing yet)")
+        for query, answer in turns:
+            print(printable(f"{PROMPT}{query}\n{answer}", sys.stdout))
+
+    def _undo(self) -> None:
+        self._dialogue.undo()
+        if self._dialogue.draft:
+            num_turns = len(self._dialogue.conversation.turns)
+            say(f"(Taken back; {num_turns} {'turn is' if num_turns == 1 else 'turns are'} left.)")
+
+    def _set(self, text: str) -> None:
+        given = self._dialogue.conversation.sampling
+        name, _, value = text.partition(" ")
+        if not text:
+            for known in SETTINGS:
+                print(self._setting_line(known))
+            return
+        name = setting_name(name)
+        value = value.strip()
+        if value == DEFAULT:
+            given.pop(name, None)
+        elif value:
+            given[name] = setting_value(name, value)
+        print(self._setting_line(name))
+
+    def _setting_line(self, name: str) -> str:
+        given, defaults = self._dialogue.conversation.sampling, self._dialogue.conversant.sampling_defaults
+        if name in given:
+            value = shown(given[name])
+        elif name == "seed":
+            value = "a new one for every answer (default)"
+        elif name in defaults:
+            value = f"{shown(defaults[name]) or 'none'} (default)"
+        else:
+            value = "(the server's default)"
+        return f"{name}: {printable(value, sys.stdout)}"
+
+    def _seed(self, text: str) -> None:
+        self._set(f"seed {text}")
+
+    def _stats(self, _: str) -> None:
+        answer = self._dialogue.last_answer
+        if answer is None:
+            print("(no answer yet)")
+            return
+        end, speed = answer.end, answer.tokens_per_s
+        counts = "tokens not counted"
+        used = None
+        if end.num_prompt_tokens is not None and end.num_completion_tokens is not None:
+            used = end.num_prompt_tokens + end.num_completion_tokens
+            counts = f"{end.num_completion_tokens:,} tokens after a prompt of {end.num_prompt_tokens:,}"
+        rate = "" if speed is None else f", then {speed:.1f} tokens/s"
+        print(f"last answer: {counts}; {answer.seconds:.2f} s, the first piece after {answer.first_s:.2f} s{rate}")
+        length = self._dialogue.conversant.context_length
+        if used is not None:
+            print(f"context: {used:,} tokens" + ("" if length is None else f" of {length:,} ({used / length:.0%})"))
+
+    def _save(self, text: str, *, overwrite: bool = False) -> None:
+        path = Path(os.path.expanduser(text))
+        save_conversation(self._dialogue.conversation, path, overwrite=overwrite)
+        print(f"saved: {one_line(str(path))}")
+
+    def _load(self, text: str) -> None:
+        loaded: Conversation = load_conversation(Path(os.path.expanduser(text)))
+        self._dialogue.replace(loaded)
+        num_turns = len(loaded.turns)
+        settings = "".join(f", {name} {shown(value)}" for name, value in loaded.sampling.items())
+        system = "" if loaded.system is None else ", a system prompt"
+        print(printable(f"loaded: {num_turns} {'turn' if num_turns == 1 else 'turns'}{system}{settings}", sys.stdout))
+
+    def _exit(self, _: str) -> None:
+        raise EOFError
+
+
+def _parts(line: str) -> tuple[str, str]:
+    """The name and the argument of a command."""
+    words = line[1:].split(maxsplit=1)
+    name = words[0] if words and not line[1:2].isspace() else ""
+    return name, words[1].strip() if len(words) > 1 else ""

@@ -1,0 +1,92 @@
+"""Whoever answers in a conversation: a model in this process, or behind a server. A session knows only the protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Protocol
+
+from qwartet.client.openai_server import AnswerEnd, OpenAIServer, ServedModel
+from qwartet.errors import PromptTooLongError
+from qwartet.tokenizer.strip import stripped
+
+if TYPE_CHECKING:
+    from qwartet.llm import LLM
+
+Turns = Sequence[tuple[str, str]]
+"""Earlier turns, oldest first: (query, answer)."""
+
+
+class Conversant(Protocol):
+    """One who answers. `sampling` has the names of SamplingParams; what is not given is the conversant's own choice."""
+
+    @property
+    def context_length(self) -> int | None:
+        """Tokens of prompt and answer together; None where it is not known."""
+
+    @property
+    def sampling_defaults(self) -> Mapping[str, Any]:
+        """The settings that hold where nothing is given, as far as they are known."""
+
+    def chat_stream(
+        self, query: str, history: Turns, system: str | None, **sampling: Any
+    ) -> Generator[str, None, AnswerEnd]:
+        """An answer piece by piece, without white space at its ends. Closing the generator ends the request."""
+
+
+class LocalModel:
+    """A model that is loaded here."""
+
+    def __init__(self, llm: LLM) -> None:
+        self._llm = llm
+        self.context_length: int | None = llm.engine.max_model_len
+        self.sampling_defaults = vars(llm.sampling_params())
+
+    def chat_stream(
+        self, query: str, history: Turns, system: str | None, **sampling: Any
+    ) -> Generator[str, None, AnswerEnd]:
+        """See Conversant; the oldest turns are forgotten until the rest fits the context."""
+        completion = yield from self._llm.chat_stream(query, history, system, **sampling)
+        return AnswerEnd(completion.finish_reason, len(completion.prompt_ids), len(completion.token_ids))
+
+
+class RemoteModel:
+    """A model that a server runs."""
+
+    def __init__(self, server: OpenAIServer, model: ServedModel) -> None:
+        self._server = server
+        self._model = model
+        self.context_length = model.context_length
+        self.sampling_defaults: Mapping[str, Any] = {}
+
+    def chat_stream(
+        self, query: str, history: Turns, system: str | None, **sampling: Any
+    ) -> Generator[str, None, AnswerEnd]:
+        """See Conversant; the oldest turns are forgotten, a third at a time, until the server takes the rest."""
+        while True:
+            messages = _messages(query, history, system)
+            try:
+                return (yield from stripped(self._server.chat_stream(messages, model=self._model.name, **sampling)))
+            except PromptTooLongError:  # said before the first piece
+                if not history:
+                    raise
+                history = history[-(len(history) * 2 // 3) :] if len(history) > 1 else []
+
+
+def _messages(query: str, history: Turns, system: str | None) -> list[dict[str, str]]:
+    """A conversation as OpenAI's API has it."""
+    messages = [] if system is None else [{"role": "system", "content": system}]
+    for earlier_query, answer in history:
+        messages += [{"role": "user", "content": earlier_query}, {"role": "assistant", "content": answer}]
+    return [*messages, {"role": "user", "content": query}]
+
+
+def read_answer(stream: Generator[str, None, AnswerEnd], show: Callable[[str], None]) -> AnswerEnd:
+    """Hands every piece of an answer to `show`; closes the stream, which ends the request, whatever interrupts this."""
+    with closing(stream):
+        try:
+            while True:
+                show(next(stream))
+        except StopIteration as end:
+            ended: AnswerEnd = end.value
+            return ended

@@ -1,0 +1,98 @@
+"""A conversation, and the JSON file that it is saved in. docs/chat.md shows the format."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from qwartet.cli.sampling_settings import checked
+from qwartet.errors import SettingError
+from qwartet.models.whole_files import appearing_at
+
+FORMAT, VERSION = "qwartet conversation", 1
+MAX_FILE_BYTES = 64 * 2**20
+_KEYS = {"format", "version", "system", "turns", "sampling"}
+
+
+@dataclass
+class Conversation:
+    """What was said, and how answers are drawn."""
+
+    system: str | None = None  # None: the model's default
+    turns: list[tuple[str, str]] = field(default_factory=list)  # (query, answer), oldest first
+    sampling: dict[str, Any] = field(default_factory=dict)  # what differs from the model's defaults
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object that is saved."""
+        turns = [{"user": query, "assistant": answer} for query, answer in self.turns]
+        return {
+            "format": FORMAT, "version": VERSION, "system": self.system, "turns": turns, "sampling": self.sampling,
+        }  # fmt: skip
+
+
+def save_conversation(conversation: Conversation, path: Path, *, overwrite: bool) -> None:
+    """Writes the file whole or not at all; SettingError where something is there already and may not go."""
+    if not path.parent.is_dir():
+        raise SettingError(f"{path.parent}: there is no such directory; make it, or choose another")
+    if path.exists() and not path.is_file():
+        raise SettingError(f"{path}: is no file; choose another name")
+    if path.exists() and not overwrite:
+        raise SettingError(f"{path}: is there already; /save! overwrites it")
+    text = json.dumps(conversation.to_dict(), ensure_ascii=False, indent=1) + "\n"
+    with appearing_at(path) as unfinished, open(unfinished, "x", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def load_conversation(path: Path) -> Conversation:
+    """The conversation in a file; SettingError where it is not wholly one."""
+    if not path.is_file():
+        raise SettingError(f"{path}: there is no such file; /save makes one")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise SettingError(f"{path}: is larger than {MAX_FILE_BYTES} bytes; is it a conversation?")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise SettingError(f"{path}: is no JSON ({error}); choose a file that /save made") from error
+    try:
+        return _conversation(found)
+    except SettingError as error:
+        raise SettingError(f"{path}: {error}") from error
+
+
+def _conversation(found: Any) -> Conversation:
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise SettingError("is no conversation; choose a file that /save made")
+    if found.get("version") != VERSION or isinstance(found["version"], bool):
+        raise SettingError(f"is of version {found.get('version')!r:.20}; this program knows version {VERSION}")
+    if wrong := sorted(found.keys() ^ _KEYS):
+        raise SettingError(f"{wrong[0]!r:.80} is {'unknown' if wrong[0] in found else 'missing'}; {_MEND}")
+    turns, sampling = found["turns"], found["sampling"]
+    if not isinstance(turns, list) or not isinstance(sampling, Mapping):
+        raise SettingError(f"turns must be a list, and sampling an object; {_MEND}")
+    for number, turn in enumerate(turns, 1):
+        if not isinstance(turn, dict) or turn.keys() != {"user", "assistant"}:
+            raise SettingError(f"turn {number} must have a user's and an assistant's text; {_MEND}")
+        _check_text(turn["user"], f"turn {number}, user")
+        _check_text(turn["assistant"], f"turn {number}, assistant")
+    if found["system"] is not None:
+        _check_text(found["system"], "system")
+    pairs = [(turn["user"], turn["assistant"]) for turn in turns]
+    return Conversation(found["system"], pairs, checked(sampling))
+
+
+def _check_text(text: Any, place: str) -> None:
+    if not isinstance(text, str):
+        raise SettingError(f"{place} is no text; {_MEND}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise SettingError(f"{place} has half a character at place {error.start}; {_MEND}") from error
+
+
+_MEND = "mend it, or choose another file"

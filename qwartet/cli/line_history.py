@@ -1,0 +1,54 @@
+"""Lines that were entered, kept between runs: a file that only its owner reads, bounded, and never a reason to fail."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from prompt_toolkit.history import FileHistory
+
+MAX_HISTORY_BYTES = 2**20
+
+
+class LineHistory(FileHistory):
+    """prompt_toolkit's format. What cannot be read or written is not kept, in silence."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._is_usable = False
+        with suppress(OSError):
+            self._is_usable = _is_ready(path)
+
+    def load_history_strings(self) -> Iterable[str]:
+        """The newest first."""
+        with suppress(OSError):
+            return list(super().load_history_strings()) if self._is_usable else []
+        return []
+
+    def store_string(self, string: str) -> None:
+        """Appends one message."""
+        with suppress(OSError):
+            if self._is_usable:
+                super().store_string(string)
+
+
+def _is_ready(path: Path) -> bool:
+    """Whether the file is there, a regular one, readable by its owner only, and not too long; makes it so if it can."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # O_NONBLOCK: a pipe under this name must not wait for its other end.
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "rb+") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return False
+        os.fchmod(descriptor, 0o600)
+        if status.st_size > MAX_HISTORY_BYTES:
+            file.seek(status.st_size - MAX_HISTORY_BYTES // 2)
+            newest = file.read().partition(b"\n\n")[2]
+            file.seek(0)
+            file.write(newest)
+            file.truncate()
+    return True

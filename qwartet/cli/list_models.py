@@ -1,0 +1,71 @@
+"""`qwartet list`: the models on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qwartet.cli.terminal import json_line, one_line
+from qwartet.cli.units import format_bytes
+
+if TYPE_CHECKING:
+    from qwartet.models.stored import StoredModel
+
+
+def list_models(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+) -> None:
+    """List the models on this machine: the bundled one, and those in the caches of the hubs.
+
+    Nothing is asked of a hub and nothing is hashed. Models that other tools downloaded are listed too.
+    """
+    from qwartet.models.stored import stored_models
+
+    models = list(stored_models())
+    if as_json:
+        print(json_line({"models": [stored_facts(model) for model in models]}))
+        return
+    for line in _table([("NAME", "MODEL", "SIZE", "CHANGED", "COMMIT", "STATE"), *map(_row, models)]):
+        print(one_line(line))
+
+
+def stored_facts(model: StoredModel) -> dict[str, Any]:
+    """What is known of a stored model, as plain values."""
+    return {
+        "name": model.name,
+        "hub": None if model.repository is None else model.repository.hub,
+        "size": model.size,
+        "precision": model.precision,
+        "is_chat": model.is_chat,
+        "state": model.state,
+        "bytes": model.num_bytes,
+        "expected_bytes": model.expected_bytes,
+        "commit": model.commit,
+        "revisions": list(model.revisions),
+        "changed": datetime.fromtimestamp(model.changed_at).astimezone().isoformat(timespec="seconds"),
+        "pulled": None if model.manifest is None else model.manifest.finished_at,
+        "directory": str(model.directory),
+    }
+
+
+def state_words(model: StoredModel) -> str:
+    """Whether all of it is here: "complete", "partial: 3.1 GiB of 15.1 GiB"."""
+    if model.state == "partial" and model.expected_bytes is not None:
+        return f"partial: {format_bytes(model.num_bytes)} of {format_bytes(model.expected_bytes)}"
+    return model.state
+
+
+def _row(model: StoredModel) -> tuple[str, ...]:
+    changed = datetime.fromtimestamp(model.changed_at).strftime("%Y-%m-%d %H:%M")
+    revisions = f" ({', '.join(model.revisions)})" if model.revisions else ""
+    commit = f"{(model.commit or '-')[:12]}{revisions}"
+    return model.name, model.kind, format_bytes(model.num_bytes), changed, commit, state_words(model)
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

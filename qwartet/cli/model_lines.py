@@ -1,0 +1,46 @@
+"""What is known of a model, as sentences; `qwartet inspect` and `qwartet show` share them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qwartet.cli.units import format_bytes, format_count
+
+
+def model_line(model: dict[str, Any]) -> str:
+    """Size and shape of a network."""
+    shape = (
+        "{num_layers} layers of {hidden_size}, {num_heads} heads of {head_dim}, MLP of {intermediate_size}, "
+        "vocabulary of {vocab_size} rows"
+    )
+    return f"{format_count(model['num_parameters'])} parameters: {shape.format_map(model)}"
+
+
+def positions_line(model: dict[str, Any]) -> str:
+    """How positions are encoded, and how far."""
+    extensions = [name for name, key in (("NTK", "use_dynamic_ntk"), ("LogN", "use_logn_attn")) if model[key]]
+    beyond = f"{' and '.join(extensions)} beyond {model['train_length']}" if extensions else "no NTK, no LogN"
+    return f"rotary, base {model['rope_theta']:.0f}, context of {model['max_length']} tokens; {beyond}"
+
+
+def kind_line(sampling: dict[str, Any]) -> str:
+    """Whether it chats, and how it asks to be sampled."""
+    kind = "chat (ChatML)" if sampling["chat_format"] == "chatml" else "base (completes text)"
+    settings = "temperature {temperature:g}, top_k {top_k}, top_p {top_p:g}" if sampling["do_sample"] else "greedy"
+    settings += ", repetition_penalty {repetition_penalty:g}, up to {max_new_tokens} tokens"
+    return f"{kind}; sampling defaults: {settings.format_map(sampling)}"
+
+
+def files_line(files: list[dict[str, Any]], most: int = 8) -> str:
+    """The first files of a list, with their sizes."""
+    listed = ", ".join(f"{file['name']} ({format_bytes(file['bytes'])})" for file in files[:most])
+    return f"{listed} and {len(files) - most} more" if len(files) > most else listed
+
+
+def gptq_line(quantization: dict[str, Any]) -> str:
+    """The settings of GPTQ."""
+    symmetry = "symmetric" if quantization["sym"] else "asymmetric"
+    return (
+        f"GPTQ, {quantization['bits']} bits, groups of {quantization['group_size']}, {symmetry}, "
+        f"desc_act {str(quantization['desc_act']).lower()}"
+    )

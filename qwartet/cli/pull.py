@@ -1,0 +1,74 @@
+"""`qwartet pull`: a model from a hub to this machine."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from qwartet.cli.options import Revision
+from qwartet.cli.progress import byte_progress
+from qwartet.cli.terminal import json_line, one_line
+from qwartet.cli.units import format_bytes
+from qwartet.errors import SettingError
+from qwartet.models.hub import did_you_mean
+from qwartet.models.repository import PUBLISHED_NAMES, parse_repository
+
+if TYPE_CHECKING:
+    from qwartet.models.pull import Pulled
+
+
+def pull(
+    model: Annotated[str, typer.Argument(metavar="NAME", help=f"Id on the hub, such as {PUBLISHED_NAMES[5]}.")],
+    revision: Revision = None,
+    source: Annotated[
+        Literal["hf", "modelscope"], typer.Option(help="The hub; a name may say it too: modelscope:ORG/NAME.")
+    ] = "hf",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+) -> None:
+    """Download a model, or the rest of it.
+
+    Only data is fetched (JSON, vocabulary, safetensors, licence), every file is compared with the hash that the hub
+    lists before it gets its name, and commit, sizes and hashes are recorded. A download that was stopped goes on when
+    the same command is given again.
+    """
+    repository = parse_repository(model, source)
+    if repository is None:
+        shown = model if model.isprintable() else repr(model)
+        raise SettingError(f"{shown}: is no id of a model on a hub; give one such as {PUBLISHED_NAMES[5]}")
+    from qwartet.models.pull import pull_model
+
+    try:
+        with byte_progress("downloading", "downloaded") as on_bytes:
+            pulled = pull_model(repository, revision, on_bytes=on_bytes, near=did_you_mean(repository))
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        raise
+    print(json_line(_report(pulled)) if as_json else one_line(_line(pulled)))
+
+
+def _report(pulled: Pulled) -> dict[str, Any]:
+    manifest = pulled.manifest
+    files = [{"name": file.name, "bytes": file.size, "sha256": file.sha256} for file in manifest.files]
+    return {
+        **asdict(manifest.repository),
+        "endpoint": manifest.endpoint,
+        "revision": manifest.revision,
+        "commit": manifest.commit,
+        "directory": str(manifest.directory),
+        "bytes": manifest.num_bytes,
+        "fetched_files": pulled.num_fetched,
+        "files": files,
+    }
+
+
+def _line(pulled: Pulled) -> str:
+    manifest = pulled.manifest
+    num_files = len(manifest.files)
+    fetched = {0: "all here already", num_files: "all fetched"}.get(pulled.num_fetched, f"{pulled.num_fetched} fetched")
+    return (
+        f"{manifest.repository}: {num_files} files, {format_bytes(manifest.num_bytes)}, {fetched}, every hash right; "
+        f"commit {manifest.commit}; in {manifest.directory}"
+    )

@@ -1,0 +1,102 @@
+"""`qwartet show`: what a model on this machine is, and where it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qwartet.cli.list_models import state_words, stored_facts
+from qwartet.cli.model_lines import files_line, gptq_line, kind_line, model_line, positions_line
+from qwartet.cli.options import Revision
+from qwartet.cli.terminal import json_line, one_line
+from qwartet.cli.units import format_bytes
+from qwartet.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from qwartet.models.stored import StoredModel
+
+
+def show(
+    model: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Id on a hub, or a directory; the bundled model if left out.")
+    ] = None,
+    revision: Revision = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+) -> None:
+    """Show what a model is and where it came from: source, commit, hashes, licence, shape, sampling.
+
+    It tells what the model says of itself; `qwartet inspect` looks for what is wrong with it, `qwartet verify` compares
+    every byte with what was fetched.
+    """
+    from qwartet.models.stored import find_stored
+
+    stored, *others = find_stored(model, revision)
+    facts = _facts(stored)
+    if as_json:
+        print(json_line({**stored_facts(stored), **facts}))
+        return
+    print(one_line(stored.name))
+    for label, text in _lines(stored, facts):
+        print(f"  {label:<11}{one_line(text)}")
+    for other in others:
+        print(one_line(f"also here: commit {other.commit or '-'} ({state_words(other)}); --revision shows it"))
+
+
+def _facts(stored: StoredModel) -> dict[str, Any]:
+    """What the files of a directory say, as plain values; None where one cannot be read."""
+    from qwartet.models.config import load_config
+    from qwartet.models.generation_config import load_generation_defaults
+    from qwartet.models.inspection import gptq_facts, model_facts, sampling_facts
+    from qwartet.models.load import load_gptq_config
+
+    directory = stored.directory
+    if stored.manifest is None and not (directory / "config.json").is_file():
+        load_config(directory)  # says that this is no checkpoint
+    config, defaults, gptq = (
+        _attempt(read, directory) for read in (load_config, load_generation_defaults, load_gptq_config)
+    )
+    hashes = {} if stored.manifest is None else {file.name: file.sha256 for file in stored.manifest.files}
+    files = [path for path in sorted(directory.iterdir()) if path.is_file()]
+    return {
+        "endpoint": None if stored.manifest is None else stored.manifest.endpoint,
+        "model": None if config is None else model_facts(config),
+        "sampling": None if defaults is None else sampling_facts(defaults),
+        "quantization": None if gptq is None else gptq_facts(gptq),
+        "license": next((path.name for path in files if path.name.startswith("LICENSE")), None),
+        "files": [{"name": path.name, "bytes": path.stat().st_size, "sha256": hashes.get(path.name)} for path in files],
+    }
+
+
+def _attempt(read: Callable[[Path], Any], directory: Path) -> Any:
+    try:
+        return read(directory)
+    except CheckpointError:
+        return None
+
+
+def _lines(stored: StoredModel, facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    from qwartet.models.stored import BUNDLED
+
+    manifest = stored.manifest
+    if stored.repository is not None:
+        at = f", {', '.join(stored.revisions)}" if stored.revisions else ""
+        yield "source", f"{facts['endpoint'] or stored.repository.hub}{at}, commit {stored.commit or 'not known'}"
+    yield "directory", f"{stored.directory} ({state_words(stored)}, {format_bytes(stored.num_bytes)})"
+    if manifest is not None and manifest.finished_at is not None:
+        yield "recorded", f"SHA-256 of {len(manifest.files)} files at {manifest.finished_at}; check: qwartet verify"
+    elif stored.name != BUNDLED:
+        yield "recorded", "no hashes, since it did not come (or not whole) through qwartet pull"
+    for label, key, describe in (
+        ("model", "model", model_line),
+        ("positions", "model", positions_line),
+        ("quantised", "quantization", gptq_line),
+        ("kind", "sampling", kind_line),
+    ):
+        if facts[key] is not None:
+            yield label, describe(facts[key])
+    other = "that of Qwartet" if stored.name == BUNDLED else "no file of it is here; see the model's page"
+    yield "licence", facts["license"] or other
+    yield "files", files_line(facts["files"], most=100)

@@ -1,0 +1,68 @@
+"""`qwartet verify`: are the files of a model still what was fetched?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qwartet.cli.options import Revision
+from qwartet.cli.progress import byte_progress
+from qwartet.cli.terminal import json_line, one_line
+from qwartet.cli.units import format_bytes
+
+if TYPE_CHECKING:
+    from qwartet.models.stored import StoredModel
+    from qwartet.models.verification import Verification
+
+
+def verify(
+    model: Annotated[str, typer.Argument(metavar="NAME", help="Id on a hub, or a directory.")],
+    revision: Revision = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+) -> int:
+    """Read every byte of a model and compare it with the hashes that were recorded when it was fetched.
+
+    Without a record, the hashes by which the hub's cache names its contents are taken; without those, the structure of
+    the files is looked at, and that is said. The exit code is 2 if something is wrong.
+    """
+    from qwartet.models.stored import find_stored
+    from qwartet.models.verification import verify as verify_directory
+
+    stored = find_stored(model, revision)[0]
+    with byte_progress("checking", "checked") as on_bytes:
+        found = verify_directory(stored.directory, stored.manifest, on_bytes)
+    if as_json:
+        print(json_line({"name": stored.name, "commit": stored.commit, **asdict(found)}))
+    else:
+        for line in _lines(stored, found):
+            print(one_line(line))
+    return 0 if found.is_sound else 2
+
+
+def _lines(stored: StoredModel, found: Verification) -> Iterator[str]:
+    for problem in found.problems:
+        yield f"problem: {problem}"
+    commit = "" if stored.commit is None else f", commit {stored.commit}"
+    files = f"{found.num_files} files, {format_bytes(found.num_bytes)}"
+    if found.against == "structure":
+        yield (
+            f"{stored.name}: no hashes are recorded of it, so changed weights cannot be seen; instead its configs, "
+            f"vocabulary, tensor names and shapes were looked at: {len(found.problems) or 'no'} problems ({files})"
+        )
+        return
+    recorded = "recorded when it was fetched" if found.against == "manifest" else "that the hub's cache names them by"
+    if found.is_sound:
+        yield f"{stored.name}{commit}: {files}, all with the hash {recorded}"
+        return
+    repair = (
+        "fetch it again" if stored.repository is None else f"qwartet pull {_pull_arguments(stored)} fetches them again"
+    )
+    yield f"{stored.name}{commit}: {len(found.problems)} of {found.num_files} files are not as {recorded}; {repair}"
+
+
+def _pull_arguments(stored: StoredModel) -> str:
+    revision = stored.revisions[0] if stored.revisions else stored.commit
+    return f"{stored.repository}" if revision in ("main", "master") else f"{stored.repository} --revision {revision}"

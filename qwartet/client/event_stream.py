@@ -1,0 +1,74 @@
+"""Server-sent events: bytes as they come to events, in linear time and bounded memory.
+
+    : ping                          a comment; it keeps the connection alive and says nothing
+    event: error                    the name of the event, where it has one
+    data: {"choices": [...          its lines, joined by newlines
+                                    an empty line: the event is whole
+
+Lines end with LF, CR or CRLF, and bytes may come in any pieces. An event in the midst of which the stream ends is not
+given out. Source: the HTML standard, 9.2 "Server-sent events".
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from qwartet.errors import ServerError
+
+MAX_EVENT_BYTES = 2**20  # of a line, and of the lines of an event together
+
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+
+
+@dataclass(frozen=True)
+class Event:
+    """One message of a stream."""
+
+    data: str
+    name: str = "message"
+
+
+def events(chunks: Iterable[bytes]) -> Iterator[Event]:
+    """The events of a stream; ServerError for one that is too long."""
+    name, data, num_bytes = "", [], 0
+    for line in _lines(chunks):
+        field, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if not line:
+            if data:
+                yield Event("\n".join(data), name or "message")
+            name, data, num_bytes = "", [], 0
+        elif field == b"data":
+            num_bytes += len(value)
+            _check_size(num_bytes)
+            data.append(value.decode("utf-8", "replace"))
+        elif field == b"event":
+            name = value.decode("utf-8", "replace")
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Whole lines, without their ends and without a byte order mark before the first."""
+    line, after_cr, is_first = bytearray(), False, True
+    for chunk in chunks:
+        if after_cr and chunk:
+            chunk, after_cr = chunk.removeprefix(b"\n"), False
+        if not chunk:
+            continue
+        after_cr = chunk.endswith(b"\r")
+        first, *others = _LINE_END.split(chunk)
+        line += first
+        for other in others:
+            _check_size(len(line))
+            yield bytes(line).removeprefix(codecs.BOM_UTF8) if is_first else bytes(line)
+            line, is_first = bytearray(other), False
+        _check_size(len(line))
+
+
+def _check_size(num_bytes: int) -> None:
+    if num_bytes > MAX_EVENT_BYTES:
+        raise ServerError(
+            f"the server sent an event of more than {MAX_EVENT_BYTES} bytes; is that an OpenAI-compatible API?"
+        )

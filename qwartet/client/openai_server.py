@@ -1,0 +1,196 @@
+"""A server that speaks OpenAI's API: which models it serves, and answers piece by piece.
+
+`http.client` is enough here, and has what a key wants: it follows no redirect and reads no proxy or netrc from its
+surroundings. A stream that is closed closes its connection, by which the server learns that nobody waits any more.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import ssl
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from qwartet.client.address import Address, parse_address
+from qwartet.client.event_stream import Event, events
+from qwartet.client.refusal import failure_line, refusal, told_by
+from qwartet.errors import ServerError, SettingError
+
+CONNECT_TIMEOUT_S = 10.0
+MAX_BODY_BYTES = 4 * 2**20  # of an answer that is no stream
+MAX_REFUSAL_BYTES = 2**16
+MAX_ANSWER_CHARS = 2**24
+CHUNK_BYTES = 2**16
+
+_LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """One entry of /v1/models."""
+
+    name: str
+    context_length: int | None = None  # tokens; None where the server does not say
+
+
+@dataclass(frozen=True)
+class AnswerEnd:
+    """What is known of an answer once it is whole; counts are in tokens, None where nobody counted."""
+
+    finish_reason: str  # "stop", "length", or another word of a server's
+    num_prompt_tokens: int | None = None
+    num_completion_tokens: int | None = None
+
+
+class OpenAIServer:
+    """One server; every request is a connection of its own."""
+
+    def __init__(self, url: str, *, api_key: str | None = None, timeout_s: float = 600.0) -> None:
+        """`timeout_s`: the longest silence that is waited for. SettingError for a URL or key that cannot be used."""
+        if api_key is not None and not re.fullmatch(r"[!-~]+", api_key):
+            raise SettingError("the API key is empty, or has characters that no header can hold; check it")
+        if not 0 < timeout_s <= 86_400:
+            raise SettingError(f"timeout is {timeout_s:g} s; it must lie above 0 and be at most 86400 (a day)")
+        self.address: Address = parse_address(url)
+        self._api_key = api_key
+        self._timeout_s = timeout_s
+
+    def models(self) -> list[ServedModel]:
+        """What the server serves, in its order; ServerError says why that cannot be had."""
+        with self._exchange("GET", "/v1/models", None, min(self._timeout_s, CONNECT_TIMEOUT_S)) as response:
+            self._check_status(response)
+            body = response.read(MAX_BODY_BYTES + 1)
+        found = _json_object(body if len(body) <= MAX_BODY_BYTES else b"").get("data")
+        entries = [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+        named = [entry for entry in entries if isinstance(entry.get("id"), str) and entry["id"]]
+        if not named:
+            raise ServerError(f"{self.address}: /v1/models names no model; is that an OpenAI-compatible API?")
+        return [ServedModel(_whole_text(entry["id"]), _context_length(entry)) for entry in named]
+
+    def chat_stream(
+        self, messages: Sequence[Mapping[str, str]], *, model: str, **fields: Any
+    ) -> Generator[str, None, AnswerEnd]:
+        """An answer piece by piece; the generator's value says how it ended.
+
+        ServerError unless it is whole; PromptTooLongError, before any piece, where the messages do not fit.
+        """
+        body = {
+            "model": model,
+            "messages": list(messages),
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            **fields,
+        }
+        with self._exchange("POST", "/v1/chat/completions", body, self._timeout_s) as response:
+            self._check_status(response, ("stream_options", *fields))
+            if response.headers.get_content_type() != "text/event-stream":
+                kind = response.headers.get_content_type()
+                raise ServerError(f"{self.address}: answers with {kind}, no event stream; is that a chat API?")
+            return (yield from self._read_answer(response))
+
+    def _read_answer(self, response: http.client.HTTPResponse) -> Generator[str, None, AnswerEnd]:
+        finish_reason, usage, num_chars = "stop", {}, 0
+        for event in events(_chunks(response)):
+            if event.data == "[DONE]":
+                return AnswerEnd(finish_reason, _count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
+            chunk = self._chunk(event)
+            usage = chunk["usage"] if isinstance(chunk.get("usage"), dict) else usage
+            choices = chunk.get("choices")
+            if not isinstance(choices, list) or not choices:
+                continue
+            choice = choices[0] if isinstance(choices[0], dict) else {}
+            if isinstance(choice.get("finish_reason"), str):
+                finish_reason = choice["finish_reason"]
+            delta = choice.get("delta")
+            piece = delta.get("content") if isinstance(delta, dict) else None
+            if isinstance(piece, str) and piece:
+                num_chars += len(piece)
+                if num_chars > MAX_ANSWER_CHARS:
+                    raise ServerError(f"{self.address}: the answer has no end; set max_tokens")
+                yield _whole_text(piece)
+            if finish_reason in ("abort", "error"):
+                raise ServerError(f"{self.address}: the server gave this answer up; try again")
+        raise ServerError(f"{self.address}: the answer broke off; try again, and see the server's log")
+
+    def _chunk(self, event: Event) -> dict[str, Any]:
+        """A chunk of the answer; ServerError for the server's own error, or for what is no chunk."""
+        chunk = _json_object(event.data)
+        if event.name == "error" or chunk.get("error"):
+            reason = told_by(chunk)[0] or "no reason given"
+            raise ServerError(f"{self.address}: failed in the midst of the answer ({reason}); try again")
+        if not chunk:
+            raise ServerError(f"{self.address}: sent an event that is no chunk of an answer; is that a chat API?")
+        return chunk
+
+    def _check_status(self, response: http.client.HTTPResponse, fields: Sequence[str] = ()) -> None:
+        if response.status != 200:
+            body = response.read(MAX_REFUSAL_BYTES)
+            raise refusal(str(self.address), response.status, response.headers, body, fields)
+
+    @contextmanager
+    def _exchange(
+        self, method: str, path: str, body: Mapping[str, Any] | None, silence_s: float
+    ) -> Iterator[http.client.HTTPResponse]:
+        """A request and its response; whatever ends the block closes the connection. ServerError when that breaks."""
+        headers = {"Accept": "application/json, text/event-stream", "Connection": "close"}
+        if self._api_key is not None:
+            headers["Authorization"] = f"Bearer {self._api_key}"
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        connection, response, limit_s = self._connection(), None, CONNECT_TIMEOUT_S
+        try:
+            connection.connect()
+            limit_s = silence_s
+            connection.sock.settimeout(silence_s)
+            content = None if body is None else json.dumps(body).encode()
+            connection.request(method, self.address.path + path, content, headers)
+            response = connection.getresponse()
+            yield response
+        except (OSError, UnicodeError, http.client.HTTPException) as error:
+            raise ServerError(failure_line(str(self.address), error, limit_s)) from error
+        finally:
+            if response is not None:
+                response.close()
+            connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        place = (self.address.host, self.address.port)
+        if self.address.scheme == "http":
+            return http.client.HTTPConnection(*place, timeout=CONNECT_TIMEOUT_S)
+        return http.client.HTTPSConnection(*place, timeout=CONNECT_TIMEOUT_S, context=ssl.create_default_context())
+
+
+def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    """What has arrived, as it arrives."""
+    while chunk := response.read1(CHUNK_BYTES):
+        yield chunk
+
+
+def _json_object(text: str | bytes) -> dict[str, Any]:
+    """The object that a text is; an empty one where it is none."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _whole_text(text: str) -> str:
+    """Text without halves of characters, which JSON can hold and no file or terminal can."""
+    return _LONE_SURROGATE.sub("\ufffd", text)
+
+
+def _count(usage: Mapping[str, Any], name: str) -> int | None:
+    value = usage.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _context_length(entry: Mapping[str, Any]) -> int | None:
+    """vLLM and Qwartet say max_model_len, llama.cpp meta.n_ctx, or only what the model was trained on."""
+    meta = entry.get("meta") if isinstance(entry.get("meta"), dict) else {}
+    counts = (_count(entry, "max_model_len"), _count(meta, "n_ctx"), _count(meta, "n_ctx_train"))
+    return next((count for count in counts if count), None)

@@ -1,0 +1,152 @@
+"""Hugging Face, and mirrors of it: what is in a model, and where it lies here.
+
+huggingface_hub asks the questions, so HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE, HF_ENDPOINT and HF_TOKEN are as its
+documentation says, and the cache is the one that other tools use:
+
+    models--ORG--NAME/blobs/HASH              contents, under their SHA-256 or the SHA-1 of a git blob
+    models--ORG--NAME/snapshots/COMMIT/FILE   links to them
+    models--ORG--NAME/refs/REVISION           the commit of a branch or tag
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from qwartet import __version__
+from qwartet.errors import DownloadError
+from qwartet.models.fetch import patiently
+from qwartet.models.hub_errors import Wording
+from qwartet.models.listing import Listing, RemoteFile, check_commit, checked_files, is_commit, is_safe_revision
+from qwartet.models.repository import HubName, Repository, parse_repository
+from qwartet.models.snapshot import Place, Removal, Snapshot, size_of
+from qwartet.models.whole_files import appearing_at
+
+
+class HuggingFace:
+    """The hub at HF_ENDPOINT."""
+
+    name: HubName = "hf"
+    default_revision = "main"
+
+    def listing(self, repository: Repository, revision: str) -> Listing:
+        from huggingface_hub import HfApi, constants
+
+        api = HfApi(endpoint=constants.ENDPOINT, library_name="qwartet", library_version=__version__)
+        info = patiently(
+            lambda: api.model_info(
+                repository.name, revision=revision, files_metadata=True, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
+            ),
+            str(repository),
+        )
+        commit = check_commit(repository, info.sha)
+        files = checked_files(repository, _remote_files(repository.name, commit, info.siblings or ()))
+        return Listing(repository, revision, commit, constants.ENDPOINT, files)
+
+    def headers(self) -> Mapping[str, str]:
+        from huggingface_hub.utils import build_hf_headers
+
+        return build_hf_headers(library_name="qwartet", library_version=__version__)
+
+    def place(self, listing: Listing) -> Place:
+        storage = _storage(listing.repository)
+        return Place(storage / "snapshots" / listing.commit, storage / "blobs")
+
+    def finish(self, listing: Listing) -> None:
+        if is_commit(listing.revision) or not is_safe_revision(listing.revision):
+            return
+        reference = _storage(listing.repository) / "refs" / listing.revision
+        with appearing_at(reference) as path:
+            path.write_text(listing.commit, encoding="ascii")
+
+    def snapshot(self, repository: Repository, revision: str) -> Snapshot | None:
+        storage, commit = _storage(repository), revision
+        if not is_commit(revision):
+            if not is_safe_revision(revision):
+                return None
+            commit = _commit_of(storage / "refs" / revision)
+        directory = storage / "snapshots" / commit
+        if not is_commit(commit) or not directory.is_dir():
+            return None
+        return Snapshot(repository, directory, commit, _revisions(storage).get(commit, ()))
+
+    def snapshots(self) -> Iterator[Snapshot]:
+        for storage in sorted(_cache().glob("models--*")):
+            repository = parse_repository(storage.name.removeprefix("models--").replace("--", "/"))
+            if repository is None or not (storage / "snapshots").is_dir():
+                continue
+            revisions = _revisions(storage)
+            for directory in sorted((storage / "snapshots").iterdir()):
+                if is_commit(directory.name) and directory.is_dir():
+                    yield Snapshot(repository, directory, directory.name, revisions.get(directory.name, ()))
+
+    def removal(self, snapshot: Snapshot, unfinished_blobs: frozenset[str]) -> Removal:
+        """As the library does it: it knows which contents other commits and other models share."""
+        from huggingface_hub import scan_cache_dir
+
+        storage = snapshot.directory.parent.parent
+        is_last = [path.name for path in snapshot.directory.parent.iterdir()] == [snapshot.directory.name]
+        left = list((storage / "blobs").glob("*.incomplete"))
+        gathered = left if is_last else [path for path in left if path.stem in unfinished_blobs]
+        found = scan_cache_dir(_cache())
+        # Of this repository only: the library looks for a commit in all, and a copy of a repository has the same ones.
+        found = replace(found, repos=frozenset(repo for repo in found.repos if repo.repo_path == storage.resolve()))
+        known = {revision.commit_hash for repo in found.repos for revision in repo.revisions}
+        if snapshot.directory.name in known:
+            strategy = found.delete_revisions(snapshot.directory.name)
+
+            def execute() -> None:
+                for path in gathered:
+                    path.unlink(missing_ok=True)
+                strategy.execute()
+
+            return Removal(strategy.expected_freed_size + size_of(gathered), execute)
+        if not is_last:
+            hint = f"remove {storage} yourself, with all its commits"
+            raise DownloadError(f"{snapshot.repository}: its cache is damaged, and other commits are in it; {hint}")
+        return Removal(size_of(list((storage / "blobs").iterdir())), lambda: shutil.rmtree(storage))
+
+    def wording(self) -> Wording:
+        from huggingface_hub import constants
+
+        return Wording(constants.ENDPOINT, _cache(), "HF_ENDPOINT", "HF_HOME", "HF_TOKEN")
+
+
+def _remote_files(name: str, commit: str, siblings: Iterable[object]) -> Iterator[RemoteFile]:
+    from huggingface_hub import constants, hf_hub_url
+
+    for sibling in siblings:
+        file, large = getattr(sibling, "rfilename", ""), getattr(sibling, "lfs", None)
+        url = hf_hub_url(name, file, revision=commit, endpoint=constants.ENDPOINT) if file else ""
+        sha256 = None if large is None else large.sha256
+        git_sha1 = None if large is not None else getattr(sibling, "blob_id", None)
+        yield RemoteFile(file, getattr(sibling, "size", 0), sha256, git_sha1, url)
+
+
+def _cache() -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE).expanduser()
+
+
+def _storage(repository: Repository) -> Path:
+    return _cache() / f"models--{repository.name.replace('/', '--')}"
+
+
+def _commit_of(reference: Path) -> str:
+    try:
+        return reference.read_text(encoding="ascii").strip()[:64]
+    except (OSError, ValueError):
+        return ""
+
+
+def _revisions(storage: Path) -> dict[str, tuple[str, ...]]:
+    """Commit -> the branches and tags that are it, as far as is known here."""
+    found: dict[str, tuple[str, ...]] = {}
+    for reference in sorted((storage / "refs").rglob("*")):
+        if reference.is_file():
+            commit = _commit_of(reference)
+            found[commit] = (*found.get(commit, ()), reference.relative_to(storage / "refs").as_posix())
+    return found

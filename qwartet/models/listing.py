@@ -1,0 +1,110 @@
+"""What a hub says is in a model, and which of it is fetched.
+
+Data only: *.json, *.tiktoken, *.safetensors, and the licence. Code and pickled weights stay on the hub. What a hub says
+is not trusted: names, sizes and hashes are checked here, before any of them becomes a path.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from qwartet.errors import DownloadError
+from qwartet.models.repository import Repository
+
+MAX_FILES = 10_000
+MAX_FILE_BYTES = 2**46
+
+_WANTED = re.compile(r"\w[\w.+-]{0,200}\.(json|tiktoken|safetensors)|(LICENSE|NOTICE)(\.(txt|md))?", re.ASCII)
+_REVISION = re.compile(r"[\w][\w./-]{0,100}", re.ASCII)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SHA1 = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One file; its `sha256` or, where the hub does not know it, its `git_sha1` names the content."""
+
+    name: str
+    size: int  # bytes
+    sha256: str | None
+    git_sha1: str | None
+    url: str
+
+    @property
+    def blob(self) -> str:
+        """What the hub calls the content."""
+        return self.sha256 or self.git_sha1 or self.name
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a model at a commit; `revision` is what was asked for."""
+
+    repository: Repository
+    revision: str
+    commit: str
+    endpoint: str
+    files: tuple[RemoteFile, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(file.size for file in self.files)
+
+
+def checked_files(repository: Repository, files: Iterable[RemoteFile]) -> tuple[RemoteFile, ...]:
+    """The files of a listing that are fetched, smallest first; DownloadError for a listing that cannot be honest."""
+    wanted: dict[str, RemoteFile] = {}
+    for number, file in enumerate(files):
+        if number >= MAX_FILES:
+            raise _dishonest(repository, f"more than {MAX_FILES} files")
+        if _leads_out(file.name):
+            raise _dishonest(repository, f"a file called {_shown(file.name)}")
+        if not _WANTED.fullmatch(file.name):
+            continue
+        if file.name in wanted:
+            raise _dishonest(repository, f"{file.name} twice")
+        _check_numbers(repository, file)
+        wanted[file.name] = file
+    return tuple(sorted(wanted.values(), key=lambda file: (file.size, file.name)))
+
+
+def check_commit(repository: Repository, commit: object) -> str:
+    """A commit that may become the name of a directory; DownloadError for anything else."""
+    if not isinstance(commit, str) or not _SHA1.fullmatch(commit):
+        raise _dishonest(repository, f"the commit {_shown(commit)}")
+    return commit
+
+
+def is_commit(revision: str) -> bool:
+    """Whether a revision is a full commit hash."""
+    return _SHA1.fullmatch(revision) is not None
+
+
+def is_safe_revision(revision: str) -> bool:
+    """Whether a branch or tag may become part of a path."""
+    return _REVISION.fullmatch(revision) is not None and ".." not in revision and "//" not in revision
+
+
+def _leads_out(name: object) -> bool:
+    if not isinstance(name, str) or not name.isprintable() or "\\" in name or name[1:2] == ":":
+        return True
+    return any(part in ("", ".", "..") for part in name.split("/"))
+
+
+def _check_numbers(repository: Repository, file: RemoteFile) -> None:
+    if isinstance(file.size, bool) or not isinstance(file.size, int) or not 0 <= file.size <= MAX_FILE_BYTES:
+        raise _dishonest(repository, f"{file.name} with a size of {_shown(file.size)}")
+    for value, form in ((file.sha256, _SHA256), (file.git_sha1, _SHA1)):
+        if value is not None and not (isinstance(value, str) and form.fullmatch(value)):
+            raise _dishonest(repository, f"{file.name} with the hash {_shown(value)}")
+
+
+def _dishonest(repository: Repository, what: str) -> DownloadError:
+    return DownloadError(f"{repository}: the hub lists {what}; do not trust this model, or this hub")
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."

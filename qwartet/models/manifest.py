@@ -1,0 +1,132 @@
+"""What was fetched: a record of every model that came through Qwartet, with commit, sizes and SHA-256.
+
+One JSON file for each commit of a model, in Qwartet's cache directory. It is written when a download begins, so that
+one that broke off is known, and again after each file that was found right.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+from qwartet.models.cache_directory import cache_directory
+from qwartet.models.repository import HubName, Repository
+from qwartet.models.whole_files import appearing_at
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ManifestFile:
+    """A file of the model; `sha256` is that of its bytes here, None until they were found to be the right ones."""
+
+    name: str
+    size: int  # bytes
+    blob: str  # what the hub calls its content: its SHA-256, or the SHA-1 of a git blob
+    sha256: str | None = None
+    is_damaged: bool = False  # as a later check found
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The record of one model at one commit; times are UTC, ISO 8601."""
+
+    repository: Repository
+    revision: str
+    commit: str
+    endpoint: str
+    directory: Path
+    started_at: str
+    finished_at: str | None  # None while files are missing
+    files: tuple[ManifestFile, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(file.size for file in self.files)
+
+    @property
+    def path(self) -> Path:
+        return manifest_directory() / f"{self.repository.key}--{self.commit}.json"
+
+    def is_here(self, file: ManifestFile) -> bool:
+        """Whether a file is in the directory, with its size; its bytes are not read."""
+        try:
+            return not file.is_damaged and (self.directory / file.name).stat().st_size == file.size
+        except OSError:
+            return False
+
+    @property
+    def is_complete(self) -> bool:
+        return self.finished_at is not None and all(map(self.is_here, self.files))
+
+    def with_file(self, name: str, sha256: str) -> Manifest:
+        """The same, with a file that was found to be right."""
+        return replace(
+            self,
+            files=tuple(
+                replace(file, sha256=sha256, is_damaged=False) if file.name == name else file for file in self.files
+            ),
+        )
+
+    def with_damage(self, names: set[str]) -> Manifest:
+        """The same, with these files marked as damaged and the others as sound."""
+        return replace(self, files=tuple(replace(file, is_damaged=file.name in names) for file in self.files))
+
+
+def manifest_directory() -> Path:
+    """Where the records lie."""
+    return cache_directory() / "models"
+
+
+def write_manifest(manifest: Manifest) -> None:
+    """Writes a record in place of an older one; OSError where that cannot be."""
+    content = asdict(manifest) | {"format": FORMAT, "directory": str(manifest.directory)}
+    manifest.path.parent.mkdir(parents=True, exist_ok=True)
+    with appearing_at(manifest.path) as path, path.open("x", encoding="utf-8") as file:
+        json.dump(content, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_manifests() -> Iterator[Manifest]:
+    """All records, newest first; what is no sound record is passed over."""
+    try:
+        found = sorted(manifest_directory().glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    except OSError:
+        return
+    for path in found:
+        try:
+            manifest = _parse(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if manifest.path.name == path.name:
+            yield manifest
+
+
+def manifest_of(directory: Path) -> Manifest | None:
+    """The record of a directory; None for one that did not come through Qwartet."""
+    wanted = directory.resolve()
+    return next((manifest for manifest in read_manifests() if manifest.directory.resolve() == wanted), None)
+
+
+def _parse(raw: Any) -> Manifest:
+    """A record from JSON; ValueError, KeyError or TypeError for anything else."""
+    if raw["format"] != FORMAT or raw["repository"]["hub"] not in get_args(HubName):
+        raise ValueError("another format")
+    files = tuple(ManifestFile(**file) for file in raw["files"])
+    if not all(os.path.basename(file.name) == file.name and isinstance(file.size, int) for file in files):
+        raise ValueError("a name that leads out of the directory, or a size that is none")
+    texts = {key: raw[key] for key in ("revision", "commit", "endpoint", "started_at")}
+    if not all(isinstance(text, str) for text in texts.values()):
+        raise ValueError("a value of another kind")
+    return Manifest(
+        repository=Repository(**raw["repository"]),
+        directory=Path(raw["directory"]),
+        finished_at=raw["finished_at"],
+        files=files,
+        **texts,
+    )

@@ -1,0 +1,209 @@
+"""A model from a hub to this machine: listed, checked against the disk, fetched, hashed, recorded."""
+
+from __future__ import annotations
+
+import fcntl
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from threading import Event, Lock
+
+from qwartet.errors import CheckpointError, DownloadWarning, ModelNotFoundError
+from qwartet.models.fetch import Stopped, Transfer, fetch_file
+from qwartet.models.file_hashes import hash_file
+from qwartet.models.hub_errors import explain
+from qwartet.models.hubs import HUBS, Hub
+from qwartet.models.json_file import read_json
+from qwartet.models.listing import Listing, RemoteFile
+from qwartet.models.manifest import Manifest, ManifestFile, read_manifests, write_manifest
+from qwartet.models.repository import Repository
+from qwartet.models.snapshot import Place, unfinished
+from qwartet.models.whole_files import check_free_space
+
+NUM_AT_ONCE = 4  # files
+
+OnBytes = Callable[[int, int], None]
+"""Hears how many bytes more are here (fewer, where some were thrown away), and of how many."""
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """What `pull_model` did."""
+
+    manifest: Manifest
+    num_fetched: int  # files; the others were here
+
+
+def pull_model(
+    repository: Repository, revision: str | None = None, *, on_bytes: OnBytes | None = None, near: str | None = None
+) -> Pulled:
+    """Fetches what is missing of a model; without `on_bytes`, with the progress bar of huggingface_hub.
+
+    ModelNotFoundError, DownloadError, CheckpointError (another family of models) and SettingError (no space) say what
+    to do; `near` asks whether another name was meant.
+    """
+    hub = HUBS[repository.hub]
+    revision = revision or hub.default_revision
+    try:
+        listing = hub.listing(repository, revision)
+        if not any(file.name.endswith(".safetensors") for file in listing.files):
+            reason = "has no .safetensors files, and Qwartet loads no others (pickled weights can run code)"
+            raise ModelNotFoundError(f"{repository}: the model on the hub {reason}; choose another model or revision")
+        with _alone(_begun(hub, listing)):
+            return _complete(hub, listing, on_bytes)
+    # Between the hub's own exceptions and those of an HTTP client that it has changed before, no shorter list is whole.
+    except Exception as error:
+        raise explain(repository, revision, error, hub.wording(), near) from error
+
+
+def _begun(hub: Hub, listing: Listing) -> Manifest:
+    """The record of a listing of which nothing is here."""
+    return Manifest(
+        repository=listing.repository,
+        revision=listing.revision,
+        commit=listing.commit,
+        endpoint=listing.endpoint,
+        directory=hub.place(listing).directory,
+        started_at=_now(),
+        finished_at=None,
+        files=tuple(ManifestFile(file.name, file.size, file.blob) for file in listing.files),
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@contextmanager
+def _alone(manifest: Manifest) -> Iterator[None]:
+    """While the block runs, no other process fetches the same commit."""
+    path = manifest.path.with_suffix(".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            text = f"{manifest.repository}: another process is fetching it; waiting until it has ended"
+            warnings.warn(text, DownloadWarning, stacklevel=4)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _complete(hub: Hub, listing: Listing, on_bytes: OnBytes | None) -> Pulled:
+    """Fetches the files that no earlier run has found right."""
+    place, manifest = hub.place(listing), _known(_begun(hub, listing))
+    right = {file.name for file in manifest.files if file.sha256 is not None and manifest.is_here(file)}
+    missing = [file for file in listing.files if file.name not in right]
+    _check_space(hub, place, missing)
+    place.directory.mkdir(parents=True, exist_ok=True)
+    (place.blobs or place.directory).mkdir(parents=True, exist_ok=True)
+    if missing:
+        manifest = replace(manifest, finished_at=None)
+    write_manifest(manifest)
+    here = listing.num_bytes - sum(file.size for file in missing)
+    num_fetched = 0
+
+    def on_right(file: RemoteFile, sha256: str, is_new: bool) -> None:
+        nonlocal manifest, num_fetched
+        num_fetched += is_new
+        manifest = manifest.with_file(file.name, sha256)
+        write_manifest(manifest)
+
+    with _progress(str(listing.repository), here, listing.num_bytes, on_bytes) as count:
+        headers = hub.headers() if missing else {}
+        small = [file for file in missing if not file.name.endswith(".safetensors")]
+        _fetch_all(small, place, headers, count, on_right)
+        _check_family(place)  # before the weights, which are large
+        _fetch_all([file for file in missing if file not in small], place, headers, count, on_right)
+    hub.finish(listing)
+    manifest = replace(manifest, finished_at=manifest.finished_at or _now())
+    write_manifest(manifest)
+    return Pulled(manifest, num_fetched)
+
+
+def _known(begun: Manifest) -> Manifest:
+    """The same record with what an earlier run has found right."""
+    for earlier in read_manifests():
+        if earlier.path == begun.path and earlier.directory == begun.directory:
+            files = {(file.name, file.size, file.blob): file for file in earlier.files}
+            kept = tuple(files.get((file.name, file.size, file.blob), file) for file in begun.files)
+            return replace(begun, started_at=earlier.started_at, finished_at=earlier.finished_at, files=kept)
+    return begun
+
+
+def _check_space(hub: Hub, place: Place, missing: Sequence[RemoteFile]) -> None:
+    needed = 0
+    for file in missing:
+        if place.existing(file.name, file.blob) is None:
+            gathered = unfinished(place.content(file.name, file.blob))
+            needed += max(file.size - (gathered.stat().st_size if gathered.is_file() else 0), 0)
+    variable = hub.wording().cache_variable
+    check_free_space(place.directory, needed, f"free some, set {variable} to a larger disk, or choose a smaller model")
+
+
+def _check_family(place: Place) -> None:
+    model_type = read_json(place.directory / "config.json").get("model_type")
+    if model_type != "qwen":
+        hint = 'Qwartet runs first-generation Qwen models (model_type "qwen"); its weights were not fetched'
+        raise CheckpointError(place.directory / "config.json", f"model_type is {model_type!r}", hint=hint)
+
+
+def _fetch_all(
+    files: Sequence[RemoteFile],
+    place: Place,
+    headers: Mapping[str, str],
+    count: Callable[[int], None],
+    on_right: Callable[[RemoteFile, str, bool], None],
+) -> None:
+    """Fetches files, several at a time; `on_right` hears of each its SHA-256, and whether it was not here before."""
+    stop, lock = Event(), Lock()
+
+    def on_bytes(num_bytes: int) -> None:
+        if stop.is_set():
+            raise Stopped
+        with lock:
+            count(num_bytes)
+
+    transfer = Transfer(headers, on_bytes, stop)
+    with ThreadPoolExecutor(NUM_AT_ONCE) as pool:
+        futures = {pool.submit(_keep, file, place, transfer): file for file in files}
+        try:
+            for future in as_completed(futures):
+                on_right(futures[future], *future.result())
+        except BaseException:  # Ctrl-C too: the other files end where they are
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _keep(file: RemoteFile, place: Place, transfer: Transfer) -> tuple[str, bool]:
+    """Sees to it that a file is there and right: its SHA-256, and whether it was fetched."""
+    existing = place.existing(file.name, file.blob)
+    if existing is not None:
+        hashes = hash_file(existing, with_git=file.sha256 is None, on_bytes=transfer.on_bytes)
+        if hashes.num_bytes == file.size and hashes.match(file.sha256, file.git_sha1):
+            if existing != place.directory / file.name:
+                place.publish(file.name, file.blob)
+            return hashes.sha256, False
+        transfer.on_bytes(-hashes.num_bytes)
+        text = f"{file.name}: what is here does not have the hash that the hub lists; fetching it again"
+        warnings.warn(text, DownloadWarning, stacklevel=2)
+    sha256 = fetch_file(file, place.content(file.name, file.blob), transfer)
+    place.publish(file.name, file.blob)
+    return sha256, True
+
+
+@contextmanager
+def _progress(name: str, done: int, total: int, on_bytes: OnBytes | None) -> Iterator[Callable[[int], None]]:
+    if on_bytes is not None:
+        if 0 < done < total:
+            on_bytes(done, total)
+        yield lambda count: on_bytes(count, total)
+        return
+    from huggingface_hub.utils import tqdm
+
+    with tqdm(desc=name, initial=done, total=total, unit="B", unit_scale=True) as bar:
+        yield bar.update

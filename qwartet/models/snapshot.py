@@ -1,0 +1,68 @@
+"""Where a model of a hub lies on this machine: one directory for each commit, as the hub's own library keeps it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from qwartet.models.repository import Repository
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where files are put: in `directory`, or under their hashes in `blobs` with links to them in `directory`."""
+
+    directory: Path
+    blobs: Path | None = None
+
+    def content(self, name: str, blob: str) -> Path:
+        """Where the bytes of a file appear, once they are known to be the right ones."""
+        return self.directory / name if self.blobs is None else self.blobs / blob
+
+    def existing(self, name: str, blob: str) -> Path | None:
+        """Where the bytes of a file lie already; None where they do not."""
+        return next((path for path in (self.directory / name, self.content(name, blob)) if path.is_file()), None)
+
+    def publish(self, name: str, blob: str) -> None:
+        """Gives a file whose content is there its name."""
+        target = self.directory / name
+        if self.blobs is None:
+            return
+        link = target.with_name(f".{name}.{secrets.token_hex(4)}.tmp")
+        try:
+            link.symlink_to(os.path.relpath(self.blobs / blob, self.directory))
+        except OSError:  # a disk without links: the file itself, as the hub's library does it
+            os.replace(self.blobs / blob, target)
+            return
+        os.replace(link, target)
+
+
+def unfinished(content: Path) -> Path:
+    """Where the bytes of a file are gathered until all are there."""
+    return content.with_name(f"{content.name}.incomplete")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A model at a commit, or what is here of it; `commit` is None where the directory does not say it."""
+
+    repository: Repository
+    directory: Path
+    commit: str | None
+    revisions: tuple[str, ...]  # branches and tags that are this commit
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What would be deleted: how many bytes that frees, and the deed."""
+
+    num_bytes: int
+    execute: Callable[[], None]
+
+
+def size_of(paths: list[Path]) -> int:
+    """Bytes of the files among `paths`."""
+    return sum(path.stat().st_size for path in paths if path.is_file())

@@ -1,0 +1,102 @@
+"""Are the files of a model still what they were? Every byte is read and hashed."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from qwartet.models.file_hashes import hash_file
+from qwartet.models.manifest import Manifest, ManifestFile, write_manifest
+from qwartet.models.stored import state_of
+
+_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was found; `against` says what the files were compared with, "structure" that nothing was recorded."""
+
+    directory: str
+    against: Literal["manifest", "hub cache", "structure"]
+    num_files: int
+    num_bytes: int
+    problems: list[str]  # each begins with the name of a file, where it is about one
+
+    @property
+    def is_sound(self) -> bool:
+        return not self.problems
+
+
+def verify(directory: Path, manifest: Manifest | None, on_bytes: Callable[[int, int], None]) -> Verification:
+    """Compares a directory with its record; else with the hashes that its hub cache names contents by; else looks at
+    its structure, which no changed weight disturbs. `on_bytes` hears how many bytes more are read, and of how many.
+
+    The record remembers what is damaged: the next pull fetches that again, and only that.
+    """
+    files = _hub_cache_files(directory) if manifest is None else manifest.files
+    if not files:
+        return _by_structure(directory)
+    num_bytes = sum(file.size for file in files)
+    problems = {file.name: problem for file in files if (problem := _problem(directory, file, num_bytes, on_bytes))}
+    if manifest is None and state_of(directory, None) == "partial":
+        problems["config and weights"] = "are not all here"
+    if manifest is not None:
+        marked = manifest.with_damage(set(problems))
+        if marked != manifest:
+            _try_to_write(marked)
+    return Verification(
+        directory=str(directory),
+        against="hub cache" if manifest is None else "manifest",
+        num_files=len(files),
+        num_bytes=num_bytes,
+        problems=[f"{name}: {problem}" for name, problem in problems.items()],
+    )
+
+
+def _problem(directory: Path, file: ManifestFile, of: int, on_bytes: Callable[[int, int], None]) -> str | None:
+    """What is wrong with a file; None when nothing is."""
+    path = directory / file.name
+    if not path.is_file():
+        return "is missing"
+    if (size := path.stat().st_size) != file.size:
+        return f"has {size} bytes, not {file.size}"
+    is_git = file.sha256 is None and len(file.blob) == 40
+    hashes = hash_file(path, with_git=is_git, on_bytes=lambda count: on_bytes(count, of))
+    sha256 = file.sha256 or (None if is_git else file.blob)
+    if not hashes.match(sha256, file.blob if is_git else None):
+        return (
+            f"does not have its recorded hash (SHA-256 is {hashes.sha256}, not {sha256})"
+            if sha256
+            else ("does not have its recorded hash")
+        )
+    return None
+
+
+def _hub_cache_files(directory: Path) -> tuple[ManifestFile, ...]:
+    """The files of a snapshot in a Hugging Face cache, whose links end at contents that are called by their hash."""
+    if directory.resolve().parent.name != "snapshots":
+        return ()
+    found = []
+    for path in sorted(directory.iterdir()):
+        blob = Path(os.readlink(path)).name if path.is_symlink() else ""
+        if _HASH.fullmatch(blob):
+            found.append(ManifestFile(path.name, path.stat().st_size if path.exists() else 0, blob))
+    return tuple(found)
+
+
+def _try_to_write(manifest: Manifest) -> None:
+    with suppress(OSError):  # a check is worth its result where nothing can be noted
+        write_manifest(manifest)
+
+
+def _by_structure(directory: Path) -> Verification:
+    from qwartet.models.inspection import inspect_checkpoint
+
+    found = inspect_checkpoint(directory)
+    num_bytes = sum(file["bytes"] for file in found.files)
+    return Verification(str(directory), "structure", len(found.files), num_bytes, found.problems)

@@ -1,0 +1,86 @@
+"""What the model wrote in a chat with tools, to a message or to the pieces of one.
+
+A thought before a call is the message's content, as with the original server. Arguments are passed on as written: they
+are nothing but text here, and are valid JSON only where the request asked for that.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+from qwartet.server.responses import (
+    AnswerMessage,
+    ChatDelta,
+    FinishReason,
+    FunctionCallDelta,
+    FunctionCallMessage,
+    ToolCallDelta,
+    ToolCallsMessage,
+)
+from qwartet.server.tool_protocol import FunctionCall, ToolCall
+from qwartet.server.tools import ToolChat
+from qwartet.tokenizer.react_stream import ReactDelta, ReactStream, parse_react
+
+
+def tool_message(
+    chat: ToolChat, text: str, reason: FinishReason
+) -> tuple[AnswerMessage | ToolCallsMessage | FunctionCallMessage, FinishReason]:
+    """The message that a whole text is, and why it ended, given why the text did."""
+    reply = parse_react(text, chat.begins_in)
+    if reply.name is None:
+        return AnswerMessage(content=reply.text), reason
+    call = FunctionCall(name=reply.name, arguments=reply.arguments)
+    if chat.is_legacy:
+        message = FunctionCallMessage(content=reply.text or None, function_call=call)
+    else:
+        message = ToolCallsMessage(content=reply.text or None, tool_calls=[ToolCall(id=_new_id(), function=call)])
+    return message, call_reason(chat, reason)
+
+
+def call_reason(chat: ToolChat, reason: FinishReason) -> FinishReason:
+    """Why an answer with a call ended; arguments that were cut off are told of as a text is."""
+    if reason != "stop":
+        return reason
+    return "function_call" if chat.is_legacy else "tool_calls"
+
+
+class ToolStream:
+    """The same for a text that is still being made: takes its pieces and gives those of the message.
+
+        stream = ToolStream(chat)
+        deltas = stream.feed(text)                    for each piece
+        deltas = stream.finish()                      after the last one
+        reason = stream.finish_reason(reason)         "stop" becomes "tool_calls" where there is a call
+
+    The deltas together are what `tool_message` gives for the whole text.
+    """
+
+    def __init__(self, chat: ToolChat) -> None:
+        self._chat = chat
+        self._react = ReactStream(chat.begins_in)
+
+    def feed(self, text: str) -> list[ChatDelta]:
+        """What became certain with one more piece."""
+        return list(map(self._delta, self._react.feed(text)))
+
+    def finish(self) -> list[ChatDelta]:
+        """What was held back."""
+        return list(map(self._delta, self._react.finish()))
+
+    def finish_reason(self, reason: FinishReason) -> FinishReason:
+        """Why the answer ended, given why its text did."""
+        return call_reason(self._chat, reason) if self._react.is_call else reason
+
+    def _delta(self, delta: ReactDelta) -> ChatDelta:
+        if delta.name is None and not delta.arguments:
+            return ChatDelta(content=delta.text)
+        function = FunctionCallDelta(name=delta.name, arguments=delta.arguments)
+        if self._chat.is_legacy:
+            return ChatDelta(function_call=function)
+        if delta.name is None:
+            return ChatDelta(tool_calls=[ToolCallDelta(index=0, function=function)])
+        return ChatDelta(tool_calls=[ToolCallDelta(index=0, id=_new_id(), type="function", function=function)])
+
+
+def _new_id() -> str:
+    return f"call_{secrets.token_hex(12)}"

@@ -1,0 +1,111 @@
+"""OpenAI's objects for tools, in requests and responses: `tools`, and the older `functions`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from qwartet.engine.structure import TOOL_NAME
+from qwartet.server.api_object import ApiObject
+from qwartet.tokenizer.react_stream import MAX_NAME_CHARS
+
+MAX_TOOLS = 128
+MAX_SCHEMA_BYTES = 64 << 10
+MAX_SCHEMA_DEPTH = 32  # objects and lists inside one another
+MAX_CALLS = 128  # of one message that is sent back
+
+
+def _checked_parameters(value: Any) -> Any:
+    """Parameters that can be written as JSON and are not too large."""
+    level, depth = [value], 0
+    while inner := [one for one in level if isinstance(one, dict | list)]:
+        depth += 1
+        if depth > MAX_SCHEMA_DEPTH:
+            message = f"the parameters are nested deeper than {MAX_SCHEMA_DEPTH} levels; flatten them"
+            raise PydanticCustomError("parameters_depth", message)
+        level = [value for one in inner for value in (one.values() if isinstance(one, dict) else one)]
+    try:
+        num_bytes = len(json.dumps(value, ensure_ascii=False, allow_nan=False).encode())
+    except ValueError as error:  # NaN, or half of a surrogate pair
+        raise PydanticCustomError("parameters_json", "the parameters cannot be written as JSON") from error
+    if num_bytes > MAX_SCHEMA_BYTES:
+        message = f"the parameters have {num_bytes} bytes; at most {MAX_SCHEMA_BYTES} are allowed"
+        raise PydanticCustomError("parameters_size", message)
+    if isinstance(value, dict) and value.get("type", "object") != "object":
+        raise PydanticCustomError("parameters_kind", "the parameters must be a schema of the type object")
+    return value
+
+
+ToolName = Annotated[str, Field(pattern=f"^{TOOL_NAME}$")]
+CalledName = Annotated[str, Field(pattern=rf"^[^\n]{{1,{MAX_NAME_CHARS}}}$")]  # whatever the model made up
+CallId = Annotated[str, Field(min_length=1, max_length=256)]
+Schema = Annotated[dict[str, Any], AfterValidator(_checked_parameters)]
+ParameterList = Annotated[list[dict[str, Any]], Field(fail_fast=True), AfterValidator(_checked_parameters)]
+
+
+# What there is to call
+
+
+class ToolFunction(ApiObject):
+    """A function; `parameters` is the JSON schema of its arguments, none where it takes none."""
+
+    name: ToolName
+    description: str | None = None
+    parameters: Schema | None = None
+    strict: bool | None = None
+
+
+class Tool(ApiObject):
+    type: Literal["function"]
+    function: ToolFunction
+
+
+class NamedFunction(ApiObject):
+    name: ToolName
+
+
+class NamedTool(ApiObject):
+    """The tool that has to be called."""
+
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class LegacyFunction(ApiObject):
+    """A function of the older field, which also takes the keys of Qwen's own examples and their lists of parameters."""
+
+    name: ToolName | None = None
+    description: str | None = None
+    parameters: Schema | ParameterList | None = None
+    name_for_model: ToolName | None = None
+    name_for_human: str | None = None
+    description_for_model: str | None = None
+
+    @model_validator(mode="after")
+    def _has_name(self) -> LegacyFunction:
+        if self.name is None and self.name_for_model is None:
+            raise PydanticCustomError("function_name", "the function has no name; give name")
+        return self
+
+
+ToolChoice = Literal["none", "auto", "required"] | NamedTool
+FunctionChoice = Literal["none", "auto"] | NamedFunction
+
+
+# Calls, in answers and in answers that are sent back
+
+
+class FunctionCall(ApiObject):
+    """Arguments are text, as the model wrote them: usually JSON, and nothing here relies on that."""
+
+    name: CalledName
+    arguments: str
+
+
+class ToolCall(ApiObject):
+    id: CallId
+    type: Literal["function"] = "function"
+    function: FunctionCall

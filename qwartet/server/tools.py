@@ -1,0 +1,292 @@
+"""A chat with tools to turns of text in the ReAct format, as the original server laid them out.
+
+    user        the question; that of the last turn which has an answer, else the last one, begins with the tools
+    assistant   Thought: ...                      content
+                Action: ...                       name
+                Action Input: ...                 arguments
+                Observation: ...                  the message that has the result
+                Thought: I now know the final answer.
+                Final Answer: ...                 content of an answer without a call
+
+Calls, results and answers that follow one another are one turn. Where the last message is a result, the prompt ends
+in that turn, after `Thought:`. Only texts are put together here: the tokenizer turns no part of them into a marker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from qwartet.engine.structure import ToolCalls
+from qwartet.server.api_error import ApiError
+from qwartet.server.protocol import (
+    AssistantMessage,
+    ChatCompletionRequest,
+    ChatMessage,
+    FunctionMessage,
+    SystemMessage,
+    ToolMessage,
+    UserMessage,
+)
+from qwartet.server.tool_protocol import FunctionCall, LegacyFunction, NamedFunction, NamedTool, ToolFunction
+from qwartet.tokenizer.chatml import Message
+from qwartet.tokenizer.react import NEXT_THOUGHT, react_answer, react_call, react_question, react_result
+from qwartet.tokenizer.react_stream import ReactPart
+
+NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
+# A schema with one of these says in its own way which properties there are.
+_OPEN_KEYS = frozenset(("additionalProperties", "patternProperties", "$ref", "allOf", "anyOf", "oneOf"))
+
+
+@dataclass(frozen=True)
+class ToolChat:
+    """A chat with tools as text, and how its answer is to be read."""
+
+    messages: list[Message]
+    answer_start: str  # what the assistant's turn begins with; empty unless a tool has answered last
+    begins_in: ReactPart  # where the answer begins
+    is_legacy: bool  # whether a call is told of as function_call
+    calls: ToolCalls | None  # what must be called, and with which arguments
+    has_tools: bool  # whether tools are shown, and can be called
+
+
+@dataclass(frozen=True)
+class _Offered:
+    """A tool that the model may be shown."""
+
+    name: str
+    shown: dict[str, Any]  # what the prompt says of it
+    schema: dict[str, Any]  # of the arguments
+    is_strict: bool
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A message in the original server's terms: an answer has at most one call, a result belongs to what is before."""
+
+    role: Literal["user", "assistant", "result"]
+    text: str
+    place: str  # of the message in the request
+    call: FunctionCall | None = None
+
+
+@dataclass
+class _Turn:
+    role: Literal["user", "assistant"]
+    text: str
+
+
+def tool_chat(body: ChatCompletionRequest) -> ToolChat | None:
+    """The chat as text; None where it has no tools that the model may call, no calls and no results.
+
+    ApiError where a choice names no tool, a call has no result, a result no call, or the order of messages is wrong.
+    """
+    offered = _offered(body)
+    required = _required(body, [one.name for one in offered])
+    shown = [] if required is None else offered
+    if not shown and not any(map(_takes_part, body.messages)):
+        return None
+    if body.add_generation_prompt is False:
+        raise _invalid("add_generation_prompt", "add_generation_prompt is false, which no chat with tools can be")
+    system, messages = _split_system(body.messages)
+    steps = _steps(messages, first_place=len(body.messages) - len(messages))
+    turns = _turns(steps, has_tools=bool(shown))
+    if shown:
+        _show(shown, turns)
+    answer_start, begins_in = "", "start" if shown else "answer"
+    if steps and steps[-1].role == "result":
+        # Without tools no other call can follow, so that the last thought is thought for the model.
+        end = NEXT_THOUGHT if shown else "\n" + react_answer("")
+        answer_start = _trimmed(turns.pop().text + end)
+        begins_in = "thought" if shown else "answer"
+    return ToolChat(
+        messages=[*system, *(Message(turn.role, _trimmed(turn.text)) for turn in turns)],
+        answer_start=answer_start,
+        begins_in=begins_in,
+        is_legacy=body.functions is not None,
+        calls=_tool_calls(shown, required or (), begins_in_thought=begins_in == "thought"),
+        has_tools=bool(shown),
+    )
+
+
+# What there is to call
+
+
+def _offered(body: ChatCompletionRequest) -> list[_Offered]:
+    if body.tools is not None and body.functions is not None:
+        raise _invalid("functions", "tools and functions; give one of them")
+    offered = [_of_function(one) for one in body.functions or ()] + [_of_tool(one.function) for one in body.tools or ()]
+    seen: set[str] = set()
+    for index, one in enumerate(offered):
+        if one.name in seen:
+            place = f"{'tools' if body.functions is None else 'functions'}.{index}"
+            raise _invalid(place, f"two of them have the name {one.name}; give each its own")
+        seen.add(one.name)
+    return offered
+
+
+def _required(body: ChatCompletionRequest, names: Sequence[str]) -> Sequence[str] | None:
+    """Of which tools one must be called: of none where the model chooses; None where no tool may be called."""
+    for field, owner, other in (("tool_choice", "tools", "functions"), ("function_call", "functions", "tools")):
+        if getattr(body, field) is not None and getattr(body, other) is not None:
+            raise _invalid(field, f"{field} belongs to {owner}, and there are {other}; give its counterpart")
+        if getattr(body, field) not in (None, "none", "auto") and getattr(body, owner) is None:
+            raise _invalid(field, f"{field} asks for a call, and there are no {owner}; give them")
+    choice = body.function_call if body.tool_choice is None else body.tool_choice
+    if isinstance(choice, NamedTool | NamedFunction):
+        name = choice.function.name if isinstance(choice, NamedTool) else choice.name
+        if name not in names:
+            field = "function_call" if body.tool_choice is None else "tool_choice"
+            raise _invalid(field, f"{field} names {name}; there is {', '.join(names):.200}")
+        return [name]
+    return {"none": None, "required": names}.get(choice or "auto", ())
+
+
+def _of_tool(function: ToolFunction) -> _Offered:
+    return _offer(function.name, function.name, function.description, function.parameters, bool(function.strict))
+
+
+def _of_function(function: LegacyFunction) -> _Offered:
+    name = function.name_for_model or function.name or ""
+    human = function.name_for_human if function.name_for_human is not None else function.name or name
+    description = function.description_for_model
+    return _offer(name, human, function.description if description is None else description, function.parameters)
+
+
+def _offer(name: str, human: str, description: str | None, parameters: Any, is_strict: bool = False) -> _Offered:
+    shown = {
+        "name_for_model": name,
+        "name_for_human": human,
+        "description_for_model": description or "",
+        "parameters": NO_PARAMETERS if parameters is None else parameters,
+    }
+    return _Offered(name, shown, _argument_schema(parameters), is_strict)
+
+
+def _argument_schema(parameters: Any) -> dict[str, Any]:
+    """The schema that arguments are held to: of the given one's documents those without properties that it lacks."""
+    if isinstance(parameters, list):  # in Qwen's own way, which is no JSON schema
+        return {"type": "object"}
+    schema = NO_PARAMETERS if parameters is None else {"type": "object"} | parameters
+    is_closed = "properties" in schema and not _OPEN_KEYS & schema.keys()
+    return schema | {"additionalProperties": False} if is_closed else schema
+
+
+def _tool_calls(shown: Sequence[_Offered], required: Sequence[str], *, begins_in_thought: bool) -> ToolCalls | None:
+    if required:
+        schemas = {one.name: one.schema for one in shown if one.name in required}
+    elif any(one.is_strict for one in shown):
+        schemas = {one.name: one.schema if one.is_strict else None for one in shown}
+    else:
+        return None
+    return ToolCalls(schemas, bool(required), begins_in_thought)
+
+
+# Messages to steps, steps to turns
+
+
+def _takes_part(message: ChatMessage) -> bool:
+    if isinstance(message, AssistantMessage):
+        return message.tool_calls is not None or message.function_call is not None
+    return isinstance(message, ToolMessage | FunctionMessage)
+
+
+def _split_system(messages: Sequence[ChatMessage]) -> tuple[list[Message], Sequence[ChatMessage]]:
+    """The system message, if it is the first, and the others."""
+    has_system = isinstance(messages[0], SystemMessage)
+    for index, message in enumerate(messages):
+        if index and isinstance(message, SystemMessage):
+            raise _invalid(f"messages.{index}", "a system message is not the first; put it first")
+    return ([Message("system", _trimmed(messages[0].text))], messages[1:]) if has_system else ([], messages)
+
+
+def _steps(messages: Sequence[ChatMessage], first_place: int) -> list[_Step]:
+    """One step for each question, answer, call and result; the results of several calls each behind its own."""
+    steps: list[_Step] = []
+    results: dict[str, str] = {}  # of calls that have been laid out
+    for index, message in enumerate(messages):
+        place = f"messages.{first_place + index}"
+        if isinstance(message, ToolMessage):
+            if message.tool_call_id not in results:
+                reason = f"no call right before it with the id {message.tool_call_id!r:.80} waits for a result"
+                raise _invalid(f"{place}.tool_call_id", f"{reason}; give each call one")
+            del results[message.tool_call_id]
+            continue
+        results = {}
+        if isinstance(message, FunctionMessage):
+            steps.append(_Step("result", message.text, place))
+        elif isinstance(message, UserMessage):
+            steps.append(_Step("user", message.text, place))
+        elif isinstance(message, AssistantMessage) and message.tool_calls is not None:
+            results = _results(messages[index + 1 :], message, place)
+            for number, call in enumerate(message.tool_calls):
+                steps.append(_Step("assistant", "" if number else message.text, place, call.function))
+                steps.append(_Step("result", results[call.id], place))
+        elif isinstance(message, AssistantMessage):
+            steps.append(_Step("assistant", message.text, place, message.function_call))
+    if steps and steps[-1].call is not None:
+        raise _invalid(steps[-1].place, "the last message is a call; send the function's result behind it")
+    return steps
+
+
+def _results(following: Sequence[ChatMessage], message: AssistantMessage, place: str) -> dict[str, str]:
+    """The results of a message's calls by id, from the tool messages right behind it."""
+    found: dict[str, str] = {}
+    for one in following:
+        if not isinstance(one, ToolMessage):
+            break
+        found.setdefault(one.tool_call_id, one.text)
+    results: dict[str, str] = {}
+    for index, call in enumerate(message.tool_calls or ()):
+        where = f"{place}.tool_calls.{index}"
+        if call.id in results:
+            raise _invalid(where, f"two calls have the id {call.id!r:.80}; give each its own")
+        if call.id not in found:
+            raise _invalid(where, f"the call {call.id!r:.80} has no result; send it right behind, in a tool message")
+        results[call.id] = found[call.id]
+    return results
+
+
+def _turns(steps: Sequence[_Step], *, has_tools: bool) -> list[_Turn]:
+    turns: list[_Turn] = []
+    for step in steps:
+        text = _trimmed(step.text)
+        if step.role == "user":
+            turns.append(_Turn("user", text))
+            continue
+        continues = bool(turns) and turns[-1].role == "assistant"
+        if step.role == "result":
+            if not continues:
+                raise _invalid(step.place, "a result has no call before it; send the assistant's message too")
+            turns[-1].text += react_result(text)
+            continue
+        if step.call is not None:
+            written = react_call(text, step.call.name, step.call.arguments)
+            text = written.removeprefix("Thought: ") if text.startswith("Thought:") else written
+        elif has_tools:
+            text = react_answer(text)
+        if continues:
+            turns[-1].text += f"\n{text}"
+        else:
+            turns.append(_Turn("assistant", _trimmed(text)))
+    return turns
+
+
+def _show(shown: Sequence[_Offered], turns: list[_Turn]) -> None:
+    """Puts the tools in front of a question: the last one that has an answer, else the last one."""
+    questions = [index for index, turn in enumerate(turns) if turn.role == "user"]
+    if not questions:
+        raise _invalid("messages", "there is no message of a user, who the tools are for; give at least one")
+    answered = [index for index in questions if index + 1 < len(turns) and turns[index + 1].role == "assistant"]
+    question = turns[(answered or questions)[-1]]
+    question.text = react_question([one.shown for one in shown], question.text)
+
+
+def _trimmed(text: str) -> str:
+    """As the original server trims every content: line breaks in front, white space behind."""
+    return text.lstrip("\n").rstrip()
+
+
+def _invalid(param: str, message: str) -> ApiError:
+    return ApiError(400, message, param=param, code="invalid_value")

@@ -1,0 +1,200 @@
+"""Reading what a model writes in the ReAct format (react.py), while it is being written.
+
+    Thought: I need the weather.          held back: it belongs to a call, or is dropped before an answer
+    Action: get_weather                   held back until the next line begins
+    Action Input: {"city": "Oslo"}        a call begins; its arguments are given out as they come
+    Observation: ...                      and end here
+
+    Final Answer: It rains.               given out as it comes
+    It rains.                             so is a text that is not in the format
+
+A marker counts at the beginning of a line. What comes first counts: nothing after a call or `Final Answer:` is read as
+a call. So what was given out never has to be taken back, and `parse_react`, which reads a whole text, gives the same.
+The original server looked for the last `Final Answer:`, and for a call even after one.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+MAX_NAME_CHARS = 64  # a longer line after `Action:` is no name of a tool
+MARKERS = ("Thought", "Action", "Action Input", "Observation", "Final Answer")
+
+ReactPart = Literal["start", "thought", "answer"]
+
+_MARKER = re.compile(rf"\n({'|'.join(MARKERS)}):")
+_MARKER_TEXTS = tuple(f"\n{name}:" for name in MARKERS)
+_LONGEST_START = max(map(len, _MARKER_TEXTS)) - 1
+
+
+@dataclass(frozen=True)
+class ReactReply:
+    """What the model wrote: a tool call (`name` is set, `text` is the thought) or an answer (`text` alone)."""
+
+    text: str
+    name: str | None = None
+    arguments: str = ""
+
+    @property
+    def is_call(self) -> bool:
+        """Whether the model calls a tool."""
+        return self.name is not None
+
+
+@dataclass(frozen=True)
+class ReactDelta:
+    """One step of a reply, of one kind: more text, the beginning of a call, or more of its arguments."""
+
+    text: str = ""
+    name: str | None = None
+    arguments: str = ""
+
+
+def parse_react(output: str, begins_in: ReactPart = "start") -> ReactReply:
+    """The first tool call in a model's output, else its final answer, else the output; white space around each goes.
+
+    Only what the model wrote belongs here: a prompt that holds these markers must not become a call. `begins_in` says
+    where the prompt ended: after the assistant's role, `Thought:` or `Final Answer:`. Linear in the text.
+    """
+    stream = ReactStream(begins_in)
+    deltas = stream.feed(output) + stream.finish()
+    name = next((delta.name for delta in deltas if delta.name is not None), None)
+    return ReactReply("".join(delta.text for delta in deltas), name, "".join(delta.arguments for delta in deltas))
+
+
+class ReactStream:
+    """Takes a model's output in pieces and gives out what is certain of the reply; constant work per character.
+
+    Held back are the thought, the line of an `Action:`, white space that may be the last, and in front of an answer at
+    most 13 characters that may become a marker.
+    """
+
+    def __init__(self, begins_in: ReactPart = "start") -> None:
+        self.is_call = False  # whether a call has begun
+        self._mode: Literal["start", "thought", "answer", "name", "arguments", "end"] = begins_in
+        self._mode_before_name: Literal["start", "thought"] = "start"
+        self._tail = "\n" if begins_in == "start" else ""  # may become a marker; the text itself begins a line
+        self._thought: list[str] = []  # as written, with its marker
+        self._name = ""
+        self._text = _Trimmed()
+        self._arguments = _Trimmed()
+        self._certain: list[str] = []  # text of the reply, not given out yet
+        self._deltas: list[ReactDelta] = []
+
+    def feed(self, text: str) -> list[ReactDelta]:
+        """What became certain with one more piece of the output."""
+        text = self._tail + text
+        done = 0
+        while self._reads_markers and (marker := _MARKER.search(text, done)):
+            self._take(text[done : marker.start()])
+            self._mark(marker[0])
+            done = marker.end()
+        num_held = _num_held(text) if self._reads_markers else 0
+        end = max(len(text) - num_held, done)
+        self._take(text[done:end])
+        self._tail = text[end:]
+        return self._released()
+
+    def finish(self) -> list[ReactDelta]:
+        """What was held back, now that nothing follows."""
+        self._take(self._tail)
+        self._tail = ""
+        if self._mode == "name":
+            self._give_up_name()
+        if self._mode == "thought":
+            self._certain.append(self._text.push("".join(self._thought)))
+        self._mode = "end"
+        return self._released()
+
+    @property
+    def _reads_markers(self) -> bool:
+        return self._mode not in ("answer", "end")
+
+    def _take(self, text: str) -> None:
+        """Goes on by text without a marker, or with one that means nothing here."""
+        if self._mode in ("start", "answer"):
+            self._certain.append(self._text.push(text))
+        elif self._mode == "thought":
+            self._thought.append(text)
+        elif self._mode == "arguments":
+            self._certain.append(self._arguments.push(text))
+        elif self._mode == "name":
+            self._name += text
+            if "\n" in text or len(self._name) > MAX_NAME_CHARS + 8:  # blanks around it
+                self._give_up_name()
+
+    def _mark(self, marker: str) -> None:
+        name = self._name.strip(" \t\r")
+        if self._mode == "name" and marker == "\nAction Input:" and 0 < len(name) <= MAX_NAME_CHARS:
+            self._begin_call(name)
+            return
+        if self._mode == "name":
+            self._give_up_name()
+        if self._mode in ("start", "thought") and marker == "\nAction:":
+            self._mode_before_name = "start" if self._mode == "start" else "thought"
+            self._mode, self._name = "name", ""
+        elif self._mode in ("start", "thought") and marker == "\nFinal Answer:":
+            self._mode = "answer"
+            self._text.begin_paragraph()
+        elif self._mode == "start" and marker == "\nThought:":
+            self._mode, self._thought = "thought", [marker]
+        elif self._mode == "arguments" and marker == "\nObservation:":
+            self._mode = "end"
+        else:
+            self._take(marker)
+
+    def _begin_call(self, name: str) -> None:
+        self._text.begin_paragraph()
+        self._certain.append(self._text.push("".join(self._thought).removeprefix("\nThought:").strip()))
+        self._deltas = [*self._released(), ReactDelta(name=name)]
+        self._mode, self.is_call = "arguments", True
+
+    def _give_up_name(self) -> None:
+        """What followed an `Action:` is no name: it is text like that before it."""
+        self._mode = self._mode_before_name
+        self._take(f"\nAction:{self._name}")
+
+    def _released(self) -> list[ReactDelta]:
+        text = "".join(self._certain)
+        self._certain = []
+        deltas, self._deltas = self._deltas, []
+        if text:
+            deltas.append(ReactDelta(arguments=text) if self.is_call else ReactDelta(text=text))
+        return deltas
+
+
+class _Trimmed:
+    """A text without the white space around it: white space is held back until something follows."""
+
+    def __init__(self) -> None:
+        self._held: list[str] = []
+        self._is_begun = False  # whether the paragraph has a letter
+        self._has_text = False
+
+    def push(self, text: str) -> str:
+        """What is certain with one more piece."""
+        if not self._is_begun:
+            text = text.lstrip()
+        kept = text.rstrip()
+        if not kept:
+            self._held += [text] if text else []
+            return ""
+        certain = "".join((*self._held, kept)) if self._held else kept
+        self._held = [text[len(kept) :]] if len(kept) < len(text) else []
+        self._is_begun = self._has_text = True
+        return certain
+
+    def begin_paragraph(self) -> None:
+        """What follows begins a line, without white space before it."""
+        self._held = ["\n"] if self._has_text else []
+        self._is_begun = False
+
+
+def _num_held(text: str) -> int:
+    """How many of the last characters may become a marker."""
+    start = text.rfind("\n", max(len(text) - _LONGEST_START, 0))
+    if start < 0 or not any(marker.startswith(text[start:]) for marker in _MARKER_TEXTS):
+        return 0
+    return len(text) - start

@@ -1,0 +1,28 @@
+"""A text that comes in pieces, without the white space at its two ends."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TypeVar
+
+Value = TypeVar("Value")
+
+
+def stripped(pieces: Generator[str, None, Value]) -> Generator[str, None, Value]:
+    """The same text stripped; white space waits for what follows. The value is that of `pieces`, which it closes."""
+    held: list[str] = []
+    begun = False
+    try:
+        while True:
+            piece = next(pieces)
+            kept = piece.rstrip()
+            if kept:
+                yield "".join([*held, kept]) if begun else kept.lstrip()
+                begun, held = True, [piece[len(kept) :]]
+            elif begun:
+                held.append(piece)
+    except StopIteration as end:
+        value: Value = end.value
+        return value
+    finally:
+        pieces.close()
