@@ -47,7 +47,12 @@ class Guard:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
-            await self._serve(scope, receive, send)
+            try:
+                await self._serve(scope, receive, send)
+            except Exception as error:
+                log_failure("a response", error)
+                # What is raised here is logged with its text, and all that led to it.
+                raise ConnectionAbortedError("a response broke off; see above") from None
         # A WebSocket is answered by the server with 403 where no application accepts it.
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,12 +78,11 @@ class Guard:
         except ApiError as error:
             await error_answer(error)(scope, receive, send_guarded)
         except Exception as error:
+            if status:
+                raise  # the answer has begun, and can only break off
             log_failure(f"request {request_id}", error)
-            if not status:
-                internal = ApiError(500, f"internal error ({type(error).__name__})", code="internal_error")
-                await error_answer(internal)(scope, receive, send_guarded)
-            else:
-                raise ConnectionAbortedError("a response broke off; see above") from None
+            internal = ApiError(500, f"internal error ({type(error).__name__})", code="internal_error")
+            await error_answer(internal)(scope, receive, send_guarded)
         finally:
             self._num_open -= 1
             route = getattr(scope.get("route"), "path", "other")
