@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qwartet import DEMO
+from qwartet.cli.configuration import without_command_line
 from qwartet.cli.options import (
     Activations,
     Device,
@@ -29,7 +30,7 @@ from qwartet.cli.options import (
 )
 from qwartet.cli.progress import byte_progress
 from qwartet.cli.terminal import json_line, one_line, printable
-from qwartet.cli.units import format_bytes, format_count, parse_count
+from qwartet.cli.units import format_bytes, format_count
 from qwartet.errors import ModelNotFoundError, NotAChatModelError, SettingError
 from qwartet.models.hub import looks_like_hub_id, resolve
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 
 def chat(
+    context: typer.Context,
     model: Annotated[
         str | None,
         typer.Argument(
@@ -75,7 +77,8 @@ def chat(
 
     Sampling defaults are the checkpoint's own. In a conversation, /help lists the commands.
     """
-    model, prompt = _model_and_prompt(model, prompt, prompt_option)
+    set_elsewhere = without_command_line(context, "model")
+    model, prompt = _model_and_prompt(model, prompt, prompt_option, set_elsewhere)
     sampling = _sampling(
         temperature=temperature,
         top_p=top_p,
@@ -96,7 +99,7 @@ def chat(
         dtype=dtype,
         device=device,
         load_mode=load_mode,
-        max_model_len=None if max_model_len is None else parse_count(max_model_len),
+        max_model_len=max_model_len,
         force=force,
         activations=activations,
         head=head,
@@ -119,12 +122,15 @@ def chat(
         print()
 
 
-def _model_and_prompt(model: str | None, prompt: str | None, option: str | None) -> tuple[str | None, str | None]:
-    """What the two positional arguments and --prompt mean together."""
+def _model_and_prompt(
+    model: str | None, prompt: str | None, option: str | None, set_elsewhere: str | None
+) -> tuple[str | None, str | None]:
+    """What the two positional arguments and --prompt mean, with the model of the environment or the file."""
     if prompt is not None and option is not None:
         raise SettingError("the prompt is given twice; give it as an argument or with --prompt")
-    if model is not None and prompt is None and option is None and not _may_be_model(model):
-        return None, model
+    may_be_prompt = model not in (None, set_elsewhere) and prompt is None and option is None
+    if may_be_prompt and not _may_be_model(model):
+        return set_elsewhere, model
     return model, prompt if option is None else option
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import typer
 
+from qwartet.cli.configuration import origin
 from qwartet.errors import QwartetError
 
 # Typer keeps click's exceptions under a name that has changed; this is the UsageError that all of them come from.
@@ -52,4 +53,8 @@ def _usage_message(error: Any) -> str:
         text, _, suggestion = error.format_message().partition(". Did you mean ")
         hint = f"did you mean {suggestion}" if suggestion else f"see {path} --help"
     text = text.strip().rstrip(".")
+    parameter = getattr(error, "param", None)
+    if parameter is not None and error.ctx is not None and (place := origin(error.ctx, parameter)):
+        text = f"{place}: {text[:1].lower()}{text[1:]}"
+        return f"{text}; {hint}"
     return f"{text[:1].lower()}{text[1:]}; {hint}"
