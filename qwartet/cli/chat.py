@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qwartet import DEMO
-from qwartet.cli.configuration import without_command_line
+from qwartet.cli.configuration import typed_or_set
 from qwartet.cli.options import (
     Activations,
     Device,
@@ -77,8 +77,9 @@ def chat(
 
     Sampling defaults are the checkpoint's own. In a conversation, /help lists the commands.
     """
-    set_elsewhere = without_command_line(context, "model")
-    model, prompt = _model_and_prompt(model, prompt, prompt_option, set_elsewhere)
+    typed, set_model = typed_or_set(context, "model")
+    model, prompt = _model_and_prompt(typed, prompt, prompt_option)
+    model = model or set_model
     sampling = _sampling(
         temperature=temperature,
         top_p=top_p,
@@ -95,19 +96,10 @@ def chat(
     set_threads(threads)
     started = time.perf_counter()
     llm = _load(
-        directory,
-        dtype=dtype,
-        device=device,
-        load_mode=load_mode,
-        max_model_len=max_model_len,
-        force=force,
-        activations=activations,
-        head=head,
-        kv_cache_dtype=kv_cache_dtype,
-        draft_model=draft_model,
-        speculation=speculation,
-        weight_cache=weight_cache,
-    )
+        directory, dtype=dtype, device=device, load_mode=load_mode, max_model_len=max_model_len, force=force,
+        activations=activations, head=head, kv_cache_dtype=kv_cache_dtype, draft_model=draft_model,
+        speculation=speculation, weight_cache=weight_cache,
+    )  # fmt: skip
     if not quiet:
         print(one_line(_summary(model, llm, time.perf_counter() - started)), file=sys.stderr)
     if prompt is None:
@@ -122,15 +114,12 @@ def chat(
         print()
 
 
-def _model_and_prompt(
-    model: str | None, prompt: str | None, option: str | None, set_elsewhere: str | None
-) -> tuple[str | None, str | None]:
-    """What the two positional arguments and --prompt mean, with the model of the environment or the file."""
+def _model_and_prompt(model: str | None, prompt: str | None, option: str | None) -> tuple[str | None, str | None]:
+    """What the two positional arguments and --prompt mean together."""
     if prompt is not None and option is not None:
         raise SettingError("the prompt is given twice; give it as an argument or with --prompt")
-    may_be_prompt = model not in (None, set_elsewhere) and prompt is None and option is None
-    if may_be_prompt and not _may_be_model(model):
-        return set_elsewhere, model
+    if model is not None and prompt is None and option is None and not _may_be_model(model):
+        return None, model
     return model, prompt if option is None else option
 
 

@@ -67,7 +67,9 @@ def _settings_in_use(context: typer.Context) -> dict[str, Any]:
 
 def _options(context: typer.Context, arguments: Sequence[str]) -> dict[str, Any]:
     """Every option of a verb, as it would be for these arguments."""
-    path, command, rest = [], context.find_root().command, list(arguments)
+    command: Any = context.find_root().command
+    path: list[str] = []
+    rest = list(arguments)
     while hasattr(command, "commands"):
         if not rest:
             names = ", ".join(command.commands)
@@ -82,7 +84,7 @@ def _options(context: typer.Context, arguments: Sequence[str]) -> dict[str, Any]
         source = inner.get_parameter_source(parameter.name)
         rows.append(
             {
-                "option": f"--{key}" if parameter.param_type_name == "option" else parameter.name.upper(),
+                "option": max(parameter.opts, key=len) if parameter.param_type_name == "option" else key.upper(),
                 "value": _shown(key, inner.params[parameter.name]),
                 "source": _SOURCES[source.name],
                 "origin": origin(inner, parameter),

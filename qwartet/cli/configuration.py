@@ -63,7 +63,7 @@ def make_configurable(root: Command) -> Command:
 
 def verbs(root: Command, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Command]:
     """The commands that do something, by the names that lead to them: ("bench", "throughput")."""
-    found = {}
+    found: dict[tuple[str, ...], Command] = {}
     for name, command in root.commands.items():
         found |= verbs(command, (*path, name)) if hasattr(command, "commands") else {(*path, name): command}
     return found
@@ -71,13 +71,14 @@ def verbs(root: Command, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Co
 
 def settings(command: Command) -> dict[str, Parameter]:
     """What can be set of a verb, by its key in a file: "top-k" for --top-k, "model" for MODEL."""
-    found = {}
-    for parameter in command.params:
+    found: dict[str, Parameter] = {}
+    for parameter in sorted(command.params, key=lambda parameter: parameter.param_type_name):  # arguments first
         if parameter.param_type_name == "argument":
             if parameter.name == "model":
                 found["model"] = parameter
         elif parameter.name not in ("config", "help"):
-            found[max(parameter.opts, key=len).lstrip("-")] = parameter
+            key = max(parameter.opts, key=len).lstrip("-")
+            found[parameter.name.replace("_", "-") if key in found else key] = parameter  # a --model beside MODEL
     return found
 
 
@@ -122,10 +123,13 @@ def file_in_use(context: typer.Context) -> Path | None:
     return chosen or (default_file() if default_file().exists() else None)
 
 
-def without_command_line(context: typer.Context, name: str) -> Any:
-    """What a parameter of the running verb would be, had the command line left it out; as text, where it is set."""
+def typed_or_set(context: typer.Context, name: str) -> tuple[str | None, str | None]:
+    """A parameter of the running verb as text: from the command line, and as it would be without."""
     parameter = next(parameter for parameter in context.command.params if parameter.name == name)
-    return parameter.consume_value(context, {})[0]
+    source = context.get_parameter_source(name)
+    is_typed = source is not None and source.name == "COMMANDLINE"
+    value, _ = parameter.consume_value(context, {})
+    return context.params[name] if is_typed else None, value if isinstance(value, str) else None
 
 
 def origin(context: typer.Context, parameter: Parameter) -> str | None:

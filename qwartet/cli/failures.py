@@ -53,8 +53,7 @@ def _usage_message(error: Any) -> str:
         text, _, suggestion = error.format_message().partition(". Did you mean ")
         hint = f"did you mean {suggestion}" if suggestion else f"see {path} --help"
     text = text.strip().rstrip(".")
+    line = f"{text[:1].lower()}{text[1:]}; {hint}"
     parameter = getattr(error, "param", None)
-    if parameter is not None and error.ctx is not None and (place := origin(error.ctx, parameter)):
-        text = f"{place}: {text[:1].lower()}{text[1:]}"
-        return f"{text}; {hint}"
-    return f"{text[:1].lower()}{text[1:]}; {hint}"
+    place = None if parameter is None or error.ctx is None else origin(error.ctx, parameter)
+    return line if place is None else f"{place}: {line}"

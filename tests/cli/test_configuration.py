@@ -10,15 +10,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+import typer
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from qwartet.cli import configuration
-from qwartet.cli.configuration import known_variables, settings, variables, verbs
+from qwartet.cli.configuration import ConfigFile, known_variables, settings, variables, verbs
 from qwartet.cli.main import command_tree
 from tests.cli.command_line import CommandLine, Outcome, environment
 from tests.golden_data import REPOSITORY
@@ -289,6 +290,25 @@ def test_no_option_takes_the_name_of_a_variable_that_is_read_elsewhere() -> None
         for name in variables(path, key)
     }
     assert not own & set(configuration.OTHER_VARIABLES)
+
+
+def test_an_option_beside_an_argument_of_its_name_is_set_by_the_name_of_its_parameter() -> None:
+    app = typer.Typer()
+
+    @app.callback()
+    def root(config: ConfigFile = None) -> None: ...
+
+    @app.command()
+    def chat(
+        model_name: Annotated[str | None, typer.Option("--model")] = None,
+        model: Annotated[str | None, typer.Argument()] = None,
+    ) -> None: ...
+
+    command = verbs(typer.main.get_command(app))["chat",]
+    assert {key: parameter.name for key, parameter in settings(command).items()} == {
+        "model": "model",
+        "model-name": "model_name",
+    }
 
 
 def test_a_variable_means_one_option_of_a_verb() -> None:

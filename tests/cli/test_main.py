@@ -16,8 +16,8 @@ from qwartet.cli import chat as chat_module
 from qwartet.errors import CheckpointWarning
 from tests.cli.command_line import COMMAND, CommandLine, environment, run_in_process
 
-VERBS = ("chat", "inspect", "plan", "quantize", "run-batch", "synth", "doctor", "bench")
-HEAVY = ("torch", "transformers", "fastapi", "huggingface_hub")
+VERBS = ("chat", "inspect", "plan", "quantize", "run-batch", "synth", "doctor", "config", "bench")
+HEAVY = ("torch", "transformers", "fastapi", "huggingface_hub", "yaml")
 
 
 def test_the_help_of_no_verb_loads_anything_heavy() -> None:
@@ -45,6 +45,8 @@ def test_the_version_is_the_package_s(qwartet: CommandLine) -> None:
     ("arguments", "fragment"),
     [
         (["caht"], "no such command 'caht'; did you mean 'chat'"),
+        (["chta"], "no such command 'chta'; did you mean 'chat'"),
+        (["bench", "latancy"], "no such command 'latancy'; did you mean 'latency'"),
         (["--verison"], "--verison; did you mean --version?"),
         (["chat", "--temprature", "1"], "--temprature; did you mean --temperature?"),
         (["chat", "--zzz"], "no such option: --zzz; see qwartet chat --help"),
