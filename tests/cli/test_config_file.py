@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from qwartet.cli.config_file import MAX_BYTES, Entry, read_config_file
@@ -105,6 +106,7 @@ def _ignore(file: Path, content: str) -> None:
         entries(file, content)
 
 
+@hypothesis_settings(deadline=None)  # a busy machine; the bound is the test above
 @given(st.one_of(st.binary(max_size=200), st.text(alphabet="ab:-_{}[]&*!?#|>'\" \n\t~", max_size=60)))
 def test_any_content_is_settings_or_a_setting_error(
     tmp_path_factory: pytest.TempPathFactory, text: str | bytes

@@ -166,6 +166,14 @@ def test_rel_24_the_file_beside_the_verb_covers_the_one_before_it_and_the_variab
     assert seed(["--config", places[2]], ["--config", places[3]]) == 3
 
 
+def test_rel_24_a_key_with_nothing_behind_it_leaves_the_option_to_the_layers_below(
+    qwartet: CommandLine, file: Path
+) -> None:
+    file.write_text("all: {top-k: 1, seed: }\nchat: {top-k: }", encoding="utf-8")
+    rows = shown(qwartet, "chat")
+    assert (rows["--top-k"]["value"], rows["--seed"]["source"]) == (1, "default")
+
+
 def test_a_verb_runs_with_what_is_set(qwartet: CommandLine, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write_text("cache: {json: true}", encoding="utf-8")
     assert json.loads(qwartet("cache").out)["removed"] is False
