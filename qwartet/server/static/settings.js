@@ -1,7 +1,7 @@
 // How are preferences shown and changed? The drawer of settings.
 
 import { byId, element } from "./dom.js";
-import { currentLanguage, number, t } from "./i18n.js";
+import { currentLanguage, number, t, translate } from "./i18n.js";
 import { SAMPLING, boundedNumber } from "./preferences.js";
 
 /** The drawer. Callbacks: onSystem(text), onLanguage(code), onTheme(name), onKey(). */
@@ -45,6 +45,7 @@ export class Settings {
       byId("sampling-fields").append(element("div", { class: "field" }, label, input, problem));
       this.#fields.set(field.name, { input, problem });
     }
+    translate(this.dialog);
   }
 
   #reset() {

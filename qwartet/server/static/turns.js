@@ -14,7 +14,7 @@ function figuresText({ tokensPerS, firstTokenS, completionTokens } = {}) {
   return parts.join(" · ");
 }
 
-/** A user's turn. `actions` has send(text), for an edited one. */
+/** A user's turn. Callback: onEdited(turn, text). */
 export class UserTurn {
   constructor(turn, { onEdited }) {
     this.turn = turn;
@@ -99,11 +99,11 @@ export class AnswerTurn {
     this.node.removeAttribute("aria-busy");
     this.#showOutcome();
     const copy = button("copy", "copy", { iconName: "copy", hasText: false, className: "round" });
-    const again = button("regenerate", "regenerate", { iconName: "again", hasText: false, className: "round" });
-    again.classList.add("only-last");
+    const again = button("regenerate", "regenerate", { iconName: "again", hasText: false, className: "round only-last" });
+    const actions = element("div", { class: "actions" });
+    if (this.turn.content !== "") actions.append(copy);
+    if (this.turn.finish !== "failed") actions.append(again); // else the card has a button for it
     const figures = element("span", { class: "figures" }, figuresText(this.turn.figures));
-    const actions = element("div", { class: "actions" }, again);
-    if (this.turn.content !== "") actions.prepend(copy);
     this.foot.replaceChildren(actions, figures);
   }
 
