@@ -298,6 +298,7 @@ class App {
 
   // The server
 
+  /** Learns what is served; is there an answer? A wrong key is asked for again. */
   async connect() {
     const { key } = this.preferences;
     hideNotice("server");
@@ -305,12 +306,13 @@ class App {
       this.picker.offer(await listModels(key));
     } catch (error) {
       if (!(error instanceof RequestFailure)) throw error;
-      if (error.kind === "key") this.askKey(null);
+      if (error.kind === "key") this.askKey(this.afterKey);
       else showNotice("server", t(error.kind), { label: t("retry"), run: () => this.connect() });
-      return;
+      return false;
     }
     this.version = await readVersion(key);
     this.settings.draw({ system: this.conversation.system, version: this.version });
+    return true;
   }
 
   askKey(afterwards) {
@@ -323,9 +325,10 @@ class App {
   async onKeyGiven(key) {
     if (key === "") return;
     this.preferences.setKey(key);
+    if (!(await this.connect())) return;
     const afterwards = this.afterKey;
-    await this.connect();
-    if (this.picker.chosen !== null) afterwards?.();
+    this.afterKey = null;
+    afterwards?.();
   }
 
   changeKey() {

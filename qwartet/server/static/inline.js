@@ -15,6 +15,7 @@ const MATH = { "\\(": "\\)", "\\[": "\\]", $$: "$$" };
 const MAX_DESTINATION = 2000;
 const MAX_TITLE = 500;
 const MAX_PARENTHESES = 32;
+const MAX_PIECES = 20_000; // of one paragraph; what follows is text without marks
 
 /** The address, where it leads to the web or to a mail; else null. */
 export function safeUrl(address) {
@@ -172,7 +173,7 @@ class InlineParser {
   parse() {
     while (this.at < this.text.length) {
       SPECIAL.lastIndex = this.at;
-      const found = SPECIAL.exec(this.text);
+      const found = this.pieces.length < MAX_PIECES ? SPECIAL.exec(this.text) : null;
       const special = found ? found.index : this.text.length;
       if (special > this.at) this.pushText(this.text.slice(this.at, special));
       this.at = special;

@@ -8,7 +8,7 @@ import { parseInline } from "./inline.js";
 import { t } from "./i18n.js";
 
 const MAX_INLINE_DEPTH = 12; // of emphasis in emphasis; deeper marks are left away
-const MAX_BLOCKS = 20_000; // of one text, list items and rows included; what follows is not drawn, and that is said
+const MAX_LINES = 20_000; // of one text; what follows is not drawn, and that is said
 const MAX_SHARE = 0.25; // of the time that drawing may take while text arrives
 
 function openInline(piece) {
@@ -82,24 +82,12 @@ function cellOf(tag, text, align) {
   return cell;
 }
 
-/** Makes nodes of blocks; one for each text, since it counts them. */
+/** Makes nodes of blocks. */
 class BlockDrawer {
-  numBlocks = 0;
-  saidSo = false;
   lastCode = null; // the CodeView that was made last
-
-  /** Is there room for one more? Where not, `parent` says so, once. */
-  hasRoom(parent) {
-    this.numBlocks += 1;
-    if (this.numBlocks <= MAX_BLOCKS) return true;
-    if (!this.saidSo) parent.append(element("p", { class: "too-long" }, t("tooLong")));
-    this.saidSo = true;
-    return false;
-  }
 
   drawAll(parent, blocks) {
     for (const block of blocks) {
-      if (!this.hasRoom(parent)) break;
       const node = this[block.type](block);
       node.setAttribute("dir", "auto");
       parent.append(node);
@@ -130,25 +118,15 @@ class BlockDrawer {
   list({ start, isLoose, items }) {
     const node = element(start === null ? "ul" : "ol", isLoose ? { class: "loose" } : {});
     if (start !== null && start !== 1) node.setAttribute("start", start);
-    for (const children of items) {
-      const item = element("li");
-      node.append(item);
-      if (!this.hasRoom(item)) break;
-      this.drawAll(item, children);
-    }
+    for (const children of items) node.append(this.drawAll(element("li"), children));
     return node;
   }
 
   table({ head, align, rows }) {
     const row = (tag, cells) => element("tr", {}, ...cells.map((cell, column) => cellOf(tag, cell, align[column])));
-    const body = element("tbody");
+    const body = element("tbody", {}, ...rows.map((cells) => row("td", cells)));
     const table = element("table", {}, element("thead", {}, row("th", head)), body);
-    const node = element("div", { class: "table", tabindex: "0", role: "group", "aria-label": t("table") }, table);
-    for (const cells of rows) {
-      if (!this.hasRoom(node)) break;
-      body.append(row("td", cells));
-    }
-    return node;
+    return element("div", { class: "table", tabindex: "0", role: "group", "aria-label": t("table") }, table);
   }
 
   code({ language, lines, isOpen }) {
@@ -165,6 +143,8 @@ export class MarkdownView {
   #openCode = null; // the CodeView, where the tail is one fenced code that is not closed
   #heldReturn = ""; // "\r" at the end of a piece: half of a line's end, perhaps
   #numParsedLines = 0; // complete lines of the tail that have been looked at
+  #numLines = 0; // ends of lines so far
+  #isFull = false;
   #drawer = new BlockDrawer();
   #frame = null;
   #notBefore = 0;
@@ -177,7 +157,7 @@ export class MarkdownView {
   append(text) {
     const received = this.#heldReturn + text;
     this.#heldReturn = received.endsWith("\r") ? "\r" : "";
-    this.#tail += received.slice(0, received.length - this.#heldReturn.length).replace(/\r\n?/g, "\n");
+    this.#take(received.slice(0, received.length - this.#heldReturn.length).replace(/\r\n?/g, "\n"));
     this.#frame ??= requestAnimationFrame((time) => this.#onFrame(time));
   }
 
@@ -185,9 +165,20 @@ export class MarkdownView {
   finish() {
     if (this.#frame !== null) cancelAnimationFrame(this.#frame);
     this.#frame = null;
-    if (this.#heldReturn) this.#tail += "\n";
+    if (this.#heldReturn) this.#take("\n");
     this.#heldReturn = "";
-    this.flush();
+    this.#draw();
+  }
+
+  #take(text) {
+    let end = text.length;
+    for (let at = text.indexOf("\n"); at !== -1 && this.#numLines < MAX_LINES; at = text.indexOf("\n", at + 1)) {
+      this.#numLines += 1;
+      if (this.#numLines === MAX_LINES) end = at;
+    }
+    if (this.#isFull) return;
+    this.#tail += text.slice(0, end);
+    this.#isFull = this.#numLines === MAX_LINES;
   }
 
   #onFrame(time) {
@@ -204,8 +195,12 @@ export class MarkdownView {
 
   flush() {
     this.#settle();
+    this.#draw();
+  }
+
+  #draw() {
     const lines = this.#tail.split("\n");
-    if (!this.#growCode(lines)) this.#redrawTail(parseBlocks(lines));
+    if (this.#isFull || !this.#growCode(lines)) this.#redrawTail(parseBlocks(lines));
     this.afterDraw();
   }
 
@@ -242,11 +237,10 @@ export class MarkdownView {
 
   #redrawTail(blocks) {
     this.#removeTail();
-    const { numBlocks, saidSo } = this.#drawer;
-    const numSettled = this.container.childNodes.length;
-    this.#drawer.drawAll(this.container, blocks);
-    this.#tailNodes = [...this.container.childNodes].slice(numSettled);
-    Object.assign(this.#drawer, { numBlocks, saidSo }); // they are counted again when they are settled
+    const fresh = this.#drawer.drawAll(document.createDocumentFragment(), blocks);
+    if (this.#isFull) fresh.append(element("p", { class: "too-long" }, t("tooLong")));
+    this.#tailNodes = [...fresh.childNodes];
+    this.container.append(fresh);
     const isOpenCode = blocks.length === 1 && blocks[0].type === "code" && blocks[0].isOpen;
     this.#openCode = isOpenCode ? this.#drawer.lastCode : null;
   }

@@ -66,7 +66,7 @@ export class Transcript {
     const view = this.#views.get(turn);
     view?.end();
     this.#follow();
-    return view?.text.textContent ?? "";
+    return view?.text.innerText ?? "";
   }
 
   scrollToEnd() {

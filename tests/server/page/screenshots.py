@@ -105,7 +105,7 @@ def say(page: Page, server: StubServer, text: str, *answers: Answer) -> None:
     server.answers.extend(answers)
     page.fill("#message", text)
     page.click("#send")
-    page.wait_for_selector(".answer:last-child .foot .actions")
+    page.wait_for_selector(".answer:last-child .foot .actions", state="attached")
 
 
 def spoken(text: str) -> Answer:

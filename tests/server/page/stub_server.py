@@ -115,7 +115,11 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error_object(404, {"message": "no such file"})
             return
         kind = "text/javascript" if path.suffix == ".js" else mimetypes.guess_type(path.name)[0]
-        headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "X-Content-Type-Options": "nosniff"}
+        headers = {
+            "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+            "X-Content-Type-Options": "nosniff",
+            "Cache-Control": "max-age=600",  # for the next test's page
+        }
         self.send_bytes(200, path.read_bytes(), f"{kind}; charset=utf-8", headers)
 
     def send_json(self, status: int, value: object, headers: dict[str, str] | None = None) -> None:
