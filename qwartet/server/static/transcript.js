@@ -76,7 +76,7 @@ export class Transcript {
 
   #follow() {
     if (this.#follows) this.scroll.scrollTop = this.scroll.scrollHeight;
-    else this.#drawLatest();
+    this.#drawLatest();
   }
 
   #onScroll() {

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.server.page.browser import launched, what_is_missing
+from tests.server.page.guards import watch
 from tests.server.page.stub_server import StubServer
 
 if TYPE_CHECKING:
@@ -66,28 +67,6 @@ def server(running_server: StubServer) -> StubServer:
     return running_server
 
 
-def watch(page: Page, origin: str, complaints: list[str]) -> None:
-    """Notes all that must never happen, whatever a test does."""
-
-    def on_request(request: Any) -> None:
-        if not request.url.startswith((f"{origin}/", f"blob:{origin}/")):
-            complaints.append(f"a request to {request.url}")
-
-    def on_console(message: Any) -> None:
-        if "Content Security Policy" in message.text:
-            complaints.append(message.text)
-
-    def on_dialog(dialog: Any) -> None:
-        complaints.append(f"a script opened a dialog: {dialog.message}")
-        dialog.dismiss()
-
-    page.on("request", on_request)
-    page.on("console", on_console)
-    page.on("dialog", on_dialog)
-    page.on("pageerror", lambda error: complaints.append(f"an error in a script: {error}"))
-    page.on("popup", lambda popup: complaints.append(f"a window with {popup.url}"))
-
-
 @pytest.fixture(scope="session")
 def usual_context(browser: Browser) -> BrowserContext:
     """For tests that ask for nothing else; to make one for each takes longer than most of them."""
@@ -96,12 +75,12 @@ def usual_context(browser: Browser) -> BrowserContext:
 
 @pytest.fixture
 def visit(browser: Browser, usual_context: BrowserContext, server: StubServer) -> Iterator[Callable[..., Page]]:
-    """Opens the page as somebody who has never been there; `settings` are those of a browser context."""
+    """Opens the page as somebody who has never been there; `url` is another server's, `settings` are a context's."""
     contexts = []
     pages = []
     complaints: list[str] = []
 
-    def open_page(*, init_script: str | None = None, **settings: Any) -> Page:
+    def open_page(*, url: str = server.url, init_script: str | None = None, **settings: Any) -> Page:
         context = usual_context
         if settings:
             context = browser.new_context(**{**USUAL, **settings})
@@ -109,12 +88,12 @@ def visit(browser: Browser, usual_context: BrowserContext, server: StubServer) -
         page = context.new_page()
         pages.append(page)
         page.set_default_timeout(TIMEOUT_MS)
-        page.goto(f"{server.url}/static/mark.svg")  # of the same origin, and it runs nothing
+        page.goto(f"{url}/static/mark.svg")  # of the same origin, and it runs nothing
         page.evaluate("localStorage.clear()")
         if init_script:
             page.add_init_script(init_script)
-        watch(page, server.url, complaints)
-        page.goto(server.url)
+        watch(page, url, complaints)
+        page.goto(url)
         return page
 
     yield open_page

@@ -17,7 +17,7 @@ from tests.server.page.browser import launched
 from tests.server.page.stub_server import Answer, StubServer
 
 DESKTOP = {"viewport": {"width": 1280, "height": 860}}
-PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
+PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 1.5, "is_mobile": True, "has_touch": True}
 
 VIOLIN = """\
 Both instruments play the same **fundamental**, but a tone is never only one frequency. What differs is the mixture \
@@ -75,6 +75,7 @@ assert longest_palindrome("a violin, level") == "level"
 - For texts of many thousand characters there is **Manacher's algorithm**, which needs `O(n)` steps.
 - An empty text gives an empty palindrome.
 """
+PROVERB = "A journey of a thousand miles begins with a single step."
 CHINESE = """\
 两种乐器演奏的是同一个**基频**，但任何乐音都不只有一个频率。区别在于基频之上的*泛音*如何混合，以及声音如何开始。
 
@@ -117,7 +118,7 @@ def spoken(text: str) -> Answer:
 def talk(page: Page, server: StubServer) -> None:
     say(page, server, "Draft a short invitation to a quartet evening", spoken("With pleasure."))
     page.click(".sidebar [data-action=new]", force=True)
-    say(page, server, "翻译成英文：千里之行，始于足下。", spoken("A journey of a thousand miles begins with a single step."))
+    say(page, server, "翻译成英文：千里之行，始于足下。", spoken(PROVERB))
     page.click(".sidebar [data-action=new]", force=True)
 
 
