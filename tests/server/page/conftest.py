@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 TIMEOUT_MS = 10_000
+# At a page's first load, not when it is loaded again.
+FORGET = """if (!sessionStorage.getItem("is-clean")) {
+    localStorage.clear();
+    sessionStorage.setItem("is-clean", "yes");
+}"""
 USUAL = {"locale": "en-GB", "viewport": {"width": 1100, "height": 700}}
 
 open_browser = ExitStack()
@@ -32,6 +37,9 @@ def browser() -> Browser:
     """Closed by the hook below, not at the session's end: while it is open, no other test can run an event loop."""
     if missing := what_is_missing():
         pytest.skip(f"no browser: {missing}")
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=TIMEOUT_MS)
     return open_browser.enter_context(launched())
 
 
@@ -88,8 +96,7 @@ def visit(browser: Browser, usual_context: BrowserContext, server: StubServer) -
         page = context.new_page()
         pages.append(page)
         page.set_default_timeout(TIMEOUT_MS)
-        page.goto(f"{url}/static/mark.svg")  # of the same origin, and it runs nothing
-        page.evaluate("localStorage.clear()")
+        page.add_init_script(FORGET)
         if init_script:
             page.add_init_script(init_script)
         watch(page, url, complaints)
