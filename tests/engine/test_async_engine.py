@@ -145,22 +145,6 @@ def test_a_slow_reader_gets_what_has_come_in_one_piece(llm: LLM, engine: Engine,
     assert first.text + second.text == expected.text
 
 
-def test_what_has_come_can_be_taken_without_waiting(llm: LLM, engine: Engine) -> None:
-    async def use(async_engine: AsyncEngine) -> tuple[str, bool]:
-        news, text = asyncio.Event(), ""
-        stream = await async_engine.add(llm.tokenizer.encode("hello"), GREEDY, on_news=news.set)
-        is_last = False
-        while not is_last:
-            await news.wait()
-            news.clear()
-            outputs, is_last = stream.take(), stream.is_finished
-            text += "".join(output.text for output in outputs)
-        return text, stream.take() == []
-
-    alone = llm.generate("hello", GREEDY)[0].text
-    assert run(engine, use) == (alone, True)
-
-
 def test_aborts_at_random_moments_free_their_blocks_and_change_no_other_text(llm: LLM, engine: Engine) -> None:
     prompts = [llm.tokenizer.encode(text * 8) for text in TEXTS]
     expected = [one.token_ids for one in llm.generate(prompts, GREEDY)]
