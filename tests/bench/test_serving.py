@@ -407,10 +407,8 @@ COSTS: dict[str, Callable[[dict[str, Any]], bool]] = {
 }
 
 
-# Each starts a server of its own.
-@pytest.mark.parametrize(
-    "kind", [kind if kind == "latency" else pytest.param(kind, marks=pytest.mark.slow) for kind in COSTS]
-)
+@pytest.mark.slow  # each starts a server of its own
+@pytest.mark.parametrize("kind", COSTS)
 def test_our_server_is_compared_with_its_engine(capsys, kind: str) -> None:
     options = ["--prompt", "200", "--generate", "8", "--rounds", "2", "--streams", "3", "--threads", "1"]
     found = verb(capsys, "server-cost", str(DEMO), "--measure", kind, *options)
