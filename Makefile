@@ -5,6 +5,7 @@
 # make sanitize           the kernel tests under AddressSanitizer and UBSan      (g++; some minutes)
 # make fuzz-kernels       the kernels against their references at 10,000 random shapes
 # make soak               the engine against its oracle at 100,000 random schedules  (some 90 minutes on 2 cores)
+# make docs               write docs/cli.md from the commands
 # make demo-model         train the bundled model from nothing           (meant for 2 hours on 2 cores)
 #
 # Variables: PYTHON, VENV, TORCH (what pip installs as torch), PROMPT, MODEL.
@@ -23,7 +24,7 @@ endif
 
 VOCABULARY_PACKAGE := dashscope==2.0.2   # carries the published vocabulary, which tests use where it is
 
-.PHONY: chat serve test check lint slow sanitize fuzz-kernels soak demo-model clean
+.PHONY: chat serve test check lint slow sanitize fuzz-kernels soak docs demo-model clean
 
 chat: $(VENV)/.installed
 	@$(BIN)/qwartet chat $(MODEL) $(if $(PROMPT),--prompt "$(PROMPT)")
@@ -52,6 +53,12 @@ fuzz-kernels: $(VENV)/.installed-test
 
 soak: $(VENV)/.installed-test
 	$(BIN)/python -m tests.engine.soak
+
+# Through a file of its own: a failure leaves the document as it was.
+docs: $(VENV)/.installed-test
+	@mkdir -p build
+	$(BIN)/python -m qwartet.cli.reference > build/cli.md
+	mv build/cli.md docs/cli.md
 
 demo-model: $(VENV)/.installed-test
 	$(BIN)/python -m recipes.demo.make --install

@@ -9,6 +9,8 @@ import tempfile
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # What a test leaves in a cache is not found by the next run, and never in the user's own.
 os.environ["QWARTET_CACHE"] = tempfile.mkdtemp(prefix="qwartet-test-cache-")
+# Nor do the user's settings reach a test.
+os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="qwartet-test-config-")
 
 from tests import golden_data
 

@@ -1,9 +1,6 @@
 """How fast the engine serves many requests: tokens a second, and how long each waits for its first and next token.
 
 The load is open: a request arrives when it is due, whether or not the engine keeps up, and its times count from there.
-
-    TTFT   from the arrival to the first token          ITL   between two outputs of a request; a step that brings it
-    TPOT   from the first token to the last, a token          several tokens (speculation) is one output
 """
 
 from __future__ import annotations
@@ -11,37 +8,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
+from qwartet.bench.request_times import RequestTimes, load_report
 from qwartet.engine.engine import Engine
 from qwartet.engine.request import Request
 from qwartet.engine.sampling_params import SamplingParams
 
-PERCENTILES = (50, 90, 99)
-
 
 @dataclass
-class RequestTimes:
-    """One request's times, in seconds after the start."""
+class ServedRequest(RequestTimes):
+    """A request of the engine with its times."""
 
-    request: Request
-    arrival_s: float
-    output_s: list[float] = field(default_factory=list)  # of each step that brought tokens
-
-    @property
-    def ttft_s(self) -> float:
-        return self.output_s[0] - self.arrival_s
-
-    @property
-    def tpot_s(self) -> float | None:
-        """None for a completion of one token."""
-        num_later = len(self.request.completion_ids) - 1
-        return (self.output_s[-1] - self.output_s[0]) / num_later if num_later else None
-
-    @property
-    def itl_s(self) -> list[float]:
-        return [after - before for before, after in pairwise(self.output_s)]
+    request: Request = field(kw_only=True)
+    text_s: list[float] = field(default_factory=list)  # of the outputs that brought text, where there is a tokenizer
 
 
 @dataclass(frozen=True)
@@ -49,11 +29,11 @@ class ThroughputRun:
     """What a load came to."""
 
     seconds: float  # from the first arrival to the last token
-    times: list[RequestTimes]
+    times: list[ServedRequest]
 
     @property
     def num_output_tokens(self) -> int:
-        return sum(len(one.request.completion_ids) for one in self.times)
+        return sum(one.num_tokens for one in self.times)
 
     @property
     def output_tok_s(self) -> float:
@@ -61,30 +41,12 @@ class ThroughputRun:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
-        num_prompt = sum(one.request.num_prompt_tokens for one in self.times)
+        num_prompt_tokens = sum(one.request.num_prompt_tokens for one in self.times)
         return {
-            "requests": len(self.times),
-            "seconds": round(self.seconds, 4),
-            "output_tokens": self.num_output_tokens,
-            "output_tok_s": round(self.output_tok_s, 2),
-            "total_tok_s": round((self.num_output_tokens + num_prompt) / self.seconds, 2),
-            "requests_s": round(len(self.times) / self.seconds, 4),
-            "ttft_ms": percentiles_ms([one.ttft_s for one in self.times]),
-            "tpot_ms": percentiles_ms([one.tpot_s for one in self.times if one.tpot_s is not None]),
-            "itl_ms": percentiles_ms([gap for one in self.times for gap in one.itl_s]),
-            "e2e_ms": percentiles_ms([one.output_s[-1] - one.arrival_s for one in self.times]),
+            **load_report(self.times, self.seconds, num_prompt_tokens),
             "cached_tokens": sum(one.request.num_cached_tokens for one in self.times),
             "preemptions": sum(one.request.num_preemptions for one in self.times),
         }
-
-
-def percentiles_ms(seconds: Sequence[float]) -> dict[str, float]:
-    """The nearest-rank percentiles of some times, in milliseconds; nothing for none."""
-    ordered = sorted(seconds)
-    if not ordered:
-        return {}
-    ranks = {share: max(-(-len(ordered) * share // 100) - 1, 0) for share in PERCENTILES}
-    return {f"p{share}": round(1000 * ordered[rank], 3) for share, rank in ranks.items()}
 
 
 def serve(
@@ -98,14 +60,14 @@ def serve(
 ) -> ThroughputRun:
     """Serves the prompts, each from its arrival on, in seconds after the start and in ascending order."""
     coming = list(zip(arrivals_s, prompts, strict=True))
-    times: dict[int, RequestTimes] = {}
+    times: dict[int, ServedRequest] = {}
     start_s = clock()
     while coming or engine.has_unfinished:
         now = clock() - start_s
         while coming and coming[0][0] <= now:
             arrival_s, prompt = coming.pop(0)
             request = engine.add_request(prompt, params)
-            times[request.request_id] = RequestTimes(request, arrival_s)
+            times[request.request_id] = ServedRequest(arrival_s, request=request)
         if not engine.has_unfinished:
             sleep(coming[0][0] - now)
             continue
@@ -114,7 +76,11 @@ def serve(
         for output in outputs:
             if output.request.error is not None:
                 raise output.request.error
-            times[output.request.request_id].output_s.append(now)
+            served = times[output.request.request_id]
+            served.output_s.append(now)
+            served.num_tokens += len(output.token_ids)
+            if output.text:
+                served.text_s.append(now)
     return ThroughputRun(clock() - start_s - arrivals_s[0], list(times.values()))
 
 

@@ -20,6 +20,15 @@ Arrivals = Literal["all", "fixed", "poisson"]
 EDITED = 0.05  # of the ids of a text that is to be edited
 DECOY_EVERY = 10  # ids of the answer
 FIRST_ID = 1000  # of answers that count upwards
+COMMON_IDS = 4096  # every vocabulary has as many
+# Common enough to be one token each, with the space before, in every large vocabulary.
+_WORDS = """
+time year people way day man thing woman life child world school state family student group country problem hand part
+place case week company system program question work government number night point home water room mother area money
+story fact month lot right study book eye job word business issue side kind head house service friend father power hour
+game line end member law car city name team minute idea body back parent face others level
+"""
+WORDS = tuple(_WORDS.split())
 
 
 def make_prompts(
@@ -38,6 +47,12 @@ def make_prompts(
         return [_known_prompt(task, length, answer, num_ids, rng) for _ in range(count)]
     beginning = [rng.randrange(num_ids) for _ in range(shared)]
     return [beginning + [rng.randrange(num_ids) for _ in range(length - shared)] for _ in range(count)]
+
+
+def make_texts(count: int, num_words: int, *, shared: int, seed: int) -> list[str]:
+    """`count` texts of so many words, about a token each, of which the first `shared` are the same in all."""
+    places = make_prompts("random", count, num_words, 0, len(WORDS), shared=shared, seed=seed)
+    return [" ".join(WORDS[place] for place in prompt) for prompt in places]
 
 
 def _known_prompt(task: Task, length: int, answer: int, num_ids: int, rng: random.Random) -> list[int]:

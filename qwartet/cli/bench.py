@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from qwartet import DEMO
+from qwartet.cli.bench_server_cost import server_cost
+from qwartet.cli.bench_serving import serving
 from qwartet.cli.bench_throughput import throughput
 from qwartet.cli.options import Activations, AsJson, Head, KvCacheDtype, Threads, set_threads
 from qwartet.cli.terminal import json_line, one_line
@@ -35,6 +37,8 @@ Positions = Annotated[int, typer.Option(help="Positions to compare at; equal con
 
 app = typer.Typer(rich_markup_mode=None, help="Measure speed and memory.", no_args_is_help=True)
 app.command()(throughput)
+app.command()(serving)
+app.command()(server_cost)
 
 
 def _numbers(text: str, name: str) -> tuple[int, ...]:

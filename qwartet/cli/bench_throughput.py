@@ -88,22 +88,24 @@ def throughput(
         "prompt": prompt, "generate": generate, "arrivals": arrivals, "task": task, "shared_prefix": shared_prefix,
         "kv_cache_dtype": kv_cache_dtype, "kernels": network.kernels.names, "peak_rss_bytes": peak_rss_bytes(),
     }  # fmt: skip
-    for line in _lines(report):
+    for line in figure_lines(report):
         print(line)
     if as_json:
         print(json_line(report))
 
 
-def _lines(report: dict[str, Any]) -> list[str]:
-    """The report as text; of a comparison a line for each round."""
-    lines = [f"kernels: {', '.join(f'{what}: {name}' for what, name in report['kernels'].items())}"]
+def figure_lines(report: dict[str, Any]) -> list[str]:
+    """The figures of a report as text; of a comparison a line for each round."""
+    lines = []
+    if "kernels" in report:
+        lines.append(f"kernels: {', '.join(f'{what}: {name}' for what, name in report['kernels'].items())}")
     for number, one in enumerate(report.get("rounds", ()), start=1):
         lines.append(f"round {number}   " + "   ".join(f"{name} {value:,.3f}" for name, value in one.items()))
     for name, value in report.items():
         if isinstance(value, dict) and name.endswith("_ms"):
-            lines.append(f"{name:<16}" + "  ".join(f"{share} {number:,.1f}" for share, number in value.items()))
+            lines.append(f"{name:<20}" + "  ".join(f"{share} {number:,.1f}" for share, number in value.items()))
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            lines.append(f"{name:<16}{value:,}")
+            lines.append(f"{name:<20}{value:,}")
     return lines
 
 

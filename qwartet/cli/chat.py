@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qwartet import DEMO
+from qwartet.cli.configuration import typed_or_set
 from qwartet.cli.options import (
     Activations,
     Device,
@@ -29,7 +30,7 @@ from qwartet.cli.options import (
 )
 from qwartet.cli.progress import byte_progress
 from qwartet.cli.terminal import json_line, one_line, printable
-from qwartet.cli.units import format_bytes, format_count, parse_count
+from qwartet.cli.units import format_bytes, format_count
 from qwartet.errors import ModelNotFoundError, NotAChatModelError, SettingError
 from qwartet.models.hub import looks_like_hub_id, resolve
 
@@ -100,7 +101,9 @@ def chat(
     options = context.params
     _check_place(context)
     sampling = _sampling(greedy=greedy, **{name: options[name] for name in _SAMPLING})
-    model, prompt = _model_and_prompt(model, prompt, prompt_option, url is not None)
+    typed, set_model = typed_or_set(context, "model")
+    model, prompt = _model_and_prompt(typed, prompt, prompt_option, url is not None)
+    model = model or set_model
     directory = None if url is not None else _directory(model, revision)
     prompt = _piped_prompt() if prompt is None and not sys.stdin.isatty() else prompt
     if prompt is None and as_json:
@@ -207,9 +210,8 @@ def _local(directory: Path, name: str | None, options: dict[str, Any]) -> tuple[
 
     set_threads(options.pop("threads"))
     options.pop("revision")
-    length = options.pop("max_model_len")
     started = time.perf_counter()
-    llm = _load(directory, max_model_len=None if length is None else parse_count(length), **options)
+    llm = _load(directory, **options)
     return LocalModel(llm), _summary(name, llm, time.perf_counter() - started)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import typer
 
+from qwartet.cli.configuration import origin
 from qwartet.errors import QwartetError
 
 # Typer keeps click's exceptions under a name that has changed; this is the UsageError that all of them come from.
@@ -52,4 +53,7 @@ def _usage_message(error: Any) -> str:
         text, _, suggestion = error.format_message().partition(". Did you mean ")
         hint = f"did you mean {suggestion}" if suggestion else f"see {path} --help"
     text = text.strip().rstrip(".")
-    return f"{text[:1].lower()}{text[1:]}; {hint}"
+    line = f"{text[:1].lower()}{text[1:]}; {hint}"
+    parameter = getattr(error, "param", None)
+    place = None if parameter is None or error.ctx is None else origin(error.ctx, parameter)
+    return line if place is None else f"{place}: {line}"

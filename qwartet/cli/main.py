@@ -14,7 +14,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated, TextIO
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -22,6 +22,8 @@ from qwartet import __version__
 from qwartet.cli import bench, failures
 from qwartet.cli.cache import cache
 from qwartet.cli.chat import chat
+from qwartet.cli.config import config
+from qwartet.cli.configuration import ConfigFile, make_configurable, near_misses
 from qwartet.cli.doctor import doctor
 from qwartet.cli.inspect import inspect
 from qwartet.cli.list_models import list_models
@@ -54,6 +56,7 @@ app.command()(run_batch)
 app.command()(synth)
 app.command()(cache)
 app.command()(doctor)
+app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(config)
 app.add_typer(bench.app, name="bench")
 
 
@@ -72,10 +75,17 @@ def qwartet(
     debug: Annotated[
         bool, typer.Option("--debug", help="Print the traceback of a failure (also QWARTET_DEBUG=1).")
     ] = False,
+    config: ConfigFile = None,  # read by the verb that runs, which may have been given its own
 ) -> None:
-    """Run first-generation Qwen models. `qwartet chat` starts a conversation with the bundled one."""
+    """Run first-generation Qwen models. `qwartet chat` starts a conversation with the bundled one.
+
+    Every option can be set by the environment, --top-k by QWARTET_TOP_K, or in a file; qwartet config --help says how.
+    """
     if context.invoked_subcommand is None:
         print(context.get_help())
+    else:
+        for text in near_misses(context.command):
+            print(f"warning: {one_line(text)}", file=sys.stderr)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -89,7 +99,7 @@ def run(arguments: Sequence[str]) -> int:
     _forgive_encoding_errors()
     warnings.showwarning = _show_warning
     try:
-        code = typer.main.get_command(app).main(list(arguments), prog_name="qwartet", standalone_mode=False)
+        code = command_tree().main(list(arguments), prog_name="qwartet", standalone_mode=False)
         sys.stdout.flush()
         return code or 0
     except BrokenPipeError:
@@ -106,6 +116,11 @@ def run(arguments: Sequence[str]) -> int:
         bug = f"{type(error).__name__}: {error}; this is a bug in Qwartet, please report it with the output of --debug"
         print(f"error: {one_line(bug if text is None else text)}", file=sys.stderr)
         return 1 if text is None else 2
+
+
+def command_tree() -> Any:
+    """The command with all its verbs, which find their options in the environment and a file too."""
+    return make_configurable(typer.main.get_command(app))
 
 
 def _take_debug(arguments: Sequence[str]) -> tuple[bool, list[str]]:

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
+from qwartet.cli.units import parse_count
 from qwartet.errors import SettingError
+
+
+def _count(text: str | int) -> int:
+    if isinstance(text, int):  # a default
+        return text
+    try:
+        return parse_count(text)
+    except SettingError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def count_option(help: str, **settings: Any) -> Any:
+    """An option that takes a count as people write it: 4096, 32k, 32K."""
+    return typer.Option(parser=_count, metavar="COUNT", help=help, **settings)
+
 
 Dtype = Annotated[Literal["auto", "bf16", "fp16", "fp32"], typer.Option(help="What to compute in.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
@@ -14,9 +30,7 @@ Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a h
 LoadMode = Annotated[
     Literal["mmap", "pread"], typer.Option(help="pread: slower, for files that may change while in use.")
 ]
-MaxModelLen = Annotated[
-    str | None, typer.Option(help="Longest prompt and answer together; 32k is 32,000, 32K is 32,768.")
-]
+MaxModelLen = Annotated[int | None, count_option("Longest prompt and answer together; 32k is 32,000, 32K is 32,768.")]
 Force = Annotated[bool, typer.Option("--force", help="Load even if the memory seems too small.")]
 Activations = Annotated[
     Literal["int8", "exact"] | None,

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
-from qwartet.cli.options import Head
+from qwartet.cli.options import Head, count_option
 from qwartet.cli.terminal import json_line, one_line
-from qwartet.cli.units import parse_count
 from qwartet.errors import ModelNotFoundError, SettingError
 from qwartet.models.hub import resolve
 from qwartet.models.shapes import SHAPES, Precision, gptq_config
@@ -40,18 +39,17 @@ def plan(
         ),
     ],
     context: Annotated[
-        str | None, typer.Option(help="Tokens of a request, prompt and answer; 32K is 32,768.  [default: the model's]")
+        int | None,
+        count_option("Tokens of a request, prompt and answer; 32K is 32,768.", show_default="the model's"),
     ] = None,
     concurrency: Annotated[int, typer.Option(help="Requests at once.")] = 1,
     kv_cache_dtype: Annotated[
         Literal["auto", "bf16", "int8", "int4"], typer.Option(help="auto: what the model computes in.")
     ] = "auto",
-    precision: Annotated[
-        Precision | None, typer.Option(help="Of a published size.  [default: int4]", show_default=False)
-    ] = None,
+    precision: Annotated[Precision | None, typer.Option(help="Of a published size.", show_default="int4")] = None,
     dtype: Annotated[Literal["auto", "bf16", "fp16", "fp32"], typer.Option(help="What to compute in.")] = "auto",
     head: Head = "auto",
-    gpus: Annotated[int | None, typer.Option(help="GPUs to share it out over.  [default: 1, 2 and 4]")] = None,
+    gpus: Annotated[int | None, typer.Option(help="GPUs to share it out over.", show_default="1, 2 and 4")] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
 ) -> None:
@@ -59,7 +57,6 @@ def plan(
 
     Only config and headers are read; for a published size, nothing.
     """
-    num_tokens = None if context is None else parse_count(context)
     found = _model(model, precision, revision)
     checkpoint, config, gptq = found.checkpoint, found.config, found.gptq
     # The measure of what a process takes by itself has loaded what a model at work needs.
@@ -69,7 +66,7 @@ def plan(
     from qwartet.models.memory_plan import MemoryPlan, Workload, cache_kind, network_memory, this_machine
 
     settings = choose_settings(checkpoint, config, gptq, dtype=dtype, head=head)
-    num_tokens = config.position.max_length if num_tokens is None else num_tokens
+    num_tokens = config.position.max_length if context is None else context
     workload = Workload(num_tokens, concurrency, cache_kind(kv_cache_dtype, settings.dtype))
     workload.check(config)
     counts = gpu_counts(config, gpus)

@@ -32,7 +32,6 @@ from qwartet.cli.options import (
 )
 from qwartet.cli.progress import byte_progress
 from qwartet.cli.terminal import json_line, one_line
-from qwartet.cli.units import parse_count
 from qwartet.errors import SettingError
 
 if TYPE_CHECKING:
@@ -75,7 +74,6 @@ def run_batch(
     it skips what has an answer in OUT.jsonl and tries failures once more.
     """
     _check_files(source, target, as_json)
-    length = None if max_model_len is None else parse_count(max_model_len)
     from qwartet.server.batch_file import AnswerFile, BatchInput, open_input
 
     set_threads(threads)
@@ -91,7 +89,7 @@ def run_batch(
                     device=device,
                     revision=revision,
                     load_mode=load_mode,
-                    max_model_len=length,
+                    max_model_len=max_model_len,
                     max_num_seqs=max_num_seqs,
                     force=force,
                     activations=activations,

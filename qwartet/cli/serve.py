@@ -33,7 +33,6 @@ from qwartet.cli.options import (
 from qwartet.cli.progress import byte_progress
 from qwartet.cli.run_batch import BUNDLED_NAME
 from qwartet.cli.terminal import inert, one_line
-from qwartet.cli.units import parse_count
 from qwartet.errors import SettingError
 from qwartet.models.hub import looks_like_hub_id, resolve
 
@@ -137,11 +136,9 @@ def _loading(values: dict[str, Any]) -> Callable[[], LLM]:
     """What loads the model."""
     taken = (
         "dtype", "device", "load_mode", "force", "activations", "head", "kv_cache_dtype", "draft_model", "speculation",
-        "weight_cache", "revision", "max_num_seqs", "max_num_batched_tokens",
+        "weight_cache", "revision", "max_num_seqs", "max_num_batched_tokens", "max_model_len",
     )  # fmt: skip
     settings = {name: values[name] for name in taken}
-    length = values["max_model_len"]
-    settings["max_model_len"] = None if length is None else parse_count(length)
 
     def load() -> LLM:
         from qwartet.llm import LLM

@@ -10,9 +10,10 @@ from typing import Annotated
 
 import typer
 
+from qwartet.cli.options import count_option
 from qwartet.cli.progress import byte_progress
 from qwartet.cli.terminal import json_line, one_line
-from qwartet.cli.units import format_bytes, parse_count
+from qwartet.cli.units import format_bytes
 from qwartet.errors import SettingError
 from qwartet.models.shapes import SHAPES, Precision, Shape, ShapeName, gptq_config
 
@@ -23,7 +24,7 @@ def synth(
     precision: Annotated[Precision, typer.Option(help="int4 and int8 are GPTQ, with fp16 around it.")] = "int4",
     layers: Annotated[int | None, typer.Option(help="Fewer layers than published, for quick benchmarks.")] = None,
     group_size: Annotated[
-        int | None, typer.Option(help="Inputs that share a scale; -1: all of them.  [default: 128]")
+        int | None, typer.Option(help="Inputs that share a scale; -1: all of them.", show_default="128")
     ] = None,
     desc_act: Annotated[
         bool, typer.Option("--desc-act", help="Groups in random order, as in files with desc_act true.")
@@ -34,7 +35,9 @@ def synth(
     counts: Annotated[
         bool, typer.Option("--counts", help="The most probable id after t is t + 1: text that a benchmark knows.")
     ] = False,
-    shard_size: Annotated[str, typer.Option(help="Most bytes of a file: 2000m is 2 GB.")] = "2000m",
+    shard_size: Annotated[
+        int, count_option("Most bytes of a file: 2000m is 2 GB.", show_default="2000m")
+    ] = 2_000_000_000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same weights.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
 ) -> None:
@@ -44,14 +47,13 @@ def synth(
     """
     size = _with_layers(SHAPES[shape], layers)
     gptq = gptq_config(precision, group_size, desc_act)
-    max_shard_bytes = parse_count(shard_size)
     from qwartet.bench.synth import plan_synthesis, write_synthesis
 
     started = time.perf_counter()
     plan = plan_synthesis(size, gptq, seed=seed, vocabulary=vocabulary, counts=counts)
     with byte_progress("writing", "written") as on_bytes:
         on_slice = partial(on_bytes, total=plan.nbytes)
-        files = write_synthesis(plan, target, max_shard_bytes=max_shard_bytes, on_bytes=on_slice)
+        files = write_synthesis(plan, target, max_shard_bytes=shard_size, on_bytes=on_slice)
     report = {
         "target": str(target),
         "shape": shape,

@@ -50,12 +50,15 @@ class CompletionStream:
     an EngineFailedError. A reader that stops early has to call `abort`, or use the stream as a context.
     """
 
-    def __init__(self, num_completions: int, on_abort: Callable[[CompletionStream], None]) -> None:
+    def __init__(
+        self, num_completions: int, on_abort: Callable[[CompletionStream], None], on_news: Callable[[], object] | None
+    ) -> None:
         self.requests: list[Request] = []  # set by the engine's thread
         self._num_open = num_completions
         self._on_abort = on_abort
+        self._on_news = on_news
         self._unread: dict[int, StreamOutput] = {}
-        self._error: Exception | None = None
+        self.error: Exception | None = None  # to be raised behind what has not been read
         self._has_news = asyncio.Event()
         self._has_ended = asyncio.Event()
 
@@ -74,9 +77,17 @@ class CompletionStream:
             if not self._unread and not self.is_finished:
                 self._has_news.clear()
             return output
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
         raise StopAsyncIteration
+
+    def take(self) -> list[StreamOutput]:
+        """What has come and has not been read, without waiting; `on_news` says when to look, `error` what ended it."""
+        outputs = list(self._unread.values())
+        self._unread.clear()
+        if not self.is_finished:
+            self._has_news.clear()
+        return outputs
 
     async def collect(self) -> list[StreamOutput]:
         """Waits for the end without waking up before; one whole output for each completion, in order of index."""
@@ -98,7 +109,7 @@ class CompletionStream:
 
     def put(self, index: int, added: StepOutput) -> None:
         """Takes what a step added to completion `index`."""
-        if self._error is not None:
+        if self.error is not None:
             return
         if added.finish_reason == "error":
             assert added.request.error is not None, "a request that ended in an error keeps it"
@@ -114,13 +125,18 @@ class CompletionStream:
             self._num_open -= 1
             if not self._num_open:
                 self._has_ended.set()
-        self._has_news.set()
+        self._tell()
 
     def fail(self, error: Exception) -> None:
         """Ends the stream with an error."""
-        self._error = error
+        self.error = error
         self._has_ended.set()
+        self._tell()
+
+    def _tell(self) -> None:
         self._has_news.set()
+        if self._on_news is not None:
+            self._on_news()
 
 
 class AsyncEngine:
@@ -179,8 +195,16 @@ class AsyncEngine:
         finally:
             stream.abort()
 
-    async def add(self, prompt_ids: Sequence[int], params: SamplingParams, **settings: Any) -> CompletionStream:
-        """Queues a prompt for params.n completions; `settings` as in Engine.add_request.
+    async def add(
+        self,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        *,
+        on_news: Callable[[], object] | None = None,
+        **settings: Any,
+    ) -> CompletionStream:
+        """Queues a prompt for params.n completions; `settings` as in Engine.add_request. `on_news`: called in the event
+        loop whenever there is something to take.
 
         RequestError and SettingError are raised before anything is queued. A structure is compiled first, in a thread
         of its own; RequestError when that takes too long.
@@ -191,7 +215,7 @@ class AsyncEngine:
         if params.structure is not None and settings.get("constraint") is None:
             stops = stop_ids(params, settings.get("stop_token_ids", ()))
             settings["constraint"] = await self._compile(params.structure, stops)
-        stream = CompletionStream(params.n, self._abort_stream)
+        stream = CompletionStream(params.n, self._abort_stream, on_news)
         with self._condition:
             self._raise_unless_open()
             self._num_queued += params.n

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 from starlette.responses import Response
@@ -21,6 +23,7 @@ from qwartet.server.api_error import ApiError
 from qwartet.server.exchange import Exchange
 from qwartet.server.json_answer import JsonAnswer, error_answer
 from qwartet.server.service import Service
+from qwartet.server.watch import Watch
 
 PING = b": ping\n\n"
 DONE = b"data: [DONE]\n\n"
@@ -65,35 +68,43 @@ class Answering(Response):
             answer = JsonAnswer(await self._exchange.whole())
         except Exception as error:
             answer = error_answer(self._told(error))
-        await self._within_write_timeout(scope, answer(scope, _never_receive, send))
+        async with self._write_timeout(scope) as watch:
+            watch.start()
+            await answer(scope, _never_receive, send)
 
     async def _stream(self, scope: Scope, send: Send) -> None:
-        async def write(body: bytes, more: bool = True) -> None:
-            message = {"type": "http.response.body", "body": body, "more_body": more}
-            await self._within_write_timeout(scope, send(message))
+        async with self._write_timeout(scope) as writing:
 
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        chunks = self._exchange.chunks()
-        coming = asyncio.ensure_future(anext(chunks))
-        try:
-            while True:
-                done, _ = await asyncio.wait({coming}, timeout=self._service.limits.ping_interval_s)
-                if not done:
-                    await write(PING)
-                    continue
-                chunk = coming.result()
-                coming = asyncio.ensure_future(anext(chunks))
-                await write(b"data: %b\n\n" % chunk.model_dump_json(exclude_unset=True).encode())
-        except StopAsyncIteration:
+            async def write(body: bytes, more: bool = True) -> None:
+                writing.start()
+                await send({"type": "http.response.body", "body": body, "more_body": more})
+                writing.stop()
+
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            try:
+                await self._write_chunks(write)
+            except Exception as error:
+                await write(_event(self._told(error).to_dict()))
             await write(DONE, more=False)
-        except _SlowReaderError:
-            pass
-        except Exception as error:
-            await write(_event(self._told(error).to_dict()) + DONE, more=False)
-        finally:
-            coming.cancel()
-            await asyncio.gather(coming, return_exceptions=True)
-            await chunks.aclose()
+
+    async def _write_chunks(self, write: Callable[[bytes], Awaitable[None]]) -> None:
+        is_silent = False
+
+        def on_silence() -> None:
+            nonlocal is_silent
+            is_silent = True
+            self._exchange.wake()
+
+        chunks = self._exchange.chunks()
+        with Watch(self._service.limits.ping_interval_s, on_silence) as silence:
+            async with aclosing(chunks):
+                silence.start()
+                async for some in chunks:
+                    body = b"".join(b"data: %b\n\n" % one.model_dump_json(exclude_unset=True).encode() for one in some)
+                    if body or is_silent:
+                        await write(body or PING)
+                        is_silent = False
+                        silence.start()
 
     def _told(self, error: Exception) -> ApiError:
         endpoints = self._service.any_endpoints
@@ -101,19 +112,16 @@ class Answering(Response):
         self._service.metrics.aborts.labels(found.code or "error").inc()
         return found
 
-    async def _within_write_timeout(self, scope: Scope, work: Any) -> None:
-        """Waits for what a client has to read; one that reads nothing loses its connection."""
+    @asynccontextmanager
+    async def _write_timeout(self, scope: Scope) -> AsyncGenerator[Watch]:
+        """Watches what a client has to read; one that reads nothing loses its connection."""
         try:
-            async with asyncio.timeout(self._service.limits.write_timeout_s):
-                await work
+            async with asyncio.timeout(None) as limit:
+                with Watch(self._service.limits.write_timeout_s, lambda: limit.reschedule(0)) as watch:
+                    yield watch
         except TimeoutError:
             self._service.metrics.aborts.labels("slow_reader").inc()
             scope.get("extensions", {}).get("qwartet.abort", lambda: None)()
-            raise _SlowReaderError from None
-
-
-class _SlowReaderError(Exception):
-    """The client does not read."""
 
 
 def _event(value: Any) -> bytes:

@@ -70,9 +70,10 @@ class Endpoints:
         stops = self.llm.stop_token_ids
         try:
             for prompt_ids in prepared.prompts:
-                exchange.add(
-                    await self.engine.add(prompt_ids, prepared.params, stop_token_ids=stops, cache_salt=cache_salt)
+                stream = await self.engine.add(
+                    prompt_ids, prepared.params, on_news=exchange.wake, stop_token_ids=stops, cache_salt=cache_salt
                 )
+                exchange.add(stream)
         except BaseException:
             exchange.abort()
             raise

@@ -41,6 +41,7 @@ class Exchange:
         self.token_gaps_s: list[float] = []  # between outputs of one choice, since they were last taken
         self._llm, self._model = llm, model
         self._streams: list[CompletionStream] = []
+        self._is_awake = asyncio.Event()
 
     def add(self, stream: CompletionStream) -> None:
         """Takes the next prompt's completions."""
@@ -86,21 +87,24 @@ class Exchange:
             return chat_completion(self._llm, self._model, self.prepared, outputs[0]).model_dump()
         return completion(self._llm, self._model, self.prepared, outputs).model_dump()
 
-    async def chunks(self) -> AsyncGenerator[BaseModel]:
-        """The chunk objects as they become known."""
+    async def chunks(self) -> AsyncGenerator[list[BaseModel]]:
+        """The chunk objects as they become known, those of a step together; none where somebody else called `wake`."""
         options = self.request.stream_options
         with_usage = options is not None and options.include_usage is True
         kind = ChatChunks if isinstance(self.request, ChatCompletionRequest) else CompletionChunks
         chunks = kind(self._llm, self._model, self.prepared, with_usage=with_usage)
-        for chunk in chunks.beginning():
-            yield chunk
-        async for index, output in self._outputs():
-            if output.finish_reason == "abort":
+        yield chunks.beginning()
+        async for outputs in self._outputs():
+            whole = [(index, output) for index, output in outputs if output.finish_reason != "abort"]
+            yield [chunk for index, output in whole for chunk in chunks.of(index, output)]
+            if len(whole) < len(outputs):
                 raise EngineFailedError(CLOSED)
-            for chunk in chunks.of(index, output):
-                yield chunk
         if with_usage:
-            yield chunks.usage(self._totals())
+            yield [chunks.usage(self._totals())]
+
+    def wake(self) -> None:
+        """Has `chunks` say what there is to say, if only nothing."""
+        self._is_awake.set()
 
     def fail(self, error: Exception) -> None:
         """Ends what is unfinished; `error` is raised where the answer is taken, behind what came before it."""
@@ -120,28 +124,26 @@ class Exchange:
     async def __aexit__(self, *_: object) -> None:
         self.abort()
 
-    async def _outputs(self) -> AsyncGenerator[tuple[int, StreamOutput]]:
+    async def _outputs(self) -> AsyncGenerator[list[tuple[int, StreamOutput]]]:
         """What all streams bring, with the index of its choice."""
         num_each = self.prepared.params.n
         last_s: dict[int, float] = {}
-        waiting = {asyncio.ensure_future(anext(stream)): place for place, stream in enumerate(self._streams)}
-        try:
-            while waiting:
-                done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    place = waiting.pop(task)
-                    try:
-                        output = task.result()
-                    except StopAsyncIteration:
-                        continue
-                    waiting[asyncio.ensure_future(anext(self._streams[place]))] = place
-                    index = place * num_each + output.index
-                    self._note_time(index, last_s)
-                    yield index, output
-        finally:
-            for task in waiting:
-                task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
+        is_last = False
+        while not is_last:
+            await self._is_awake.wait()
+            self._is_awake.clear()
+            outputs = [
+                (place * num_each + output.index, output)
+                for place, stream in enumerate(self._streams)
+                for output in stream.take()
+            ]
+            is_last = all(stream.is_finished for stream in self._streams)
+            error = next((stream.error for stream in self._streams if stream.error is not None), None)
+            for index, _ in outputs:
+                self._note_time(index, last_s)
+            yield outputs
+            if error is not None:
+                raise error
 
     def _note_time(self, index: int, last_s: dict[int, float]) -> None:
         now = time.monotonic()

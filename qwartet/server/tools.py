@@ -204,7 +204,7 @@ def _split_system(messages: Sequence[ChatMessage]) -> tuple[list[Message], Seque
 def _steps(messages: Sequence[ChatMessage], first_place: int) -> list[_Step]:
     """One step for each question, answer, call and result; the results of several calls each behind its own."""
     steps: list[_Step] = []
-    results: dict[str, str] = {}  # of calls that have been laid out
+    results: dict[str, str] = {}  # laid out with their calls, whose messages come next
     for index, message in enumerate(messages):
         place = f"messages.{first_place + index}"
         if isinstance(message, ToolMessage):
@@ -213,7 +213,6 @@ def _steps(messages: Sequence[ChatMessage], first_place: int) -> list[_Step]:
                 raise _invalid(f"{place}.tool_call_id", f"{reason}; give each call one")
             del results[message.tool_call_id]
             continue
-        results = {}
         if isinstance(message, FunctionMessage):
             steps.append(_Step("result", message.text, place))
         elif isinstance(message, UserMessage):

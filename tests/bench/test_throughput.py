@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from qwartet import DEMO
+from qwartet.bench.request_times import percentiles_ms
 from qwartet.bench.synth import plan_synthesis, write_synthesis
-from qwartet.bench.throughput import percentiles_ms, serve
+from qwartet.bench.throughput import serve
 from qwartet.bench.workload import arrival_times, make_prompts
 from qwartet.cli.main import run
 from qwartet.engine.engine import Engine

@@ -19,6 +19,7 @@ from tests.cli.command_line import COMMAND, CommandLine, environment, run_in_pro
 
 VERBS = (
     "chat",
+    "serve",
     "pull",
     "list",
     "show",
@@ -30,9 +31,10 @@ VERBS = (
     "run-batch",
     "synth",
     "doctor",
+    "config",
     "bench",
 )
-HEAVY = ("torch", "transformers", "fastapi", "huggingface_hub")
+HEAVY = ("torch", "transformers", "fastapi", "huggingface_hub", "yaml")
 
 
 def test_the_help_of_no_verb_loads_anything_heavy() -> None:
@@ -60,6 +62,8 @@ def test_the_version_is_the_package_s(qwartet: CommandLine) -> None:
     ("arguments", "fragment"),
     [
         (["caht"], "no such command 'caht'; did you mean 'chat'"),
+        (["chta"], "no such command 'chta'; did you mean 'chat'"),
+        (["bench", "latancy"], "no such command 'latancy'; did you mean 'latency'"),
         (["--verison"], "--verison; did you mean --version?"),
         (["chat", "--temprature", "1"], "--temprature; did you mean --temperature?"),
         (["chat", "--zzz"], "no such option: --zzz; see qwartet chat --help"),

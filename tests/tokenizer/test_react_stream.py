@@ -155,6 +155,7 @@ def test_answers_and_arguments_are_given_out_letter_by_letter() -> None:
 def test_a_line_is_held_back_only_while_it_may_become_a_marker() -> None:
     assert given_out("a\nActing") == ["a", "", "", "", "", "", "\nActin", "g"]
     assert given_out("a\nFinal Answers")[-2:] == ["", "\nFinal Answers"]
+    assert given_out("Final Answer: a\nAct")[-4:] == ["", "\nA", "c", "t"], "in an answer nothing is a marker"
 
 
 UNITS = [

@@ -1,0 +1,48 @@
+"""`qwartet bench server-cost`: what our server adds to its engine."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+from qwartet.cli.bench_throughput import figure_lines
+from qwartet.cli.extras import require
+from qwartet.cli.options import AsJson, Threads, set_threads
+from qwartet.cli.terminal import json_line
+from qwartet.errors import SettingError
+from qwartet.models.hub import resolve
+
+
+def server_cost(
+    model: Annotated[str, typer.Argument(help="Directory of a checkpoint, or hub id; it needs its vocabulary.")],
+    measure: Annotated[
+        Literal["latency", "throughput", "health"],
+        typer.Option(help="One stream, many at once, or how soon /health is answered while a prompt is read."),
+    ] = "latency",
+    prompt: Annotated[int, typer.Option(help="Tokens of each prompt.")] = 128,
+    generate: Annotated[int, typer.Option(help="Tokens that each writes.")] = 64,
+    streams: Annotated[int, typer.Option(help="Requests at once, for throughput.")] = 16,
+    rounds: Annotated[int, typer.Option(help="Turns of server and engine.")] = 5,
+    threads: Threads = None,
+    seed: Annotated[int, typer.Option(help="Of the prompts.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure what the server adds to its engine: a server of its own and the engine alone, in turns.
+
+    With as many threads as cores, server and client take time from the kernels; --threads leaves them a core.
+    """
+    require("server", "qwartet bench server-cost", "fastapi", "h11")
+    if min(rounds, streams) < 1 or min(prompt, generate) < 2:
+        raise SettingError("rounds and streams must be at least 1, prompt and generate at least 2")
+    set_threads(threads)
+    from qwartet.bench.server_cost import CostSettings, measure_cost
+
+    settings = CostSettings(str(resolve(model)), prompt, generate, streams, rounds, threads, seed)
+    report = {"measure": measure, **measure_cost(measure, settings, lambda text: print(text, file=sys.stderr))}
+    report |= {"prompt": prompt, "generate": generate, "threads": threads}
+    for line in figure_lines(report):
+        print(line)
+    if as_json:
+        print(json_line(report))

@@ -1,0 +1,99 @@
+// How does one answer come about? From the request to the last piece, with its figures, into a turn that can be kept.
+
+import { RequestFailure, streamChat } from "./api.js";
+
+const SAVE_EVERY_MS = 1000;
+
+/** What is sent of a conversation before this turn; an answer without text did not happen. */
+export function messagesBefore(conversation, turn) {
+  const messages = [];
+  if (conversation.system.trim() !== "") messages.push({ role: "system", content: conversation.system });
+  for (const { role, content } of conversation.turns.slice(0, conversation.turns.indexOf(turn))) {
+    if (role === "user" || content !== "") messages.push({ role, content });
+  }
+  return messages;
+}
+
+/** Counts an answer's time. Tokens per second leave the first one out: it is the prompt's time. */
+class Stopwatch {
+  started = performance.now();
+  first = null;
+  last = null;
+
+  onText() {
+    this.last = performance.now();
+    this.first ??= this.last;
+  }
+
+  figures(usage) {
+    const figures = { firstTokenS: this.first === null ? null : (this.first - this.started) / 1000 };
+    if (usage === null) return figures;
+    const { prompt_tokens: promptTokens, completion_tokens: completionTokens, total_tokens: totalTokens } = usage;
+    const seconds = (this.last - this.first) / 1000;
+    const tokensPerS = completionTokens > 1 && seconds > 0 ? (completionTokens - 1) / seconds : null;
+    return { ...figures, tokensPerS, promptTokens, completionTokens, totalTokens };
+  }
+}
+
+export class Generation {
+  #controller = new AbortController();
+  #savedAt = 0;
+
+  /** `turn` is the conversation's last one, empty. Callbacks: onText(text), onEnd(); `save()` keeps the conversation. */
+  constructor(conversation, turn, { save, onText, onEnd }) {
+    Object.assign(this, { conversation, turn, save, onText, onEnd });
+  }
+
+  stop() {
+    this.#controller.abort();
+  }
+
+  /** What goes wrong with the request is in the turn afterwards. */
+  async run({ model, settings, key }) {
+    const { conversation, turn } = this;
+    const watch = new Stopwatch();
+    let usage = null;
+    let finish = null;
+    try {
+      const messages = messagesBefore(conversation, turn);
+      const pieces = streamChat({ model, messages, settings, key, signal: this.#controller.signal });
+      for await (const piece of pieces) {
+        if (piece.text !== "") {
+          watch.onText();
+          turn.content += piece.text;
+          this.onText(piece.text);
+          this.#saveNowAndThen();
+        }
+        finish = piece.finishReason ?? finish;
+        usage = piece.usage ?? usage;
+      }
+      turn.finish = finish ?? "stop";
+    } catch (error) {
+      this.#onError(error);
+    } finally {
+      turn.figures = watch.figures(usage);
+      conversation.updated = Date.now();
+      this.save(conversation);
+      this.onEnd();
+    }
+  }
+
+  #onError(error) {
+    if (error.name === "AbortError") {
+      this.turn.finish = "stopped";
+      return;
+    }
+    this.turn.finish = "failed";
+    this.turn.failure = { kind: "failed", detail: "" };
+    if (!(error instanceof RequestFailure)) throw error; // a mistake of the page: for the console
+    const { kind, detail, retryAfterS } = error;
+    this.turn.failure = { kind, detail, retryAt: retryAfterS === null ? null : Date.now() + retryAfterS * 1000 };
+  }
+
+  #saveNowAndThen() {
+    const now = Date.now();
+    if (now - this.#savedAt < SAVE_EVERY_MS) return;
+    this.#savedAt = now;
+    this.save(this.conversation);
+  }
+}
