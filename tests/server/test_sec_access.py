@@ -178,6 +178,13 @@ def test_sec_13_a_root_path_opens_nothing(llm: LLM, root_path: str) -> None:
         assert send(server, request("GET", "/health")).status == 200
 
 
+@pytest.mark.parametrize("path", ["/version/", "/static", "/v1/models/", "/health/", "//evil.example/version/"])
+def test_sec_13_no_redirect_leads_to_what_a_host_header_says(locked: RunningServer, path: str) -> None:
+    key = f"Authorization: Bearer {KEYS[0]}"
+    answer = send(locked, request("GET", path, key, host="evil.example"))
+    assert answer.status == 404 and "location" not in dict(answer.headers)
+
+
 HOSTS = {
     "evil.example": 403, "evil.example:8000": 403, "localhost.evil.example": 403, "127.0.0.1.evil.example": 403,
     "evil@localhost": 403, "localhost@evil": 403, "localhost/": 403, "localhost#x": 403, "x/localhost?": 403,
