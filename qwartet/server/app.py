@@ -42,6 +42,13 @@ _DESCRIPTION = (
     "error object that names it."
 )
 
+_EVENT = {
+    "type": "object",
+    "description": "An event: data is a chunk as JSON, an error object, or [DONE], which is always the last.",
+    "properties": {"data": {"type": "string"}},
+    "required": ["data"],
+}
+
 
 def make_app(
     service: Service,
@@ -149,7 +156,7 @@ def _add_post(
 ) -> None:
     """A route that reads its body itself, within limits; the schema says what it takes."""
     schema = {"$ref": f"#/components/schemas/{body.__name__}"}
-    stream = {"text/event-stream": {"schema": {"type": "string"}}} if has_stream else {}
+    stream = {"text/event-stream": {"schema": _EVENT}} if has_stream else {}
     app.add_api_route(
         path, route, methods=["POST"], response_model=response, summary=summary,
         responses={200: {"content": stream}, **_errors(400, 401, 404, 408, 413, 415, 429, 500, 503, 504)},

@@ -38,8 +38,9 @@ def main(words: Sequence[str]) -> int:
         copy = Path(folder)
         for name in COPIED:
             _link(REPOSITORY / name, copy / name)
-        if _run(copy, sorted({guard.test for guard in guards})) != PASSED:
-            print("the tests fail with all guards in place")
+        code, said = _run(copy, sorted({guard.test for guard in guards}))
+        if code != PASSED:
+            print(f"{said}\nthe tests fail with all guards in place")
             return 1
         missed = [guard for guard in guards if not is_noticed(copy, guard)]
     print(f"{len(guards) - len(missed)} of {len(guards)} guards are noticed to be missing")
@@ -63,23 +64,27 @@ def is_noticed(copy: Path, guard: Guard) -> bool:
     source = path.read_text(encoding="utf-8")
     _replace(path, source.replace(guard.source, guard.without))
     try:
-        code = _run(copy, [guard.test])
+        code, _ = _run(copy, [guard.test])
     finally:
         _replace(path, source)
-    said = {FAILED: "noticed", PASSED: "MISSED", None: "noticed (it hangs)"}.get(code, f"BROKEN (pytest says {code})")
-    print(f"{time.monotonic() - started:5.1f} s  {said}: {guard.name}", flush=True)
+    verdict = {FAILED: "noticed", PASSED: "MISSED", None: "noticed (it hangs)"}.get(
+        code, f"BROKEN (pytest says {code})"
+    )
+    print(f"{time.monotonic() - started:5.1f} s  {verdict}: {guard.name}", flush=True)
     return code in (FAILED, None)
 
 
-def _run(copy: Path, tests: Sequence[str]) -> int | None:
-    """pytest's exit code; None where it took too long."""
+def _run(copy: Path, tests: Sequence[str]) -> tuple[int | None, str]:
+    """pytest's exit code, None where it took too long, and the end of what it said."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "not slow", "-p", "no:cacheprovider", *tests]
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(copy)}
     try:
-        done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, timeout=TIMEOUT_S * len(tests))
+        done = subprocess.run(
+            command, cwd=copy, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S * len(tests)
+        )
     except subprocess.TimeoutExpired:
-        return None
-    return done.returncode
+        return None, "it took too long"
+    return done.returncode, (done.stdout + done.stderr)[-4000:]
 
 
 def _link(source: Path, target: Path) -> None:
