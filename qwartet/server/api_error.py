@@ -12,6 +12,8 @@ from qwartet.errors import EngineFailedError, NotAChatModelError, QwartetError, 
 from qwartet.server.responses import ErrorDetails, ErrorResponse
 
 MAX_VALUE_CHARS = 40  # of a wrong value that are shown
+MAX_MESSAGE_CHARS = 600  # what is wrong may be quoted in a message, and be as long as a body
+MAX_ERRORS = 1000  # of one body that are looked at; pydantic needs 15 us and 2 KB to tell of each
 _Body = TypeVar("_Body", bound=BaseModel)
 _KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
@@ -30,11 +32,11 @@ class ApiError(Exception):
     ) -> None:
         """`retry_after_s`: when it may be served, where that is a matter of time."""
         self.status = status
-        self.message = message
+        self.message = _shortened(message, MAX_MESSAGE_CHARS)
         self.param = param
         self.code = code
         self.retry_after_s = retry_after_s
-        super().__init__(message)
+        super().__init__(self.message)
 
     def to_dict(self) -> dict[str, Any]:
         """The error object."""
@@ -53,6 +55,9 @@ def validated(model: type[_Body], body: Any) -> _Body:
 
 def validation_api_error(error: ValidationError, body: Any, model: type[BaseModel]) -> ApiError:
     """The failure of a body that is not what `model` describes: its first wrong field, the innermost of a union."""
+    if error.error_count() > MAX_ERRORS:
+        message = f"{error.error_count()} fields are not honoured here or have wrong values; see /docs"
+        return ApiError(400, message, code="invalid_value")
     found = [(_place(one["loc"], body, one["type"]), one) for one in error.errors(include_url=False)]
     # Of what each member of a union complains of: the first of the innermost, rather not that the type is another.
     place, details = max(found, key=lambda pair: (len(pair[0]), not pair[1]["type"].endswith("_type")))
@@ -72,7 +77,7 @@ def validation_api_error(error: ValidationError, body: Any, model: type[BaseMode
         return ApiError(400, f"{param} is missing", param=param, code="missing_field")
     text = "should be an object" if kind == "model_type" else f"{message[:1].lower()}{message[1:]}"
     is_scalar = not isinstance(details["input"], dict | list)
-    shown = f" (it is {_shortened(repr(details['input']))})" if is_scalar else ""
+    shown = f" (it is {_shortened(repr(details['input']), MAX_VALUE_CHARS)})" if is_scalar else ""
     return ApiError(400, f"{param or 'the body'}: {text}{shown}", param=param, code="invalid_value")
 
 
@@ -106,5 +111,5 @@ def _place(location: tuple[int | str, ...], body: Any, kind: str) -> list[int | 
     return [*path, location[-1]] if kind == "missing" else path
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= MAX_VALUE_CHARS else f"{text[:MAX_VALUE_CHARS]}..."
+def _shortened(text: str, max_chars: int) -> str:
+    return text if len(text) <= max_chars else f"{text[:max_chars]}..."

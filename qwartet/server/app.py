@@ -11,7 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from qwartet import __version__
@@ -57,6 +57,7 @@ def make_app(
     app = FastAPI(
         title="Qwartet", version=__version__, description=_DESCRIPTION, root_path=root_path, docs_url=None,
         redoc_url=None, openapi_url="/openapi.json" if has_docs else None,
+        redirect_slashes=False,  # to what a Host header says
     )  # fmt: skip
     _add_model_routes(app, service)
     _add_state_routes(app, service)
@@ -85,18 +86,18 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
             exchange = await service.begin(path, raw, cache_salt=state["cache_salt"])
             return Answering(service, exchange, state["arrived_s"])
 
-        _add_post(app, path, route, body, response, summary)
+        _add_post(app, path, route, body, response, summary, has_stream=True)
 
     answer(CHAT_PATH, ChatCompletionRequest, ChatCompletion, "Answer a conversation")
     answer(COMPLETION_PATH, CompletionRequest, Completion, "Continue a text")
 
     async def tokenize(request: Request) -> Response:
         raw = await read_json_body(request, service.limits)
-        return JsonAnswer(await service.run_sized(len(raw), lambda: token_routes.tokenize(service.endpoints, raw)))
+        return await service.run_sized(len(raw), lambda: JsonAnswer(token_routes.tokenize(service.endpoints, raw)))
 
     async def detokenize(request: Request) -> Response:
         raw = await read_json_body(request, service.limits)
-        return JsonAnswer(await service.run_sized(len(raw), lambda: token_routes.detokenize(service.endpoints, raw)))
+        return await service.run_sized(len(raw), lambda: JsonAnswer(token_routes.detokenize(service.endpoints, raw)))
 
     _add_post(app, "/tokenize", tokenize, TokenizeRequest, TokenizeResponse, "A text or a conversation to token ids")
     _add_post(app, "/detokenize", detokenize, DetokenizeRequest, DetokenizeResponse, "Token ids to text")
@@ -111,18 +112,25 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
 
 
 def _add_state_routes(app: FastAPI, service: Service) -> None:
-    @app.get("/health", response_model=dict[str, str], summary="Whether requests are served", responses={503: {}})
-    @app.get("/health/ready", response_model=dict[str, str], summary="The same", responses={503: {}})
+    not_ready: dict[int | str, dict[str, Any]] = {**_errors(), 503: {"model": dict[str, str]}}
+
+    @app.get("/health", response_model=dict[str, str], summary="Whether requests are served", responses=not_ready)
+    @app.get("/health/ready", response_model=dict[str, str], summary="The same", responses=not_ready)
     async def ready() -> Response:
         return JsonAnswer({"status": service.state}, status_code=200 if service.state == "ready" else 503)
 
-    @app.get("/health/live", response_model=dict[str, str], summary="Whether the process answers at all")
+    @app.get(
+        "/health/live", response_model=dict[str, str], summary="Whether the process answers at all", responses=_errors()
+    )
     async def live() -> Response:
         return JsonAnswer({"status": "live"})
 
-    @app.get("/metrics", summary="Figures in Prometheus' text format", response_model=str, responses=_errors(401))
+    @app.get(
+        "/metrics", summary="Figures in Prometheus' text format", response_class=PlainTextResponse,
+        responses=_errors(401),
+    )  # fmt: skip
     async def prometheus() -> Response:
-        return Response(service.metrics.text(), headers={"content-type": metrics.CONTENT_TYPE})
+        return PlainTextResponse(service.metrics.text(), headers={"content-type": metrics.CONTENT_TYPE})
 
     @app.get("/version", response_model=Version, responses=_errors(401), summary="Of this server")
     async def version() -> Response:
@@ -136,18 +144,22 @@ def _add_post(
     body: type[BaseModel],
     response: type[BaseModel],
     summary: str,
+    *,
+    has_stream: bool = False,
 ) -> None:
     """A route that reads its body itself, within limits; the schema says what it takes."""
     schema = {"$ref": f"#/components/schemas/{body.__name__}"}
+    stream = {"text/event-stream": {"schema": {"type": "string"}}} if has_stream else {}
     app.add_api_route(
         path, route, methods=["POST"], response_model=response, summary=summary,
-        responses=_errors(400, 401, 404, 408, 413, 415, 429, 500, 503, 504),
+        responses={200: {"content": stream}, **_errors(400, 401, 404, 408, 413, 415, 429, 500, 503, 504)},
         openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}},
     )  # fmt: skip
 
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": ErrorResponse} for status in statuses}
+    """These, and those with which any request may be refused."""
+    return {status: {"model": ErrorResponse} for status in sorted({*statuses, 403, 414, 431})}
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
@@ -161,8 +173,18 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             found = body.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas |= found.pop("$defs", {})
             schemas[body.__name__] = found
+        _remove_unused(schema)
         app.openapi_schema = schema
     return app.openapi_schema
+
+
+def _remove_unused(schema: dict[str, Any]) -> None:
+    """Takes out FastAPI's own answer to wrong requests, which is never given."""
+    for operations in schema["paths"].values():
+        for operation in operations.values():
+            operation["responses"].pop("422", None)
+    for name in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(name, None)
 
 
 def _names(service: Service) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from qwartet.server.access import Access
 from qwartet.server.api_error import ApiError
 from qwartet.server.json_answer import error_answer
-from qwartet.server.limits import MAX_HEADERS
+from qwartet.server.limits import MAX_PATH_CHARS
 from qwartet.server.log import log_failure, logger
 from qwartet.server.service import Service
 
@@ -26,6 +26,7 @@ PUBLIC_PREFIX = "/static/"
 SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
     "content-security-policy": (
         "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
     ),
@@ -46,7 +47,12 @@ class Guard:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
-            await self._serve(scope, receive, send)
+            try:
+                await self._serve(scope, receive, send)
+            except Exception as error:
+                log_failure("a response", error)
+                # What is raised here is logged with its text, and all that led to it.
+                raise ConnectionAbortedError("a response broke off; see above") from None
         # A WebSocket is answered by the server with 403 where no application accepts it.
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,12 +78,11 @@ class Guard:
         except ApiError as error:
             await error_answer(error)(scope, receive, send_guarded)
         except Exception as error:
+            if status:
+                raise  # the answer has begun, and can only break off
             log_failure(f"request {request_id}", error)
-            if not status:
-                internal = ApiError(500, f"internal error ({type(error).__name__})", code="internal_error")
-                await error_answer(internal)(scope, receive, send_guarded)
-            else:
-                raise ConnectionAbortedError("a response broke off; see above") from None
+            internal = ApiError(500, f"internal error ({type(error).__name__})", code="internal_error")
+            await error_answer(internal)(scope, receive, send_guarded)
         finally:
             self._num_open -= 1
             route = getattr(scope.get("route"), "path", "other")
@@ -87,13 +92,17 @@ class Guard:
 
     def _check(self, scope: Scope, headers: Headers) -> None:
         """ApiError for a request that is not let in. Sets the salt that keeps the cache of one key from others."""
-        if len(scope["headers"]) > MAX_HEADERS:
-            raise ApiError(431, f"there are more than {MAX_HEADERS} headers; send fewer", code="too_many_headers")
+        if len(scope["path"]) > MAX_PATH_CHARS:
+            raise ApiError(414, f"the path has more than {MAX_PATH_CHARS} characters; see /docs", code="path_too_long")
+        if "transfer-encoding" in headers and "content-length" in headers:
+            # A proxy in front may believe the other one, and take a part of this body for somebody's next request.
+            message = "the request has two lengths, content-length and transfer-encoding; send one of them"
+            raise ApiError(400, message, code="invalid_http")
         hosts = headers.getlist("host")
         if self._hosts is not None and (len(hosts) != 1 or _host_name(hosts[0]) not in self._hosts):
             message = "the server is not called that here; start it with --allowed-hosts to allow other names"
             raise ApiError(403, message, code="host_not_allowed")
-        path = scope["path"]
+        path = _route_path(scope)
         is_public = path in PUBLIC or path.startswith(PUBLIC_PREFIX)
         if self._key_hashes and not is_public:
             scope["state"]["cache_salt"] = self._check_key(headers)
@@ -123,6 +132,12 @@ class Guard:
 
 def _hash(value: bytes) -> bytes:
     return hashlib.sha256(value).digest()
+
+
+def _route_path(scope: Scope) -> str:
+    """The path by which the router finds a route: without the root path, where a proxy left that in it."""
+    path, root = str(scope["path"]), str(scope.get("root_path", ""))
+    return path[len(root) :] if root and path.startswith(f"{root}/") else path
 
 
 def _host_name(host: str) -> str:

@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from qwartet.server.api_error import ApiError
 from qwartet.server.json_body import parse_json
-from qwartet.server.limits import Limits
+from qwartet.server.limits import CHARS_PER_TOKEN, MAX_JSON_MARKS, Limits
 
 
 async def read_json_body(request: Request, limits: Limits) -> bytes:
@@ -21,7 +21,7 @@ async def read_json_body(request: Request, limits: Limits) -> bytes:
     if content_type != "application/json":
         shown = f"{content_type!r:.60}" if content_type else "missing"
         raise ApiError(415, f"the content type is {shown}; send application/json", code="unsupported_media_type")
-    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+    if ",".join(request.headers.getlist("content-encoding")).strip().lower() not in ("", "identity"):
         raise ApiError(415, "the body is compressed; send it as it is", code="unsupported_media_type")
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limits.max_body_bytes:
@@ -37,11 +37,26 @@ async def read_json_body(request: Request, limits: Limits) -> bytes:
 
 
 def json_of(raw: bytes) -> Any:
-    """The value of a body; ApiError where it is no JSON."""
+    """The value of a body; ApiError where it is no JSON, or more of it than any request needs."""
+    num_marks = sum(map(raw.count, (b"[", b"{", b":")))
+    if num_marks > MAX_JSON_MARKS:
+        message = f"the body has {num_marks} of the characters [ {{ : and at most {MAX_JSON_MARKS} are read; send fewer"
+        raise ApiError(400, message, code="invalid_json")
     try:
         return parse_json(raw)
     except ValueError as error:
         raise ApiError(400, f"the body is no JSON: {error}", code="invalid_json") from None
+
+
+def check_text(num_chars: int, max_model_len: int) -> None:
+    """ApiError for a text that cannot fit, before time is spent on its ids."""
+    most = CHARS_PER_TOKEN * max_model_len
+    if num_chars > most:
+        message = (
+            f"the text has {num_chars} characters, and the context is {max_model_len} tokens, which no text of more "
+            f"than {most} characters fits; shorten it"
+        )
+        raise ApiError(400, message, code="context_length_exceeded")
 
 
 async def _read(request: Request, limits: Limits) -> bytes:

@@ -26,4 +26,6 @@ def error_answer(error: ApiError) -> JsonAnswer:
     headers = {} if error.retry_after_s is None else {"retry-after": str(error.retry_after_s)}
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
+    if error.code == "invalid_http":
+        headers["connection"] = "close"  # where the next request begins is not certain
     return JsonAnswer(error.to_dict(), status_code=error.status, headers=headers)

@@ -20,6 +20,9 @@ def parse_json(raw: bytes) -> Any:
         raise ValueError("it is nested too deep") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"{error.msg}, line {error.lineno} column {error.colno}") from None
+    except ValueError as error:
+        is_python_limit = "int_max_str_digits" in str(error)
+        raise ValueError("a whole number in it has too many digits" if is_python_limit else str(error)) from None
 
 
 def _finite_float(text: str) -> float:

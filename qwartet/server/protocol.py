@@ -6,6 +6,7 @@ They also take vLLM's names for what OpenAI has no field for. Bounds of sampling
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -27,6 +28,7 @@ from qwartet.server.tool_protocol import (
 
 MAX_STOPS = 16  # OpenAI has 4
 MAX_STOP_CHARS = 256
+MAX_STOP_TOKEN_IDS = 1024
 MAX_BIASES = 1024
 MAX_MESSAGES = 2048
 MAX_PROMPTS = 128
@@ -34,7 +36,7 @@ MAX_TOP_LOGPROBS = 20
 MAX_COMPLETION_LOGPROBS = 5
 
 StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
-# A list of the wrong kind is left at its first item: a million errors would take a gigabyte.
+# A list is left at its first wrong item: a million errors would take a gigabyte and minutes.
 TokenIds = Annotated[list[int], Field(fail_fast=True)]
 Texts = Annotated[list[str], Field(fail_fast=True)]
 
@@ -106,7 +108,7 @@ class SamplingFields(HarmlessFields):
     repetition_penalty: float | None = None
     min_tokens: int | None = None
     ignore_eos: bool | None = None
-    stop_token_ids: TokenIds | None = None
+    stop_token_ids: Annotated[TokenIds, Field(max_length=MAX_STOP_TOKEN_IDS)] | None = None
     priority: int | None = None
     structured_outputs: StructuredOutputs | None = None
     guided_json: dict[str, Any] | str | None = None
@@ -123,7 +125,7 @@ class TextPart(ApiObject):
     text: str
 
 
-Content = str | list[TextPart]
+Content = str | Annotated[list[TextPart], Field(fail_fast=True)]
 
 
 class ContentMessage(ApiObject):
@@ -198,10 +200,21 @@ def _joined(content: Content) -> str:
     return content if isinstance(content, str) else "".join(part.text for part in content)
 
 
+def _num_chars(messages: Sequence[ChatMessage]) -> int:
+    """Of contents and of what functions were called with."""
+    asked = [message for message in messages if isinstance(message, AssistantMessage)]
+    calls = [call.function for message in asked for call in message.tool_calls or ()]
+    calls += [message.function_call for message in asked if message.function_call is not None]
+    return sum(len(message.text) for message in messages) + sum(len(call.arguments) for call in calls)
+
+
+Messages = Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
+
+
 class ChatCompletionRequest(SamplingFields):
     """The body of POST /v1/chat/completions."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    messages: Messages
     max_completion_tokens: int | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
@@ -215,8 +228,9 @@ class ChatCompletionRequest(SamplingFields):
 
     @property
     def num_chars(self) -> int:
-        """Of all texts that the prompt is made of."""
-        return sum(len(message.text) for message in self.messages)
+        """Of all texts that the prompt is made of; tools are shown in it as JSON."""
+        tools = [*(self.tools or ()), *(self.functions or ())]
+        return _num_chars(self.messages) + sum(len(tool.model_dump_json()) for tool in tools)
 
 
 class CompletionRequest(SamplingFields):
@@ -245,9 +259,14 @@ class TokenizeRequest(ApiObject):
 
     model: str | None = None
     prompt: str | None = None
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)] | None = None
+    messages: Messages | None = None
     add_generation_prompt: bool | None = None
     return_token_strs: bool | None = None
+
+    @property
+    def num_chars(self) -> int:
+        """Of all texts that it is made of."""
+        return len(self.prompt or "") + _num_chars(self.messages or ())
 
 
 class DetokenizeRequest(ApiObject):

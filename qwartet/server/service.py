@@ -6,18 +6,19 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from typing import Literal, TypeVar
 
 from qwartet.server.api_error import ApiError
 from qwartet.server.endpoints import Endpoints
 from qwartet.server.exchange import Exchange
-from qwartet.server.http_body import json_of
-from qwartet.server.limits import CHARS_PER_TOKEN, Limits
+from qwartet.server.http_body import check_text, json_of
+from qwartet.server.limits import Limits
 from qwartet.server.metrics import Metrics
 from qwartet.server.prepare import Prepared
 from qwartet.server.protocol import ChatCompletionRequest, CompletionRequest
 
 State = Literal["loading", "ready", "draining", "failed"]
+_T = TypeVar("_T")
 
 SMALL_BODY_BYTES = 16 * 1024  # turned into ids at once; a larger one in a thread, so that the others go on
 NUM_TOKENIZERS = 2
@@ -109,7 +110,7 @@ class Service:
         self._release(exchange.num_completions)
         self.metrics.count_exchange(exchange, arrived_s, time.monotonic())
 
-    async def run_sized(self, num_bytes: int, work: Callable[[], object]) -> object:
+    async def run_sized(self, num_bytes: int, work: Callable[[], _T]) -> _T:
         """Does what takes time in proportion to `num_bytes`: here where that is short, else in a thread."""
         if num_bytes <= SMALL_BODY_BYTES:
             return work()
@@ -141,12 +142,12 @@ class Service:
         def work() -> tuple[ChatCompletionRequest | CompletionRequest, Prepared]:
             request = endpoints.parse(path, json_of(raw))
             try:
-                _check_text(request.num_chars, endpoints.llm.engine.max_model_len)
+                check_text(request.num_chars, endpoints.llm.engine.max_model_len)
                 return request, endpoints.prepare(request)
             except Exception as error:
                 raise endpoints.api_error(error, request) from error
 
-        return await self.run_sized(len(raw), work)  # type: ignore[return-value]
+        return await self.run_sized(len(raw), work)
 
     def _check_room(self, num_completions: int) -> None:
         """ApiError 429 where neither the engine nor the queue has a place for so many more."""
@@ -180,13 +181,3 @@ class Service:
             loop.call_later(limits.queue_timeout_s, queue_timeout),
             loop.call_later(limits.request_timeout_s, request_timeout),
         ]
-
-
-def _check_text(num_chars: int, max_model_len: int) -> None:
-    most = CHARS_PER_TOKEN * max_model_len
-    if num_chars > most:
-        message = (
-            f"the text has {num_chars} characters, and the context is {max_model_len} tokens, which no text of more "
-            f"than {most} characters fits; shorten it"
-        )
-        raise ApiError(400, message, code="context_length_exceeded")

@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 from qwartet.errors import QwartetError
 from qwartet.server.api_error import ApiError, api_error_of, validated
 from qwartet.server.endpoints import Endpoints
-from qwartet.server.http_body import json_of
+from qwartet.server.http_body import check_text, json_of
+from qwartet.server.limits import CHARS_PER_TOKEN
 from qwartet.server.prepare import chat_prompt, plain_turns
 from qwartet.server.protocol import DetokenizeRequest, TokenizeRequest
 from qwartet.server.responses import DetokenizeResponse, TokenizeResponse
@@ -21,6 +22,7 @@ def tokenize(endpoints: Endpoints, raw: bytes) -> dict[str, Any]:
     tokenizer = endpoints.llm.tokenizer
     if (request.prompt is None) == (request.messages is None):
         raise ApiError(400, "give either prompt or messages", param="prompt", code="invalid_value")
+    check_text(request.num_chars, endpoints.llm.engine.max_model_len)
     try:
         if request.messages is None:
             ids = tokenizer.encode(request.prompt or "")
@@ -40,6 +42,10 @@ def detokenize(endpoints: Endpoints, raw: bytes) -> dict[str, Any]:
     """The text of ids; ApiError for one that is no token."""
     request = _parse(endpoints, DetokenizeRequest, raw)
     tokenizer = endpoints.llm.tokenizer
+    most = CHARS_PER_TOKEN * endpoints.llm.engine.max_model_len  # as many as `tokenize` takes characters
+    if len(request.tokens) > most:
+        message = f"there are {len(request.tokens)} tokens; at most {most} at once are possible"
+        raise ApiError(400, message, param="tokens", code="invalid_value")
     wrong = next((one for one in request.tokens if not 0 <= one < tokenizer.num_tokens), None)
     if wrong is not None:
         message = f"{wrong!s:.40} is no token; ids lie in 0..{tokenizer.num_tokens - 1}"

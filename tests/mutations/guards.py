@@ -1,0 +1,399 @@
+"""The guards of the server, each with what removes it and the test that must then fail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SERVER = "qwartet/server/"
+SEC, REL = "tests/server/test_sec_", "tests/server/test_rel_"
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A piece of source that stands once in its file."""
+
+    name: str
+    file: str
+    source: str
+    without: str  # what the source is replaced by
+    test: str  # node id
+
+
+GUARDS = (
+    # Who may ask
+    Guard(
+        "the Host header is one of this machine's names",
+        SERVER + "guard.py",
+        "if self._hosts is not None and (",
+        "if False and (",
+        SEC + "access.py::test_sec_14_a_local_server_answers_to_its_own_names_alone",
+    ),
+    Guard(
+        "a key is wanted",
+        SERVER + "guard.py",
+        "if self._key_hashes and not is_public:",
+        "if False:",
+        SEC + "access.py::test_sec_13_every_route_but_the_public_ones_wants_a_key_in_every_method",
+    ),
+    Guard(
+        "only whole public paths are public",
+        SERVER + "guard.py",
+        "is_public = path in PUBLIC or path.startswith(PUBLIC_PREFIX)",
+        'is_public = any(path.startswith(one) for one in (*PUBLIC - {"/"}, PUBLIC_PREFIX)) or "/health" in path',
+        SEC + "access.py::test_sec_13_no_way_to_write_a_path_leads_past_the_key",
+    ),
+    Guard(
+        "the path is judged that the router sees",
+        SERVER + "guard.py",
+        "path = _route_path(scope)",
+        'path = scope["path"]',
+        SEC + "access.py::test_sec_13_a_root_path_opens_nothing",
+    ),
+    Guard(
+        "keys are compared in constant time",
+        SERVER + "guard.py",
+        "[hmac.compare_digest(sent, known) for known in self._key_hashes]",
+        "[sent == known for known in self._key_hashes]",
+        SEC + "access.py::test_sec_12_no_secret_is_compared_with_an_operator",
+    ),
+    Guard(
+        "all keys are compared, also behind the right one",
+        SERVER + "guard.py",
+        "matches = [hmac.compare_digest(sent, known) for known in self._key_hashes]",
+        "matches = (hmac.compare_digest(sent, known) for known in self._key_hashes)",
+        SEC + "access.py::test_sec_12_whatever_is_sent_all_keys_are_compared_in_constant_time",
+    ),
+    Guard(
+        "the scheme is Bearer",
+        SERVER + "guard.py",
+        'if scheme.lower() != "bearer" or not any(matches):',
+        "if not any(matches):",
+        SEC + "access.py::test_sec_12_any_other_key_is_refused_and_not_repeated",
+    ),
+    Guard(
+        "the cache is salted with the key",
+        SERVER + "guard.py",
+        'scope["state"]["cache_salt"] = self._check_key(headers)',
+        "self._check_key(headers)",
+        SEC + "isolation.py::test_sec_16_only_the_same_key_finds_what_was_computed",
+    ),
+    Guard(
+        "the salt is part of a block's hash",
+        "qwartet/engine/block_manager.py",
+        "return sha256(numbers.tobytes() + request.salt).digest()",
+        "return sha256(numbers.tobytes()).digest()",
+        SEC + "isolation.py::test_sec_16_only_the_same_key_finds_what_was_computed",
+    ),
+    Guard(
+        "the salt's length is part of a block's hash",
+        "qwartet/engine/block_manager.py",
+        "request.first_position, len(request.salt)])",
+        "request.first_position])",
+        SEC + "isolation.py::test_sec_16_no_salt_can_be_written_as_another_one",
+    ),
+    Guard(
+        "a body is JSON by its type",
+        SERVER + "http_body.py",
+        'if content_type != "application/json":',
+        "if False:",
+        SEC + "access.py::test_sec_14_what_a_page_may_send_unasked_is_not_read",
+    ),
+    Guard(
+        "no redirects to what a Host header says",
+        SERVER + "app.py",
+        "redirect_slashes=False,",
+        "redirect_slashes=True,",
+        SEC + "access.py::test_sec_13_no_redirect_leads_to_what_a_host_header_says",
+    ),
+    # HTTP
+    Guard(
+        "a body is not compressed",
+        SERVER + "http_body.py",
+        'not in ("", "identity"):',
+        'not in ("", "identity") and False:',
+        SEC + "http.py::test_sec_08_a_compressed_body_is_not_unpacked",
+    ),
+    Guard(
+        "a length that is declared is within the limit",
+        SERVER + "http_body.py",
+        "if declared.isdigit() and int(declared) > limits.max_body_bytes:",
+        "if False:",
+        SEC + "http.py::test_sec_08_who_asks_before_sending_is_refused_before",
+    ),
+    Guard(
+        "a length that is not declared is within the limit",
+        SERVER + "http_body.py",
+        "if length > limits.max_body_bytes:",
+        "if False:",
+        SEC + "http.py::test_sec_08_the_limit_of_a_body_holds_to_the_byte_however_it_comes",
+    ),
+    Guard(
+        "a body is here in time",
+        SERVER + "http_body.py",
+        "async with asyncio.timeout(limits.body_timeout_s):",
+        "async with asyncio.timeout(3):",
+        SEC + "http.py::test_sec_08_a_body_that_comes_slowly_is_answered_and_ends_the_connection",
+    ),
+    Guard(
+        "a body that was answered is not read for ever",
+        SERVER + "connection.py",
+        "self._end_after(LINGER_S)",
+        "pass",
+        SEC + "http.py::test_sec_08_a_body_that_comes_slowly_is_answered_and_ends_the_connection",
+    ),
+    Guard(
+        "headers are here in time",
+        SERVER + "connection.py",
+        "self._timer = self.loop.call_later(seconds, self.transport.abort)",
+        "pass",
+        SEC + "http.py::test_sec_08_headers_that_come_slowly_end_the_connection",
+    ),
+    Guard(
+        "headers have a size",
+        SERVER + "connection.py",
+        "if len(head) > MAX_HEADER_BYTES:",
+        "if False:",
+        SEC + "http.py::test_sec_08_headers",
+    ),
+    Guard(
+        "headers have a number",
+        SERVER + "connection.py",
+        'if head.count(b"\\n") > MAX_HEADERS:',
+        "if False:",
+        SEC + "http.py::test_sec_08_headers",
+    ),
+    Guard(
+        "a request has one length",
+        SERVER + "guard.py",
+        'if "transfer-encoding" in headers and "content-length" in headers:',
+        "if False:",
+        SEC + "http.py::test_sec_08_a_request_of_no_certain_length_is_refused_and_nothing_follows",
+    ),
+    Guard(
+        "after a request of two lengths nothing is read",
+        SERVER + "json_answer.py",
+        'headers["connection"] = "close"',
+        "pass",
+        SEC + "http.py::test_sec_08_a_request_of_no_certain_length_is_refused_and_nothing_follows",
+    ),
+    Guard(
+        "a path has a length",
+        SERVER + "guard.py",
+        'if len(scope["path"]) > MAX_PATH_CHARS:',
+        "if False:",
+        SEC + "http.py::test_sec_08_odd_requests_are_answered",
+    ),
+    Guard(
+        "ranges are not served",
+        SERVER + "app.py",
+        'if pair[0] != b"range"',
+        "if True",
+        SEC + "http.py::test_sec_08_a_range_of_many_parts_is_the_whole_file_at_once",
+    ),
+    Guard(
+        "connections have a number",
+        SERVER + "guard.py",
+        "if self._num_open > self._service.limits.max_connections and not is_public:",
+        "if False:",
+        SEC + "http.py::test_sec_08_more_connections_than_the_limit_are_told_so_and_health_is_served",
+    ),
+    # What is in a body
+    Guard(
+        "numbers are finite",
+        SERVER + "json_body.py",
+        "parse_float=_finite_float, parse_constant=_refuse_constant",
+        "",
+        SEC + "fields.py::test_sec_07_what_is_no_json_is_told_so",
+    ),
+    Guard(
+        "JSON that is too deep is refused",
+        SERVER + "json_body.py",
+        "except RecursionError:",
+        "except ZeroDivisionError:",
+        SEC + "fields.py::test_sec_07_what_is_no_json_is_told_so",
+    ),
+    Guard(
+        "JSON has a number of values",
+        SERVER + "http_body.py",
+        "if num_marks > MAX_JSON_MARKS:",
+        "if False:",
+        SEC + "bombs.py::test_sec_09_a_body_of_very_many_values_is_refused_soon_and_in_little_memory",
+    ),
+    Guard(
+        "errors of a body have a number",
+        SERVER + "api_error.py",
+        "if error.error_count() > MAX_ERRORS:",
+        "if False:",
+        SEC + "bombs.py::test_sec_09_a_body_of_very_many_values_is_refused_soon_and_in_little_memory",
+    ),
+    Guard(
+        "what is told of an error has a length",
+        SERVER + "api_error.py",
+        "self.message = _shortened(message, MAX_MESSAGE_CHARS)",
+        "self.message = message",
+        SEC + "fields.py::test_sec_07_what_is_too_much_is_refused_by_name",
+    ),
+    Guard(
+        "no other fields",
+        SERVER + "api_object.py",
+        'extra="forbid"',
+        'extra="ignore"',
+        SEC + "fields.py::test_sec_05_a_request_brings_no_template",
+    ),
+    Guard(
+        "no conversion of types",
+        SERVER + "api_object.py",
+        "strict=True",
+        "strict=False",
+        "tests/server/test_openapi.py::test_what_the_schema_forbids_is_refused",
+    ),
+    Guard(
+        "completions of a request have a number",
+        SERVER + "service.py",
+        "if num_completions > self.limits.max_completions:",
+        "if False:",
+        SEC + "fields.py::test_sec_06_too_many_completions_are_refused_before_anything_is_allocated",
+    ),
+    Guard(
+        "a text that cannot fit is not turned into ids",
+        SERVER + "http_body.py",
+        "if num_chars > most:",
+        "if False:",
+        SEC + "bombs.py::test_sec_09_a_text_of_one_thing_over_and_over_is_answered_soon_and_stalls_nobody",
+    ),
+    Guard(
+        "ids are ids of tokens",
+        SERVER + "token_routes.py",
+        "wrong = next((one for one in request.tokens if not 0 <= one < tokenizer.num_tokens), None)",
+        "wrong = None",
+        SEC + "bombs.py::test_sec_09_ids_without_end_are_not_turned_into_text",
+    ),
+    Guard(
+        "special tokens in texts are text",
+        "qwartet/tokenizer/chatml.py",
+        "return tokenizer.encode(message.content, allowed_special=())",
+        'return tokenizer.encode(message.content, allowed_special="all")',
+        SEC + "text.py::test_sec_19_no_content_opens_or_closes_a_turn",
+    ),
+    Guard(
+        "a regex has a size",
+        "qwartet/engine/structure_limits.py",
+        '_check_size("regex", len(regex.encode()), MAX_REGEX_BYTES, "bytes")',
+        "pass",
+        "tests/engine/test_structure.py::test_a_regex_or_choice_at_a_limit_is_taken_and_one_above_it_refused",
+    ),
+    Guard(
+        "nothing is fetched for a schema",
+        "qwartet/engine/structure_limits.py",
+        'if not reference.startswith("#"):',
+        "if False:",
+        "tests/engine/test_structure.py::test_an_ill_formed_schema_is_refused_with_a_reason",
+    ),
+    Guard(
+        "links that lead out of the page's files are not followed",
+        SERVER + "app.py",
+        "_Static(directory=STATIC)",
+        "_Static(directory=STATIC, follow_symlink=True)",
+        SEC + "access.py::test_sec_15_nothing_but_the_pages_own_files_is_given_out",
+    ),
+    # What is told
+    Guard(
+        "every answer has the headers that protect a browser",
+        SERVER + "guard.py",
+        "out.setdefault(name, value)",
+        "pass",
+        SEC + "access.py::test_sec_21_every_answer_forbids_foreign_scripts",
+    ),
+    Guard(
+        "paths are escaped in the log",
+        SERVER + "guard.py",
+        'ascii(scope["path"])[:200]',
+        'scope["path"][:200]',
+        SEC + "logs.py::test_sec_18_nothing_that_is_sent_can_write_a_line_of_the_log",
+    ),
+    Guard(
+        "what is logged steers no terminal",
+        "qwartet/cli/serve.py",
+        "return inert(super().format(record))",
+        "return super().format(record)",
+        SEC + "logs.py::test_sec_18_what_the_log_writes_steers_no_terminal",
+    ),
+    Guard(
+        "ids of requests are harmless",
+        SERVER + "guard.py",
+        "if _REQUEST_ID.fullmatch(asked_id)",
+        "if asked_id",
+        SEC + "logs.py::test_sec_18_a_request_id_is_taken_over_only_where_it_is_harmless",
+    ),
+    Guard(
+        "the log has no messages of unforeseen errors",
+        SERVER + "log.py",
+        'logger.error("%s failed with %s\\n%s", what, type(error).__name__, frames.rstrip())',
+        'logger.error("%s failed with %s\\n%s", what, error, frames.rstrip())',
+        SEC + "logs.py::test_sec_17_a_failure_anywhere_tells_nobody_what_it_was_about",
+    ),
+    Guard(
+        "no error leaves the application with its message",
+        SERVER + "guard.py",
+        'raise ConnectionAbortedError("a response broke off; see above") from None',
+        "raise",
+        SEC + "logs.py::test_sec_17_a_failure_anywhere_tells_nobody_what_it_was_about",
+    ),
+    # Faults
+    Guard(
+        "the queue has a length",
+        SERVER + "service.py",
+        "if self._num_admitted + num_completions > max(",
+        "if False and self._num_admitted > max(",
+        REL + "faults.py::test_rel_03_exactly_those_beyond_the_queue_are_refused",
+    ),
+    Guard(
+        "who has gone is not answered",
+        SERVER + "answering.py",
+        "await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)",
+        "await asyncio.wait({work})",
+        REL + "faults.py::test_rel_02_a_client_that_goes_in_mid_stream",
+    ),
+    Guard(
+        "who reads nothing is not waited for",
+        SERVER + "answering.py",
+        "lambda: limit.reschedule(0)",
+        "lambda: None",
+        REL + "faults.py::test_rel_13_who_does_not_read_loses_the_connection_and_the_others_go_on",
+    ),
+    Guard(
+        "silence is filled",
+        SERVER + "answering.py",
+        "if body or is_silent:",
+        "if body:",
+        REL + "faults.py::test_a_silent_stream_shows_signs_of_life",
+    ),
+    Guard(
+        "a stream that breaks says so",
+        SERVER + "answering.py",
+        "await write(_event(self._told(error).to_dict()))",
+        "self._told(error)",
+        REL + "faults.py::test_rel_05_an_error_in_a_step_is_told_to_every_stream",
+    ),
+    Guard(
+        "a stream has an end",
+        SERVER + "answering.py",
+        "await write(DONE, more=False)",
+        'await write(b"", more=False)',
+        "tests/server/test_http_answers.py::test_rel_15_the_chunks_of_a_chat_together_are_its_whole_answer",
+    ),
+    Guard(
+        "an engine that has failed is not ready",
+        SERVER + "service.py",
+        'return "ready" if self._endpoints.engine.is_healthy else "failed"',
+        'return "ready"',
+        REL + "faults.py::test_rel_10_health_while_loading_ready_failed_and_draining",
+    ),
+    Guard(
+        "a server that stops takes nothing new",
+        SERVER + "service.py",
+        "if self._is_draining:",
+        "if False:",
+        REL + "faults.py::test_rel_10_health_while_loading_ready_failed_and_draining",
+    ),
+)

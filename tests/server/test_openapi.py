@@ -1,0 +1,107 @@
+"""/openapi.json is true: what it allows is answered as it says, what it forbids is refused, and nothing is a 5xx."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from qwartet import LLM
+from qwartet.server.access import Access
+from qwartet.server.app import make_app
+from qwartet.server.limits import Limits
+from qwartet.server.service import Service
+from tests.server.running_server import RunningServer, wait_for
+
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+MAX_TOKENS = 4
+SCHEMA = schemathesis.openapi.from_dict(make_app(Service(Limits()), Access(), has_page=False).openapi())
+OPERATIONS = {operation.ok().label: operation.ok() for operation in SCHEMA.get_all_operations()}
+POSTS = [label for label in OPERATIONS if label.startswith("POST")]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    with RunningServer(LLM(device="cpu")) as running:
+        yield running
+        wait_for(running.is_idle)
+        assert running.chat().status_code == 200
+
+
+def shortened(body: Any, label: str) -> Any:
+    """The body, asking for few tokens wherever it asks for many."""
+    if not isinstance(body, dict) or label.endswith("tokenize"):
+        return body
+    changes: dict[str, Any] = {}
+    for name in ("max_tokens", "max_completion_tokens"):
+        if isinstance(body.get(name), int) and body[name] > MAX_TOKENS:
+            changes[name] = MAX_TOKENS
+    if body.get("max_tokens") is None and body.get("max_completion_tokens") is None:
+        changes["max_tokens"] = MAX_TOKENS
+    return {**body, **changes}
+
+
+def assert_is_error_object(answer: Any) -> None:
+    error = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["message"] and isinstance(error["message"], str) and len(error["message"]) < 700
+    assert error["type"] in ("invalid_request_error", "authentication_error", "permission_error")
+    assert error["param"] is None or isinstance(error["param"], str)
+    assert isinstance(error["code"], str)
+
+
+def check(server: RunningServer, label: str, mode: GenerationMode, num_examples: int) -> None:
+    checks = CHECKS if mode is GenerationMode.POSITIVE else [*CHECKS, negative_data_rejection]
+
+    @given(case=OPERATIONS[label].as_strategy(generation_mode=mode))
+    @settings(max_examples=num_examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    def holds(case: schemathesis.Case) -> None:
+        case.body = shortened(case.body, label)
+        answer = case.call(base_url=server.url)
+        case.validate_response(answer, checks=checks)
+        if answer.status_code >= 300:
+            assert_is_error_object(answer)
+
+    holds()
+
+
+@pytest.mark.parametrize("num_examples", [30, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("label", OPERATIONS)
+def test_what_the_schema_allows_is_answered_as_it_says(server: RunningServer, label: str, num_examples: int) -> None:
+    check(server, label, GenerationMode.POSITIVE, num_examples)
+
+
+@pytest.mark.parametrize("num_examples", [30, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("label", POSTS)
+def test_what_the_schema_forbids_is_refused(server: RunningServer, label: str, num_examples: int) -> None:
+    check(server, label, GenerationMode.NEGATIVE, num_examples)
+
+
+def test_only_what_can_be_answered_is_described() -> None:
+    schema = SCHEMA.raw_schema
+    answers = {
+        status for operations in schema["paths"].values() for one in operations.values() for status in one["responses"]
+    }
+    assert "422" not in answers and not {"HTTPValidationError", "ValidationError"} & set(
+        schema["components"]["schemas"]
+    )
+    for path in ("/v1/chat/completions", "/v1/completions"):
+        content = schema["paths"][path]["post"]["responses"]["200"]["content"]
+        assert set(content) == {"application/json", "text/event-stream"}
+
+
+def test_every_route_that_is_served_is_described() -> None:
+    assert set(POSTS) == {"POST /v1/chat/completions", "POST /v1/completions", "POST /tokenize", "POST /detokenize"}
+    described = {"/v1/models", "/v1/models/{name}", "/health", "/health/live", "/health/ready", "/metrics", "/version"}
+    assert {label.removeprefix("GET ") for label in OPERATIONS if label.startswith("GET")} == described
