@@ -47,12 +47,13 @@ class RunningServer:
         limits: Limits | None = None,
         access: Access | None = None,
         is_loaded: bool = True,
+        model_name: str = MODEL,
         **app: Any,
     ) -> None:
         self.llm = llm
         self.service = Service(limits or Limits())
         self.engine: AsyncEngine | None = None
-        self._is_loaded = is_loaded
+        self._is_loaded, self._model_name = is_loaded, model_name
         self._listener = bind("127.0.0.1", 0, 60)  # the system does not come first
         self.port: int = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
@@ -86,7 +87,7 @@ class RunningServer:
     def open(self) -> None:
         """The model is loaded from now on; in the server's loop."""
         self.engine = AsyncEngine(self.llm.engine)
-        self.service.open(Endpoints(self.llm, self.engine, [MODEL]))
+        self.service.open(Endpoints(self.llm, self.engine, [self._model_name]))
 
     @property
     def num_connections(self) -> int:

@@ -216,16 +216,16 @@ def test_rel_04_an_answer_that_takes_too_long_ends_with_an_error(llm: LLM) -> No
 def test_rel_05_an_error_in_a_step_is_told_to_every_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     llm = LLM(device="cpu")
     run, num_steps = llm.engine.runner.run, 0
-
-    def evil(*arguments: Any) -> Any:
-        nonlocal num_steps
-        num_steps += server.service.num_open == 3  # all are being answered
-        if num_steps > 10:
-            raise ValueError(SECRET)
-        return run(*arguments)
-
-    monkeypatch.setattr(llm.engine.runner, "run", evil)
     with RunningServer(llm) as server, ThreadPoolExecutor(3) as pool:
+
+        def evil(*arguments: Any) -> Any:
+            nonlocal num_steps
+            num_steps += server.service.num_open == 3  # all of them have to hear of it
+            if num_steps > 10:
+                raise ValueError(SECRET)
+            return run(*arguments)
+
+        monkeypatch.setattr(llm.engine.runner, "run", evil)
 
         def read() -> list[Any]:
             with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=LONG, timeout=30) as response:
