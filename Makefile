@@ -6,6 +6,8 @@
 # make fuzz-kernels       the kernels against their references at 10,000 random shapes
 # make soak               the engine against its oracle at 100,000 random schedules  (some 90 minutes on 2 cores)
 # make docs               write docs/cli.md from the commands
+# make mutate             take each guard of the server out: its test must fail (some 5 minutes on 2 cores)
+# make security-table     write the tables of docs/security.md anew
 # make demo-model         train the bundled model from nothing           (meant for 2 hours on 2 cores)
 #
 # Variables: PYTHON, VENV, TORCH (what pip installs as torch), PROMPT, MODEL.
@@ -24,7 +26,7 @@ endif
 
 VOCABULARY_PACKAGE := dashscope==2.0.2   # carries the published vocabulary, which tests use where it is
 
-.PHONY: chat serve test check lint slow sanitize fuzz-kernels soak docs demo-model clean
+.PHONY: chat serve test check lint slow sanitize fuzz-kernels soak mutate security-table docs demo-model clean
 
 chat: $(VENV)/.installed
 	@$(BIN)/qwartet chat $(MODEL) $(if $(PROMPT),--prompt "$(PROMPT)")
@@ -59,6 +61,12 @@ docs: $(VENV)/.installed-test
 	@mkdir -p build
 	$(BIN)/python -m qwartet.cli.reference > build/cli.md
 	mv build/cli.md docs/cli.md
+
+mutate: $(VENV)/.installed-test
+	$(BIN)/python -m tests.mutations.run
+
+security-table: $(VENV)/.installed-test
+	$(BIN)/python -m tests.security_table
 
 demo-model: $(VENV)/.installed-test
 	$(BIN)/python -m recipes.demo.make --install

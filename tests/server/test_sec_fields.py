@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from qwartet import LLM
 from qwartet.server.limits import Limits
 from qwartet.server.protocol import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
-from tests.server.attack import CHAT, COMPLETION, post, resident_bytes, seconds_of, send
+from tests.server.attack import CHAT, COMPLETION, post, request, resident_bytes, seconds_of, send
 from tests.server.running_server import HELLO, RunningServer
 
 ENDS = list("aeiou 。")  # where max_tokens is what is tried: an end soon
@@ -271,6 +271,15 @@ def test_sec_11_media_are_refused_and_nothing_is_fetched(
         for content in ([filled], [{"type": "text", "text": "x"}, filled]):
             answer = send(server, post(CHAT, {"messages": [{"role": "user", "content": content}]}))
             assert answer.status == 400 and answer.error["param"].startswith("messages.0.content")
+    assert connections == []
+
+
+def test_sec_11_a_server_that_serves_opens_no_connection(server: RunningServer, connections: list[Any]) -> None:
+    for path, body in BODIES.items():
+        for more in ({}, {"stream": True}) if path in (CHAT, COMPLETION) else ({},):
+            assert send(server, post(path, {**body, **more})).status == 200
+    for path in ("/", "/docs", "/openapi.json", "/metrics", "/version", "/v1/models", "/health", "/static/docs.css"):
+        assert send(server, request("GET", path)).status == 200
     assert connections == []
 
 
