@@ -6,7 +6,7 @@
 # make fuzz-kernels       the kernels against their references at 10,000 random shapes
 # make soak               the engine against its oracle at 100,000 random schedules  (some 90 minutes on 2 cores)
 # make docs               write docs/cli.md from the commands
-# make mutate             take each guard of the server out: its test must fail (some 5 minutes on 2 cores)
+# make mutate             take each guard of the server out: its test must fail (some 8 minutes on 2 cores)
 # make security-table     write the tables of docs/security.md anew
 # make demo-model         train the bundled model from nothing           (meant for 2 hours on 2 cores)
 #

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
 
 from qwartet import __version__
 from qwartet.server import docs_page, metrics, token_routes
@@ -210,9 +211,13 @@ def _model_card(service: Service, name: str) -> dict[str, Any]:
 class _Static(StaticFiles):
     """The page's own files; a path that leads elsewhere is not found. Ranges are not needed and not served."""
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [pair for pair in scope["headers"] if pair[0] != b"range"]
+        await super().__call__({**scope, "headers": headers}, receive, send)
+
     def file_response(self, full_path: Any, stat_result: Any, scope: Any, status_code: int = 200) -> Response:
-        scope = {**scope, "headers": [pair for pair in scope["headers"] if pair[0] != b"range"]}
         response = super().file_response(full_path, stat_result, scope, status_code)
+        response.headers["accept-ranges"] = "none"
         response.headers["cache-control"] = "no-cache"  # asked for anew, and answered 304: never an old page
         return response
 

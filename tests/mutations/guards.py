@@ -39,8 +39,8 @@ GUARDS = (
         "only whole public paths are public",
         SERVER + "guard.py",
         "is_public = path in PUBLIC or path.startswith(PUBLIC_PREFIX)",
-        'is_public = any(path.startswith(one) for one in (*PUBLIC - {"/"}, PUBLIC_PREFIX)) or "/health" in path',
-        SEC + "access.py::test_sec_13_no_way_to_write_a_path_leads_past_the_key",
+        "is_public = any(path.endswith(one) for one in PUBLIC) or PUBLIC_PREFIX in path",
+        SEC + "access.py::test_sec_13_only_a_whole_path_is_public",
     ),
     Guard(
         "the path is judged that the router sees",
@@ -85,13 +85,6 @@ GUARDS = (
         SEC + "isolation.py::test_sec_16_only_the_same_key_finds_what_was_computed",
     ),
     Guard(
-        "the salt's length is part of a block's hash",
-        "qwartet/engine/block_manager.py",
-        "request.first_position, len(request.salt)])",
-        "request.first_position])",
-        SEC + "isolation.py::test_sec_16_no_salt_can_be_written_as_another_one",
-    ),
-    Guard(
         "a body is JSON by its type",
         SERVER + "http_body.py",
         'if content_type != "application/json":',
@@ -131,7 +124,7 @@ GUARDS = (
         "a body is here in time",
         SERVER + "http_body.py",
         "async with asyncio.timeout(limits.body_timeout_s):",
-        "async with asyncio.timeout(3):",
+        "async with asyncio.timeout(None):",
         SEC + "http.py::test_sec_08_a_body_that_comes_slowly_is_answered_and_ends_the_connection",
     ),
     Guard(
@@ -224,7 +217,7 @@ GUARDS = (
         SERVER + "api_error.py",
         "if error.error_count() > MAX_ERRORS:",
         "if False:",
-        SEC + "bombs.py::test_sec_09_a_body_of_very_many_values_is_refused_soon_and_in_little_memory",
+        SEC + "bombs.py::test_sec_09_of_very_many_errors_only_the_number_is_told",
     ),
     Guard(
         "what is told of an error has a length",
@@ -245,7 +238,7 @@ GUARDS = (
         SERVER + "api_object.py",
         "strict=True",
         "strict=False",
-        "tests/server/test_openapi.py::test_what_the_schema_forbids_is_refused",
+        SEC + "fields.py::test_sec_07_values_of_another_type_are_not_converted",
     ),
     Guard(
         "completions of a request have a number",
@@ -352,7 +345,7 @@ GUARDS = (
         SERVER + "answering.py",
         "await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)",
         "await asyncio.wait({work})",
-        REL + "faults.py::test_rel_02_a_client_that_goes_in_mid_stream",
+        REL + "faults.py::test_rel_01_after_a_storm_of_cancellations_the_next_request_is_served",
     ),
     Guard(
         "who reads nothing is not waited for",

@@ -2,8 +2,7 @@
 
     python -m tests.mutations.run [WORDS OF A GUARD'S NAME]        `make mutate` runs all of them: some minutes
 
-A test that passes without its guard protects nothing. The copy is made of hard links in build/, its changed file is
-written anew; the repository's own files are never touched.
+A test that passes without its guard protects nothing. The repository's own files are not touched.
 """
 
 from __future__ import annotations
@@ -32,12 +31,10 @@ def main(words: Sequence[str]) -> int:
     if wrong or not guards:
         print("\n".join(wrong) or "no guard has such a name")
         return 1
-    build = REPOSITORY / "build"
-    build.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="mutations-", dir=build) as folder:
+    with tempfile.TemporaryDirectory(prefix="qwartet-mutations-") as folder:
         copy = Path(folder)
         for name in COPIED:
-            _link(REPOSITORY / name, copy / name)
+            _copy(REPOSITORY / name, copy / name)
         code, said = _run(copy, sorted({guard.test for guard in guards}))
         if code != PASSED:
             print(f"{said}\nthe tests fail with all guards in place")
@@ -62,11 +59,11 @@ def is_noticed(copy: Path, guard: Guard) -> bool:
     """Whether the guard's test fails without it."""
     path, started = copy / guard.file, time.monotonic()
     source = path.read_text(encoding="utf-8")
-    _replace(path, source.replace(guard.source, guard.without))
+    path.write_text(source.replace(guard.source, guard.without), encoding="utf-8")
     try:
         code, _ = _run(copy, [guard.test])
     finally:
-        _replace(path, source)
+        path.write_text(source, encoding="utf-8")
     verdict = {FAILED: "noticed", PASSED: "MISSED", None: "noticed (it hangs)"}.get(
         code, f"BROKEN (pytest says {code})"
     )
@@ -87,18 +84,11 @@ def _run(copy: Path, tests: Sequence[str]) -> tuple[int | None, str]:
     return done.returncode, (done.stdout + done.stderr)[-4000:]
 
 
-def _link(source: Path, target: Path) -> None:
+def _copy(source: Path, target: Path) -> None:
     if source.is_dir():
-        ignored = shutil.ignore_patterns("__pycache__")  # whose files name those of the repository
-        shutil.copytree(source, target, copy_function=os.link, ignore=ignored)
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
     else:
-        os.link(source, target)
-
-
-def _replace(path: Path, text: str) -> None:
-    """Writes a file anew, so that what it was linked to stays as it is."""
-    path.unlink()
-    path.write_text(text, encoding="utf-8")
+        shutil.copyfile(source, target)
 
 
 if __name__ == "__main__":

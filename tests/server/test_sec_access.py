@@ -159,6 +159,12 @@ def test_sec_13_no_way_to_write_a_path_leads_past_the_key(locked: RunningServer,
                 assert answer.status in (401, 404, 405), f"{trick}: {answer.status}"
 
 
+@pytest.mark.parametrize("end", ["health", "", "favicon.ico", "static/x", "health/live"])
+def test_sec_13_only_a_whole_path_is_public(locked: RunningServer, end: str) -> None:
+    """/v1/models/NAME takes any name: also one that ends like a path without a key."""
+    assert send(locked, request("GET", f"/v1/models/{end}")).status == 401
+
+
 def test_sec_13_names_that_proxies_add_are_not_believed(locked: RunningServer) -> None:
     lines = ["X-Forwarded-For: 127.0.0.1", "X-Original-URL: /health", "X-Rewrite-URL: /health", "X-Forwarded-Prefix: /"]
     assert send(locked, request("GET", "/v1/models", *lines)).status == 401

@@ -156,6 +156,19 @@ def test_sec_07_any_value_in_any_field_is_served_or_refused(client: httpx.Client
     assert client.post(CHAT, content=raw).status_code in (200, 400, 404)  # 404: another model
 
 
+OF_ANOTHER_TYPE = [
+    {"n": True}, {"n": "1"}, {"n": 1.0}, {"temperature": "0.5"}, {"temperature": True}, {"stream": "true"},
+    {"stream": 0}, {"user": 1}, {"stop": [1]}, {"seed": 7.0}, {"logit_bias": {"1": "2"}}, {"metadata": {"a": 1}},
+    {"stop_token_ids": ["1"]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("field", OF_ANOTHER_TYPE, ids=str)
+def test_sec_07_values_of_another_type_are_not_converted(server: RunningServer, field: dict[str, Any]) -> None:
+    answer = server.chat(**{**BODIES[CHAT], **field})
+    assert answer.status_code == 400 and answer.json()["error"]["param"].startswith(next(iter(field)))
+
+
 HUGE = {
     "stop": ({"stop": ["x"] * 10_000}, "stop"),
     "long stop": ({"stop": "x" * 257}, "stop"),

@@ -75,6 +75,7 @@ def test_sec_08_a_range_of_many_parts_is_the_whole_file_at_once(server: RunningS
     found: list[Answer] = []
     ranged = request("GET", "/static/docs.css", f"Range: bytes={parts}")
     assert seconds_of(lambda: found.append(send(server, ranged))) < 0.1
+    found.append(send(server, request("GET", "/static/docs.css", "Range: bytes=0-1")))
     assert {(one.status, one.body) for one in found} == {(200, send(server, request("GET", "/static/docs.css")).body)}
 
 
@@ -137,7 +138,7 @@ def test_sec_08_a_body_that_comes_slowly_is_answered_and_ends_the_connection(
     with connect(server) as one:
         answer = drip(one, body)
         assert answer.status == 408 and answer.error["code"] == "body_timeout"
-        assert len(list(body)) > 600, "the rest of the body was read on and on"
+        assert len(list(body)) > 700, "the rest of the body was read on and on"
 
 
 def test_sec_08_after_a_body_that_was_answered_early_the_connection_serves_on(
