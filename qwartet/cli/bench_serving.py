@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,6 +14,8 @@ from qwartet.cli.terminal import json_line, one_line
 from qwartet.errors import SettingError
 
 if TYPE_CHECKING:
+    import asyncio  # 20 ms, which --help need not wait for
+
     from qwartet.bench.serving import ServingRun
 
 
