@@ -14,8 +14,6 @@ from qwartet.cli.terminal import json_line, one_line
 from qwartet.errors import SettingError
 
 if TYPE_CHECKING:
-    import asyncio  # 20 ms, which --help need not wait for
-
     from qwartet.bench.serving import ServingRun
 
 
@@ -56,6 +54,8 @@ def serving(
         raise SettingError(f"concurrency is {concurrency}; it must be at least 1")
     if not 0 <= nice <= 19:
         raise SettingError(f"nice is {nice}; it must lie in 0..19")
+    import asyncio  # 20 ms, which --help need not wait for
+
     from qwartet.bench.http_client import HttpClient
     from qwartet.bench.openai_api import probe
     from qwartet.bench.serving import Load, measure, parse_goodput
