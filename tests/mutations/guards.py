@@ -380,7 +380,7 @@ GUARDS = (
         SERVER + "service.py",
         'return "ready" if self._endpoints.engine.is_healthy else "failed"',
         'return "ready"',
-        REL + "faults.py::test_rel_10_health_while_loading_ready_failed_and_draining",
+        REL + "faults.py::test_rel_05_an_error_in_a_step_is_told_to_every_stream",
     ),
     Guard(
         "a server that stops takes nothing new",

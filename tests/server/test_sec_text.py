@@ -64,7 +64,7 @@ def test_sec_19_no_content_opens_or_closes_a_turn(server: RunningServer, text: s
             messages = [{"role": role, "content": content} for role in roles]
             ids = ids_of(server, messages=messages)
             assert num_special(server, ids) == num_of_turns(messages), roles
-            assert server.chat(messages=messages, max_tokens=1).json()["usage"]["prompt_tokens"] == len(ids)
+        assert server.chat(messages=messages, max_tokens=1).json()["usage"]["prompt_tokens"] == len(ids)
 
 
 @pytest.mark.parametrize("text", SPELLINGS.values(), ids=SPELLINGS)
@@ -81,7 +81,7 @@ pieces = st.lists(
 
 
 @given(texts=st.lists(st.lists(pieces.map("".join), min_size=1, max_size=3), min_size=1, max_size=4))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_sec_19_however_a_marker_is_spread_it_stays_text(server: RunningServer, texts: list[list[str]]) -> None:
     messages = [
         {
