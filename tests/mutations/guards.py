@@ -373,7 +373,7 @@ GUARDS = (
         SERVER + "answering.py",
         "await write(DONE, more=False)",
         'await write(b"", more=False)',
-        "tests/server/test_http_answers.py::test_rel_15_the_chunks_of_a_chat_together_are_its_whole_answer",
+        "tests/server/test_http_answers.py::test_rel_14_no_piece_of_a_stream_ends_inside_a_character",
     ),
     Guard(
         "an engine that has failed is not ready",
