@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -55,6 +54,8 @@ def serving(
         raise SettingError(f"concurrency is {concurrency}; it must be at least 1")
     if not 0 <= nice <= 19:
         raise SettingError(f"nice is {nice}; it must lie in 0..19")
+    import asyncio  # 20 ms, which --help need not wait for
+
     from qwartet.bench.http_client import HttpClient
     from qwartet.bench.openai_api import probe
     from qwartet.bench.serving import Load, measure, parse_goodput

@@ -164,12 +164,12 @@ def test_a_call_that_is_sent_back_stands_in_the_prompt_as_the_model_wrote_it(tho
 @pytest.mark.parametrize("chat", [CHATS[0], CHATS[2], CHATS[4]])
 def test_a_megabyte_of_markers_takes_linear_time_sec_09(unit: str, chat: ToolChat) -> None:
     output = unit * (1_000_000 // len(unit))
-    start = time.process_time()
+    start = time.thread_time()
     tool_message(chat, output, "stop")
-    assert time.process_time() - start < 1
+    assert time.thread_time() - start < 3  # one on a usual processor; minutes, if it were not linear
     stream = ToolStream(chat)
-    start = time.process_time()
+    start = time.thread_time()
     for first in range(0, len(output), 100):
         stream.feed(output[first : first + 100])
     stream.finish()
-    assert time.process_time() - start < 1
+    assert time.thread_time() - start < 3

@@ -158,6 +158,7 @@ def test_a_line_is_held_back_only_while_it_may_become_a_marker() -> None:
     assert given_out("Final Answer: a\nAct")[-4:] == ["", "\nA", "c", "t"], "in an answer nothing is a marker"
 
 
+LONGEST_S = 3.0  # a second on a usual processor; minutes, if it were not linear
 UNITS = [
     *("\nAction:", "\nAction Input:", "\nAction: a\nAction Input:", "\nAction:\n", "\nObservation:", "\nThought:"),
     *("\nFinal Answer:", "Thought: ", "\n", " ", "a", "\nAction", "\nFinal Answer", "Action: x\n"),
@@ -168,13 +169,13 @@ UNITS = [
 @pytest.mark.parametrize("unit", UNITS)
 def test_a_megabyte_is_read_in_linear_time_sec_09(unit: str, begins_in: ReactPart) -> None:
     output = "Thought: a" + unit * (1_000_000 // len(unit))
-    start = time.process_time()
+    start = time.thread_time()
     parse_react(output, begins_in)
-    assert time.process_time() - start < 1
+    assert time.thread_time() - start < LONGEST_S
     for num_chars, length in ((100, len(output)), (1, 50_000)):
         stream = ReactStream(begins_in)
         pieces = [output[first : first + num_chars] for first in range(0, length, num_chars)]
-        start = time.process_time()
+        start = time.thread_time()
         deltas = [delta for piece in pieces for delta in stream.feed(piece)] + stream.finish()
-        assert time.process_time() - start < 1
+        assert time.thread_time() - start < LONGEST_S
         assert "".join(delta.text for delta in deltas) == parse_react(output[:length], begins_in).text
