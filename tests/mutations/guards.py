@@ -373,14 +373,14 @@ GUARDS = (
         SERVER + "answering.py",
         "await write(DONE, more=False)",
         'await write(b"", more=False)',
-        "tests/server/test_http_answers.py::test_rel_15_the_chunks_of_a_chat_together_are_its_whole_answer",
+        "tests/server/test_http_answers.py::test_rel_14_no_piece_of_a_stream_ends_inside_a_character",
     ),
     Guard(
         "an engine that has failed is not ready",
         SERVER + "service.py",
         'return "ready" if self._endpoints.engine.is_healthy else "failed"',
         'return "ready"',
-        REL + "faults.py::test_rel_10_health_while_loading_ready_failed_and_draining",
+        REL + "faults.py::test_rel_05_an_error_in_a_step_is_told_to_every_stream",
     ),
     Guard(
         "a server that stops takes nothing new",
