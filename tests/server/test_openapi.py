@@ -71,7 +71,13 @@ def is_allowed(label: str, body: Any) -> bool:
 
 def check(server: RunningServer, label: str, mode: GenerationMode, num_examples: int) -> None:
     @given(case=OPERATIONS[label].as_strategy(generation_mode=mode))
-    @settings(max_examples=num_examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=num_examples,
+        deadline=None,
+        database=None,
+        derandomize=num_examples < 100,
+        suppress_health_check=list(HealthCheck),
+    )
     def holds(case: schemathesis.Case) -> None:
         case.body = shortened(case.body, label)
         answer = case.call(base_url=server.url)
