@@ -4,6 +4,7 @@
 # make check              lint, types, all tests, the long ones too      (<= 40 minutes on 2 cores)
 # make sanitize           the kernel tests under AddressSanitizer and UBSan      (g++; some minutes)
 # make fuzz-kernels       the kernels against their references at 10,000 random shapes
+# make fuzz-http          500 random requests of each kind, right and wrong ones    (not yet clean: see docs/log.md)
 # make soak               the engine against its oracle at 100,000 random schedules  (some 90 minutes on 2 cores)
 # make docs               write docs/cli.md from the commands
 # make mutate             take each guard of the server out: its test must fail (some 8 minutes on 2 cores)
@@ -26,7 +27,7 @@ endif
 
 VOCABULARY_PACKAGE := dashscope==2.0.2   # carries the published vocabulary, which tests use where it is
 
-.PHONY: chat serve test check lint slow sanitize fuzz-kernels soak mutate security-table docs demo-model clean
+.PHONY: chat serve test check lint slow sanitize fuzz-kernels fuzz-http soak mutate security-table docs demo-model clean
 
 chat: $(VENV)/.installed
 	@$(BIN)/qwartet chat $(MODEL) $(if $(PROMPT),--prompt "$(PROMPT)")
@@ -52,6 +53,9 @@ sanitize: $(VENV)/.installed-test
 
 fuzz-kernels: $(VENV)/.installed-test
 	$(BIN)/python -m tests.kernels.fuzz
+
+fuzz-http: $(VENV)/.installed-test
+	QWARTET_FUZZ_EXAMPLES=500 $(BIN)/python -m pytest tests/server/test_openapi.py
 
 soak: $(VENV)/.installed-test
 	$(BIN)/python -m tests.engine.soak
