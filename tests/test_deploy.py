@@ -54,10 +54,7 @@ def values(pairs: list[tuple[str, str]], name: str) -> list[str]:
 
 def serve_settings(arguments: list[str]) -> dict[str, Any]:
     """What `qwartet serve` makes of arguments; an error where it would be one."""
-    commands = verbs(command_tree())
-    if ("serve",) not in commands:
-        pytest.skip("no verb serve here")
-    settings: dict[str, Any] = commands["serve",].make_context("serve", list(arguments)).params
+    settings: dict[str, Any] = verbs(command_tree())["serve",].make_context("serve", list(arguments)).params
     return settings
 
 
