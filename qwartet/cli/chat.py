@@ -12,6 +12,7 @@ import typer
 
 from qwartet import DEMO
 from qwartet.cli.configuration import typed_or_set
+from qwartet.cli.loading import load_llm
 from qwartet.cli.options import (
     Activations,
     Device,
@@ -28,7 +29,6 @@ from qwartet.cli.options import (
     WeightCache,
     set_threads,
 )
-from qwartet.cli.progress import byte_progress
 from qwartet.cli.terminal import json_line, one_line, printable
 from qwartet.cli.units import format_bytes, format_count
 from qwartet.errors import ModelNotFoundError, NotAChatModelError, SettingError
@@ -216,10 +216,7 @@ def _local(directory: Path, name: str | None, options: dict[str, Any]) -> tuple[
 
 
 def _load(directory: Path, **options: Any) -> LLM:
-    from qwartet.llm import LLM
-
-    with byte_progress("packing the weights, once", "packed (kept for the next start)") as on_packed:
-        llm = LLM(directory, on_packed=on_packed, **options)
+    llm = load_llm(directory, **options)
     if not llm.generation_defaults.is_chat:
         hint = "use a -Chat checkpoint, or complete text with qwartet.LLM(...).generate"
         raise NotAChatModelError(f"{directory}: is a base model (chat_format raw), which does not chat; {hint}")

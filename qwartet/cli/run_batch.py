@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qwartet.cli.extras import require
+from qwartet.cli.loading import load_llm, own_names
 from qwartet.cli.options import (
     Activations,
     AsJson,
@@ -30,7 +31,6 @@ from qwartet.cli.options import (
     WeightCache,
     set_threads,
 )
-from qwartet.cli.progress import byte_progress
 from qwartet.cli.terminal import json_line, one_line
 from qwartet.errors import SettingError
 
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from qwartet.llm import LLM
     from qwartet.server.batch import BatchAnswer
     from qwartet.server.batch_file import AnswerFile, BatchInput
-
-BUNDLED_NAME = "qwartet-demo"
 
 
 def run_batch(
@@ -99,7 +97,7 @@ def run_batch(
                     speculation=speculation,
                     weight_cache=weight_cache,
                 )
-                run.serve(llm, [*(served_model_name or ()), *_own_names(model)], quiet)
+                run.serve(llm, [*(served_model_name or ()), *_names(model)], quiet)
     if as_json:
         print(json_line(run.to_dict()))
     else:
@@ -212,20 +210,17 @@ def _check_files(source: Path, target: Path, as_json: bool) -> None:
 
 
 def _load(model: str | None, quiet: bool, **options: Any) -> LLM:
-    from qwartet.llm import LLM
-
     started = time.perf_counter()
-    with byte_progress("packing the weights, once", "packed (kept for the next start)") as on_packed:
-        llm = LLM(model, on_packed=on_packed, **options)
+    llm = load_llm(model, **options)
     if not quiet:
         name, seconds = model or "bundled model", time.perf_counter() - started
         print(one_line(f"{name}: loaded in {seconds:.1f} s"), file=sys.stderr)
     return llm
 
 
-def _own_names(model: str | None) -> list[str]:
-    """What requests may call a model without being told: as it was given, and the last part of that."""
-    return [BUNDLED_NAME] if model is None else list(dict.fromkeys([model, Path(model).name]))
+def _names(model: str | None) -> list[str]:
+    """What lines may call the model: as it was given too, for they are of the same user."""
+    return list(dict.fromkeys([*([] if model is None else [model]), *own_names(model)]))
 
 
 @contextmanager

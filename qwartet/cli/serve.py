@@ -7,6 +7,7 @@ import socket
 import stat
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import typer
 
 from qwartet.cli import serve_options as only
 from qwartet.cli.extras import require
+from qwartet.cli.loading import load_llm, own_names
 from qwartet.cli.options import (
     Activations,
     Device,
@@ -30,8 +32,6 @@ from qwartet.cli.options import (
     WeightCache,
     set_threads,
 )
-from qwartet.cli.progress import byte_progress
-from qwartet.cli.run_batch import BUNDLED_NAME
 from qwartet.cli.terminal import inert, one_line
 from qwartet.errors import SettingError
 from qwartet.models.hub import looks_like_hub_id, resolve
@@ -123,15 +123,6 @@ def serve(
         raise typer.Exit(code)
 
 
-def own_names(model: str | None) -> list[str]:
-    """What requests may call a model: a hub id or its last part; of a directory the name alone, for paths are nobody's
-    business."""
-    if model is None:
-        return [BUNDLED_NAME]
-    path = Path(model).expanduser()
-    return [path.resolve().name] if path.is_dir() else list(dict.fromkeys([model, Path(model).name]))
-
-
 def _loading(values: dict[str, Any]) -> Callable[[], LLM]:
     """What loads the model."""
     taken = (
@@ -139,14 +130,7 @@ def _loading(values: dict[str, Any]) -> Callable[[], LLM]:
         "weight_cache", "revision", "max_num_seqs", "max_num_batched_tokens", "max_model_len",
     )  # fmt: skip
     settings = {name: values[name] for name in taken}
-
-    def load() -> LLM:
-        from qwartet.llm import LLM
-
-        with byte_progress("packing the weights, once", "packed (kept for the next start)") as on_packed:
-            return LLM(values["model"], on_packed=on_packed, **settings)
-
-    return load
+    return partial(load_llm, values["model"], **settings)
 
 
 def _limits(values: dict[str, Any]) -> Limits:

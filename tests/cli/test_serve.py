@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from qwartet.cli.loading import own_names
 from qwartet.cli.main import run
-from qwartet.cli.serve import _access, _keys, own_names
+from qwartet.cli.serve import _access, _keys
 from qwartet.errors import SettingError
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from qwartet import LLM
+from qwartet.cli.loading import own_names
 from qwartet.cli.main import run
-from qwartet.cli.serve import own_names
 from qwartet.server import app as app_module
 from qwartet.server.access import LOOPBACK_HOSTS, Access
 from tests.golden_data import REPOSITORY
