@@ -10,7 +10,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 import h11
@@ -34,6 +34,7 @@ class Answer:
 
     status: int
     body: bytes = b""
+    written_s: float = 0.0  # time.perf_counter() at which the request went out
 
     @property
     def is_ok(self) -> bool:
@@ -150,8 +151,9 @@ class _Connection(asyncio.Protocol):
         self._begin(on_event)
         self._ending = asyncio.get_running_loop().create_future()
         parts = [self._http.send(request), self._http.send(h11.Data(body)), self._http.send(h11.EndOfMessage())]
+        written_s = time.perf_counter()
         self._transport.write(b"".join(part or b"" for part in parts))
-        return await self._ending
+        return replace(await self._ending, written_s=written_s)
 
     def close(self) -> None:
         """Without waiting for what is under way."""

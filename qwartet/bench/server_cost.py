@@ -80,7 +80,7 @@ def _latency(settings: CostSettings, log: Log) -> dict[str, Any]:
         if len(only.text_s) < 2:
             raise RequestError("the model writes less than two pieces of text; use one with a vocabulary that fits it")
         num_later = settings.generate - 1
-        over_http = _latency_ms(served.output_s, served.arrival_s, num_later)
+        over_http = _latency_ms(served.output_s, served.written_s, num_later)
         by_engine = _latency_ms(only.text_s, only.arrival_s, num_later)
         return {
             **{f"http_{name}": value for name, value in over_http.items()},
@@ -93,10 +93,11 @@ def _latency(settings: CostSettings, log: Log) -> dict[str, Any]:
     return {**_medians(rounds, "added_ttft_ms", "added_ms_per_token", "client_ms_per_token"), "rounds": rounds}
 
 
-def _latency_ms(text_s: Sequence[float], arrival_s: float, num_later: int) -> dict[str, float]:
-    """Of one request; `text_s`: when its text came, `num_later`: tokens after the first."""
+def _latency_ms(text_s: Sequence[float], begun_s: float, num_later: int) -> dict[str, float]:
+    """Of one request; `text_s`: when its text came, `begun_s`: what making it took is behind it, `num_later`: tokens
+    after the first."""
     return {
-        "ttft_ms": 1000 * (text_s[0] - arrival_s),
+        "ttft_ms": 1000 * (text_s[0] - begun_s),
         "ms_per_token": 1000 * (text_s[-1] - text_s[0]) / num_later,
     }
 

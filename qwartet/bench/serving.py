@@ -27,7 +27,8 @@ GOODPUT_LIMITS = ("ttft", "tpot", "e2e")
 class Attempt(RequestTimes):
     """One request to the server; its arrival is when it was due."""
 
-    sent_s: float = 0.0
+    sent_s: float = 0.0  # its making begins
+    written_s: float = 0.0  # it goes out, on a connection that is open
     ended_s: float = 0.0
     num_prompt_tokens: int = 0
     is_counted: bool = False  # by the server
@@ -184,6 +185,7 @@ async def _attempt(
     try:
         async with asyncio.timeout(load.timeout_s):
             answer = await client.post(dialect.path, body, heard.take)
+        attempt.written_s = answer.written_s - start_s
         if not answer.is_ok:
             attempt.kind, attempt.error = f"http {answer.status}", message_of(answer)
     except TimeoutError:

@@ -60,6 +60,7 @@ def serve(
     ssl_keyfile: only.SslKeyfile = None,
     max_num_seqs: only.MaxNumSeqs = 16,
     max_num_batched_tokens: only.MaxNumBatchedTokens = None,
+    max_stall: only.MaxStall = 0.5,
     max_model_len: MaxModelLen = None,
     max_queue: only.MaxQueue = 64,
     max_connections: only.MaxConnections = 256,
@@ -129,7 +130,7 @@ def _loading(values: dict[str, Any]) -> Callable[[], LLM]:
         "dtype", "device", "load_mode", "force", "activations", "head", "kv_cache_dtype", "draft_model", "speculation",
         "weight_cache", "revision", "max_num_seqs", "max_num_batched_tokens", "max_model_len",
     )  # fmt: skip
-    settings = {name: values[name] for name in taken}
+    settings = {name: values[name] for name in taken} | {"max_stall_s": values["max_stall"] or None}
     return partial(load_llm, values["model"], **settings)
 
 

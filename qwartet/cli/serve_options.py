@@ -32,6 +32,9 @@ SslCertfile = Annotated[Path | None, typer.Option(help="Certificate, for https."
 SslKeyfile = Annotated[Path | None, typer.Option(help="The certificate's key.")]
 MaxNumSeqs = Annotated[int, typer.Option(help="Completions that are made at once.")]
 MaxNumBatchedTokens = Annotated[int | None, typer.Option(help="Tokens of a step; 512 on a CPU if left out.")]
+MaxStall = Annotated[
+    float, typer.Option(min=0, help="Seconds that running answers wait for a chunk of a prompt; 0: for a whole step.")
+]
 MaxQueue = Annotated[int, typer.Option(help="Completions that may wait; one more is answered 429.")]
 MaxConnections = Annotated[int, typer.Option(help="Requests that are answered at once.")]
 MaxCompletions = Annotated[int, typer.Option(help="Completions of one request.")]

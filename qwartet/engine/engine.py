@@ -21,6 +21,7 @@ from qwartet.engine.block_manager import BlockManager
 from qwartet.engine.draft_model import DraftModel
 from qwartet.engine.draw import sibling_seed
 from qwartet.engine.engine_config import EngineConfig
+from qwartet.engine.pace import Pace
 from qwartet.engine.request import FinishReason, LogitsProcessor, Request, TokenConstraint, TokenLogprobs
 from qwartet.engine.runner import ModelRunner
 from qwartet.engine.sampler import Sampled, Sampler
@@ -91,11 +92,13 @@ class Engine:
         self.sampler = Sampler(model.lm_head, num_valid_tokens)
         self.speculation = _speculation(config, runners[1:], self.sampler.num_valid_tokens, budget)
         self.block_manager = BlockManager(num_blocks, BLOCK_SIZE)
+        self.pace = Pace(config.max_stall_s)
         self.scheduler = Scheduler(
             self.block_manager,
             max_num_batched_tokens=budget,
             max_num_seqs=config.max_num_seqs,
             num_drafts_wanted=self._num_drafts_wanted,
+            chunk_beside_decodes=self.pace.chunk,
         )
         self.enable_prefix_caching = config.enable_prefix_caching
         self.failure: Exception | None = None  # of a step: nothing is served after it
@@ -197,7 +200,8 @@ class Engine:
         batch = build_forward_batch(spans, BLOCK_SIZE, self.position_config, self.runner.model.device)
         sampled = self.sampler.sample(self.runner.run(batch), schedule.scheduled)
         outputs = self._commit(schedule, sampled)
-        self.speculation.cost.count(len(batch.input_ids), time.perf_counter() - start_s)
+        for measured in (self.speculation.cost, self.pace):
+            measured.count(len(batch.input_ids), time.perf_counter() - start_s)
         return outputs
 
     def _commit(self, schedule: Schedule, sampled: list[Sampled]) -> list[StepOutput]:

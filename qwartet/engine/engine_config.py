@@ -10,6 +10,7 @@ from typing import Any
 from qwartet.errors import SettingError
 
 SPECULATION = ("off", "prompt-lookup")
+MAX_STALL_S = 3600
 _BOUNDS = {
     "max_model_len": (2, 2**24),
     "max_num_seqs": (1, 2**16),
@@ -25,6 +26,7 @@ class EngineConfig:
     max_model_len: int | None = None  # tokens of the longest request, prompt and completion
     max_num_seqs: int = 16  # requests that run at once
     max_num_batched_tokens: int | None = None  # of a step; None: 512 on a CPU, 2,048 on a GPU
+    max_stall_s: float | None = None  # that running answers wait for a chunk of a prompt; None: as long as a step takes
     num_blocks: int | None = None  # of the KV cache; None: as many as are of use and fit
     kv_cache_dtype: str = "auto"  # "auto": the model's; "int8" half of bf16, "int4" a quarter
     enable_prefix_caching: bool = True  # whether requests find what others have computed
@@ -37,6 +39,9 @@ class EngineConfig:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
                 raise SettingError(f"{name} is {value!r}; it must be a whole number from {low} to {high}")
+        stall_s = self.max_stall_s
+        if stall_s is not None and not (isinstance(stall_s, int | float) and 0 < stall_s <= MAX_STALL_S):
+            raise SettingError(f"max_stall_s is {stall_s!r}; it must be more than 0 and at most {MAX_STALL_S} seconds")
         if self.speculation not in SPECULATION:
             raise SettingError(f"speculation is {self.speculation!r}; it must be {' or '.join(SPECULATION)}")
         if not isinstance(self.enable_prefix_caching, bool):

@@ -4,7 +4,7 @@ Prefill and decode are the same thing: a request has some tokens that are not co
 the step's budget allows.
 
     1. requests that decode, a token each and the tokens that speculation guesses: a long prompt never stalls them for
-       more than one chunk
+       more than one chunk, and how long that may be is asked of the engine (pace.py)
     2. prompts that are being computed
     3. waiting requests, as long as there is budget, a free place and room in the cache
 
@@ -75,12 +75,16 @@ class Scheduler:
         max_num_batched_tokens: int,
         max_num_seqs: int,
         num_drafts_wanted: Callable[[Request], int] = lambda request: 0,
+        chunk_beside_decodes: Callable[[int], int] = lambda budget: budget,
     ) -> None:
-        """`num_drafts_wanted` says how many tokens a request that decodes would like to have guessed."""
+        """`num_drafts_wanted` says how many tokens a request that decodes would like to have guessed,
+        `chunk_beside_decodes` how many tokens of prompts, of a budget, such requests may have to wait for.
+        """
         self.block_manager = block_manager
         self.max_num_batched_tokens = max_num_batched_tokens
         self.max_num_seqs = max_num_seqs
         self.num_drafts_wanted = num_drafts_wanted
+        self.chunk_beside_decodes = chunk_beside_decodes
         self.waiting: list[Request] = []  # in order
         self.running: list[Request] = []  # in order
 
@@ -96,12 +100,20 @@ class Scheduler:
         """Decides the next step; at least one token is scheduled while there are requests."""
         step = _Step(self.max_num_batched_tokens)
         num_running = len(self.running)
-        for request in sorted(self.running, key=lambda one: (not one.is_decoding, *one.order)):
-            if step.budget and request in self.running:  # it may have been preempted for another one
-                self._continue(request, step)
+        decoding = [request for request in self.running if request.is_decoding]
+        prompts = [request for request in self.running if not request.is_decoding]
+        self._continue_all(decoding, step)
+        if decoding:
+            step.budget = self.chunk_beside_decodes(step.budget)
+        self._continue_all(prompts, step)
         if len(self.running) == num_running:  # who was preempted just now does not come back at once
             self._admit(step)
         return Schedule(tuple(step.items.values()))
+
+    def _continue_all(self, requests: list[Request], step: _Step) -> None:
+        for request in requests:
+            if step.budget and request in self.running:  # it may have been preempted for another one
+                self._continue(request, step)
 
     def _continue(self, request: Request, step: _Step) -> None:
         num_tokens = min(request.num_tokens - request.num_computed_tokens, step.budget)
@@ -121,7 +133,7 @@ class Scheduler:
         while not self.block_manager.grow(request, num_tokens):
             victim = self.running[-1]
             self._preempt(victim)
-            step.give_back(victim)
+            step.items.pop(victim.request_id, None)  # what it took of the budget is left unused, this once
             if victim is request:
                 return False
         return True
@@ -170,11 +182,6 @@ class _Step:
     def take(self, item: ScheduledRequest) -> None:
         self.items[item.request.request_id] = item
         self.budget -= item.num_scheduled_tokens + item.num_draft_tokens
-
-    def give_back(self, request: Request) -> None:
-        item = self.items.pop(request.request_id, None)
-        if item is not None:
-            self.budget += item.num_scheduled_tokens + item.num_draft_tokens
 
 
 def _order(request: Request) -> tuple[int, int]:

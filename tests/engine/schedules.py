@@ -63,6 +63,7 @@ class Case:
     num_valid: int | None
     cost: float  # of a token, as a share of a step: fixed, so that the clock has no say
     arrivals: tuple[Arrival, ...]
+    most_beside: int  # tokens of prompts beside requests that decode: fixed, for the same reason
 
 
 def make_case(number: int, world: str | None = None) -> Case:
@@ -85,7 +86,8 @@ def make_case(number: int, world: str | None = None) -> Case:
     )
     num_valid = worlds.NUM_FEW if rng.random() < 0.25 else None
     cost = rng.choice((0.0, 0.02, 0.1))
-    return Case(number, name, config, guessing, num_valid, cost, _arrivals(rng, name, max_model_len, num_valid))
+    arrivals = _arrivals(rng, name, max_model_len, num_valid)
+    return Case(number, name, config, guessing, num_valid, cost, arrivals, rng.choice((1, 5, 20, 80, 80)))
 
 
 def _arrivals(rng: random.Random, name: str, max_model_len: int, num_valid: int | None) -> tuple[Arrival, ...]:
@@ -200,6 +202,7 @@ class Player:
     def __init__(self, case: Case) -> None:
         self.case = case
         self.engine = make_engine(case.world, case.config, case.guessing, case.cost, case.num_valid)
+        self.engine.scheduler.chunk_beside_decodes = lambda budget: min(budget, case.most_beside)
         self.seen: Counter[str] = Counter()
         self._played: list[_Played] = []
         self._step = 0
@@ -257,7 +260,7 @@ class Player:
 
     def _schedule(self) -> Schedule:
         scheduler, config = self.engine.scheduler, self.case.config
-        waiting = list(scheduler.waiting)
+        waiting, decoding = list(scheduler.waiting), [one for one in scheduler.running if one.is_decoding]
         schedule = self._plan()
         assert 1 <= schedule.num_tokens <= config.max_num_batched_tokens
         assert len(scheduler.running) <= config.max_num_seqs
@@ -268,6 +271,8 @@ class Player:
         assert all(other.order < one.order for one in passed for other in admitted), "somebody was overtaken"
         self.seen["chunks"] += sum(not item.needs_token for item in schedule.scheduled)
         phases = {item.request.is_decoding for item in schedule.scheduled}
+        in_chunks = sum(item.num_scheduled_tokens for item in schedule.scheduled if item.request not in decoding)
+        assert not decoding or in_chunks <= self.case.most_beside, "who decodes waits for too much"
         self.seen["steps that prefill and decode"] += len(phases) == 2
         return schedule
 

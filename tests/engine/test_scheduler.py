@@ -209,6 +209,30 @@ def test_requests_that_decode_come_before_an_earlier_prompt() -> None:
     assert sizes(queue.schedule()) == {0: 1, 1: 1, 2: 3}
 
 
+def test_a_chunk_beside_requests_that_decode_is_no_longer_than_they_may_wait_for() -> None:
+    asked = []
+
+    def chunk(budget: int) -> int:
+        asked.append(budget)
+        return min(budget, 6)
+
+    queue = Scheduler(
+        BlockManager(100, BLOCK_SIZE), max_num_batched_tokens=20, max_num_seqs=9, chunk_beside_decodes=chunk
+    )
+    queue.add(request(0, 25, max_tokens=99))
+    for size in (20, 5):
+        step = queue.schedule()
+        assert sizes(step) == {0: size} and not asked, "nobody waits"
+        commit(step, queue)
+    queue.add(request(1, 9))
+    queue.add(request(2, 9))
+    for expected in ({0: 1, 1: 6}, {0: 1, 1: 3, 2: 3}, {0: 1, 1: 1, 2: 6}):
+        step = queue.schedule()
+        assert sizes(step) == expected
+        commit(step, queue)
+    assert asked == [19, 19, 18]
+
+
 def test_the_one_that_gives_way_leaves_the_step_that_it_was_in() -> None:
     queue = scheduler(num_blocks=3, max_num_batched_tokens=5)
     prompt, decoding = request(0, 12), request(1, 1, max_tokens=9)

@@ -24,7 +24,7 @@ from qwartet.server.app import make_app
 from qwartet.server.endpoints import Endpoints
 from qwartet.server.limits import Limits
 from qwartet.server.listener import bind
-from qwartet.server.run import HttpServer
+from qwartet.server.run import HttpServer, run_loop
 from qwartet.server.service import Service
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +59,7 @@ class RunningServer:
         self.url = f"http://127.0.0.1:{self.port}"
         self.app = make_app(self.service, access or Access(), has_access_log=True, **app)
         self._has_started = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), name="test-server")
+        self._thread = threading.Thread(target=lambda: run_loop(self._main()), name="test-server")
 
     def __enter__(self) -> RunningServer:
         self._thread.start()

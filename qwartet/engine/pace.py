@@ -1,0 +1,33 @@
+"""How much of a long prompt a step may compute while others wait for their next token. Numbers only.
+
+A step with a chunk of a prompt takes as long for the requests that decode beside it. So the chunk is what fits into
+`max_stall_s` at the speed of the latest chunks, but at least MIN_CHUNK tokens: with fewer, reading the weights takes
+longer than multiplying by them, and everybody would lose.
+"""
+
+from __future__ import annotations
+
+MIN_CHUNK = 32  # tokens
+_MEMORY = 0.5  # of the speed, from one chunk to the next
+
+
+class Pace:
+    """Measures how fast steps with many tokens are."""
+
+    def __init__(self, max_stall_s: float | None) -> None:
+        """None: a chunk is as long as a step allows."""
+        self.max_stall_s = max_stall_s
+        self._token_s: float | None = None
+
+    def count(self, num_tokens: int, seconds: float) -> None:
+        """Takes note of a step; one of few tokens says nothing about chunks."""
+        if num_tokens >= MIN_CHUNK:
+            token_s = seconds / num_tokens
+            self._token_s = token_s if self._token_s is None else _MEMORY * self._token_s + (1 - _MEMORY) * token_s
+
+    def chunk(self, budget: int) -> int:
+        """Tokens of prompts that a step may hold, of `budget`, where requests decode."""
+        if self.max_stall_s is None:
+            return budget
+        fitting = MIN_CHUNK if not self._token_s else int(self.max_stall_s / self._token_s)
+        return min(max(fitting, MIN_CHUNK), budget)
