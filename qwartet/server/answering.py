@@ -16,12 +16,13 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
+from pydantic import BaseModel
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from qwartet.server.api_error import ApiError
 from qwartet.server.exchange import Exchange
-from qwartet.server.json_answer import JsonAnswer, error_answer
+from qwartet.server.json_answer import error_answer
 from qwartet.server.service import Service
 from qwartet.server.watch import Watch
 
@@ -64,8 +65,9 @@ class Answering(Response):
             raise error
 
     async def _whole(self, scope: Scope, send: Send) -> None:
+        answer: Response
         try:
-            answer = JsonAnswer(await self._exchange.whole())
+            answer = await self._exchange.whole(_json_answer)
         except Exception as error:
             answer = error_answer(self._told(error))
         async with self._write_timeout(scope) as watch:
@@ -122,6 +124,10 @@ class Answering(Response):
         except TimeoutError:
             self._service.metrics.aborts.labels("slow_reader").inc()
             scope.get("extensions", {}).get("qwartet.abort", lambda: None)()
+
+
+def _json_answer(answer: BaseModel) -> Response:
+    return Response(answer.model_dump_json(), media_type="application/json")
 
 
 def _event(value: Any) -> bytes:

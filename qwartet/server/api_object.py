@@ -6,6 +6,9 @@ from pydantic import BaseModel, ConfigDict
 
 
 class ApiObject(BaseModel):
-    """Strict in both directions: no other field, no conversion of types but int to float."""
+    """Strict in both directions: no other field, no conversion of types but int to float.
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    A string below a field is its description in /openapi.json and at /docs.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)

@@ -63,8 +63,8 @@ def make_app(
 ) -> FastAPI:
     """The ASGI application over a service; `has_page`: the web page at /, `has_docs`: /docs and /openapi.json."""
     app = FastAPI(
-        title="Qwartet", version=__version__, description=_DESCRIPTION, root_path=root_path, docs_url=None,
-        redoc_url=None, openapi_url="/openapi.json" if has_docs else None,
+        title="Qwartet", version=__version__, description=_DESCRIPTION, docs_url=None, redoc_url=None,
+        openapi_url="/openapi.json" if has_docs else None,
         redirect_slashes=False,  # to what a Host header says
     )  # fmt: skip
     _add_model_routes(app, service)
@@ -77,7 +77,7 @@ def make_app(
         app.mount("/static", _Static(directory=STATIC), name="static")
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ApiError, _api_error)
-    app.add_middleware(Guard, service=service, access=access, has_access_log=has_access_log)
+    app.add_middleware(Guard, service=service, access=access, root_path=root_path, has_access_log=has_access_log)
     if allowed_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=allowed_origins, allow_methods=["GET", "POST"],

@@ -44,7 +44,7 @@ class Endpoints:
             )
         try:
             async with await self.begin(request, self.prepare(request)) as exchange:
-                return await exchange.whole()
+                return await exchange.whole(lambda answer: answer.model_dump())
         except EngineFailedError:
             raise
         except Exception as error:  # a failure of one request, our own included, is told to its sender

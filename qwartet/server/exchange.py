@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
-from typing import Any
+from collections.abc import AsyncGenerator, Callable
+from typing import TypeVar
 
 from pydantic import BaseModel
 
@@ -16,7 +16,10 @@ from qwartet.server.answer import chat_completion, completion
 from qwartet.server.chunks import ChatChunks, CompletionChunks
 from qwartet.server.prepare import Prepared
 from qwartet.server.protocol import ChatCompletionRequest, CompletionRequest
+from qwartet.server.responses import ChatCompletion, Completion
 
+T = TypeVar("T")
+FIGURES_AT_ONCE = 500  # log-probabilities that are written while the others wait, some 5 ms; more in a thread
 CLOSED = "the engine was closed before the answer was whole; send the request again"
 
 
@@ -78,14 +81,26 @@ class Exchange:
         reasons = [request.finish_reason or "abort" for stream in self._streams for request in stream.requests]
         return reasons + ["abort"] * (self.num_completions - len(reasons))
 
-    async def whole(self) -> dict[str, Any]:
-        """The response object."""
+    async def whole(self, form: Callable[[ChatCompletion | Completion], T]) -> T:
+        """What `form` makes of the response object; both in a thread where there is much to tell."""
         outputs = await asyncio.gather(*(stream.collect() for stream in self._streams))
         if any(output.finish_reason == "abort" for some in outputs for output in some):
             raise EngineFailedError(CLOSED)
+        if self._num_figures <= FIGURES_AT_ONCE:
+            return form(self._response(outputs))
+        return await asyncio.to_thread(lambda: form(self._response(outputs)))
+
+    def _response(self, outputs: list[list[StreamOutput]]) -> ChatCompletion | Completion:
         if isinstance(self.request, ChatCompletionRequest):
-            return chat_completion(self._llm, self._model, self.prepared, outputs[0]).model_dump()
-        return completion(self._llm, self._model, self.prepared, outputs).model_dump()
+            return chat_completion(self._llm, self._model, self.prepared, outputs[0])
+        return completion(self._llm, self._model, self.prepared, outputs)
+
+    @property
+    def _num_figures(self) -> int:
+        """Log-probabilities that a whole answer tells, about."""
+        params = self.prepared.params
+        num_tokens = self.num_completion_tokens + (0 if params.prompt_logprobs is None else self.num_prompt_tokens)
+        return 0 if params.logprobs is None else num_tokens * (1 + params.logprobs)
 
     async def chunks(self) -> AsyncGenerator[list[BaseModel]]:
         """The chunk objects as they become known, those of a step together; none where somebody else called `wake`."""

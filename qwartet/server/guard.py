@@ -37,8 +37,10 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 class Guard:
     """ASGI middleware around everything else."""
 
-    def __init__(self, app: ASGIApp, service: Service, access: Access, *, has_access_log: bool) -> None:
+    def __init__(self, app: ASGIApp, service: Service, access: Access, *, root_path: str, has_access_log: bool) -> None:
+        """`root_path`: under which a proxy shows the server, whether the proxy takes it off or not."""
         self._app, self._service, self._has_access_log = app, service, has_access_log
+        self._root_path = root_path.rstrip("/")
         self._hosts = None if access.allowed_hosts is None else {host.lower() for host in access.allowed_hosts}
         self._key_hashes = [_hash(key.encode()) for key in access.api_keys]
         self._num_open = 0
@@ -59,6 +61,7 @@ class Guard:
         headers, started_s, status = Headers(scope=scope), time.monotonic(), 0
         asked_id = headers.get("x-request-id", "")
         request_id = asked_id if _REQUEST_ID.fullmatch(asked_id) else secrets.token_hex(8)
+        scope["root_path"] = self._root_path
         scope.setdefault("state", {}).update(arrived_s=started_s, request_id=request_id, cache_salt="")
 
         async def send_guarded(message: Message) -> None:
@@ -136,7 +139,7 @@ def _hash(value: bytes) -> bytes:
 
 def _route_path(scope: Scope) -> str:
     """The path by which the router finds a route: without the root path, where a proxy left that in it."""
-    path, root = str(scope["path"]), str(scope.get("root_path", ""))
+    path, root = str(scope["path"]), str(scope["root_path"])
     return path[len(root) :] if root and path.startswith(f"{root}/") else path
 
 

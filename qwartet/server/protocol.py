@@ -45,7 +45,9 @@ class StreamOptions(ApiObject):
     """How a stream is to be."""
 
     include_usage: bool | None = None
+    """A last chunk with no choices says what it all took."""
     include_obfuscation: bool | None = None
+    """No effect."""
 
 
 class JsonSchemaFormat(ApiObject):
@@ -73,47 +75,71 @@ class StructuredOutputs(ApiObject):
     choice: Texts | None = None
 
 
+NO_EFFECT = Field(None, description="No effect.")
+
+
 class HarmlessFields(ApiObject):
     """Fields that are accepted and have no effect: labels and wishes that change no answer."""
 
-    user: str | None = None
-    metadata: dict[str, str] | None = None
-    store: bool | None = None
-    service_tier: str | None = None
-    reasoning_effort: str | None = None
-    verbosity: str | None = None
-    prompt_cache_key: str | None = None
-    safety_identifier: str | None = None
+    user: str | None = NO_EFFECT
+    metadata: dict[str, str] | None = NO_EFFECT
+    store: bool | None = NO_EFFECT
+    service_tier: str | None = NO_EFFECT
+    reasoning_effort: str | None = NO_EFFECT
+    verbosity: str | None = NO_EFFECT
+    prompt_cache_key: str | None = NO_EFFECT
+    safety_identifier: str | None = NO_EFFECT
 
 
 class SamplingFields(HarmlessFields):
     """What both endpoints take; what is not given comes from the checkpoint's generation_config.json."""
 
     model: str | None = None
+    """A name of the model; the first if left out."""
     max_tokens: int | None = None
+    """Of each completion; max_new_tokens of generation_config.json, and never more than the context holds."""
     temperature: float | None = None
+    """From 0, which takes the most probable token, to 100."""
     top_p: float | None = None
+    """From 0 to 1: draws among the most probable tokens that together have this probability."""
     n: int | None = None
+    """Completions; they share the prompt. `--max-completions` is the most."""
     stop: StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = None
+    """Texts that end a completion and are not part of it."""
     seed: int | None = None
+    """At least 0; the same seed gives the same text, whatever else is served."""
     presence_penalty: float | None = None
+    """From -100 to 100; taken off the logits of tokens that the completion has."""
     frequency_penalty: float | None = None
+    """The same, for each time that it has them."""
     logit_bias: Annotated[dict[str, float], Field(max_length=MAX_BIASES)] | None = None
+    """Token ids to numbers from -100 to 100, which are added to their logits."""
     stream: bool | None = None
+    """Server-sent events as the text grows; the last is [DONE]."""
     stream_options: StreamOptions | None = None
     response_format: ResponseFormat | None = None
     # vLLM's:
-    top_k: int | None = None  # 0 and -1 keep all
+    top_k: int | None = None
+    """Draws among so many most probable tokens; 0 and -1 keep all."""
     min_p: float | None = None
+    """From 0 to 1: leaves out tokens less probable than this part of the most probable one."""
     repetition_penalty: float | None = None
+    """From 0.01 to 100; divides positive logits of tokens that were there before, multiplies negative ones."""
     min_tokens: int | None = None
+    """No stop token comes before so many."""
     ignore_eos: bool | None = None
+    """Goes on after the model's own stop tokens."""
     stop_token_ids: Annotated[TokenIds, Field(max_length=MAX_STOP_TOKEN_IDS)] | None = None
+    """Besides the model's own stop tokens."""
     priority: int | None = None
+    """Smaller numbers are served first; 0 is usual."""
     structured_outputs: StructuredOutputs | None = None
     guided_json: dict[str, Any] | str | None = None
+    """A JSON schema that the text has to fit; as response_format."""
     guided_regex: str | None = None
+    """A regular expression that the whole text has to match."""
     guided_choice: Texts | None = None
+    """Texts of which it has to be one."""
     skip_special_tokens: Literal[True] | None = None
     include_stop_str_in_output: Literal[False] | None = None
 
@@ -216,13 +242,18 @@ class ChatCompletionRequest(SamplingFields):
 
     messages: Messages
     max_completion_tokens: int | None = None
+    """The newer name of max_tokens."""
     logprobs: bool | None = None
+    """Log-probabilities of the tokens of the answer."""
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    """And of so many alternatives of each."""
     add_generation_prompt: bool | None = None
+    """False: the prompt ends behind the last message instead of where an answer begins."""
     continue_final_message: Literal[False] | None = None
     tools: Annotated[list[Tool], Field(min_length=1, max_length=MAX_TOOLS, fail_fast=True)] | None = None
     tool_choice: ToolChoice | None = None
-    parallel_tool_calls: bool | None = None  # either way, an answer has at most one call
+    parallel_tool_calls: bool | None = None
+    """Either way, an answer has at most one call."""
     functions: Annotated[list[LegacyFunction], Field(min_length=1, max_length=MAX_TOOLS, fail_fast=True)] | None = None
     function_call: FunctionChoice | None = None
 
@@ -243,8 +274,11 @@ class CompletionRequest(SamplingFields):
         | Annotated[list[Annotated[TokenIds, Field(min_length=1)]], Field(min_length=1, max_length=MAX_PROMPTS)]
     )
     echo: bool | None = None
+    """The prompt comes first, with its log-probabilities where they are wanted; max_tokens may be 0."""
     logprobs: Annotated[int, Field(ge=0, le=MAX_COMPLETION_LOGPROBS)] | None = None
-    best_of: int | None = None  # only as n
+    """Log-probabilities of the tokens, and of so many alternatives of each."""
+    best_of: int | None = None
+    """Only as n."""
     suffix: Literal[""] | None = None
 
     @property

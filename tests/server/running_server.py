@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import subprocess
@@ -53,6 +54,7 @@ class RunningServer:
         self.llm = llm
         self.service = Service(limits or Limits())
         self.engine: AsyncEngine | None = None
+        self.loop_errors: list[dict[str, Any]] = []  # what no part of the server has handled
         self._is_loaded, self._model_name = is_loaded, model_name
         self._listener = bind("127.0.0.1", 0, 60)  # the system does not come first
         self.port: int = self._listener.getsockname()[1]
@@ -72,9 +74,11 @@ class RunningServer:
         self.loop.call_soon_threadsafe(self._should_stop.set)
         self._thread.join(30)
         assert not self._thread.is_alive(), "the server did not stop"
+        assert not self.loop_errors, self.loop_errors
 
     async def _main(self) -> None:
         self.loop, self._should_stop = asyncio.get_running_loop(), asyncio.Event()
+        self.loop.set_exception_handler(lambda _, context: self.loop_errors.append(context))
         server = self._server = HttpServer(self.app, self._listener)
         serving = asyncio.create_task(server.serve())
         if self._is_loaded:
@@ -83,6 +87,7 @@ class RunningServer:
         await self._should_stop.wait()
         await server.stop(serving)
         await self.service.close()
+        gc.collect(1)  # an exception that nobody took is told when its task goes
 
     def open(self) -> None:
         """The model is loaded from now on; in the server's loop."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qwartet import LLM
+from qwartet.server import exchange
 from tests.server.running_server import HELLO, MODEL, RunningServer, events, text_of
 
 
@@ -185,6 +187,52 @@ def test_rel_15_the_chunks_of_a_completion_together_are_its_whole_answer(
             told = [entry for one in of_choice for entry in (one["logprobs"] or {key: []})[key]]
             assert told == (choice["logprobs"] or {key: []})[key], key
     assert chunks[-1]["usage"]["total_tokens"] == whole["usage"]["total_tokens"]
+
+
+def test_a_whole_answer_with_much_to_tell_is_made_in_a_thread_of_its_own(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = {"messages": HELLO, "temperature": 0, "max_tokens": 6, "logprobs": True, "top_logprobs": 20}
+    threads, make = [], exchange.chat_completion
+
+    def noted(*given: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return make(*given)
+
+    monkeypatch.setattr(exchange, "chat_completion", noted)
+    at_once = server.chat(**body).json()
+    monkeypatch.setattr(exchange, "FIGURES_AT_ONCE", 20)
+    in_thread = server.chat(**body).json()
+    assert threads[0] == "test-server" and threads[1] != "test-server"
+    assert in_thread["choices"] == at_once["choices"] and len(at_once["choices"][0]["logprobs"]["content"]) == 6
+
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "The weather of a city",
+        "parameters": {"type": "object", "properties": {"city": {"enum": ["Paris", "北京"]}}, "required": ["city"]},
+        "strict": True,
+    },
+}
+
+
+def test_the_official_client_puts_a_streamed_call_together(client: openai.OpenAI) -> None:
+    asked: dict[str, Any] = {
+        "model": MODEL, "messages": [{"role": "user", "content": "How warm is it in Paris?"}], "tools": [WEATHER],
+        "tool_choice": "required", "temperature": 0, "max_tokens": 60,
+    }  # fmt: skip
+    whole = client.chat.completions.create(**asked).choices[0]
+    with client.chat.completions.stream(**asked) as stream:
+        kinds = [event.type for event in stream]
+        choice = stream.get_final_completion().choices[0]
+    assert "tool_calls.function.arguments.delta" in kinds and "tool_calls.function.arguments.done" in kinds
+    assert choice.finish_reason == whole.finish_reason == "tool_calls"
+    (call,), (expected,) = choice.message.tool_calls, whole.message.tool_calls
+    assert call.function.name == expected.function.name == "get_weather"
+    assert call.function.arguments == expected.function.arguments and call.id.startswith("call_")
+    assert call.function.parsed_arguments["city"] in ("Paris", "北京")
 
 
 def test_rel_14_no_piece_of_a_stream_ends_inside_a_character(server: RunningServer) -> None:
