@@ -13,10 +13,10 @@ os.environ["QWARTET_CACHE"] = tempfile.mkdtemp(prefix="qwartet-test-cache-")
 # Nor do the user's settings reach a test.
 os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="qwartet-test-config-")
 
+from tests import golden_data
+
 # A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C, which some send.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-from tests import golden_data
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

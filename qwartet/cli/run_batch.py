@@ -137,8 +137,8 @@ class _Run:
 
     async def _serve(self, llm: LLM, model_names: list[str], advance: Callable[[int], None]) -> None:
         from qwartet.engine.async_engine import AsyncEngine
+        from qwartet.server.api.endpoints import Endpoints
         from qwartet.server.batch import answer_lines
-        from qwartet.server.endpoints import Endpoints
 
         async with AsyncEngine(llm.engine) as engine:
             endpoints = Endpoints(llm, engine, model_names)

@@ -1,1 +1,1 @@
-"""OpenAI's API over the engine: bodies in, responses out. Needs the extra `server`."""
+"""The API over HTTP, in one process with its model; and the files of a batch. Needs the extra `server`."""

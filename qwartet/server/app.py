@@ -19,13 +19,10 @@ from qwartet import __version__
 from qwartet.server import docs_page, metrics, token_routes
 from qwartet.server.access import Access
 from qwartet.server.answering import Answering
-from qwartet.server.api_error import ApiError
-from qwartet.server.endpoints import CHAT_PATH, COMPLETION_PATH
-from qwartet.server.guard import Guard
-from qwartet.server.http_body import read_json_body
-from qwartet.server.json_answer import JsonAnswer, error_answer
-from qwartet.server.protocol import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
-from qwartet.server.responses import (
+from qwartet.server.api.endpoints import CHAT_PATH, COMPLETION_PATH
+from qwartet.server.api.error import ApiError
+from qwartet.server.api.protocol import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
+from qwartet.server.api.responses import (
     ChatCompletion,
     Completion,
     DetokenizeResponse,
@@ -35,6 +32,9 @@ from qwartet.server.responses import (
     TokenizeResponse,
     Version,
 )
+from qwartet.server.guard import Guard
+from qwartet.server.http_body import read_json_body
+from qwartet.server.json_answer import JsonAnswer, error_answer
 from qwartet.server.service import Service
 
 STATIC = Path(__file__).parent / "static"

@@ -15,7 +15,7 @@ from http import HTTPStatus
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from qwartet.server.api_error import ApiError
+from qwartet.server.api.error import ApiError
 from qwartet.server.limits import MAX_HEADER_BYTES, MAX_HEADERS
 
 HEADER_TIMEOUT_S = 30.0

@@ -15,7 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from qwartet.server.access import Access
-from qwartet.server.api_error import ApiError
+from qwartet.server.api.error import ApiError
 from qwartet.server.json_answer import error_answer
 from qwartet.server.limits import MAX_PATH_CHARS
 from qwartet.server.log import log_failure, logger

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 
-from qwartet.server.api_error import ApiError
+from qwartet.server.api.error import ApiError
 from qwartet.server.json_body import parse_json
 from qwartet.server.limits import CHARS_PER_TOKEN, MAX_JSON_MARKS, Limits
 

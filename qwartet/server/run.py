@@ -24,8 +24,8 @@ from starlette.types import ASGIApp
 
 from qwartet.engine.async_engine import AsyncEngine
 from qwartet.llm import LLM
+from qwartet.server.api.endpoints import Endpoints
 from qwartet.server.connection import Connection
-from qwartet.server.endpoints import Endpoints
 from qwartet.server.limits import KEEP_ALIVE_S, MAX_HEADER_BYTES
 from qwartet.server.log import logger
 from qwartet.server.service import Service

@@ -8,14 +8,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, TypeVar
 
-from qwartet.server.api_error import ApiError
-from qwartet.server.endpoints import Endpoints
-from qwartet.server.exchange import Exchange
+from qwartet.server.api.endpoints import Endpoints
+from qwartet.server.api.error import ApiError
+from qwartet.server.api.exchange import Exchange
+from qwartet.server.api.prepare import Prepared
+from qwartet.server.api.protocol import ChatCompletionRequest, CompletionRequest
 from qwartet.server.http_body import check_text, json_of
 from qwartet.server.limits import Limits
 from qwartet.server.metrics import Metrics
-from qwartet.server.prepare import Prepared
-from qwartet.server.protocol import ChatCompletionRequest, CompletionRequest
 
 State = Literal["loading", "ready", "draining", "failed"]
 _T = TypeVar("_T")

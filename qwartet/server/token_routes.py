@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from qwartet.errors import QwartetError
-from qwartet.server.api_error import ApiError, api_error_of, validated
-from qwartet.server.endpoints import Endpoints
+from qwartet.server.api.endpoints import Endpoints
+from qwartet.server.api.error import ApiError, api_error_of, validated
+from qwartet.server.api.prepare import chat_prompt, plain_turns
+from qwartet.server.api.protocol import DetokenizeRequest, TokenizeRequest
+from qwartet.server.api.responses import DetokenizeResponse, TokenizeResponse
 from qwartet.server.http_body import check_text, json_of
 from qwartet.server.limits import CHARS_PER_TOKEN
-from qwartet.server.prepare import chat_prompt, plain_turns
-from qwartet.server.protocol import DetokenizeRequest, TokenizeRequest
-from qwartet.server.responses import DetokenizeResponse, TokenizeResponse
 
 _Body = TypeVar("_Body", TokenizeRequest, DetokenizeRequest)
 

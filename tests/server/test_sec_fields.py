@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qwartet import LLM
+from qwartet.server.api.protocol import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
 from qwartet.server.limits import Limits
-from qwartet.server.protocol import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
 from tests.server.attack import CHAT, COMPLETION, post, request, resident_bytes, seconds_of, send
 from tests.server.running_server import HELLO, RunningServer
 

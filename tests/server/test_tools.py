@@ -12,11 +12,11 @@ import pytest
 from qwartet import LLM
 from qwartet.engine.async_engine import AsyncEngine
 from qwartet.engine.structure import Structure, ToolCalls
-from qwartet.server.api_error import ApiError
-from qwartet.server.endpoints import CHAT_PATH, Endpoints
-from qwartet.server.prepare import Prepared, prepare_chat
-from qwartet.server.protocol import ChatCompletionRequest
-from qwartet.server.tool_answer import tool_message
+from qwartet.server.api.endpoints import CHAT_PATH, Endpoints
+from qwartet.server.api.error import ApiError
+from qwartet.server.api.prepare import Prepared, prepare_chat
+from qwartet.server.api.protocol import ChatCompletionRequest
+from qwartet.server.api.tool_answer import tool_message
 
 CITY = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 20}}, "required": ["city"]}
 WEATHER = {"name": "get_weather", "description": "Tells the weather of a city.", "parameters": CITY}

@@ -11,9 +11,9 @@ from qwartet.engine.structure import Structure
 from qwartet.engine.structure_limits import parse_schemas
 from qwartet.errors import NotAChatModelError, RequestError
 from qwartet.llm import LLM
-from qwartet.server.api_error import ApiError
-from qwartet.server.protocol import ChatCompletionRequest, ChatMessage, CompletionRequest, SamplingFields
-from qwartet.server.tools import ToolChat, tool_chat
+from qwartet.server.api.error import ApiError
+from qwartet.server.api.protocol import ChatCompletionRequest, ChatMessage, CompletionRequest, SamplingFields
+from qwartet.server.api.tools import ToolChat, tool_chat
 from qwartet.tokenizer.chatml import Message, build_prompt
 from qwartet.tokenizer.react import STOP_STRING
 

@@ -8,11 +8,11 @@ from typing import Any
 from qwartet.engine.async_engine import AsyncEngine
 from qwartet.errors import EngineFailedError, QwartetError
 from qwartet.llm import LLM
-from qwartet.server.api_error import ApiError, api_error_of, validated
-from qwartet.server.exchange import Exchange
+from qwartet.server.api.error import ApiError, api_error_of, validated
+from qwartet.server.api.exchange import Exchange
+from qwartet.server.api.prepare import Prepared, prepare_chat, prepare_completion
+from qwartet.server.api.protocol import ChatCompletionRequest, CompletionRequest
 from qwartet.server.log import log_failure
-from qwartet.server.prepare import Prepared, prepare_chat, prepare_completion
-from qwartet.server.protocol import ChatCompletionRequest, CompletionRequest
 
 CHAT_PATH, COMPLETION_PATH = "/v1/chat/completions", "/v1/completions"
 REQUESTS: dict[str, type[ChatCompletionRequest] | type[CompletionRequest]] = {

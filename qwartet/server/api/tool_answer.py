@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 
-from qwartet.server.responses import (
+from qwartet.server.api.responses import (
     AnswerMessage,
     ChatDelta,
     FinishReason,
@@ -17,8 +17,8 @@ from qwartet.server.responses import (
     ToolCallDelta,
     ToolCallsMessage,
 )
-from qwartet.server.tool_protocol import FunctionCall, ToolCall
-from qwartet.server.tools import ToolChat
+from qwartet.server.api.tool_protocol import FunctionCall, ToolCall
+from qwartet.server.api.tools import ToolChat
 from qwartet.tokenizer.react_stream import ReactDelta, ReactStream, parse_react
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from qwartet.server.api_object import ApiObject
-from qwartet.server.tool_protocol import FunctionCall, ToolCall
+from qwartet.server.api.object import ApiObject
+from qwartet.server.api.tool_protocol import FunctionCall, ToolCall
 
 FinishReason = Literal["stop", "length", "tool_calls", "function_call"]
 

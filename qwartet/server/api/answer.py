@@ -10,8 +10,8 @@ from qwartet import __version__
 from qwartet.engine.async_engine import StreamOutput
 from qwartet.engine.request import TokenLogprobs
 from qwartet.llm import LLM
-from qwartet.server.prepare import Prepared
-from qwartet.server.responses import (
+from qwartet.server.api.prepare import Prepared
+from qwartet.server.api.responses import (
     AnswerMessage,
     ChatChoice,
     ChatCompletion,
@@ -27,8 +27,8 @@ from qwartet.server.responses import (
     TopLogprob,
     Usage,
 )
-from qwartet.server.shown_tokens import ShownTokens, TextOffsets
-from qwartet.server.tool_answer import tool_message
+from qwartet.server.api.shown_tokens import ShownTokens, TextOffsets
+from qwartet.server.api.tool_answer import tool_message
 from qwartet.tokenizer.tokenizer import Tokenizer
 
 FINGERPRINT = f"qwartet-{__version__}"

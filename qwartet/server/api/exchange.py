@@ -12,11 +12,11 @@ from pydantic import BaseModel
 from qwartet.engine.async_engine import CompletionStream, StreamOutput
 from qwartet.errors import EngineFailedError
 from qwartet.llm import LLM
-from qwartet.server.answer import chat_completion, completion
-from qwartet.server.chunks import ChatChunks, CompletionChunks
-from qwartet.server.prepare import Prepared
-from qwartet.server.protocol import ChatCompletionRequest, CompletionRequest
-from qwartet.server.responses import ChatCompletion, Completion
+from qwartet.server.api.answer import chat_completion, completion
+from qwartet.server.api.chunks import ChatChunks, CompletionChunks
+from qwartet.server.api.prepare import Prepared
+from qwartet.server.api.protocol import ChatCompletionRequest, CompletionRequest
+from qwartet.server.api.responses import ChatCompletion, Completion
 
 T = TypeVar("T")
 FIGURES_AT_ONCE = 500  # log-probabilities that are written while the others wait, some 5 ms; more in a thread
