@@ -36,7 +36,7 @@ serve: $(VENV)/.installed-server
 	@$(BIN)/qwartet serve $(MODEL)
 
 test: $(VENV)/.installed-test build/vocabulary
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile
 
 check: lint test slow
 

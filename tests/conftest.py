@@ -1,10 +1,12 @@
-"""Sets the threads of the tests, and prints at the end of a run which golden sets it used and which were absent."""
+"""Sets the threads of the tests; the last lines of a run say which golden sets it used and what it could not test."""
 
 from __future__ import annotations
 
 import os
 import signal
 import tempfile
+
+import pytest
 
 # The networks of the tests are tiny: a second thread costs them more than it gives. Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -14,9 +16,30 @@ os.environ["QWARTET_CACHE"] = tempfile.mkdtemp(prefix="qwartet-test-cache-")
 os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="qwartet-test-config-")
 
 from tests import golden_data
+from tests.server.page.browser import what_is_missing
 
 # A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C, which some send.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+without_browser: list[str] = []  # tests that were skipped
+
+
+def pytest_sessionfinish(session) -> None:
+    """What a worker of pytest-xdist has used is told to the process that it works for."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["golden"] = [sorted(golden_data.used), sorted(golden_data.absent)]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node) -> None:
+    used, absent = getattr(node, "workeroutput", {}).get("golden", ((), ()))
+    golden_data.used.update(used)
+    golden_data.absent.update(absent)
+
+
+def pytest_runtest_logreport(report) -> None:
+    if report.skipped and "no browser" in str(report.longrepr):
+        without_browser.append(report.nodeid)
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
@@ -24,3 +47,6 @@ def pytest_terminal_summary(terminalreporter) -> None:
         terminalreporter.write_line(f"golden data from {golden_data.golden_root()}")
         terminalreporter.write_line(f"  used:   {', '.join(sorted(golden_data.used)) or 'none'}")
         terminalreporter.write_line(f"  absent: {', '.join(sorted(golden_data.absent)) or 'none'}")
+    if without_browser:
+        line = f"THE PAGE WAS NOT TESTED ({len(without_browser)} tests skipped): {what_is_missing()}"
+        terminalreporter.write_line(line, red=True, bold=True)

@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +17,6 @@ from tests.server.page.stub_server import StubServer
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
-HERE = Path(__file__).parent
 TIMEOUT_MS = 10_000
 # At a page's first load, not when it is loaded again.
 FORGET = """if (!sessionStorage.getItem("is-clean")) {
@@ -28,36 +25,17 @@ FORGET = """if (!sessionStorage.getItem("is-clean")) {
 }"""
 USUAL = {"locale": "en-GB", "viewport": {"width": 1100, "height": 700}}
 
-open_browser = ExitStack()
-skipped: list[str] = []
 
-
-@pytest.fixture(scope="session")
-def browser() -> Browser:
-    """Closed by the hook below, not at the session's end: while it is open, no other test can run an event loop."""
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One for each file: while it is open, no other test can run an event loop."""
     if missing := what_is_missing():
         pytest.skip(f"no browser: {missing}")
     from playwright.sync_api import expect
 
     expect.set_options(timeout=TIMEOUT_MS)
-    return open_browser.enter_context(launched())
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
-    if nextitem is None or HERE not in nextitem.path.parents:
-        open_browser.close()
-
-
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    if report.skipped and "no browser" in str(report.longrepr):
-        skipped.append(report.nodeid)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if skipped:
-        line = f"THE PAGE WAS NOT TESTED ({len(skipped)} tests skipped): {what_is_missing()}"
-        terminalreporter.write_line(line, red=True, bold=True)
+    with launched() as found:
+        yield found
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +53,7 @@ def server(running_server: StubServer) -> StubServer:
     return running_server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def usual_context(browser: Browser) -> BrowserContext:
     """For tests that ask for nothing else; to make one for each takes longer than most of them."""
     return browser.new_context(**USUAL)
