@@ -97,7 +97,7 @@ class SamplingFields(HarmlessFields):
     model: str | None = None
     """A name of the model; the first if left out."""
     max_tokens: int | None = None
-    """Of each completion; max_new_tokens of generation_config.json, and never more than the context holds."""
+    """Of each completion; if left out max_new_tokens of generation_config.json, or what the context holds."""
     temperature: float | None = None
     """From 0, which takes the most probable token, to 100."""
     top_p: float | None = None
