@@ -33,7 +33,8 @@ class Event:
 
 def events(chunks: Iterable[bytes]) -> Iterator[Event]:
     """The events of a stream; ServerError for one that is too long."""
-    name, data, num_bytes = "", [], 0
+    name, num_bytes = "", 0
+    data: list[str] = []
     for line in _lines(chunks):
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")

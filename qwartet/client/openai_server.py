@@ -93,7 +93,8 @@ class OpenAIServer:
             return (yield from self._read_answer(response))
 
     def _read_answer(self, response: http.client.HTTPResponse) -> Generator[str, None, AnswerEnd]:
-        finish_reason, usage, num_chars = "stop", {}, 0
+        finish_reason, num_chars = "stop", 0
+        usage: dict[str, Any] = {}
         for event in events(_chunks(response)):
             if event.data == "[DONE]":
                 return AnswerEnd(finish_reason, _count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
@@ -191,6 +192,7 @@ def _count(usage: Mapping[str, Any], name: str) -> int | None:
 
 def _context_length(entry: Mapping[str, Any]) -> int | None:
     """vLLM and Qwartet say max_model_len, llama.cpp meta.n_ctx, or only what the model was trained on."""
-    meta = entry.get("meta") if isinstance(entry.get("meta"), dict) else {}
+    meta = entry.get("meta")
+    meta = meta if isinstance(meta, dict) else {}
     counts = (_count(entry, "max_model_len"), _count(meta, "n_ctx"), _count(meta, "n_ctx_train"))
     return next((count for count in counts if count), None)

@@ -7,7 +7,7 @@ import json
 import re
 import socket
 import ssl
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -40,7 +40,7 @@ def failure_line(address: str, error: Exception, silence_s: float) -> str:
 
 
 def refusal(
-    address: str, status: int, headers: Mapping[str, str], body: bytes, fields: Collection[str] = ()
+    address: str, status: int, headers: http.client.HTTPMessage, body: bytes, fields: Collection[str] = ()
 ) -> ServerError:
     """The error that an answer means which is none; `fields` are the optional ones that the request had."""
     told, param = told_in(body)
@@ -52,7 +52,7 @@ def refusal(
     return ServerError(f"{address}: {_refusal_line(status, headers, told)}")
 
 
-def _refusal_line(status: int, headers: Mapping[str, str], told: str) -> str:
+def _refusal_line(status: int, headers: http.client.HTTPMessage, told: str) -> str:
     words = f" ({told})" if told else ""
     if status in (401, 403):
         return "wants an API key, or refuses the one it got; give one (QWARTET_API_KEY, --api-key)"
@@ -100,7 +100,7 @@ def _what_to_change(told: str, param: str, fields: Collection[str]) -> str:
     return f"it was sent with {', '.join(fields)}" if fields else "see the server's documentation"
 
 
-def _when(headers: Mapping[str, str]) -> str:
+def _when(headers: http.client.HTTPMessage) -> str:
     """When to try again, by Retry-After: seconds or a date."""
     value = (headers.get("Retry-After") or "").strip()
     seconds: float | None = None

@@ -11,6 +11,7 @@ import asyncio
 import json
 import re
 from http import HTTPStatus
+from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -43,7 +44,8 @@ class Connection(H11Protocol):
             return
         super().handle_events()
         if self.scope is not None:
-            self.scope.setdefault("extensions", {})["qwartet.abort"] = self.transport.abort  # type: ignore[typeddict-item]
+            extensions: dict[str, Any] = self.scope.setdefault("extensions", {})
+            extensions["qwartet.abort"] = self.transport.abort
         if self._is_lingering and self.conn.our_state is h11.DONE:
             return
         if self._is_lingering or self.conn.their_state is not h11.IDLE:

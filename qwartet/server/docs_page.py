@@ -99,16 +99,16 @@ def _first_sentence(schema: dict[str, Any]) -> str:
 def _fields(schema: dict[str, Any]) -> str:
     """A table: what is required first, what has no effect last."""
     required = schema.get("required", [])
+
+    def rank(item: tuple[str, dict[str, Any]]) -> int:
+        return -1 if item[0] in required else int(item[1].get("description") == "No effect.")
+
     rows = [
         f"<tr><td><code>{html.escape(name)}</code></td><td>{_type(field)}</td>"
         f"<td>{html.escape(_words(field, is_required=name in required))}</td></tr>"
-        for name, field in sorted(schema["properties"].items(), key=lambda item: _rank(*item, required))
+        for name, field in sorted(schema["properties"].items(), key=rank)
     ]
     return f"<table><tr><th>field</th><th>type</th><th></th></tr>{''.join(rows)}</table>"
-
-
-def _rank(name: str, field: dict[str, Any], required: list[str]) -> int:
-    return -1 if name in required else int(field.get("description") == "No effect.")
 
 
 def _words(field: dict[str, Any], *, is_required: bool) -> str:

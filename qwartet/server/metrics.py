@@ -23,7 +23,7 @@ class Metrics:
     """The figures of one server."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # a moment for each counter, which nobody reads
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a moment for each counter, which nobody reads
         self._registry = registry = CollectorRegistry()
         self.http_requests = Counter(
             "qwartet_http_requests", "Answered requests by route and status.", ["route", "status"], registry=registry

@@ -228,7 +228,13 @@ CHAT_FAULTS = [
     ({"response_format": {"type": "json_object"}, "guided_regex": "a"}, 400, "guided_regex", "give one of them"),
     ({"structured_outputs": {}}, 400, None, "give exactly one of"),
     ({"structured_outputs": {"grammar": "x"}}, 400, "structured_outputs.grammar", "leave it out"),
-    ({"guided_regex": "("}, 400, None, "unclosed group"),
+    ({"guided_regex": "("}, 400, "guided_regex", "unclosed group"),
+    (
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"unevaluatedItems": 1}}}},
+        400,
+        "response_format",
+        "unevaluatedItems",
+    ),
     ({"continue_final_message": True}, 400, "continue_final_message", "False"),
 ]
 

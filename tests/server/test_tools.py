@@ -344,7 +344,7 @@ FAULTS: list[tuple[dict[str, Any], str | None, str]] = [
     ({"tools": TOOLS, "add_generation_prompt": False}, "add_generation_prompt", "no chat with tools"),
     ({"tools": tool(parameters={"$ref": "http://x"}), "tool_choice": "required"}, "tools", "nothing is fetched"),
     ({"tools": tool(strict=True, parameters={"properties": {"a": {"multipleOf": 50021}}})}, "tools", "use simpler"),
-    ({"tools": tool(strict=True, parameters={"properties": {"a": {"not": {}}}})}, None, "not supported"),
+    ({"tools": tool(strict=True, parameters={"properties": {"a": {"not": {}}}})}, "tools", "not supported"),
     ({"messages": [{"role": "system", "content": "x"}], "tools": TOOLS}, "messages", "no message of a user"),
     (history({"role": "system", "content": "x"}), "messages.1", "put it first"),
     (history({"role": "tool", "content": "x"}), "messages.1.tool_call_id", "is missing"),

@@ -10,10 +10,11 @@ from qwartet.errors import EngineFailedError, QwartetError
 from qwartet.llm import LLM
 from qwartet.server.api.error import ApiError, api_error_of, validated
 from qwartet.server.api.exchange import Exchange
-from qwartet.server.api.prepare import Prepared, prepare_chat, prepare_completion
+from qwartet.server.api.prepare import Prepared, prepare_chat, prepare_completion, structure_field
 from qwartet.server.api.protocol import ChatCompletionRequest, CompletionRequest
 from qwartet.server.log import log_failure
 
+ABOUT_STRUCTURES = ("the structure ", "the schema ", "the regex ")  # what is wrong with one, told by the engine
 CHAT_PATH, COMPLETION_PATH = "/v1/chat/completions", "/v1/completions"
 REQUESTS: dict[str, type[ChatCompletionRequest] | type[CompletionRequest]] = {
     CHAT_PATH: ChatCompletionRequest,
@@ -83,7 +84,10 @@ class Endpoints:
         """What is told of a failure; one that nobody meant is logged."""
         if not isinstance(error, ApiError | QwartetError):
             log_failure(f"a {type(request).__name__}", error)
-        return api_error_of(error, type(request))
+        found = api_error_of(error, type(request))
+        if found.param is None and found.message.startswith(ABOUT_STRUCTURES):
+            found.param = structure_field(request)
+        return found
 
     def model_name(self, asked: str | None) -> str:
         """The name to sign with; ApiError for one that is not served."""

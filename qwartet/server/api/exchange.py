@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TypeVar
 
 from pydantic import BaseModel
@@ -78,7 +78,9 @@ class Exchange:
     @property
     def finish_reasons(self) -> list[str]:
         """Of the completions, once the exchange has ended: what has none yet is about to be aborted."""
-        reasons = [request.finish_reason or "abort" for stream in self._streams for request in stream.requests]
+        reasons: list[str] = [
+            request.finish_reason or "abort" for stream in self._streams for request in stream.requests
+        ]
         return reasons + ["abort"] * (self.num_completions - len(reasons))
 
     async def whole(self, form: Callable[[ChatCompletion | Completion], T]) -> T:
@@ -102,7 +104,7 @@ class Exchange:
         num_tokens = self.num_completion_tokens + (0 if params.prompt_logprobs is None else self.num_prompt_tokens)
         return 0 if params.logprobs is None else num_tokens * (1 + params.logprobs)
 
-    async def chunks(self) -> AsyncGenerator[list[BaseModel]]:
+    async def chunks(self) -> AsyncGenerator[Sequence[BaseModel]]:
         """The chunk objects as they become known, those of a step together; none where somebody else called `wake`."""
         options = self.request.stream_options
         with_usage = options is not None and options.include_usage is True

@@ -147,6 +147,12 @@ def _token_id(key: str) -> int:
     return int(key)
 
 
+def structure_field(body: SamplingFields) -> str | None:
+    """The field that says what the text has to be; none where nothing does but the tools."""
+    fields = ("response_format", "structured_outputs", "guided_json", "guided_regex", "guided_choice", "tools")
+    return next((name for name in fields if getattr(body, name, None) is not None), None)
+
+
 def _structure(body: SamplingFields) -> Structure | None:
     """What the text has to be, whatever field says it; ApiError where several do."""
     asked: dict[str, dict[str, Any]] = {}

@@ -30,6 +30,7 @@ def tool_message(
     if reply.name is None:
         return AnswerMessage(content=reply.text), reason
     call = FunctionCall(name=reply.name, arguments=reply.arguments)
+    message: ToolCallsMessage | FunctionCallMessage
     if chat.is_legacy:
         message = FunctionCallMessage(content=reply.text or None, function_call=call)
     else:

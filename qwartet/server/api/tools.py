@@ -94,7 +94,8 @@ def tool_chat(body: ChatCompletionRequest) -> ToolChat | None:
     turns = _turns(steps, has_tools=bool(shown))
     if shown:
         _show(shown, turns)
-    answer_start, begins_in = "", "start" if shown else "answer"
+    answer_start = ""
+    begins_in: ReactPart = "start" if shown else "answer"
     if steps and steps[-1].role == "result":
         # Without tools no other call can follow, so that the last thought is thought for the model.
         end = NEXT_THOUGHT if shown else "\n" + react_answer("")
@@ -174,6 +175,7 @@ def _argument_schema(parameters: Any) -> dict[str, Any]:
 
 
 def _tool_calls(shown: Sequence[_Offered], required: Sequence[str], *, begins_in_thought: bool) -> ToolCalls | None:
+    schemas: dict[str, dict[str, Any] | None]
     if required:
         schemas = {one.name: one.schema for one in shown if one.name in required}
     elif any(one.is_strict for one in shown):
