@@ -391,5 +391,6 @@ class AsyncEngine:
         except RuntimeError:
             if not self._loop.is_closed():
                 raise
+        if self._loop.is_closed():  # perhaps with a wake-up that it was given and did not answer any more
             with self._condition:
                 self._closing = "abort"  # nobody can read any more

@@ -350,15 +350,25 @@ def test_an_engine_that_was_never_used_or_already_closed_can_be_closed(engine: E
     asyncio.run(use())
 
 
-def test_a_loop_that_ends_without_close_ends_the_thread_too(llm: LLM, engine: Engine) -> None:
+@pytest.mark.parametrize("is_woken", [True, False], ids=["woken", "with a wake-up that it does not answer any more"])
+def test_a_loop_that_ends_without_close_ends_the_thread_too(
+    llm: LLM, engine: Engine, gate: GatedSteps, monkeypatch: pytest.MonkeyPatch, is_woken: bool
+) -> None:
     async def use() -> None:
-        await anext(await AsyncEngine(engine).add(llm.tokenizer.encode("hello"), LONG))
+        stream = await AsyncEngine(engine).add(llm.tokenizer.encode("hello"), LONG)
+        gate.let_pass(1)
+        await anext(stream)
+        if not is_woken:
+            monkeypatch.setattr(asyncio.get_running_loop(), "call_soon_threadsafe", lambda *_: None)
+        gate.let_pass(1)
+        await until(lambda: gate.num_begun == 3)
 
     asyncio.run(use())
+    gate.let_pass(3)  # of 1,500: at the first of them it sees that nobody listens
     for thread in threading.enumerate():
         if thread.name == "qwartet-engine":
             thread.join(MAX_WAIT_S)
-    assert is_all_free(engine)
+    assert is_all_free(engine) and gate.num_begun <= 5
 
 
 def test_a_second_event_loop_is_refused(engine: Engine) -> None:
