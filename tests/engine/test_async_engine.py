@@ -23,8 +23,7 @@ from qwartet.errors import EngineFailedError, RequestError, SettingError
 
 TEXTS = ("hello", "What is your name?", "The capital of France is", "你好", "Count: one, two, three,", "a b a b a b a")
 GREEDY = SamplingParams(temperature=0, max_tokens=24, ignore_eos=True)
-LONG = replace(GREEDY, max_tokens=1500)
-MAX_WAIT_S = 60
+LONG, MAX_WAIT_S = replace(GREEDY, max_tokens=1500), 60
 
 
 @pytest.fixture(scope="module")
@@ -350,24 +349,19 @@ def test_an_engine_that_was_never_used_or_already_closed_can_be_closed(engine: E
     asyncio.run(use())
 
 
-@pytest.mark.parametrize("is_woken", [True, False], ids=["woken", "with a wake-up that it does not answer any more"])
-def test_a_loop_that_ends_without_close_ends_the_thread_too(
-    llm: LLM, engine: Engine, gate: GatedSteps, monkeypatch: pytest.MonkeyPatch, is_woken: bool
-) -> None:
+@pytest.mark.parametrize("is_woken", [True, False])  # or was, and has not answered when it is closed
+def test_a_loop_that_ends_without_close_ends_the_thread_too(engine: Engine, gate: GatedSteps, is_woken: bool) -> None:
     async def use() -> None:
-        stream = await AsyncEngine(engine).add(llm.tokenizer.encode("hello"), LONG)
-        gate.let_pass(1)
-        await anext(stream)
+        await AsyncEngine(engine).add([1, 2, 3], LONG)
         if not is_woken:
-            monkeypatch.setattr(asyncio.get_running_loop(), "call_soon_threadsafe", lambda *_: None)
-        gate.let_pass(1)
+            asyncio.get_running_loop().call_soon_threadsafe = lambda *_: None
+        gate.let_pass(2)
         await until(lambda: gate.num_begun == 3)
 
     asyncio.run(use())
+    thread = next(one for one in threading.enumerate() if one.name == "qwartet-engine")
     gate.let_pass(3)  # of 1,500: at the first of them it sees that nobody listens
-    for thread in threading.enumerate():
-        if thread.name == "qwartet-engine":
-            thread.join(MAX_WAIT_S)
+    thread.join(MAX_WAIT_S)
     assert is_all_free(engine) and gate.num_begun <= 5
 
 
