@@ -4,7 +4,7 @@
 # make check              lint, types, all tests, the long ones too      (<= 40 minutes on 2 cores)
 # make sanitize           the kernel tests under AddressSanitizer and UBSan      (g++; some minutes)
 # make fuzz-kernels       the kernels against their references at 10,000 random shapes
-# make fuzz-http          500 random requests of each kind, right and wrong ones    (not yet clean: see docs/log.md)
+# make fuzz-http          500 random requests of each kind, right and wrong ones    (some minutes)
 # make soak               the engine against its oracle at 100,000 random schedules  (some 90 minutes on 2 cores)
 # make docs               write docs/cli.md from the commands
 # make mutate             take each guard of the server out: its test must fail (some 8 minutes on 2 cores)

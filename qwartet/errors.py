@@ -76,6 +76,10 @@ class RequestError(QwartetError, ValueError):
     """A request cannot be served: empty or too long prompt, ids out of range, impossible sampling settings."""
 
 
+class StructureError(RequestError):
+    """A structure that a text has to have is ill-formed, too large, or cannot be kept to."""
+
+
 class NotFiniteError(QwartetError):
     """The network's numbers for one request are NaN or infinite; that request has ended, others have not."""
 

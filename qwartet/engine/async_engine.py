@@ -25,7 +25,7 @@ from qwartet.engine.engine import Engine, StepOutput, stop_ids
 from qwartet.engine.request import FinishReason, Request, TokenConstraint, TokenLogprobs
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.engine.structure import Structure
-from qwartet.errors import EngineFailedError, RequestError
+from qwartet.errors import EngineFailedError, StructureError
 
 COMPILE_TIMEOUT_S = 10.0  # for a structure; structure_limits.py keeps the worst to about a second
 NUM_COMPILERS = 2  # structures that are compiled at once
@@ -207,7 +207,7 @@ class AsyncEngine:
         loop whenever there is something to take.
 
         RequestError and SettingError are raised before anything is queued. A structure is compiled first, in a thread
-        of its own; RequestError when that takes too long.
+        of its own; StructureError when that takes too long.
         """
         self._start()
         self._raise_unless_open()
@@ -290,7 +290,7 @@ class AsyncEngine:
         work.add_done_callback(self._free_compiler)  # not earlier: nothing can stop a thread
         await asyncio.wait({work}, timeout=self._compile_timeout_s)
         if not work.done():
-            raise RequestError(f"the structure takes more than {self._compile_timeout_s:g} s to compile; simplify it")
+            raise StructureError(f"the structure takes more than {self._compile_timeout_s:g} s to compile; simplify it")
         return work.result()
 
     def _begin_compiling(self, structure: Structure, stops: frozenset[int]) -> asyncio.Future[TokenConstraint]:

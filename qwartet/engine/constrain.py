@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from qwartet.engine.grammar import write_grammar
 from qwartet.engine.structure import Structure
-from qwartet.errors import RequestError, SettingError
+from qwartet.errors import SettingError, StructureError
 from qwartet.tokenizer.tokenizer import Tokenizer
 
 # llguidance's own limits (1 s of work to compile, 15 ms for a step), but for the states: they take 1 KB each.
@@ -84,7 +84,7 @@ class ConstraintCompiler:
         self._built: tuple[LLTokenizer, NDArray[np.bool_]] | None = None
 
     def compile(self, structure: Structure, stop_token_ids: Collection[int] | None = None) -> Constraint:
-        """The state before the first token; RequestError says why there is none. None: the compiler's stop tokens.
+        """The state before the first token; StructureError says why there is none. None: the compiler's stop tokens.
 
         Takes milliseconds, at worst about a second and 200 MB: for a thread that is not the engine's. The first call
         also builds the vocabulary's tree, which takes most of a second for the published one.
@@ -99,7 +99,7 @@ class ConstraintCompiler:
             constraint = Constraint(LLMatcher(ll_tokenizer, grammar, log_level=0, limits=LIMITS), kinds)
             num_allowed = int(constraint.mask().sum())  # raises what is wrong; most of what is too complex shows here
             if constraint.is_complete and num_allowed == len(known_stops):
-                raise RequestError("only the empty text has this structure; ask for one that has letters")
+                raise StructureError("only the empty text has this structure; ask for one that has letters")
             return constraint
 
         return _with_deep_stack(build)
@@ -135,7 +135,7 @@ class Constraint:
     def mask(self, num_ids: int | None = None) -> NDArray[np.bool_]:
         """Which of the first `num_ids` ids (None: all rows of the logits) may come next: bool [num_ids].
 
-        All False only where the text is finished and there are no stop tokens. RequestError where nothing may follow
+        All False only where the text is finished and there are no stop tokens. StructureError where nothing may follow
         a text that is not whole, or the structure turns out to be too complex: that ends this request alone.
         0.05 ms for the published vocabulary, 0.3 ms inside of a large set of letters; the worst that was found, 40 ms.
         """
@@ -149,18 +149,18 @@ class Constraint:
             np.logical_and(bits, is_text[: len(bits)], out=allowed[: len(bits)])
         allowed[list(self._kinds.stop_token_ids)] = self.is_complete
         if not (self.is_complete or allowed.any()):
-            raise RequestError(f"the structure cannot be kept to: no token continues the text; {_CHANGE_IT}")
+            raise StructureError(f"the structure cannot be kept to: no token continues the text; {_CHANGE_IT}")
         return allowed[:num_ids]
 
     def accept(self, token_id: int) -> None:
-        """Goes on by the token that was chosen; RequestError where it may not follow: that ends this request alone."""
+        """Goes on by the chosen token; StructureError where it may not follow: that ends this request alone."""
         if self._kinds.is_stop_id(token_id) and self.is_complete:
             self._has_stopped = True
             return
         can_follow = self._kinds.is_text_id(token_id) and not self.is_finished
         if not can_follow or not self._matcher.consume_token(token_id):
             self._raise_error()
-            raise RequestError(f"token {token_id} does not continue the structure; choose among the mask's")
+            raise StructureError(f"token {token_id} does not continue the structure; choose among the mask's")
 
     def count_valid(self, token_ids: Sequence[int]) -> int:
         """How many of these ids, from the first on, `accept` would take one after another; nothing changes."""
@@ -179,7 +179,7 @@ class Constraint:
 
     def _raise_error(self) -> None:
         if self._matcher.is_error():
-            raise RequestError(f"the structure cannot be kept to: {_reason(self._matcher)}")
+            raise StructureError(f"the structure cannot be kept to: {_reason(self._matcher)}")
 
 
 def _reason(matcher: LLMatcher) -> str:
@@ -205,7 +205,7 @@ def _with_deep_stack(work: Callable[[], T]) -> T:
             future.set_exception(error)
         except BaseException as error:  # a panic of native code, which is no Exception
             reason = f"the structure cannot be compiled: {str(error)[:MAX_REASON_LETTERS]}; use a simpler one"
-            future.set_exception(RequestError(reason))
+            future.set_exception(StructureError(reason))
 
     thread = threading.Thread(target=run, name="compile-structure", daemon=True)
     with _stack_size_lock:

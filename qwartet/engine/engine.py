@@ -200,8 +200,9 @@ class Engine:
         batch = build_forward_batch(spans, BLOCK_SIZE, self.position_config, self.runner.model.device)
         sampled = self.sampler.sample(self.runner.run(batch), schedule.scheduled)
         outputs = self._commit(schedule, sampled)
-        for measured in (self.speculation.cost, self.pace):
-            measured.count(len(batch.input_ids), time.perf_counter() - start_s)
+        num_tokens, seconds = len(batch.input_ids), time.perf_counter() - start_s
+        self.speculation.cost.count(num_tokens, seconds)
+        self.pace.count(num_tokens, seconds)
         return outputs
 
     def _commit(self, schedule: Schedule, sampled: list[Sampled]) -> list[StepOutput]:

@@ -40,7 +40,8 @@ class EngineConfig:
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
                 raise SettingError(f"{name} is {value!r}; it must be a whole number from {low} to {high}")
         stall_s = self.max_stall_s
-        if stall_s is not None and not (isinstance(stall_s, int | float) and 0 < stall_s <= MAX_STALL_S):
+        is_number = isinstance(stall_s, int | float) and not isinstance(stall_s, bool)
+        if stall_s is not None and not (is_number and 0 < stall_s <= MAX_STALL_S):
             raise SettingError(f"max_stall_s is {stall_s!r}; it must be more than 0 and at most {MAX_STALL_S} seconds")
         if self.speculation not in SPECULATION:
             raise SettingError(f"speculation is {self.speculation!r}; it must be {' or '.join(SPECULATION)}")

@@ -26,7 +26,7 @@ _HEAD = '%llguidance {"no_forcing": true}\n'
 
 
 def write_grammar(structure: Structure) -> str:
-    """A structure as a grammar for llguidance; RequestError where it is not well formed or above the limits."""
+    """A structure as a grammar for llguidance; StructureError where it is not well formed or above the limits."""
     if structure.json_object:
         return _HEAD + f"start: {_json({'type': 'object'})}\n"
     if structure.json_schema is not None:

@@ -1,8 +1,8 @@
 """How much of a long prompt a step may compute while others wait for their next token. Numbers only.
 
 A step with a chunk of a prompt takes as long for the requests that decode beside it. So the chunk is what fits into
-`max_stall_s` at the speed of the latest chunks, but at least MIN_CHUNK tokens: with fewer, reading the weights takes
-longer than multiplying by them, and everybody would lose.
+`max_stall_s` at the speed of the latest chunks, but at least MIN_CHUNK tokens, which share what
+reading the weights takes.
 """
 
 from __future__ import annotations

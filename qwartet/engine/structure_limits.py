@@ -16,7 +16,7 @@ from fractions import Fraction
 from typing import Any
 
 from qwartet.engine.structure import Structure
-from qwartet.errors import RequestError
+from qwartet.errors import StructureError
 
 MAX_SCHEMA_BYTES = 64 << 10
 MAX_SCHEMA_DEPTH = 64  # objects and lists inside one another
@@ -38,31 +38,31 @@ _LOCAL_ONLY = "move what it names into $defs and write #/$defs/NAME; nothing is 
 
 
 def check_choice(choice: tuple[str, ...]) -> None:
-    """RequestError for too many texts, or too long ones."""
+    """StructureError for too many texts, or too long ones."""
     _check_size("choice", len(choice), MAX_CHOICES, "texts")
     _check_size("choice", sum(len(text.encode()) for text in choice), MAX_CHOICE_BYTES, "bytes")
 
 
 def check_regex(regex: str) -> None:
-    """RequestError for a regex that is too long or ends in half an escape."""
+    """StructureError for a regex that is too long or ends in half an escape."""
     _check_size("regex", len(regex.encode()), MAX_REGEX_BYTES, "bytes")
     if (len(regex) - len(regex.rstrip("\\"))) % 2:
-        raise RequestError(f"the regex {regex!r:.80} ends in a lone backslash; write \\\\ for the letter")
+        raise StructureError(f"the regex {regex!r:.80} ends in a lone backslash; write \\\\ for the letter")
 
 
 def parse_schema(structure: Structure) -> dict[str, Any]:
-    """The JSON schema of a structure, within all limits; RequestError says what is wrong with it."""
+    """The JSON schema of a structure, within all limits; StructureError says what is wrong with it."""
     return parse_schemas([structure.schema_text])[0]
 
 
 def parse_schemas(texts: Sequence[str]) -> list[dict[str, Any]]:
-    """JSON schemas that are compiled together, within limits that all of them share; RequestError as above."""
+    """JSON schemas that are compiled together, within limits that all of them share; StructureError as above."""
     _check_size("the schema", sum(len(text.encode()) for text in texts), MAX_SCHEMA_BYTES, "bytes")
     schemas = [_parsed(text) for text in texts]
     all_objects, num_values = [], 0
     for schema, text in zip(schemas, texts, strict=True):
         if "x-guidance" in schema:
-            raise RequestError("the schema has the key x-guidance, which is not part of JSON schema; leave it out")
+            raise StructureError("the schema has the key x-guidance, which is not part of JSON schema; leave it out")
         objects, depth = [], 0
         for value, level in _values(schema):
             depth, num_values = max(depth, level), num_values + 1
@@ -79,7 +79,7 @@ def parse_schemas(texts: Sequence[str]) -> list[dict[str, Any]]:
         try:
             json.dumps(schema, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
-            raise RequestError("the schema has half a surrogate pair; write whole characters") from error
+            raise StructureError("the schema has half a surrogate pair; write whole characters") from error
     return schemas
 
 
@@ -87,11 +87,11 @@ def _parsed(text: str) -> dict[str, Any]:
     try:
         schema = json.loads(text, parse_float=_finite, parse_constant=_finite)
     except RecursionError as error:
-        raise RequestError(f"the schema is nested deeper than {MAX_SCHEMA_DEPTH} levels; flatten it") from error
+        raise StructureError(f"the schema is nested deeper than {MAX_SCHEMA_DEPTH} levels; flatten it") from error
     except ValueError as error:
-        raise RequestError(f"the schema is not JSON: {error}; send a JSON object") from error
+        raise StructureError(f"the schema is not JSON: {error}; send a JSON object") from error
     if not isinstance(schema, dict):
-        raise RequestError(f"the schema is {text[:40]}; it must be a JSON object")
+        raise StructureError(f"the schema is {text[:40]}; it must be a JSON object")
     return schema
 
 
@@ -113,9 +113,9 @@ def _check_references(schema: Any, objects: list[dict[str, Any]], depth: int, id
         if isinstance(reference, str):
             references.add(reference)
             if not reference.startswith("#"):
-                raise RequestError(f"the schema has the remote $ref {reference!r:.80}; {_LOCAL_ONLY}")
+                raise StructureError(f"the schema has the remote $ref {reference!r:.80}; {_LOCAL_ONLY}")
         if one is not schema and any(isinstance(one.get(key), str) for key in id_keys):
-            raise RequestError(f"the schema has an $id inside of it; leave it out, or {_LOCAL_ONLY}")
+            raise StructureError(f"the schema has an $id inside of it; leave it out, or {_LOCAL_ONLY}")
     _check_size("the schema", (len(references) + 1) * depth, MAX_REF_LEVELS, "levels ($refs times depth)")
 
 
@@ -159,12 +159,12 @@ def _check_multiples(objects: list[dict[str, Any]]) -> None:
         if isinstance(step, int | float) and not isinstance(step, bool) and step:
             common = math.lcm(common, Fraction(str(step)).numerator)
             if common > MAX_MULTIPLE:
-                raise RequestError(f"the common multiple of all multipleOf is above {MAX_MULTIPLE}; use simpler ones")
+                raise StructureError(f"the common multiple of all multipleOf is above {MAX_MULTIPLE}; use simpler ones")
 
 
 def _check_size(what: str, size: int, limit: int, unit: str) -> None:
     if size > limit:
-        raise RequestError(f"{what} has {size} {unit}; at most {limit} are allowed")
+        raise StructureError(f"{what} has {size} {unit}; at most {limit} are allowed")
 
 
 def _finite(text: str) -> float:

@@ -10,6 +10,8 @@ from typing import Any
 from fastapi import FastAPI, Request
 from starlette.responses import HTMLResponse, Response
 
+from qwartet.server.api.protocol import NO_EFFECT_WORDS
+
 _PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -101,7 +103,7 @@ def _fields(schema: dict[str, Any]) -> str:
     required = schema.get("required", [])
 
     def rank(item: tuple[str, dict[str, Any]]) -> int:
-        return -1 if item[0] in required else int(item[1].get("description") == "No effect.")
+        return -1 if item[0] in required else int(item[1].get("description") == NO_EFFECT_WORDS)
 
     rows = [
         f"<tr><td><code>{html.escape(name)}</code></td><td>{_type(field)}</td>"

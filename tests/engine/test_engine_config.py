@@ -13,7 +13,7 @@ from qwartet.errors import SettingError
     [
         ("max_model_len", 1), ("max_num_seqs", 0), ("max_num_seqs", None), ("max_num_batched_tokens", 0),
         ("num_blocks", True), ("num_blocks", 1.5), ("speculation", "on"), ("max_stall_s", 0),
-        ("max_stall_s", float("inf")), ("enable_prefix_caching", 1),
+        ("max_stall_s", float("inf")), ("max_stall_s", True), ("enable_prefix_caching", 1),
     ],
 )  # fmt: skip
 def test_a_setting_out_of_bounds_is_refused_by_its_name_and_value(name: str, value: object) -> None:

@@ -14,7 +14,6 @@ from qwartet.server.api.prepare import Prepared, prepare_chat, prepare_completio
 from qwartet.server.api.protocol import ChatCompletionRequest, CompletionRequest
 from qwartet.server.log import log_failure
 
-ABOUT_STRUCTURES = ("the structure ", "the schema ", "the regex ")  # what is wrong with one, told by the engine
 CHAT_PATH, COMPLETION_PATH = "/v1/chat/completions", "/v1/completions"
 REQUESTS: dict[str, type[ChatCompletionRequest] | type[CompletionRequest]] = {
     CHAT_PATH: ChatCompletionRequest,
@@ -84,10 +83,7 @@ class Endpoints:
         """What is told of a failure; one that nobody meant is logged."""
         if not isinstance(error, ApiError | QwartetError):
             log_failure(f"a {type(request).__name__}", error)
-        found = api_error_of(error, type(request))
-        if found.param is None and found.message.startswith(ABOUT_STRUCTURES):
-            found.param = structure_field(request)
-        return found
+        return api_error_of(error, type(request), structure_field(request))
 
     def model_name(self, asked: str | None) -> str:
         """The name to sign with; ApiError for one that is not served."""

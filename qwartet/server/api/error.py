@@ -8,7 +8,14 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from qwartet.errors import EngineFailedError, NotAChatModelError, QwartetError, RequestError, SettingError
+from qwartet.errors import (
+    EngineFailedError,
+    NotAChatModelError,
+    QwartetError,
+    RequestError,
+    SettingError,
+    StructureError,
+)
 from qwartet.server.api.responses import ErrorDetails, ErrorResponse
 
 MAX_VALUE_CHARS = 40  # of a wrong value that are shown
@@ -81,10 +88,13 @@ def validation_api_error(error: ValidationError, body: Any, model: type[BaseMode
     return ApiError(400, f"{param or 'the body'}: {text}{shown}", param=param, code="invalid_value")
 
 
-def api_error_of(error: Exception, model: type[BaseModel]) -> ApiError:
-    """The failure that an exception means to the sender of a `model`."""
+def api_error_of(error: Exception, model: type[BaseModel], structure_field: str | None = None) -> ApiError:
+    """The failure that an exception means to the sender of a `model`; `structure_field` is the field of it that says
+    what the text has to be."""
     if isinstance(error, ApiError):
         return error
+    if isinstance(error, StructureError):
+        return ApiError(400, str(error), param=structure_field, code="invalid_value")
     if isinstance(error, RequestError | SettingError | NotAChatModelError):
         # What is wrong with a setting begins with its name, with a prompt by "the prompt".
         first = re.match(r"(?:the )?(\w+)", str(error))

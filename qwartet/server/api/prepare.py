@@ -8,7 +8,6 @@ from typing import Any
 
 from qwartet.engine.sampling_params import MAX_COMPLETIONS, SamplingParams
 from qwartet.engine.structure import Structure
-from qwartet.engine.structure_limits import parse_schemas
 from qwartet.errors import NotAChatModelError, RequestError
 from qwartet.llm import LLM
 from qwartet.server.api.error import ApiError
@@ -62,13 +61,7 @@ def _with_tools(params: SamplingParams, tools: ToolChat) -> SamplingParams:
     if tools.has_tools and params.structure is not None:
         message = "response_format and tools; give one of them, or tool_choice none"
         raise ApiError(400, message, param="response_format", code="invalid_value")
-    structure = params.structure
-    if tools.calls is not None:
-        structure = Structure(tool_calls=tools.calls)
-        try:
-            parse_schemas(tools.calls.schema_texts)  # told of here, it has its field's name
-        except RequestError as error:
-            raise ApiError(400, f"tools: {error}", param="tools", code="invalid_value") from error
+    structure = params.structure if tools.calls is None else Structure(tool_calls=tools.calls)
     return replace(params, stop=(*params.stop, STOP_STRING), structure=structure)
 
 
@@ -148,7 +141,7 @@ def _token_id(key: str) -> int:
 
 
 def structure_field(body: SamplingFields) -> str | None:
-    """The field that says what the text has to be; none where nothing does but the tools."""
+    """The first field that says what the text has to be, or which tools' arguments may be in it."""
     fields = ("response_format", "structured_outputs", "guided_json", "guided_regex", "guided_choice", "tools")
     return next((name for name in fields if getattr(body, name, None) is not None), None)
 

@@ -26,6 +26,7 @@ from qwartet.server.api.tool_protocol import (
     ToolChoice,
 )
 
+NO_EFFECT_WORDS = "No effect."
 MAX_STOPS = 16  # OpenAI has 4
 MAX_STOP_CHARS = 256
 MAX_STOP_TOKEN_IDS = 1024
@@ -41,13 +42,15 @@ TokenIds = Annotated[list[int], Field(fail_fast=True)]
 Texts = Annotated[list[str], Field(fail_fast=True)]
 
 
+NO_EFFECT = Field(None, description=NO_EFFECT_WORDS)
+
+
 class StreamOptions(ApiObject):
     """How a stream is to be."""
 
     include_usage: bool | None = None
     """A last chunk with no choices says what it all took."""
-    include_obfuscation: bool | None = None
-    """No effect."""
+    include_obfuscation: bool | None = NO_EFFECT
 
 
 class JsonSchemaFormat(ApiObject):
@@ -73,9 +76,6 @@ class StructuredOutputs(ApiObject):
     json_object: bool | None = None
     regex: str | None = None
     choice: Texts | None = None
-
-
-NO_EFFECT = Field(None, description="No effect.")
 
 
 class HarmlessFields(ApiObject):
