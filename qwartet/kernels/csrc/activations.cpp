@@ -21,6 +21,15 @@ struct Rows {
     int32_t* low_sums;
 };
 
+// Where the i-th of 128 int16 stands: each four in the order 0 2 1 3.
+constexpr int place_of_int16(int i) { return (i & ~3) + (i & 1) * 2 + (i >> 1 & 1); }
+
+void merge(const int8_t* high, const int8_t* low, int8_t* values) {
+    int16_t merged[GROUP];
+    for (int i = 0; i < GROUP; i++) merged[place_of_int16(i)] = int16_t(256 * high[i] + low[i]);
+    std::memcpy(values, merged, sizeof merged);
+}
+
 // Stores 128 whole numbers as int8, and adds up those that share a unit of weights.
 template <class Number>
 QW_INLINE inline void store_group(const Number& number_of, int8_t* values, int32_t* sums, const Activations& a, bool evens_first) {
@@ -54,19 +63,28 @@ void quantize_group(const F32 (&x)[GROUP / 16], Activations& a, const Rows& rows
     a.scales[at] = is_finite ? (is_zero ? 0.0f : most / 127.0f) : std::numeric_limits<float>::quiet_NaN();
 
     F32 squares = set_f32(0), scaled[GROUP / 16];
-    int8_t* values = a.values_of(token / CHUNK_TOKENS, group) + token % CHUNK_TOKENS * GROUP;
+    int8_t* values = a.values_of(token / CHUNK_TOKENS, group) + token % CHUNK_TOKENS * GROUP * a.value_bytes;
     for (int i = 0; i < GROUP / 16; i++) {
         scaled[i] = is_finite ? mul(x[i], set_f32(inverse)) : set_f32(0);
         squares = fma(scaled[i], scaled[i], squares);
     }
-    store_group([&](int i) QW_INLINE { return round(scaled[i]); }, values, rows.high_sums + first_sum, a, evens_first);
+    const auto high_of = [&](int i) QW_INLINE { return round(scaled[i]); };
+    const auto low_of = [&](int i) QW_INLINE {
+        return round(min(mul(sub(scaled[i], round(scaled[i])), set_f32(256)), set_f32(127)));
+    };
+    if (a.value_bytes == 2) {
+        int8_t high[GROUP], low[GROUP];
+        store_group(high_of, high, rows.high_sums + first_sum, a, evens_first);
+        store_group(low_of, low, rows.low_sums + first_sum, a, evens_first);
+        merge(high, low, values);
+        a.has_low[at] = 0;
+        return;
+    }
+    store_group(high_of, values, rows.high_sums + first_sum, a, evens_first);
     const bool stands_out = 127.0f * 127.0f * GROUP > CREST * CREST * reduce_add(squares);
     a.has_low[at] = mode == Low::ALWAYS || (stands_out && !is_zero);
     if (!a.has_low[at]) return;
-    const auto low = [&](int i) QW_INLINE {
-        return round(min(mul(sub(scaled[i], round(scaled[i])), set_f32(256)), set_f32(127)));
-    };
-    store_group(low, rows.low + at * GROUP, rows.low_sums + first_sum, a, evens_first);
+    store_group(low_of, rows.low + at * GROUP, rows.low_sums + first_sum, a, evens_first);
 }
 
 // Loads 128 inputs; those beyond num_inputs are 0.
@@ -90,9 +108,11 @@ void list_parts(Activations& a, const Rows& rows, int64_t chunk, int64_t group) 
     int64_t num_parts = count;
     for (int64_t token = 0; token < count; token++) {
         const int64_t at = a.at(group, first + token);
-        for (int i = 0; i < units; i++)
-            a.parts_of(chunk, group * units + i)[token] = {a.scales[at], rows.high_sums[a.at(group * units + i, first + token)],
-                                                           int32_t(token)};
+        for (int i = 0; i < units; i++) {
+            const int64_t sum = a.at(group * units + i, first + token);
+            Part& part = a.parts_of(chunk, group * units + i)[token] = {a.scales[at], rows.high_sums[sum], int32_t(token)};
+            if (a.value_bytes == 2) part = {part.scale * (1.0f / 256), 256 * part.sum + rows.low_sums[sum], part.token};
+        }
         if (!a.has_low[at]) continue;
         std::memcpy(values + num_parts * GROUP, rows.low + at * GROUP, GROUP);
         for (int i = 0; i < units; i++)
@@ -113,12 +133,28 @@ void in_pieces(int64_t count, int64_t grain, const Body& body) {
 
 }  // namespace
 
+void Activations::read_rounded(int64_t token, int64_t group, int64_t num_low, double* out) const {
+    const int64_t chunk = token / CHUNK_TOKENS, place = token % CHUNK_TOKENS;
+    const double scale = scales[at(group, token)];
+    const int8_t* row = values_of(chunk, group) + place * GROUP * value_bytes;
+    if (value_bytes == 2) {
+        int16_t merged[GROUP];
+        std::memcpy(merged, row, sizeof merged);
+        for (int i = 0; i < GROUP; i++) out[i] = scale * merged[place_of_int16(i)] / 256;
+        return;
+    }
+    const bool with_low = has_low[at(group, token)];
+    const int8_t* low = values_of(chunk, group) + (chunk_size(chunk) + num_low) * GROUP;
+    for (int i = 0; i < GROUP; i++) out[i] = scale * (row[i] + (with_low ? low[i] / 256.0 : 0.0));
+}
+
 Activations quantize_activations(const uint16_t* x, int64_t num_tokens, int64_t num_inputs, int64_t stride,
                                  const int32_t* order, int bits, int unit, Low low) {
     Activations a;
     a.num_tokens = num_tokens;
     a.num_groups = (num_inputs + GROUP - 1) / GROUP;
     a.unit = unit;
+    a.value_bytes = bits == 8 ? PLANES_OF_BYTES : 1;
     const int64_t num_rows = a.num_groups * num_tokens, num_sums = a.num_units() * num_tokens;
     const int64_t num_lists = a.num_chunks() * a.num_groups;
     a.values = static_cast<int8_t*>(scratch(Scratch::activations, num_lists * a.room() * GROUP));

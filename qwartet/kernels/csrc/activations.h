@@ -4,6 +4,9 @@
 //
 //   scale = max |x| of the group / 127                    one for each token and group of 128 inputs
 //
+// Where the processor has no product of bytes that suits codes of 8 bits (PLANES_OF_BYTES in simd_*.h), those meet both
+// halves at once, as one int16 for each value: 256 high + low, each four in the order 0 2 1 3.
+//
 // With `low` an element is off by at most 1/512 of a step (1/65,000 of the group's largest); without, by half a step.
 // ALWAYS computes every `low`. WHERE_NEEDED does so for a group whose largest value stands out: half a step there is
 // large beside the other values. The choice looks at one token's group alone, so it is the same in every batch.
@@ -30,11 +33,12 @@ struct Activations {
     int64_t num_tokens;  // M
     int64_t num_groups;  // G = ceil(K / 128); what lies beyond K is 0
     int unit;            // inputs that share a weight scale: 32, 64 or 128
-    int8_t* values;      // [chunks, G, 2 * chunk_size(0), 128]; for 4-bit weights each 8 stand in the order 0 2 4 6 1 3 5 7
+    int value_bytes;     // 1: int8 `high` and `low` apart; 2: int16
+    int8_t* values;      // [chunks, G, 2 * chunk_size(0), 128] int8, or half as many int16; for 4-bit weights each 8 stand in the order 0 2 4 6 1 3 5 7
     Part* parts;         // [chunks, units, 2 * chunk_size(0)]
     int32_t* num_parts;  // [chunks, G]
     float* scales;       // [G, M] of the `high`
-    uint8_t* has_low;    // [G, M]
+    uint8_t* has_low;    // [G, M]: has a part of its own for it
 
     int64_t num_units() const { return num_groups * (GROUP / unit); }
     int64_t num_chunks() const { return (num_tokens + CHUNK_TOKENS - 1) / CHUNK_TOKENS; }
@@ -45,6 +49,8 @@ struct Activations {
     int64_t room() const { return 2 * chunk_size(0); }
     int64_t at(int64_t group, int64_t token) const { return group * num_tokens + token; }
     int8_t* values_of(int64_t chunk, int64_t group) const { return values + (chunk * num_groups + group) * room() * GROUP; }
+    // out[128] = a token's group as weights of 8 bits meet it; num_low: how many tokens before it in its chunk have a `low`.
+    void read_rounded(int64_t token, int64_t group, int64_t num_low, double* out) const;
     Part* parts_of(int64_t chunk, int64_t unit_index) const { return parts + (chunk * num_units() + unit_index) * room(); }
 };
 

@@ -26,19 +26,17 @@ std::vector<TokenNorms> norms_of(const Activations& a, const uint16_t* x, int64_
     std::vector<double> exact(a.num_tokens), error(a.num_tokens);
     for (int64_t group = 0; group < a.num_groups; group++)
         for (int64_t token = 0, num_low = 0; token < a.num_tokens; token++) {
-            // 8-bit weights keep the order of the inputs; each `low` stands behind all `high`, in the order of the tokens.
-            const int64_t chunk = token / CHUNK_TOKENS, place = token % CHUNK_TOKENS, start = group * GROUP;
-            if (place == 0) num_low = 0;
-            const int8_t* high = a.values_of(chunk, group) + place * GROUP;
-            const bool has_low = a.has_low[a.at(group, token)];
-            const int8_t* low = has_low ? a.values_of(chunk, group) + (a.chunk_size(chunk) + num_low++) * GROUP : nullptr;
+            const int64_t start = group * GROUP;
+            if (token % CHUNK_TOKENS == 0) num_low = 0;
+            double rounded[GROUP];
+            a.read_rounded(token, group, num_low, rounded);
+            num_low += a.has_low[a.at(group, token)];
             for (int64_t i = 0; i < GROUP && start + i < num_inputs; i++) {
                 const uint32_t bits = uint32_t(x[token * stride + start + i]) << 16;
                 float value;
                 std::memcpy(&value, &bits, 4);
-                const double rounded = double(a.scales[a.at(group, token)]) * (high[i] + (low ? low[i] / 256.0 : 0.0));
                 exact[token] += double(value) * value;
-                error[token] += (value - rounded) * (value - rounded);
+                error[token] += (value - rounded[i]) * (value - rounded[i]);
             }
         }
     std::vector<TokenNorms> norms;
@@ -69,14 +67,6 @@ private:
     float rounding_;
 };
 
-// Calls body(task, begin, end) for pieces of the rows, on all threads.
-template <class Body>
-void for_rows(int64_t num_rows, const Body& body) {
-    parallel_for((num_rows + ROWS_OF_TASK - 1) / ROWS_OF_TASK, [&](int64_t task) {
-        body(task, task * ROWS_OF_TASK, std::min(num_rows, (task + 1) * ROWS_OF_TASK));
-    });
-}
-
 struct Best {
     float value = -INFINITY;
     int64_t row = -1;
@@ -87,23 +77,29 @@ struct Best {
     }
 };
 
-Best best_of(const Head& head, const float* rough, const Bounds& bounds, int64_t num_valid, const uint16_t* padded_x) {
-    const int64_t num_tasks = (num_valid + ROWS_OF_TASK - 1) / ROWS_OF_TASK;
-    std::vector<float> lower(num_tasks, -INFINITY);
-    for_rows(num_valid, [&](int64_t task, int64_t begin, int64_t end) {
+// What is known of a token while the rows are looked at.
+struct Search {
+    int64_t token;
+    Bounds bounds;
+    const float* rough;   // [N]
+    const uint16_t* x;    // padded
+    float threshold;      // the largest lower bound: what cannot reach it is no candidate
+
+    float lower_bound(int64_t begin, int64_t end) const {
         F32 most = set_f32(-INFINITY);
         int64_t row = begin;
         for (; row + 16 <= end; row += 16) most = max(sub(load_f32(rough + row), bounds.of_16(row)), most);
-        lower[task] = reduce_max(most);
-        for (; row < end; row++) lower[task] = std::max(lower[task], rough[row] - bounds.of(row));
-    });
-    const float threshold = *std::max_element(lower.begin(), lower.end());
-    std::vector<Best> found(num_tasks);
-    for_rows(num_valid, [&](int64_t task, int64_t begin, int64_t end) {
+        float bound = reduce_max(most);
+        for (; row < end; row++) bound = std::max(bound, rough[row] - bounds.of(row));
+        return bound;
+    }
+
+    Best best(const DenseWeight& exact, int64_t begin, int64_t end) const {
+        Best found;
         const auto look_at = [&](int64_t row, float upper) {
             if (!(upper >= threshold)) return;
-            found[task].take(dense_output(head.exact, row, padded_x), row);
-            found[task].num_candidates++;
+            found.take(dense_output(exact, row, x), row);
+            found.num_candidates++;
         };
         int64_t row = begin;
         for (; row + ROWS_AT_ONCE <= end; row += ROWS_AT_ONCE) {
@@ -118,11 +114,29 @@ Best best_of(const Head& head, const float* rough, const Bounds& bounds, int64_t
             for (int i = 0; i < ROWS_AT_ONCE; i++) look_at(row + i, upper[i]);
         }
         for (; row < end; row++) look_at(row, rough[row] + bounds.of(row));
-    });
-    Best best;
-    for (const Best& part : found) {
-        best.take(part.value, part.row);
-        best.num_candidates += part.num_candidates;
+        return found;
+    }
+};
+
+// One pass over the rows for the thresholds of all tokens, and one for their candidates: the norms of a piece of rows stay
+// in the cache for all of them.
+std::vector<Best> best_of(const DenseWeight& exact, std::vector<Search>& searches, int64_t num_valid) {
+    const int64_t num_tasks = (num_valid + ROWS_OF_TASK - 1) / ROWS_OF_TASK, count = searches.size();
+    const auto for_pieces = [&](const auto& body) {
+        parallel_for(num_tasks, [&](int64_t task) {
+            const int64_t begin = task * ROWS_OF_TASK, end = std::min(num_valid, begin + ROWS_OF_TASK);
+            for (int64_t i = 0; i < count; i++) body(i, i * num_tasks + task, begin, end);
+        });
+    };
+    std::vector<float> lower(count * num_tasks);
+    for_pieces([&](int64_t i, int64_t place, int64_t begin, int64_t end) { lower[place] = searches[i].lower_bound(begin, end); });
+    for (int64_t i = 0; i < count; i++)
+        searches[i].threshold = *std::max_element(&lower[i * num_tasks], &lower[i * num_tasks] + num_tasks);
+    std::vector<Best> found(count * num_tasks), best(count);
+    for_pieces([&](int64_t i, int64_t place, int64_t begin, int64_t end) { found[place] = searches[i].best(exact, begin, end); });
+    for (int64_t place = 0; place < count * num_tasks; place++) {
+        best[place / num_tasks].take(found[place].value, found[place].row);
+        best[place / num_tasks].num_candidates += found[place].num_candidates;
     }
     return best;
 }
@@ -138,12 +152,16 @@ void head_argmax(const Head& head, const uint16_t* x, int64_t num_tokens, int64_
     const std::vector<TokenNorms> norms = norms_of(a, x, stride, num_inputs);
     int64_t padded_stride;  // takes the place of the rounded activations
     const uint16_t* padded = padded_tokens(x, num_tokens, num_inputs, stride, &padded_stride);
+    std::vector<Search> searches;
     for (int64_t t = 0; t < num_tokens; t++) {
-        Best best;
+        token_ids[t] = -1, num_candidates[t] = 0;
         if (std::isfinite(norms[t].exact))
-            best = best_of(head, rough + t * num_rows, Bounds(head, norms[t]), num_valid, padded + t * padded_stride);
-        token_ids[t] = best.row;
-        num_candidates[t] = best.num_candidates;
+            searches.push_back({t, Bounds(head, norms[t]), rough + t * num_rows, padded + t * padded_stride, 0});
+    }
+    const std::vector<Best> best = best_of(head.exact, searches, num_valid);
+    for (size_t i = 0; i < best.size(); i++) {
+        token_ids[searches[i].token] = best[i].row;
+        num_candidates[searches[i].token] = best[i].num_candidates;
     }
 }
 

@@ -5,6 +5,7 @@
 
 #include "simd.h"
 #include "thread_pool.h"
+#include "unroll.h"
 
 namespace qw {
 namespace {
@@ -42,9 +43,10 @@ void read_piece(const uint8_t* p, int64_t bytes, int pattern) {
     sink.fetch_xor(total, std::memory_order_relaxed);
 }
 
+// Products of registers with registers, in as many independent sums as the quantised linear has.
 template <int KIND>
 double run_peak(int64_t rounds) {
-    constexpr int CHAINS = 12, INNER = 1024;
+    constexpr int CHAINS = most_parts(4), HELD = 2 * Sum<4>::HELD_ROWS, INNER = 1024;
     const auto start = std::chrono::steady_clock::now();
     parallel_for(rounds, [&](int64_t round) {
         alignas(64) uint8_t start_values[64];
@@ -53,16 +55,21 @@ double run_peak(int64_t rounds) {
         const Bf16 pairs = load_bf16_pairs(reinterpret_cast<const uint16_t*>(start_values));
         Sum<4> whole[CHAINS];  // of 4-bit codes, which some processors multiply faster than those of 8
         F32 real[CHAINS];
-        for (int i = 0; i < CHAINS; i++) whole[i].total = set_i32(i), real[i] = set_f32(float(i));
-        for (int n = 0; n < INNER; n++)
-            for (int i = 0; i < CHAINS; i++) {
-                if (KIND == 0) whole[i].add(bytes, bytes);
-                if (KIND == 0 && n % 8 == 7) whole[i].flush();
-                if (KIND == 1) real[i] = dot_bf16(real[i], pairs, pairs);
-                if (KIND == 2) real[i] = fma(real[i], real[i], real[i]);
-            }
+        unroll<CHAINS>([&](auto i) QW_INLINE { whole[i].total = set_i32(i), real[i] = set_f32(float(i)); });
+        for (int n = 0; n < INNER; n += HELD) {
+            unroll<HELD>([&](auto held) QW_INLINE {
+                unroll<CHAINS>([&](auto i) QW_INLINE {
+                    if constexpr (KIND == 0) whole[i].template add<held == 0>(opaque(bytes), bytes);
+                    if constexpr (KIND == 1) real[i] = dot_bf16(real[i], pairs, pairs);
+                    if constexpr (KIND == 2) real[i] = fma(real[i], real[i], real[i]);
+                });
+            });
+            if constexpr (KIND == 0) unroll<CHAINS>([&](auto i) QW_INLINE { whole[i].flush(); });
+        }
         int32_t total = 0;
-        for (int i = 0; i < CHAINS; i++) total += KIND == 0 ? reduce_add_i32(whole[i].total) : int32_t(reduce_add(real[i]) > 0);
+        unroll<CHAINS>([&](auto i) QW_INLINE {
+            total += KIND == 0 ? reduce_add_i32(whole[i].total) : int32_t(reduce_add(real[i]) > 0);
+        });
         sink.fetch_xor(total, std::memory_order_relaxed);
     });
     const double per_instruction = KIND == 0 ? 128 : KIND == 1 ? 64 : 32;

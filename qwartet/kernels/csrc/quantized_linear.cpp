@@ -14,7 +14,6 @@ namespace {
 
 constexpr int ROW = 4 * PANEL;          // bytes: 4 inputs (8 in nibbles) of the 64 outputs
 constexpr int TILES = PANEL / 16;       // 16 outputs are the lanes of a vector
-constexpr int FLUSH_INPUTS = 32;        // the most whose products a Sum may hold back
 
 // What one unit of a panel needs beside its codes.
 struct UnitScales {
@@ -34,14 +33,25 @@ QW_INLINE inline void add_scaled(I32 acc, const UnitScales& unit, const Part& pa
     store_f32(place, fma(value, set_f32(part.scale), load_f32(place)));
 }
 
+// A row of codes meets the activations in planes, each with 4 bytes of them.
+template <int BITS>
+constexpr int PLANES = BITS == 4 ? 2 : PLANES_OF_BYTES;
+template <int BITS>
+constexpr int PART_BYTES = GROUP * (BITS == 8 ? PLANES_OF_BYTES : 1);
+
+template <int BITS, int PLANE>
+QW_INLINE inline Bytes plane(Bytes row) {
+    if constexpr (BITS == 8) return byte_plane<PLANE>(row);
+    else return PLANE == 0 ? low_nibbles(row) : high_nibbles(row);
+}
+
 // The product of one unit with PARTS parts, ROWS tiles of 16 outputs at a time: PARTS x ROWS vectors of sums stay in
-// registers. With few parts the even and the odd rows may have sums of their own, which halves the wait of one for the
-// next.
+// registers. With few parts each plane may have sums of its own, which halves the wait of one for the next.
 template <int BITS, int PARTS, int ROWS>
 void add_unit_tile(const PackedWeight& weight, const uint8_t* codes, const UnitScales& unit, const int8_t* values,
                    const Part* parts, float* sums) {
     constexpr bool TWO_CHAINS = PARTS <= CHAINED_PARTS;
-    constexpr int INPUTS = BITS == 4 ? 8 : 4;  // of a row of codes
+    constexpr int INPUTS = BITS == 4 ? 8 : 4, HELD_ROWS = Sum<BITS>::HELD_ROWS;  // inputs of a row of codes
     for (int tile = 0; tile < TILES; tile += ROWS) {
         Sum<BITS> acc[PARTS][ROWS], other[PARTS][ROWS];
         unroll<PARTS>([&](auto t) QW_INLINE {
@@ -50,27 +60,33 @@ void add_unit_tile(const PackedWeight& weight, const uint8_t* codes, const UnitS
                 other[t][r].total = set_i32(0);
             });
         });
-        const auto multiply = [&](const Bytes(&w)[ROWS], int k, bool is_other) QW_INLINE {
-            unroll<PARTS>([&](auto t) QW_INLINE {
-                const Bytes x = broadcast4(values + t * GROUP + k);
-                unroll<ROWS>([&](auto r) QW_INLINE { (TWO_CHAINS && is_other ? other : acc)[t][r].add(w[r], x); });
-            });
-        };
         const uint8_t* row = codes + 64 * tile;
-        for (int k = 0; k < weight.unit; k += FLUSH_INPUTS) {
-            for (int j = k; j < k + FLUSH_INPUTS; j += INPUTS, row += ROW) {
-                Bytes low[ROWS], high[ROWS];
+        const int8_t* x = values;
+        for (int k = 0; k < weight.unit; k += HELD_ROWS * INPUTS) {
+            unroll<HELD_ROWS>([&](auto i) QW_INLINE {
+                Bytes bytes[ROWS];
                 unroll<ROWS>([&](auto r) QW_INLINE {
-                    const Bytes bytes = load_bytes(row + 64 * r);
+                    bytes[r] = opaque(load_bytes(row + 64 * r));  // read once, in this order
                     prefetch_weights(row + 64 * r);
-                    low[r] = BITS == 4 ? low_nibbles(bytes) : bytes;
-                    if constexpr (BITS == 4) high[r] = high_nibbles(bytes);
                 });
-                multiply(low, j, false);
-                if constexpr (BITS == 4) multiply(high, j + 4, true);
-            }
+                unroll<PLANES<BITS>>([&](auto p) QW_INLINE {
+                    Bytes w[ROWS];
+                    unroll<ROWS>([&](auto r) QW_INLINE { w[r] = plane<BITS, p>(bytes[r]); });
+                    unroll<PARTS>([&](auto t) QW_INLINE {
+                        const Bytes four = broadcast4(x + t * PART_BYTES<BITS> + 4 * p);
+                        unroll<ROWS>([&](auto r) QW_INLINE {
+                            auto& sum = (TWO_CHAINS && p == 1 ? other : acc)[t][r];
+                            sum.template add<i == 0 && (p == 0 || TWO_CHAINS)>(w[r], four);
+                        });
+                    });
+                });
+                row += ROW, x += 4 * PLANES<BITS>;
+            });
             unroll<PARTS>([&](auto t) QW_INLINE {
-                unroll<ROWS>([&](auto r) QW_INLINE { acc[t][r].flush(), other[t][r].flush(); });
+                unroll<ROWS>([&](auto r) QW_INLINE {
+                    acc[t][r].flush();
+                    if constexpr (TWO_CHAINS) other[t][r].flush();
+                });
             });
         }
         unroll<PARTS>([&](auto t) QW_INLINE {
@@ -85,20 +101,17 @@ void add_unit_tile(const PackedWeight& weight, const uint8_t* codes, const UnitS
 using TileFunction = void (*)(const PackedWeight&, const uint8_t*, const UnitScales&, const int8_t*, const Part*, float*);
 
 // Few parts take as many outputs as possible at once, so that the weights stream; many parts share fewer outputs, so
-// that the weights are taken apart seldom. Entries above MOST_PARTS are never asked for.
+// that the weights are taken apart seldom.
 template <int BITS, int PARTS>
-constexpr TileFunction tile_function() {
-    if constexpr (PARTS > MOST_PARTS) return nullptr;
-    else return add_unit_tile<BITS, PARTS, tiles_at_once(PARTS)>;
-}
+constexpr TileFunction tile_function = add_unit_tile<BITS, PARTS, tiles_at_once(PARTS)>;
 
 template <int BITS, int... I>
 constexpr std::array<TileFunction, sizeof...(I)> tile_functions(std::integer_sequence<int, I...>) {
-    return {tile_function<BITS, I + 1>()...};
+    return {tile_function<BITS, I + 1>...};
 }
 
 template <int BITS>
-constexpr auto TILE_FUNCTIONS = tile_functions<BITS>(std::make_integer_sequence<int, MOST_PARTS>{});
+constexpr auto TILE_FUNCTIONS = tile_functions<BITS>(std::make_integer_sequence<int, most_parts(BITS)>{});
 
 UnitScales scales_of(const PackedWeight& weight, const uint8_t* codes) {
     UnitScales unit;
@@ -110,14 +123,14 @@ UnitScales scales_of(const PackedWeight& weight, const uint8_t* codes) {
 }
 
 // Adds the product of one unit with all parts to their tokens' sums, in tiles of nearly equal size.
+template <int BITS>
 void add_unit(const PackedWeight& weight, const uint8_t* codes, const int8_t* values, const Part* parts, int64_t count,
               float* sums) {
     const UnitScales unit = scales_of(weight, codes);
-    const int64_t num_tiles = (count + MOST_PARTS - 1) / MOST_PARTS;
+    const int64_t num_tiles = (count + most_parts(BITS) - 1) / most_parts(BITS);
     for (int64_t tile = 0, done = 0; tile < num_tiles; tile++) {
         const int64_t size = (count - done) / (num_tiles - tile);
-        const TileFunction function = weight.bits == 4 ? TILE_FUNCTIONS<4>[size - 1] : TILE_FUNCTIONS<8>[size - 1];
-        function(weight, codes, unit, values + done * GROUP, parts + done, sums);
+        TILE_FUNCTIONS<BITS>[size - 1](weight, codes, unit, values + done * PART_BYTES<BITS>, parts + done, sums);
         done += size;
     }
 }
@@ -154,10 +167,11 @@ void multiply_panel(const PackedWeight& weight, int64_t panel, const Activations
     std::memset(sums, 0, size_t(x.chunk_size(chunk)) * PANEL * 4);
     const uint8_t* codes = weight.panels + panel * weight.panel_bytes();
     const int units_of_group = GROUP / weight.unit;
+    const auto add = weight.bits == 4 ? add_unit<4> : add_unit<8>;
     for (int64_t u = 0; u < weight.num_units(); u++, codes += weight.unit_bytes()) {
         const int64_t group = u / units_of_group;
-        add_unit(weight, codes, x.values_of(chunk, group) + u % units_of_group * weight.unit, x.parts_of(chunk, u),
-                 x.num_parts[chunk * x.num_groups + group], sums);
+        const int8_t* values = x.values_of(chunk, group) + u % units_of_group * weight.unit * x.value_bytes;
+        add(weight, codes, values, x.parts_of(chunk, u), x.num_parts[chunk * x.num_groups + group], sums);
     }
 }
 

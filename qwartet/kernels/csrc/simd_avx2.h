@@ -9,7 +9,9 @@
 namespace qw {
 
 constexpr const char* ISA_NAME = "avx2";
-constexpr int MOST_PARTS = 3;
+// 5 x 2 registers of 16-bit sums, or 6 x 2 of 32 bits, 2 of codes, an activation and a product.
+constexpr int most_parts(int bits) { return bits == 4 ? 5 : 6; }
+constexpr int PLANES_OF_BYTES = 2;
 constexpr int tiles_at_once(int parts) { return parts == 1 ? 4 : parts == 2 ? 2 : 1; }
 constexpr int CHAINED_PARTS = 0;
 constexpr int SCORE_KEYS = 4;
@@ -139,6 +141,10 @@ inline void store_bytes(void* p, Bytes a) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a.lo);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p) + 1, a.hi);
 }
+QW_INLINE inline Bytes opaque(Bytes a) {
+    __asm__ volatile("" : "+x"(a.lo), "+x"(a.hi));
+    return a;
+}
 inline __m256i low_half(__m256i a) { return _mm256_and_si256(a, _mm256_set1_epi8(15)); }
 inline __m256i high_half(__m256i a) { return low_half(_mm256_srli_epi16(a, 4)); }
 inline Bytes low_nibbles(Bytes a) { return {low_half(a.lo), low_half(a.hi)}; }
@@ -155,7 +161,7 @@ inline Bytes broadcast4(const int8_t* p) {
     return {_mm256_set1_epi32(four), _mm256_set1_epi32(four)};
 }
 // vpmaddubsw adds two products to 16 bits and saturates: safe for w <= 15, so a byte goes in two nibbles. Eight such
-// pairs still fit (8 * 2 * 15 * 128 = 30720), and are widened together.
+// pairs still fit (8 * 2 * 15 * 128 = 30720), and Sum<4> widens them together.
 inline __m256i add_pairs(__m256i acc, __m256i pairs, short weight) {
     return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(weight)));
 }
@@ -182,38 +188,45 @@ struct FixedSum {
     QW_INLINE I32 total() const { return {sum, _mm256_setzero_si256()}; }
 };
 
-struct Pairs {
-    __m256i lo = _mm256_setzero_si256(), hi = _mm256_setzero_si256();
-    QW_INLINE void add(Bytes w, Bytes x) {
-        lo = _mm256_add_epi16(lo, _mm256_maddubs_epi16(w.lo, x.lo));
-        hi = _mm256_add_epi16(hi, _mm256_maddubs_epi16(w.hi, x.hi));
-    }
-    QW_INLINE void flush(I32& total, short weight) {
-        total = {add_pairs(total.lo, lo, weight), add_pairs(total.hi, hi, weight)};
-        lo = hi = _mm256_setzero_si256();
-    }
-};
+// In assembly, because GCC would add products to each other first and put the sums into memory meanwhile.
+QW_INLINE inline void add_16(__m256i& sum, __m256i pairs) { __asm__("vpaddw %1, %0, %0" : "+x"(sum) : "x"(pairs)); }
+QW_INLINE inline void add_32(__m256i& sum, __m256i pairs) { __asm__("vpaddd %1, %0, %0" : "+x"(sum) : "x"(pairs)); }
+
+template <int PLANE>
+inline Bytes byte_plane(Bytes row) {
+    if constexpr (PLANE == 1) return {_mm256_srli_epi16(row.lo, 8), _mm256_srli_epi16(row.hi, 8)};
+    const __m256i even = _mm256_set1_epi16(255);
+    return {_mm256_and_si256(row.lo, even), _mm256_and_si256(row.hi, even)};
+}
+
 template <int BITS>
 struct Sum;
 template <>
 struct Sum<4> {
+    static constexpr int HELD_ROWS = 4;  // eight products, see above
     I32 total;
-    Pairs pairs{};
-    QW_INLINE void add(Bytes w, Bytes x) { pairs.add(w, x); }
-    QW_INLINE void flush() { pairs.flush(total, 1); }
+    template <bool IS_FIRST>
+    QW_INLINE void add(Bytes w, Bytes x) {
+        const __m256i first = _mm256_maddubs_epi16(w.lo, x.lo), second = _mm256_maddubs_epi16(w.hi, x.hi);
+        if constexpr (IS_FIRST) lo = first, hi = second;
+        else add_16(lo, first), add_16(hi, second);
+    }
+    QW_INLINE void flush() { total = {add_pairs(total.lo, lo, 1), add_pairs(total.hi, hi, 1)}; }
+
+private:
+    __m256i lo, hi;
 };
+// vpmaddwd takes numbers of 16 bits: two codes of 8 bits, and two activations.
 template <>
 struct Sum<8> {
+    static constexpr int HELD_ROWS = 1;
     I32 total;
-    Pairs low{}, high{};
+    template <bool IS_FIRST>
     QW_INLINE void add(Bytes w, Bytes x) {
-        low.add(low_nibbles(w), x);
-        high.add(high_nibbles(w), x);
+        add_32(total.lo, _mm256_madd_epi16(w.lo, x.lo));
+        add_32(total.hi, _mm256_madd_epi16(w.hi, x.hi));
     }
-    QW_INLINE void flush() {
-        low.flush(total, 1);
-        high.flush(total, 16);
-    }
+    QW_INLINE void flush() {}
 };
 
 inline Bf16 load_bf16_pairs(const uint16_t* p) { return {load256(p), load256(p + 16)}; }

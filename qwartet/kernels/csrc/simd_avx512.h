@@ -9,13 +9,14 @@
 namespace qw {
 
 constexpr const char* ISA_NAME = "avx512";
-constexpr int MOST_PARTS = 12;
+constexpr int most_parts(int) { return 12; }
 // 2 x 12 sums, 4 halves of the weights and an activation fill 29 of the 32 registers.
 constexpr int tiles_at_once(int parts) { return parts <= 4 ? 4 : 2; }
 constexpr int SCORE_KEYS = 8;
 constexpr int VALUE_ROWS = 3;
 constexpr int VALUE_PARTS = 8;
 constexpr int CHAINED_PARTS = 2;
+constexpr int PLANES_OF_BYTES = 1;
 constexpr int DENSE_ROWS = 4;
 constexpr int DENSE_TOKENS = 6;
 
@@ -109,6 +110,10 @@ inline void store_i8(int8_t* p, I32 a, bool evens_first) {
 
 inline Bytes load_bytes(const void* p) { return {_mm512_loadu_si512(p)}; }
 inline void store_bytes(void* p, Bytes a) { _mm512_storeu_si512(p, a.v); }
+QW_INLINE inline Bytes opaque(Bytes a) {
+    __asm__ volatile("" : "+v"(a.v));
+    return a;
+}
 inline Bytes low_nibbles(Bytes a) { return {_mm512_and_si512(a.v, _mm512_set1_epi8(15))}; }
 inline Bytes high_nibbles(Bytes a) { return {_mm512_and_si512(_mm512_srli_epi16(a.v, 4), _mm512_set1_epi8(15))}; }
 inline Bytes load_nibbles(const uint8_t* p) {
@@ -139,9 +144,13 @@ struct FixedSum {
     }
     QW_INLINE I32 total() const { return add_i32(_mm512_slli_epi32(high_sum, 8), low_sum); }
 };
+template <int PLANE>
+inline Bytes byte_plane(Bytes row) { return row; }
 template <int BITS>
 struct Sum {
+    static constexpr int HELD_ROWS = 1;
     I32 total;
+    template <bool IS_FIRST>
     QW_INLINE void add(Bytes w, Bytes x) { total = dot8(total, w, x); }
     QW_INLINE void flush() {}
 };

@@ -15,9 +15,10 @@ namespace qw {
 constexpr const char* ISA_NAME = "scalar";
 // How the quantised linear fills the registers: so many parts at once, and with so many parts so many tiles of 16 outputs;
 // up to CHAINED_PARTS parts, even and odd rows have sums of their own.
-constexpr int MOST_PARTS = 4;
+constexpr int most_parts(int) { return 4; }
 constexpr int tiles_at_once(int) { return 1; }
 constexpr int CHAINED_PARTS = 0;
+constexpr int PLANES_OF_BYTES = 1;  // 2: codes of 8 bits meet activations of 16, see byte_plane
 constexpr int DENSE_ROWS = 2;  // the same for the dense kernel
 constexpr int DENSE_TOKENS = 2;
 constexpr int SCORE_KEYS = 4;  // keys of attention whose sums stay in registers
@@ -150,6 +151,7 @@ inline Bytes load_bytes(const void* p) {
     return out;
 }
 inline void store_bytes(void* p, Bytes a) { std::memcpy(p, a.v, 64); }
+inline Bytes opaque(Bytes a) { return a; }  // the same bytes, but the compiler cannot know it
 inline Bytes low_nibbles(Bytes a) {
     for (auto& byte : a.v) byte &= 15;
     return a;
@@ -178,10 +180,18 @@ inline I32 dot8(I32 acc, Bytes w, Bytes x) {
     return acc;
 }
 
-// Sums of such products for codes of BITS bits: `add` 32 inputs at most, then `flush`; then `total` is right.
+// A row of 8-bit codes as it meets the activations, one plane after the other. With PLANES_OF_BYTES = 2 each lane holds two
+// codes of 16 bits in a plane, the even ones or the odd ones of its four, and two int16 of activations meet them.
+template <int PLANE>
+inline Bytes byte_plane(Bytes row) { return row; }
+
+// Sums of such products for codes of BITS bits: after every HELD_ROWS rows of codes comes a `flush`, and the first `add` of
+// them is told so; then `total` is right.
 template <int BITS>
 struct Sum {
+    static constexpr int HELD_ROWS = 1;
     I32 total;
+    template <bool IS_FIRST>
     void add(Bytes w, Bytes x) { total = dot8(total, w, x); }
     void flush() {}
 };
