@@ -1,9 +1,9 @@
 """Speculation: guess the next tokens cheaply, check them all in one step, keep those that are right. Integers only.
 
-One step with k guesses reads the weights once and yields 1 to k + 1 tokens; the guesses cost arithmetic. So a guess
-pays where its chance to be right exceeds what it costs, measured in steps:
+One step with k guesses reads the weights once and yields 1 to k + 1 tokens; the guesses cost arithmetic. So guess j pays
+where it brings more tokens for its time than the step brings without it, the other requests guessing alike:
 
-    P(guesses 1 .. j are right)  >  seconds a token adds to a step / seconds of the step * requests that wait for it
+    P(guesses 1 .. j are right)  >  seconds that it adds / seconds of the step so far * tokens of the step so far
 
 Chances are counted for each request, costs fitted to the steps that were made. A request whose guesses fail is left
 alone for 1, 2, 4, ... 64 tokens. What is kept is what would have been sampled anyway: only time is at stake.
@@ -82,15 +82,16 @@ class StepCost:
         self._tokens2 = self._tokens2 * decay + num_tokens**2
         self._product = self._product * decay + num_tokens * seconds
 
-    def of_a_token(self) -> float:
-        """Seconds that one more token adds to a usual step, as a share of it."""
+    def of_a_token(self, num_tokens: int) -> float:
+        """Seconds that one more token adds to a step of so many tokens, as a share of it."""
         if not self._weight:
             return self._PRIOR_SLOPE
         tokens, seconds = self._tokens / self._weight, self._seconds / self._weight
         spread = self._tokens2 - self._weight * tokens**2
         together = self._product - self._weight * tokens * seconds
         slope = (together + self._PRIOR_WEIGHT * self._PRIOR_SLOPE * seconds) / (spread + self._PRIOR_WEIGHT)
-        return max(slope, 0.0) / seconds
+        slope = min(max(slope, 0.0), seconds / tokens)  # no token takes less than no time, nor a step of none
+        return slope / (seconds - slope * (tokens - num_tokens))
 
 
 @dataclass
@@ -109,10 +110,10 @@ class Speculation:
         if record.pause:
             record.pause -= 1
             return 0
-        threshold = self.cost.of_a_token() * num_running
-        count, chance = 0, record.chance
-        while count < MAX_GUESSES and chance > threshold:
-            count, chance = count + 1, chance * record.chance
+        cost = self.cost.of_a_token(num_running) * num_running  # of a guess for each, in steps without any
+        count, tokens, chance = 0, 1.0, record.chance
+        while count < MAX_GUESSES and chance > cost / (1 + cost * count) * tokens:
+            count, tokens, chance = count + 1, tokens + chance, chance * record.chance
         if record.num_failures:
             count = max(count, 1)  # the pause is over: one try
         return self.guesser.num_possible(request, count) if count else 0

@@ -147,7 +147,7 @@ class FixedCost(StepCost):
         super().__init__()
         self._share = share
 
-    def of_a_token(self) -> float:
+    def of_a_token(self, num_tokens: int) -> float:
         return self._share
 
 

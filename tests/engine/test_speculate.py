@@ -57,7 +57,7 @@ class Cost(StepCost):
         super().__init__()
         self.share = share
 
-    def of_a_token(self) -> float:
+    def of_a_token(self, num_tokens: int) -> float:
         return self.share
 
 
@@ -120,18 +120,26 @@ def test_nothing_is_kept_of_a_request_that_ended() -> None:
 
 def test_the_cost_of_a_token_is_the_slope_of_the_steps_that_were_made() -> None:
     cost = StepCost()
-    assert cost.of_a_token() == 0.1, "before anything was measured"
+    assert cost.of_a_token(1) == 0.1, "before anything was measured"
     for num_tokens in (1, 5, 9, 17) * 20:
         cost.count(num_tokens, 0.030 + 0.002 * num_tokens)
-    usual = 0.030 + 0.002 * 8
-    assert cost.of_a_token() == pytest.approx(0.002 / usual, rel=0.1)
-    before = cost.of_a_token()
+    for num_tokens in (1, 8, 16):
+        assert cost.of_a_token(num_tokens) == pytest.approx(0.002 / (0.030 + 0.002 * num_tokens), rel=0.1)
+    before = cost.of_a_token(1)
     cost.count(512, 3.0)  # a chunk of a prompt lies on no line
-    assert cost.of_a_token() == before
+    assert cost.of_a_token(1) == before
+
+
+def test_noise_makes_no_token_cost_more_than_its_part_of_a_step_or_less_than_nothing() -> None:
+    dear, cheap = StepCost(), StepCost()
+    for _ in range(50):
+        dear.count(1, 0.001), dear.count(10, 0.9)
+        cheap.count(1, 0.9), cheap.count(10, 0.001)
+    assert 0.9 < dear.of_a_token(1) <= 1 and cheap.of_a_token(1) == 0
 
 
 def test_steps_of_one_size_leave_the_cost_at_what_is_taken_for_usual() -> None:
     cost = StepCost()
     for _ in range(50):
         cost.count(1, 0.03)
-    assert cost.of_a_token() == pytest.approx(0.1)
+    assert cost.of_a_token(1) == pytest.approx(0.1)

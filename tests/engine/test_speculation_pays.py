@@ -18,7 +18,7 @@ TOKEN_COST = 0.08  # of a step; about what a 1.8B model takes on two cores
 
 
 class KnownCost(StepCost):
-    def of_a_token(self) -> float:
+    def of_a_token(self, num_tokens: int) -> float:
         return TOKEN_COST
 
 
