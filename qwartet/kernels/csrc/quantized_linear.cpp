@@ -46,8 +46,9 @@ QW_INLINE inline Bytes plane(Bytes row) {
 }
 
 // The product of one unit with PARTS parts, ROWS tiles of 16 outputs at a time: PARTS x ROWS vectors of sums stay in
-// registers. With few parts each plane may have sums of its own, which halves the wait of one for the next.
-template <int BITS, int PARTS, int ROWS>
+// registers. With few parts each plane may have sums of its own, which halves the wait of one for the next. IS_APART: the
+// planes of a row follow each other as they are multiplied (take_apart).
+template <int BITS, bool IS_APART, int PARTS, int ROWS>
 void add_unit_tile(const PackedWeight& weight, const uint8_t* codes, const UnitScales& unit, const int8_t* values,
                    const Part* parts, float* sums) {
     constexpr bool TWO_CHAINS = PARTS <= CHAINED_PARTS;
@@ -65,13 +66,16 @@ void add_unit_tile(const PackedWeight& weight, const uint8_t* codes, const UnitS
         for (int k = 0; k < weight.unit; k += HELD_ROWS * INPUTS) {
             unroll<HELD_ROWS>([&](auto i) QW_INLINE {
                 Bytes bytes[ROWS];
-                unroll<ROWS>([&](auto r) QW_INLINE {
-                    bytes[r] = opaque(load_bytes(row + 64 * r));  // read once, in this order
-                    prefetch_weights(row + 64 * r);
-                });
+                if constexpr (!IS_APART)
+                    unroll<ROWS>([&](auto r) QW_INLINE {
+                        bytes[r] = opaque(load_bytes(row + 64 * r));  // read once, in this order
+                        prefetch_weights(row + 64 * r);
+                    });
                 unroll<PLANES<BITS>>([&](auto p) QW_INLINE {
                     Bytes w[ROWS];
-                    unroll<ROWS>([&](auto r) QW_INLINE { w[r] = plane<BITS, p>(bytes[r]); });
+                    unroll<ROWS>([&](auto r) QW_INLINE {
+                        w[r] = IS_APART ? load_bytes(row + ROW * p + 64 * r) : plane<BITS, p>(bytes[r]);
+                    });
                     unroll<PARTS>([&](auto t) QW_INLINE {
                         const Bytes four = broadcast4(x + t * PART_BYTES<BITS> + 4 * p);
                         unroll<ROWS>([&](auto r) QW_INLINE {
@@ -80,7 +84,7 @@ void add_unit_tile(const PackedWeight& weight, const uint8_t* codes, const UnitS
                         });
                     });
                 });
-                row += ROW, x += 4 * PLANES<BITS>;
+                row += IS_APART ? PLANES<BITS> * ROW : ROW, x += 4 * PLANES<BITS>;
             });
             unroll<PARTS>([&](auto t) QW_INLINE {
                 unroll<ROWS>([&](auto r) QW_INLINE {
@@ -102,16 +106,16 @@ using TileFunction = void (*)(const PackedWeight&, const uint8_t*, const UnitSca
 
 // Few parts take as many outputs as possible at once, so that the weights stream; many parts share fewer outputs, so
 // that the weights are taken apart seldom.
-template <int BITS, int PARTS>
-constexpr TileFunction tile_function = add_unit_tile<BITS, PARTS, tiles_at_once(PARTS)>;
+template <int BITS, bool IS_APART, int PARTS>
+constexpr TileFunction tile_function = add_unit_tile<BITS, IS_APART, PARTS, tiles_at_once(PARTS)>;
 
-template <int BITS, int... I>
+template <int BITS, bool IS_APART, int... I>
 constexpr std::array<TileFunction, sizeof...(I)> tile_functions(std::integer_sequence<int, I...>) {
-    return {tile_function<BITS, I + 1>...};
+    return {tile_function<BITS, IS_APART, I + 1>...};
 }
 
-template <int BITS>
-constexpr auto TILE_FUNCTIONS = tile_functions<BITS>(std::make_integer_sequence<int, most_parts(BITS)>{});
+template <int BITS, bool IS_APART>
+constexpr auto TILE_FUNCTIONS = tile_functions<BITS, IS_APART>(std::make_integer_sequence<int, most_parts(BITS)>{});
 
 UnitScales scales_of(const PackedWeight& weight, const uint8_t* codes) {
     UnitScales unit;
@@ -122,15 +126,32 @@ UnitScales scales_of(const PackedWeight& weight, const uint8_t* codes) {
     return unit;
 }
 
+// The codes of a unit, plane after plane of each row: for many parts, that each would else take apart again.
+template <int BITS>
+void take_apart(const PackedWeight& weight, const uint8_t* codes, uint8_t* apart) {
+    for (const uint8_t* end = codes + weight.codes_bytes(); codes < end; codes += ROW, apart += PLANES<BITS> * ROW)
+        unroll<TILES>([&](auto tile) QW_INLINE {
+            const Bytes bytes = load_bytes(codes + 64 * tile);
+            prefetch_weights(codes + 64 * tile);
+            unroll<PLANES<BITS>>([&](auto p) QW_INLINE { store_bytes(apart + ROW * p + 64 * tile, plane<BITS, p>(bytes)); });
+        });
+}
+
 // Adds the product of one unit with all parts to their tokens' sums, in tiles of nearly equal size.
 template <int BITS>
 void add_unit(const PackedWeight& weight, const uint8_t* codes, const int8_t* values, const Part* parts, int64_t count,
               float* sums) {
     const UnitScales unit = scales_of(weight, codes);
+    const TileFunction* functions = TILE_FUNCTIONS<BITS, false>.data();
+    alignas(64) uint8_t apart[GROUP * PANEL * BITS / 8 * PLANES<BITS>];
+    if (count >= TAKEN_APART_FROM) {
+        take_apart<BITS>(weight, codes, apart);
+        codes = apart, functions = TILE_FUNCTIONS<BITS, true>.data();
+    }
     const int64_t num_tiles = (count + most_parts(BITS) - 1) / most_parts(BITS);
     for (int64_t tile = 0, done = 0; tile < num_tiles; tile++) {
         const int64_t size = (count - done) / (num_tiles - tile);
-        TILE_FUNCTIONS<BITS>[size - 1](weight, codes, unit, values + done * PART_BYTES<BITS>, parts + done, sums);
+        functions[size - 1](weight, codes, unit, values + done * PART_BYTES<BITS>, parts + done, sums);
         done += size;
     }
 }

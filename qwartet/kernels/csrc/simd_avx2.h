@@ -11,6 +11,7 @@ namespace qw {
 constexpr const char* ISA_NAME = "avx2";
 // 5 x 2 registers of 16-bit sums, or 6 x 2 of 32 bits, 2 of codes, an activation and a product.
 constexpr int most_parts(int bits) { return bits == 4 ? 5 : 6; }
+constexpr int64_t TAKEN_APART_FROM = 64;
 constexpr int PLANES_OF_BYTES = 2;
 constexpr int tiles_at_once(int parts) { return parts == 1 ? 4 : parts == 2 ? 2 : 1; }
 constexpr int CHAINED_PARTS = 0;

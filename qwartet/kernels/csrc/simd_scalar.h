@@ -18,6 +18,7 @@ constexpr const char* ISA_NAME = "scalar";
 constexpr int most_parts(int) { return 4; }
 constexpr int tiles_at_once(int) { return 1; }
 constexpr int CHAINED_PARTS = 0;
+constexpr int64_t TAKEN_APART_FROM = 16;  // so many parts share codes that were taken apart once, into memory
 constexpr int PLANES_OF_BYTES = 1;  // 2: codes of 8 bits meet activations of 16, see byte_plane
 constexpr int DENSE_ROWS = 2;  // the same for the dense kernel
 constexpr int DENSE_TOKENS = 2;
