@@ -1,7 +1,7 @@
 """Speculation: guess the next tokens cheaply, check them all in one step, keep those that are right. Integers only.
 
-One step with k guesses reads the weights once and yields 1 to k + 1 tokens; the guesses cost arithmetic. So guess j pays
-where it brings more tokens for its time than the step brings without it, the other requests guessing alike:
+One step with k guesses reads the weights once and yields 1 to k + 1 tokens; the guesses cost arithmetic. So guess j
+pays where it brings more tokens for its time than the step brings without it, the other requests guessing alike:
 
     P(guesses 1 .. j are right)  >  seconds that it adds / seconds of the step so far * tokens of the step so far
 
