@@ -144,7 +144,7 @@ void add_unit(const PackedWeight& weight, const uint8_t* codes, const int8_t* va
     const UnitScales unit = scales_of(weight, codes);
     const TileFunction* functions = TILE_FUNCTIONS<BITS, false>.data();
     alignas(64) uint8_t apart[GROUP * PANEL * BITS / 8 * PLANES<BITS>];
-    if (count >= TAKEN_APART_FROM) {
+    if (PLANES<BITS> > 1 && count >= TAKEN_APART_FROM) {
         take_apart<BITS>(weight, codes, apart);
         codes = apart, functions = TILE_FUNCTIONS<BITS, true>.data();
     }
