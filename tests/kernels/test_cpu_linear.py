@@ -5,6 +5,8 @@ And: no other row of a batch, no thread and no tile of the kernel changes a bit 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -150,3 +152,14 @@ def test_groups_that_are_no_multiple_of_32_are_not_packed() -> None:
     assert cpu_weights.packed_shape(random_weight(80, 8, group_size=16)) is None
     assert cpu_weights.packed_shape(random_weight(80, 8, group_size=40)) is None
     assert cpu_weights.packed_shape(random_weight(72, 8, group_size=-1)) is not None
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_largest_codes_and_activations_overflow_no_sum(isa, bits, sign) -> None:
+    weight = random_weight(256, 64, bits=bits)
+    weight = replace(weight, qweight=torch.full_like(weight.qweight, -1))  # every code 15, or 255
+    packed = cpu_weights.pack(weight)
+    for num_rows in (1, 5, 70):
+        x = torch.full((num_rows, 256), sign).bfloat16()
+        assert relative_error(cpu.linear(x, packed, "exact", dtype=torch.float32), by_definition(x, weight)) < 1e-4
