@@ -29,9 +29,9 @@ from qwartet.engine.engine_config import EngineConfig
 from qwartet.engine.request import FinishReason, Request, TokenLogprobs
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.errors import NotAChatModelError, RequestError, SettingError, VocabularyError
+from qwartet.hub.resolve import resolve
 from qwartet.layers.forward_batch import dense_batch
 from qwartet.models.generation_config import GenerationDefaults, load_generation_defaults
-from qwartet.models.hub import resolve
 from qwartet.models.load import Dtype, load_model
 from qwartet.models.safetensors_file import LoadMode
 from qwartet.models.vocabulary_match import vocabulary_mismatches

@@ -17,11 +17,12 @@ PACKAGE = REPOSITORY / "qwartet"
 
 FLOORS = (
     ("__init__", "errors"),
+    ("files",),
     ("tokenizer", "quant_format", "client"),
     ("kernels",),
     ("layers",),
     ("models",),
-    ("engine",),
+    ("engine", "hub"),
     ("llm",),
     ("compat", "quantize", "finetune", "server", "evaluate", "bench", "convert", "hf", "cluster", "card"),
     ("cli",),

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from qwartet.errors import SettingError
+from qwartet.files import cache_directory
 from qwartet.kernels.native import NativeLibrary, native_library, unavailable_reason
-from qwartet.models.cache_directory import cache_directory
 
 READ_BYTES = 2**30
 READ_PATTERNS = (0, 1, 2)  # plain, with prefetch, two streams at once

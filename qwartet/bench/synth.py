@@ -36,6 +36,7 @@ from qwartet.bench.random_values import (
     to_bits,
 )
 from qwartet.errors import SettingError
+from qwartet.files import atomic_write, check_free_space
 from qwartet.models.checkpoint import INDEX_NAME
 from qwartet.models.config import ModelConfig, parse_config
 from qwartet.models.expected_tensors import dense_shape
@@ -43,7 +44,6 @@ from qwartet.models.generation_config import parse_generation_config
 from qwartet.models.names import LINEARS, disk_name, module_names
 from qwartet.models.shapes import Shape, config_json, generation_config_json
 from qwartet.models.vocabulary_match import vocabulary_mismatches
-from qwartet.models.whole_files import appearing_at, check_free_space
 from qwartet.quant_format.config import GptqConfig
 from qwartet.tokenizer.vocabulary import Vocabulary
 
@@ -129,7 +129,7 @@ def write_synthesis(
     target = target.resolve()
     _check_target(target)
     check_free_space(target, synthesis.nbytes)
-    with appearing_at(target) as directory:
+    with atomic_write(target) as directory:
         directory.mkdir()
         for name, content in synthesis.jsons.items():
             _write_json(directory / name, content)

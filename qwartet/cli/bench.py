@@ -18,7 +18,7 @@ from qwartet.cli.options import Activations, AsJson, Head, KvCacheDtype, Threads
 from qwartet.cli.terminal import json_line, one_line
 from qwartet.cli.units import format_bytes
 from qwartet.errors import SettingError
-from qwartet.models.hub import resolve
+from qwartet.hub.resolve import resolve
 from qwartet.models.shapes import SHAPES, ShapeName
 
 if TYPE_CHECKING:

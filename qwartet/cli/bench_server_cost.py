@@ -12,7 +12,7 @@ from qwartet.cli.extras import require
 from qwartet.cli.options import AsJson, Threads, set_threads
 from qwartet.cli.terminal import json_line
 from qwartet.errors import SettingError
-from qwartet.models.hub import resolve
+from qwartet.hub.resolve import resolve
 
 
 def server_cost(

@@ -10,7 +10,7 @@ import typer
 from qwartet.cli.options import Activations, AsJson, Head, KvCacheDtype, Threads, set_threads
 from qwartet.cli.terminal import json_line
 from qwartet.errors import SettingError
-from qwartet.models.hub import resolve
+from qwartet.hub.resolve import resolve
 
 NUM_VALID = 151_851  # tokens of the published vocabulary; random checkpoints have no other
 

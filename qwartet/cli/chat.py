@@ -32,7 +32,7 @@ from qwartet.cli.options import (
 from qwartet.cli.terminal import json_line, one_line, printable
 from qwartet.cli.units import format_bytes, format_count
 from qwartet.errors import ModelNotFoundError, NotAChatModelError, SettingError
-from qwartet.models.hub import looks_like_hub_id, resolve
+from qwartet.hub.resolve import looks_like_hub_id, resolve
 
 if TYPE_CHECKING:
     from qwartet.cli.conversant import Conversant
@@ -285,6 +285,6 @@ def _reader(session: Session, keeps_history: bool) -> ReadMessage:
     if not is_terminal or os.environ.get("TERM", "") in ("", "dumb", "unknown"):
         return read_plainly
     from qwartet.cli.editor import Editor
-    from qwartet.models.cache_directory import state_directory
+    from qwartet.files import state_directory
 
     return Editor(session.commands.completions, state_directory() / "chat_history" if keeps_history else None).read

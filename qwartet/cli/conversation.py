@@ -11,7 +11,7 @@ from typing import Any
 
 from qwartet.cli.sampling_settings import checked
 from qwartet.errors import SettingError
-from qwartet.models.whole_files import appearing_at
+from qwartet.files import atomic_write
 
 FORMAT, VERSION = "qwartet conversation", 1
 MAX_FILE_BYTES = 64 * 2**20
@@ -43,7 +43,7 @@ def save_conversation(conversation: Conversation, path: Path, *, overwrite: bool
     if path.exists() and not overwrite:
         raise SettingError(f"{path}: is there already; /save! overwrites it")
     text = json.dumps(conversation.to_dict(), ensure_ascii=False, indent=1) + "\n"
-    with appearing_at(path) as unfinished, open(unfinished, "x", encoding="utf-8") as file:
+    with atomic_write(path) as unfinished, open(unfinished, "x", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -11,7 +11,7 @@ import typer
 from qwartet.cli.model_lines import files_line, gptq_line, kind_line, model_line, positions_line
 from qwartet.cli.terminal import json_line, one_line
 from qwartet.cli.units import format_bytes
-from qwartet.models.hub import resolve
+from qwartet.hub.resolve import resolve
 
 if TYPE_CHECKING:
     from qwartet.models.inspection import Inspection

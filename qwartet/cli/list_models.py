@@ -12,7 +12,7 @@ from qwartet.cli.terminal import json_line, one_line
 from qwartet.cli.units import format_bytes
 
 if TYPE_CHECKING:
-    from qwartet.models.stored import StoredModel
+    from qwartet.hub.stored import StoredModel
 
 
 def list_models(
@@ -22,7 +22,7 @@ def list_models(
 
     Nothing is asked of a hub and nothing is hashed. Models that other tools downloaded are listed too.
     """
-    from qwartet.models.stored import stored_models
+    from qwartet.hub.stored import stored_models
 
     models = list(stored_models())
     if as_json:

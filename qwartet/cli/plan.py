@@ -12,7 +12,7 @@ import typer
 from qwartet.cli.options import Head, count_option
 from qwartet.cli.terminal import json_line, one_line
 from qwartet.errors import ModelNotFoundError, SettingError
-from qwartet.models.hub import resolve
+from qwartet.hub.resolve import resolve
 from qwartet.models.shapes import SHAPES, Precision, gptq_config
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from qwartet.cli.progress import byte_progress
 from qwartet.cli.terminal import json_line, one_line
 from qwartet.cli.units import format_bytes
 from qwartet.errors import SettingError
-from qwartet.models.hub import did_you_mean
-from qwartet.models.repository import PUBLISHED_NAMES, parse_repository
+from qwartet.hub.repository import PUBLISHED_NAMES, parse_repository
+from qwartet.hub.resolve import did_you_mean
 
 if TYPE_CHECKING:
-    from qwartet.models.pull import Pulled
+    from qwartet.hub.pull import Pulled
 
 
 def pull(
@@ -38,7 +38,7 @@ def pull(
     if repository is None:
         shown = model if model.isprintable() else repr(model)
         raise SettingError(f"{shown}: is no id of a model on a hub; give one such as {PUBLISHED_NAMES[5]}")
-    from qwartet.models.pull import pull_model
+    from qwartet.hub.pull import pull_model
 
     try:
         with byte_progress("downloading", "downloaded") as on_bytes:

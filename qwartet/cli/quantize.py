@@ -16,7 +16,7 @@ import typer
 from qwartet.cli.terminal import json_line, one_line
 from qwartet.cli.units import format_bytes
 from qwartet.errors import SettingError
-from qwartet.models.hub import resolve
+from qwartet.hub.resolve import resolve
 from qwartet.models.names import LINEARS
 
 if TYPE_CHECKING:

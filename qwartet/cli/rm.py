@@ -23,8 +23,7 @@ def rm(
 
     All commits of it that are here, or the one of --revision. Contents that other commits share stay.
     """
-    from qwartet.models.removal import removal_of
-    from qwartet.models.stored import find_stored
+    from qwartet.hub.stored import find_stored, removal_of
 
     found = find_stored(model, revision)
     removed = []

@@ -34,7 +34,7 @@ from qwartet.cli.options import (
 )
 from qwartet.cli.terminal import inert, one_line
 from qwartet.errors import SettingError
-from qwartet.models.hub import looks_like_hub_id, resolve
+from qwartet.hub.resolve import looks_like_hub_id, resolve
 
 if TYPE_CHECKING:
     from qwartet.llm import LLM

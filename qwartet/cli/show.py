@@ -16,7 +16,7 @@ from qwartet.cli.units import format_bytes
 from qwartet.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from qwartet.models.stored import StoredModel
+    from qwartet.hub.stored import StoredModel
 
 
 def show(
@@ -31,7 +31,7 @@ def show(
     It tells what the model says of itself; `qwartet inspect` looks for what is wrong with it, `qwartet verify` compares
     every byte with what was fetched.
     """
-    from qwartet.models.stored import find_stored
+    from qwartet.hub.stored import find_stored
 
     stored, *others = find_stored(model, revision)
     facts = _facts(stored)
@@ -78,7 +78,7 @@ def _attempt(read: Callable[[Path], Any], directory: Path) -> Any:
 
 
 def _lines(stored: StoredModel, facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    from qwartet.models.stored import BUNDLED
+    from qwartet.hub.stored import BUNDLED
 
     manifest = stored.manifest
     if stored.repository is not None:

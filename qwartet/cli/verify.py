@@ -14,8 +14,8 @@ from qwartet.cli.terminal import json_line, one_line
 from qwartet.cli.units import format_bytes
 
 if TYPE_CHECKING:
-    from qwartet.models.stored import StoredModel
-    from qwartet.models.verification import Verification
+    from qwartet.hub.stored import StoredModel
+    from qwartet.hub.verification import Verification
 
 
 def verify(
@@ -28,8 +28,8 @@ def verify(
     Without a record, the hashes by which the hub's cache names its contents are taken; without those, the structure of
     the files is looked at, and that is said. The exit code is 2 if something is wrong.
     """
-    from qwartet.models.stored import find_stored
-    from qwartet.models.verification import verify as verify_directory
+    from qwartet.hub.stored import find_stored
+    from qwartet.hub.verification import verify as verify_directory
 
     stored = find_stored(model, revision)[0]
     with byte_progress("checking", "checked") as on_bytes:

@@ -25,9 +25,9 @@ from qwartet.compat.generation import GenerationConfig, Row, generate, split_row
 from qwartet.compat.tokenization import QWenTokenizer
 from qwartet.engine.engine import Engine
 from qwartet.errors import NotAChatModelError, RequestError, SettingError
+from qwartet.hub.resolve import resolve
 from qwartet.layers.forward_batch import dense_batch
 from qwartet.llm import resolve_device
-from qwartet.models.hub import resolve
 from qwartet.models.json_file import read_json
 from qwartet.models.load import Dtype, load_model
 from qwartet.models.qwen import QwenModel

@@ -122,9 +122,9 @@ class QWenTokenizer:
             raise SettingError(f"from_pretrained does not know the argument {name!r}; {hint}")
         directory = Path(name_or_path)
         if not directory.is_dir():
-            from qwartet.models import hub
+            from qwartet.hub.resolve import resolve
 
-            directory = Path(hub.resolve(os.fspath(name_or_path)))
+            directory = Path(resolve(os.fspath(name_or_path)))
         return cls(directory, **(_read_config(directory) | kwargs))
 
     # Text to ids

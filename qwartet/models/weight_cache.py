@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from qwartet.errors import CacheWarning, CheckpointError, SettingError
+from qwartet.files import cache_directory, check_free_space
 from qwartet.kernels.cpu_weights import PackedHead, PackedWeight, head_shape
-from qwartet.models.cache_directory import cache_directory
 from qwartet.models.cache_key import cache_key
 from qwartet.models.checkpoint import Checkpoint
 from qwartet.models.config import ModelConfig
@@ -26,7 +26,6 @@ from qwartet.models.mapped_file import MappedFile
 from qwartet.models.safetensors_file import SafetensorsFile, TensorInfo, read_tensor_infos
 from qwartet.models.weight_cache_file import DTYPE_NAMES, OnPacked, cache_header, write_cache
 from qwartet.models.weights import Weights
-from qwartet.models.whole_files import check_free_space
 from qwartet.quant_format.weight import QuantizedWeight
 
 LEAST_BYTES = 64 * 2**20  # smaller models are packed sooner than they are looked up

@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from qwartet.files import atomic_write
 from qwartet.kernels.cpu_weights import PackedWeight
 from qwartet.models.held_tensors import HeldTensor
 from qwartet.models.names import LINEARS
 from qwartet.models.weights import Weights
-from qwartet.models.whole_files import appearing_at
 from qwartet.quant_format.weight import QuantizedWeight
 
 OnPacked = Callable[[int, int], None]
@@ -58,7 +58,7 @@ def write_cache(
     places = {name: entry["data_offsets"][0] + len(header) for name, entry in json.loads(header[8:]).items()}
     total = sum(tensor.nbytes for tensor in made)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with appearing_at(path) as unfinished, unfinished.open("xb") as file:
+    with atomic_write(path) as unfinished, unfinished.open("xb") as file:
         os.fchmod(file.fileno(), 0o600)
         file.write(header)
         for module in dict.fromkeys(tensor.module for tensor in made):

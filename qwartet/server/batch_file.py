@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwartet.errors import SettingError
-from qwartet.models.whole_files import appearing_at
+from qwartet.files import atomic_write
 from qwartet.server.json_body import parse_json
 
 MAX_LINE_BYTES = 16 << 20  # of a request; a longer line is an error of that line
@@ -207,7 +207,7 @@ class AnswerFile:
 
     def _drop_failures(self) -> None:
         path = Path(os.path.realpath(self._path))  # a link stays one
-        with appearing_at(path) as new_path:
+        with atomic_write(path) as new_path:
             with open(new_path, "xb") as new:
                 self._file.seek(0)
                 for raw in self._file:

@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from qwartet import LLM, SamplingParams
+from qwartet import files as whole_files
 from qwartet.bench import synth
 from qwartet.bench.synth import plan_synthesis, write_synthesis
 from qwartet.errors import CheckpointError, SettingError, VocabularyError
-from qwartet.models import whole_files
 from qwartet.models.checkpoint import INDEX_NAME, Checkpoint
 from qwartet.models.expected_tensors import read_quantized_weight
 from qwartet.models.inspection import inspect_checkpoint

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from qwartet.models.cache_directory import cache_directory
-from qwartet.models.manifest import read_manifests
+from qwartet.files import cache_directory
+from qwartet.hub.manifest import read_manifests
 from tests.cli.command_line import CommandLine, listing
-from tests.models.fake_hub import COMMIT, NAME, SHARDS, TINY_MODEL, UNWANTED, FakeHub, sha256
+from tests.hub.fake_hub import COMMIT, NAME, SHARDS, TINY_MODEL, UNWANTED, FakeHub, sha256
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
 SHARD = SHARDS[0]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from qwartet import files as whole_files
 from qwartet.bench import synth as writer
-from qwartet.models import whole_files
 from qwartet.models.shapes import SHAPES
 from tests.bench.tiny_shape import TINY
 from tests.cli.command_line import CommandLine, environment

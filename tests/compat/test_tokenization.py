@@ -254,8 +254,8 @@ def test_a_directory_without_a_vocabulary_is_a_vocabulary_error(tmp_path: Path) 
 
 
 def test_a_name_that_is_no_directory_is_resolved_by_the_hub(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub = ModuleType("qwartet.models.hub")
+    hub = ModuleType("qwartet.hub.resolve")
     hub.resolve = {"Qwen/Qwen-72B-Chat-Int4": directory}.__getitem__  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "qwartet.models.hub", hub)
-    monkeypatch.setattr("qwartet.models.hub", hub, raising=False)
+    monkeypatch.setitem(sys.modules, "qwartet.hub.resolve", hub)
+    monkeypatch.setattr("qwartet.hub.resolve", hub, raising=False)
     assert len(AutoTokenizer.from_pretrained("Qwen/Qwen-72B-Chat-Int4")) == SMALL_N + 208

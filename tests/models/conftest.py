@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.models.fake_hub import NAME, TINY_MODEL, UNWANTED, FakeHub
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
 Copy = Callable[..., Path]
@@ -26,14 +25,6 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return made[key]
 
     return get
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
-    """Both hubs of this process, with one tiny model."""
-    with FakeHub({NAME: TINY_MODEL | UNWANTED}).serving() as hub:
-        hub.become_the_hub(monkeypatch, tmp_path)
-        yield hub
 
 
 @pytest.fixture

@@ -33,8 +33,8 @@ from qwartet.bench.random_values import (
     slices,
 )
 from qwartet.errors import SettingError
+from qwartet.files import atomic_write, check_free_space
 from qwartet.models.shapes import HEAD_DIM, Shape
-from qwartet.models.whole_files import appearing_at, check_free_space
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -152,7 +152,7 @@ def write_gguf(
     gguf = import_gguf()
     path = path.resolve()
     check_free_space(path, sum(tensor.nbytes for tensor in tensors))
-    with appearing_at(path) as unfinished:
+    with atomic_write(path) as unfinished:
         writer = gguf.GGUFWriter(unfinished, "qwen")
         try:
             writer.add_name(gguf_name(shape, body, head, seed))

@@ -7,6 +7,7 @@ huggingface_hub's own transfer begins a file anew in each run and compares its s
 
 from __future__ import annotations
 
+import hashlib
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -16,9 +17,8 @@ from threading import Event
 from typing import Any, TypeVar
 
 from qwartet.errors import DownloadError, DownloadWarning
-from qwartet.models.file_hashes import PIECE_BYTES, FileHashes
-from qwartet.models.listing import RemoteFile
-from qwartet.models.snapshot import unfinished
+from qwartet.hub.listing import RemoteFile
+from qwartet.hub.snapshot import unfinished
 
 PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Before each new attempt; progress begins the count anew."""
@@ -221,3 +221,41 @@ def reason_of(error: BaseException) -> str:
         return f"the hub answers {response.status_code} {response.reason_phrase}".strip()
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+PIECE_BYTES = 2**22
+
+
+class FileHashes:
+    """The hashes of a file of `size` bytes, taken while its bytes pass."""
+
+    def __init__(self, size: int, *, with_git: bool) -> None:
+        self.num_bytes = 0
+        self._sha256 = hashlib.sha256()
+        self._git = hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False) if with_git else None
+
+    def update(self, piece: bytes) -> None:
+        self.num_bytes += len(piece)
+        self._sha256.update(piece)
+        if self._git is not None:
+            self._git.update(piece)
+
+    @property
+    def sha256(self) -> str:
+        return self._sha256.hexdigest()
+
+    def match(self, sha256: str | None, git_sha1: str | None) -> bool:
+        """Whether these are the hashes of what was expected; True where nothing was."""
+        if sha256 is not None:
+            return self.sha256 == sha256
+        return git_sha1 is None or (self._git is not None and self._git.hexdigest() == git_sha1)
+
+
+def hash_file(path: Path, *, with_git: bool, on_bytes: Callable[[int], None]) -> FileHashes:
+    """Reads a file once; `on_bytes` hears how many bytes more are read."""
+    with path.open("rb") as file:
+        hashes = FileHashes(os.fstat(file.fileno()).st_size, with_git=with_git)
+        while piece := file.read(PIECE_BYTES):
+            hashes.update(piece)
+            on_bytes(len(piece))
+    return hashes

@@ -98,7 +98,7 @@ class FakeHub:
         monkeypatch.setenv("MODELSCOPE_ENDPOINT", self.endpoint)
         monkeypatch.setenv("MODELSCOPE_CACHE", str(workplace / "modelscope"))
         monkeypatch.setenv("QWARTET_CACHE", str(workplace / "qwartet"))
-        monkeypatch.setattr("qwartet.models.fetch.PAUSES_S", (0.0,) * 5)
+        monkeypatch.setattr("qwartet.hub.fetch.PAUSES_S", (0.0,) * 5)
 
     def fault(self, name: str) -> str | None:
         pending = self.faults.get(name)

@@ -1,7 +1,8 @@
-"""Large files that appear whole or not at all, after a look at the space on the disk."""
+"""Files that appear whole or not at all, and where Qwartet keeps its own."""
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ def check_free_space(target: Path, num_bytes: int, hint: str = "choose another d
 
 
 @contextmanager
-def appearing_at(target: Path) -> Iterator[Path]:
+def atomic_write(target: Path) -> Iterator[Path]:
     """A path beside `target`, at which the block makes a file or a directory; at the end it takes the target's name.
 
     Whatever ends the block early, Ctrl-C included, removes what was made. Parents are made; an empty directory at
@@ -37,3 +38,19 @@ def appearing_at(target: Path) -> Iterator[Path]:
         else:
             path.unlink(missing_ok=True)
         raise
+
+
+def cache_directory() -> Path:
+    """$QWARTET_CACHE, else $XDG_CACHE_HOME/qwartet, else ~/.cache/qwartet; it need not exist yet."""
+    if own := os.environ.get("QWARTET_CACHE"):
+        return Path(own).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "qwartet"
+
+
+def state_directory() -> Path:
+    """Where is kept what only its user can make again, as lines that were entered: $XDG_STATE_HOME/qwartet, else
+    ~/.local/state/qwartet; it need not exist yet.
+    """
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "qwartet"

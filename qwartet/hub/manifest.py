@@ -13,9 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from qwartet.models.cache_directory import cache_directory
-from qwartet.models.repository import HubName, Repository
-from qwartet.models.whole_files import appearing_at
+from qwartet.files import atomic_write, cache_directory
+from qwartet.hub.repository import HubName, Repository
 
 FORMAT = 1
 
@@ -86,7 +85,7 @@ def write_manifest(manifest: Manifest) -> None:
     """Writes a record in place of an older one; OSError where that cannot be."""
     content = asdict(manifest) | {"format": FORMAT, "directory": str(manifest.directory)}
     manifest.path.parent.mkdir(parents=True, exist_ok=True)
-    with appearing_at(manifest.path) as path, path.open("x", encoding="utf-8") as file:
+    with atomic_write(manifest.path) as path, path.open("x", encoding="utf-8") as file:
         json.dump(content, file, indent=1)
         file.flush()
         os.fsync(file.fileno())

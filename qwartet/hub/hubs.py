@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-from qwartet.models.hub_errors import Wording
-from qwartet.models.hugging_face import HuggingFace
-from qwartet.models.listing import Listing
-from qwartet.models.modelscope import ModelScope
-from qwartet.models.repository import HubName, Repository
-from qwartet.models.snapshot import Place, Removal, Snapshot
+from qwartet.hub.download_errors import Wording
+from qwartet.hub.hugging_face import HuggingFace
+from qwartet.hub.listing import Listing
+from qwartet.hub.modelscope import ModelScope
+from qwartet.hub.repository import HubName, Repository
+from qwartet.hub.snapshot import Place, Removal, Snapshot
 
 
 class Hub(Protocol):

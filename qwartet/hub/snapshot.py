@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from qwartet.models.repository import Repository
+from qwartet.hub.repository import Repository
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ from typing import Any, Literal
 
 from qwartet import DEMO
 from qwartet.errors import CheckpointError, ModelNotFoundError, SettingError
-from qwartet.models.hubs import HUBS
+from qwartet.files import cache_directory
+from qwartet.hub.hubs import HUBS
+from qwartet.hub.manifest import Manifest, manifest_of, read_manifests
+from qwartet.hub.repository import Repository, parse_repository
+from qwartet.hub.snapshot import Removal, Snapshot, size_of, unfinished
 from qwartet.models.json_file import read_json
-from qwartet.models.manifest import Manifest, manifest_of, read_manifests
-from qwartet.models.repository import Repository, parse_repository
 from qwartet.models.shapes import SHAPES
-from qwartet.models.snapshot import Snapshot, unfinished
 
 State = Literal["complete", "loadable", "partial"]
 """loadable: the weights and their config are there; whether other small files should be, nothing here says."""
@@ -185,3 +186,27 @@ def _precision(config: dict[str, Any]) -> str | None:
         return declared[0]
     dtype = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
     return dtype.get(str(config.get("torch_dtype")))
+
+
+def removal_of(model: StoredModel) -> Removal:
+    """How to remove a model of a hub's cache; SettingError for one that lies elsewhere."""
+    if model.repository is None:
+        raise SettingError(f"{model.directory}: is no model of a hub's cache; remove the directory yourself")
+    snapshot = Snapshot(model.repository, model.directory, model.commit, model.revisions)
+    manifest = model.manifest
+    blobs = frozenset(file.blob for file in manifest.files) if manifest is not None else frozenset()
+    of_hub = HUBS[model.repository.hub].removal(snapshot, blobs)
+    packed = []
+    if (cache_directory() / "packed").is_dir():  # else torch, which this imports, need not be loaded
+        from qwartet.models.cache_key import caches_of
+        from qwartet.models.weight_cache import packed_directory
+
+        packed = caches_of(packed_directory(), model.directory)
+    records = [] if manifest is None else [manifest.path, manifest.path.with_suffix(".lock")]
+
+    def execute() -> None:
+        of_hub.execute()
+        for path in (*packed, *records):
+            path.unlink(missing_ok=True)
+
+    return Removal(of_hub.num_bytes + size_of(packed), execute)

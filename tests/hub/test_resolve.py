@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from qwartet.errors import ModelNotFoundError, SettingError
-from qwartet.models.hub import looks_like_hub_id, resolve
+from qwartet.hub.resolve import looks_like_hub_id, resolve
 from tests.golden_data import REPOSITORY
-from tests.models.fake_hub import NAME, SHARDS, TINY_MODEL, UNWANTED, FakeHub
+from tests.hub.fake_hub import NAME, SHARDS, TINY_MODEL, UNWANTED, FakeHub
 
 WANTED = TINY_MODEL
 SHARD = SHARDS[1]
@@ -26,8 +26,8 @@ class Fetched:
 
     def __init__(self, name: str, workplace: Path, endpoint: str, *, revision: str | None = None, **environment: str):
         code = (
-            "import sys, json; from qwartet.errors import QwartetError; from qwartet.models.hub import resolve\n"
-            "from qwartet.models import fetch; fetch.PAUSES_S = (0.0,) * 5\n"
+            "import sys, json; from qwartet.errors import QwartetError; from qwartet.hub.resolve import resolve\n"
+            "from qwartet.hub import fetch; fetch.PAUSES_S = (0.0,) * 5\n"
             "try: print(json.dumps({'path': str(resolve(sys.argv[1], revision=sys.argv[2] or None))}))\n"
             "except QwartetError as error: print(json.dumps({'error': str(error)}))"
         )

@@ -17,12 +17,12 @@ from pathlib import Path
 
 from qwartet import __version__
 from qwartet.errors import DownloadError
-from qwartet.models.fetch import patiently
-from qwartet.models.hub_errors import Wording
-from qwartet.models.listing import Listing, RemoteFile, check_commit, checked_files, is_commit, is_safe_revision
-from qwartet.models.repository import HubName, Repository, parse_repository
-from qwartet.models.snapshot import Place, Removal, Snapshot, size_of
-from qwartet.models.whole_files import appearing_at
+from qwartet.files import atomic_write
+from qwartet.hub.download_errors import Wording
+from qwartet.hub.fetch import patiently
+from qwartet.hub.listing import Listing, RemoteFile, check_commit, checked_files, is_commit, is_safe_revision
+from qwartet.hub.repository import HubName, Repository, parse_repository
+from qwartet.hub.snapshot import Place, Removal, Snapshot, size_of
 
 
 class HuggingFace:
@@ -58,7 +58,7 @@ class HuggingFace:
         if is_commit(listing.revision) or not is_safe_revision(listing.revision):
             return
         reference = _storage(listing.repository) / "refs" / listing.revision
-        with appearing_at(reference) as path:
+        with atomic_write(reference) as path:
             path.write_text(listing.commit, encoding="ascii")
 
     def snapshot(self, repository: Repository, revision: str) -> Snapshot | None:

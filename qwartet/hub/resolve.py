@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from qwartet.errors import ModelNotFoundError, SettingError
-from qwartet.models.repository import PUBLISHED_NAMES, Repository, parse_repository
+from qwartet.hub.repository import PUBLISHED_NAMES, Repository, parse_repository
 
 
 def looks_like_hub_id(name: str) -> bool:
@@ -69,10 +69,10 @@ def _near_directories(path: Path) -> str | None:
 
 
 def _stored_or_fetched(repository: Repository, revision: str | None, download: bool) -> Path:
-    from qwartet.models.hubs import HUBS
-    from qwartet.models.manifest import manifest_of
-    from qwartet.models.pull import pull_model
-    from qwartet.models.stored import state_of
+    from qwartet.hub.hubs import HUBS
+    from qwartet.hub.manifest import manifest_of
+    from qwartet.hub.pull import pull_model
+    from qwartet.hub.stored import state_of
 
     hub = HUBS[repository.hub]
     snapshot = hub.snapshot(repository, revision or hub.default_revision)

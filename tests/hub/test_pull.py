@@ -20,12 +20,12 @@ from qwartet.errors import (
     QwartetError,
     SettingError,
 )
-from qwartet.models import fetch, pull
-from qwartet.models.manifest import read_manifests
-from qwartet.models.pull import Pulled, pull_model
-from qwartet.models.repository import Repository
+from qwartet.hub import fetch, pull
+from qwartet.hub.manifest import read_manifests
+from qwartet.hub.pull import Pulled, pull_model
+from qwartet.hub.repository import Repository
 from tests.golden_data import REPOSITORY
-from tests.models.fake_hub import COMMIT, NAME, SHARDS, TINY_MODEL, UNWANTED, FakeHub, sha256
+from tests.hub.fake_hub import COMMIT, NAME, SHARDS, TINY_MODEL, UNWANTED, FakeHub, sha256
 
 HF = Repository("hf", NAME)
 MODELSCOPE = Repository("modelscope", NAME)
@@ -300,7 +300,7 @@ def test_rel_19_a_disk_that_fills_up_on_the_way_says_so_and_keeps_what_came(
     def sync(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("qwartet.models.fetch.os.fsync", sync)
+    monkeypatch.setattr("qwartet.hub.fetch.os.fsync", sync)
     text = refusal(DownloadError, repository)
     variable = "HF_HOME" if repository is HF else "MODELSCOPE_CACHE"
     assert "no space left in" in text and f"free some, or set {variable} to a larger disk" in text
@@ -441,7 +441,7 @@ def test_rel_20_ctrl_c_keeps_what_came_and_the_next_run_goes_on(hub: FakeHub, tm
     """In a process of its own, which hangs in the middle of a file when the signal comes."""
     hub.faults[SHARD] = ["hang"]
     code = (
-        "from tests.models.fake_hub import FakeHub, NAME; import pathlib, pytest, sys\n"
+        "from tests.hub.fake_hub import FakeHub, NAME; import pathlib, pytest, sys\n"
         "from qwartet.cli.main import run\n"
         f"hub = FakeHub(endpoint={hub.endpoint!r})\n"
         f"hub.become_the_hub(pytest.MonkeyPatch(), pathlib.Path({str(tmp_path)!r}))\n"

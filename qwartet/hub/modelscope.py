@@ -20,12 +20,12 @@ from urllib.parse import quote, urlencode
 
 from qwartet import __version__
 from qwartet.errors import DownloadError
-from qwartet.models.fetch import patiently
-from qwartet.models.hub_errors import Wording, unknown_revision
-from qwartet.models.listing import Listing, RemoteFile, checked_files, is_commit, is_safe_revision
-from qwartet.models.manifest import read_manifests
-from qwartet.models.repository import HubName, Repository, parse_repository
-from qwartet.models.snapshot import Place, Removal, Snapshot, size_of
+from qwartet.hub.download_errors import Wording, unknown_revision
+from qwartet.hub.fetch import patiently
+from qwartet.hub.listing import Listing, RemoteFile, checked_files, is_commit, is_safe_revision
+from qwartet.hub.manifest import read_manifests
+from qwartet.hub.repository import HubName, Repository, parse_repository
+from qwartet.hub.snapshot import Place, Removal, Snapshot, size_of
 
 DEFAULT_ENDPOINT = "https://modelscope.cn"
 MAX_ANSWER_BYTES = 16 * 2**20

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from qwartet.errors import DownloadError, ModelNotFoundError, QwartetError
-from qwartet.models.fetch import reason_of
-from qwartet.models.manifest import manifest_directory
-from qwartet.models.repository import Repository
+from qwartet.hub.fetch import reason_of
+from qwartet.hub.manifest import manifest_directory
+from qwartet.hub.repository import Repository
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)

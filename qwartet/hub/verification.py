@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from qwartet.models.file_hashes import hash_file
-from qwartet.models.manifest import Manifest, ManifestFile, write_manifest
-from qwartet.models.stored import state_of
+from qwartet.hub.fetch import hash_file
+from qwartet.hub.manifest import Manifest, ManifestFile, write_manifest
+from qwartet.hub.stored import state_of
 
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 

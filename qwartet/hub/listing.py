@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from qwartet.errors import DownloadError
-from qwartet.models.repository import Repository
+from qwartet.hub.repository import Repository
 
 MAX_FILES = 10_000
 MAX_FILE_BYTES = 2**46

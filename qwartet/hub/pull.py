@@ -12,16 +12,15 @@ from datetime import UTC, datetime
 from threading import Event, Lock
 
 from qwartet.errors import CheckpointError, DownloadWarning, ModelNotFoundError
-from qwartet.models.fetch import Stopped, Transfer, fetch_file
-from qwartet.models.file_hashes import hash_file
-from qwartet.models.hub_errors import explain
-from qwartet.models.hubs import HUBS, Hub
+from qwartet.files import check_free_space
+from qwartet.hub.download_errors import explain
+from qwartet.hub.fetch import Stopped, Transfer, fetch_file, hash_file
+from qwartet.hub.hubs import HUBS, Hub
+from qwartet.hub.listing import Listing, RemoteFile
+from qwartet.hub.manifest import Manifest, ManifestFile, read_manifests, write_manifest
+from qwartet.hub.repository import Repository
+from qwartet.hub.snapshot import Place, unfinished
 from qwartet.models.json_file import read_json
-from qwartet.models.listing import Listing, RemoteFile
-from qwartet.models.manifest import Manifest, ManifestFile, read_manifests, write_manifest
-from qwartet.models.repository import Repository
-from qwartet.models.snapshot import Place, unfinished
-from qwartet.models.whole_files import check_free_space
 
 NUM_AT_ONCE = 4  # files
 
