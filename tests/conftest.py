@@ -1,10 +1,13 @@
-"""Sets the threads of the tests; the last lines of a run say which golden sets it used and what it could not test."""
+"""Threads and checkpoints of the tests; the last lines of a run say which golden sets it used and what it left out."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import tempfile
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +25,28 @@ from tests.server.page.browser import what_is_missing
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 without_browser: list[str] = []  # tests that were skipped
+
+
+@pytest.fixture(scope="session")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Directory of a sound checkpoint with these settings of write_tiny_checkpoint; not to be written to."""
+    from tests.tiny_checkpoint import write_tiny_checkpoint  # brings torch
+
+    made: dict[str, Path] = {}
+
+    def get(**settings) -> Path:
+        key = repr(sorted(settings.items()))
+        if key not in made:
+            made[key] = write_tiny_checkpoint(tmp_path_factory.mktemp("pristine") / "model", **settings)
+        return made[key]
+
+    return get
+
+
+@pytest.fixture
+def checkpoint(pristine: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """A copy of such a checkpoint, to be broken."""
+    return lambda **settings: Path(shutil.copytree(pristine(**settings), tmp_path / "model"))
 
 
 def pytest_sessionfinish(session) -> None:

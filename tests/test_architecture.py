@@ -24,7 +24,8 @@ FLOORS = (
     ("models",),
     ("engine", "hub"),
     ("llm",),
-    ("compat", "quantize", "finetune", "server", "evaluate", "bench", "convert", "hf", "cluster", "card"),
+    ("openai_api", "planning", "quantize", "compat", "hf"),
+    ("server", "evaluate", "bench", "finetune", "convert", "card", "cluster"),
     ("cli",),
 )
 FLOOR_OF_ROOM = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

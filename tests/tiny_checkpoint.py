@@ -8,6 +8,7 @@ never ends before max_tokens.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,9 @@ from qwartet.quant_format.config import GptqConfig
 from qwartet.quant_format.weight import QuantizedWeight
 from qwartet.quantize.quantizer import fit_group, quantize
 from qwartet.tokenizer.vocabulary import SPECIAL_TOKENS, Vocabulary
+
+Copy = Callable[..., Path]
+"""Makes a copy of a sound checkpoint: the fixture `checkpoint`."""
 
 HIDDEN_SIZE = 128
 NUM_LAYERS = 2

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from qwartet.errors import CheckpointError, RequestError
 from qwartet.layers.forward_batch import ForwardBatch, dense_batch
+from qwartet.layers.kv_cache import BLOCK_SIZE
 from qwartet.layers.rotary import PositionConfig
 from qwartet.tokenizer.chatml import Message, training_example
 from qwartet.tokenizer.tokenizer import Tokenizer
 
-BLOCK_SIZE = 16
 BATCH_TOKENS = 1024  # of whole conversations; a longer one is a batch of its own
 
 

@@ -18,14 +18,13 @@ from qwartet.bench.ceilings import Ceilings, measure_ceilings
 from qwartet.kernels import cpu
 from qwartet.kernels.cache_layer import CacheDtype, CacheLayer
 from qwartet.kernels.cpu_weights import GROUP, PANEL, PackedShape, PackedWeight, allocate
-from qwartet.layers.kv_cache import KVCache, kv_bytes_per_token
+from qwartet.layers.kv_cache import BLOCK_SIZE, KVCache, kv_bytes_per_token
 from qwartet.models.shapes import HEAD_DIM, Shape
 
 ROTATED_BYTES = 600_000_000  # far beyond any cache
 MIN_COPIES = 3
 FEW_ROWS = 16  # with more, arithmetic takes so long that what is in a cache does not matter
 ROUNDS = 5  # the median counts
-BLOCK_SIZE = 16
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def examine() -> Report:
     except (ImportError, OSError) as error:  # OSError: a shared library of torch that does not load
         report.problems.append(f"torch cannot be imported ({error}); install it again")
         return report
-    from qwartet.models.plan import available_bytes
+    from qwartet.kernels.device_memory import available_bytes
 
     report.processor["torch_threads"] = torch.get_num_threads()
     report.memory["available"] = available_bytes(torch.device("cpu"))

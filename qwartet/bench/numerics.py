@@ -23,14 +23,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qwartet.bench.contexts import BLOCK_SIZE, SeenContexts, batches, blocks_of_longest, cached_batch
+from qwartet.bench.contexts import SeenContexts, batches, blocks_of_longest, cached_batch
 from qwartet.bench.outliers import write_outliers
 from qwartet.errors import SettingError
 from qwartet.kernels import int4_reference
 from qwartet.kernels.cache_layer import CacheDtype
 from qwartet.kernels.native import native_library, unavailable_reason
 from qwartet.kernels.select import REFERENCE
-from qwartet.layers.kv_cache import KVCache
+from qwartet.layers.kv_cache import BLOCK_SIZE, KVCache
 from qwartet.layers.linear import QuantizedLinear
 from qwartet.models.config import load_config
 from qwartet.models.load import load_model

@@ -12,10 +12,8 @@ import torch
 
 from qwartet.kernels.cache_layer import CacheDtype
 from qwartet.layers.forward_batch import ForwardBatch
-from qwartet.layers.kv_cache import KVCache
+from qwartet.layers.kv_cache import BLOCK_SIZE, KVCache
 from qwartet.models.qwen import QwenModel
-
-BLOCK_SIZE = 16
 
 
 def step_batch(model: QwenModel, ids: torch.Tensor, start: int, num_blocks: int) -> ForwardBatch:

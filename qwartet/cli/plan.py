@@ -18,7 +18,7 @@ from qwartet.models.shapes import SHAPES, Precision, gptq_config
 if TYPE_CHECKING:
     from qwartet.models.checkpoint import Checkpoint
     from qwartet.models.config import ModelConfig
-    from qwartet.models.memory_plan import MemoryPlan, StreamForecast
+    from qwartet.planning.memory_plan import MemoryPlan, StreamForecast
     from qwartet.quant_format.config import GptqConfig
 
 
@@ -61,9 +61,9 @@ def plan(
     checkpoint, config, gptq = found.checkpoint, found.config, found.gptq
     # The measure of what a process takes by itself has loaded what a model at work needs.
     import qwartet.llm  # noqa: F401
-    from qwartet.models.gpu_memory import gpu_counts, gpu_network, gpu_rows
     from qwartet.models.load import choose_settings
-    from qwartet.models.memory_plan import MemoryPlan, Workload, cache_kind, network_memory, this_machine
+    from qwartet.planning.gpu_memory import gpu_counts, gpu_network, gpu_rows
+    from qwartet.planning.memory_plan import MemoryPlan, Workload, cache_kind, network_memory, this_machine
 
     settings = choose_settings(checkpoint, config, gptq, dtype=dtype, head=head)
     num_tokens = config.position.max_length if context is None else context
@@ -89,7 +89,7 @@ def _model(name: str, precision: Precision | None, revision: str | None) -> Mode
         if revision is not None:
             raise SettingError(f"--revision belongs to a hub id, and {name} is a published size; leave it out")
         from qwartet.bench.synth import plan_synthesis
-        from qwartet.models.planned_checkpoint import PlannedCheckpoint
+        from qwartet.planning.planned_checkpoint import PlannedCheckpoint
 
         gptq = gptq_config(precision or "int4")
         planned = plan_synthesis(size, gptq)
@@ -124,7 +124,7 @@ def _precision(checkpoint: Checkpoint, gptq: GptqConfig | None) -> str:
 
 def _disk_speed(made: MemoryPlan, checkpoint: Checkpoint) -> float | None:
     """Bytes a second of the disk that weights would be streamed from; None where nothing would be, or none is here."""
-    from qwartet.models.plan import disk_read_speed
+    from qwartet.files import disk_read_speed
 
     file = checkpoint.files[0]
     return disk_read_speed(file) if made.stream is not None and file.is_file() else None
@@ -132,7 +132,7 @@ def _disk_speed(made: MemoryPlan, checkpoint: Checkpoint) -> float | None:
 
 def _report(made: MemoryPlan, disk_speed: float | None) -> dict[str, Any]:
     """The plan as plain values, ready for JSON."""
-    from qwartet.models.memory_plan import CACHE_KINDS
+    from qwartet.planning.memory_plan import CACHE_KINDS
 
     workload, network = made.workload, made.network
     kinds = dict.fromkeys((workload.kind, *CACHE_KINDS))
@@ -160,7 +160,7 @@ def _report(made: MemoryPlan, disk_speed: float | None) -> dict[str, Any]:
 
 
 def _cache(made: MemoryPlan) -> dict[str, Any]:
-    from qwartet.models.memory_plan import cache_bytes_per_token
+    from qwartet.planning.memory_plan import cache_bytes_per_token
 
     return {
         "kv_cache_dtype": made.workload.kind,

@@ -20,7 +20,7 @@ from qwartet.engine.batch import build_forward_batch, step_span
 from qwartet.engine.block_manager import BlockManager
 from qwartet.engine.draft_model import DraftModel
 from qwartet.engine.draw import sibling_seed
-from qwartet.engine.engine_config import EngineConfig
+from qwartet.engine.engine_config import CPU_BATCHED_TOKENS, GPU_BATCHED_TOKENS, EngineConfig
 from qwartet.engine.pace import Pace
 from qwartet.engine.request import FinishReason, LogitsProcessor, Request, TokenConstraint, TokenLogprobs
 from qwartet.engine.runner import ModelRunner
@@ -30,10 +30,8 @@ from qwartet.engine.scheduler import Schedule, Scheduler
 from qwartet.engine.speculate import NoGuesses, PromptLookup, Speculation
 from qwartet.engine.structure import Structure
 from qwartet.errors import ContextWarning, EngineFailedError, OutOfMemoryError, RequestError, SettingError
-from qwartet.layers.kv_cache import choose_cache_dtype, kv_bytes_per_token
-from qwartet.models.gpu_memory import GPU_BATCHED_TOKENS
-from qwartet.models.memory_plan import BLOCK_SIZE
-from qwartet.models.plan import CPU_BATCHED_TOKENS, available_bytes
+from qwartet.kernels.device_memory import available_bytes
+from qwartet.layers.kv_cache import BLOCK_SIZE, choose_cache_dtype, kv_bytes_per_token
 from qwartet.models.qwen import QwenModel
 from qwartet.tokenizer.stream import TextStream
 from qwartet.tokenizer.tokenizer import Tokenizer

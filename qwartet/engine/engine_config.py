@@ -11,6 +11,7 @@ from qwartet.errors import SettingError
 
 SPECULATION = ("off", "prompt-lookup")
 MAX_STALL_S = 3600
+CPU_BATCHED_TOKENS, GPU_BATCHED_TOKENS = 512, 2048  # of a step, if nobody asks for another number
 _BOUNDS = {
     "max_model_len": (2, 2**24),
     "max_num_seqs": (1, 2**16),

@@ -21,7 +21,8 @@ from qwartet.engine.request import Request, TokenLogprobs
 from qwartet.engine.scheduler import ScheduledRequest
 from qwartet.errors import NotFiniteError, RequestError
 from qwartet.layers.head import Head
-from qwartet.models.step_memory import LOGITS_ROWS
+
+LOGITS_ROWS = 64  # of logits that are in memory at once
 
 
 @dataclass

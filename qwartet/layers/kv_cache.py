@@ -20,6 +20,8 @@ from qwartet.kernels import native
 from qwartet.kernels.cache_layer import INT4_GROUP, CacheDtype, CacheLayer, head_bytes, new_layer
 from qwartet.kernels.cpu import cache_structure
 
+BLOCK_SIZE = 16  # tokens of a block, unless a test wants another
+
 
 class KVCache:
     """Keys and values of all layers."""

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import torch
 
 from qwartet.errors import CheckpointError, CheckpointWarning
+from qwartet.kernels.device_memory import available_bytes
 from qwartet.layers.kv_cache import kv_bytes_per_token
 from qwartet.models.checkpoint import INDEX_NAME, Checkpoint
 from qwartet.models.config import ModelConfig, load_config
@@ -26,7 +27,7 @@ from qwartet.models.held_tensors import held_tensors
 from qwartet.models.json_file import read_json
 from qwartet.models.load import choose_settings, load_gptq_config
 from qwartet.models.names import LINEARS, disk_name, module_names
-from qwartet.models.plan import available_bytes, weights_bytes
+from qwartet.models.residency import weights_bytes
 from qwartet.models.safetensors_file import read_tensor_infos
 from qwartet.models.vocabulary_match import vocabulary_mismatches
 from qwartet.quant_format.config import GptqConfig

@@ -26,8 +26,8 @@ from qwartet.models.expected_tensors import check_dense_shapes, check_names
 from qwartet.models.held_tensors import LoadSettings, held_tensors
 from qwartet.models.json_file import read_json
 from qwartet.models.names import LINEARS, disk_name, module_names
-from qwartet.models.plan import fits_memory, memory_error, resident_budget, stream_forecast, weights_bytes
 from qwartet.models.qwen import QwenModel
+from qwartet.models.residency import fits_memory, memory_error, resident_budget, stream_forecast, weights_bytes
 from qwartet.models.safetensors_file import LoadMode
 from qwartet.models.weight_cache import weights_of
 from qwartet.models.weight_cache_file import OnPacked

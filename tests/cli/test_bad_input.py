@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from qwartet.models import plan
+from qwartet.models import residency
 from tests.cli.command_line import CommandLine, listing, run_in_process
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
@@ -51,7 +51,7 @@ def test_a_wrong_path_is_one_line_with_a_suggestion(qwartet: CommandLine, tmp_pa
 
 
 def test_too_little_memory_is_one_line(qwartet: CommandLine, chat_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "available_bytes", lambda device: 1000)
+    monkeypatch.setattr(residency, "available_bytes", lambda device: 1000)
     qwartet("chat", chat_model, "hello", "--dtype", "fp32").assert_one_line_error(
         "the weights take", "GiB are free", "--force"
     )

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from qwartet.models import memory_plan, plan
+from qwartet import files
 from qwartet.models.checkpoint import Checkpoint
+from qwartet.planning import memory_plan
 from tests.cli.command_line import CommandLine, environment, listing
 from tests.tiny_checkpoint import NUM_RANKS, write_tiny_checkpoint
 
@@ -111,7 +112,7 @@ def test_the_speed_of_the_disk_is_told_where_the_files_are(
     qwartet: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free
 ) -> None:
     free(-(10**12))
-    monkeypatch.setattr(plan, "disk_read_speed", lambda _path: 2e9)
+    monkeypatch.setattr(files, "disk_read_speed", lambda _path: 2e9)
     report = planned(qwartet, write_tiny_checkpoint(tmp_path / "model"))
     assert report["stream"] is None or report["stream"]["disk_bytes_per_s"] == 2e9
 

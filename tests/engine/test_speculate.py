@@ -7,7 +7,6 @@ import pytest
 from qwartet.engine.request import Request
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.engine.speculate import MAX_GUESSES, MAX_PAUSE, PromptLookup, Speculation, StepCost
-from qwartet.models.step_memory import ROWS_PER_REQUEST
 
 
 def request(prompt: list[int], completion: list[int] = (), request_id: int = 0) -> Request:
@@ -84,7 +83,7 @@ def test_right_guesses_lead_to_longer_ones_up_to_the_limit() -> None:
         one.draft_ids = [1, 2, 3]
         speculation.count(one, 4)
     one.draft_ids = []
-    assert before < wanted(speculation, one) == MAX_GUESSES == ROWS_PER_REQUEST - 1
+    assert before < wanted(speculation, one) == MAX_GUESSES
     assert (speculation.num_guessed, speculation.num_right) == (60, 60)
 
 

@@ -31,7 +31,7 @@ from tests.models.broken import (
     set_tensor,
     split_file,
 )
-from tests.models.conftest import Copy
+from tests.tiny_checkpoint import Copy
 
 WTE = "transformer.wte.weight"
 INDEX = "model.safetensors.index.json"

@@ -12,15 +12,16 @@ import torch
 from safetensors.torch import load_file
 
 from qwartet.errors import SettingError
+from qwartet.kernels.device_memory import available_bytes
 from qwartet.models.checkpoint import Checkpoint
 from qwartet.models.config import load_config
 from qwartet.models.held_tensors import held_tensors
 from qwartet.models.load import choose_settings, load_gptq_config, load_model, resolve_dtype
 from qwartet.models.names import disk_parameter_name
-from qwartet.models.plan import available_bytes, weights_bytes
+from qwartet.models.residency import weights_bytes
 from tests.models.broken import edit_json, edit_tensors, logits
-from tests.models.conftest import Copy
 from tests.reference.naive_model import naive_logits, read_checkpoint
+from tests.tiny_checkpoint import Copy
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TOLERANCE = 1e-4  # fp32

@@ -19,7 +19,7 @@ from qwartet.layers.forward_batch import dense_batch
 from qwartet.llm import LLM
 from qwartet.models.load import load_model
 from tests.models.broken import edit_json, edit_tensors, logits, refused, set_tensor
-from tests.models.conftest import Copy
+from tests.tiny_checkpoint import Copy
 
 FILE = "model.safetensors"
 LINEAR = "transformer.h.1.mlp.w2"
@@ -275,7 +275,7 @@ def test_ck23_a_model_that_does_not_fit_is_refused_with_both_figures_unless_forc
     checkpoint: Copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = checkpoint(bits=4)
-    monkeypatch.setattr("qwartet.models.plan.available_bytes", lambda device: 1000)
+    monkeypatch.setattr("qwartet.models.residency.available_bytes", lambda device: 1000)
     with pytest.raises(OutOfMemoryError, match=r"the weights take 0\.00 GiB.* 0\.00 GiB .*--force") as caught:
         load_model(directory)
     assert str(directory) in str(caught.value)

@@ -9,9 +9,11 @@ import torch
 
 from qwartet.bench.numerics import logits_of
 from qwartet.errors import MemoryWarning, OutOfMemoryError
+from qwartet.files import disk_read_speed
+from qwartet.kernels import device_memory
 from qwartet.kernels.cpu_weights import head_shape
 from qwartet.kernels.native import native_library
-from qwartet.models import plan, weight_cache
+from qwartet.models import residency, weight_cache
 from qwartet.models.load import load_model
 from qwartet.models.qwen import QwenModel
 
@@ -27,7 +29,7 @@ def small_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def streamed(path: Path, monkeypatch: pytest.MonkeyPatch, available: int) -> QwenModel:
-    monkeypatch.setattr(plan, "available_bytes", lambda _device: available)
+    monkeypatch.setattr(residency, "available_bytes", lambda _device: available)
     with pytest.warns(MemoryWarning, match=r"of 2 layers stay there, .* read from disk for every token"):
         return load_model(path, dtype="bf16")
 
@@ -54,14 +56,14 @@ def test_the_first_layers_stay_in_memory_as_far_as_the_budget_goes(pristine, mon
 
 @pytest.mark.parametrize("settings", [{"weight_cache": False}, {"load_mode": "pread"}, {"dtype": "fp32"}], ids=str)
 def test_weights_that_cannot_be_mapped_are_refused(pristine, monkeypatch, settings) -> None:
-    monkeypatch.setattr(plan, "available_bytes", lambda _device: 1000)
+    monkeypatch.setattr(residency, "available_bytes", lambda _device: 1000)
     with pytest.raises(OutOfMemoryError, match="--force"):
         load_model(pristine(bits=4), **{"dtype": "bf16", **settings})
 
 
 def test_a_cache_that_cannot_be_written_is_no_place_to_stream_from(pristine, monkeypatch, tmp_path) -> None:
     (tmp_path / "cache").write_text("a file")
-    monkeypatch.setattr(plan, "available_bytes", lambda _device: 1000)
+    monkeypatch.setattr(residency, "available_bytes", lambda _device: 1000)
     with pytest.warns(match="not kept"), pytest.raises(OutOfMemoryError):
         load_model(pristine(bits=4), dtype="bf16")
 
@@ -75,19 +77,21 @@ def test_the_memory_of_a_container_counts(monkeypatch, tmp_path) -> None:
             "/sys/fs/cgroup/box/memory.stat": ["anon 400000", "inactive_file 200000", "active_file 50000"],
         }.get(str(path), [])
 
-    monkeypatch.setattr(plan, "_lines", lines)
-    assert plan.available_bytes(torch.device("cpu")) == 550_000
+    monkeypatch.setattr(device_memory, "_lines", lines)
+    assert device_memory.available_bytes(torch.device("cpu")) == 550_000
 
 
 @pytest.mark.parametrize("text", [["0::/box"], ["nonsense:x:/"], [], ["4:memory:/a"]])
 def test_a_container_without_a_limit_is_the_whole_machine(monkeypatch, text) -> None:
-    monkeypatch.setattr(plan, "_lines", lambda path: iter(text if str(path) == "/proc/self/cgroup" else ["max"]))
-    assert plan.available_bytes(torch.device("cpu")) == plan._system_bytes()
+    monkeypatch.setattr(
+        device_memory, "_lines", lambda path: iter(text if str(path) == "/proc/self/cgroup" else ["max"])
+    )
+    assert device_memory.available_bytes(torch.device("cpu")) == device_memory._system_bytes()
 
 
 def test_the_speed_of_the_disk_is_measured_or_unknown(tmp_path) -> None:
     file = tmp_path / "weights"
     file.write_bytes(bytes(2**20))
-    speed = plan.disk_read_speed(file)
+    speed = disk_read_speed(file)
     assert speed is None or speed > 1e5
-    assert plan.disk_read_speed(tmp_path / "absent") is None
+    assert disk_read_speed(tmp_path / "absent") is None

@@ -28,7 +28,7 @@ from qwartet.models.shapes import gptq_config
 from qwartet.models.weights import Weights
 from tests.bench.tiny_shape import TINY
 from tests.models.broken import edit_tensors, refused, split_file
-from tests.models.conftest import Copy
+from tests.tiny_checkpoint import Copy
 
 pytestmark = pytest.mark.skipif(native_library() is None, reason="there is no native library, and nothing to keep")
 

@@ -21,8 +21,6 @@ KEYS_OF_CHUNK = 512  # of attention.cpp, and the next two
 TILE_ROWS = 12
 PARTIALS_BYTES = 4 * (2 * TILE_ROWS + TILE_ROWS * 256)
 PART_BYTES = 12
-LOGITS_ROWS = 64  # of logits that are in memory at once
-ROWS_PER_REQUEST = 16  # of logits in a step: the token that was sampled last, and 15 that may be guessed
 # Of one row of logits while it is sampled: changed, scaled, and a random number for every id (measured: 48 bytes).
 # Rows are sampled one after another.
 SAMPLER_BYTES_PER_LOGIT = 56

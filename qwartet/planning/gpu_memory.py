@@ -10,16 +10,16 @@ from dataclasses import replace
 
 import torch
 
+from qwartet.engine.engine_config import GPU_BATCHED_TOKENS
 from qwartet.errors import SettingError
 from qwartet.kernels.cpu_weights import PackedShape
 from qwartet.kernels.select import REFERENCE
 from qwartet.models.checkpoint import Checkpoint
 from qwartet.models.config import ModelConfig
 from qwartet.models.held_tensors import LoadSettings
-from qwartet.models.memory_plan import NetworkMemory, Workload, cache_bytes_per_token, network_memory
-from qwartet.models.step_memory import gpu_bytes, logits_bytes, sampler_bytes
+from qwartet.planning.memory_plan import NetworkMemory, Workload, cache_bytes_per_token, network_memory
+from qwartet.planning.step_memory import gpu_bytes, logits_bytes, sampler_bytes
 
-GPU_BATCHED_TOKENS = 2048  # of a step
 GPU_COUNTS = (1, 2, 4)
 MOST_GPUS = 64
 

@@ -16,13 +16,14 @@ from qwartet.errors import MemoryWarning, SettingError
 from qwartet.kernels.native import native_library
 from qwartet.layers.kv_cache import KVCache
 from qwartet.layers.rotary import RotaryTable
-from qwartet.models import plan, weight_cache
+from qwartet.models import residency, weight_cache
 from qwartet.models.checkpoint import Checkpoint
 from qwartet.models.config import load_config
-from qwartet.models.gpu_memory import gpu_counts, gpu_network, gpu_rows
 from qwartet.models.held_tensors import held_tensors
 from qwartet.models.load import choose_settings, load_gptq_config, load_model
-from qwartet.models.memory_plan import (
+from qwartet.models.shapes import SHAPES, Precision, Shape, ShapeName, gptq_config
+from qwartet.planning.gpu_memory import gpu_counts, gpu_network, gpu_rows
+from qwartet.planning.memory_plan import (
     Machine,
     MemoryPlan,
     NetworkMemory,
@@ -32,8 +33,7 @@ from qwartet.models.memory_plan import (
     network_memory,
     this_machine,
 )
-from qwartet.models.planned_checkpoint import PlannedCheckpoint
-from qwartet.models.shapes import SHAPES, Precision, Shape, ShapeName, gptq_config
+from qwartet.planning.planned_checkpoint import PlannedCheckpoint
 from tests.bench.tiny_shape import TINY
 
 GIB = 2**30
@@ -78,7 +78,7 @@ def test_the_weights_are_those_that_loading_counts(pristine, settings) -> None:
     directory = pristine(**settings)
     network = of_directory(directory)
     held = list(held_tensors(Checkpoint(directory), network.config, network.settings))
-    assert network.weights_bytes == plan.weights_bytes(held)
+    assert network.weights_bytes == residency.weights_bytes(held)
     assert sum(network.layer_bytes) == sum(tensor.nbytes for tensor in held if tensor.module.startswith("layers."))
 
 
@@ -248,7 +248,7 @@ def test_the_forecast_of_streaming_is_what_loading_does(
     write_synthesis(plan_synthesis(replace(TINY, num_layers=8), gptq_config(precision)), tmp_path / "model")
     network = of_directory(tmp_path / "model")
     free_bytes = int(share * network.weights_bytes)
-    monkeypatch.setattr(plan, "available_bytes", lambda _device: free_bytes)
+    monkeypatch.setattr(residency, "available_bytes", lambda _device: free_bytes)
     with pytest.warns(MemoryWarning):
         loaded = load_model(tmp_path / "model", dtype="bf16").stream
     forecast = planned(network, free_bytes).stream

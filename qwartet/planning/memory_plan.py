@@ -17,19 +17,22 @@ from typing import Any
 import numpy as np
 import torch
 
+from qwartet.engine.engine_config import CPU_BATCHED_TOKENS
+from qwartet.engine.sampler import LOGITS_ROWS
+from qwartet.engine.speculate import MAX_GUESSES
 from qwartet.errors import SettingError
 from qwartet.kernels.cache_layer import CacheDtype
+from qwartet.kernels.device_memory import available_bytes
 from qwartet.kernels.native import native_library
-from qwartet.layers.kv_cache import kv_bytes_per_token
+from qwartet.layers.kv_cache import BLOCK_SIZE, kv_bytes_per_token
 from qwartet.models import weight_cache
 from qwartet.models.checkpoint import Checkpoint
 from qwartet.models.config import ModelConfig
 from qwartet.models.held_tensors import HeldTensor, LoadSettings, held_tensors
 from qwartet.models.names import LINEARS, disk_name
-from qwartet.models.plan import CPU_BATCHED_TOKENS, RESIDENT_FRACTION, available_bytes
-from qwartet.models.step_memory import (
-    LOGITS_ROWS,
-    ROWS_PER_REQUEST,
+from qwartet.models.residency import RESIDENT_FRACTION
+from qwartet.models.weight_cache import HEAD_LEAVES
+from qwartet.planning.step_memory import (
     NativeKernels,
     StepSize,
     logits_bytes,
@@ -38,9 +41,7 @@ from qwartet.models.step_memory import (
     reference_bytes,
     sampler_bytes,
 )
-from qwartet.models.weight_cache import HEAD_LEAVES
 
-BLOCK_SIZE = 16  # tokens of a block of the KV cache
 MOST_REQUESTS = 2**16
 # Of a vocabulary: a dict of Python's bytes and tiktoken's tables; measured with the published one, 55 MiB.
 TOKENIZER_BYTES_PER_RANK = 380
@@ -94,7 +95,7 @@ class Workload:
         """The largest step."""
         return StepSize(
             num_tokens=min(self.max_num_batched_tokens, self.context * self.concurrency),
-            num_rows=min(self.max_num_batched_tokens, self.concurrency * ROWS_PER_REQUEST, LOGITS_ROWS),
+            num_rows=min(self.max_num_batched_tokens, self.concurrency * (1 + MAX_GUESSES), LOGITS_ROWS),
             context=self.context,
             max_blocks=self.blocks_per_request,
         )
