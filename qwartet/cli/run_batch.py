@@ -36,8 +36,8 @@ from qwartet.errors import SettingError
 
 if TYPE_CHECKING:
     from qwartet.llm import LLM
-    from qwartet.server.batch import BatchAnswer
-    from qwartet.server.batch_file import AnswerFile, BatchInput
+    from qwartet.openai_api.batch import BatchAnswer
+    from qwartet.openai_api.batch_file import AnswerFile, BatchInput
 
 
 def run_batch(
@@ -72,7 +72,7 @@ def run_batch(
     it skips what has an answer in OUT.jsonl and tries failures once more.
     """
     _check_files(source, target, as_json)
-    from qwartet.server.batch_file import AnswerFile, BatchInput, open_input
+    from qwartet.openai_api.batch_file import AnswerFile, BatchInput, open_input
 
     set_threads(threads)
     with closing(open_input(None if str(source) == "-" else source)) as file:
@@ -137,8 +137,8 @@ class _Run:
 
     async def _serve(self, llm: LLM, model_names: list[str], advance: Callable[[int], None]) -> None:
         from qwartet.engine.async_engine import AsyncEngine
-        from qwartet.server.api.endpoints import Endpoints
-        from qwartet.server.batch import answer_lines
+        from qwartet.openai_api.batch import answer_lines
+        from qwartet.openai_api.endpoints import Endpoints
 
         async with AsyncEngine(llm.engine) as engine:
             endpoints = Endpoints(llm, engine, model_names)

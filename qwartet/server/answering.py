@@ -20,8 +20,8 @@ from pydantic import BaseModel
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from qwartet.server.api.error import ApiError
-from qwartet.server.api.exchange import Exchange
+from qwartet.openai_api.error import ApiError
+from qwartet.openai_api.exchange import Exchange
 from qwartet.server.json_answer import error_answer
 from qwartet.server.service import Service
 from qwartet.server.watch import Watch

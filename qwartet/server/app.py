@@ -16,13 +16,10 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from qwartet import __version__
-from qwartet.server import docs_page, metrics, token_routes
-from qwartet.server.access import Access
-from qwartet.server.answering import Answering
-from qwartet.server.api.endpoints import CHAT_PATH, COMPLETION_PATH
-from qwartet.server.api.error import ApiError
-from qwartet.server.api.protocol import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
-from qwartet.server.api.responses import (
+from qwartet.openai_api.endpoints import CHAT_PATH, COMPLETION_PATH
+from qwartet.openai_api.error import ApiError
+from qwartet.openai_api.protocol import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
+from qwartet.openai_api.responses import (
     ChatCompletion,
     Completion,
     DetokenizeResponse,
@@ -32,6 +29,9 @@ from qwartet.server.api.responses import (
     TokenizeResponse,
     Version,
 )
+from qwartet.server import docs_page, metrics, token_routes
+from qwartet.server.access import Access
+from qwartet.server.answering import Answering
 from qwartet.server.guard import Guard
 from qwartet.server.http_body import read_json_body
 from qwartet.server.json_answer import JsonAnswer, error_answer

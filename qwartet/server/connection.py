@@ -16,7 +16,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from qwartet.server.api.error import ApiError
+from qwartet.openai_api.error import ApiError
 from qwartet.server.limits import MAX_HEADER_BYTES, MAX_HEADERS
 
 HEADER_TIMEOUT_S = 30.0

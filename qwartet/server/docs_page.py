@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from starlette.responses import HTMLResponse, Response
 
-from qwartet.server.api.protocol import NO_EFFECT_WORDS
+from qwartet.openai_api.protocol import NO_EFFECT_WORDS
 
 _PAGE = """<!doctype html>
 <html lang="en">

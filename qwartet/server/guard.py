@@ -14,11 +14,11 @@ import time
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from qwartet.openai_api.error import ApiError
+from qwartet.openai_api.log import log_failure, logger
 from qwartet.server.access import Access
-from qwartet.server.api.error import ApiError
 from qwartet.server.json_answer import error_answer
 from qwartet.server.limits import MAX_PATH_CHARS
-from qwartet.server.log import log_failure, logger
 from qwartet.server.service import Service
 
 PUBLIC = frozenset({"/", "/health", "/health/live", "/health/ready", "/favicon.ico"})

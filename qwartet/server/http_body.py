@@ -7,8 +7,8 @@ from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 
-from qwartet.server.api.error import ApiError
-from qwartet.server.json_body import parse_json
+from qwartet.openai_api.error import ApiError
+from qwartet.openai_api.json_body import parse_json
 from qwartet.server.limits import CHARS_PER_TOKEN, MAX_JSON_MARKS, Limits
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from qwartet.server.api.error import ApiError
+from qwartet.openai_api.error import ApiError
 
 
 class JsonAnswer(Response):

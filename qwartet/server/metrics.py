@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from qwartet.engine.async_engine import AsyncEngine
 from qwartet.engine.engine import Engine
-from qwartet.server.api.exchange import Exchange
+from qwartet.openai_api.exchange import Exchange
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _TTFT_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)

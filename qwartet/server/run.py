@@ -24,10 +24,10 @@ from starlette.types import ASGIApp
 
 from qwartet.engine.async_engine import AsyncEngine
 from qwartet.llm import LLM
-from qwartet.server.api.endpoints import Endpoints
+from qwartet.openai_api.endpoints import Endpoints
+from qwartet.openai_api.log import logger
 from qwartet.server.connection import Connection
 from qwartet.server.limits import KEEP_ALIVE_S, MAX_HEADER_BYTES
-from qwartet.server.log import logger
 from qwartet.server.service import Service
 
 FAILED_GRACE_S = 5.0  # in which probes see that the engine has failed

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, TypeVar
 
-from qwartet.server.api.endpoints import Endpoints
-from qwartet.server.api.error import ApiError
-from qwartet.server.api.exchange import Exchange
-from qwartet.server.api.prepare import Prepared
-from qwartet.server.api.protocol import ChatCompletionRequest, CompletionRequest
+from qwartet.openai_api.endpoints import Endpoints
+from qwartet.openai_api.error import ApiError
+from qwartet.openai_api.exchange import Exchange
+from qwartet.openai_api.prepare import Prepared
+from qwartet.openai_api.protocol import ChatCompletionRequest, CompletionRequest
 from qwartet.server.http_body import check_text, json_of
 from qwartet.server.limits import Limits
 from qwartet.server.metrics import Metrics

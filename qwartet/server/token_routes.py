@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from qwartet.errors import QwartetError
-from qwartet.server.api.endpoints import Endpoints
-from qwartet.server.api.error import ApiError, api_error_of, validated
-from qwartet.server.api.prepare import chat_prompt, plain_turns
-from qwartet.server.api.protocol import DetokenizeRequest, TokenizeRequest
-from qwartet.server.api.responses import DetokenizeResponse, TokenizeResponse
+from qwartet.openai_api.endpoints import Endpoints
+from qwartet.openai_api.error import ApiError, api_error_of, validated
+from qwartet.openai_api.prepare import chat_prompt, plain_turns
+from qwartet.openai_api.protocol import DetokenizeRequest, TokenizeRequest
+from qwartet.openai_api.responses import DetokenizeResponse, TokenizeResponse
 from qwartet.server.http_body import check_text, json_of
 from qwartet.server.limits import CHARS_PER_TOKEN
 

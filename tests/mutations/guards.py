@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 SERVER = "qwartet/server/"
+API = "qwartet/openai_api/"
 SEC, REL = "tests/server/test_sec_", "tests/server/test_rel_"
 
 
@@ -193,14 +194,14 @@ GUARDS = (
     # What is in a body
     Guard(
         "numbers are finite",
-        SERVER + "json_body.py",
+        API + "json_body.py",
         "parse_float=_finite_float, parse_constant=_refuse_constant",
         "",
         SEC + "fields.py::test_sec_07_what_is_no_json_is_told_so",
     ),
     Guard(
         "JSON that is too deep is refused",
-        SERVER + "json_body.py",
+        API + "json_body.py",
         "except RecursionError:",
         "except ZeroDivisionError:",
         SEC + "fields.py::test_sec_07_what_is_no_json_is_told_so",
@@ -214,28 +215,28 @@ GUARDS = (
     ),
     Guard(
         "errors of a body have a number",
-        SERVER + "api/error.py",
+        API + "error.py",
         "if error.error_count() > MAX_ERRORS:",
         "if False:",
         SEC + "bombs.py::test_sec_09_of_very_many_errors_only_the_number_is_told",
     ),
     Guard(
         "what is told of an error has a length",
-        SERVER + "api/error.py",
+        API + "error.py",
         "self.message = _shortened(message, MAX_MESSAGE_CHARS)",
         "self.message = message",
         SEC + "fields.py::test_sec_07_what_is_too_much_is_refused_by_name",
     ),
     Guard(
         "no other fields",
-        SERVER + "api/object.py",
+        API + "object.py",
         'extra="forbid"',
         'extra="ignore"',
         SEC + "fields.py::test_sec_05_a_request_brings_no_template",
     ),
     Guard(
         "no conversion of types",
-        SERVER + "api/object.py",
+        API + "object.py",
         "strict=True",
         "strict=False",
         SEC + "fields.py::test_sec_07_values_of_another_type_are_not_converted",
@@ -320,7 +321,7 @@ GUARDS = (
     ),
     Guard(
         "the log has no messages of unforeseen errors",
-        SERVER + "log.py",
+        API + "log.py",
         'logger.error("%s failed with %s\\n%s", what, type(error).__name__, frames.rstrip())',
         'logger.error("%s failed with %s\\n%s", what, error, frames.rstrip())',
         SEC + "logs.py::test_sec_17_a_failure_anywhere_tells_nobody_what_it_was_about",

@@ -20,8 +20,8 @@ import httpx
 
 from qwartet import LLM
 from qwartet.engine.async_engine import AsyncEngine
+from qwartet.openai_api.endpoints import Endpoints
 from qwartet.server.access import Access
-from qwartet.server.api.endpoints import Endpoints
 from qwartet.server.app import make_app
 from qwartet.server.limits import Limits
 from qwartet.server.listener import bind

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qwartet import LLM
-from qwartet.server.api import exchange
+from qwartet.openai_api import exchange
 from tests.server.running_server import HELLO, MODEL, RunningServer, events, text_of
 
 

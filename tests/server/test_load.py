@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from qwartet import LLM
-from qwartet.server.api.chunks import ChatChunks
+from qwartet.openai_api.chunks import ChatChunks
 from qwartet.server.limits import KEEP_ALIVE_S, Limits
 from tests.server.running_server import RunningServer, wait_for
 

@@ -255,10 +255,10 @@ def test_rel_05_an_error_of_one_request_is_its_own(
 ) -> None:
     with monkeypatch.context() as patch:
         if place == "tokenizer":
-            patch.setattr("qwartet.server.api.prepare.build_prompt", fail)
+            patch.setattr("qwartet.openai_api.prepare.build_prompt", fail)
         else:
-            patch.setattr("qwartet.server.api.exchange.chat_completion", fail)
-            patch.setattr("qwartet.server.api.chunks.ChatChunks.of", fail)
+            patch.setattr("qwartet.openai_api.exchange.chat_completion", fail)
+            patch.setattr("qwartet.openai_api.chunks.ChatChunks.of", fail)
         whole = server.chat()
         assert whole.status_code == 500 and whole.json()["error"]["code"] == "internal_error"
         with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=LONG, timeout=30) as response:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qwartet import LLM
-from qwartet.server.api.protocol import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
+from qwartet.openai_api.protocol import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
 from qwartet.server.limits import Limits
 from tests.server.attack import CHAT, COMPLETION, post, request, resident_bytes, seconds_of, send
 from tests.server.running_server import HELLO, RunningServer

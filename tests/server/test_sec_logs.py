@@ -13,10 +13,10 @@ import pytest
 from qwartet import LLM
 from qwartet.cli.serve import _start_log
 from qwartet.engine.async_engine import AsyncEngine
+from qwartet.openai_api import exchange, prepare
+from qwartet.openai_api.chunks import ChatChunks
 from qwartet.server import json_answer, service, token_routes
 from qwartet.server.access import Access
-from qwartet.server.api import exchange, prepare
-from qwartet.server.api.chunks import ChatChunks
 from qwartet.tokenizer.tokenizer import Tokenizer
 from tests.server.attack import CHAT, COMPLETION, post, request, send
 from tests.server.running_server import RunningServer, spawned, wait_for

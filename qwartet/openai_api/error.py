@@ -16,7 +16,7 @@ from qwartet.errors import (
     SettingError,
     StructureError,
 )
-from qwartet.server.api.responses import ErrorDetails, ErrorResponse
+from qwartet.openai_api.responses import ErrorDetails, ErrorResponse
 
 MAX_VALUE_CHARS = 40  # of a wrong value that are shown
 MAX_MESSAGE_CHARS = 600  # what is wrong may be quoted in a message, and be as long as a body

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from qwartet.errors import SettingError
-from qwartet.server import batch_file
-from qwartet.server.batch_file import AnswerFile, BatchInput, entry_line, hash_id, open_input
+from qwartet.openai_api import batch_file
+from qwartet.openai_api.batch_file import AnswerFile, BatchInput, entry_line, hash_id, open_input
 
 NONE = np.zeros(0, dtype=np.uint64)
 

@@ -12,9 +12,9 @@ import pytest
 from qwartet import LLM
 from qwartet.engine.async_engine import AsyncEngine
 from qwartet.errors import EngineFailedError
-from qwartet.server.api.endpoints import Endpoints
-from qwartet.server.batch import QUEUED_PER_PLACE, BatchAnswer, answer_lines
-from qwartet.server.batch_file import BatchLine
+from qwartet.openai_api.batch import QUEUED_PER_PLACE, BatchAnswer, answer_lines
+from qwartet.openai_api.batch_file import BatchLine
+from qwartet.openai_api.endpoints import Endpoints
 
 
 @pytest.fixture

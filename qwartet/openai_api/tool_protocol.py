@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from qwartet.engine.structure import TOOL_NAME
-from qwartet.server.api.object import ApiObject
+from qwartet.openai_api.object import ApiObject
 from qwartet.tokenizer.react_stream import MAX_NAME_CHARS
 
 MAX_TOOLS = 128

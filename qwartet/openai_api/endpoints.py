@@ -8,11 +8,11 @@ from typing import Any
 from qwartet.engine.async_engine import AsyncEngine
 from qwartet.errors import EngineFailedError, QwartetError
 from qwartet.llm import LLM
-from qwartet.server.api.error import ApiError, api_error_of, validated
-from qwartet.server.api.exchange import Exchange
-from qwartet.server.api.prepare import Prepared, prepare_chat, prepare_completion, structure_field
-from qwartet.server.api.protocol import ChatCompletionRequest, CompletionRequest
-from qwartet.server.log import log_failure
+from qwartet.openai_api.error import ApiError, api_error_of, validated
+from qwartet.openai_api.exchange import Exchange
+from qwartet.openai_api.log import log_failure
+from qwartet.openai_api.prepare import Prepared, prepare_chat, prepare_completion, structure_field
+from qwartet.openai_api.protocol import ChatCompletionRequest, CompletionRequest
 
 CHAT_PATH, COMPLETION_PATH = "/v1/chat/completions", "/v1/completions"
 REQUESTS: dict[str, type[ChatCompletionRequest] | type[CompletionRequest]] = {

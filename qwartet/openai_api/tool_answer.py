@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 
-from qwartet.server.api.responses import (
+from qwartet.openai_api.responses import (
     AnswerMessage,
     ChatDelta,
     FinishReason,
@@ -17,8 +17,8 @@ from qwartet.server.api.responses import (
     ToolCallDelta,
     ToolCallsMessage,
 )
-from qwartet.server.api.tool_protocol import FunctionCall, ToolCall
-from qwartet.server.api.tools import ToolChat
+from qwartet.openai_api.tool_protocol import FunctionCall, ToolCall
+from qwartet.openai_api.tools import ToolChat
 from qwartet.tokenizer.react_stream import ReactDelta, ReactStream, parse_react
 
 

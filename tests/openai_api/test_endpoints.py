@@ -15,10 +15,10 @@ from qwartet.engine.async_engine import AsyncEngine
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.engine.structure import Structure
 from qwartet.errors import EngineFailedError
-from qwartet.server.api.endpoints import CHAT_PATH, COMPLETION_PATH, Endpoints
-from qwartet.server.api.error import ApiError
-from qwartet.server.api.prepare import Prepared, prepare_chat, prepare_completion
-from qwartet.server.api.protocol import ChatCompletionRequest, CompletionRequest
+from qwartet.openai_api.endpoints import CHAT_PATH, COMPLETION_PATH, Endpoints
+from qwartet.openai_api.error import ApiError
+from qwartet.openai_api.prepare import Prepared, prepare_chat, prepare_completion
+from qwartet.openai_api.protocol import ChatCompletionRequest, CompletionRequest
 from qwartet.tokenizer.chatml import Message, build_prompt
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
@@ -385,7 +385,7 @@ def test_an_error_of_our_own_is_a_500_without_its_text(llm: LLM, monkeypatch: py
     def fail(*_: Any, **__: Any) -> Any:
         raise KeyError("a secret")
 
-    monkeypatch.setattr("qwartet.server.api.exchange.chat_completion", fail)
+    monkeypatch.setattr("qwartet.openai_api.exchange.chat_completion", fail)
     error = chat(llm)
     assert error.status == 500 and error.to_dict()["error"]["type"] == "server_error"
     assert "KeyError" in error.message and "secret" not in error.message

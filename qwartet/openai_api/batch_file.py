@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from qwartet.errors import SettingError
 from qwartet.files import atomic_write
-from qwartet.server.json_body import parse_json
+from qwartet.openai_api.json_body import parse_json
 
 MAX_LINE_BYTES = 16 << 20  # of a request; a longer line is an error of that line
 NUM_SHOWN = 5  # duplicates that an error lists

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from qwartet.engine.structure import ToolCalls
-from qwartet.server.api.error import ApiError
-from qwartet.server.api.protocol import (
+from qwartet.openai_api.error import ApiError
+from qwartet.openai_api.protocol import (
     AssistantMessage,
     ChatCompletionRequest,
     ChatMessage,
@@ -29,7 +29,7 @@ from qwartet.server.api.protocol import (
     ToolMessage,
     UserMessage,
 )
-from qwartet.server.api.tool_protocol import FunctionCall, LegacyFunction, NamedFunction, NamedTool, ToolFunction
+from qwartet.openai_api.tool_protocol import FunctionCall, LegacyFunction, NamedFunction, NamedTool, ToolFunction
 from qwartet.tokenizer.chatml import Message
 from qwartet.tokenizer.react import NEXT_THOUGHT, react_answer, react_call, react_question, react_result
 from qwartet.tokenizer.react_stream import ReactPart

@@ -12,11 +12,11 @@ import pytest
 from qwartet import LLM
 from qwartet.engine.async_engine import AsyncEngine
 from qwartet.engine.structure import Structure, ToolCalls
-from qwartet.server.api.endpoints import CHAT_PATH, Endpoints
-from qwartet.server.api.error import ApiError
-from qwartet.server.api.prepare import Prepared, prepare_chat
-from qwartet.server.api.protocol import ChatCompletionRequest
-from qwartet.server.api.tool_answer import tool_message
+from qwartet.openai_api.endpoints import CHAT_PATH, Endpoints
+from qwartet.openai_api.error import ApiError
+from qwartet.openai_api.prepare import Prepared, prepare_chat
+from qwartet.openai_api.protocol import ChatCompletionRequest
+from qwartet.openai_api.tool_answer import tool_message
 
 CITY = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 20}}, "required": ["city"]}
 WEATHER = {"name": "get_weather", "description": "Tells the weather of a city.", "parameters": CITY}

@@ -13,8 +13,8 @@ from typing import Any
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from qwartet.server.api.protocol import ChatCompletionRequest
-from qwartet.server.api.tools import ToolChat, tool_chat
+from qwartet.openai_api.protocol import ChatCompletionRequest
+from qwartet.openai_api.tools import ToolChat, tool_chat
 from qwartet.tokenizer.chatml import build_prompt
 from tests.tokenizer.vocabularies import small_tokenizer
 

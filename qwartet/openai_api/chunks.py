@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from qwartet.engine.async_engine import StreamOutput
 from qwartet.engine.request import TokenLogprobs
 from qwartet.llm import LLM
-from qwartet.server.api.answer import FINGERPRINT, chat_logprobs, completion_logprobs, finish_reason, usage_of
-from qwartet.server.api.prepare import Prepared
-from qwartet.server.api.responses import (
+from qwartet.openai_api.answer import FINGERPRINT, chat_logprobs, completion_logprobs, finish_reason, usage_of
+from qwartet.openai_api.prepare import Prepared
+from qwartet.openai_api.responses import (
     ChatChunkChoice,
     ChatCompletionChunk,
     ChatDelta,
@@ -22,8 +22,8 @@ from qwartet.server.api.responses import (
     FinishReason,
     Usage,
 )
-from qwartet.server.api.shown_tokens import ShownTokens, TextOffsets
-from qwartet.server.api.tool_answer import ToolStream
+from qwartet.openai_api.shown_tokens import ShownTokens, TextOffsets
+from qwartet.openai_api.tool_answer import ToolStream
 
 
 class ChatChunks:

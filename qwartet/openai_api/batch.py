@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from qwartet.server.api.endpoints import Endpoints
-from qwartet.server.api.error import ApiError, validated
-from qwartet.server.api.object import ApiObject
-from qwartet.server.batch_file import BatchLine
+from qwartet.openai_api.batch_file import BatchLine
+from qwartet.openai_api.endpoints import Endpoints
+from qwartet.openai_api.error import ApiError, validated
+from qwartet.openai_api.object import ApiObject
 
 QUEUED_PER_PLACE = 4  # lines under way for each request that the engine can run at once
 

@@ -10,8 +10,8 @@ from qwartet import __version__
 from qwartet.engine.async_engine import StreamOutput
 from qwartet.engine.request import TokenLogprobs
 from qwartet.llm import LLM
-from qwartet.server.api.prepare import Prepared
-from qwartet.server.api.responses import (
+from qwartet.openai_api.prepare import Prepared
+from qwartet.openai_api.responses import (
     AnswerMessage,
     ChatChoice,
     ChatCompletion,
@@ -27,8 +27,8 @@ from qwartet.server.api.responses import (
     TopLogprob,
     Usage,
 )
-from qwartet.server.api.shown_tokens import ShownTokens, TextOffsets
-from qwartet.server.api.tool_answer import tool_message
+from qwartet.openai_api.shown_tokens import ShownTokens, TextOffsets
+from qwartet.openai_api.tool_answer import tool_message
 from qwartet.tokenizer.tokenizer import Tokenizer
 
 FINGERPRINT = f"qwartet-{__version__}"

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from qwartet.server.api.object import ApiObject
-from qwartet.server.api.tool_protocol import (
+from qwartet.openai_api.object import ApiObject
+from qwartet.openai_api.tool_protocol import (
     MAX_CALLS,
     MAX_TOOLS,
     CalledName,

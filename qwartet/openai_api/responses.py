@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from qwartet.server.api.object import ApiObject
-from qwartet.server.api.tool_protocol import FunctionCall, ToolCall
+from qwartet.openai_api.object import ApiObject
+from qwartet.openai_api.tool_protocol import FunctionCall, ToolCall
 
 FinishReason = Literal["stop", "length", "tool_calls", "function_call"]
 

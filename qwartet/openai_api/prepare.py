@@ -10,9 +10,9 @@ from qwartet.engine.sampling_params import MAX_COMPLETIONS, SamplingParams
 from qwartet.engine.structure import Structure
 from qwartet.errors import NotAChatModelError, RequestError
 from qwartet.llm import LLM
-from qwartet.server.api.error import ApiError
-from qwartet.server.api.protocol import ChatCompletionRequest, ChatMessage, CompletionRequest, SamplingFields
-from qwartet.server.api.tools import ToolChat, tool_chat
+from qwartet.openai_api.error import ApiError
+from qwartet.openai_api.protocol import ChatCompletionRequest, ChatMessage, CompletionRequest, SamplingFields
+from qwartet.openai_api.tools import ToolChat, tool_chat
 from qwartet.tokenizer.chatml import Message, build_prompt
 from qwartet.tokenizer.react import STOP_STRING
 
