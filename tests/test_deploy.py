@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from qwartet.cli.configuration import known_variables, verbs
 from qwartet.cli.main import command_tree
+from qwartet.cli.settings.configuration import known_variables, verbs
 from tests.golden_data import REPOSITORY
 
 DEPLOY = REPOSITORY / "deploy"

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from qwartet.cli.configuration import origin
+from qwartet.cli.settings.configuration import origin
 from qwartet.errors import QwartetError
 
 # Typer keeps click's exceptions under a name that has changed; this is the UsageError that all of them come from.

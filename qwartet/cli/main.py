@@ -19,11 +19,10 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from qwartet import __version__
-from qwartet.cli import bench, failures
+from qwartet.cli import failures
+from qwartet.cli.bench import verbs as bench
 from qwartet.cli.cache import cache
-from qwartet.cli.chat import chat
-from qwartet.cli.config import config
-from qwartet.cli.configuration import ConfigFile, make_configurable, near_misses
+from qwartet.cli.chat.verb import chat
 from qwartet.cli.doctor import doctor
 from qwartet.cli.inspect import inspect
 from qwartet.cli.list_models import list_models
@@ -33,6 +32,8 @@ from qwartet.cli.quantize import quantize
 from qwartet.cli.rm import rm
 from qwartet.cli.run_batch import run_batch
 from qwartet.cli.serve import serve
+from qwartet.cli.settings.configuration import ConfigFile, make_configurable, near_misses
+from qwartet.cli.settings.verb import config
 from qwartet.cli.show import show
 from qwartet.cli.synth import synth
 from qwartet.cli.terminal import one_line

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from qwartet.cli.configuration import OTHER_VARIABLES, SHARED, settings, variables
 from qwartet.cli.main import command_tree
+from qwartet.cli.settings.configuration import OTHER_VARIABLES, SHARED, settings, variables
 
 INTRODUCTION = f"""# Commands
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from qwartet import LLM
-from qwartet.cli import chat as chat_module
-from qwartet.cli.conversant import Turns
+from qwartet.cli.chat import verb as chat_module
+from qwartet.cli.chat.conversant import Turns
 from qwartet.cli.terminal import inert
 from tests.cli.command_line import CommandLine, Terminal, run_in_process
 

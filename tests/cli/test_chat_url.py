@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from qwartet.cli.conversant import RemoteModel
+from qwartet.cli.chat.conversant import RemoteModel
 from qwartet.client.openai_server import OpenAIServer, ServedModel
 from qwartet.errors import PromptTooLongError
 from tests.cli.command_line import CommandLine, Terminal, environment, run_in_process

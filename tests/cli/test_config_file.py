@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from qwartet.cli.config_file import MAX_BYTES, Entry, read_config_file
+from qwartet.cli.settings.config_file import MAX_BYTES, Entry, read_config_file
 from qwartet.errors import SettingError
 
 

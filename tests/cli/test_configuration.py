@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from qwartet.cli import configuration
-from qwartet.cli.configuration import ConfigFile, known_variables, settings, variables, verbs
 from qwartet.cli.main import command_tree
+from qwartet.cli.settings import configuration
+from qwartet.cli.settings.configuration import ConfigFile, known_variables, settings, variables, verbs
 from tests.cli.command_line import CommandLine, Outcome, environment
 from tests.golden_data import REPOSITORY
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from qwartet.cli import conversation as conversation_module
-from qwartet.cli.conversation import Conversation, load_conversation, save_conversation
+from qwartet.cli.chat import conversation as conversation_module
+from qwartet.cli.chat.conversation import Conversation, load_conversation, save_conversation
 from qwartet.errors import SettingError
 from tests.cli.command_line import listing
 

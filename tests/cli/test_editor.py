@@ -9,7 +9,7 @@ import pytest
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from qwartet.cli.editor import Editor
+from qwartet.cli.chat.editor import Editor
 
 ENTER, ALT_ENTER, CTRL_C, CTRL_D, CTRL_UNDERSCORE = "\r", "\x1b\r", "\x03", "\x04", "\x1f"
 UP, LEFT, HOME, BACKSPACE = "\x1b[A", "\x1b[D", "\x1b[H", "\x7f"

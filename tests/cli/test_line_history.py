@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from qwartet.cli import line_history
-from qwartet.cli.line_history import LineHistory
+from qwartet.cli.chat import line_history
+from qwartet.cli.chat.line_history import LineHistory
 
 
 def kept(path: Path) -> list[str]:

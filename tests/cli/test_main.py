@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import qwartet as package
-from qwartet.cli import chat as chat_module
+from qwartet.cli.chat import verb as chat_module
 from qwartet.errors import CheckpointWarning
 from tests.cli.command_line import COMMAND, CommandLine, environment, run_in_process
 

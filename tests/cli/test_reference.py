@@ -6,9 +6,9 @@ import re
 import subprocess
 import sys
 
-from qwartet.cli.configuration import settings, verbs
 from qwartet.cli.main import command_tree
 from qwartet.cli.reference import reference
+from qwartet.cli.settings.configuration import settings, verbs
 from tests.cli.command_line import CommandLine, environment
 from tests.golden_data import REPOSITORY
 

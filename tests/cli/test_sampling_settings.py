@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qwartet.cli.sampling_settings import SETTINGS, checked, setting_name, setting_value
+from qwartet.cli.chat.sampling_settings import SETTINGS, checked, setting_name, setting_value
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.errors import SettingError
 

@@ -9,8 +9,8 @@ from typing import Annotated
 import pytest
 import typer
 
-from qwartet.cli.config import HIDDEN, config
-from qwartet.cli.configuration import ConfigFile, is_secret, make_configurable
+from qwartet.cli.settings.configuration import ConfigFile, is_secret, make_configurable
+from qwartet.cli.settings.verb import HIDDEN, config
 
 KEY = "sk-5ecret"
 

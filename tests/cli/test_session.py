@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from qwartet.cli.conversant import Turns
-from qwartet.cli.session import Session, is_open_block
+from qwartet.cli.chat.conversant import Turns
+from qwartet.cli.chat.session import Session, is_open_block
 from qwartet.client.openai_server import AnswerEnd
 from qwartet.errors import RequestError
 from tests.cli.command_line import Terminal

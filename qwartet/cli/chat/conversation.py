@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qwartet.cli.sampling_settings import checked
+from qwartet.cli.chat.sampling_settings import checked
 from qwartet.errors import SettingError
 from qwartet.files import atomic_write
 

@@ -13,9 +13,9 @@ from prompt_toolkit.history import History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.shortcuts import CompleteStyle
 
-from qwartet.cli.commands import PROMPT
-from qwartet.cli.line_history import LineHistory
-from qwartet.cli.session import is_open_block
+from qwartet.cli.chat.commands import PROMPT
+from qwartet.cli.chat.line_history import LineHistory
+from qwartet.cli.chat.session import is_open_block
 
 
 class Editor:

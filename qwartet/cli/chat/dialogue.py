@@ -7,8 +7,8 @@ import time
 from dataclasses import dataclass
 
 from qwartet.cli import failures
-from qwartet.cli.conversant import Conversant, Turns, read_answer
-from qwartet.cli.conversation import Conversation
+from qwartet.cli.chat.conversant import Conversant, Turns, read_answer
+from qwartet.cli.chat.conversation import Conversation
 from qwartet.cli.terminal import one_line, printable
 from qwartet.client.openai_server import AnswerEnd
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from qwartet.cli.configuration import (
+from qwartet.cli.settings.configuration import (
     default_file,
     file_in_use,
     is_secret,

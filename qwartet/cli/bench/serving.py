@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from qwartet.cli.bench_throughput import figure_lines
+from qwartet.cli.bench.throughput import figure_lines
 from qwartet.cli.extras import require
 from qwartet.cli.options import AsJson
 from qwartet.cli.terminal import json_line, one_line

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from qwartet.cli import failures
-from qwartet.cli.conversation import Conversation, load_conversation, save_conversation
-from qwartet.cli.dialogue import Dialogue, complain, say
-from qwartet.cli.sampling_settings import SETTINGS, setting_name, setting_value, shown
+from qwartet.cli.chat.conversation import Conversation, load_conversation, save_conversation
+from qwartet.cli.chat.dialogue import Dialogue, complain, say
+from qwartet.cli.chat.sampling_settings import SETTINGS, setting_name, setting_value, shown
 from qwartet.cli.terminal import one_line, printable
 from qwartet.errors import SettingError
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qwartet import DEMO
-from qwartet.cli.configuration import typed_or_set
 from qwartet.cli.loading import load_llm
 from qwartet.cli.options import (
     Activations,
@@ -29,14 +28,15 @@ from qwartet.cli.options import (
     WeightCache,
     set_threads,
 )
+from qwartet.cli.settings.configuration import typed_or_set
 from qwartet.cli.terminal import json_line, one_line, printable
 from qwartet.cli.units import format_bytes, format_count
 from qwartet.errors import ModelNotFoundError, NotAChatModelError, SettingError
 from qwartet.hub.resolve import looks_like_hub_id, resolve
 
 if TYPE_CHECKING:
-    from qwartet.cli.conversant import Conversant
-    from qwartet.cli.session import ReadMessage, Session
+    from qwartet.cli.chat.conversant import Conversant
+    from qwartet.cli.chat.session import ReadMessage, Session
     from qwartet.llm import LLM
 
 # Names of the options that say how answers are drawn, how a model is loaded here, and how a server is asked.
@@ -117,7 +117,7 @@ def chat(
     if prompt is not None:
         _answer_once(conversant, prompt, system, sampling, as_json)
         return
-    from qwartet.cli.session import Session
+    from qwartet.cli.chat.session import Session
 
     session = Session(conversant, system=system, sampling=sampling)
     session.run(_reader(session, history))
@@ -156,7 +156,7 @@ def _may_be_model(name: str) -> bool:
 
 def _sampling(*, greedy: bool, **options: Any) -> dict[str, Any]:
     """The sampling options that were given; SettingError for what no checkpoint could be sampled with."""
-    from qwartet.cli.sampling_settings import checked
+    from qwartet.cli.chat.sampling_settings import checked
 
     given = {name: value for name, value in options.items() if value is not None}
     if greedy and given.get("temperature"):
@@ -189,7 +189,7 @@ def _piped_prompt() -> str:
 
 def _connect(url: str, api_key: str | None, name: str | None, timeout_s: float) -> tuple[Conversant, str]:
     """A server's model, and a line about it; without a name its first one."""
-    from qwartet.cli.conversant import RemoteModel
+    from qwartet.cli.chat.conversant import RemoteModel
     from qwartet.client.openai_server import OpenAIServer, ServedModel
 
     server = OpenAIServer(url, api_key=api_key, timeout_s=timeout_s)
@@ -206,7 +206,7 @@ def _connect(url: str, api_key: str | None, name: str | None, timeout_s: float) 
 
 def _local(directory: Path, name: str | None, options: dict[str, Any]) -> tuple[Conversant, str]:
     """A model that is loaded here, and a line about it."""
-    from qwartet.cli.conversant import LocalModel
+    from qwartet.cli.chat.conversant import LocalModel
 
     set_threads(options.pop("threads"))
     options.pop("revision")
@@ -248,7 +248,7 @@ def _answer_once(
     conversant: Conversant, prompt: str, system: str | None, sampling: dict[str, Any], as_json: bool
 ) -> None:
     """Prints one answer as it comes, or with its figures as JSON; `seconds` is the time to answer, without loading."""
-    from qwartet.cli.conversant import read_answer
+    from qwartet.cli.chat.conversant import read_answer
 
     pieces: list[str] = []
 
@@ -279,12 +279,12 @@ def _answer_once(
 
 def _reader(session: Session, keeps_history: bool) -> ReadMessage:
     """How messages are read: with a line editor where there is a terminal that can move its cursor."""
-    from qwartet.cli.session import read_plainly
+    from qwartet.cli.chat.session import read_plainly
 
     is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     if not is_terminal or os.environ.get("TERM", "") in ("", "dumb", "unknown"):
         return read_plainly
-    from qwartet.cli.editor import Editor
+    from qwartet.cli.chat.editor import Editor
     from qwartet.files import state_directory
 
     return Editor(session.commands.completions, state_directory() / "chat_history" if keeps_history else None).read

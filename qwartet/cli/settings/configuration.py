@@ -24,7 +24,7 @@ from typing import Annotated, Any
 
 import typer
 
-from qwartet.cli.config_file import Entry, read_config_file
+from qwartet.cli.settings.config_file import Entry, read_config_file
 from qwartet.errors import SettingError
 
 # Typer has click under a name that has changed; these are its classes.

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from qwartet.cli.bench_throughput import figure_lines
+from qwartet.cli.bench.throughput import figure_lines
 from qwartet.cli.extras import require
 from qwartet.cli.options import AsJson, Threads, set_threads
 from qwartet.cli.terminal import json_line

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from qwartet import DEMO
-from qwartet.cli.bench_server_cost import server_cost
-from qwartet.cli.bench_serving import serving
-from qwartet.cli.bench_throughput import throughput
+from qwartet.cli.bench.server_cost import server_cost
+from qwartet.cli.bench.serving import serving
+from qwartet.cli.bench.throughput import throughput
 from qwartet.cli.options import Activations, AsJson, Head, KvCacheDtype, Threads, set_threads
 from qwartet.cli.terminal import json_line, one_line
 from qwartet.cli.units import format_bytes

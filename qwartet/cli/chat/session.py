@@ -6,10 +6,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from qwartet.cli.commands import PROMPT, Commands
-from qwartet.cli.conversant import Conversant
-from qwartet.cli.conversation import Conversation
-from qwartet.cli.dialogue import Dialogue, say
+from qwartet.cli.chat.commands import PROMPT, Commands
+from qwartet.cli.chat.conversant import Conversant
+from qwartet.cli.chat.conversation import Conversation
+from qwartet.cli.chat.dialogue import Dialogue, say
 from qwartet.cli.terminal import whole_text
 
 BLOCK = '"""'

@@ -1,0 +1,1 @@
+"""`qwartet bench`: what is measured, one verb each."""
