@@ -78,7 +78,7 @@ demo-model: $(VENV)/.installed-test
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-NATIVE_SOURCES := $(wildcard qwartet/kernels/csrc/*) qwartet/kernels/native_build.py hatch_build.py
+NATIVE_SOURCES := $(wildcard qwartet/kernels/cpu/csrc/*) qwartet/kernels/cpu/build.py hatch_build.py
 
 $(VENV)/.installed: pyproject.toml $(NATIVE_SOURCES) | $(BIN)/python
 	@echo "Installing torch and Qwartet into $(VENV) (once; about 200 MB)"

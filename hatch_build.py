@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import platform
-import sys
 import sysconfig
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,16 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class NativeLibraryHook(BuildHookInterface):
-    """Puts the libraries into qwartet/kernels/lib, from where the wheel (or an editable install) takes them."""
+    """Puts the libraries into qwartet/kernels/cpu/lib, from where the wheel (or an editable install) takes them."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if self.target_name != "wheel":
             return
-        sys.path.insert(0, str(Path(self.root, "qwartet", "kernels")))
-        import native_build
-
+        # By its path: the package itself cannot be imported before what it depends on is installed.
+        spec = spec_from_file_location("native_build", Path(self.root, "qwartet", "kernels", "cpu", "build.py"))
+        assert spec is not None and spec.loader is not None
+        native_build = module_from_spec(spec)
+        spec.loader.exec_module(native_build)
         try:
             native_build.build()
         except RuntimeError as error:

@@ -29,7 +29,7 @@ from qwartet.bench.numerics import (
 )
 from qwartet.bench.outliers import write_key_outliers
 from qwartet.kernels.cache_layer import CacheDtype
-from qwartet.kernels.native import native_library
+from qwartet.kernels.cpu.library import native_library
 from qwartet.models.load import load_model
 from qwartet.models.qwen import QwenModel
 

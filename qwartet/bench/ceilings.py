@@ -15,7 +15,7 @@ import numpy as np
 
 from qwartet.errors import SettingError
 from qwartet.files import cache_directory
-from qwartet.kernels.native import NativeLibrary, native_library, unavailable_reason
+from qwartet.kernels.cpu.library import NativeLibrary, native_library, unavailable_reason
 
 READ_BYTES = 2**30
 READ_PATTERNS = (0, 1, 2)  # plain, with prefetch, two streams at once

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from qwartet.bench.ceilings import Ceilings, measure_ceilings
-from qwartet.kernels import cpu
 from qwartet.kernels.cache_layer import CacheDtype, CacheLayer
-from qwartet.kernels.cpu_weights import GROUP, PANEL, PackedShape, PackedWeight, allocate
+from qwartet.kernels.cpu import operations as cpu
+from qwartet.kernels.cpu.weights import GROUP, PANEL, PackedShape, PackedWeight, allocate
 from qwartet.layers.kv_cache import BLOCK_SIZE, KVCache, kv_bytes_per_token
 from qwartet.models.shapes import HEAD_DIM, Shape
 

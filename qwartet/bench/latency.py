@@ -21,7 +21,7 @@ import torch
 from qwartet.bench.ceilings import Ceilings, measure_ceilings
 from qwartet.bench.raw_model import run
 from qwartet.errors import SettingError
-from qwartet.kernels.cpu_weights import PackedHead
+from qwartet.kernels.cpu.weights import PackedHead
 from qwartet.layers.kv_cache import choose_cache_dtype, kv_bytes_per_token
 from qwartet.layers.linear import Linear, QuantizedLinear
 from qwartet.models.load import load_model

@@ -26,9 +26,9 @@ from torch import Tensor
 from qwartet.bench.contexts import SeenContexts, batches, blocks_of_longest, cached_batch
 from qwartet.bench.outliers import write_outliers
 from qwartet.errors import SettingError
-from qwartet.kernels import int4_reference
 from qwartet.kernels.cache_layer import CacheDtype
-from qwartet.kernels.native import native_library, unavailable_reason
+from qwartet.kernels.cpu.library import native_library, unavailable_reason
+from qwartet.kernels.reference import quantized_linear as int4_reference
 from qwartet.kernels.select import REFERENCE
 from qwartet.layers.kv_cache import BLOCK_SIZE, KVCache
 from qwartet.layers.linear import QuantizedLinear

@@ -66,7 +66,7 @@ def set_threads(count: int | None) -> None:
         raise SettingError(f"--threads is {count}; it must lie in 1..256")
     import torch
 
-    from qwartet.kernels.native import native_library
+    from qwartet.kernels.cpu.library import native_library
 
     torch.set_num_threads(count)
     if (library := native_library()) is not None:

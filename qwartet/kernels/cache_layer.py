@@ -4,7 +4,7 @@
     int8      codes -127 .. 127 and a scale for each head of each token:  x ~ scale * code
     int4      codes -7 .. 7 and a scale in the same way
 
-    x: the head's Walsh-Hadamard transform (hadamard_reference.py)
+    x: the head's Walsh-Hadamard transform (reference/hadamard.py)
     code = round(x / step), step = max |x| / 127 or 7;      scale = x . x / x . code
 
 With this scale x . (scale * code) is x . x: the error is orthogonal to the head. A part of it along the head would make
@@ -24,7 +24,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from qwartet.kernels.hadamard_reference import hadamard
+from qwartet.kernels.reference.hadamard import hadamard
 
 CacheDtype = torch.dtype | Literal["int8", "int4"]
 """What a cache holds: floats of a dtype, or codes with scales."""

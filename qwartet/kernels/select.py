@@ -17,16 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qwartet.errors import KernelWarning, SettingError
-from qwartet.kernels import (
-    attention_reference,
-    cpu,
-    cpu_weights,
-    elementwise_reference,
-    int4_reference,
-    int4_torch,
-    rotary_reference,
-)
-from qwartet.kernels.native import native_library, unavailable_reason
+from qwartet.kernels import torch_int4 as int4_torch
+from qwartet.kernels.cpu import operations as cpu
+from qwartet.kernels.cpu import weights as cpu_weights
+from qwartet.kernels.cpu.library import native_library, unavailable_reason
+from qwartet.kernels.reference import attention as attention_reference
+from qwartet.kernels.reference import elementwise as elementwise_reference
+from qwartet.kernels.reference import quantized_linear as int4_reference
+from qwartet.kernels.reference import rotary as rotary_reference
 from qwartet.quant_format.weight import QuantizedWeight
 
 ACTIVATIONS = ("exact", "int8")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from qwartet.kernels.attention_reference import dense_attention
-from qwartet.kernels.rotary_reference import rotated_heads
+from qwartet.kernels.reference.attention import dense_attention
+from qwartet.kernels.reference.rotary import rotated_heads
 from qwartet.kernels.select import Kernels
 from qwartet.layers.forward_batch import ForwardBatch
 from qwartet.layers.kv_cache import KVCache

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qwartet.kernels.cpu import DenseOrPacked, LayerWeights
-from qwartet.kernels.cpu_weights import PackedWeight
+from qwartet.kernels.cpu.operations import DenseOrPacked, LayerWeights
+from qwartet.kernels.cpu.weights import PackedWeight
 from qwartet.kernels.select import Kernels
 from qwartet.layers.forward_batch import ForwardBatch
 from qwartet.layers.kv_cache import KVCache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qwartet.kernels.cpu_weights import PackedHead
+from qwartet.kernels.cpu.weights import PackedHead
 from qwartet.kernels.select import REFERENCE, Kernels
 from qwartet.layers.linear import Linear
 

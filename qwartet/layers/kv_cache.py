@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from qwartet.errors import SettingError
-from qwartet.kernels import native
 from qwartet.kernels.cache_layer import INT4_GROUP, CacheDtype, CacheLayer, head_bytes, new_layer
-from qwartet.kernels.cpu import cache_structure
+from qwartet.kernels.cpu import library as native
+from qwartet.kernels.cpu.operations import cache_structure
 
 BLOCK_SIZE = 16  # tokens of a block, unless a test wants another
 

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from qwartet.kernels.cpu_weights import LAYOUT_VERSION
+from qwartet.kernels.cpu.weights import LAYOUT_VERSION
 from qwartet.models.checkpoint import Checkpoint
 from qwartet.models.held_tensors import LoadSettings
 

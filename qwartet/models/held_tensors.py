@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from qwartet.kernels.cpu_weights import PackedShape, head_shape
+from qwartet.kernels.cpu.weights import PackedShape, head_shape
 from qwartet.kernels.select import Kernels
 from qwartet.models.checkpoint import Checkpoint
 from qwartet.models.config import ModelConfig

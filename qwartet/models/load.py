@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from qwartet.errors import MemoryWarning, SettingError
-from qwartet.kernels.cpu_weights import PackedWeight
+from qwartet.kernels.cpu.weights import PackedWeight
 from qwartet.kernels.select import select_kernels
 from qwartet.layers.head import Head
 from qwartet.layers.linear import QuantizedLinear

@@ -23,7 +23,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from qwartet.kernels.cpu_weights import PackedWeight
+from qwartet.kernels.cpu.weights import PackedWeight
 from qwartet.kernels.select import REFERENCE, Kernels
 from qwartet.layers.attention import attend
 from qwartet.layers.embedding import Embedding

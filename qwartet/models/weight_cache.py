@@ -17,7 +17,7 @@ from torch import Tensor
 
 from qwartet.errors import CacheWarning, CheckpointError, SettingError
 from qwartet.files import cache_directory, check_free_space
-from qwartet.kernels.cpu_weights import PackedHead, PackedWeight, head_shape
+from qwartet.kernels.cpu.weights import PackedHead, PackedWeight, head_shape
 from qwartet.models.cache_key import cache_key
 from qwartet.models.checkpoint import Checkpoint
 from qwartet.models.config import ModelConfig

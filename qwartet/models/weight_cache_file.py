@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from qwartet.files import atomic_write
-from qwartet.kernels.cpu_weights import PackedWeight
+from qwartet.kernels.cpu.weights import PackedWeight
 from qwartet.models.held_tensors import HeldTensor
 from qwartet.models.names import LINEARS
 from qwartet.models.weights import Weights

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qwartet.kernels.cpu_weights import PackedHead, PackedWeight
+from qwartet.kernels.cpu.weights import PackedHead, PackedWeight
 from qwartet.models.checkpoint import Checkpoint
 from qwartet.models.config import ModelConfig
 from qwartet.models.expected_tensors import read_quantized_weight

@@ -12,7 +12,7 @@ import torch
 
 from qwartet.engine.engine_config import GPU_BATCHED_TOKENS
 from qwartet.errors import SettingError
-from qwartet.kernels.cpu_weights import PackedShape
+from qwartet.kernels.cpu.weights import PackedShape
 from qwartet.kernels.select import REFERENCE
 from qwartet.models.checkpoint import Checkpoint
 from qwartet.models.config import ModelConfig

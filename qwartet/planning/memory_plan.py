@@ -22,8 +22,8 @@ from qwartet.engine.sampler import LOGITS_ROWS
 from qwartet.engine.speculate import MAX_GUESSES
 from qwartet.errors import SettingError
 from qwartet.kernels.cache_layer import CacheDtype
+from qwartet.kernels.cpu.library import native_library
 from qwartet.kernels.device_memory import available_bytes
-from qwartet.kernels.native import native_library
 from qwartet.layers.kv_cache import BLOCK_SIZE, kv_bytes_per_token
 from qwartet.models import weight_cache
 from qwartet.models.checkpoint import Checkpoint

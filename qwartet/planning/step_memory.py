@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qwartet.kernels.cpu_weights import GROUP, PANEL
+from qwartet.kernels.cpu.weights import GROUP, PANEL
 from qwartet.models.config import ModelConfig
 from qwartet.quant_format.config import GptqConfig
 from qwartet.quant_format.weight import TILE_VALUES

@@ -13,7 +13,7 @@ from qwartet.bench.numerics import load_reference, logits_of
 from qwartet.bench.outliers import write_key_outliers
 from qwartet.cli.main import run
 from qwartet.errors import SettingError
-from qwartet.kernels import native
+from qwartet.kernels.cpu import library as native
 from qwartet.models.checkpoint import Checkpoint
 from qwartet.models.names import disk_name
 from tests.bench.test_numerics import EXAMPLES, NUM_POSITIONS, text_file

@@ -29,7 +29,7 @@ from qwartet.bench.numerics import (
 from qwartet.bench.outliers import with_weaker_inputs, write_outliers
 from qwartet.cli.main import run
 from qwartet.errors import CheckpointError, SettingError
-from qwartet.kernels import native
+from qwartet.kernels.cpu import library as native
 from qwartet.layers.forward_batch import dense_batch
 from qwartet.models.checkpoint import Checkpoint
 from qwartet.models.load import load_gptq_config

@@ -11,7 +11,7 @@ from qwartet.bench import ceilings, kernels, latency
 from qwartet.bench.ceilings import Ceilings
 from qwartet.bench.synth import plan_synthesis, write_synthesis
 from qwartet.cli.main import run
-from qwartet.kernels import native
+from qwartet.kernels.cpu import library as native
 from qwartet.models.load import load_model
 from qwartet.models.shapes import SHAPES, gptq_config
 from tests.bench.tiny_shape import TINY

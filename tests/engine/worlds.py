@@ -28,8 +28,8 @@ from qwartet.engine.draw import candidates, draw, gumbel, sibling_seed
 from qwartet.engine.engine import BLOCK_SIZE, Engine
 from qwartet.engine.engine_config import EngineConfig
 from qwartet.engine.sampling_params import SamplingParams
-from qwartet.kernels import native
 from qwartet.kernels.cache_layer import decode_heads, encode_heads
+from qwartet.kernels.cpu import library as native
 from qwartet.models.load import load_model
 from qwartet.models.qwen import QwenModel
 from tests.reference.naive_model import Config, Stored, Weights, naive_logits, read_checkpoint

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qwartet.kernels import attention_reference, cpu, rotary_reference
 from qwartet.kernels.cache_layer import CacheDtype, CacheLayer, new_layer
+from qwartet.kernels.cpu import operations as cpu
+from qwartet.kernels.reference import attention as attention_reference
+from qwartet.kernels.reference import rotary as rotary_reference
 from tests.kernels.random_weights import random_bf16
 
 # Of the output's norm: the reference rounds bf16 sums, and probabilities, in another order.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qwartet.kernels import native
+from qwartet.kernels.cpu import library as native
 
 
 @pytest.fixture(params=native.supported_isas())

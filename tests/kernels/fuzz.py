@@ -19,7 +19,10 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from qwartet.kernels import cpu, cpu_weights, elementwise_reference, native
+from qwartet.kernels.cpu import library as native
+from qwartet.kernels.cpu import operations as cpu
+from qwartet.kernels.cpu import weights as cpu_weights
+from qwartet.kernels.reference import elementwise as elementwise_reference
 from tests.kernels.attention_case import CACHE_DTYPES, NATIVE, REFERENCE, Case, is_same
 from tests.kernels.attention_case import TOLERANCE as ATTENTION_TOLERANCE
 from tests.kernels.random_weights import random_bf16, random_weight

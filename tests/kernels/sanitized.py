@@ -15,7 +15,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from qwartet.kernels import native, native_build
+from qwartet.kernels.cpu import build as native_build
+from qwartet.kernels.cpu import library as native
 
 DIRECTORY = Path(__file__).resolve().parents[2] / "build" / "sanitized"
 FLAGS = (

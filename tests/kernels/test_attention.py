@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from qwartet.kernels.attention_reference import dense_attention, paged_attention
 from qwartet.kernels.cache_layer import CacheLayer
+from qwartet.kernels.reference.attention import dense_attention, paged_attention
 
 TOLERANCE = 1e-5  # fp32 sums of at most 40 terms
 

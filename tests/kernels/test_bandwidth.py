@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from qwartet.kernels import bandwidth, cpu_weights, native
+from qwartet.kernels.cpu import bandwidth
+from qwartet.kernels.cpu import library as native
+from qwartet.kernels.cpu import weights as cpu_weights
 from tests.kernels.random_weights import random_weight
 
 

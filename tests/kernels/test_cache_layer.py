@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from qwartet.kernels import cpu
 from qwartet.kernels.cache_layer import pack_nibbles, unpack_nibbles
-from qwartet.kernels.hadamard_reference import hadamard
+from qwartet.kernels.cpu import operations as cpu
+from qwartet.kernels.reference.hadamard import hadamard
 from tests.kernels.attention_case import CACHE_DTYPES, NATIVE, REFERENCE, is_same, new_cache
 from tests.kernels.random_weights import random_bf16
 

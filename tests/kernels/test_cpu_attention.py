@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from qwartet.kernels import cpu
+from qwartet.kernels.cpu import operations as cpu
 from tests.kernels.attention_case import CACHE_DTYPES, NATIVE, REFERENCE, TOLERANCE, Case, is_same, new_cache
 from tests.kernels.random_weights import random_bf16
 

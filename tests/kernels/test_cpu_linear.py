@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from qwartet.kernels import cpu, cpu_weights
+from qwartet.kernels.cpu import operations as cpu
+from qwartet.kernels.cpu import weights as cpu_weights
 from qwartet.quant_format.weight import QuantizedWeight
 from tests.kernels.random_weights import random_bf16, random_weight
 

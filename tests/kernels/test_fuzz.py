@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from qwartet.kernels import cpu, native
+from qwartet.kernels.cpu import library as native
+from qwartet.kernels.cpu import operations as cpu
 from tests.kernels import fuzz
 
 NUM_CASES = 60

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from qwartet.kernels import cpu, cpu_weights
+from qwartet.kernels.cpu import operations as cpu
+from qwartet.kernels.cpu import weights as cpu_weights
 from tests.kernels.random_weights import random_bf16
 
 

@@ -14,7 +14,10 @@ import pytest
 import torch
 
 from qwartet.errors import SettingError
-from qwartet.kernels import cpu, cpu_weights, native, native_build
+from qwartet.kernels.cpu import build as native_build
+from qwartet.kernels.cpu import library as native
+from qwartet.kernels.cpu import operations as cpu
+from qwartet.kernels.cpu import weights as cpu_weights
 from tests.kernels.random_weights import random_bf16, random_weight
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -122,7 +125,7 @@ def test_a_forked_child_computes_with_threads_of_its_own(threads) -> None:
 def test_the_threads_of_openmp_change_no_bit(variable) -> None:
     code = (
         "from tests.kernels.random_weights import random_bf16, random_weight\n"
-        "from qwartet.kernels import cpu, cpu_weights\n"
+        "from qwartet.kernels.cpu import operations as cpu, weights as cpu_weights\n"
         "y = cpu.linear(random_bf16(20, 256), cpu_weights.pack(random_weight(256, 320)))\n"
         "import hashlib; print(hashlib.sha256(y.view(dtype=__import__('torch').uint8).numpy().tobytes()).hexdigest())"
     )

@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from qwartet.errors import KernelWarning, SettingError
-from qwartet.kernels import int4_reference, int4_torch, native, select
+from qwartet.kernels import select
+from qwartet.kernels import torch_int4 as int4_torch
+from qwartet.kernels.cpu import library as native
+from qwartet.kernels.reference import quantized_linear as int4_reference
 from qwartet.kernels.select import select_kernels
 from qwartet.layers.linear import QuantizedLinear
 from tests.kernels.random_weights import random_bf16, random_weight

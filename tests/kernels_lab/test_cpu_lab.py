@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from qwartet.kernels.native import cpu_features
+from qwartet.kernels.cpu.library import cpu_features
 
 
 @pytest.mark.slow

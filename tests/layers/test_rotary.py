@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from qwartet.kernels.rotary_reference import apply_rotary
+from qwartet.kernels.reference.rotary import apply_rotary
 from qwartet.layers.rotary import PositionConfig, RotaryTable, ntk_alpha
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from qwartet.bench.latency import peak_rss_bytes
 from qwartet.bench.synth import plan_synthesis, write_synthesis
-from qwartet.kernels.native import native_library
+from qwartet.kernels.cpu.library import native_library
 from qwartet.models.shapes import Precision, Shape, gptq_config
 from qwartet.planning.memory_plan import TOKENIZER_BYTES_PER_RANK
 from tests.golden_data import REPOSITORY, real_vocabulary

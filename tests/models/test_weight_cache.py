@@ -16,7 +16,7 @@ from torch import Tensor
 from qwartet import files as whole_files
 from qwartet.bench.synth import plan_synthesis, write_synthesis
 from qwartet.errors import CacheWarning, SettingError
-from qwartet.kernels.native import native_library
+from qwartet.kernels.cpu.library import native_library
 from qwartet.layers.forward_batch import dense_batch
 from qwartet.models import weight_cache
 from qwartet.models.cache_key import cache_key

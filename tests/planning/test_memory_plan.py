@@ -13,7 +13,7 @@ import torch
 
 from qwartet.bench.synth import plan_synthesis, write_synthesis
 from qwartet.errors import MemoryWarning, SettingError
-from qwartet.kernels.native import native_library
+from qwartet.kernels.cpu.library import native_library
 from qwartet.layers.kv_cache import KVCache
 from qwartet.layers.rotary import RotaryTable
 from qwartet.models import residency, weight_cache

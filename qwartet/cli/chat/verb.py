@@ -237,7 +237,7 @@ def _summary(model: str | None, llm: LLM, seconds: float) -> str:
 
 def _bandwidth(llm: LLM) -> str:
     """How fast the weights are read, where they are large enough to say; nothing for weights that are on a disk."""
-    from qwartet.kernels.bandwidth import measure_bandwidth
+    from qwartet.kernels.cpu.bandwidth import measure_bandwidth
 
     if llm.model.stream is not None or (found := measure_bandwidth(llm.model.packed_weights())) is None:
         return ""

@@ -1,4 +1,4 @@
-// The C interface that qwartet/kernels/native.py calls through ctypes. Every function checks its sizes, holds the
+// The C interface that qwartet/kernels/cpu/library.py calls through ctypes. Every function checks its sizes, holds the
 // operation lock, and returns 0, or one of the codes below with nothing computed.
 #include <cstring>
 #include <new>

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from qwartet.errors import SettingError
-from qwartet.kernels.native_build import ISA_FEATURES, library_path, source_hash
+from qwartet.kernels.cpu.build import ISA_FEATURES, library_path, source_hash
 
 ISA_VARIABLE = "QWARTET_CPU_ISA"
 NO_LIBRARY = "none"  # a value of QWARTET_CPU_ISA: go without, as where there is no compiler
@@ -181,12 +181,12 @@ def _open(isa: str) -> NativeLibrary | str:
     """The library of an instruction set, or why it cannot be used."""
     path = library_path(isa)
     if not path.is_file():
-        return f"{path.name} was not built; install a C++ compiler and run: python -m qwartet.kernels.native_build"
+        return f"{path.name} was not built; install a C++ compiler and run: python -m qwartet.kernels.cpu.build"
     try:
         functions = ctypes.CDLL(str(path))
         functions.qw_source_hash.restype = functions.qw_isa.restype = c_char_p
         if source_hash() not in ("", functions.qw_source_hash().decode()):
-            return f"{path.name} was built from other sources; run: python -m qwartet.kernels.native_build"
+            return f"{path.name} was built from other sources; run: python -m qwartet.kernels.cpu.build"
         for name, (result, arguments) in _SIGNATURES.items():
             function = getattr(functions, name)
             function.restype, function.argtypes = result, arguments

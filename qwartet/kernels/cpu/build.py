@@ -1,8 +1,8 @@
 """Compiles csrc/ into one shared library for each instruction set; needs a C++20 compiler and nothing else.
 
-    python -m qwartet.kernels.native_build          (what `pip install` does, too)
+    python -m qwartet.kernels.cpu.build          (what `pip install` does, too)
 
-No torch headers and no build system: a library depends on the C++ runtime alone. The libraries lie in kernels/lib.
+No torch headers and no build system: a library depends on the C++ runtime alone. The libraries lie in kernels/cpu/lib.
 """
 
 from __future__ import annotations

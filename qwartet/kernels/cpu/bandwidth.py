@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
-from qwartet.kernels import cpu
-from qwartet.kernels.cpu_weights import PackedWeight
-from qwartet.kernels.native import native_library
+from qwartet.kernels.cpu import operations as cpu
+from qwartet.kernels.cpu.library import native_library
+from qwartet.kernels.cpu.weights import PackedWeight
 
 LEAST_BYTES = 64 * 2**20  # less lies in the caches and says nothing about the memory
 ENOUGH_BYTES = 256 * 2**20

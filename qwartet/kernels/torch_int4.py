@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qwartet.kernels import int4_reference
+from qwartet.kernels.reference import quantized_linear as int4_reference
 from qwartet.quant_format.weight import QuantizedWeight
 
 GROUP_SIZES = (32, 64, 128, 256)

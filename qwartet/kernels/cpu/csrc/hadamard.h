@@ -1,4 +1,4 @@
-// The Walsh-Hadamard transform of a head, which spreads an outlier over its channels (kernels/hadamard_reference.py).
+// The Walsh-Hadamard transform of a head, which spreads an outlier over its channels (kernels/reference/hadamard.py).
 #pragma once
 #include <cmath>
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qwartet.kernels import native
-from qwartet.kernels.native import native_library
+from qwartet.kernels.cpu import library as native
+from qwartet.kernels.cpu.library import native_library
 from qwartet.quant_format.weight import QuantizedWeight
 
 LAYOUT_VERSION = 1  # of the packed bytes: a cache of an older one is not read

@@ -14,10 +14,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from qwartet.kernels import native
 from qwartet.kernels.cache_layer import CacheLayer
-from qwartet.kernels.cpu_weights import PackedHead, PackedWeight, pointer
-from qwartet.kernels.native import NativeLibrary, native_library
+from qwartet.kernels.cpu import library as native
+from qwartet.kernels.cpu.library import NativeLibrary, native_library
+from qwartet.kernels.cpu.weights import PackedHead, PackedWeight, pointer
 
 Activations = Literal["exact", "int8"]
 _LOW = {"exact": 0, "int8": 1}
@@ -158,7 +158,7 @@ def rotate_and_store(
     slot_mapping: Tensor,
     cache: CacheLayer,
 ) -> Tensor:
-    """As in rotary_reference; the queries are turned where they stand in qkv, and a view of them comes back."""
+    """As in reference/rotary.py; the queries are turned where they stand in qkv, and a view of them comes back."""
     num_tokens, head_dim = qkv.shape[0], cache.head_dim
     _check(qkv, num_tokens, (num_heads + 2 * cache.keys.shape[1]) * head_dim)
     rotation = _rotation_structure(cos, sin, rope_index, query_scale, slot_mapping)
@@ -172,7 +172,7 @@ def rotate_and_store(
 def paged_attention(
     query: Tensor, cache: CacheLayer, block_table: Tensor, seq_lens: Tensor, cu_seqlens: Tensor
 ) -> Tensor:
-    """As in attention_reference; query [T, H, D] may be a view of rows that are further apart."""
+    """As in reference/attention.py; query [T, H, D] may be a view of rows that are further apart."""
     num_tokens, num_heads, head_dim = query.shape
     assert query.dtype == torch.bfloat16 and query.stride()[1:] == (head_dim, 1), (query.dtype, query.stride())
     out = torch.empty(num_tokens, num_heads, head_dim, dtype=torch.bfloat16)
