@@ -104,7 +104,7 @@ def cached_batch(examples: Sequence[Sequence[int]], config: PositionConfig) -> F
     width = blocks_of_longest(examples)
     table = torch.arange(len(examples) * width).view(len(examples), width)
     slots = [row * width * BLOCK_SIZE + torch.arange(len(example)) for row, example in enumerate(examples)]
-    return replace(batch, block_table=table, slot_mapping=torch.cat(slots))
+    return replace(batch, block_table=table.int(), slot_mapping=torch.cat(slots).int())
 
 
 def blocks_of_longest(examples: Sequence[Sequence[int]]) -> int:

@@ -16,7 +16,8 @@ import torch
 
 from qwartet.bench.ceilings import Ceilings, measure_ceilings
 from qwartet.kernels.cache_layer import CacheDtype, CacheLayer
-from qwartet.kernels.cpu import operations as cpu
+from qwartet.kernels.cpu.backend import Activations, CpuBackend
+from qwartet.kernels.cpu.library import native_library
 from qwartet.kernels.cpu.weights import GROUP, PANEL, PackedShape, PackedWeight, allocate
 from qwartet.layers.kv_cache import BLOCK_SIZE, KVCache, kv_bytes_per_token
 from qwartet.models.shapes import HEAD_DIM, Shape
@@ -50,7 +51,7 @@ def linear_sizes(shape: Shape) -> dict[str, tuple[int, int]]:
 def measure_kernels(
     shapes: list[Shape],
     rows: tuple[int, ...],
-    activations: tuple[cpu.Activations, ...],
+    activations: tuple[Activations, ...],
     context: int,
     log: Callable[[KernelResult], None] = lambda _result: None,
 ) -> tuple[Ceilings, list[KernelResult]]:
@@ -84,6 +85,12 @@ def _seconds(calls: list[Callable[[], Any]]) -> float:
             call()
         times.append((time.perf_counter() - started) / len(calls))
     return sorted(times)[ROUNDS // 2]
+
+
+def _backend(activations: Activations = "exact") -> CpuBackend:
+    library = native_library()
+    assert library is not None, "measuring the ceilings asked for it"
+    return CpuBackend(library, activations)
 
 
 def _random_packed(inputs: int, outputs: int, bits: int, seed: int) -> PackedWeight:
@@ -126,17 +133,18 @@ def _result(
 
 
 def _quantised(
-    shape: Shape, rows: tuple[int, ...], activations: tuple[cpu.Activations, ...], ceilings: Ceilings
+    shape: Shape, rows: tuple[int, ...], activations: tuple[Activations, ...], ceilings: Ceilings
 ) -> Iterator[KernelResult]:
     for bits in (4, 8):
         for name, (inputs, outputs) in linear_sizes(shape).items():
             size = PackedShape(inputs, outputs, bits).panels_bytes
             weights = [_random_packed(inputs, outputs, bits, seed) for seed in range(_copies(size))]
             for mode in activations:
+                cpu = _backend(mode)
                 for count in rows:
                     x = _tokens(count, inputs)
                     used = weights if count <= FEW_ROWS else weights[:MIN_COPIES]
-                    seconds = _seconds([lambda w=w, x=x, mode=mode: cpu.linear(x, w, mode) for w in used])
+                    seconds = _seconds([lambda w=w, x=x, cpu=cpu: cpu.quantized_linear(x, w) for w in used])
                     operation = f"int{bits} {name}, {mode}"
                     yield _result(
                         shape, operation, count, seconds, size, 2 * count * inputs * outputs, "int8", ceilings
@@ -150,7 +158,7 @@ def _dense(shape: Shape, rows: tuple[int, ...], ceilings: Ceilings) -> Iterator[
     for count in rows:
         x = _tokens(count, inputs)
         used = weights if count <= FEW_ROWS else weights[:MIN_COPIES]
-        seconds = _seconds([lambda w=w, x=x: cpu.dense_linear(x, w) for w in used])
+        seconds = _seconds([lambda w=w, x=x: _backend().dense_linear(x, w) for w in used])
         yield _result(shape, "bf16 qkv", count, seconds, size, 2 * count * inputs * outputs, "bf16", ceilings)
 
 
@@ -159,13 +167,14 @@ def _attention(shape: Shape, context: int, ceilings: Ceilings) -> Iterator[Kerne
     num_blocks = -(-context // BLOCK_SIZE)
     size = (num_blocks, shape.num_heads, BLOCK_SIZE, HEAD_DIM)
     query = _tokens(1, shape.num_heads * HEAD_DIM).view(1, shape.num_heads, HEAD_DIM)
-    table, lengths = torch.randperm(num_blocks).unsqueeze(0), torch.tensor([context])
+    cpu, table = _backend(), torch.randperm(num_blocks, dtype=torch.int32).unsqueeze(0)
+    lengths, bounds = torch.tensor([context], dtype=torch.int32), torch.tensor([0, 1], dtype=torch.int32)
     dtypes: dict[str, CacheDtype] = {"bf16": torch.bfloat16, "int8": "int8", "int4": "int4"}
     for name, dtype in dtypes.items():
         num_bytes = num_blocks * BLOCK_SIZE * kv_bytes_per_token(1, shape.num_heads, HEAD_DIM, dtype)
         caches = [_random_cache(size, dtype) for _ in range(max(2, ROTATED_BYTES // num_bytes))]
         calls = [
-            lambda cache=cache: cpu.paged_attention(query, cache, table, lengths, torch.tensor([0, 1]))
+            lambda cache=cache: cpu.paged_attention(query, cache, table, lengths, bounds)
             for cache in caches
         ]
         operations = 4 * context * shape.num_heads * HEAD_DIM
@@ -184,7 +193,7 @@ def _random_cache(size: tuple[int, ...], dtype: CacheDtype) -> CacheLayer:
         block_size=block_size,
         head_dim=head_dim,
         dtype=dtype,
-    ).layer(0)
+    ).layers[0]
     for codes, scales in ((cache.keys, cache.key_scales), (cache.values, cache.value_scales)):
         codes.copy_(torch.randint(-127, 128, codes.shape, dtype=torch.int8))
         if scales is not None:

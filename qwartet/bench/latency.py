@@ -11,17 +11,17 @@ from __future__ import annotations
 import re
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from qwartet.bench.ceilings import Ceilings, measure_ceilings
 from qwartet.bench.raw_model import run
 from qwartet.errors import SettingError
-from qwartet.kernels.cpu.weights import PackedHead
 from qwartet.layers.kv_cache import choose_cache_dtype, kv_bytes_per_token
 from qwartet.layers.linear import Linear, QuantizedLinear
 from qwartet.models.load import load_model
@@ -107,15 +107,19 @@ class LatencyReport:
 
 def weight_bytes_per_token(model: QwenModel, greedy: bool = True) -> int:
     """Bytes of weights that one decoded token reads: all linears and norms, the head, one row of the embedding."""
-    packed_head: PackedHead | None = model.lm_head.packed if greedy else None
-    total = model.lm_head.weight.nbytes if packed_head is None else packed_head.nbytes
+    head = model.lm_head.prepared if greedy else None
+    total = model.lm_head.weight.nbytes if head is None else _nbytes(head.tensors)
     total += model.embedding.weight[0].nbytes
     for module in model.layers.modules():
         if isinstance(module, QuantizedLinear):
-            total += module.prepared.nbytes
+            total += _nbytes(module.prepared.tensors)
         elif isinstance(module, Linear):
             total += module.weight.nbytes
     return total
+
+
+def _nbytes(tensors: Mapping[str, Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors.values())
 
 
 def peak_rss_bytes() -> int:
@@ -154,7 +158,7 @@ def measure_latency(settings: LatencySettings, log: Callable[[str], None] = lamb
     kv_bytes = kv_bytes_per_token(config.num_layers, config.num_kv_heads, config.head_dim, cache)
     return LatencyReport(
         ceilings=ceilings,
-        kernels=model.kernels.names,
+        kernels=dict(model.backend.names),
         load_s=load_s,
         first_token_s=first_token_s,
         prefill_tok_s=settings.prompt / statistics.median(prompts),

@@ -156,10 +156,10 @@ def _kernels(has_gpu: bool) -> dict[str, dict[str, str]]:
     """Device -> operation -> the kernel that computes in bf16, which is what "auto" takes for every published file."""
     import torch
 
-    from qwartet.kernels.select import describe_kernels
+    from qwartet.kernels.select import select_backend
 
     devices = ["cpu", "cuda"] if has_gpu else ["cpu"]
-    return {device: describe_kernels(torch.device(device), torch.bfloat16) for device in devices}
+    return {device: dict(select_backend(torch.device(device), torch.bfloat16).names) for device in devices}
 
 
 def _try_bundled_model() -> tuple[str, list[str]]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,17 +25,16 @@ from torch import Tensor
 
 from qwartet.bench.contexts import SeenContexts, batches, blocks_of_longest, cached_batch
 from qwartet.bench.outliers import write_outliers
+from qwartet.engine.runner import ModelRunner
 from qwartet.errors import SettingError
+from qwartet.kernels.backend import Backend, PreparedWeight
 from qwartet.kernels.cache_layer import CacheDtype
 from qwartet.kernels.cpu.library import native_library, unavailable_reason
-from qwartet.kernels.reference import quantized_linear as int4_reference
-from qwartet.kernels.select import REFERENCE
-from qwartet.layers.kv_cache import BLOCK_SIZE, KVCache
+from qwartet.layers.kv_cache import BLOCK_SIZE
 from qwartet.layers.linear import QuantizedLinear
 from qwartet.models.config import load_config
 from qwartet.models.load import load_model
 from qwartet.models.qwen import QwenModel
-from qwartet.quant_format.weight import QuantizedWeight
 
 MARGIN = 0.4  # logits
 MAX_MEAN_KL = 1e-3  # nats
@@ -157,15 +156,17 @@ def load_reference(directory: Path, dtype: torch.dtype = torch.float32) -> QwenM
 def load_control(directory: Path) -> QwenModel:
     """The fp32 reference, but with the inputs of all quantised weights rounded to 8 bits."""
     model = load_reference(directory)
-    kernels = replace(REFERENCE, quantized_linear=_linear_of_rounded)
     for module in model.modules():
         if isinstance(module, QuantizedLinear):
-            module.kernels = kernels
+            module.backend = _RoundedInputs()
     return model
 
 
-def _linear_of_rounded(x: Tensor, weight: QuantizedWeight) -> Tensor:
-    return int4_reference.linear(round_to_int8(x), weight)
+class _RoundedInputs(Backend):
+    """The references, with the inputs of quantised weights rounded to 8 bits."""
+
+    def quantized_linear(self, x: Tensor, weight: PreparedWeight) -> Tensor:
+        return super().quantized_linear(round_to_int8(x), weight)
 
 
 def round_to_int8(x: Tensor) -> Tensor:
@@ -178,13 +179,9 @@ def round_to_int8(x: Tensor) -> Tensor:
 @torch.inference_mode()
 def logits_of(model: QwenModel, examples: Sequence[Sequence[int]], *, cache_dtype: CacheDtype | None = None) -> Tensor:
     """Logits [T, V] fp32 at all positions of some examples, through a KV cache; None: in the network's own dtype."""
-    config = model.config
-    cache = KVCache(
-        num_layers=config.num_layers, num_blocks=len(examples) * blocks_of_longest(examples),
-        num_kv_heads=config.num_kv_heads, block_size=BLOCK_SIZE, head_dim=config.head_dim,
-        dtype=model.dtype if cache_dtype is None else cache_dtype,
-    )  # fmt: skip
-    return model(cached_batch(examples, config.position), cache).float()
+    num_blocks, dtype = len(examples) * blocks_of_longest(examples), cache_dtype or model.dtype
+    hidden = ModelRunner(model, num_blocks, BLOCK_SIZE, dtype).run(cached_batch(examples, model.config.position))
+    return model.lm_head(hidden).float()
 
 
 def compare(

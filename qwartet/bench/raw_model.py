@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import torch
 
+from qwartet.engine.runner import ModelRunner
 from qwartet.kernels.cache_layer import CacheDtype
 from qwartet.layers.forward_batch import ForwardBatch
-from qwartet.layers.kv_cache import BLOCK_SIZE, KVCache
+from qwartet.layers.kv_cache import BLOCK_SIZE
 from qwartet.models.qwen import QwenModel
 
 
@@ -23,17 +24,16 @@ def step_batch(model: QwenModel, ids: torch.Tensor, start: int, num_blocks: int)
     """
     num_requests, num_new = ids.shape
     position = model.config.position
-    places = torch.arange(start, start + num_new)
+    places = torch.arange(start, start + num_new, dtype=torch.int32)
     positions = places.repeat(num_requests)
-    table = torch.arange(num_requests * num_blocks).view(num_requests, num_blocks)
+    table = torch.arange(num_requests * num_blocks, dtype=torch.int32).view(num_requests, num_blocks)
     slots = table[:, places // BLOCK_SIZE] * BLOCK_SIZE + places % BLOCK_SIZE
     return ForwardBatch(
-        input_ids=ids.flatten(),
-        positions=positions,
+        input_ids=ids.flatten().int(),
         rope_index=positions + position.alpha_slot(start + num_new) * position.max_length,
         query_scale=position.query_scales(positions),
-        cu_seqlens=torch.arange(num_requests + 1) * num_new,
-        seq_lens=torch.full((num_requests,), start + num_new),
+        cu_seqlens=torch.arange(num_requests + 1, dtype=torch.int32) * num_new,
+        seq_lens=torch.full((num_requests,), start + num_new, dtype=torch.int32),
         block_table=table,
         slot_mapping=slots.flatten(),
         logits_index=None if num_new == 1 else torch.arange(1, num_requests + 1) * num_new - 1,
@@ -55,14 +55,10 @@ class RawModel:
         self, model: QwenModel, num_requests: int, prompt: int, steps: int, *, cache_dtype: CacheDtype, seed: int = 0
     ) -> None:
         """`steps`: how many decoding steps there is room for."""
-        config = model.config
         self._model, self._length = model, prompt
         self._num_blocks = -(-(prompt + steps) // BLOCK_SIZE)
-        self._cache = KVCache(
-            num_layers=config.num_layers, num_blocks=num_requests * self._num_blocks, num_kv_heads=config.num_kv_heads,
-            block_size=BLOCK_SIZE, head_dim=config.head_dim, dtype=cache_dtype,
-        )  # fmt: skip
-        self._num_valid = min(config.vocab_size, 151_851)
+        self._runner = ModelRunner(model, num_requests * self._num_blocks, BLOCK_SIZE, cache_dtype)
+        self._num_valid = min(model.config.vocab_size, 151_851)
         generator = torch.Generator().manual_seed(seed)
         self._prompts = torch.randint(self._num_valid, (num_requests, prompt), generator=generator)
         self._tokens: list[int] = []
@@ -74,7 +70,7 @@ class RawModel:
         batches = [step_batch(self._model, self._prompts[:, at : at + chunk], at, self._num_blocks) for at in starts]
         started = time.perf_counter()
         for batch in batches:
-            hidden = self._model.hidden(batch, self._cache)
+            hidden = self._runner.run(batch)
         self._tokens = self._model.lm_head.argmax(hidden, self._num_valid)
         return time.perf_counter() - started
 
@@ -83,7 +79,7 @@ class RawModel:
         """Decodes a greedy token for each request; the seconds of that."""
         batch = step_batch(self._model, torch.tensor(self._tokens).unsqueeze(1), self._length, self._num_blocks)
         started = time.perf_counter()
-        self._tokens = self._model.lm_head.argmax(self._model.hidden(batch, self._cache), self._num_valid)
+        self._tokens = self._model.lm_head.argmax(self._runner.run(batch), self._num_valid)
         self._length += 1
         return time.perf_counter() - started
 

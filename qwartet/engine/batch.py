@@ -59,14 +59,12 @@ def build_forward_batch(
     width = max(map(len, tables))
 
     def tensor(values: list[int] | list[list[int]]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.int64, device=device)
+        return torch.tensor(values, dtype=torch.int32, device=device)
 
-    position_tensor = tensor(positions)
     return ForwardBatch(
         input_ids=tensor(input_ids),
-        positions=position_tensor,
         rope_index=tensor(rope_index),
-        query_scale=position_config.query_scales(position_tensor),
+        query_scale=position_config.query_scales(tensor(positions)),
         cu_seqlens=tensor(cu_seqlens),
         seq_lens=tensor(seq_lens),
         block_table=tensor([table + [0] * (width - len(table)) for table in tables]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from qwartet.engine.executors import choose_executor
 from qwartet.kernels.cache_layer import CacheDtype
 from qwartet.layers.forward_batch import ForwardBatch
 from qwartet.layers.kv_cache import KVCache
@@ -12,7 +13,7 @@ from qwartet.models.qwen import QwenModel
 
 
 class ModelRunner:
-    """A model and the cache that it writes to."""
+    """A model, the cache that it writes to, and the executor that suits both."""
 
     def __init__(self, model: QwenModel, num_blocks: int, block_size: int, cache_dtype: CacheDtype) -> None:
         config = model.config
@@ -26,8 +27,9 @@ class ModelRunner:
             dtype=cache_dtype,
             device=model.device,
         )
+        self._executor = choose_executor(model, self.cache)
 
     @torch.inference_mode()
     def run(self, batch: ForwardBatch) -> Tensor:
         """Hidden states [R, C], ready for the head, of the tokens that the batch asks for."""
-        return self.model.hidden(batch, self.cache)
+        return self._executor.run(batch)

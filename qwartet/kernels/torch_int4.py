@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qwartet.kernels.reference import quantized_linear as int4_reference
+from qwartet.kernels.backend import Backend, PreparedWeight
 from qwartet.quant_format.weight import QuantizedWeight
 
 GROUP_SIZES = (32, 64, 128, 256)
@@ -31,6 +31,17 @@ class TorchWeight:
     order: Tensor | None
     bias: Tensor | None
 
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What it holds, by leaf."""
+        found = {
+            "packed": self.packed,
+            "scales_and_zeros": self.scales_and_zeros,
+            "order": self.order,
+            "bias": self.bias,
+        }
+        return {leaf: tensor for leaf, tensor in found.items() if tensor is not None}
+
 
 def can_prepare(weight: QuantizedWeight) -> bool:
     """Whether torch's operation takes this weight."""
@@ -39,10 +50,8 @@ def can_prepare(weight: QuantizedWeight) -> bool:
     return weight.bits == 4 and group_size in GROUP_SIZES and fits
 
 
-def prepare(weight: QuantizedWeight) -> TorchWeight | QuantizedWeight:
-    """Repacks for torch; a weight that torch does not take stays as it is, for the reference."""
-    if not can_prepare(weight):
-        return int4_reference.prepare(weight)
+def pack(weight: QuantizedWeight) -> TorchWeight:
+    """Repacks a weight that `can_prepare`."""
     codes = weight.codes().t()  # [N, K]
     order = None
     if weight.g_idx is not None:
@@ -57,15 +66,26 @@ def prepare(weight: QuantizedWeight) -> TorchWeight | QuantizedWeight:
     return TorchWeight(weight.in_features, weight.out_features, packed, scales_and_zeros, group_size, order, bias)
 
 
-def linear(x: Tensor, weight: TorchWeight | QuantizedWeight) -> Tensor:
-    """x bf16 [..., K] -> [..., N]."""
-    if isinstance(weight, QuantizedWeight):
-        return int4_reference.linear(x, weight)
-    rows = x.flatten(0, -2)
-    if weight.order is not None:
-        rows = rows[:, weight.order]
-    y = torch.ops.aten._weight_int4pack_mm_for_cpu(
-        rows.contiguous(), weight.packed, weight.group_size, weight.scales_and_zeros
-    )
-    y = y if weight.bias is None else y + weight.bias
-    return y.unflatten(0, x.shape[:-1])
+class TorchInt4Backend(Backend):
+    """torch's operation for the weights that it takes, the references for everything else."""
+
+    def __init__(self, reason: str | None) -> None:
+        """`reason`: why there is nothing faster."""
+        name = "torch int4 (about half of the memory's bandwidth; scales rounded to bf16)"
+        self.names = {**Backend.names, "quantized linear": f"{name}; {reason}"}
+
+    def prepare(self, weight: QuantizedWeight) -> PreparedWeight:
+        return pack(weight) if can_prepare(weight) else weight
+
+    def quantized_linear(self, x: Tensor, weight: PreparedWeight) -> Tensor:
+        """x bf16 [..., K] -> [..., N]."""
+        if not isinstance(weight, TorchWeight):
+            return super().quantized_linear(x, weight)
+        rows = x.flatten(0, -2)
+        if weight.order is not None:
+            rows = rows[:, weight.order]
+        y = torch.ops.aten._weight_int4pack_mm_for_cpu(
+            rows.contiguous(), weight.packed, weight.group_size, weight.scales_and_zeros
+        )
+        y = y if weight.bias is None else y + weight.bias
+        return y.unflatten(0, x.shape[:-1])

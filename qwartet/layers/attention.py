@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from qwartet.kernels.backend import Backend
 from qwartet.kernels.reference.attention import dense_attention
 from qwartet.kernels.reference.rotary import rotated_heads
-from qwartet.kernels.select import Kernels
 from qwartet.layers.forward_batch import ForwardBatch
 from qwartet.layers.kv_cache import KVCache
 from qwartet.layers.rotary import RotaryTable
 
 
 def attend(
-    kernels: Kernels,
+    backend: Backend,
     layer: int,
     num_heads: int,
     head_dim: int,
@@ -31,8 +31,8 @@ def attend(
         query, key, value = rotated_heads(qkv, num_heads, head_dim, *rows, batch.query_scale)
         return dense_attention(query, key, value, batch.cu_seqlens).flatten(1)
     assert batch.block_table is not None and batch.slot_mapping is not None, "a batch for a cache needs its blocks"
-    store = cache.layer(layer)
-    query = kernels.rotate_and_store(
+    store = cache.layers[layer]
+    query = backend.rotate_and_store(
         qkv, num_heads, rotary.cos, rotary.sin, batch.rope_index, batch.query_scale, batch.slot_mapping, store
     )
-    return kernels.paged_attention(query, store, batch.block_table, batch.seq_lens, batch.cu_seqlens).flatten(1)
+    return backend.paged_attention(query, store, batch.block_table, batch.seq_lens, batch.cu_seqlens).flatten(1)

@@ -8,7 +8,7 @@ so the network and its kernels have no special cases. The engine builds it; the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -18,10 +18,9 @@ from qwartet.layers.rotary import PositionConfig
 
 @dataclass(frozen=True)
 class ForwardBatch:
-    """T new tokens of B requests. Index tensors are int64."""
+    """T new tokens of B requests. Index tensors are int32, as kernels want them."""
 
     input_ids: Tensor  # [T]
-    positions: Tensor  # [T] 0-based place of the token in its request
     rope_index: Tensor  # [T] row of the stacked cos/sin table
     query_scale: Tensor | None  # [T] fp32 LogN factors; None: all 1
     cu_seqlens: Tensor  # [B + 1] first new token of each request, and T
@@ -30,6 +29,17 @@ class ForwardBatch:
     slot_mapping: Tensor | None = None  # [T] where the new keys and values go; None without a cache
     adapter_index: Tensor | None = None  # [T] LoRA adapter of each token; None: no adapters
     logits_index: Tensor | None = None  # [R] tokens whose logits are wanted; None: all
+
+    def copy_into(self, buffers: ForwardBatch) -> None:
+        """Writes every tensor to the beginning of the same one of `buffers`, whose addresses a captured graph reads.
+
+        `buffers` has tensors at least as large, and None exactly where this has it. What lies beyond is not touched.
+        """
+        for field in fields(self):
+            source, target = getattr(self, field.name), getattr(buffers, field.name)
+            assert (source is None) == (target is None), f"{field.name} is in one of the two only"
+            if source is not None:
+                target[tuple(slice(size) for size in source.shape)].copy_(source)
 
 
 def dense_batch(
@@ -43,7 +53,7 @@ def dense_batch(
 
     token_ids: B lists of ids, or a tensor [B, L]. In training NTK and LogN are off, as in the original.
     """
-    rows = [torch.as_tensor(row, dtype=torch.int64) for row in token_ids]
+    rows = [torch.as_tensor(row, dtype=torch.int32) for row in token_ids]
     lengths = torch.tensor([len(row) for row in rows])
     positions = torch.cat([torch.arange(length) for length in lengths.tolist()])
     slots = torch.tensor([0 if training else position_config.alpha_slot(n) for n in lengths.tolist()])
@@ -51,9 +61,8 @@ def dense_batch(
     query_scale = None if training else position_config.query_scales(positions)
     return ForwardBatch(
         input_ids=torch.cat(rows).to(device),
-        positions=positions.to(device),
-        rope_index=rope_index.to(device),
+        rope_index=rope_index.int().to(device),
         query_scale=None if query_scale is None else query_scale.to(device),
-        cu_seqlens=torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).to(device),
-        seq_lens=lengths.to(device),
+        cu_seqlens=torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).int().to(device),
+        seq_lens=lengths.int().to(device),
     )

@@ -9,7 +9,7 @@ block one head's tokens are contiguous, which is what a decode kernel streams. (
 from __future__ import annotations
 
 import math
-from functools import cached_property, partial
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,8 +17,6 @@ from torch import Tensor
 
 from qwartet.errors import SettingError
 from qwartet.kernels.cache_layer import INT4_GROUP, CacheDtype, CacheLayer, head_bytes, new_layer
-from qwartet.kernels.cpu import library as native
-from qwartet.kernels.cpu.operations import cache_structure
 
 BLOCK_SIZE = 16  # tokens of a block, unless a test wants another
 
@@ -44,18 +42,11 @@ class KVCache:
         zeros = partial(_zeros, device=torch.device(device))
         self.num_blocks = num_blocks
         self.block_size = block_size
-        self._layers = [
+        self.layers: list[CacheLayer] = [  # their tensors are never replaced
+
             new_layer(num_blocks, num_kv_heads, block_size, head_dim, dtype, zeros) for _ in range(num_layers)
         ]
 
-    @cached_property
-    def native_layers(self) -> list[native.CacheLayer]:
-        """The same for the native kernels; the tensors are never replaced, so these stay right."""
-        return [cache_structure(layer) for layer in self._layers]
-
-    def layer(self, layer: int) -> CacheLayer:
-        """The tensors of one layer."""
-        return self._layers[layer]
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -2,42 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from qwartet.kernels.select import REFERENCE, Kernels
+from qwartet.kernels.backend import REFERENCE, Backend, PreparedWeight
 
 
 class Linear(nn.Module):
     """Dense linear layer; weight [N, K], bias [N] or None."""
 
     def __init__(
-        self, in_features: int, out_features: int, *, bias: bool = False, kernels: Kernels = REFERENCE
+        self, in_features: int, out_features: int, *, bias: bool = False, backend: Backend = REFERENCE
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
         self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
-        self.kernels = kernels
+        self.backend = backend
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.kernels.dense_linear(x, self.weight, self.bias)
+        return self.backend.dense_linear(x, self.weight, self.bias)
 
 
 class QuantizedLinear(nn.Module):
     """GPTQ linear layer: a weight in the layout of the kernel that multiplies by it."""
 
-    def __init__(self, prepared: Any, kernels: Kernels) -> None:
-        """`prepared` is what kernels.prepare made of a QuantizedWeight."""
+    def __init__(self, prepared: PreparedWeight, backend: Backend) -> None:
+        """`prepared` is what the backend made of a QuantizedWeight."""
         super().__init__()
-        self.in_features: int = prepared.in_features
-        self.out_features: int = prepared.out_features
-        self.kernels = kernels
+        self.in_features, self.out_features = prepared.in_features, prepared.out_features
+        self.backend = backend
         self.prepared = prepared
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.kernels.quantized_linear(x, self.prepared)
+        return self.backend.quantized_linear(x, self.prepared)
 
     def extra_repr(self) -> str:
-        return f"{self.in_features} -> {self.out_features}, {self.kernels.names['quantized linear']}"
+        return f"{self.in_features} -> {self.out_features}, {self.backend.names['quantized linear']}"

@@ -5,17 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from qwartet.kernels.select import REFERENCE, Kernels
+from qwartet.kernels.backend import REFERENCE, Backend
 
 
 class RMSNorm(nn.Module):
     """Normalises the last dimension; the result has the dtype of the weight."""
 
-    def __init__(self, size: int, eps: float, kernels: Kernels = REFERENCE) -> None:
+    def __init__(self, size: int, eps: float, backend: Backend = REFERENCE) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(size))
         self.eps = eps
-        self.kernels = kernels
+        self.backend = backend
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.kernels.rms_norm(x, self.weight, self.eps)
+        return self.backend.rms_norm(x, self.weight, self.eps)

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from torch import Tensor
+from torch import Tensor, nn
 
 AHEAD = 2  # layers
 _POPULATE_READ = 22  # Linux 5.14: read the pages now
@@ -96,3 +96,17 @@ class WeightStream:
         self._fetches.pop(layer, None)
         for address, size in self._ranges[layer]:
             self._advise(address, size, _PAGEOUT)
+
+
+class StreamedLayers(nn.ModuleList):
+    """The blocks of a network whose weights are not all in memory: iterating over them brings them there in turn."""
+
+    def __init__(self, layers: nn.ModuleList, stream: WeightStream) -> None:
+        super().__init__(layers.children())
+        self.stream = stream
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        for index, layer in enumerate(self.children()):
+            self.stream.before(index)
+            yield layer
+            self.stream.after(index)

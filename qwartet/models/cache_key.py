@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from qwartet.kernels.cpu.weights import LAYOUT_VERSION
 from qwartet.models.checkpoint import Checkpoint
 from qwartet.models.held_tensors import LoadSettings
 
@@ -33,7 +32,7 @@ def cache_key(directory: Path, checkpoint: Checkpoint, settings: LoadSettings, h
     contents, caches = record.get("sha256"), record.get("caches", [])
     if record.get("files") != before or not isinstance(contents, str):
         contents = _contents(files)
-    parts = (contents, repr(settings.gptq), f"layout {LAYOUT_VERSION}")
+    parts = (contents, repr(settings.gptq), str(settings.backend.layout))
     key = hashlib.sha256("\0".join(parts).encode() + header).hexdigest()[:32]
     changed = {"files": before, "sha256": contents, "caches": [*caches, *({key} - set(caches))]}
     # A checkpoint that changed under us is not remembered.

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import torch
 
-from qwartet.kernels.cpu.weights import PackedShape, head_shape
-from qwartet.kernels.select import Kernels
+from qwartet.kernels.backend import Backend, TensorSpec
 from qwartet.models.checkpoint import Checkpoint
 from qwartet.models.config import ModelConfig
 from qwartet.models.names import LINEARS, disk_name, module_names
 from qwartet.quant_format.config import GptqConfig
+from qwartet.quant_format.weight import QuantizedShape
 
 FLOAT_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
 _GPTQ_LEAVES = ("qweight", "qzeros", "scales", "g_idx", "bias")
@@ -40,6 +40,11 @@ class HeldTensor:
     def nbytes(self) -> int:
         return math.prod(self.shape) * self.dtype.itemsize
 
+    @property
+    def is_prepared_head(self) -> bool:
+        """Whether it belongs to the head's copy, and not to the head."""
+        return self.module == "lm_head" and self.leaf not in ("weight", "bias")
+
 
 @dataclass(frozen=True)
 class LoadSettings:
@@ -48,26 +53,32 @@ class LoadSettings:
     dtype: torch.dtype
     device: torch.device
     gptq: GptqConfig | None
-    kernels: Kernels
-    packs_head: bool  # keeps an 8-bit copy of lm_head
+    backend: Backend
+    prepares_head: bool  # keeps the copy of lm_head that finds its largest logit sooner
 
 
-def gptq_shape(checkpoint: Checkpoint, module: str, settings: LoadSettings) -> PackedShape | None:
-    """How the kernels will pack a GPTQ linear; None where they leave it as the file has it.
+def quantized_shape(checkpoint: Checkpoint, module: str, gptq: GptqConfig) -> QuantizedShape | None:
+    """The shape of a GPTQ linear by its headers, which nobody has checked: None where tensors are missing or odd.
 
-    From unchecked headers: tensors that are missing or contradict each other give None; reading says what is wrong.
+    Reading the linear says what is wrong with it.
     """
-    gptq, name = settings.gptq, disk_name(module)
-    if settings.kernels.packed_shape is None or gptq is None:
-        return None
+    name = disk_name(module)
     if f"{name}.qweight" not in checkpoint or f"{name}.scales" not in checkpoint:
         return None
     qweight, scales = checkpoint.info(f"{name}.qweight").shape, checkpoint.info(f"{name}.scales").shape
     if len(qweight) != 2 or len(scales) != 2 or 0 in (*qweight, *scales):
         return None
     in_features = qweight[0] * (32 // gptq.bits)
-    group_size = in_features if gptq.group_size == -1 else min(gptq.group_size, in_features)
-    return settings.kernels.packed_shape(in_features, qweight[1], gptq.bits, group_size, scales[0], not gptq.sym)
+    return QuantizedShape(
+        in_features=in_features,
+        out_features=qweight[1],
+        bits=gptq.bits,
+        group_size=in_features if gptq.group_size == -1 else min(gptq.group_size, in_features),
+        num_groups=scales[0],
+        sym=gptq.sym,
+        has_bias=f"{name}.bias" in checkpoint,
+        has_order=gptq.desc_act,
+    )
 
 
 def held_tensors(checkpoint: Checkpoint, config: ModelConfig, settings: LoadSettings) -> Iterator[HeldTensor]:
@@ -89,23 +100,24 @@ def _of_dense(checkpoint: Checkpoint, module: str, settings: LoadSettings) -> It
             info = checkpoint.info(name)
             is_in_file = FLOAT_DTYPES.get(info.dtype) == settings.dtype
             yield HeldTensor(module, leaf, settings.dtype, info.shape, is_in_file)
-    if module == "lm_head" and settings.packs_head and "lm_head.weight" in checkpoint:
-        rows, columns = checkpoint.info("lm_head.weight").shape
-        yield HeldTensor(module, "panels", torch.uint8, (head_shape(rows, columns).panels_bytes,), False)
-        yield HeldTensor(module, "error_norms", torch.float32, (rows,), False)
-        yield HeldTensor(module, "row_norms", torch.float32, (rows,), False)
+    if module == "lm_head" and "lm_head.weight" in checkpoint:
+        for spec in head_specs(checkpoint.info("lm_head.weight").shape, settings):
+            yield HeldTensor(module, spec.leaf, spec.dtype, spec.shape, False)
+
+
+def head_specs(shape: tuple[int, ...], settings: LoadSettings) -> tuple[TensorSpec, ...]:
+    """The tensors of the head's prepared copy; none where there is no such copy."""
+    return (settings.backend.head_specs(*shape) or ()) if settings.prepares_head else ()
 
 
 def _of_quantized(checkpoint: Checkpoint, module: str, settings: LoadSettings) -> Iterator[HeldTensor]:
-    name, shape = disk_name(module), gptq_shape(checkpoint, module, settings)
-    if shape is None:
-        for leaf in _GPTQ_LEAVES:
-            if f"{name}.{leaf}" in checkpoint:
-                info = checkpoint.info(f"{name}.{leaf}")
-                yield HeldTensor(module, leaf, FLOAT_DTYPES.get(info.dtype, torch.int32), info.shape, True)
+    assert settings.gptq is not None, module
+    name, shape = disk_name(module), quantized_shape(checkpoint, module, settings.gptq)
+    specs = None if shape is None else settings.backend.weight_specs(shape)
+    if specs is not None:
+        yield from (HeldTensor(module, spec.leaf, spec.dtype, spec.shape, False) for spec in specs)
         return
-    yield HeldTensor(module, "panels", torch.uint8, (shape.panels_bytes,), False)
-    if f"{name}.bias" in checkpoint:
-        yield HeldTensor(module, "bias", torch.float32, (shape.bias_size,), False)
-    if settings.gptq is not None and settings.gptq.desc_act:
-        yield HeldTensor(module, "order", torch.int32, (shape.in_features,), False)
+    for leaf in _GPTQ_LEAVES:
+        if f"{name}.{leaf}" in checkpoint:
+            info = checkpoint.info(f"{name}.{leaf}")
+            yield HeldTensor(module, leaf, FLOAT_DTYPES.get(info.dtype, torch.int32), info.shape, True)

@@ -14,12 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from qwartet.errors import MemoryWarning, SettingError
-from qwartet.kernels.cpu.weights import PackedWeight
-from qwartet.kernels.select import select_kernels
+from qwartet.kernels.select import select_backend
 from qwartet.layers.head import Head
 from qwartet.layers.linear import QuantizedLinear
 from qwartet.layers.rotary import RotaryTable
-from qwartet.layers.weight_stream import WeightStream
+from qwartet.layers.weight_stream import StreamedLayers, WeightStream
 from qwartet.models.checkpoint import Checkpoint
 from qwartet.models.config import ModelConfig, load_config
 from qwartet.models.expected_tensors import check_dense_shapes, check_names
@@ -85,15 +84,16 @@ def choose_settings(
     if head not in HEADS:
         raise SettingError(f"head is {head!r}; it must be one of {', '.join(HEADS)}")
     resolved, place = resolve_dtype(dtype, checkpoint), device or torch.device("cpu")
-    kernels = select_kernels(
+    backend = select_backend(
         place,
         resolved,
         activations=activations,
         head_dim=config.head_dim,
         rotary_dim=config.position.rotary_dim,
     )
-    packs_head = kernels.pack_head is not None and (head == "int8" or (head == "auto" and gptq is not None))
-    return LoadSettings(resolved, place, gptq, kernels, packs_head)
+    has_copy = backend.head_specs(config.vocab_size, config.hidden_size) is not None
+    prepares_head = has_copy and (head == "int8" or (head == "auto" and gptq is not None))
+    return LoadSettings(resolved, place, gptq, backend, prepares_head)
 
 
 def _assign(model: QwenModel, weights: Weights) -> None:
@@ -102,13 +102,13 @@ def _assign(model: QwenModel, weights: Weights) -> None:
         module = model.get_submodule(name)
         if weights.settings.gptq is not None and name.endswith(LINEARS):
             parent, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(parent), leaf, QuantizedLinear(weights.quantized(name), model.kernels))
+            setattr(model.get_submodule(parent), leaf, QuantizedLinear(weights.quantized(name), model.backend))
             continue
         module.weight = nn.Parameter(weights.dense(name, "weight"), requires_grad=False)
         if name.endswith(LINEARS):
             has_bias = weights.has_bias(name)
             module.bias = nn.Parameter(weights.dense(name, "bias"), requires_grad=False) if has_bias else None
-    model.lm_head.packed = weights.packed_head(model.lm_head.weight)
+    model.lm_head.prepared = weights.prepared_head(model.lm_head.weight)
 
 
 def load_model(
@@ -128,7 +128,7 @@ def load_model(
     Raises CheckpointError when anything in the directory is wrong, OutOfMemoryError when the weights do not
     fit (unless `force`), SettingError for an unknown dtype, load mode, kind of activations ("exact", "int8") or head.
 
-    `head` "int8" keeps an 8-bit copy of lm_head, where the kernels have a use for one: greedy tokens are the same and
+    `head` "int8" keeps an 8-bit copy of lm_head, where the backend has a use for one: greedy tokens are the same and
     come sooner (layers/head.py). "auto" does so beside quantised weights, where the head is most of what a token reads.
     Weights that do not fit the memory are read from disk again and again, where they can be mapped (MemoryWarning).
     `weight_cache` keeps what is packed on disk for the next start; `on_packed(count, total)` hears of the bytes.
@@ -143,37 +143,34 @@ def load_model(
     held = list(held_tensors(checkpoint, config, settings))
     needed = weights_bytes(held)
     streams = not force and not fits_memory(needed, device)
-    may_stream = weight_cache and load_mode == "mmap" and settings.kernels.decoder_layers is not None
-    if streams and not may_stream:
+    if streams and load_mode != "mmap":
         raise memory_error(directory, needed, device)
     rotary = RotaryTable(config.position, device)
     with torch.device("meta"):
-        model = QwenModel(config, rotary, settings.kernels)
+        model = QwenModel(config, rotary, settings.backend)
     weights = weights_of(checkpoint, config, settings, held, use_cache=weight_cache, on_packed=on_packed)
     if streams and not all(tensor.is_in_file or weights.is_mapped(tensor.name) for tensor in held):
         raise memory_error(directory, needed, device)
     _assign(model, weights)
     if streams:
-        model.stream = _stream(model, checkpoint)
+        model.layers = _streamed(model, checkpoint)
     return model.eval()
 
 
-def _stream(model: QwenModel, checkpoint: Checkpoint) -> WeightStream:
-    """Keeps a part of the layers in memory and has the others read when they are needed, with a MemoryWarning."""
+def _streamed(model: QwenModel, checkpoint: Checkpoint) -> StreamedLayers:
+    """A part of the layers stays in memory, the others are read when they are needed; with a MemoryWarning."""
     layers = [
         [tensor for module in layer.modules() for tensor in _tensors_of(module)] for layer in model.layers.children()
     ]
     head_bytes = sum(tensor.nbytes for tensor in _tensors_of(model.lm_head))
     stream = WeightStream(layers, resident_budget(model.device) - head_bytes)
     warnings.warn(stream_forecast(stream, checkpoint.files[0]), MemoryWarning, stacklevel=3)
-    return stream
+    return StreamedLayers(model.layers, stream)
 
 
 def _tensors_of(module: nn.Module) -> list[Tensor]:
     """The tensors that a module holds itself."""
     tensors = [parameter.detach() for parameter in module.parameters(recurse=False)]
-    if isinstance(module, QuantizedLinear) and isinstance(module.prepared, PackedWeight):
-        tensors += module.prepared.tensors
-    if isinstance(module, Head) and module.packed is not None:
-        tensors += module.packed.tensors
+    if isinstance(module, QuantizedLinear | Head) and module.prepared is not None:
+        tensors += module.prepared.tensors.values()
     return tensors

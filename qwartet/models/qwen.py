@@ -23,62 +23,59 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from qwartet.kernels.cpu.weights import PackedWeight
-from qwartet.kernels.select import REFERENCE, Kernels
+from qwartet.kernels.backend import REFERENCE, Backend
 from qwartet.layers.attention import attend
 from qwartet.layers.embedding import Embedding
 from qwartet.layers.forward_batch import ForwardBatch
-from qwartet.layers.fused import FusedLayers
 from qwartet.layers.head import Head
 from qwartet.layers.kv_cache import KVCache
-from qwartet.layers.linear import Linear, QuantizedLinear
+from qwartet.layers.linear import Linear
 from qwartet.layers.rms_norm import RMSNorm
 from qwartet.layers.rotary import RotaryTable
-from qwartet.layers.weight_stream import WeightStream
 from qwartet.models.config import ModelConfig
 
 
 class Attention(nn.Module):
     """Self-attention of one block."""
 
-    def __init__(self, config: ModelConfig, layer: int, kernels: Kernels) -> None:
+    def __init__(self, config: ModelConfig, layer: int, backend: Backend) -> None:
         super().__init__()
-        self.layer, self.kernels = layer, kernels
+        self.layer, self.backend = layer, backend
         self.num_heads, self.head_dim = config.num_heads, config.head_dim
         width = (config.num_heads + 2 * config.num_kv_heads) * config.head_dim
-        self.qkv = Linear(config.hidden_size, width, bias=True, kernels=kernels)
-        self.output = Linear(config.num_heads * config.head_dim, config.hidden_size, kernels=kernels)
+        self.qkv = Linear(config.hidden_size, width, bias=True, backend=backend)
+        self.output = Linear(config.num_heads * config.head_dim, config.hidden_size, backend=backend)
 
     def forward(self, x: Tensor, rotary: RotaryTable, batch: ForwardBatch, cache: KVCache | None) -> Tensor:
         qkv = self.qkv(x)  # [T, (H + 2 H_kv) D]
-        heads = attend(self.kernels, self.layer, self.num_heads, self.head_dim, qkv, rotary, batch, cache)
+        heads = attend(self.backend, self.layer, self.num_heads, self.head_dim, qkv, rotary, batch, cache)
         return self.output(heads)  # [T, C]
 
 
 class MLP(nn.Module):
     """SwiGLU feed-forward of one block."""
 
-    def __init__(self, config: ModelConfig, kernels: Kernels) -> None:
+    def __init__(self, config: ModelConfig, backend: Backend) -> None:
         super().__init__()
-        self.kernels = kernels
-        self.up = Linear(config.hidden_size, config.intermediate_size, kernels=kernels)
-        self.gate = Linear(config.hidden_size, config.intermediate_size, kernels=kernels)
-        self.down = Linear(config.intermediate_size, config.hidden_size, kernels=kernels)
+        self.backend = backend
+        self.up = Linear(config.hidden_size, config.intermediate_size, backend=backend)
+        self.gate = Linear(config.hidden_size, config.intermediate_size, backend=backend)
+        self.down = Linear(config.intermediate_size, config.hidden_size, backend=backend)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(self.kernels.silu_mul(self.up(x), self.gate(x)))
+        return self.down(self.backend.silu_mul(self.up(x), self.gate(x)))
 
 
 class DecoderLayer(nn.Module):
     """One residual block."""
 
-    def __init__(self, config: ModelConfig, layer: int, kernels: Kernels = REFERENCE) -> None:
+    def __init__(self, config: ModelConfig, layer: int, backend: Backend = REFERENCE) -> None:
         super().__init__()
-        self.kernels = kernels
-        self.attention_norm = RMSNorm(config.hidden_size, config.rms_norm_eps, kernels)
-        self.attention = Attention(config, layer, kernels)
-        self.mlp_norm = RMSNorm(config.hidden_size, config.rms_norm_eps, kernels)
-        self.mlp = MLP(config, kernels)
+        self.backend = backend
+        self.attention_norm = RMSNorm(config.hidden_size, config.rms_norm_eps, backend)
+        self.attention = Attention(config, layer, backend)
+        self.mlp_norm = RMSNorm(config.hidden_size, config.rms_norm_eps, backend)
+        self.mlp = MLP(config, backend)
 
     def forward(self, x: Tensor, rotary: RotaryTable, batch: ForwardBatch, cache: KVCache | None) -> Tensor:
         x = x + self.attention(self.attention_norm(x), rotary, batch, cache)
@@ -89,20 +86,18 @@ class QwenModel(nn.Module):
     """Token ids to logits. Parameters are left uninitialised: load a checkpoint or call `initialize`.
 
     Nothing is computed but the rotary table, unless it is given: on the meta device torch would import
-    half a second of modules for that. The default kernels are the references, which can be differentiated.
+    half a second of modules for that. The default backend is the references, which can be differentiated.
     """
 
-    def __init__(self, config: ModelConfig, rotary: RotaryTable | None = None, kernels: Kernels = REFERENCE) -> None:
+    def __init__(self, config: ModelConfig, rotary: RotaryTable | None = None, backend: Backend = REFERENCE) -> None:
         super().__init__()
         self.config = config
-        self.kernels = kernels
-        self.embedding = Embedding(config.vocab_size, config.hidden_size, kernels)
+        self.backend = backend
+        self.embedding = Embedding(config.vocab_size, config.hidden_size, backend)
         self.rotary = RotaryTable(config.position) if rotary is None else rotary
-        self.layers = nn.ModuleList(DecoderLayer(config, layer, kernels) for layer in range(config.num_layers))
-        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, kernels)
-        self.lm_head = Head(config.hidden_size, config.vocab_size, kernels)
-        self.stream: WeightStream | None = None  # set where the weights do not fit the memory
-        self._fused: FusedLayers | None = None
+        self.layers = nn.ModuleList(DecoderLayer(config, layer, backend) for layer in range(config.num_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, backend)
+        self.lm_head = Head(config.hidden_size, config.vocab_size, backend)
 
     def forward(self, batch: ForwardBatch, cache: KVCache | None = None) -> Tensor:
         """Logits [R, V] of the tokens in batch.logits_index (all T when that is None)."""
@@ -111,26 +106,13 @@ class QwenModel(nn.Module):
     def hidden(self, batch: ForwardBatch, cache: KVCache | None = None) -> Tensor:
         """What the head sees: the normed hidden states [R, C] of the same tokens."""
         x = self.embedding(batch.input_ids)  # [T, C]
-        if cache is not None and (fused := self._fused_layers()) is not None and fused.may_run(batch):
-            x = fused(x, self.rotary, batch, cache)
-        else:
-            for layer in self.layers:
-                x = layer(x, self.rotary, batch, cache)
-        if batch.logits_index is not None:
-            x = x[batch.logits_index]  # [R, C]
-        return self.norm(x)
+        for layer in self.layers:
+            x = layer(x, self.rotary, batch, cache)
+        return self.normed(x, batch)
 
-    def _fused_layers(self) -> FusedLayers | None:
-        """The blocks as one call, built when first asked for and again after a change; None where that cannot be."""
-        if self._fused is None or not self._fused.is_current():
-            can_fuse = FusedLayers.can_fuse(self.layers, self.kernels)
-            self._fused = FusedLayers(self.layers, self.kernels, self.stream) if can_fuse else None
-        return self._fused
-
-    def packed_weights(self) -> list[PackedWeight]:
-        """The weights in the layout of the native kernels, in the order of the forward pass."""
-        prepared = (module.prepared for module in self.layers.modules() if isinstance(module, QuantizedLinear))
-        return [weight for weight in prepared if isinstance(weight, PackedWeight)]
+    def normed(self, x: Tensor, batch: ForwardBatch) -> Tensor:
+        """The rows of x [T, C] whose logits are wanted, normed for the head -> [R, C]."""
+        return self.norm(x if batch.logits_index is None else x[batch.logits_index])
 
     @property
     def dtype(self) -> torch.dtype:

@@ -10,27 +10,25 @@ from __future__ import annotations
 import os
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from qwartet.errors import CacheWarning, CheckpointError, SettingError
 from qwartet.files import cache_directory, check_free_space
-from qwartet.kernels.cpu.weights import PackedHead, PackedWeight, head_shape
+from qwartet.kernels.backend import PreparedHead, PreparedWeight, TensorSpec
 from qwartet.models.cache_key import cache_key
 from qwartet.models.checkpoint import Checkpoint
 from qwartet.models.config import ModelConfig
-from qwartet.models.held_tensors import HeldTensor, LoadSettings, gptq_shape
+from qwartet.models.held_tensors import HeldTensor, LoadSettings, head_specs, quantized_shape
 from qwartet.models.mapped_file import MappedFile
 from qwartet.models.safetensors_file import SafetensorsFile, TensorInfo, read_tensor_infos
 from qwartet.models.weight_cache_file import DTYPE_NAMES, OnPacked, cache_header, write_cache
 from qwartet.models.weights import Weights
-from qwartet.quant_format.weight import QuantizedWeight
 
 LEAST_BYTES = 64 * 2**20  # smaller models are packed sooner than they are looked up
 STALE_S = 86_400.0  # what an interrupted run left behind is removed after a day
-HEAD_LEAVES = ("panels", "error_norms", "row_norms")
 
 
 def packed_directory() -> Path:
@@ -52,11 +50,10 @@ def weights_of(
     Whatever hinders that, the weights come from the checkpoint, with a CacheWarning.
     """
     made = [tensor for tensor in held if not tensor.is_in_file]
-    packs = settings.kernels.packed_shape is not None and settings.device.type == "cpu"
-    if not use_cache or not packs or sum(tensor.nbytes for tensor in made) < LEAST_BYTES:
+    if not use_cache or settings.backend.layout is None or sum(tensor.nbytes for tensor in made) < LEAST_BYTES:
         return Weights(checkpoint, config, settings)
     weights = CachedWeights(checkpoint, config, settings)
-    is_head = [tensor.module == "lm_head" and tensor.leaf in HEAD_LEAVES for tensor in made]
+    is_head = [tensor.is_prepared_head for tensor in made]
     for wanted in (False, True):
         part = [tensor for tensor, is_of_head in zip(made, is_head, strict=True) if is_of_head == wanted]
         try:
@@ -102,25 +99,29 @@ class CachedWeights(Weights):
         cached = self._read(module, leaf)
         return super().dense(module, leaf) if cached is None else cached
 
-    def quantized(self, module: str) -> QuantizedWeight | PackedWeight:
-        panels, shape = self._read(module, "panels"), gptq_shape(self.checkpoint, module, self.settings)
-        if panels is None or shape is None:
+    def quantized(self, module: str) -> PreparedWeight:
+        backend, gptq = self.settings.backend, self.settings.gptq
+        shape = None if gptq is None else quantized_shape(self.checkpoint, module, gptq)
+        tensors = self._read_all(module, None if shape is None else backend.weight_specs(shape))
+        if shape is None or tensors is None:
             return super().quantized(module)
-        bias, order = self._read(module, "bias"), self._read(module, "order")
-        if bias is not None and not bool(bias.any()):
-            bias = None
-        if order is not None:
-            in_order = torch.arange(shape.in_features, dtype=torch.int32)
-            if not torch.equal(order.sort().values, in_order):
-                raise _damaged(self._tensors[f"{module}.order"][0].path, f"{module}.order is no order of inputs")
-            order = None if torch.equal(order, in_order) else order
-        return PackedWeight(shape, panels, bias, order)
+        try:
+            return backend.import_weight(shape, tensors)
+        except ValueError as error:
+            raise _damaged(self._tensors[f"{module}.{next(iter(tensors))}"][0].path, f"{module}: {error}") from None
 
-    def packed_head(self, weight: Tensor) -> PackedHead | None:
-        panels, error_norms, row_norms = (self._read("lm_head", leaf) for leaf in HEAD_LEAVES)
-        if panels is None or error_norms is None or row_norms is None:
-            return super().packed_head(weight)
-        return PackedHead(PackedWeight(head_shape(*weight.shape), panels), error_norms, row_norms)
+    def prepared_head(self, weight: Tensor) -> PreparedHead | None:
+        rows, columns = weight.shape
+        tensors = self._read_all("lm_head", head_specs((rows, columns), self.settings))
+        if tensors is None:
+            return super().prepared_head(weight)
+        return self.settings.backend.import_head(rows, columns, tensors)
+
+    def _read_all(self, module: str, specs: Sequence[TensorSpec] | None) -> dict[str, Tensor] | None:
+        """Leaf -> tensor of all specs; None where there are none, or one of them is not in a cache file."""
+        found = {spec.leaf: self._read(module, spec.leaf) for spec in specs or ()}
+        tensors = {leaf: tensor for leaf, tensor in found.items() if tensor is not None}
+        return tensors if tensors and len(tensors) == len(found) else None
 
 
 def _damaged(path: Path, reason: str) -> SettingError:

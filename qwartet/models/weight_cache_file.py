@@ -15,11 +15,9 @@ import torch
 from torch import Tensor
 
 from qwartet.files import atomic_write
-from qwartet.kernels.cpu.weights import PackedWeight
 from qwartet.models.held_tensors import HeldTensor
 from qwartet.models.names import LINEARS
 from qwartet.models.weights import Weights
-from qwartet.quant_format.weight import QuantizedWeight
 
 OnPacked = Callable[[int, int], None]
 """Hears how many bytes more are packed, and of how many."""
@@ -76,21 +74,12 @@ def write_cache(
 
 def _tensors(weights: Weights, module: str, wanted: dict[str, HeldTensor]) -> Iterator[tuple[str, Tensor]]:
     """What a module keeps in a cache: leaf -> tensor."""
-    if "panels" in wanted and module.endswith(LINEARS):
-        yield from _of_packed(weights.quantized(module), wanted)
-        return
-    yield from ((leaf, weights.dense(module, leaf)) for leaf in ("weight", "bias") if leaf in wanted)
-    if "panels" in wanted and (head := weights.packed_head(weights.dense(module, "weight"))) is not None:
-        yield "panels", head.packed.panels
-        yield "error_norms", head.error_norms
-        yield "row_norms", head.row_norms
-
-
-def _of_packed(packed: QuantizedWeight | PackedWeight, wanted: dict[str, HeldTensor]) -> Iterator[tuple[str, Tensor]]:
-    assert isinstance(packed, PackedWeight), "the headers promised a weight that can be packed"
-    yield "panels", packed.panels
-    if "bias" in wanted:
-        yield "bias", torch.zeros(packed.shape.bias_size) if packed.bias is None else packed.bias
-    if "order" in wanted:
-        order = packed.order
-        yield "order", torch.arange(packed.in_features, dtype=torch.int32) if order is None else order
+    if any(tensor.is_prepared_head for tensor in wanted.values()):
+        head = weights.prepared_head(weights.dense(module, "weight"))
+        assert head is not None, "the settings promised a copy of the head"
+        found = dict(head.tensors)
+    elif weights.settings.gptq is not None and module.endswith(LINEARS):
+        found = weights.settings.backend.export_weight(weights.quantized(module))
+    else:
+        found = {leaf: weights.dense(module, leaf) for leaf in wanted}
+    yield from ((leaf, tensor) for leaf, tensor in found.items() if leaf in wanted)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qwartet.kernels.cpu.weights import PackedHead, PackedWeight
+from qwartet.kernels.backend import PreparedHead, PreparedWeight
 from qwartet.models.checkpoint import Checkpoint
 from qwartet.models.config import ModelConfig
 from qwartet.models.expected_tensors import read_quantized_weight
 from qwartet.models.held_tensors import LoadSettings
 from qwartet.models.names import disk_name
-from qwartet.quant_format.weight import QuantizedWeight
 
 
 class Weights:
@@ -32,15 +31,14 @@ class Weights:
         tensor = self.checkpoint.read(f"{disk_name(module)}.{leaf}")
         return tensor.to(self.settings.device, self.settings.dtype)
 
-    def quantized(self, module: str) -> QuantizedWeight | PackedWeight:
-        """A GPTQ linear: packed where the kernels pack, else as the file has it."""
+    def quantized(self, module: str) -> PreparedWeight:
+        """A GPTQ linear in the layout of the backend."""
         assert self.settings.gptq is not None, module
         weight = read_quantized_weight(
             self.checkpoint, module, self.config, self.settings.gptq, torch.device(self.settings.device)
         )
-        return self.settings.kernels.prepare(weight)
+        return self.settings.backend.prepare(weight)
 
-    def packed_head(self, weight: Tensor) -> PackedHead | None:
-        """The 8-bit copy of lm_head [V, C], where one is wanted."""
-        pack = self.settings.kernels.pack_head
-        return pack(weight.detach()) if self.settings.packs_head and pack is not None else None
+    def prepared_head(self, weight: Tensor) -> PreparedHead | None:
+        """The copy of lm_head [V, C] that finds its largest logit sooner, where one is wanted."""
+        return self.settings.backend.prepare_head(weight.detach()) if self.settings.prepares_head else None

@@ -12,16 +12,24 @@ import torch
 
 from qwartet.engine.engine_config import GPU_BATCHED_TOKENS
 from qwartet.errors import SettingError
-from qwartet.kernels.cpu.weights import PackedShape
-from qwartet.kernels.select import REFERENCE
+from qwartet.kernels.backend import Backend, TensorSpec
+from qwartet.kernels.cpu.weights import weight_specs
 from qwartet.models.checkpoint import Checkpoint
 from qwartet.models.config import ModelConfig
 from qwartet.models.held_tensors import LoadSettings
 from qwartet.planning.memory_plan import NetworkMemory, Workload, cache_bytes_per_token, network_memory
 from qwartet.planning.step_memory import gpu_bytes, logits_bytes, sampler_bytes
+from qwartet.quant_format.weight import QuantizedShape
 
 GPU_COUNTS = (1, 2, 4)
 MOST_GPUS = 64
+
+
+class _PlannedBackend(Backend):
+    """Weights as kernels for GPUs will hold them: as many bytes as in the panels of the CPU."""
+
+    def weight_specs(self, shape: QuantizedShape) -> tuple[TensorSpec, ...] | None:
+        return weight_specs(shape)
 
 
 def gpu_counts(config: ModelConfig, wanted: int | None = None) -> list[int]:
@@ -37,8 +45,7 @@ def gpu_counts(config: ModelConfig, wanted: int | None = None) -> list[int]:
 
 def gpu_network(checkpoint: Checkpoint, config: ModelConfig, settings: LoadSettings) -> NetworkMemory:
     """The weights as kernels for GPUs hold them, on all GPUs together."""
-    kernels = replace(REFERENCE, packed_shape=PackedShape.of_gptq)
-    on_gpu = replace(settings, device=torch.device("cuda"), kernels=kernels, packs_head=False)
+    on_gpu = replace(settings, device=torch.device("cuda"), backend=_PlannedBackend(), prepares_head=False)
     return network_memory(checkpoint, config, on_gpu)
 
 

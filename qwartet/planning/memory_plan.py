@@ -31,15 +31,13 @@ from qwartet.models.config import ModelConfig
 from qwartet.models.held_tensors import HeldTensor, LoadSettings, held_tensors
 from qwartet.models.names import LINEARS, disk_name
 from qwartet.models.residency import RESIDENT_FRACTION
-from qwartet.models.weight_cache import HEAD_LEAVES
 from qwartet.planning.step_memory import (
-    NativeKernels,
     StepSize,
     logits_bytes,
-    native_scratch_bytes,
     native_tensor_bytes,
     reference_bytes,
     sampler_bytes,
+    step_shape,
 )
 
 MOST_REQUESTS = 2**16
@@ -161,19 +159,14 @@ class NetworkMemory:
         position = self.config.position
         return 2 * 4 * position.num_alphas * position.max_length * (position.rotary_dim // 2)
 
-    @property
-    def is_native(self) -> bool:
-        """Whether all blocks run in one native call, on scratch memory of its own."""
-        return self.settings.kernels.decoder_layers is not None
-
     def step_rows(self, step: StepSize, num_threads: int) -> dict[str, int]:
         """The working memory of a step."""
         settings, config = self.settings, self.config
-        if self.is_native:
-            native = NativeKernels(num_threads, settings.gptq, settings.packs_head)
-            activations = native_scratch_bytes(config, native, step) + native_tensor_bytes(config, step)
-        else:
+        scratch = settings.backend.scratch_bytes(step_shape(config, settings, step, num_threads))
+        if scratch is None:
             activations = reference_bytes(config, settings.dtype.itemsize, settings.gptq is not None, step)
+        else:
+            activations = scratch + native_tensor_bytes(config, step)
         return {
             "activations and scratch": activations,
             "logits": logits_bytes(config, step),
@@ -186,8 +179,7 @@ def network_memory(checkpoint: Checkpoint, config: ModelConfig, settings: LoadSe
     held = list(held_tensors(checkpoint, config, settings))
     made = [tensor for tensor in held if not tensor.is_in_file]
     made_bytes = sum(tensor.nbytes for tensor in made)
-    packs = settings.kernels.packed_shape is not None and settings.device.type == "cpu"
-    is_kept = packs and made_bytes >= weight_cache.LEAST_BYTES
+    is_kept = settings.backend.layout is not None and made_bytes >= weight_cache.LEAST_BYTES
     return NetworkMemory(
         config=config,
         settings=settings,
@@ -196,13 +188,13 @@ def network_memory(checkpoint: Checkpoint, config: ModelConfig, settings: LoadSe
         kept_bytes=made_bytes if is_kept else 0,
         packing_bytes=_largest_module(checkpoint, made),
         unkept_bytes=checkpoint.nbytes + made_bytes if made else 0,
-        can_stream=settings.kernels.decoder_layers is not None and (is_kept or not made),
+        can_stream=is_kept or not made,
     )
 
 
 def _row_of(tensor: HeldTensor) -> str:
     if tensor.module == "lm_head":
-        return WEIGHT_ROWS[3] if tensor.leaf in HEAD_LEAVES else "head"
+        return WEIGHT_ROWS[3] if tensor.is_prepared_head else "head"
     if tensor.module == "embedding":
         return "embedding"
     return "linears" if tensor.module.endswith(LINEARS) and tensor.leaf != "bias" else "norms and biases"

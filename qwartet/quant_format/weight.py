@@ -27,6 +27,20 @@ from qwartet.quant_format.packing import (
 TILE_VALUES = 1 << 22  # dequantised at a time: bounds the temporary memory to a few times 16 MB
 
 
+@dataclass(frozen=True)
+class QuantizedShape:
+    """What the layout of a quantised linear follows from; known from the headers of a file."""
+
+    in_features: int
+    out_features: int
+    bits: int
+    group_size: int
+    num_groups: int
+    sym: bool
+    has_bias: bool
+    has_order: bool  # a g_idx that may be another order than that of the inputs
+
+
 @dataclass(frozen=True, eq=False)
 class QuantizedWeight:
     """A quantised linear, unchanged from the file; `from_tensors` checks what comes from outside."""
@@ -107,10 +121,16 @@ class QuantizedWeight:
         return self.scales.shape[0]
 
     @property
-    def nbytes(self) -> int:
-        """Bytes that the tensors take."""
-        tensors = (self.qweight, self.scales, self.qzeros, self.g_idx, self.bias)
-        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+    def shape(self) -> QuantizedShape:
+        has_bias, has_order = self.bias is not None, self.g_idx is not None
+        size = (self.in_features, self.out_features, self.bits, self.group_size, self.num_groups)
+        return QuantizedShape(*size, self.sym, has_bias, has_order)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Those that there are, by their names in a file."""
+        found = {name: getattr(self, name) for name in ("qweight", "scales", "qzeros", "g_idx", "bias")}
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
 
     def codes(self) -> Tensor:
         """The integers q, uint8 [K, N]."""

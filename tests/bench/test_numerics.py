@@ -269,7 +269,7 @@ def test_logits_through_the_cache_are_those_without_one(model: Path) -> None:
 
 def test_the_bf16_reference_runs_on_the_reference_kernels(model: Path) -> None:
     network = load_reference(model, torch.bfloat16)
-    assert network.dtype == torch.bfloat16 and network.kernels.names["quantized linear"] == "reference"
+    assert network.dtype == torch.bfloat16 and network.backend.names["quantized linear"] == "reference"
     difference = (logits_of(network, EXAMPLES) - logits_of(load_reference(model), EXAMPLES)).abs()
     assert 0 < difference.mean() < 0.02 * logits_of(network, EXAMPLES).abs().mean()
 

@@ -25,7 +25,6 @@ def test_a_chunk_and_a_decode_lie_side_by_side() -> None:
     decode = Request(1, [20, 21], SamplingParams(), completion_ids=[22], num_computed_tokens=2, block_table=[7])
     batch = build(ScheduledRequest(chunk, 3), ScheduledRequest(decode, 1))
     assert batch.input_ids.tolist() == [13, 14, 15, 22]
-    assert batch.positions.tolist() == [3, 4, 5, 2]
     assert batch.rope_index.tolist() == [103, 104, 105, 2]
     assert batch.slot_mapping.tolist() == [5 * 4 + 3, 2 * 4, 2 * 4 + 1, 7 * 4 + 2]
     assert batch.cu_seqlens.tolist() == [0, 3, 4]
@@ -38,7 +37,6 @@ def test_a_chunk_and_a_decode_lie_side_by_side() -> None:
 def test_the_first_position_shifts_positions_but_not_slots() -> None:
     padded = Request(0, [10, 11], SamplingParams(), first_position=5, block_table=[3])
     batch = build(ScheduledRequest(padded, 2))
-    assert batch.positions.tolist() == [5, 6]
     assert batch.slot_mapping.tolist() == [12, 13]
     assert batch.seq_lens.tolist() == [2]
     assert batch.logits_index.tolist() == [1]
@@ -47,4 +45,4 @@ def test_the_first_position_shifts_positions_but_not_slots() -> None:
 def test_a_step_of_chunks_alone_asks_for_no_logits() -> None:
     chunk = Request(0, [1, 2, 3], SamplingParams(), block_table=[0])
     batch = build(ScheduledRequest(chunk, 2))
-    assert batch.logits_index.shape == (0,) and batch.logits_index.dtype == torch.int64
+    assert batch.logits_index.shape == (0,) and batch.logits_index.dtype == torch.int32

@@ -56,7 +56,7 @@ def test_a_prompt_in_pieces_or_found_again_has_the_answer_of_the_whole(network: 
 @pytest.mark.parametrize("kind", BITS)
 def test_the_cache_takes_the_memory_that_its_kind_says(network: QwenModel, kind: str) -> None:
     cache, config = engine_of(network, kind, num_blocks=9).runner.cache, network.config
-    layers = [cache.layer(index) for index in range(config.num_layers)]
+    layers = [cache.layers[index] for index in range(config.num_layers)]
     assert {layer.bits for layer in layers} == {BITS[kind]}
     tensors = [(one.keys, one.values, one.key_scales, one.value_scales) for one in layers]
     num_bytes = sum(tensor.nbytes for layer in tensors for tensor in layer if tensor is not None)

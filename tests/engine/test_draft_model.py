@@ -162,7 +162,7 @@ def test_speculation_off_is_off_with_a_draft_model_too() -> None:
 def test_its_cache_is_of_the_same_kind(name: str) -> None:
     kind = worlds.world(name).kv_cache_dtype
     engine = make_engine(name, EngineConfig(kv_cache_dtype=kind), "same", 0.0, None)
-    assert engine.speculation.guesser._runner.cache.layer(0).bits == engine.runner.cache.layer(0).bits
+    assert engine.speculation.guesser._runner.cache.layers[0].bits == engine.runner.cache.layers[0].bits
     serve(engine, prompts=worlds.prompts(name)[:8])
     if worlds.world(name).is_native:  # the same bits in every batch
         assert engine.speculation.num_right == engine.speculation.num_guessed > 0

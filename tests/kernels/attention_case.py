@@ -1,17 +1,14 @@
-"""Requests with random projections, run through a rotation and an attention: native or reference."""
+"""Requests with random projections, run through the rotation and the attention of a backend."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from qwartet.kernels.backend import Backend
 from qwartet.kernels.cache_layer import CacheDtype, CacheLayer, new_layer
-from qwartet.kernels.cpu import operations as cpu
-from qwartet.kernels.reference import attention as attention_reference
-from qwartet.kernels.reference import rotary as rotary_reference
 from tests.kernels.random_weights import random_bf16
 
 # Of the output's norm: the reference rounds bf16 sums, and probabilities, in another order.
@@ -47,12 +44,12 @@ class Case:
     def block_table(self) -> Tensor:
         num_blocks = [-(-length // BLOCK_SIZE) for length in self.lengths]
         order = torch.randperm(sum(num_blocks) + 3, generator=torch.Generator().manual_seed(5))
-        table = torch.zeros(len(num_blocks), max(num_blocks), dtype=torch.int64)
+        table = torch.zeros(len(num_blocks), max(num_blocks), dtype=torch.int32)
         for row, blocks in enumerate(order.split([*num_blocks, 3])[:-1]):
             table[row, : len(blocks)] = blocks
         return table
 
-    def attend(self, rotate: Callable, attention: Callable, steps: list[tuple[int, ...]]) -> tuple[Tensor, CacheLayer]:
+    def attend(self, backend: Backend, steps: list[tuple[int, ...]]) -> tuple[Tensor, CacheLayer]:
         """Feeds the requests in steps (each: how far every request then is); the last step's output, and the cache."""
         table = self.block_table
         cache = new_cache(int(table.max()) + 4, self.num_kv_heads, self.head_dim, self.dtype)
@@ -61,18 +58,14 @@ class Case:
         angles = torch.randn(4096, self.rotary_dim // 2, generator=torch.Generator().manual_seed(6))
         starts = (0,) * len(self.lengths)
         for ends in steps:
-            places = [torch.arange(start, end) for start, end in zip(starts, ends, strict=True)]
+            places = [torch.arange(start, end, dtype=torch.int32) for start, end in zip(starts, ends, strict=True)]
             index = torch.cat(places)
             slots = [t[p // BLOCK_SIZE] * BLOCK_SIZE + p % BLOCK_SIZE for t, p in zip(table, places, strict=True)]
             qkv = torch.cat([rows[place] for rows, place in zip(projections, places, strict=True)])
-            query = rotate(
+            query = backend.rotate_and_store(
                 qkv, self.num_heads, angles.cos(), angles.sin(), index, 1 + index / 1000, torch.cat(slots), cache
             )
-            bounds = torch.tensor([0, *map(len, places)]).cumsum(0)
-            out = attention(query, cache, table, torch.tensor(ends), bounds)
+            bounds = torch.tensor([0, *map(len, places)]).cumsum(0).int()
+            out = backend.paged_attention(query, cache, table, torch.tensor(ends, dtype=torch.int32), bounds)
             starts = ends
         return out, cache
-
-
-NATIVE = (cpu.rotate_and_store, cpu.paged_attention)
-REFERENCE = (rotary_reference.rotate_and_store, attention_reference.paged_attention)

@@ -9,7 +9,6 @@ run, with all that it was made of.
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import sys
 from collections.abc import Callable
@@ -19,11 +18,11 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
+from qwartet.kernels.backend import REFERENCE
 from qwartet.kernels.cpu import library as native
-from qwartet.kernels.cpu import operations as cpu
-from qwartet.kernels.cpu import weights as cpu_weights
+from qwartet.kernels.cpu.backend import CpuBackend
 from qwartet.kernels.reference import elementwise as elementwise_reference
-from tests.kernels.attention_case import CACHE_DTYPES, NATIVE, REFERENCE, Case, is_same
+from tests.kernels.attention_case import CACHE_DTYPES, Case, is_same
 from tests.kernels.attention_case import TOLERANCE as ATTENTION_TOLERANCE
 from tests.kernels.random_weights import random_bf16, random_weight
 
@@ -45,7 +44,7 @@ def error(found: Tensor, expected: Tensor, size: float | None = None) -> float:
     return float((found.double() - expected.double()).norm()) / (size or 1.0)
 
 
-def quantized_linear(rng: random.Random) -> Outcome:
+def quantized_linear(cpu: CpuBackend, rng: random.Random) -> Outcome:
     group_size = rng.choice((-1, 32, 64, 96, 128, 128, 128, 256))
     num_inputs = rng.randint(1, 80) * 8 if group_size == -1 else group_size * rng.randint(1, max(1, 640 // group_size))
     shape: Description = {
@@ -65,13 +64,14 @@ def quantized_linear(rng: random.Random) -> Outcome:
         x[:, rng.randrange(num_inputs)] *= 100
     matrix = weight.dequantize().double()
     expected = x.double() @ matrix.t() + (0 if weight.bias is None else weight.bias.double())
-    found = cpu.linear(x, cpu_weights.pack(weight), activations, dtype=torch.float32)
+    cpu = CpuBackend(cpu.library, activations)
+    found = cpu.quantized_linear(x, cpu.prepare(weight), dtype=torch.float32)
     usual = float(x.double().norm() * matrix.norm()) / num_inputs**0.5
     description = {**shape, "rows": num_rows, "activations": activations, "size": size}
     return description, error(found, expected, usual), LINEAR[activations]
 
 
-def dense_linear(rng: random.Random) -> Outcome:
+def dense_linear(cpu: CpuBackend, rng: random.Random) -> Outcome:
     K, N, M, seed = rng.randint(1, 400), rng.randint(1, 300), rng.randint(1, 40), rng.randrange(2**31)
     x, weight, bias = random_bf16(M, K, seed=seed), random_bf16(N, K, seed=seed + 1), random_bf16(N, seed=seed + 2)
     found = cpu.dense_linear(x, weight, bias, dtype=torch.float32)
@@ -79,7 +79,7 @@ def dense_linear(rng: random.Random) -> Outcome:
     return {"M": M, "N": N, "K": K, "seed": seed}, error(found, expected), SMALL
 
 
-def attention(rng: random.Random) -> Outcome:
+def attention(cpu: CpuBackend, rng: random.Random) -> Outcome:
     num_kv_heads, head_dim = rng.randint(1, 4), 32 * rng.randint(1, 8)
     steps = [tuple(rng.choice((rng.randint(1, 40), rng.randint(1, 600))) for _ in range(rng.randint(1, 4)))]
     for _ in range(rng.randint(0, 3)):
@@ -92,33 +92,33 @@ def attention(rng: random.Random) -> Outcome:
         lengths=steps[-1],
         dtype=rng.choice(tuple(CACHE_DTYPES.values())),
     )
-    found, cache = case.attend(*NATIVE, steps)
-    expected, expected_cache = case.attend(*REFERENCE, steps)
+    found, cache = case.attend(cpu, steps)
+    expected, expected_cache = case.attend(REFERENCE, steps)
     off = error(found, expected) if is_same(cache, expected_cache) else float("inf")
     return {"case": case, "steps": steps}, off, ATTENTION_TOLERANCE
 
 
-def head_argmax(rng: random.Random) -> Outcome:
+def head_argmax(cpu: CpuBackend, rng: random.Random) -> Outcome:
     V, C, R, seed = rng.randint(1, 3000), rng.randint(1, 400), rng.randint(1, 9), rng.randrange(2**31)
     weight, x = random_bf16(V, C, seed=seed), random_bf16(R, C, seed=seed + 1)
     num_valid = rng.randint(1, V)
-    found, _ = cpu.head_argmax(x, cpu_weights.pack_head(weight), weight, num_valid)
+    found = cpu.head_argmax(x, cpu.prepare_head(weight), weight, num_valid)
     expected = cpu.dense_linear(x, weight, dtype=torch.float32)[:, :num_valid].argmax(-1).tolist()
     return {"V": V, "C": C, "R": R, "num_valid": num_valid, "seed": seed}, float(found != expected), 0.0
 
 
-def elementwise(rng: random.Random) -> Outcome:
+def elementwise(cpu: CpuBackend, rng: random.Random) -> Outcome:
     rows, size, seed = rng.randint(1, 40), rng.randint(1, 700), rng.randrange(2**31)
     x, y = random_bf16(rows, size, seed=seed), random_bf16(rows, size, seed=seed + 1) * 10.0 ** rng.randint(-2, 2)
     weight = random_bf16(size, seed=seed + 2)
     product = error(cpu.silu_mul(x, y), elementwise_reference.silu_mul(x.double(), y.double()))
-    ids = torch.randint(rows, (rng.randint(1, 50),), generator=torch.Generator().manual_seed(seed))
+    ids = torch.randint(rows, (rng.randint(1, 50),), generator=torch.Generator().manual_seed(seed)).int()
     assert torch.equal(cpu.embed(ids, x), elementwise_reference.embed(ids, x))
     norm = error(cpu.rms_norm(x.float(), weight, 1e-6), elementwise_reference.rms_norm(x, weight.float(), 1e-6))
     return {"rows": rows, "size": size, "seed": seed}, max(product, norm), BF16
 
 
-OPERATIONS: dict[Callable[[random.Random], Outcome], int] = {  # and how often each is drawn
+OPERATIONS: dict[Callable[[CpuBackend, random.Random], Outcome], int] = {  # and how often each is drawn
     quantized_linear: 5,
     dense_linear: 2,
     attention: 2,
@@ -130,12 +130,12 @@ OPERATIONS: dict[Callable[[random.Random], Outcome], int] = {  # and how often e
 def run_case(number: int) -> str | None:
     """What was wrong with a case; None where it is right."""
     rng = random.Random(f"kernels {number}")
-    os.environ[native.ISA_VARIABLE] = rng.choice(native.supported_isas())
+    isa = rng.choice(native.supported_isas())
+    library = native.library_of(isa)
     operation = rng.choices(list(OPERATIONS), list(OPERATIONS.values()))[0]
-    description, found, most = operation(rng)
+    description, found, most = operation(CpuBackend(library), rng)
     if found <= most:  # NaN is not
         return None
-    isa = os.environ[native.ISA_VARIABLE]
     return f"case {number}: {operation.__name__} on {isa} is off by {found:.3g} of at most {most:.3g}\n{description}"
 
 

@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from qwartet.kernels.backend import REFERENCE
 from qwartet.kernels.cache_layer import pack_nibbles, unpack_nibbles
-from qwartet.kernels.cpu import operations as cpu
+from qwartet.kernels.cpu import backend as cpu_backend
+from qwartet.kernels.cpu.structures import cache_structure
 from qwartet.kernels.reference.hadamard import hadamard
-from tests.kernels.attention_case import CACHE_DTYPES, NATIVE, REFERENCE, is_same, new_cache
+from tests.kernels.attention_case import CACHE_DTYPES, is_same, new_cache
 from tests.kernels.random_weights import random_bf16
 
 HEAD_DIMS = {
@@ -118,27 +120,29 @@ def test_every_finite_head_comes_back_finite_and_near(dtype: str, x: Tensor) -> 
 
 @pytest.mark.parametrize("x", SPECIAL.values(), ids=SPECIAL)
 @pytest.mark.parametrize("dtype", CACHE_DTYPES.values(), ids=CACHE_DTYPES)
-def test_natively_every_finite_head_is_stored_alike_and_attended_to_without_nan(isa, dtype, x: Tensor) -> None:
+def test_natively_every_finite_head_is_stored_alike_and_attended_to_without_nan(cpu, dtype, x: Tensor) -> None:
     heads = x.clamp(-1e18, 1e18).bfloat16()  # the product of a query and a key is finite, too
     qkv = heads.expand(20, 3, 64).flatten(1).contiguous()
-    table, index = torch.tensor([[1, 0]]), torch.arange(20)
+    table, index = torch.tensor([[1, 0]], dtype=torch.int32), torch.arange(20, dtype=torch.int32)
+    lengths, bounds = torch.tensor([20], dtype=torch.int32), torch.tensor([0, 20], dtype=torch.int32)
     slots = table[0, index // 16] * 16 + index % 16
     caches = []
-    for rotate, attention in (NATIVE, REFERENCE):
+    for backend in (cpu, REFERENCE):
         caches.append(new_cache(2, 1, 64, dtype))
-        query = rotate(qkv.clone(), 1, torch.ones(64, 32), torch.zeros(64, 32), index, None, slots, caches[-1])
-        out = attention(query, caches[-1], table, torch.tensor([20]), torch.tensor([0, 20]))
+        tables = torch.ones(64, 32), torch.zeros(64, 32)
+        query = backend.rotate_and_store(qkv.clone(), 1, *tables, index, None, slots, caches[-1])
+        out = backend.paged_attention(query, caches[-1], table, lengths, bounds)
         assert out.isfinite().all()
         assert ((out - heads).double().norm(dim=-1) <= NEAR * heads.double().norm() + 1e-30).all()
     assert is_same(*caches)
 
 
 @pytest.mark.parametrize("bits", [0, 5, 32])
-def test_a_kind_of_cache_that_there_is_not_is_refused(isa, monkeypatch, bits: int) -> None:
-    structure = cpu.cache_structure(cache := new_cache(4, 2, 64, "int8"))
+def test_a_kind_of_cache_that_there_is_not_is_refused(cpu, monkeypatch, bits: int) -> None:
+    structure = cache_structure(cache := new_cache(4, 2, 64, "int8"))
     structure.bits = bits
-    monkeypatch.setattr(cpu, "cache_structure", lambda _cache: structure)
-    index = torch.tensor([0])
+    monkeypatch.setattr(cpu_backend, "cache_structure", lambda _cache: structure)
+    index = torch.tensor([0], dtype=torch.int32)
     with pytest.raises(AssertionError, match="sizes or indices contradict"):
         cpu.rotate_and_store(
             random_bf16(1, 6 * 64), 2, torch.ones(64, 32), torch.zeros(64, 32), index, None, index, cache

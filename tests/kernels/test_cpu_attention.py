@@ -5,11 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from qwartet.kernels.cpu import operations as cpu
-from tests.kernels.attention_case import CACHE_DTYPES, NATIVE, REFERENCE, TOLERANCE, Case, is_same, new_cache
+from qwartet.kernels.backend import REFERENCE
+from tests.kernels.attention_case import CACHE_DTYPES, TOLERANCE, Case, is_same, new_cache
 from tests.kernels.random_weights import random_bf16
 
 HEADS = [(2, 2, 128, 128), (4, 2, 64, 32), (4, 1, 96, 96), (3, 3, 32, 32), (2, 1, 256, 128)]
+
+
+def ints(*values: int) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.int32)
+
+
 STEPS = [
     [(9,)],
     [(512,), (513,)],
@@ -22,39 +28,39 @@ STEPS = [
 @pytest.mark.parametrize("dtype", CACHE_DTYPES.values(), ids=CACHE_DTYPES)
 @pytest.mark.parametrize("heads", HEADS, ids=str)
 @pytest.mark.parametrize("steps", STEPS, ids=str)
-def test_native_attention_is_the_reference_for_prefill_chunks_and_decode(isa, heads, steps, dtype) -> None:
+def test_native_attention_is_the_reference_for_prefill_chunks_and_decode(cpu, heads, steps, dtype) -> None:
     case = Case(*heads, lengths=steps[-1], dtype=dtype)
-    found, cache = case.attend(*NATIVE, steps)
-    expected, expected_cache = case.attend(*REFERENCE, steps)
+    found, cache = case.attend(cpu, steps)
+    expected, expected_cache = case.attend(REFERENCE, steps)
     assert float((found - expected).float().norm() / expected.float().norm()) < TOLERANCE
     assert is_same(cache, expected_cache)
 
 
 @pytest.mark.parametrize("dtype", CACHE_DTYPES.values(), ids=CACHE_DTYPES)
 def test_a_token_has_the_same_bits_however_its_prompt_is_cut_and_with_every_number_of_threads(
-    isa, threads, dtype
+    cpu, threads, dtype
 ) -> None:
     case = Case(4, 2, 64, 64, lengths=(1100, 40), dtype=dtype)
-    whole = case.attend(*NATIVE, [(1100, 40)])[0]
+    whole = case.attend(cpu, [(1100, 40)])[0]
     last_of_each = whole[[1099, 1139]]
     for num_threads in (1, 2, 7):  # with 7 the decode step is split over the keys
         threads(num_threads)
         for steps in ([(1099, 39), (1100, 40)], [(13, 1), (530, 2), (1099, 39), (1100, 40)]):
-            assert torch.equal(case.attend(*NATIVE, steps)[0], last_of_each), (num_threads, steps)
-        assert torch.equal(case.attend(*NATIVE, [(1100, 40)])[0], whole)
+            assert torch.equal(case.attend(cpu, steps)[0], last_of_each), (num_threads, steps)
+        assert torch.equal(case.attend(cpu, [(1100, 40)])[0], whole)
 
 
 @pytest.mark.parametrize("dtype", CACHE_DTYPES.values(), ids=CACHE_DTYPES)
-def test_a_nan_reaches_its_own_request_and_no_other(isa, dtype) -> None:
+def test_a_nan_reaches_its_own_request_and_no_other(cpu, dtype) -> None:
     cache = new_cache(4, 2, 64, dtype)
-    table = torch.tensor([[0, 1], [2, 3]])
+    table = torch.tensor([[0, 1], [2, 3]], dtype=torch.int32)
     cos, sin = torch.ones(64, 32), torch.zeros(64, 32)
     qkv = random_bf16(40, 6 * 64)
     qkv[3, 5 * 64] = torch.nan  # a value of the first request's fourth token
-    index = torch.cat([torch.arange(20), torch.arange(20)])
+    index = torch.cat([torch.arange(20), torch.arange(20)]).int()
     slots = table.flatten().repeat_interleave(16).view(2, 32)[:, :20].flatten() * 16 + index % 16
     query = cpu.rotate_and_store(qkv, 2, cos, sin, index, None, slots, cache)
-    out = cpu.paged_attention(query, cache, table, torch.tensor([20, 20]), torch.tensor([0, 20, 40]))
+    out = cpu.paged_attention(query, cache, table, ints(20, 20), ints(0, 20, 40))
     assert out[20:].isfinite().all() and out[:20, 0].isfinite().all()
     assert not out[3:20, 1, 0].isfinite().any()
 
@@ -63,13 +69,13 @@ def test_a_nan_reaches_its_own_request_and_no_other(isa, dtype) -> None:
     ("name", "value"),
     [("block", 99), ("block", -1), ("length", 65), ("slot", 64), ("slot", -1), ("row", 64), ("row", -1)],
 )
-def test_an_index_outside_its_table_is_refused_before_anything_is_read(name, value) -> None:
+def test_an_index_outside_its_table_is_refused_before_anything_is_read(cpu, name, value) -> None:
     cache = new_cache(4, 2, 64, torch.bfloat16)
-    table, lengths = torch.tensor([[0, 1, 2, 3]]), torch.tensor([33])
-    index, slots = torch.tensor([32]), torch.tensor([32])
+    table, lengths = ints(0, 1, 2, 3).unsqueeze(0), ints(33)
+    index, slots = ints(32), ints(32)
     {"block": table[0, 1:2], "length": lengths, "slot": slots, "row": index}[name].fill_(value)
     with pytest.raises(AssertionError, match="sizes or indices contradict"):
         query = cpu.rotate_and_store(
             random_bf16(1, 6 * 64), 2, torch.ones(64, 32), torch.zeros(64, 32), index, None, slots, cache
         )
-        cpu.paged_attention(query, cache, table, lengths, torch.tensor([0, 1]))
+        cpu.paged_attention(query, cache, table, lengths, ints(0, 1))

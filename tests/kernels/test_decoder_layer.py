@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
+from qwartet.engine import executors
+from qwartet.engine.executors import FusedExecutor
+from qwartet.kernels.backend import Backend
 from qwartet.kernels.cache_layer import CacheDtype
-from qwartet.kernels.select import Kernels, select_kernels
+from qwartet.kernels.select import select_backend
 from qwartet.layers.forward_batch import ForwardBatch
-from qwartet.layers.fused import FusedLayers
 from qwartet.layers.kv_cache import KVCache
 from qwartet.layers.linear import Linear, QuantizedLinear
 from qwartet.layers.rotary import PositionConfig, RotaryTable
 from qwartet.models.config import ModelConfig
-from qwartet.models.qwen import DecoderLayer
+from qwartet.models.qwen import DecoderLayer, QwenModel
 from tests.kernels.attention_case import is_same
 from tests.kernels.random_weights import random_bf16, random_weight
 
@@ -26,9 +30,9 @@ CONFIG = ModelConfig(
 )  # fmt: skip
 
 
-def block(kernels: Kernels, kind: str) -> DecoderLayer:
+def block(backend: Backend, kind: str, config: ModelConfig = CONFIG) -> DecoderLayer:
     """A block of random weights; `kind` says which of its linears are quantised, and how."""
-    layer = DecoderLayer(CONFIG, 0, kernels)
+    layer = DecoderLayer(config, 0, backend)
     for number, parameter in enumerate(layer.parameters()):
         parameter.data = random_bf16(*parameter.shape, seed=number) * (0.06 if parameter.ndim == 2 else 1)
         parameter.requires_grad = False
@@ -42,7 +46,7 @@ def block(kernels: Kernels, kind: str) -> DecoderLayer:
         group_size = -1 if inputs % 128 else 128
         act_order = kind == "act order"
         weight = random_weight(inputs, outputs, bits=bits, group_size=group_size, act_order=act_order, bias=True)
-        setattr(layer.get_submodule(parent), leaf, QuantizedLinear(kernels.prepare(weight), kernels))
+        setattr(layer.get_submodule(parent), leaf, QuantizedLinear(backend.prepare(weight), backend))
     return layer
 
 
@@ -50,27 +54,30 @@ def batch_of(lengths: list[tuple[int, int]], cache_dtype: CacheDtype = torch.bfl
     """(new tokens, keys) of each request, blocks in order; the cache is full of random heads."""
     ends = [keys for _, keys in lengths]
     widest = -(-max(ends) // 16)
-    table = torch.arange(len(ends) * widest).view(len(ends), widest)
-    positions = torch.cat([torch.arange(keys - new, keys) for new, keys in lengths])
+    table = torch.arange(len(ends) * widest, dtype=torch.int32).view(len(ends), widest)
+    positions = torch.cat([torch.arange(keys - new, keys, dtype=torch.int32) for new, keys in lengths])
     slots = torch.cat(
         [t[(p := torch.arange(k - n, k)) // 16] * 16 + p % 16 for t, (n, k) in zip(table, lengths, strict=True)]
     )
     batch = ForwardBatch(
-        input_ids=positions,
-        positions=positions,
+        input_ids=positions % CONFIG.vocab_size,
         rope_index=positions + POSITION.max_length,
         query_scale=POSITION.query_scales(positions),
-        cu_seqlens=torch.tensor([0, *(new for new, _ in lengths)]).cumsum(0),
-        seq_lens=torch.tensor(ends),
+        cu_seqlens=torch.tensor([0, *(new for new, _ in lengths)]).cumsum(0).int(),
+        seq_lens=torch.tensor(ends, dtype=torch.int32),
         block_table=table,
-        slot_mapping=slots,
+        slot_mapping=slots.int(),
     )
     cache = KVCache(
         num_layers=1, num_blocks=table.numel(), num_kv_heads=4, block_size=16, head_dim=64, dtype=cache_dtype
     )
     heads = random_bf16(2 * table.numel() * 16, 4, 64, seed=90)
-    cache.layer(0).store(*heads.chunk(2), torch.arange(table.numel() * 16))
+    cache.layers[0].store(*heads.chunk(2), torch.arange(table.numel() * 16))
     return batch, cache
+
+
+def native_backend(activations: str = "int8") -> Backend:
+    return select_backend(torch.device("cpu"), torch.bfloat16, activations=activations, head_dim=64, rotary_dim=64)
 
 
 def assert_one_call_gives_the_same_bits(
@@ -79,12 +86,13 @@ def assert_one_call_gives_the_same_bits(
     batch, cache = batch_of(lengths, cache_dtype)
     _, other_cache = batch_of(lengths, cache_dtype)
     x = random_bf16(len(batch.input_ids), 256, seed=7).float() * 1.001  # no bf16 values
-    assert FusedLayers.can_fuse(nn.ModuleList([layer]), layer.kernels)
-    fused = FusedLayers(nn.ModuleList([layer]), layer.kernels)(x.clone(), rotary, batch, cache)
+    fused = layer.backend.fuse([executors._weights(layer)], cache.layers)
+    assert fused is not None
+    found = fused.run(x.clone(), 0, 1, rotary.cos, rotary.sin, batch)
     h = x + layer.attention(layer.attention_norm(x), rotary, batch, other_cache)
     composed = h + layer.mlp(layer.mlp_norm(h))
-    assert torch.equal(fused, composed)
-    assert is_same(cache.layer(0), other_cache.layer(0))
+    assert torch.equal(found, composed)
+    assert is_same(cache.layers[0], other_cache.layers[0])
 
 
 @pytest.mark.parametrize("activations", ["exact", "int8"])
@@ -92,8 +100,7 @@ def assert_one_call_gives_the_same_bits(
 @pytest.mark.parametrize("lengths", LENGTHS, ids=str)
 @torch.inference_mode()
 def test_one_call_gives_the_bits_of_the_operations_one_by_one(isa, activations, kind, lengths) -> None:
-    kernels = select_kernels(torch.device("cpu"), torch.bfloat16, activations=activations, head_dim=64, rotary_dim=64)
-    layer, rotary = block(kernels, kind), RotaryTable(POSITION)
+    layer, rotary = block(native_backend(activations), kind), RotaryTable(POSITION)
     assert_one_call_gives_the_same_bits(layer, rotary, lengths, torch.bfloat16)
 
 
@@ -101,39 +108,64 @@ def test_one_call_gives_the_bits_of_the_operations_one_by_one(isa, activations, 
 @pytest.mark.parametrize("lengths", LENGTHS, ids=str)
 @torch.inference_mode()
 def test_so_it_does_over_a_cache_of_codes(isa, cache_dtype, lengths) -> None:
-    kernels = select_kernels(torch.device("cpu"), torch.bfloat16, head_dim=64, rotary_dim=64)
-    assert_one_call_gives_the_same_bits(block(kernels, "int4"), RotaryTable(POSITION), lengths, cache_dtype)
+    assert_one_call_gives_the_same_bits(block(native_backend(), "int4"), RotaryTable(POSITION), lengths, cache_dtype)
 
 
-def test_a_hook_an_adapter_a_gradient_or_a_foreign_layer_takes_the_modules_one_by_one(isa) -> None:
-    kernels = select_kernels(torch.device("cpu"), torch.bfloat16, head_dim=64, rotary_dim=64)
-    layers = nn.ModuleList([block(kernels, "int4"), block(kernels, "mixed")])
-    batch, _ = batch_of([(1, 1)])
-    fused = FusedLayers(layers, kernels)
-    with torch.inference_mode():
-        assert fused.is_current() and fused.may_run(batch)
-        hook = layers[1].mlp.up.register_forward_hook(lambda *_: None)
-        assert not fused.may_run(batch)
-        hook.remove()
-        assert fused.may_run(batch)
-        assert not fused.may_run(ForwardBatch(**{**vars(batch), "adapter_index": torch.zeros(1)}))
-    assert not fused.may_run(batch), "gradients are on"
-    layers[0].mlp.down = nn.Sequential(Linear(328, 256, kernels=kernels))
-    assert not fused.is_current() and not FusedLayers.can_fuse(layers, kernels)
+class Spied:
+    """An executor of a network with these blocks, and whether a step of it went through the modules."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *kinds: str) -> None:
+        backend = native_backend()
+        self.model = QwenModel(replace(CONFIG, num_layers=len(kinds)), RotaryTable(POSITION), backend)
+        for number, parameter in enumerate(self.model.parameters()):
+            parameter.data, parameter.requires_grad = random_bf16(*parameter.shape, seed=number) * 0.06, False
+        self.model.layers = self.layers = nn.ModuleList(block(backend, kind) for kind in kinds)
+        self.batch, cache = batch_of([(1, 1)])
+        cache.layers *= len(kinds)
+        self.executor = FusedExecutor(self.model, cache)
+        self.ways: list[str] = []
+        hidden, run = self.model.hidden, type(self.executor._fused).run
+        monkeypatch.setattr(self.model, "hidden", lambda *args: self.ways.append("eager") or hidden(*args))
+        spy = lambda *args: self.ways.append("fused") or run(*args)  # noqa: E731
+        monkeypatch.setattr(type(self.executor._fused), "run", spy)
+
+    @torch.inference_mode()
+    def way(self, batch: ForwardBatch | None = None) -> str:
+        assert self.executor.run(batch or self.batch).isfinite().all()
+        return self.ways.pop()
+
+
+def test_a_hook_an_adapter_or_a_foreign_layer_takes_the_modules_one_by_one(isa, monkeypatch) -> None:
+    spied = Spied(monkeypatch, "int4", "mixed")
+    assert spied.way() == "fused"
+    hook = spied.layers[1].mlp.up.register_forward_hook(lambda *_: None)
+    assert spied.way() == "eager"
+    hook.remove()
+    assert spied.way() == "fused"
+    adapted = replace(spied.batch, adapter_index=torch.zeros(1, dtype=torch.int32))
+    assert spied.way(adapted) == "eager" and spied.way() == "fused"
+    plain = spied.layers[0].mlp.down
+    spied.layers[0].mlp.down = nn.Sequential(plain)
+    assert spied.way() == "eager"
+    spied.layers[0].mlp.down = plain
+    assert spied.way() == "fused"
 
 
 @pytest.mark.parametrize("change", ["replaced module", "replaced parameter", "moved parameter", "moved norm"])
-def test_a_change_of_the_weights_is_seen_before_the_next_call(isa, change) -> None:
-    kernels = select_kernels(torch.device("cpu"), torch.bfloat16, head_dim=64, rotary_dim=64)
-    layers = nn.ModuleList([block(kernels, "dense")])
-    fused = FusedLayers(layers, kernels)
-    up = layers[0].mlp.up
+def test_a_change_of_the_weights_is_seen_before_the_next_call(isa, change, monkeypatch) -> None:
+    spied = Spied(monkeypatch, "dense")
+    up = spied.layers[0].mlp.up
+    with torch.inference_mode():
+        before = spied.executor.run(spied.batch)
     if change == "replaced module":
-        layers[0].mlp.up = Linear(256, 328, kernels=kernels)
+        spied.layers[0].mlp.up = Linear(256, 328, backend=up.backend)
+        spied.layers[0].mlp.up.weight = nn.Parameter(up.weight.detach() * 2, requires_grad=False)
     elif change == "replaced parameter":
-        up.weight = nn.Parameter(up.weight.detach().clone(), requires_grad=False)
+        up.weight = nn.Parameter(up.weight.detach() * 2, requires_grad=False)
     elif change == "moved parameter":
-        up.weight.data = up.weight.data.clone()
+        up.weight.data = up.weight.data * 2
     else:
-        layers[0].mlp_norm.weight.data = layers[0].mlp_norm.weight.data.clone()
-    assert not fused.is_current()
+        spied.layers[0].mlp_norm.weight.data = spied.layers[0].mlp_norm.weight.data * 2
+    with torch.inference_mode():
+        after, eager = spied.executor.run(spied.batch), spied.model.hidden(spied.batch, spied.executor._cache)
+    assert spied.ways[:2] == ["fused", "fused"] and torch.equal(after, eager) and not torch.equal(after, before)

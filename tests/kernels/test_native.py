@@ -16,8 +16,7 @@ import torch
 from qwartet.errors import SettingError
 from qwartet.kernels.cpu import build as native_build
 from qwartet.kernels.cpu import library as native
-from qwartet.kernels.cpu import operations as cpu
-from qwartet.kernels.cpu import weights as cpu_weights
+from qwartet.kernels.cpu.backend import CpuBackend
 from tests.kernels.random_weights import random_bf16, random_weight
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -101,32 +100,36 @@ def test_a_senseless_number_of_threads_is_refused(threads, count) -> None:
 
 def test_calls_from_several_python_threads_take_turns(threads) -> None:
     threads(2)
-    weights = [cpu_weights.pack(random_weight(256, 64 * n, seed=n)) for n in range(1, 5)]
+    cpu = CpuBackend(native.native_library())
+    weights = [cpu.prepare(random_weight(256, 64 * n, seed=n)) for n in range(1, 5)]
     x = random_bf16(40, 256)
-    expected = [cpu.linear(x, weight) for weight in weights]
+    expected = [cpu.quantized_linear(x, weight) for weight in weights]
     with ThreadPoolExecutor(4) as pool:
         for _ in range(20):
-            found = list(pool.map(lambda weight: cpu.linear(x, weight), weights))
+            found = list(pool.map(lambda weight: cpu.quantized_linear(x, weight), weights))
             assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 def test_a_forked_child_computes_with_threads_of_its_own(threads) -> None:
     threads(3)
-    weight, x = cpu_weights.pack(random_weight(256, 640)), random_bf16(40, 256)
-    expected = cpu.linear(x, weight)
+    cpu = CpuBackend(native.native_library())
+    weight, x = cpu.prepare(random_weight(256, 640)), random_bf16(40, 256)
+    expected = cpu.quantized_linear(x, weight)
     child = os.fork()
     if child == 0:
-        os._exit(0 if torch.equal(cpu.linear(x, weight), expected) else 1)
+        os._exit(0 if torch.equal(cpu.quantized_linear(x, weight), expected) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert torch.equal(cpu.linear(x, weight), expected)
+    assert torch.equal(cpu.quantized_linear(x, weight), expected)
 
 
 @pytest.mark.parametrize("variable", ["1", "8"])
 def test_the_threads_of_openmp_change_no_bit(variable) -> None:
     code = (
         "from tests.kernels.random_weights import random_bf16, random_weight\n"
-        "from qwartet.kernels.cpu import operations as cpu, weights as cpu_weights\n"
-        "y = cpu.linear(random_bf16(20, 256), cpu_weights.pack(random_weight(256, 320)))\n"
+        "from qwartet.kernels.cpu.backend import CpuBackend\n"
+        "from qwartet.kernels.cpu.library import native_library\n"
+        "cpu = CpuBackend(native_library())\n"
+        "y = cpu.quantized_linear(random_bf16(20, 256), cpu.prepare(random_weight(256, 320)))\n"
         "import hashlib; print(hashlib.sha256(y.view(dtype=__import__('torch').uint8).numpy().tobytes()).hexdigest())"
     )
     if native.native_library() is None:
@@ -135,7 +138,8 @@ def test_the_threads_of_openmp_change_no_bit(variable) -> None:
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, env=environment, timeout=120)
     assert result.returncode == 0, result.stderr
-    here = cpu.linear(random_bf16(20, 256), cpu_weights.pack(random_weight(256, 320)))
+    cpu = CpuBackend(native.native_library())
+    here = cpu.quantized_linear(random_bf16(20, 256), cpu.prepare(random_weight(256, 320)))
     import hashlib
 
     assert result.stdout.strip() == hashlib.sha256(here.view(torch.uint8).numpy().tobytes()).hexdigest()

@@ -1,10 +1,13 @@
-"""dense_batch: where each token of a batch without a cache stands."""
+"""Where each token of a batch without a cache stands, and how a batch gets into buffers that stay where they are."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 import torch
 
-from qwartet.layers.forward_batch import dense_batch
+from qwartet.layers.forward_batch import ForwardBatch, dense_batch
 from qwartet.layers.rotary import PositionConfig
 
 POSITIONS = PositionConfig(
@@ -15,7 +18,6 @@ POSITIONS = PositionConfig(
 def test_requests_lie_one_after_another_and_count_from_zero() -> None:
     batch = dense_batch([[5, 6, 7], [8]], POSITIONS)
     assert batch.input_ids.tolist() == [5, 6, 7, 8]
-    assert batch.positions.tolist() == [0, 1, 2, 0]
     assert batch.cu_seqlens.tolist() == [0, 3, 4]
     assert batch.seq_lens.tolist() == [3, 1]
 
@@ -34,6 +36,24 @@ def test_in_training_there_is_neither_ntk_nor_logn() -> None:
 def test_a_tensor_of_rows_is_a_batch_of_equal_lengths() -> None:
     from_tensor = dense_batch(torch.tensor([[1, 2], [3, 4]], dtype=torch.int32), POSITIONS)
     from_lists = dense_batch([[1, 2], [3, 4]], POSITIONS)
-    assert from_tensor.input_ids.dtype == torch.int64
+    assert from_tensor.input_ids.dtype == torch.int32
     for name, tensor in vars(from_lists).items():
         assert tensor is None or torch.equal(tensor, getattr(from_tensor, name)), name
+
+
+def test_a_batch_is_copied_to_the_beginning_of_larger_buffers_and_nothing_else_is_touched() -> None:
+    batch = replace(dense_batch([[5, 6, 7], [8]], POSITIONS), block_table=torch.tensor([[3, 4], [9, 0]]).int())
+    larger = {name: torch.full([9] * old.ndim, -1, dtype=old.dtype) for name, old in tensors(batch).items()}
+    buffers = replace(batch, **larger)
+    batch.copy_into(buffers)
+    for name, tensor in tensors(batch).items():
+        buffer = tensors(buffers)[name]
+        part = tuple(slice(size) for size in tensor.shape)
+        assert torch.equal(buffer[part], tensor), name
+        assert buffer.numel() - int((buffer == -1).sum()) == tensor.numel(), name
+    with pytest.raises(AssertionError, match="block_table is in one of the two only"):
+        batch.copy_into(replace(buffers, block_table=None))
+
+
+def tensors(batch: ForwardBatch) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in vars(batch).items() if tensor is not None}

@@ -19,18 +19,18 @@ def small_cache() -> KVCache:
 def test_a_token_goes_to_the_block_and_offset_of_its_slot() -> None:
     cache = small_cache()
     key, value = torch.randn(2, 3, 3, 6, generator=torch.Generator().manual_seed(0))
-    cache.layer(1).store(key, value, torch.tensor([2, 7, 19]))
+    cache.layers[1].store(key, value, torch.tensor([2, 7, 19]))
     for token, (block, offset) in enumerate([(0, 2), (1, 3), (4, 3)]):
-        assert torch.equal(cache.layer(1).keys[block, :, offset], key[token])
-        assert torch.equal(cache.layer(1).values[block, :, offset], value[token])
+        assert torch.equal(cache.layers[1].keys[block, :, offset], key[token])
+        assert torch.equal(cache.layers[1].values[block, :, offset], value[token])
 
 
 def test_writing_touches_no_other_slot_and_no_other_layer() -> None:
     cache = small_cache()
     ones = torch.ones(1, 3, 6)
-    cache.layer(1).store(ones, ones, torch.tensor([7]))
+    cache.layers[1].store(ones, ones, torch.tensor([7]))
     for untouched, stored in zip(
-        (cache.layer(0).keys, cache.layer(0).values), (cache.layer(1).keys, cache.layer(1).values), strict=True
+        (cache.layers[0].keys, cache.layers[0].values), (cache.layers[1].keys, cache.layers[1].values), strict=True
     ):
         assert untouched.count_nonzero() == 0
         assert stored.sum() == ones.sum() == stored[1, :, 3].sum()
@@ -39,17 +39,17 @@ def test_writing_touches_no_other_slot_and_no_other_layer() -> None:
 def test_writing_a_slot_again_replaces_what_was_there() -> None:
     cache = small_cache()
     for number in (1.0, 2.0):
-        cache.layer(0).store(torch.full((1, 3, 6), number), torch.full((1, 3, 6), -number), torch.tensor([8]))
-    assert cache.layer(0).keys[2, :, 0].unique().tolist() == [2]
-    assert cache.layer(0).values[2, :, 0].unique().tolist() == [-2]
+        cache.layers[0].store(torch.full((1, 3, 6), number), torch.full((1, 3, 6), -number), torch.tensor([8]))
+    assert cache.layers[0].keys[2, :, 0].unique().tolist() == [2]
+    assert cache.layers[0].values[2, :, 0].unique().tolist() == [-2]
 
 
 def test_a_new_cache_is_zero_and_of_the_asked_dtype() -> None:
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         cache = KVCache(num_layers=1, num_blocks=2, num_kv_heads=1, block_size=4, head_dim=8, dtype=dtype)
-        assert cache.layer(0).keys.dtype == cache.layer(0).values.dtype == dtype
-        assert cache.layer(0).keys.shape == (2, 1, 4, 8)
-        assert not cache.layer(0).keys.any() and not cache.layer(0).values.any()
+        assert cache.layers[0].keys.dtype == cache.layers[0].values.dtype == dtype
+        assert cache.layers[0].keys.shape == (2, 1, 4, 8)
+        assert not cache.layers[0].keys.any() and not cache.layers[0].values.any()
 
 
 def test_a_cache_takes_memory_only_where_it_was_written() -> None:
@@ -62,7 +62,7 @@ def peak_kib():
 
 before = peak_kib()
 cache = KVCache(num_layers=2, num_blocks=1024, num_kv_heads=8, block_size=16, head_dim=128, dtype=torch.bfloat16)
-print(peak_kib() - before, sum(t.nbytes for i in (0, 1) for t in (cache.layer(i).keys, cache.layer(i).values)))
+print(peak_kib() - before, sum(t.nbytes for i in (0, 1) for t in (cache.layers[i].keys, cache.layers[i].values)))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     grown_kib, nbytes = map(int, result.stdout.split())
@@ -76,7 +76,7 @@ print(peak_kib() - before, sum(t.nbytes for i in (0, 1) for t in (cache.layer(i)
 def test_a_token_of_the_72b_model_takes_so_many_bytes(dtype, num_bytes: int) -> None:
     assert kv_bytes_per_token(80, 64, 128, dtype) == num_bytes
     cache = KVCache(num_layers=1, num_blocks=2, num_kv_heads=64, block_size=16, head_dim=128, dtype=dtype)
-    tensors = [tensor for tensor in vars(cache.layer(0)).values() if tensor is not None]
+    tensors = [tensor for tensor in vars(cache.layers[0]).values() if tensor is not None]
     assert sum(tensor.nbytes for tensor in tensors) * 80 == 2 * 16 * num_bytes
 
 

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from qwartet.errors import SettingError
+from qwartet.kernels.backend import PreparedHead, PreparedWeight
 from qwartet.kernels.device_memory import available_bytes
 from qwartet.models.checkpoint import Checkpoint
 from qwartet.models.config import load_config
@@ -31,6 +32,10 @@ IDS = [1, 2, 3, 300, 5]  # those of tests.models.broken.logits
 
 def oracle(directory: Path) -> torch.Tensor:
     return naive_logits(*read_checkpoint(directory), IDS)
+
+
+def nbytes(prepared: PreparedWeight | PreparedHead) -> int:
+    return sum(tensor.nbytes for tensor in prepared.tensors.values())
 
 
 @pytest.mark.parametrize("settings", [{}, {"bits": 4}, {"bits": 8}], ids=str)
@@ -170,19 +175,19 @@ def test_the_plan_counts_what_the_loaded_network_holds(pristine) -> None:
     for settings, dtype in (({}, torch.float32), ({}, torch.bfloat16), ({"bits": 4}, torch.float32)):
         model = load_model(pristine(**settings), dtype=dtype)
         held = sum(parameter.nbytes for parameter in model.parameters())
-        quantized = [module.prepared for module in model.modules() if hasattr(module, "prepared")]
-        held += sum(weight.nbytes + weight.in_features * 4 for weight in quantized)  # g_idx is read, and found plain
+        quantized = [module.prepared for module in model.layers.modules() if hasattr(module, "prepared")]
+        held += sum(nbytes(weight) + weight.in_features * 4 for weight in quantized)  # g_idx is read, and found plain
         assert planned_bytes(pristine(**settings), dtype) == held
 
 
 def test_the_plan_counts_packed_weights_and_the_copy_of_the_head(pristine) -> None:
     for settings in ({"bits": 4}, {"bits": 8}):
         model = load_model(pristine(**settings), dtype=torch.bfloat16)
-        if model.kernels.packed_shape is None:
+        if model.backend.layout is None:
             pytest.skip("there is no native library")
-        assert model.lm_head.packed is not None
-        held = sum(parameter.nbytes for parameter in model.parameters()) + model.lm_head.packed.nbytes
-        held += sum(module.prepared.nbytes for module in model.modules() if hasattr(module, "prepared"))
+        assert model.lm_head.prepared is not None
+        held = sum(parameter.nbytes for parameter in model.parameters()) + nbytes(model.lm_head.prepared)
+        held += sum(nbytes(module.prepared) for module in model.layers.modules() if hasattr(module, "prepared"))
         assert (
             held <= planned_bytes(pristine(**settings), torch.bfloat16) <= held * 1.02
         )  # biases of zeros are not kept

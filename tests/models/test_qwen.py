@@ -77,7 +77,6 @@ def cached_batch(batch: ForwardBatch, start: int, end: int, num_keys: int, block
     return dataclasses.replace(
         batch,
         input_ids=batch.input_ids[start:end],
-        positions=batch.positions[start:end],
         rope_index=batch.rope_index[start:end],
         query_scale=batch.query_scale[start:end],
         cu_seqlens=torch.tensor([0, end - start]),

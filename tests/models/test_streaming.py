@@ -39,19 +39,28 @@ def streamed(path: Path, monkeypatch: pytest.MonkeyPatch, available: int) -> Qwe
 def test_the_logits_are_the_same_bit_for_bit(pristine, monkeypatch, bits, available) -> None:
     expected = logits_of(load_model(pristine(bits=bits), dtype="bf16"), EXAMPLES)
     model = streamed(pristine(bits=bits), monkeypatch, available)
-    assert model.stream is not None and model.stream.streamed_bytes > 0
+    assert model.layers.stream.streamed_bytes > 0
     for _step in range(3):
         assert torch.equal(logits_of(model, EXAMPLES), expected)
 
 
+def test_module_by_module_the_weights_stream_too(pristine, monkeypatch) -> None:
+    expected = logits_of(load_model(pristine(bits=4), dtype="bf16"), EXAMPLES)
+    model = streamed(pristine(bits=4), monkeypatch, 250_000)
+    fetched, before = [], model.layers.stream.before
+    monkeypatch.setattr(model.layers.stream, "before", lambda layer: fetched.append(layer) or before(layer))
+    model.layers[1].mlp.up.register_forward_hook(lambda *_: None)
+    assert torch.equal(logits_of(model, EXAMPLES), expected) and fetched == [0, 1]
+
+
 def test_the_first_layers_stay_in_memory_as_far_as_the_budget_goes(pristine, monkeypatch) -> None:
-    small = streamed(pristine(bits=4), monkeypatch, 1000).stream
-    assert small is not None and small.num_resident == 0
+    small = streamed(pristine(bits=4), monkeypatch, 1000).layers.stream
+    assert small.num_resident == 0
     layer_bytes = small.streamed_bytes // 2
     head_bytes = 2 * 512 * 128 + head_shape(512, 128).panels_bytes + 8 * 512
     monkeypatch.setattr("qwartet.models.load.resident_budget", lambda _device: layer_bytes + head_bytes)
-    large = streamed(pristine(bits=4), monkeypatch, 1000).stream
-    assert large is not None and (large.num_resident, large.streamed_bytes) == (1, layer_bytes)
+    large = streamed(pristine(bits=4), monkeypatch, 1000).layers.stream
+    assert (large.num_resident, large.streamed_bytes) == (1, layer_bytes)
 
 
 @pytest.mark.parametrize("settings", [{"weight_cache": False}, {"load_mode": "pread"}, {"dtype": "fp32"}], ids=str)

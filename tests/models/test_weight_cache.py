@@ -68,7 +68,7 @@ def test_the_network_is_the_same_without_a_cache_and_at_the_first_and_second_sta
     without, first, second = map(logits, models)
     assert torch.equal(first, without) and torch.equal(second, without)
     hidden = torch.randn(3, 128, generator=torch.Generator().manual_seed(1)).bfloat16()
-    assert models[2].lm_head.packed is not None
+    assert models[2].lm_head.prepared is not None
     assert models[0].lm_head.argmax(hidden, 500) == models[2].lm_head.argmax(hidden, 500)
 
 
@@ -84,7 +84,7 @@ def test_orders_of_inputs_are_kept(tmp_path, desc_act) -> None:
 def test_a_second_start_packs_and_converts_nothing(pristine, monkeypatch) -> None:
     path = pristine(bits=4)
     assert packings(path) > 10
-    for name in ("quantized", "packed_head", "dense"):  # the file's floats are fp16, so none is taken as it is
+    for name in ("quantized", "prepared_head", "dense"):  # the file's floats are fp16, so none is taken as it is
         monkeypatch.setattr(Weights, name, lambda *_: pytest.fail("made again"))
     assert packings(path) == 0
 
@@ -156,7 +156,7 @@ def test_an_order_that_would_read_elsewhere_is_refused(tmp_path, directory) -> N
     write_synthesis(plan_synthesis(TINY, gptq_config("int4", 64, True)), path)
     load(path, head="exact")
     edit_tensors(files(directory)[0], lambda tensors: tensors["layers.1.mlp.up.order"].fill_(2**30))
-    with pytest.raises(SettingError, match=r"layers\.1\.mlp\.up\.order is no order of inputs.*qwartet cache clear"):
+    with pytest.raises(SettingError, match=r"layers\.1\.mlp\.up: order is no order of inputs.*qwartet cache clear"):
         load(path, head="exact")
 
 

@@ -98,8 +98,7 @@ def test_the_cache_is_the_one_that_is_made(kind: str) -> None:
         num_layers=config.num_layers, num_blocks=3 * workload.blocks_per_request, num_kv_heads=config.num_kv_heads,
         block_size=16, head_dim=config.head_dim, dtype=dtype,
     )  # fmt: skip
-    layers = [cache.layer(layer) for layer in range(config.num_layers)]
-    tensors = [(layer.keys, layer.values, layer.key_scales, layer.value_scales) for layer in layers]
+    tensors = [(layer.keys, layer.values, layer.key_scales, layer.value_scales) for layer in cache.layers]
     found = sum(tensor.nbytes for group in tensors for tensor in group if tensor is not None)
     assert workload.num_cache_tokens == 3 * 48
     assert found == workload.num_cache_tokens * cache_bytes_per_token(config, kind)
@@ -250,9 +249,9 @@ def test_the_forecast_of_streaming_is_what_loading_does(
     free_bytes = int(share * network.weights_bytes)
     monkeypatch.setattr(residency, "available_bytes", lambda _device: free_bytes)
     with pytest.warns(MemoryWarning):
-        loaded = load_model(tmp_path / "model", dtype="bf16").stream
+        loaded = load_model(tmp_path / "model", dtype="bf16").layers.stream
     forecast = planned(network, free_bytes).stream
-    assert loaded is not None and forecast is not None
+    assert forecast is not None
     assert (forecast.num_resident, forecast.num_layers) == (loaded.num_resident, loaded.num_layers)
     # Biases of zeros are counted, and dropped when they are read.
     assert loaded.streamed_bytes <= forecast.streamed_bytes <= 1.005 * loaded.streamed_bytes

@@ -83,8 +83,7 @@ def poison_free_blocks(server: RunningServer) -> None:
     """What others have left in the cache is replaced by what makes every result that reads it NaN."""
     blocks = server.llm.engine.block_manager
     free = torch.tensor(sorted(blocks._free))
-    for index in range(len(server.llm.engine.runner.cache.native_layers)):
-        layer = server.llm.engine.runner.cache.layer(index)
+    for layer in server.llm.engine.runner.cache.layers:
         for stored in (layer.keys, layer.values):
             assert stored.dtype.is_floating_point
             stored[free] = float("nan")

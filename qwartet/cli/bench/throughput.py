@@ -86,7 +86,7 @@ def throughput(
         report = {"compare": compare, **compare_engine(compare, setting, _log)}
     report |= {
         "prompt": prompt, "generate": generate, "arrivals": arrivals, "task": task, "shared_prefix": shared_prefix,
-        "kv_cache_dtype": kv_cache_dtype, "kernels": network.kernels.names, "peak_rss_bytes": peak_rss_bytes(),
+        "kv_cache_dtype": kv_cache_dtype, "kernels": dict(network.backend.names), "peak_rss_bytes": peak_rss_bytes(),
     }  # fmt: skip
     for line in figure_lines(report):
         print(line)

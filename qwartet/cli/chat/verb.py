@@ -227,7 +227,7 @@ def _summary(model: str | None, llm: LLM, seconds: float) -> str:
     """One line about what was loaded: model, size, dtype, kernels and how near to the memory's speed, time."""
     network = llm.model
     size = sum(file.stat().st_size for file in llm.model_path.glob("*.safetensors"))
-    kernels = ", ".join(f"{what}: {name}" for what, name in network.kernels.names.items())
+    kernels = ", ".join(f"{what}: {name}" for what, name in network.backend.names.items())
     return (
         f"{model or 'bundled model'}: {format_count(network.config.num_parameters)} parameters, {format_bytes(size)}; "
         f"{str(network.dtype).removeprefix('torch.')} on {network.device}; {kernels}{_bandwidth(llm)}; "
@@ -238,8 +238,12 @@ def _summary(model: str | None, llm: LLM, seconds: float) -> str:
 def _bandwidth(llm: LLM) -> str:
     """How fast the weights are read, where they are large enough to say; nothing for weights that are on a disk."""
     from qwartet.kernels.cpu.bandwidth import measure_bandwidth
+    from qwartet.layers.linear import QuantizedLinear
+    from qwartet.layers.weight_stream import StreamedLayers
 
-    if llm.model.stream is not None or (found := measure_bandwidth(llm.model.packed_weights())) is None:
+    layers = llm.model.layers
+    weights = (module.prepared for module in layers.modules() if isinstance(module, QuantizedLinear))
+    if isinstance(layers, StreamedLayers) or (found := measure_bandwidth(llm.model.backend, weights)) is None:
         return ""
     return f"; weights at {found.linear_gb_s:.0f} GB/s, {found.share:.0%} of what this memory gives"
 

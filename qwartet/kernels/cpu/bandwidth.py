@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 
-from qwartet.kernels.cpu import operations as cpu
-from qwartet.kernels.cpu.library import native_library
+from qwartet.kernels.backend import Backend, PreparedWeight
+from qwartet.kernels.cpu.backend import CpuBackend
 from qwartet.kernels.cpu.weights import PackedWeight
 
 LEAST_BYTES = 64 * 2**20  # less lies in the caches and says nothing about the memory
@@ -30,15 +30,17 @@ class Bandwidth:
         return self.linear_gb_s / self.read_gb_s
 
 
-def measure_bandwidth(weights: Sequence[PackedWeight]) -> Bandwidth | None:
+def measure_bandwidth(backend: Backend, weights: Iterable[PreparedWeight]) -> Bandwidth | None:
     """Takes a tenth of a second or two; None for weights that fit the caches, and without the native library."""
-    library = native_library()
+    if not isinstance(backend, CpuBackend):
+        return None
+    library = backend.library
     chosen: list[PackedWeight] = []
     for weight in weights:
-        if sum(one.panels.nbytes for one in chosen) < ENOUGH_BYTES:
+        if isinstance(weight, PackedWeight) and sum(one.panels.nbytes for one in chosen) < ENOUGH_BYTES:
             chosen.append(weight)
     num_bytes = sum(weight.panels.nbytes for weight in chosen)
-    if library is None or num_bytes < LEAST_BYTES:
+    if num_bytes < LEAST_BYTES:
         return None
     inputs = {weight.in_features: torch.ones(1, weight.in_features, dtype=torch.bfloat16) for weight in chosen}
 
@@ -50,7 +52,7 @@ def measure_bandwidth(weights: Sequence[PackedWeight]) -> Bandwidth | None:
     def multiply() -> float:
         started = time.perf_counter()
         for weight in chosen:
-            cpu.linear(inputs[weight.in_features], weight, "int8")
+            backend.quantized_linear(inputs[weight.in_features], weight)
         return time.perf_counter() - started
 
     multiply()  # brings mapped pages in

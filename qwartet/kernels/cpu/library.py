@@ -89,7 +89,21 @@ class Head(ctypes.Structure):
     _fields_ = (("packed", PackedWeight), ("error_norms", c_void_p), ("row_norms", c_void_p), ("exact", DenseWeight))
 
 
-_STRUCTURES = (PackedWeight, DenseWeight, Linear, Layer, Rotation, CacheLayer, AttentionBatch, Head)
+class StepShape(ctypes.Structure):
+    """csrc/decoder_layer.h"""
+
+    SHARED_FIELDS = (  # with kernels/backend.py
+        *("hidden_size", "intermediate_size", "vocab_size", "num_tokens", "num_rows", "context"),
+        *("num_heads", "num_kv_heads", "head_dim", "num_threads"),
+    )
+    _fields_ = (
+        *((name, c_int64) for name in SHARED_FIELDS[:6]),
+        *((name, c_int32) for name in ("num_heads", "num_kv_heads", "head_dim", "bits", "unit", "act_order")),
+        *(("has_packed_head", c_int32), ("num_threads", c_int32)),
+    )
+
+
+_STRUCTURES = (PackedWeight, DenseWeight, Linear, Layer, Rotation, CacheLayer, AttentionBatch, Head, StepShape)
 
 _POINTER, _INT, _LONG = c_void_p, c_int32, c_int64
 _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
@@ -109,6 +123,8 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
         (_POINTER, _POINTER, _LONG, _POINTER, _LONG, _LONG, _POINTER, _LONG, _POINTER, _INT),
     ),
     "qw_head_argmax": (_INT, (_POINTER, _POINTER, _LONG, _LONG, _POINTER, _POINTER)),
+    "qw_step_bytes": (None, (_POINTER, _POINTER, _POINTER)),
+    "qw_scratch_held": (_LONG, ()),
     "qw_time_read": (c_double, (_POINTER, _LONG, _INT)),
     "qw_peak_operations": (c_double, (_INT, _LONG)),
 }
@@ -160,14 +176,9 @@ def supported_isas() -> list[str]:
     return [isa for isa in reversed(ISA_FEATURES) if ISA_FEATURES[isa] <= cpu_features()]
 
 
-def wanted_isas() -> list[str]:
+def wanted_isas() -> tuple[str, ...]:
     """The same, or the one that QWARTET_CPU_ISA names; SettingError for one that this processor has not."""
-    return list(_wanted_isas(os.environ.get(ISA_VARIABLE)))
-
-
-@cache  # asked before every operation
-def _wanted_isas(wanted: str | None) -> tuple[str, ...]:
-    supported = supported_isas()
+    supported, wanted = supported_isas(), os.environ.get(ISA_VARIABLE)
     if not wanted:
         return tuple(supported)
     if wanted == NO_LIBRARY:
@@ -210,11 +221,19 @@ def _load(isas: tuple[str, ...]) -> tuple[NativeLibrary | None, str | None]:
     return None, reasons[0] if reasons else f"{ISA_VARIABLE} is {NO_LIBRARY}"
 
 
+def library_of(isa: str) -> NativeLibrary:
+    """The library of one instruction set; RuntimeError, with the reason, where there is none."""
+    library, reason = _load((isa,))
+    if library is None:
+        raise RuntimeError(reason)
+    return library
+
+
 def native_library() -> NativeLibrary | None:
-    """The library for this processor, loaded once; None where there is none."""
-    return _load(_wanted_isas(os.environ.get(ISA_VARIABLE)))[0]
+    """The library for this processor, loaded once; None where there is none. Reads QWARTET_CPU_ISA: for select.py."""
+    return _load(wanted_isas())[0]
 
 
 def unavailable_reason() -> str | None:
     """Why there is no native library, and what to do; None where there is one."""
-    return _load(_wanted_isas(os.environ.get(ISA_VARIABLE)))[1]
+    return _load(wanted_isas())[1]

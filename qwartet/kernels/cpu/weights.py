@@ -1,4 +1,4 @@
-"""Weights in the layout of the native CPU kernels: packed panels, the 8-bit copy of a head, dense rows.
+"""Weights in the layout of the native CPU kernels: packed panels, and the 8-bit copy of a head.
 
 The layout is described in csrc/quantized_linear.h. Packing a GPTQ weight moves 256-byte pieces and runs at the
 speed of memory; only act-order weights are gathered input by input.
@@ -6,6 +6,7 @@ speed of memory; only act-order weights are gathered input by input.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from ctypes import byref
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,23 +15,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qwartet.kernels.backend import TensorSpec
 from qwartet.kernels.cpu import library as native
-from qwartet.kernels.cpu.library import native_library
-from qwartet.quant_format.weight import QuantizedWeight
+from qwartet.kernels.cpu.structures import check, pointer
+from qwartet.quant_format.weight import QuantizedShape, QuantizedWeight
 
-LAYOUT_VERSION = 1  # of the packed bytes: a cache of an older one is not read
+LAYOUT = "layout 1"  # of the packed bytes: a file of another one is not read
 PANEL = 64
 GROUP = 128
-
-
-def pointer(tensor: Tensor | None) -> int | None:
-    """Address of a tensor's data, for a call that is about to happen."""
-    return None if tensor is None else tensor.data_ptr()
 
 
 def allocate(num_bytes: int) -> Tensor:
     """Fresh memory; numpy asks the system for huge pages for large arrays, which weights are streamed from faster."""
     return torch.from_numpy(np.empty(num_bytes, dtype=np.uint8))
+
+
+def unit_of(group_size: int) -> int | None:
+    """Inputs that share a scale in memory, for groups of so many (-1: all inputs); None where the kernels take none."""
+    return GROUP if group_size == -1 else next((unit for unit in (128, 64, 32) if group_size % unit == 0), None)
 
 
 @dataclass(frozen=True)
@@ -59,20 +61,35 @@ class PackedShape:
         """Values of a bias: one for each output of all panels."""
         return self.num_panels * PANEL
 
-    @classmethod
-    def of_gptq(
-        cls, in_features: int, out_features: int, bits: int, group_size: int, num_groups: int, has_zeros: bool
-    ) -> PackedShape | None:
-        """The shape for a GPTQ weight; None where the kernels do not take it (groups that are no multiple of 32)."""
-        unit = GROUP if num_groups == 1 else next((unit for unit in (128, 64, 32) if group_size % unit == 0), None)
-        return None if unit is None else cls(in_features, out_features, bits, unit, has_zeros)
+
+def packed_shape(shape: QuantizedShape) -> PackedShape | None:
+    """The shape that a weight will be packed in; None where the kernels do not take it (groups not of 32)."""
+    unit = unit_of(-1 if shape.num_groups == 1 else shape.group_size)
+    return None if unit is None else PackedShape(shape.in_features, shape.out_features, shape.bits, unit, not shape.sym)
 
 
-def packed_shape(weight: QuantizedWeight) -> PackedShape | None:
-    """The shape that a weight will be packed in; None where the native kernels do not take it."""
-    return PackedShape.of_gptq(
-        weight.in_features, weight.out_features, weight.bits, weight.group_size, weight.num_groups, not weight.sym
-    )
+def weight_specs(shape: QuantizedShape) -> tuple[TensorSpec, ...] | None:
+    """The tensors of a packed weight at most: a bias of zeros and an order that changes nothing are not kept."""
+    packed = packed_shape(shape)
+    if packed is None:
+        return None
+    specs = [TensorSpec("panels", torch.uint8, (packed.panels_bytes,))]
+    if shape.has_bias:
+        specs.append(TensorSpec("bias", torch.float32, (packed.bias_size,)))
+    if shape.has_order:
+        specs.append(TensorSpec("order", torch.int32, (packed.in_features,)))
+    return tuple(specs)
+
+
+def head_shape(rows: int, columns: int) -> PackedShape:
+    """The shape of the 8-bit copy of a head [rows, columns]."""
+    return PackedShape(columns, rows, 8)
+
+
+def head_specs(rows: int, columns: int) -> tuple[TensorSpec, ...]:
+    """The tensors of that copy."""
+    panels = TensorSpec("panels", torch.uint8, (head_shape(rows, columns).panels_bytes,))
+    return panels, *(TensorSpec(leaf, torch.float32, (rows,)) for leaf in ("error_norms", "row_norms"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,13 +109,31 @@ class PackedWeight:
     def out_features(self) -> int:
         return self.shape.out_features
 
-    @property
-    def tensors(self) -> list[Tensor]:
-        return [tensor for tensor in (self.panels, self.bias, self.order) if tensor is not None]
+    @classmethod
+    def of_tensors(cls, shape: QuantizedShape, tensors: Mapping[str, Tensor]) -> PackedWeight:
+        """From the tensors of `weight_specs`; ValueError for an order that would lead a kernel out of bounds."""
+        packed, bias, order = packed_shape(shape), tensors.get("bias"), tensors.get("order")
+        assert packed is not None, shape
+        if bias is not None and not bool(bias.any()):
+            bias = None
+        if order is not None:
+            in_order = torch.arange(packed.in_features, dtype=torch.int32)
+            if not torch.equal(order.sort().values, in_order):
+                raise ValueError("order is no order of inputs")
+            order = None if torch.equal(order, in_order) else order
+        return cls(packed, tensors["panels"], bias, order)
 
     @property
-    def nbytes(self) -> int:
-        return sum(tensor.nbytes for tensor in self.tensors)
+    def tensors(self) -> dict[str, Tensor]:
+        """What it holds, by leaf."""
+        found = {"panels": self.panels, "bias": self.bias, "order": self.order}
+        return {leaf: tensor for leaf, tensor in found.items() if tensor is not None}
+
+    def complete_tensors(self) -> dict[str, Tensor]:
+        """The same with the bias and the order that are not kept because they change nothing."""
+        bias = torch.zeros(self.shape.bias_size) if self.bias is None else self.bias
+        order = torch.arange(self.in_features, dtype=torch.int32) if self.order is None else self.order
+        return {"panels": self.panels, "bias": bias, "order": order}
 
     @cached_property
     def structure(self) -> native.Linear:
@@ -109,11 +144,6 @@ class PackedWeight:
             has_zeros=self.shape.has_zeros,
         )  # fmt: skip
         return native.Linear(packed=packed, is_packed=1)
-
-
-def head_shape(rows: int, columns: int) -> PackedShape:
-    """The shape of the 8-bit copy of a head [rows, columns]."""
-    return PackedShape(columns, rows, 8)
 
 
 def packing_order(weight: QuantizedWeight) -> Tensor | None:
@@ -133,10 +163,10 @@ def padded_bias(bias: Tensor | None, shape: PackedShape) -> Tensor | None:
     return padded
 
 
-def pack(weight: QuantizedWeight) -> PackedWeight:
+def pack(library: native.NativeLibrary, weight: QuantizedWeight) -> PackedWeight:
     """Packs a GPTQ weight that has a `packed_shape`."""
-    library, shape = native_library(), packed_shape(weight)
-    assert library is not None and shape is not None, "pack needs the native library and a group size that it takes"
+    shape = packed_shape(weight.shape)
+    assert shape is not None, f"no unit for groups of {weight.group_size}"
     packed = PackedWeight(
         shape=shape,
         panels=allocate(shape.panels_bytes),
@@ -164,18 +194,14 @@ class PackedHead:
     row_norms: Tensor
 
     @property
-    def tensors(self) -> list[Tensor]:
-        return [*self.packed.tensors, self.error_norms, self.row_norms]
-
-    @property
-    def nbytes(self) -> int:
-        return sum(tensor.nbytes for tensor in self.tensors)
+    def tensors(self) -> dict[str, Tensor]:
+        """What it holds, by leaf."""
+        return {"panels": self.packed.panels, "error_norms": self.error_norms, "row_norms": self.row_norms}
 
 
-def pack_head(weight: Tensor) -> PackedHead:
+def pack_head(library: native.NativeLibrary, weight: Tensor) -> PackedHead:
     """Rounds a bf16 head [V, C] to 8 bits in groups of 128."""
-    library = native_library()
-    assert library is not None and weight.dtype == torch.bfloat16 and weight.is_contiguous(), weight.dtype
+    check(weight, *weight.shape)
     shape = head_shape(*weight.shape)
     packed = PackedWeight(shape, allocate(shape.panels_bytes))
     error_norms, row_norms = torch.empty(shape.out_features), torch.empty(shape.out_features)

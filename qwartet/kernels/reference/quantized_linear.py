@@ -14,11 +14,6 @@ from torch import Tensor
 from qwartet.quant_format.weight import QuantizedWeight
 
 
-def prepare(weight: QuantizedWeight) -> QuantizedWeight:
-    """The reference reads the file's own layout: nothing to repack."""
-    return weight
-
-
 def linear(x: Tensor, weight: QuantizedWeight) -> Tensor:
     """x [..., K] -> [..., N] in x's dtype."""
     bias = None if weight.bias is None else weight.bias.to(x.dtype)

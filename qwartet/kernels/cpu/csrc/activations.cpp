@@ -148,20 +148,41 @@ void Activations::read_rounded(int64_t token, int64_t group, int64_t num_low, do
     for (int i = 0; i < GROUP; i++) out[i] = scale * (row[i] + (with_low ? low[i] / 256.0 : 0.0));
 }
 
-Activations quantize_activations(const uint16_t* x, int64_t num_tokens, int64_t num_inputs, int64_t stride,
-                                 const int32_t* order, int bits, int unit, Low low) {
-    Activations a;
+namespace {
+
+Activations sized(int64_t num_tokens, int64_t num_inputs, int unit) {
+    Activations a{};
     a.num_tokens = num_tokens;
     a.num_groups = (num_inputs + GROUP - 1) / GROUP;
     a.unit = unit;
+    return a;
+}
+
+ActivationBytes bytes_of(const Activations& a) {
+    const int64_t num_rows = a.num_groups * a.num_tokens, num_sums = a.num_units() * a.num_tokens;
+    const int64_t num_lists = a.num_chunks() * a.num_groups;
+    return {num_lists * a.room() * GROUP, a.num_chunks() * a.num_units() * a.room() * int64_t(sizeof(Part)) + 4 * num_lists,
+            8 * num_sums + (4 + 1 + GROUP) * num_rows};
+}
+
+}  // namespace
+
+ActivationBytes activation_bytes(int64_t num_tokens, int64_t num_inputs, int unit) {
+    return bytes_of(sized(num_tokens, num_inputs, unit));
+}
+
+Activations quantize_activations(const uint16_t* x, int64_t num_tokens, int64_t num_inputs, int64_t stride,
+                                 const int32_t* order, int bits, int unit, Low low) {
+    Activations a = sized(num_tokens, num_inputs, unit);
+    const ActivationBytes bytes = bytes_of(a);
     a.value_bytes = bits == 8 ? PLANES_OF_BYTES : 1;
     const int64_t num_rows = a.num_groups * num_tokens, num_sums = a.num_units() * num_tokens;
     const int64_t num_lists = a.num_chunks() * a.num_groups;
-    a.values = static_cast<int8_t*>(scratch(Scratch::activations, num_lists * a.room() * GROUP));
-    a.parts = static_cast<Part*>(scratch(Scratch::parts, a.num_chunks() * a.num_units() * a.room() * sizeof(Part) + 4 * num_lists));
+    a.values = static_cast<int8_t*>(scratch(Scratch::activations, bytes.values));
+    a.parts = static_cast<Part*>(scratch(Scratch::parts, bytes.parts));
     a.num_parts = reinterpret_cast<int32_t*>(a.parts + a.num_chunks() * a.num_units() * a.room());
     Rows rows;
-    rows.high_sums = static_cast<int32_t*>(scratch(Scratch::sums, 8 * num_sums + (4 + 1 + GROUP) * num_rows));
+    rows.high_sums = static_cast<int32_t*>(scratch(Scratch::sums, bytes.sums));
     rows.low_sums = rows.high_sums + num_sums;
     a.scales = reinterpret_cast<float*>(rows.low_sums + num_sums);
     rows.low = reinterpret_cast<int8_t*>(a.scales + num_rows);

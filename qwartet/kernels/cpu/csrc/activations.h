@@ -54,6 +54,12 @@ struct Activations {
     Part* parts_of(int64_t chunk, int64_t unit_index) const { return parts + (chunk * num_units() + unit_index) * room(); }
 };
 
+// Scratch memory that M tokens of K inputs take.
+struct ActivationBytes {
+    int64_t values, parts, sums;
+};
+ActivationBytes activation_bytes(int64_t num_tokens, int64_t num_inputs, int unit);
+
 // x: bf16 [M, K] with rows `stride` apart; `order`: where the k-th input of the weight stands in x, or null.
 // The result lies in scratch memory until the next call.
 Activations quantize_activations(const uint16_t* x, int64_t num_tokens, int64_t num_inputs, int64_t stride,

@@ -14,6 +14,7 @@ namespace qw {
 namespace {
 
 constexpr int MOST_HEADS = 8;    // kv heads that a tile may span
+constexpr int64_t ITEMS_OF_THREAD = 2;  // from so many on, threads share out whole items
 constexpr int PIECES_AHEAD = 2;  // how far before its use a piece is fetched
 
 // What the softmax over some keys leaves to be merged: of every row the largest score, the sum of the exponentials
@@ -28,9 +29,9 @@ struct Partials {
 // the cache holds of neighbouring heads is one piece of memory, and long pieces are read faster than short ones.
 class TileAttention {
 public:
-    TileAttention(const CacheLayer& cache, const int64_t* block_table, int64_t kv_head, const Queries& queries)
+    TileAttention(const CacheLayer& cache, const int32_t* block_table, int64_t kv_head, const Queries& queries)
         : cache_(cache), block_table_(block_table), first_head_(kv_head), dim_(cache.head_dim), queries_(queries) {
-        weights_ = static_cast<float*>(thread_scratch(4 * (TILE * CHUNK + KEYS * MAX_HEAD_DIM)));
+        weights_ = static_cast<float*>(thread_scratch(attention_bytes_of_thread()));
         wide_values_ = weights_ + TILE * CHUNK;
     }
 
@@ -144,7 +145,7 @@ private:
     }
 
     const CacheLayer& cache_;
-    const int64_t* block_table_;
+    const int32_t* block_table_;
     const int64_t first_head_;
     const int dim_;
     const Queries& queries_;
@@ -198,7 +199,7 @@ public:
     }
 
     void run() {
-        if (int64_t(items_.size()) >= 2 * num_threads()) {
+        if (int64_t(items_.size()) >= ITEMS_OF_THREAD * num_threads()) {
             parallel_for(items_.size(), [&](int64_t i) { whole_item(items_[i]); });
         } else {
             split_over_keys();
@@ -289,6 +290,13 @@ private:
 };
 
 }  // namespace
+
+int64_t attention_bytes(int64_t context, int threads) {
+    // With more items than this, whole ones are shared out and nothing is kept of them.
+    return (ITEMS_OF_THREAD * threads - 1) * ((context + CHUNK - 1) / CHUNK) * sizeof(Partials);
+}
+
+int64_t attention_bytes_of_thread() { return 4 * (TILE * CHUNK + KEYS * MAX_HEAD_DIM); }
 
 void paged_attention(const uint16_t* query, int64_t query_stride, int32_t num_heads, const CacheLayer& cache,
                      const AttentionBatch& batch, uint16_t* out, int64_t out_stride) {

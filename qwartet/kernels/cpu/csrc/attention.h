@@ -16,9 +16,9 @@
 namespace qw {
 
 struct AttentionBatch {
-    const int64_t* block_table;  // [num_requests, max_blocks]
-    const int64_t* seq_lens;     // [num_requests] keys, the new ones included
-    const int64_t* cu_seqlens;   // [num_requests + 1] rows of each request in query and out
+    const int32_t* block_table;  // [num_requests, max_blocks]
+    const int32_t* seq_lens;     // [num_requests] keys, the new ones included
+    const int32_t* cu_seqlens;   // [num_requests + 1] rows of each request in query and out
     int64_t num_requests;
     int64_t max_blocks;
 };
@@ -26,5 +26,9 @@ struct AttentionBatch {
 // query and out: bf16 [T, num_heads, D], tokens `query_stride` and `out_stride` elements apart.
 void paged_attention(const uint16_t* query, int64_t query_stride, int32_t num_heads, const CacheLayer& cache,
                      const AttentionBatch& batch, uint16_t* out, int64_t out_stride);
+
+// The most scratch memory that a step takes whose requests have up to `context` keys: `attention`, and that of a thread.
+int64_t attention_bytes(int64_t context, int threads);
+int64_t attention_bytes_of_thread();
 
 }  // namespace qw

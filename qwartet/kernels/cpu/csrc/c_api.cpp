@@ -103,7 +103,7 @@ QW_EXPORT const char* qw_source_hash() { return QWARTET_SOURCE_HASH; }
 // Sizes of the structures, so that the caller can refuse a library that was built for others.
 QW_EXPORT void qw_structure_sizes(int64_t* sizes) {
     const int64_t all[] = {sizeof(PackedWeight), sizeof(DenseWeight), sizeof(Linear), sizeof(Layer), sizeof(Rotation),
-                           sizeof(CacheLayer), sizeof(AttentionBatch), sizeof(Head)};
+                           sizeof(CacheLayer), sizeof(AttentionBatch), sizeof(Head), sizeof(StepShape)};
     std::memcpy(sizes, all, sizeof all);
 }
 
@@ -140,7 +140,7 @@ QW_EXPORT int32_t qw_linear(const Linear* weight, const uint16_t* x, int64_t num
     });
 }
 
-QW_EXPORT int32_t qw_embed(const int64_t* ids, const uint16_t* table, int64_t num_tokens, int64_t num_rows, int64_t size, float* x) {
+QW_EXPORT int32_t qw_embed(const int32_t* ids, const uint16_t* table, int64_t num_tokens, int64_t num_rows, int64_t size, float* x) {
     bool good = is_size(num_tokens) && is_size(num_rows) && is_size(size);
     for (int64_t t = 0; good && t < num_tokens; t++) good = ids[t] >= 0 && ids[t] < num_rows;
     return guarded(good, [&] { embed(ids, table, num_tokens, size, x); });
@@ -196,6 +196,17 @@ QW_EXPORT int32_t qw_head_argmax(const Head* head, const uint16_t* x, int64_t nu
     return guarded(good, [&] {
         head_argmax(*head, x, num_tokens, head->exact.num_inputs, num_valid, token_ids, num_candidates);
     });
+}
+
+// What the buffers take after the largest steps, and what they take now.
+QW_EXPORT void qw_step_bytes(const StepShape* shape, int64_t* shared, int64_t* of_thread) {
+    const StepBytes bytes = step_bytes(*shape);
+    *shared = bytes.shared, *of_thread = bytes.of_thread;
+}
+
+QW_EXPORT int64_t qw_scratch_held() {
+    const auto lock = begin_operation();
+    return scratch_held();
 }
 
 QW_EXPORT double qw_time_read(const void* data, int64_t bytes, int32_t pattern) {

@@ -1,13 +1,17 @@
 #include "decoder_layer.h"
 
+#include <algorithm>
+
+#include "head.h"
 #include "thread_pool.h"
 
 namespace qw {
 namespace {
 
 // bf16 [T, width] in scratch memory
+int64_t rows_bytes(int64_t num_tokens, int64_t width) { return num_tokens * width * 2; }
 uint16_t* rows(Scratch purpose, int64_t num_tokens, int64_t width) {
-    return static_cast<uint16_t*>(scratch(purpose, num_tokens * width * 2));
+    return static_cast<uint16_t*>(scratch(purpose, rows_bytes(num_tokens, width)));
 }
 
 bool share_activations(const Linear& a, const Linear& b) {
@@ -57,6 +61,36 @@ void decoder_layer(const Layer& layer, float* x, int64_t num_tokens, const Rotat
     rms_norm(x, layer.mlp_norm, layer.eps, num_tokens, size, normed);
     const uint16_t* h = swiglu(layer, normed, num_tokens, low);
     linear(layer.down, h, num_tokens, layer.intermediate_size, low, {x, size, Store::ADD_ROUNDED});
+}
+
+StepBytes step_bytes(const StepShape& s) {
+    const int64_t query_width = int64_t(s.num_heads) * s.head_dim;
+    const int64_t qkv_width = query_width + 2 * int64_t(s.num_kv_heads) * s.head_dim;
+    const int64_t most_inputs = std::max({s.hidden_size, query_width, s.intermediate_size});
+    int64_t buffers[int(Scratch::COUNT)] = {};
+    const auto take = [&](Scratch purpose, int64_t bytes) { buffers[int(purpose)] = std::max(buffers[int(purpose)], bytes); };
+    const auto take_activations = [&](int64_t num_tokens, int64_t num_inputs, int unit) {
+        const ActivationBytes bytes = activation_bytes(num_tokens, num_inputs, unit);
+        take(Scratch::activations, bytes.values), take(Scratch::parts, bytes.parts), take(Scratch::sums, bytes.sums);
+    };
+    if (s.bits)
+        take_activations(s.num_tokens, most_inputs, s.unit);
+    else
+        take(Scratch::activations, padded_bytes(s.num_tokens, most_inputs));
+    take(Scratch::activations, padded_bytes(s.num_rows, s.hidden_size));
+    if (s.has_packed_head) {
+        take_activations(s.num_rows, s.hidden_size, GROUP);
+        take(Scratch::candidates, candidates_bytes(s.num_rows, s.vocab_size));
+    }
+    take(Scratch::norm, rows_bytes(s.num_tokens, std::max(s.hidden_size, query_width)));
+    take(Scratch::qkv, rows_bytes(s.num_tokens, qkv_width));
+    take(Scratch::hidden, rows_bytes(s.num_tokens, s.intermediate_size));
+    if (!s.bits || s.act_order) take(Scratch::gate, rows_bytes(s.num_tokens, s.intermediate_size));  // not share_activations
+    take(Scratch::attention, attention_bytes(s.context, s.num_threads));
+    int64_t shared = 0;
+    for (int64_t bytes : buffers) shared += bytes;
+    return {shared, std::max(s.bits || s.has_packed_head ? sums_bytes(std::max(s.num_tokens, s.num_rows), 2) : 0,
+                             attention_bytes_of_thread())};
 }
 
 }  // namespace qw

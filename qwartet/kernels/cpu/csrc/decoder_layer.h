@@ -33,4 +33,17 @@ void linear(const Linear& weight, const uint16_t* x, int64_t num_tokens, int64_t
 void decoder_layer(const Layer& layer, float* x, int64_t num_tokens, const Rotation& rotation, const CacheLayer& cache,
                    const AttentionBatch& batch, Low low);
 
+// What the scratch memory of a step follows from; `bits` is 0 for dense linears.
+struct StepShape {
+    int64_t hidden_size, intermediate_size, vocab_size;
+    int64_t num_tokens, num_rows, context;  // tokens of the step, rows of logits, keys of the longest request
+    int32_t num_heads, num_kv_heads, head_dim, bits, unit, act_order, has_packed_head, num_threads;
+};
+
+// Bytes of all scratch buffers once such steps have run: those of the operations, and those of each thread.
+struct StepBytes {
+    int64_t shared, of_thread;
+};
+StepBytes step_bytes(const StepShape& shape);
+
 }  // namespace qw

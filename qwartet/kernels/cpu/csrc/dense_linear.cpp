@@ -88,11 +88,19 @@ void store(const Output& y, int64_t token, int64_t output, float value) {
 
 }  // namespace
 
+namespace {
+
+// An odd number of cache lines: rows a power of two apart would all fall into the same few places of the cache.
+int64_t padded_size(int64_t num_inputs) { return ((num_inputs + PAIRS - 1) / PAIRS | 1) * PAIRS; }
+
+}  // namespace
+
+int64_t padded_bytes(int64_t num_tokens, int64_t num_inputs) { return num_tokens * padded_size(num_inputs) * 2; }
+
 const uint16_t* padded_tokens(const uint16_t* x, int64_t num_tokens, int64_t num_inputs, int64_t stride,
                               int64_t* padded_stride) {
-    // An odd number of cache lines: rows a power of two apart would all fall into the same few places of the cache.
-    *padded_stride = ((num_inputs + PAIRS - 1) / PAIRS | 1) * PAIRS;
-    auto* copy = static_cast<uint16_t*>(scratch(Scratch::activations, num_tokens * *padded_stride * 2));
+    *padded_stride = padded_size(num_inputs);
+    auto* copy = static_cast<uint16_t*>(scratch(Scratch::activations, padded_bytes(num_tokens, num_inputs)));
     for (int64_t t = 0; t < num_tokens; t++) {
         std::memcpy(copy + t * *padded_stride, x + t * stride, 2 * num_inputs);
         std::memset(copy + t * *padded_stride + num_inputs, 0, 2 * (*padded_stride - num_inputs));

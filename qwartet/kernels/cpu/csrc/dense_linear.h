@@ -23,4 +23,7 @@ float dense_output(const DenseWeight& weight, int64_t output, const uint16_t* pa
 const uint16_t* padded_tokens(const uint16_t* x, int64_t num_tokens, int64_t num_inputs, int64_t stride,
                               int64_t* padded_stride);
 
+// Scratch memory of that copy.
+int64_t padded_bytes(int64_t num_tokens, int64_t num_inputs);
+
 }  // namespace qw

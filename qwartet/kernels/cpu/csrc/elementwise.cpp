@@ -59,7 +59,7 @@ void scale_head(uint16_t* head, float factor, int dim) {
 
 }  // namespace
 
-void embed(const int64_t* ids, const uint16_t* table, int64_t num_tokens, int64_t size, float* x) {
+void embed(const int32_t* ids, const uint16_t* table, int64_t num_tokens, int64_t size, float* x) {
     for_tokens(num_tokens, [&](int64_t t) {
         for (int64_t i = 0; i < size; i++) {
             const uint32_t bits = uint32_t(table[ids[t] * size + i]) << 16;
@@ -96,8 +96,8 @@ void silu_mul(const uint16_t* up, const uint16_t* gate, int64_t count, uint16_t*
 void rotate_and_store(uint16_t* qkv, int64_t num_tokens, int32_t num_heads, const Rotation& rotation, const CacheLayer& cache) {
     const int dim = cache.head_dim, half = rotation.rotary_dim / 2, num_kv_heads = cache.num_kv_heads;
     for_tokens(num_tokens, [&](int64_t t) {
-        const float* cos = rotation.cos + rotation.rope_index[t] * half;
-        const float* sin = rotation.sin + rotation.rope_index[t] * half;
+        const float* cos = rotation.cos + int64_t(rotation.rope_index[t]) * half;
+        const float* sin = rotation.sin + int64_t(rotation.rope_index[t]) * half;
         uint16_t* head = qkv + t * int64_t(num_heads + 2 * num_kv_heads) * dim;
         for (int h = 0; h < num_heads; h++, head += dim) {
             rotate(head, cos, sin, half);

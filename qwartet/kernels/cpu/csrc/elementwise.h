@@ -7,7 +7,7 @@
 namespace qw {
 
 // x[t] = table[ids[t]] in fp32: the beginning of the residual stream.
-void embed(const int64_t* ids, const uint16_t* table, int64_t num_tokens, int64_t size, float* x);
+void embed(const int32_t* ids, const uint16_t* table, int64_t num_tokens, int64_t size, float* x);
 
 // y = round(x / sqrt(mean(x^2) + eps) * weight) in bf16. x: fp32, the residual stream.
 void rms_norm(const float* x, const uint16_t* weight, float eps, int64_t num_tokens, int64_t size, uint16_t* y);
@@ -19,9 +19,9 @@ void silu_mul(const uint16_t* up, const uint16_t* gate, int64_t count, uint16_t*
 struct Rotation {
     const float* cos;             // [rows, rotary_dim / 2]
     const float* sin;
-    const int64_t* rope_index;    // [T] row of the tables
+    const int32_t* rope_index;    // [T] row of the tables
     const float* query_scale;     // [T] LogN, or null
-    const int64_t* slot_mapping;  // [T] block * block_size + offset in the cache
+    const int32_t* slot_mapping;  // [T] block * block_size + offset in the cache
     int32_t rotary_dim;           // a multiple of 32
 };
 

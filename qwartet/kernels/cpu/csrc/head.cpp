@@ -143,11 +143,13 @@ std::vector<Best> best_of(const DenseWeight& exact, std::vector<Search>& searche
 
 }  // namespace
 
+int64_t candidates_bytes(int64_t num_tokens, int64_t num_rows) { return 4 * num_tokens * num_rows; }
+
 void head_argmax(const Head& head, const uint16_t* x, int64_t num_tokens, int64_t stride, int64_t num_valid,
                  int64_t* token_ids, int64_t* num_candidates) {
     const int64_t num_inputs = head.exact.num_inputs, num_rows = head.packed.num_outputs;
     const Activations a = quantize_activations(x, num_tokens, num_inputs, stride, nullptr, 8, head.packed.unit, Low::WHERE_NEEDED);
-    auto* rough = static_cast<float*>(scratch(Scratch::candidates, num_tokens * num_rows * 4));
+    auto* rough = static_cast<float*>(scratch(Scratch::candidates, candidates_bytes(num_tokens, num_rows)));
     quantized_linear(head.packed, a, {rough, num_rows, Store::FLOAT});
     const std::vector<TokenNorms> norms = norms_of(a, x, stride, num_inputs);
     int64_t padded_stride;  // takes the place of the rounded activations

@@ -24,4 +24,7 @@ struct Head {
 void head_argmax(const Head& head, const uint16_t* x, int64_t num_tokens, int64_t stride, int64_t num_valid,
                  int64_t* token_ids, int64_t* num_candidates);
 
+// Scratch memory of the rough scores.
+int64_t candidates_bytes(int64_t num_tokens, int64_t num_rows);
+
 }  // namespace qw

@@ -214,10 +214,14 @@ void for_panels(const PackedWeight& weight, const Activations& x, const Body& bo
 }
 
 float* sums_of_thread(const Activations& x, int64_t chunk, int count) {
-    return static_cast<float*>(thread_scratch(count * x.chunk_size(chunk) * PANEL * 4));
+    return static_cast<float*>(thread_scratch(sums_bytes(x.chunk_size(chunk), count)));
 }
 
 }  // namespace
+
+int64_t sums_bytes(int64_t num_tokens, int count) {
+    return 4 * PANEL * count * (num_tokens < CHUNK_TOKENS ? num_tokens : CHUNK_TOKENS);
+}
 
 void quantized_linear(const PackedWeight& weight, const Activations& x, const Output& y) {
     for_panels(weight, x, [&](int64_t panel, int64_t chunk) {

@@ -55,4 +55,7 @@ void quantized_linear(const PackedWeight& weight, const Activations& x, const Ou
 // h[m, n] = up[m, n] * silu(gate[m, n]) in bf16; both weights have the same shape and read the same activations.
 void quantized_swiglu(const PackedWeight& up, const PackedWeight& gate, const Activations& x, uint16_t* h, int64_t stride);
 
+// Scratch memory of a thread that multiplies so many tokens by `count` weights at once.
+int64_t sums_bytes(int64_t num_tokens, int count);
+
 }  // namespace qw

@@ -182,6 +182,12 @@ void set_num_threads(int count) {
 
 void* scratch(Scratch purpose, int64_t bytes) { return state().buffers[int(purpose)].grow(bytes); }
 
+int64_t scratch_held() {
+    int64_t bytes = 0;
+    for (const Buffer& buffer : state().buffers) bytes += buffer.size;
+    return bytes;
+}
+
 void* thread_scratch(int64_t bytes) {
     thread_local ThreadBuffer own;
     return own.grow(bytes);

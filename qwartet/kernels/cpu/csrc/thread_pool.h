@@ -30,5 +30,6 @@ constexpr int MAX_THREADS = 256;
 enum class Scratch { activations, sums, parts, hidden, attention, norm, qkv, gate, candidates, COUNT };
 void* scratch(Scratch purpose, int64_t bytes);
 void* thread_scratch(int64_t bytes);  // one for each thread
+int64_t scratch_held();               // bytes of all buffers but the threads' own
 
 }  // namespace qw

@@ -1,0 +1,118 @@
+"""How does a step run through the network: module by module, or all blocks in one call of the backend?
+
+    eager     the network as it is written: any backend, adapters, hooks, weights streamed from disk
+    fused     what `Backend.fuse` made of the blocks; the bits are those of the modules
+
+The runner asks `choose_executor` once; a fused executor sees for itself when a step needs the modules.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from qwartet.kernels.backend import FusedLayers, LayerWeights, PreparedWeight
+from qwartet.layers.forward_batch import ForwardBatch
+from qwartet.layers.kv_cache import KVCache
+from qwartet.layers.linear import Linear, QuantizedLinear
+from qwartet.layers.weight_stream import StreamedLayers
+from qwartet.models.qwen import QwenModel
+
+
+class Executor(Protocol):
+    """Runs steps over one KV cache."""
+
+    def run(self, batch: ForwardBatch) -> Tensor:
+        """Hidden states [R, C], ready for the head, of the tokens that the batch asks for."""
+        ...
+
+
+class EagerExecutor:
+    """Calls the modules."""
+
+    def __init__(self, model: QwenModel, cache: KVCache) -> None:
+        self._model, self._cache = model, cache
+
+    def run(self, batch: ForwardBatch) -> Tensor:
+        return self._model.hidden(batch, self._cache)
+
+
+class FusedExecutor:
+    """Calls the backend with all blocks at once.
+
+    Before each call it checks that the modules and tensors that it was built from are still those of the network, that
+    nobody hooked in, and that no tensor has moved.
+    """
+
+    def __init__(self, model: QwenModel, cache: KVCache) -> None:
+        """Only for a network that `can_fuse`."""
+        self._model, self._cache = model, cache
+        self._eager = EagerExecutor(model, cache)
+        self._build()
+
+    def _build(self) -> None:
+        layers = self._model.layers
+        modules = [module for layer in layers.children() for module in layer.modules()]
+        self._hooks = [hooks for module in modules for hooks in (module._forward_hooks, module._forward_pre_hooks)]
+        # Where each module and parameter is registered, and what was found there.
+        self._places = [
+            (registry, name, thing)
+            for module in modules
+            for registry in (module._modules, module._parameters)
+            for name, thing in registry.items()
+        ]
+        self._fused: FusedLayers | None = None
+        if all(map(_is_plain, layers.children())):
+            weights = [_weights(layer) for layer in layers.children()]
+            self._fused = self._model.backend.fuse(weights, self._cache.layers)
+
+    def _is_current(self) -> bool:
+        if any(registry.get(name) is not thing for registry, name, thing in self._places):
+            return False
+        return self._fused is None or self._fused.is_current()
+
+    def run(self, batch: ForwardBatch) -> Tensor:
+        if not self._is_current():
+            self._build()
+        if self._fused is None or batch.adapter_index is not None or any(self._hooks):
+            return self._eager.run(batch)
+        model = self._model
+        x, cos, sin = model.embedding(batch.input_ids), model.rotary.cos, model.rotary.sin
+        stream = model.layers.stream if isinstance(model.layers, StreamedLayers) else None
+        for first, end in [(0, len(model.layers))] if stream is None else stream.spans():
+            if stream is not None:
+                stream.before(first)
+            x = self._fused.run(x, first, end, cos, sin, batch)
+            if stream is not None:
+                stream.after(first)
+        return model.normed(x, batch)
+
+
+def choose_executor(model: QwenModel, cache: KVCache) -> Executor:
+    """The fastest executor for a network and its cache."""
+    return FusedExecutor(model, cache) if model.backend.can_fuse else EagerExecutor(model, cache)
+
+
+def _linears(layer: Any) -> tuple[nn.Module, ...]:
+    attention, mlp = layer.attention, layer.mlp
+    return attention.qkv, attention.output, mlp.up, mlp.gate, mlp.down
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether the linears are ours as they are: not replaced, not wrapped."""
+    return all(type(linear) in (Linear, QuantizedLinear) for linear in _linears(layer))
+
+
+def _weights(layer: Any) -> LayerWeights:
+    return LayerWeights(
+        layer.attention_norm.weight,
+        layer.mlp_norm.weight,
+        layer.attention_norm.eps,
+        layer.attention.num_heads,
+        *(_weight(linear) for linear in _linears(layer)),
+    )
+
+
+def _weight(linear: Any) -> PreparedWeight | tuple[Tensor, Tensor | None]:
+    return linear.prepared if isinstance(linear, QuantizedLinear) else (linear.weight, linear.bias)

@@ -1,0 +1,214 @@
+"""What a network asks of a device: its operations, and the layout that its weights are kept in.
+
+A backend is one object, chosen once (select.py) and handed to every layer. `Backend` itself computes by the references:
+on any device, in any dtype, differentiable. A faster one is a folder beside this file with a class derived from it,
+which overrides what it does better and says so in `names`. All that is known of a layout is in that folder:
+
+    weight_specs    what `prepare` will make, told from a shape alone: memory is planned and files are laid out with it
+    prepare         QuantizedWeight (what the file says) -> PreparedWeight (what the kernels read)
+    export, import  PreparedWeight <-> the tensors of its specs: what a start keeps on disk for the next one
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from qwartet.kernels.cache_layer import CacheLayer
+from qwartet.kernels.reference import attention, elementwise, quantized_linear, rotary
+from qwartet.quant_format.config import GptqConfig
+from qwartet.quant_format.weight import QuantizedShape, QuantizedWeight
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A tensor of a layout, before it is made."""
+
+    leaf: str  # its name within the module: "panels"
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+class PreparedWeight(Protocol):
+    """A quantised matrix [N, K] in the layout of the backend that made it."""
+
+    @property
+    def in_features(self) -> int: ...
+    @property
+    def out_features(self) -> int: ...
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """What it holds, by leaf."""
+        ...
+
+
+class PreparedHead(Protocol):
+    """A copy of an output head that finds its largest logit sooner."""
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """The weights of a residual block; a linear is a prepared weight, or a dense one [N, K] and its bias or None."""
+
+    attention_norm: Tensor
+    mlp_norm: Tensor
+    eps: float
+    num_heads: int
+    qkv: PreparedWeight | tuple[Tensor, Tensor | None]
+    output: PreparedWeight | tuple[Tensor, Tensor | None]
+    up: PreparedWeight | tuple[Tensor, Tensor | None]
+    gate: PreparedWeight | tuple[Tensor, Tensor | None]
+    down: PreparedWeight | tuple[Tensor, Tensor | None]
+
+
+class FusedLayers(Protocol):
+    """Residual blocks over one KV cache that run in one call, with the bits of the operations one by one."""
+
+    def is_current(self) -> bool:
+        """Whether every tensor still lies where it lay when this was made."""
+        ...
+
+    def run(self, x: Tensor, first: int, end: int, cos: Tensor, sin: Tensor, batch: Any) -> Tensor:
+        """x [T, C] fp32 through the blocks first : end, in place; `batch` has the fields of a ForwardBatch."""
+        ...
+
+
+@dataclass(frozen=True)
+class StepShape:
+    """What the working memory of a step follows from. Sizes are in elements."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    vocab_size: int
+    gptq: GptqConfig | None
+    has_prepared_head: bool
+    num_tokens: int
+    num_rows: int  # of logits at once
+    context: int  # keys of the longest request
+    num_threads: int
+
+
+class Backend:
+    """The references, in the layout of the file."""
+
+    names: Mapping[str, str] = {
+        "quantized linear": "reference",
+        "attention": "reference (torch scaled_dot_product_attention)",
+    }
+    """Operation -> what serves it: what `qwartet doctor` and the start-up line print."""
+
+    layout: str | None = None
+    """Name and version of the layout, where it is worth keeping on disk: files of another one are not read."""
+
+    can_fuse = False
+    """Whether whole blocks run in one call (`fuse`)."""
+
+    # The layout
+
+    def weight_specs(self, shape: QuantizedShape) -> tuple[TensorSpec, ...] | None:
+        """What `prepare` will make of a weight, at most; None where the weight stays as the file has it."""
+        return None
+
+    def prepare(self, weight: QuantizedWeight) -> PreparedWeight:
+        """Repacks a weight; one that the backend does not take stays as it is, for the reference."""
+        return weight
+
+    def export_weight(self, weight: PreparedWeight) -> dict[str, Tensor]:
+        """The tensors of `weight_specs`, all of them."""
+        raise NotImplementedError
+
+    def import_weight(self, shape: QuantizedShape, tensors: Mapping[str, Tensor]) -> PreparedWeight:
+        """What `prepare` made, from the tensors of `weight_specs`; ValueError with a reason where they are damaged."""
+        raise NotImplementedError
+
+    def head_specs(self, rows: int, columns: int) -> tuple[TensorSpec, ...] | None:
+        """What `prepare_head` will make of a head [rows, columns]; None where the backend has no use for a copy."""
+        return None
+
+    def prepare_head(self, weight: Tensor) -> PreparedHead:
+        """A copy of a head [V, C] for `head_argmax`."""
+        raise NotImplementedError
+
+    def import_head(self, rows: int, columns: int, tensors: Mapping[str, Tensor]) -> PreparedHead:
+        """The same from the tensors of `head_specs`."""
+        raise NotImplementedError
+
+    # Operations; shape letters as in layers/
+
+    def quantized_linear(self, x: Tensor, weight: PreparedWeight) -> Tensor:
+        """x [..., K] -> [..., N]."""
+        assert isinstance(weight, QuantizedWeight), f"{type(weight).__name__} is another backend's"
+        return quantized_linear.linear(x, weight)
+
+    def dense_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """x [..., K], weight [N, K], bias [N] -> [..., N]."""
+        return F.linear(x, weight, bias)
+
+    def head_logits(self, x: Tensor, weight: Tensor) -> Tensor:
+        """x [R, C], weight [V, C] -> [R, V]."""
+        return F.linear(x, weight)
+
+    def head_argmax(self, x: Tensor, head: PreparedHead, weight: Tensor, num_valid: int) -> list[int]:
+        """The id below num_valid with the largest logit for each row of x [R, C]; -1 where the row is not finite."""
+        raise NotImplementedError
+
+    def embed(self, ids: Tensor, table: Tensor) -> Tensor:
+        """Rows of table [V, C] for ids [T] -> [T, C] fp32."""
+        return elementwise.embed(ids, table)
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        """x [..., C] -> [..., C] in the dtype of weight [C]."""
+        return elementwise.rms_norm(x, weight, eps)
+
+    def silu_mul(self, up: Tensor, gate: Tensor) -> Tensor:
+        """up * silu(gate)."""
+        return elementwise.silu_mul(up, gate)
+
+    def rotate_and_store(
+        self,
+        qkv: Tensor,
+        num_heads: int,
+        cos: Tensor,
+        sin: Tensor,
+        rope_index: Tensor,
+        query_scale: Tensor | None,
+        slot_mapping: Tensor,
+        cache: CacheLayer,
+    ) -> Tensor:
+        """Rotates qkv [T, (H + 2 H_kv) D], stores keys and values, gives queries [T, H, D] (reference/rotary.py)."""
+        return rotary.rotate_and_store(qkv, num_heads, cos, sin, rope_index, query_scale, slot_mapping, cache)
+
+    def paged_attention(
+        self, query: Tensor, cache: CacheLayer, block_table: Tensor, seq_lens: Tensor, cu_seqlens: Tensor
+    ) -> Tensor:
+        """query [T, H, D] over the cache -> [T, H, D] (reference/attention.py)."""
+        return attention.paged_attention(query, cache, block_table, seq_lens, cu_seqlens)
+
+    # A whole step
+
+    def fuse(self, layers: Sequence[LayerWeights], caches: Sequence[CacheLayer]) -> FusedLayers | None:
+        """The blocks as one call over their caches; None where they cannot be."""
+        return None
+
+    def scratch_bytes(self, step: StepShape) -> int | None:
+        """Memory that the kernels keep for their work once such a step has run; None where torch allocates it."""
+        return None
+
+
+REFERENCE = Backend()

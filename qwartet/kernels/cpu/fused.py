@@ -1,0 +1,107 @@
+"""All residual blocks in one native call: structures of pointers, built once for a network and its KV cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ctypes import addressof, byref, c_void_p
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qwartet.kernels.backend import LayerWeights
+from qwartet.kernels.cache_layer import CacheLayer
+from qwartet.kernels.cpu import library as native
+from qwartet.kernels.cpu.structures import (
+    batch_structure,
+    cache_structure,
+    check,
+    dense_structure,
+    pointer,
+    rotation_structure,
+)
+from qwartet.kernels.cpu.weights import PackedWeight
+
+_LINEARS = ("qkv", "output", "up", "gate", "down")
+
+
+class NativeLayers:
+    """Blocks and the caches of their layers; holds on to the tensors that it points to."""
+
+    def __init__(
+        self,
+        library: native.NativeLibrary,
+        layers: Sequence[LayerWeights],
+        caches: Sequence[CacheLayer],
+        low: int,
+    ) -> None:
+        """Only for packed and dense linears: see `of`."""
+        self._library, self._low = library, low
+        self._layers = [_Layer(layer) for layer in layers]
+        self._held = list(caches)
+        self._caches = [cache_structure(cache) for cache in caches]
+
+    @classmethod
+    def of(
+        cls,
+        library: native.NativeLibrary,
+        layers: Sequence[LayerWeights],
+        caches: Sequence[CacheLayer],
+        low: int,
+    ) -> NativeLayers | None:
+        """None where a linear is neither packed nor dense."""
+        linears = (getattr(layer, name) for layer in layers for name in _LINEARS)
+        fits = all(isinstance(linear, PackedWeight | tuple) for linear in linears)
+        return cls(library, layers, caches, low) if fits else None
+
+    def is_current(self) -> bool:
+        return not any(layer.has_moved() for layer in self._layers)
+
+    def run(self, x: Tensor, first: int, end: int, cos: Tensor, sin: Tensor, batch: Any) -> Tensor:
+        num_tokens, hidden_size = x.shape
+        check(x, num_tokens, hidden_size, dtype=torch.float32)
+        rotation = rotation_structure(cos, sin, batch.rope_index, batch.query_scale, batch.slot_mapping)
+        layers = (c_void_p * (end - first))(*(addressof(layer.structure) for layer in self._layers[first:end]))
+        caches = (c_void_p * (end - first))(*(addressof(cache) for cache in self._caches[first:end]))
+        requests = batch_structure(batch.block_table, batch.seq_lens, batch.cu_seqlens)
+        self._library.call(
+            "qw_decoder_layers", layers, caches, end - first, pointer(x), num_tokens, hidden_size, byref(rotation),
+            cos.shape[0], byref(requests), self._low,
+        )  # fmt: skip
+        return x
+
+
+class _Layer:
+    """One block: its structure, and the tensors that keep the data of the structure alive."""
+
+    def __init__(self, weights: LayerWeights) -> None:
+        self._weights = weights
+        hidden_size = weights.attention_norm.shape[0]
+        check(weights.attention_norm, hidden_size)
+        check(weights.mlp_norm, hidden_size)
+        linears = {name: _structure(getattr(weights, name)) for name in _LINEARS}
+        up = linears["up"]
+        self.structure = native.Layer(
+            attention_norm=pointer(weights.attention_norm), mlp_norm=pointer(weights.mlp_norm), eps=weights.eps,
+            num_heads=weights.num_heads, hidden_size=hidden_size,
+            intermediate_size=up.packed.num_outputs if up.is_packed else up.dense.num_outputs, **linears,
+        )  # fmt: skip
+
+    def has_moved(self) -> bool:
+        """Whether a tensor that can be moved has been; packed weights are never replaced."""
+        weights, structure = self._weights, self.structure
+        if (pointer(weights.attention_norm), pointer(weights.mlp_norm)) != (
+            structure.attention_norm,
+            structure.mlp_norm,
+        ):
+            return True
+        for name in _LINEARS:
+            if isinstance(linear := getattr(weights, name), tuple):
+                dense = getattr(structure, name).dense
+                if (pointer(linear[0]), pointer(linear[1])) != (dense.rows, dense.bias):
+                    return True
+        return False
+
+
+def _structure(linear: Any) -> native.Linear:
+    return linear.structure if isinstance(linear, PackedWeight) else dense_structure(*linear)
