@@ -24,6 +24,8 @@ import torch
 from torch import Tensor
 
 from qwartet import DEMO
+from qwartet.checkpoint.safetensors_file import LoadMode
+from qwartet.checkpoint.weight_cache_file import OnPacked
 from qwartet.engine.engine import Engine
 from qwartet.engine.engine_config import EngineConfig
 from qwartet.engine.request import FinishReason, Request, TokenLogprobs
@@ -33,9 +35,7 @@ from qwartet.hub.resolve import resolve
 from qwartet.layers.forward_batch import dense_batch
 from qwartet.models.generation_config import GenerationDefaults, load_generation_defaults
 from qwartet.models.load import Dtype, load_model
-from qwartet.models.safetensors_file import LoadMode
 from qwartet.models.vocabulary_match import vocabulary_mismatches
-from qwartet.models.weight_cache_file import OnPacked
 from qwartet.tokenizer.chatml import DEFAULT_SYSTEM, Message, build_prompt
 from qwartet.tokenizer.strip import stripped
 from qwartet.tokenizer.tokenizer import Tokenizer

@@ -76,7 +76,7 @@ NAMED_OTHERWISE = {
     "SEC-01": (
         "tests/test_architecture.py::test_the_package_runs_no_code_that_comes_with_a_checkpoint",
         "tests/hub/test_pull.py::test_data_and_the_licence_are_fetched_and_code_pickles_and_folders_are_not",
-        "tests/models/test_checkpoint_errors.py::test_a_directory_without_safetensors_is_refused",
+        "tests/checkpoint/test_checkpoint_errors.py::test_a_directory_without_safetensors_is_refused",
     ),
     "SEC-02": (
         "tests/test_architecture.py::test_the_package_runs_no_code_that_comes_with_a_checkpoint",

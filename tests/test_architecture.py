@@ -20,7 +20,7 @@ FLOORS = (
     ("files",),
     ("tokenizer", "quant_format", "client"),
     ("kernels",),
-    ("layers",),
+    ("layers", "checkpoint"),
     ("models",),
     ("engine", "hub"),
     ("llm",),

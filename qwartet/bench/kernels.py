@@ -173,10 +173,7 @@ def _attention(shape: Shape, context: int, ceilings: Ceilings) -> Iterator[Kerne
     for name, dtype in dtypes.items():
         num_bytes = num_blocks * BLOCK_SIZE * kv_bytes_per_token(1, shape.num_heads, HEAD_DIM, dtype)
         caches = [_random_cache(size, dtype) for _ in range(max(2, ROTATED_BYTES // num_bytes))]
-        calls = [
-            lambda cache=cache: cpu.paged_attention(query, cache, table, lengths, bounds)
-            for cache in caches
-        ]
+        calls = [lambda cache=cache: cpu.paged_attention(query, cache, table, lengths, bounds) for cache in caches]
         operations = 4 * context * shape.num_heads * HEAD_DIM
         yield _result(
             shape, f"attention over {context}, {name}", 1, _seconds(calls), num_bytes, operations, "fp32", ceilings

@@ -32,7 +32,7 @@ from qwartet.kernels.cache_layer import CacheDtype
 from qwartet.kernels.cpu.library import native_library, unavailable_reason
 from qwartet.layers.kv_cache import BLOCK_SIZE
 from qwartet.layers.linear import QuantizedLinear
-from qwartet.models.config import load_config
+from qwartet.models.families import load_config
 from qwartet.models.load import load_model
 from qwartet.models.qwen import QwenModel
 

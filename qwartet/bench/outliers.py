@@ -26,11 +26,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from qwartet.checkpoint.layout import Layout
+from qwartet.checkpoint.shards import INDEX_NAME, Checkpoint
 from qwartet.errors import SettingError
-from qwartet.models.checkpoint import INDEX_NAME, Checkpoint
-from qwartet.models.config import load_config
+from qwartet.models.families import layout_of, load_config
 from qwartet.models.load import load_gptq_config
-from qwartet.models.names import disk_name
 from qwartet.quant_format.config import GptqConfig
 from qwartet.quant_format.packing import pack_qweight
 from qwartet.quant_format.weight import QuantizedWeight
@@ -55,14 +55,17 @@ def with_weaker_inputs(weight: QuantizedWeight, channels: Tensor, factor: float)
 class _OutlierTensors:
     """The tensors of a checkpoint by their names on disk, changed norm by norm."""
 
-    def __init__(self, source: Checkpoint, gptq: GptqConfig, share: float, factor: float, seed: int) -> None:
+    def __init__(
+        self, source: Checkpoint, layout: Layout, gptq: GptqConfig, share: float, factor: float, seed: int
+    ) -> None:
         self.tensors = {name: source.read(name) for name in source}
-        self._source, self._gptq, self._share, self._factor = source, gptq, share, factor
+        self._source, self._layout, self._gptq = source, layout, gptq
+        self._share, self._factor = share, factor
         self._generator = torch.Generator().manual_seed(seed)
 
     def strengthen(self, norm: str) -> Tensor:
         """Multiplies a share of a norm's channels, drawn at random; returns which, sorted."""
-        name = f"{disk_name(norm)}.weight"
+        name = self._layout.parameter_name(f"{norm}.weight")
         weight = self.tensors[name].clone()
         count = max(round(self._share * len(weight)), 1)
         channels = torch.randperm(len(weight), generator=self._generator)[:count].sort().values
@@ -74,14 +77,14 @@ class _OutlierTensors:
 
     def weaken(self, linear: str, channels: Tensor) -> None:
         """Divides these inputs of a quantised linear."""
-        name = disk_name(linear)
+        name = self._layout[linear].disk_name
         stored = {leaf: self.tensors[f"{name}.{leaf}"] for leaf in _LEAVES if f"{name}.{leaf}" in self.tensors}
         weight = QuantizedWeight.from_tensors(stored, self._gptq, name=name, path=self._source.directory)
         self.tensors[f"{name}.qweight"] = with_weaker_inputs(weight, channels, self._factor).qweight
 
     def weaken_head(self, channels: Tensor) -> None:
         """The same for lm_head, which is not quantised."""
-        name = f"{disk_name('lm_head')}.weight"
+        name = self._layout.parameter_name("lm_head.weight")
         weight = self.tensors[name].float()
         weight[:, channels] /= self._factor
         self.tensors[name] = weight.to(self.tensors[name].dtype)
@@ -97,9 +100,10 @@ def write_outliers(
     gptq = load_gptq_config(source)
     if gptq is None:
         raise SettingError(f"{source} is not quantised; give a GPTQ checkpoint")
-    changed = _OutlierTensors(Checkpoint(source), gptq, share, factor, seed)
+    config = load_config(source)
+    changed = _OutlierTensors(Checkpoint(source), layout_of(config), gptq, share, factor, seed)
     channels = {}
-    for layer in range(load_config(source).num_layers):
+    for layer in range(config.num_layers):
         for norm, linears in _QUANTIZED_READERS.items():
             channels[f"layers.{layer}.{norm}"] = chosen = changed.strengthen(f"layers.{layer}.{norm}")
             for linear in linears:
@@ -130,7 +134,7 @@ def write_key_outliers(source: Path, target: Path, *, factor: float = KEY_FACTOR
             factors[config.num_heads + keys, channel] = factor
             factors[queries, channel.repeat_interleave(config.num_heads // config.num_kv_heads)] = 1 / factor
         for leaf in ("scales", "bias"):
-            name = f"{disk_name(f'layers.{layer}.attention.qkv')}.{leaf}"
+            name = layout_of(config).parameter_name(f"layers.{layer}.attention.qkv.{leaf}")
             tensors[name] = (tensors[name].float() * factors.flatten()).to(tensors[name].dtype)
         chosen.append(pairs.tolist())
     _write_copy(source, target, tensors)

@@ -35,13 +35,13 @@ from qwartet.bench.random_values import (
     slices,
     to_bits,
 )
+from qwartet.checkpoint.layout import Layout, ModuleSpec
+from qwartet.checkpoint.shards import INDEX_NAME
 from qwartet.errors import SettingError
 from qwartet.files import atomic_write, check_free_space
-from qwartet.models.checkpoint import INDEX_NAME
-from qwartet.models.config import ModelConfig, parse_config
-from qwartet.models.expected_tensors import dense_shape
+from qwartet.models.config import ModelConfig
+from qwartet.models.families import layout_of, parse_config
 from qwartet.models.generation_config import parse_generation_config
-from qwartet.models.names import LINEARS, disk_name, module_names
 from qwartet.models.shapes import Shape, config_json, generation_config_json
 from qwartet.models.vocabulary_match import vocabulary_mismatches
 from qwartet.quant_format.config import GptqConfig
@@ -106,11 +106,11 @@ def plan_synthesis(
     jsons = {"config.json": raw, "generation_config.json": generation}
     if gptq is not None:
         jsons["quantize_config.json"] = gptq.to_dict()
-    tensors = tuple(
-        tensor for module in module_names(config.num_layers) for tensor in _tensors(config, module, gptq, seed)
-    )
+    layout = layout_of(config)
+    tensors = tuple(tensor for module in layout for tensor in _tensors(layout, module, gptq, seed))
     if counts:
-        tensors = tuple(_counting_head(tensors) if tensor.name == "lm_head.weight" else tensor for tensor in tensors)
+        head = _counting_head(tensors, layout.parameter_name("embedding.weight"))
+        tensors = tuple(head if tensor.name == head.name else tensor for tensor in tensors)
     return Synthesis(config, tensors, jsons, vocabulary)
 
 
@@ -142,10 +142,9 @@ def write_synthesis(
 # --- what the tensors are
 
 
-def _tensors(config: ModelConfig, module: str, gptq: GptqConfig | None, seed: int) -> Iterator[RandomTensor]:
+def _tensors(layout: Layout, module: ModuleSpec, gptq: GptqConfig | None, seed: int) -> Iterator[RandomTensor]:
     """The tensors of one module of the network, as a published checkpoint stores them."""
-    shape, _ = dense_shape(config, module)
-    name = disk_name(module)
+    shape, name = module.shape, module.disk_name
     dtype: Literal["F16", "BF16"] = "BF16" if gptq is None else "F16"
 
     def normal(leaf: str, shape: tuple[int, ...], std: float) -> RandomTensor:
@@ -156,23 +155,23 @@ def _tensors(config: ModelConfig, module: str, gptq: GptqConfig | None, seed: in
     if len(shape) == 1:
         one = to_bits(np.ones(1), dtype)
         yield RandomTensor(f"{name}.weight", dtype, shape, partial(_repeated, one, shape[0]))
-    elif module == "embedding":
+    elif module.kind == "embedding":
         yield normal("weight", shape, EMBEDDING_STD)
-    elif module == "lm_head":
+    elif module.kind == "head":
         yield normal("weight", shape, LOGITS_STD / shape[1] ** 0.5)
     elif gptq is None:
         yield normal("weight", shape, shape[1] ** -0.5)
     else:
-        yield from _gptq_tensors(module, shape, gptq, seed)
-    if module.endswith("attention.qkv"):
+        yield from _gptq_tensors(layout, module, gptq, seed)
+    if module.needs_bias:
         yield normal("bias", shape[:1], BIAS_STD)
-    elif gptq is not None and module.endswith(LINEARS):
+    elif gptq is not None and module.kind == "linear":
         yield RandomTensor(f"{name}.bias", dtype, shape[:1], partial(_repeated, np.zeros(1, np.uint16), shape[0]))
 
 
-def _counting_head(tensors: Sequence[RandomTensor]) -> RandomTensor:
+def _counting_head(tensors: Sequence[RandomTensor], embedding_name: str) -> RandomTensor:
     """Row t + 1 of the head is row t of the embedding, which the residual stream still points to after all blocks."""
-    embedding = next(tensor for tensor in tensors if tensor.name == disk_name("embedding") + ".weight")
+    embedding = next(tensor for tensor in tensors if tensor.name == embedding_name)
     hidden_size = embedding.shape[1]
 
     def values() -> Slices:
@@ -188,10 +187,10 @@ def _counting_head(tensors: Sequence[RandomTensor]) -> RandomTensor:
     return RandomTensor("lm_head.weight", embedding.dtype, embedding.shape, values)
 
 
-def _gptq_tensors(module: str, shape: tuple[int, ...], gptq: GptqConfig, seed: int) -> Iterator[RandomTensor]:
+def _gptq_tensors(layout: Layout, module: ModuleSpec, gptq: GptqConfig, seed: int) -> Iterator[RandomTensor]:
     """qweight, qzeros, scales and g_idx of a linear of [N, K]."""
-    name, bits = disk_name(module), gptq.bits
-    out_features, in_features = shape
+    name, bits = module.disk_name, gptq.bits
+    out_features, in_features = module.shape
     group_size = in_features if gptq.group_size == -1 else min(gptq.group_size, in_features)
     num_groups = -(-in_features // group_size)
     codes_shape = (in_features * bits // 32, out_features)
@@ -205,7 +204,8 @@ def _gptq_tensors(module: str, shape: tuple[int, ...], gptq: GptqConfig, seed: i
     scales = partial(_chosen, partial(RandomStream, seed, f"{name}.scales"), table, num_groups * out_features)
     yield RandomTensor(f"{name}.scales", "F16", (num_groups, out_features), scales)
     # Up and gate read the same activations, so GPTQ orders their inputs alike.
-    order = RandomStream(seed, f"{disk_name(module.replace('mlp.gate', 'mlp.up'))}.g_idx") if gptq.desc_act else None
+    reader = layout[module.name.replace("mlp.gate", "mlp.up")].disk_name
+    order = RandomStream(seed, f"{reader}.g_idx") if gptq.desc_act else None
     yield RandomTensor(f"{name}.g_idx", "I32", (in_features,), partial(_group_index, in_features, group_size, order))
 
 

@@ -19,7 +19,7 @@ def cache(
     They lie in $QWARTET_CACHE, else $XDG_CACHE_HOME/qwartet, else ~/.cache/qwartet. Everything there can be made again;
     models that are running keep what they have open.
     """
-    from qwartet.models.weight_cache import packed_directory
+    from qwartet.checkpoint.weight_cache import packed_directory
 
     directory = packed_directory()
     files = [path for path in sorted(directory.glob("*")) if path.is_file()] if directory.is_dir() else []

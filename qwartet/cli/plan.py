@@ -16,7 +16,7 @@ from qwartet.hub.resolve import resolve
 from qwartet.models.shapes import SHAPES, Precision, gptq_config
 
 if TYPE_CHECKING:
-    from qwartet.models.checkpoint import Checkpoint
+    from qwartet.checkpoint.shards import Checkpoint
     from qwartet.models.config import ModelConfig
     from qwartet.planning.memory_plan import MemoryPlan, StreamForecast
     from qwartet.quant_format.config import GptqConfig
@@ -103,14 +103,14 @@ def _model(name: str, precision: Precision | None, revision: str | None) -> Mode
         directory = resolve(name, revision=revision, download=False)
     except ModelNotFoundError as error:
         raise ModelNotFoundError(f"{error}; a published size can be planned without: {', '.join(SHAPES)}") from None
-    from qwartet.models.checkpoint import Checkpoint
-    from qwartet.models.config import load_config
-    from qwartet.models.expected_tensors import check_dense_shapes, check_names
+    from qwartet.checkpoint.expected_tensors import check_dense_shapes, check_names
+    from qwartet.checkpoint.shards import Checkpoint
+    from qwartet.models.families import layout_of, load_config
     from qwartet.models.load import load_gptq_config
 
     config, gptq, checkpoint = load_config(directory), load_gptq_config(directory), Checkpoint(directory)
-    check_names(checkpoint, config, gptq)
-    check_dense_shapes(checkpoint, config, gptq)
+    check_names(checkpoint, layout_of(config), gptq)
+    check_dense_shapes(checkpoint, layout_of(config), gptq)
     vocabularies = list(directory.glob("*.tiktoken"))[:1]
     return Model(checkpoint, config, gptq, sum(file.read_bytes().count(b"\n") for file in vocabularies))
 

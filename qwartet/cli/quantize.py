@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from qwartet.checkpoint.layout import LINEARS
 from qwartet.cli.terminal import json_line, one_line
 from qwartet.cli.units import format_bytes
 from qwartet.errors import SettingError
 from qwartet.hub.resolve import resolve
-from qwartet.models.names import LINEARS
 
 if TYPE_CHECKING:
     from qwartet.quantize.finished_blocks import QuantizeEvent

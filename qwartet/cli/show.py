@@ -47,7 +47,7 @@ def show(
 
 def _facts(stored: StoredModel) -> dict[str, Any]:
     """What the files of a directory say, as plain values; None where one cannot be read."""
-    from qwartet.models.config import load_config
+    from qwartet.models.families import load_config
     from qwartet.models.generation_config import load_generation_defaults
     from qwartet.models.inspection import gptq_facts, model_facts, sampling_facts
     from qwartet.models.load import load_gptq_config

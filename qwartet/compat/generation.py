@@ -19,12 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qwartet.checkpoint.json_file import read_json
 from qwartet.engine.engine import Engine
 from qwartet.engine.logits_processors import forbid, penalise_repetition
 from qwartet.engine.request import LogitsProcessor, Request
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.errors import RequestError, SettingError
-from qwartet.models.json_file import read_json
 
 FORCED_EOS_LOGIT = 32768.0  # the value that the original gives to EOS
 NO_LIMIT = 2**31 - 1

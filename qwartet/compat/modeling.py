@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qwartet.checkpoint.json_file import read_json
 from qwartet.compat.generation import GenerationConfig, Row, generate, split_rows, stream_row
 from qwartet.compat.tokenization import QWenTokenizer
 from qwartet.engine.engine import Engine
@@ -28,7 +29,6 @@ from qwartet.errors import NotAChatModelError, RequestError, SettingError
 from qwartet.hub.resolve import resolve
 from qwartet.layers.forward_batch import dense_batch
 from qwartet.llm import resolve_device
-from qwartet.models.json_file import read_json
 from qwartet.models.load import Dtype, load_model
 from qwartet.models.qwen import QwenModel
 from qwartet.tokenizer.chatml import DEFAULT_SYSTEM, decode_tokens, make_context, stop_words_ids

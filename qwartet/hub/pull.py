@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from threading import Event, Lock
 
+from qwartet.checkpoint.json_file import read_json
 from qwartet.errors import CheckpointError, DownloadWarning, ModelNotFoundError
 from qwartet.files import check_free_space
 from qwartet.hub.download_errors import explain
@@ -20,7 +21,6 @@ from qwartet.hub.listing import Listing, RemoteFile
 from qwartet.hub.manifest import Manifest, ManifestFile, read_manifests, write_manifest
 from qwartet.hub.repository import Repository
 from qwartet.hub.snapshot import Place, unfinished
-from qwartet.models.json_file import read_json
 
 NUM_AT_ONCE = 4  # files
 

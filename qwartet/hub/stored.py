@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qwartet import DEMO
+from qwartet.checkpoint.json_file import read_json
 from qwartet.errors import CheckpointError, ModelNotFoundError, SettingError
 from qwartet.files import cache_directory
 from qwartet.hub.hubs import HUBS
 from qwartet.hub.manifest import Manifest, manifest_of, read_manifests
 from qwartet.hub.repository import Repository, parse_repository
 from qwartet.hub.snapshot import Removal, Snapshot, size_of, unfinished
-from qwartet.models.json_file import read_json
 from qwartet.models.shapes import SHAPES
 
 State = Literal["complete", "loadable", "partial"]
@@ -198,8 +198,8 @@ def removal_of(model: StoredModel) -> Removal:
     of_hub = HUBS[model.repository.hub].removal(snapshot, blobs)
     packed = []
     if (cache_directory() / "packed").is_dir():  # else torch, which this imports, need not be loaded
-        from qwartet.models.cache_key import caches_of
-        from qwartet.models.weight_cache import packed_directory
+        from qwartet.checkpoint.cache_key import caches_of
+        from qwartet.checkpoint.weight_cache import packed_directory
 
         packed = caches_of(packed_directory(), model.directory)
     records = [] if manifest is None else [manifest.path, manifest.path.with_suffix(".lock")]

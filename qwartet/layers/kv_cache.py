@@ -43,10 +43,8 @@ class KVCache:
         self.num_blocks = num_blocks
         self.block_size = block_size
         self.layers: list[CacheLayer] = [  # their tensors are never replaced
-
             new_layer(num_blocks, num_kv_heads, block_size, head_dim, dtype, zeros) for _ in range(num_layers)
         ]
-
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

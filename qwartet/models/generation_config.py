@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qwartet.checkpoint.json_file import read_json
 from qwartet.errors import CheckpointError, CheckpointWarning
-from qwartet.models.json_file import read_json
 
 CHAT_FORMATS = ("chatml", "raw")
 

@@ -16,19 +16,20 @@ from typing import Any, TypeVar
 
 import torch
 
+from qwartet.checkpoint.expected_tensors import check_dense_shapes, check_names
+from qwartet.checkpoint.held_tensors import held_tensors
+from qwartet.checkpoint.json_file import read_json
+from qwartet.checkpoint.safetensors_file import read_tensor_infos
+from qwartet.checkpoint.shards import INDEX_NAME, Checkpoint
+from qwartet.checkpoint.weights import read_quantized_weight
 from qwartet.errors import CheckpointError, CheckpointWarning
 from qwartet.kernels.device_memory import available_bytes
 from qwartet.layers.kv_cache import kv_bytes_per_token
-from qwartet.models.checkpoint import INDEX_NAME, Checkpoint
-from qwartet.models.config import ModelConfig, load_config
-from qwartet.models.expected_tensors import check_dense_shapes, check_names, read_quantized_weight
+from qwartet.models.config import ModelConfig
+from qwartet.models.families import layout_of, load_config
 from qwartet.models.generation_config import GenerationDefaults, load_generation_defaults
-from qwartet.models.held_tensors import held_tensors
-from qwartet.models.json_file import read_json
 from qwartet.models.load import choose_settings, load_gptq_config
-from qwartet.models.names import LINEARS, disk_name, module_names
 from qwartet.models.residency import weights_bytes
-from qwartet.models.safetensors_file import read_tensor_infos
 from qwartet.models.vocabulary_match import vocabulary_mismatches
 from qwartet.quant_format.config import GptqConfig
 from qwartet.tokenizer.tokenizer import find_vocabulary
@@ -122,7 +123,7 @@ def _indexed_files(directory: Path) -> list[Path]:
 
 
 def _check_tensors(found: Inspection, checkpoint: Checkpoint, config: ModelConfig, gptq: GptqConfig | None) -> None:
-    found.attempt(check_names, checkpoint, config, gptq)
+    found.attempt(check_names, checkpoint, layout_of(config), gptq)
     while (bad := _first_wrong_shape(found, checkpoint, config, gptq)) is not None:
         del checkpoint.tensors[bad]
     if gptq is not None:
@@ -133,7 +134,7 @@ def _first_wrong_shape(
     found: Inspection, checkpoint: Checkpoint, config: ModelConfig, gptq: GptqConfig | None
 ) -> str | None:
     try:
-        check_dense_shapes(checkpoint, config, gptq)
+        check_dense_shapes(checkpoint, layout_of(config), gptq)
     except CheckpointError as error:
         _add(found.problems, str(error))
         return error.tensor
@@ -144,19 +145,19 @@ def _quantization(found: Inspection, checkpoint: Checkpoint, config: ModelConfig
     """The GPTQ settings, after every quantised linear has been checked against them."""
     formats = set()
     num_checked = 0
-    for module in module_names(config.num_layers):
-        name = disk_name(module)
-        parts = [f"{name}.{leaf}" for leaf in ("qweight", "qzeros", "scales")]
-        if not module.endswith(LINEARS) or not all(part in checkpoint for part in parts):
+    linears = [module for module in layout_of(config) if module.kind == "linear"]
+    for module in linears:
+        names = (name for leaf in ("qweight", "qzeros", "scales") for name in module.disk_names(leaf))
+        if not all(name in checkpoint for name in names):
             continue
-        weight = found.attempt(read_quantized_weight, checkpoint, module, config, gptq, torch.device("cpu"))
+        weight = found.attempt(read_quantized_weight, checkpoint, module, gptq, torch.device("cpu"))
         if weight is not None:
             num_checked += 1
             formats.add(weight.zero_format)
     return {
         **gptq_facts(gptq),
         "zero_format": sorted(formats),
-        "num_linears": config.num_layers * len(LINEARS),
+        "num_linears": len(linears),
         "num_sound_linears": num_checked,
     }
 
@@ -213,7 +214,7 @@ def _memory(checkpoint: Checkpoint, config: ModelConfig, gptq: GptqConfig | None
     per_token = kv_bytes_per_token(config.num_layers, config.num_kv_heads, config.head_dim, dtype)
     return {
         "dtype": str(dtype).removeprefix("torch."),
-        "weights_bytes": weights_bytes(held_tensors(checkpoint, config, settings)),
+        "weights_bytes": weights_bytes(held_tensors(checkpoint, layout_of(config), settings)),
         "kv_bytes_per_token": per_token,
         "kv_bytes_full_context": per_token * config.position.max_length,
         "available_bytes": available_bytes(torch.device("cpu")),

@@ -13,24 +13,25 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from qwartet.checkpoint.expected_tensors import check_dense_shapes, check_names
+from qwartet.checkpoint.held_tensors import LoadSettings, held_tensors
+from qwartet.checkpoint.json_file import read_json
+from qwartet.checkpoint.layout import Layout
+from qwartet.checkpoint.safetensors_file import LoadMode
+from qwartet.checkpoint.shards import Checkpoint
+from qwartet.checkpoint.weight_cache import weights_of
+from qwartet.checkpoint.weight_cache_file import OnPacked
+from qwartet.checkpoint.weights import Weights
 from qwartet.errors import MemoryWarning, SettingError
 from qwartet.kernels.select import select_backend
 from qwartet.layers.head import Head
 from qwartet.layers.linear import QuantizedLinear
 from qwartet.layers.rotary import RotaryTable
 from qwartet.layers.weight_stream import StreamedLayers, WeightStream
-from qwartet.models.checkpoint import Checkpoint
-from qwartet.models.config import ModelConfig, load_config
-from qwartet.models.expected_tensors import check_dense_shapes, check_names
-from qwartet.models.held_tensors import LoadSettings, held_tensors
-from qwartet.models.json_file import read_json
-from qwartet.models.names import LINEARS, disk_name, module_names
+from qwartet.models.config import ModelConfig
+from qwartet.models.families import family_of, layout_of, load_config
 from qwartet.models.qwen import QwenModel
 from qwartet.models.residency import fits_memory, memory_error, resident_budget, stream_forecast, weights_bytes
-from qwartet.models.safetensors_file import LoadMode
-from qwartet.models.weight_cache import weights_of
-from qwartet.models.weight_cache_file import OnPacked
-from qwartet.models.weights import Weights
 from qwartet.quant_format.config import GptqConfig
 
 Dtype = torch.dtype | Literal["auto", "bf16", "bfloat16", "fp16", "float16", "fp32", "float32"]
@@ -42,12 +43,12 @@ _DTYPES = {
 HEADS = ("auto", "int8", "exact")
 
 
-def resolve_dtype(dtype: Dtype, checkpoint: Checkpoint) -> torch.dtype:
+def resolve_dtype(dtype: Dtype, checkpoint: Checkpoint, layout: Layout) -> torch.dtype:
     """The dtype to compute in. "auto" is the file's, except that fp16 becomes bf16, whose range cannot overflow."""
     if isinstance(dtype, torch.dtype):
         resolved: torch.dtype | None = dtype
     elif dtype == "auto":
-        is_float32 = checkpoint.info(f"{disk_name('embedding')}.weight").dtype == "F32"
+        is_float32 = checkpoint.info(layout.parameter_name("embedding.weight")).dtype == "F32"
         resolved = torch.float32 if is_float32 else torch.bfloat16
     else:
         resolved = _DTYPES.get(dtype)
@@ -83,7 +84,7 @@ def choose_settings(
     """What the arguments of `load_model` come to for this checkpoint; SettingError for an unknown one."""
     if head not in HEADS:
         raise SettingError(f"head is {head!r}; it must be one of {', '.join(HEADS)}")
-    resolved, place = resolve_dtype(dtype, checkpoint), device or torch.device("cpu")
+    resolved, place = resolve_dtype(dtype, checkpoint, layout_of(config)), device or torch.device("cpu")
     backend = select_backend(
         place,
         resolved,
@@ -96,18 +97,18 @@ def choose_settings(
     return LoadSettings(resolved, place, gptq, backend, prepares_head)
 
 
-def _assign(model: QwenModel, weights: Weights) -> None:
+def _assign(model: QwenModel, layout: Layout, weights: Weights) -> None:
     """Puts the weights of every module into the network."""
-    for name in module_names(model.config.num_layers):
-        module = model.get_submodule(name)
-        if weights.settings.gptq is not None and name.endswith(LINEARS):
-            parent, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(parent), leaf, QuantizedLinear(weights.quantized(name), model.backend))
+    for spec in layout:
+        module = model.get_submodule(spec.name)
+        if weights.settings.gptq is not None and spec.kind == "linear":
+            parent, _, leaf = spec.name.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, QuantizedLinear(weights.quantized(spec), model.backend))
             continue
-        module.weight = nn.Parameter(weights.dense(name, "weight"), requires_grad=False)
-        if name.endswith(LINEARS):
-            has_bias = weights.has_bias(name)
-            module.bias = nn.Parameter(weights.dense(name, "bias"), requires_grad=False) if has_bias else None
+        module.weight = nn.Parameter(weights.dense(spec, "weight"), requires_grad=False)
+        if spec.kind == "linear":
+            bias = nn.Parameter(weights.dense(spec, "bias"), requires_grad=False) if weights.has_bias(spec) else None
+            module.bias = bias
     model.lm_head.prepared = weights.prepared_head(model.lm_head.weight)
 
 
@@ -137,21 +138,22 @@ def load_model(
     config = load_config(directory)
     gptq = load_gptq_config(directory)
     checkpoint = Checkpoint(directory, load_mode)
-    check_names(checkpoint, config, gptq)
-    check_dense_shapes(checkpoint, config, gptq)
+    layout = layout_of(config)
+    check_names(checkpoint, layout, gptq)
+    check_dense_shapes(checkpoint, layout, gptq)
     settings = choose_settings(checkpoint, config, gptq, dtype=dtype, device=device, activations=activations, head=head)
-    held = list(held_tensors(checkpoint, config, settings))
+    held = list(held_tensors(checkpoint, layout, settings))
     needed = weights_bytes(held)
     streams = not force and not fits_memory(needed, device)
     if streams and load_mode != "mmap":
         raise memory_error(directory, needed, device)
     rotary = RotaryTable(config.position, device)
     with torch.device("meta"):
-        model = QwenModel(config, rotary, settings.backend)
-    weights = weights_of(checkpoint, config, settings, held, use_cache=weight_cache, on_packed=on_packed)
+        model = family_of(config).build(config, rotary, settings.backend)
+    weights = weights_of(checkpoint, layout, settings, held, use_cache=weight_cache, on_packed=on_packed)
     if streams and not all(tensor.is_in_file or weights.is_mapped(tensor.name) for tensor in held):
         raise memory_error(directory, needed, device)
-    _assign(model, weights)
+    _assign(model, layout, weights)
     if streams:
         model.layers = _streamed(model, checkpoint)
     return model.eval()

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
+from qwartet.checkpoint.held_tensors import HeldTensor
 from qwartet.errors import OutOfMemoryError
 from qwartet.files import disk_read_speed
 from qwartet.kernels.device_memory import available_bytes
 from qwartet.layers.weight_stream import WeightStream
-from qwartet.models.held_tensors import HeldTensor
 
 RESIDENT_FRACTION = 0.5  # of the free memory
 

@@ -10,13 +10,13 @@ from dataclasses import replace
 
 import torch
 
+from qwartet.checkpoint.held_tensors import LoadSettings
+from qwartet.checkpoint.shards import Checkpoint
 from qwartet.engine.engine_config import GPU_BATCHED_TOKENS
 from qwartet.errors import SettingError
 from qwartet.kernels.backend import Backend, TensorSpec
 from qwartet.kernels.cpu.weights import weight_specs
-from qwartet.models.checkpoint import Checkpoint
 from qwartet.models.config import ModelConfig
-from qwartet.models.held_tensors import LoadSettings
 from qwartet.planning.memory_plan import NetworkMemory, Workload, cache_bytes_per_token, network_memory
 from qwartet.planning.step_memory import gpu_bytes, logits_bytes, sampler_bytes
 from qwartet.quant_format.weight import QuantizedShape

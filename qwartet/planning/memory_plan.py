@@ -17,6 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from qwartet.checkpoint import weight_cache
+from qwartet.checkpoint.held_tensors import HeldTensor, LoadSettings, held_tensors
+from qwartet.checkpoint.layout import Layout
+from qwartet.checkpoint.shards import Checkpoint
 from qwartet.engine.engine_config import CPU_BATCHED_TOKENS
 from qwartet.engine.sampler import LOGITS_ROWS
 from qwartet.engine.speculate import MAX_GUESSES
@@ -25,11 +29,8 @@ from qwartet.kernels.cache_layer import CacheDtype
 from qwartet.kernels.cpu.library import native_library
 from qwartet.kernels.device_memory import available_bytes
 from qwartet.layers.kv_cache import BLOCK_SIZE, kv_bytes_per_token
-from qwartet.models import weight_cache
-from qwartet.models.checkpoint import Checkpoint
 from qwartet.models.config import ModelConfig
-from qwartet.models.held_tensors import HeldTensor, LoadSettings, held_tensors
-from qwartet.models.names import LINEARS, disk_name
+from qwartet.models.families import layout_of
 from qwartet.models.residency import RESIDENT_FRACTION
 from qwartet.planning.step_memory import (
     StepSize,
@@ -176,28 +177,30 @@ class NetworkMemory:
 
 def network_memory(checkpoint: Checkpoint, config: ModelConfig, settings: LoadSettings) -> NetworkMemory:
     """Reads headers only; the checkpoint's names and shapes have been checked."""
-    held = list(held_tensors(checkpoint, config, settings))
+    layout = layout_of(config)
+    held = list(held_tensors(checkpoint, layout, settings))
     made = [tensor for tensor in held if not tensor.is_in_file]
     made_bytes = sum(tensor.nbytes for tensor in made)
     is_kept = settings.backend.layout is not None and made_bytes >= weight_cache.LEAST_BYTES
     return NetworkMemory(
         config=config,
         settings=settings,
-        weights={row: sum(tensor.nbytes for tensor in held if _row_of(tensor) == row) for row in WEIGHT_ROWS},
+        weights={row: sum(tensor.nbytes for tensor in held if _row_of(tensor, layout) == row) for row in WEIGHT_ROWS},
         layer_bytes=_layer_bytes(held, config.num_layers),
         kept_bytes=made_bytes if is_kept else 0,
-        packing_bytes=_largest_module(checkpoint, made),
+        packing_bytes=_largest_module(checkpoint, layout, made),
         unkept_bytes=checkpoint.nbytes + made_bytes if made else 0,
         can_stream=is_kept or not made,
     )
 
 
-def _row_of(tensor: HeldTensor) -> str:
-    if tensor.module == "lm_head":
+def _row_of(tensor: HeldTensor, layout: Layout) -> str:
+    kind = layout[tensor.module].kind
+    if kind == "head":
         return WEIGHT_ROWS[3] if tensor.is_prepared_head else "head"
-    if tensor.module == "embedding":
+    if kind == "embedding":
         return "embedding"
-    return "linears" if tensor.module.endswith(LINEARS) and tensor.leaf != "bias" else "norms and biases"
+    return "linears" if kind == "linear" and tensor.leaf != "bias" else "norms and biases"
 
 
 def _layer_bytes(held: Iterable[HeldTensor], num_layers: int) -> tuple[int, ...]:
@@ -208,14 +211,15 @@ def _layer_bytes(held: Iterable[HeldTensor], num_layers: int) -> tuple[int, ...]
     return tuple(sizes)
 
 
-def _largest_module(checkpoint: Checkpoint, made: list[HeldTensor]) -> int:
+def _largest_module(checkpoint: Checkpoint, layout: Layout, made: list[HeldTensor]) -> int:
     """Bytes of the largest module that is packed or converted, as it is read and as it is made."""
     sizes: dict[str, int] = {}
     for tensor in made:
         sizes[tensor.module] = sizes.get(tensor.module, 0) + tensor.nbytes
     for module in sizes:
-        leaves = (f"{disk_name(module)}.{leaf}" for leaf in ("weight", "bias", "qweight", "qzeros", "scales", "g_idx"))
-        sizes[module] += sum(checkpoint.info(name).nbytes for name in leaves if name in checkpoint)
+        leaves = ("weight", "bias", "qweight", "qzeros", "scales", "g_idx")
+        names = (name for leaf in leaves for name in layout[module].disk_names(leaf))
+        sizes[module] += sum(checkpoint.info(name).nbytes for name in names if name in checkpoint)
     return max(sizes.values(), default=0)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from qwartet.models.checkpoint import Checkpoint
-from qwartet.models.safetensors_file import TensorInfo
+from qwartet.checkpoint.safetensors_file import TensorInfo
+from qwartet.checkpoint.shards import Checkpoint
 
 
 class PlannedCheckpoint(Checkpoint):

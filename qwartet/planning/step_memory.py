@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from qwartet.checkpoint.held_tensors import LoadSettings
 from qwartet.kernels.backend import StepShape
 from qwartet.models.config import ModelConfig
-from qwartet.models.held_tensors import LoadSettings
 from qwartet.quant_format.weight import TILE_VALUES
 
 # Of one row of logits while it is sampled: changed, scaled, and a random number for every id (measured: 48 bytes).

@@ -8,8 +8,8 @@ Shape letters: K in_features, N out_features, G groups.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -104,6 +104,25 @@ class QuantizedWeight:
         """Packs codes uint8 [K, N], scales [G, N] (rounded to fp16) and zeros uint8 [G, N] in format v1."""
         qzeros = pack_qzeros(zeros, bits, "v1")
         return cls(bits, group_size, pack_qweight(codes, bits), scales.half(), qzeros, g_idx, None, "v1", sym)
+
+    @classmethod
+    def join(cls, parts: Sequence[QuantizedWeight]) -> QuantizedWeight:
+        """Linears of the same input as one, rows one after another; ValueError where their groups differ."""
+        first = parts[0]
+        for part in parts[1:]:
+            for name in ("bits", "group_size", "zero_format", "sym"):
+                if getattr(part, name) != getattr(first, name):
+                    raise ValueError(f"{name} of its parts differ: {getattr(first, name)} and {getattr(part, name)}")
+            if not torch.equal(part.group_of_input(), first.group_of_input()):
+                raise ValueError("its parts take the inputs in different orders")
+        biases = [part.scales.new_zeros(part.out_features) if part.bias is None else part.bias for part in parts]
+        return replace(
+            first,
+            qweight=torch.cat([part.qweight for part in parts], dim=1),
+            scales=torch.cat([part.scales for part in parts], dim=1),
+            qzeros=torch.cat([part.qzeros for part in parts], dim=1),
+            bias=None if all(part.bias is None for part in parts) else torch.cat(biases),
+        )
 
     @property
     def in_features(self) -> int:

@@ -19,13 +19,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from qwartet.checkpoint.shards import Checkpoint
 from qwartet.errors import CheckpointError, SettingError
 from qwartet.layers.forward_batch import ForwardBatch, dense_batch
 from qwartet.layers.linear import Linear
-from qwartet.layers.rotary import PositionConfig, RotaryTable
-from qwartet.models.checkpoint import Checkpoint
+from qwartet.layers.rotary import RotaryTable
 from qwartet.models.config import ModelConfig
-from qwartet.models.names import LINEARS, disk_name, disk_parameter_name
+from qwartet.models.families import layout_of
 from qwartet.models.qwen import DecoderLayer
 from qwartet.quant_format.config import GptqConfig
 from qwartet.quant_format.weight import QuantizedWeight
@@ -48,14 +48,14 @@ class CalibrationBatch:
 
 def embed_calibration(
     checkpoint: Checkpoint,
+    config: ModelConfig,
     calibration: Sequence[Sequence[int]],
-    position_config: PositionConfig,
     *,
     dtype: torch.dtype,
     device: torch.device,
 ) -> list[CalibrationBatch]:
     """Examples of token ids as the first block takes them; in a batch each still attends to itself alone."""
-    table = checkpoint.read(disk_parameter_name("embedding.weight"))
+    table = checkpoint.read(layout_of(config).parameter_name("embedding.weight"))
     batches: list[list[Sequence[int]]] = [[]]
     for example in calibration:
         if batches[-1] and sum(map(len, batches[-1])) + len(example) > BATCH_TOKENS:
@@ -63,7 +63,7 @@ def embed_calibration(
         batches[-1].append(example)
     return [
         CalibrationBatch(
-            dense_batch(examples, position_config, device=device),
+            dense_batch(examples, config.position, device=device),
             F.embedding(torch.tensor([token for example in examples for token in example]), table).to(dtype).float(),
         )
         for examples in batches
@@ -80,12 +80,12 @@ def load_block(
     """Block `index` of a float checkpoint whose names and shapes have been checked, without gradients."""
     with torch.device("meta"):
         layer = DecoderLayer(config, index)
-    biases = (f"{linear}.bias" for linear in LINEARS)
-    weights = [name for name, _ in layer.named_parameters() if name.endswith(".weight")]
-    for name in [*weights, *biases]:
-        on_disk = disk_parameter_name(f"layers.{index}.{name}")
-        if on_disk in checkpoint:
-            _set_parameter(layer, name, checkpoint.read(on_disk).to(device, dtype))
+    for spec in layout_of(config).of_layer(index):
+        for leaf in ("weight", "bias"):
+            names = spec.disk_names(leaf)
+            if all(name in checkpoint for name in names):
+                value = torch.cat([checkpoint.read(name) for name in names]).to(device, dtype)
+                _set_parameter(layer, f"{spec.name.split('.', 2)[2]}.{leaf}", value)
     return layer.eval()
 
 
@@ -94,11 +94,13 @@ def quantize_block(
     calibration: Sequence[CalibrationBatch],
     rotary: RotaryTable,
     config: GptqConfig,
+    names: Mapping[str, str],
     path: str | os.PathLike[str],
 ) -> Iterator[tuple[str, SolverResult]]:
     """Yields (linear, result without the bias) in the order of LINEARS; `layer` goes on with the quantised weights.
 
-    CheckpointError, naming `path` and the linear, where its weights or its inputs cannot be quantised.
+    CheckpointError, naming `path` and the linear by its name on disk (`names`), where its weights or its inputs cannot
+    be quantised.
     """
     for step in STEPS:
         hessian = _gather_hessian(layer, step[0], calibration, rotary)
@@ -115,8 +117,7 @@ def quantize_block(
                     damp_percent=config.damp_percent,
                 )
             except SettingError as error:
-                name = disk_name(f"layers.{layer.attention.layer}.{linear}")
-                raise CheckpointError(path, f"cannot be quantised: {error}", tensor=name) from error
+                raise CheckpointError(path, f"cannot be quantised: {error}", tensor=names[linear]) from error
             use_quantized(layer, {linear: result.weight})
             yield linear, result
 

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from qwartet.checkpoint.safetensors_file import SafetensorsFile, read_tensor_infos
 from qwartet.errors import CheckpointError, SettingError
 from qwartet.models.config import ModelConfig
-from qwartet.models.safetensors_file import SafetensorsFile, read_tensor_infos
 from qwartet.tokenizer.chatml import Message, training_example
 from qwartet.tokenizer.tokenizer import Tokenizer
 

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from qwartet.models.checkpoint import Checkpoint
+from qwartet.checkpoint.shards import Checkpoint
 from qwartet.quantize.writer import save_tensors
 
 

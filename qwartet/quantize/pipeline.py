@@ -20,13 +20,14 @@ from pathlib import Path
 import torch
 
 from qwartet import __version__
+from qwartet.checkpoint.expected_tensors import check_dense_shapes, check_names
+from qwartet.checkpoint.layout import LINEARS, ModuleSpec
+from qwartet.checkpoint.shards import Checkpoint
 from qwartet.errors import CheckpointError, SettingError
 from qwartet.layers.rotary import RotaryTable
-from qwartet.models.checkpoint import Checkpoint
-from qwartet.models.config import ModelConfig, load_config
-from qwartet.models.expected_tensors import check_dense_shapes, check_names
+from qwartet.models.config import ModelConfig
+from qwartet.models.families import layout_of, load_config
 from qwartet.models.load import Dtype, load_gptq_config, resolve_dtype
-from qwartet.models.names import LINEARS, disk_name, disk_parameter_name, module_names
 from qwartet.models.qwen import DecoderLayer
 from qwartet.quant_format.config import GptqConfig
 from qwartet.quant_format.weight import QuantizedWeight
@@ -67,14 +68,16 @@ def quantize_checkpoint(
     work = target.with_name(f"{target.name}.partial")
     make_directory(work)
     finished = FinishedBlocks(work)
+    layout = layout_of(model_config)
+    computed_in = resolve_dtype(dtype, checkpoint, layout)
     quantization = _Quantization(
-        checkpoint, model_config, config, calibration, finished, resolve_dtype(dtype, checkpoint), torch.device(device)
+        checkpoint, model_config, config, calibration, finished, computed_in, torch.device(device)
     )
     events = []
     for index in range(model_config.num_layers):
         events += quantization.run_block(index, on_event or (lambda _event: None))
     block_files = [finished.file(index) for index in range(model_config.num_layers)]
-    write_checkpoint(work / "output", checkpoint, block_files, config, max_shard_bytes)
+    write_checkpoint(work / "output", checkpoint, layout, block_files, config, max_shard_bytes)
     publish(work / "output", target)
     shutil.rmtree(work, ignore_errors=True)
     return events
@@ -95,21 +98,22 @@ class _Quantization:
     ) -> None:
         self.checkpoint = checkpoint
         self.model_config = model_config
+        self.layout = layout_of(model_config)
         self.config = config
         self.finished = finished
         self.dtype = dtype
         self.device = device
         self.rotary = RotaryTable(model_config.position, device)
-        self.calibration = embed_calibration(checkpoint, calibration, model_config.position, dtype=dtype, device=device)
+        self.calibration = embed_calibration(checkpoint, model_config, calibration, dtype=dtype, device=device)
         settings = {"config": asdict(config), "model": asdict(model_config), "dtype": str(dtype), "device": device.type}
         examples = [list(map(int, example)) for example in calibration]
         self.fingerprint = Fingerprint({**settings, "calibration": examples, "version": __version__})
-        self.fingerprint.add(checkpoint, [disk_parameter_name("embedding.weight")])
+        self.fingerprint.add(checkpoint, [self.layout.parameter_name("embedding.weight")])
 
     def run_block(self, index: int, on_event: OnEvent) -> list[QuantizeEvent]:
         """Quantises a block, or takes it as an earlier run left it, and sends the calibration through it."""
         layer = load_block(self.checkpoint, self.model_config, index, dtype=self.dtype, device=self.device)
-        modules = [name for name in module_names(index + 1) if name.startswith(f"layers.{index}.")]
+        modules = self.layout.of_layer(index)
         self.fingerprint.add(self.checkpoint, _tensor_names(self.checkpoint, modules, ["weight", "bias"]))
         block = self.finished.load(index, self.fingerprint.hexdigest())
         if block is None:
@@ -128,12 +132,13 @@ class _Quantization:
     def _quantize(self, layer: DecoderLayer, index: int, on_event: OnEvent) -> FinishedBlock:
         block = FinishedBlock({}, [])
         for norm in ("attention_norm", "mlp_norm"):
-            name = disk_parameter_name(f"layers.{index}.{norm}.weight")
+            name = self.layout.parameter_name(f"layers.{index}.{norm}.weight")
             block.tensors[name] = read_fp16(self.checkpoint, name)
         start = time.perf_counter()
-        results = quantize_block(layer, self.calibration, self.rotary, self.config, self.checkpoint.directory)
+        names = {linear: self.layout[f"layers.{index}.{linear}"].disk_name for linear in LINEARS}
+        results = quantize_block(layer, self.calibration, self.rotary, self.config, names, self.checkpoint.directory)
         for linear, result in results:
-            name = disk_name(f"layers.{index}.{linear}")
+            name = names[linear]
             block.tensors.update(self._linear_tensors(name, result.weight))
             seconds = time.perf_counter() - start
             event = QuantizeEvent(
@@ -154,7 +159,7 @@ class _Quantization:
         """The layer goes on with the weights of the finished block, as it did when they were new."""
         weights = {}
         for linear in LINEARS:
-            name = disk_name(f"layers.{index}.{linear}")
+            name = self.layout[f"layers.{index}.{linear}"].disk_name
             tensors = {leaf: block.tensors[f"{name}.{leaf}"] for leaf in ("qweight", "qzeros", "scales", "g_idx")}
             path = self.finished.file(index)
             weights[linear] = QuantizedWeight.from_tensors(tensors, self.config, name=name, path=path)
@@ -177,15 +182,16 @@ def _open_float_checkpoint(source: Path) -> tuple[Checkpoint, ModelConfig]:
     if load_gptq_config(source) is not None:
         raise CheckpointError(source, "is quantised already", hint="give the float checkpoint that it was made from")
     checkpoint = Checkpoint(source)
-    check_names(checkpoint, model_config, None)
-    check_dense_shapes(checkpoint, model_config, None)
-    for module in module_names(model_config.num_layers):
-        for name in _tensor_names(checkpoint, [module], ["bias"] if module.endswith(LINEARS) else ["weight"]):
+    layout = layout_of(model_config)
+    check_names(checkpoint, layout, None)
+    check_dense_shapes(checkpoint, layout, None)
+    for module in layout:
+        for name in _tensor_names(checkpoint, [module], ["bias"] if module.kind == "linear" else ["weight"]):
             read_fp16(checkpoint, name)
     return checkpoint, model_config
 
 
-def _tensor_names(checkpoint: Checkpoint, modules: Iterable[str], leaves: Sequence[str]) -> list[str]:
+def _tensor_names(checkpoint: Checkpoint, modules: Iterable[ModuleSpec], leaves: Sequence[str]) -> list[str]:
     """Names on disk of those parameters of some modules that the checkpoint has."""
-    names = (f"{disk_name(module)}.{leaf}" for module in modules for leaf in leaves)
+    names = (name for module in modules for leaf in leaves for name in module.disk_names(leaf))
     return [name for name in names if name in checkpoint]

@@ -25,11 +25,11 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from qwartet.checkpoint.json_file import read_json
+from qwartet.checkpoint.layout import Layout
+from qwartet.checkpoint.safetensors_file import SafetensorsFile, read_tensor_infos
+from qwartet.checkpoint.shards import INDEX_NAME, Checkpoint
 from qwartet.errors import CheckpointError
-from qwartet.models.checkpoint import INDEX_NAME, Checkpoint
-from qwartet.models.json_file import read_json
-from qwartet.models.names import disk_parameter_name
-from qwartet.models.safetensors_file import SafetensorsFile, read_tensor_infos
 from qwartet.quant_format.config import GptqConfig
 
 DEFAULT_SHARD_BYTES = 2_000_000_000  # about what the published checkpoints use
@@ -60,6 +60,7 @@ def read_fp16(source: Checkpoint, name: str) -> Tensor:
 def write_checkpoint(
     output: Path,
     source: Checkpoint,
+    layout: Layout,
     block_files: Sequence[Path],
     config: GptqConfig,
     max_shard_bytes: int = DEFAULT_SHARD_BYTES,
@@ -72,7 +73,7 @@ def write_checkpoint(
     with _writing(output):
         shutil.rmtree(output, ignore_errors=True)  # what a killed run left
         output.mkdir(parents=True)
-    _write_shards(output, list(_all_tensors(source, block_files)), max_shard_bytes)
+    _write_shards(output, list(_all_tensors(source, layout, block_files)), max_shard_bytes)
     _write_json(output / "config.json", _config_json(read_json(source.directory / "config.json"), config))
     _write_json(output / "quantize_config.json", config.to_dict())
     for pattern in COPIED_FILES:
@@ -107,19 +108,18 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
         _flush(path)
 
 
-def _all_tensors(source: Checkpoint, block_files: Sequence[Path]) -> Iterator[StoredTensor]:
+def _all_tensors(source: Checkpoint, layout: Layout, block_files: Sequence[Path]) -> Iterator[StoredTensor]:
     """Every tensor, in the order of the forward pass."""
-    yield _outside_tensor(source, "embedding.weight")
+    yield _outside_tensor(source, layout.parameter_name("embedding.weight"))
     for path in block_files:
         file = SafetensorsFile(path)
         for info in read_tensor_infos(path).values():
             yield StoredTensor(info.name, info.nbytes, partial(file.read, info))
-    yield _outside_tensor(source, "norm.weight")
-    yield _outside_tensor(source, "lm_head.weight")
+    yield _outside_tensor(source, layout.parameter_name("norm.weight"))
+    yield _outside_tensor(source, layout.parameter_name("lm_head.weight"))
 
 
-def _outside_tensor(source: Checkpoint, parameter: str) -> StoredTensor:
-    name = disk_parameter_name(parameter)
+def _outside_tensor(source: Checkpoint, name: str) -> StoredTensor:
     num_values = torch.Size(source.info(name).shape).numel()
     return StoredTensor(name, num_values * torch.half.itemsize, partial(read_fp16, source, name))
 

@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from qwartet.models.config import load_config
+from qwartet.models.families import load_config
 from recipes.demo.evaluate import FLOORS, Result, llm_answer, run_prompts, run_tests
 
 NUM_ITEMS = 200  # held-back questions of each kind

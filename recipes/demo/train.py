@@ -28,8 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from qwartet.layers.forward_batch import dense_batch
-from qwartet.models.config import parse_config
-from qwartet.models.names import disk_parameter_name
+from qwartet.models.families import layout_of, parse_config
 from qwartet.models.qwen import QwenModel
 from qwartet.tokenizer.chatml import IGNORED_LABEL
 from qwartet.tokenizer.tokenizer import Tokenizer
@@ -193,8 +192,8 @@ def export(model: QwenModel, tokenizer: Tokenizer, vocabulary: Path, directory: 
     """Writes a published-layout bf16 checkpoint directory."""
     directory.mkdir(parents=True, exist_ok=True)
     num_ranks = tokenizer.vocabulary.num_ranks
-    named = model.named_parameters(remove_duplicate=False)
-    tensors = {disk_parameter_name(name): p.detach().to(torch.bfloat16, copy=True) for name, p in named}
+    named, layout = model.named_parameters(remove_duplicate=False), layout_of(model.config)
+    tensors = {layout.parameter_name(name): p.detach().to(torch.bfloat16, copy=True) for name, p in named}
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
     for name, content in (("config", config_json(num_ranks)), ("generation_config", generation_config_json(num_ranks))):
         (directory / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")

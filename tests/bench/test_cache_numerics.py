@@ -11,12 +11,12 @@ import torch
 from qwartet.bench.cache_numerics import CACHES, NATIVE, REFERENCE, measure_cache_numerics
 from qwartet.bench.numerics import load_reference, logits_of
 from qwartet.bench.outliers import write_key_outliers
+from qwartet.checkpoint.shards import Checkpoint
 from qwartet.cli.main import run
 from qwartet.errors import SettingError
 from qwartet.kernels.cpu import library as native
-from qwartet.models.checkpoint import Checkpoint
-from qwartet.models.names import disk_name
 from tests.bench.test_numerics import EXAMPLES, NUM_POSITIONS, text_file
+from tests.published_names import disk_name
 from tests.tiny_checkpoint import NUM_LAYERS, VOCAB_SIZE, write_tiny_checkpoint
 
 HEAD_DIM = 128

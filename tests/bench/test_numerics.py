@@ -27,16 +27,16 @@ from qwartet.bench.numerics import (
     round_to_int8,
 )
 from qwartet.bench.outliers import with_weaker_inputs, write_outliers
+from qwartet.checkpoint.shards import Checkpoint
 from qwartet.cli.main import run
 from qwartet.errors import CheckpointError, SettingError
 from qwartet.kernels.cpu import library as native
 from qwartet.layers.forward_batch import dense_batch
-from qwartet.models.checkpoint import Checkpoint
 from qwartet.models.load import load_gptq_config
-from qwartet.models.names import disk_name
 from qwartet.quant_format.weight import QuantizedWeight
 from qwartet.tokenizer.chatml import Message
 from tests.kernels.random_weights import random_weight
+from tests.published_names import disk_name
 from tests.tiny_checkpoint import HIDDEN_SIZE, NUM_LAYERS, NUM_RANKS, VOCAB_SIZE, write_tiny_checkpoint
 
 EXAMPLES = [

@@ -17,9 +17,10 @@ from qwartet import LLM, SamplingParams
 from qwartet import files as whole_files
 from qwartet.bench import synth
 from qwartet.bench.synth import plan_synthesis, write_synthesis
+from qwartet.checkpoint.shards import INDEX_NAME, Checkpoint
+from qwartet.checkpoint.weights import read_quantized_weight
 from qwartet.errors import CheckpointError, SettingError, VocabularyError
-from qwartet.models.checkpoint import INDEX_NAME, Checkpoint
-from qwartet.models.expected_tensors import read_quantized_weight
+from qwartet.models.families import layout_of
 from qwartet.models.inspection import inspect_checkpoint
 from qwartet.models.load import load_gptq_config, load_model
 from qwartet.models.shapes import SHAPES, Precision, Shape, gptq_config
@@ -57,7 +58,8 @@ def tensors_of(directory: Path) -> dict[str, torch.Tensor]:
 def linear(directory: Path, module: str) -> QuantizedWeight:
     model, gptq = load_model(directory), load_gptq_config(directory)
     assert gptq is not None
-    return read_quantized_weight(Checkpoint(directory), module, model.config, gptq, torch.device("cpu"))
+    spec = layout_of(model.config)[module]
+    return read_quantized_weight(Checkpoint(directory), spec, gptq, torch.device("cpu"))
 
 
 def test_a_72b_takes_the_bytes_of_the_published_files() -> None:

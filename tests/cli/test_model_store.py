@@ -357,7 +357,7 @@ def test_rm_through_a_link_out_of_the_cache_removes_nothing_there(
 def test_rm_removes_the_packed_weights_of_the_model_and_of_no_other(
     hub: FakeHub, qwartet: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from qwartet.models import weight_cache
+    from qwartet.checkpoint import weight_cache
     from qwartet.models.load import load_model
 
     monkeypatch.setattr(weight_cache, "LEAST_BYTES", 0)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from qwartet import files
-from qwartet.models.checkpoint import Checkpoint
+from qwartet.checkpoint.shards import Checkpoint
 from qwartet.planning import memory_plan
 from tests.cli.command_line import CommandLine, environment, listing
 from tests.tiny_checkpoint import NUM_RANKS, write_tiny_checkpoint

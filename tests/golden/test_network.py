@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 
 from qwartet.layers.forward_batch import dense_batch
 from qwartet.models.load import load_model
-from qwartet.models.names import disk_parameter_name
 from tests.golden_data import golden_path
+from tests.published_names import disk_parameter_name
 
 FLOAT_SETS = ["tiny-72b", "tiny-72b-base-sharded"]
 QUANTISED_SETS = ["gptq-int4", "gptq-int8-allbias", "gptq-int4-descact"]

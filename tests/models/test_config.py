@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qwartet.checkpoint.json_file import read_json
 from qwartet.errors import CheckpointError, CheckpointWarning
-from qwartet.models.config import ModelConfig, load_config, parse_config
-from qwartet.models.json_file import read_json
+from qwartet.models.config import ModelConfig
+from qwartet.models.families import load_config, parse_config
 
 PATH = Path("dir/config.json")
 COMMON = {

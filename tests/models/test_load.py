@@ -11,16 +11,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from qwartet.checkpoint.held_tensors import held_tensors
+from qwartet.checkpoint.shards import Checkpoint
 from qwartet.errors import SettingError
 from qwartet.kernels.backend import PreparedHead, PreparedWeight
 from qwartet.kernels.device_memory import available_bytes
-from qwartet.models.checkpoint import Checkpoint
-from qwartet.models.config import load_config
-from qwartet.models.held_tensors import held_tensors
+from qwartet.models.families import layout_of, load_config
 from qwartet.models.load import choose_settings, load_gptq_config, load_model, resolve_dtype
-from qwartet.models.names import disk_parameter_name
 from qwartet.models.residency import weights_bytes
 from tests.models.broken import edit_json, edit_tensors, logits
+from tests.published_names import disk_parameter_name
 from tests.reference.naive_model import naive_logits, read_checkpoint
 from tests.tiny_checkpoint import Copy
 
@@ -85,7 +85,7 @@ def test_the_automatic_dtype_is_the_files_but_never_one_that_overflows(
         directory / "model.safetensors",
         lambda tensors: tensors.update({name: t.to(DTYPES[in_file]) for name, t in tensors.items()}),
     )
-    assert resolve_dtype("auto", Checkpoint(directory)) == DTYPES[chosen]
+    assert resolve_dtype("auto", Checkpoint(directory), layout_of(load_config(directory))) == DTYPES[chosen]
     assert load_model(directory).dtype == DTYPES[chosen]
 
 
@@ -168,7 +168,9 @@ def test_a_loaded_network_is_in_eval_mode_and_asks_for_no_gradients(pristine) ->
 
 def planned_bytes(directory: Path, dtype: torch.dtype) -> int:
     checkpoint, config, gptq = Checkpoint(directory), load_config(directory), load_gptq_config(directory)
-    return weights_bytes(held_tensors(checkpoint, config, choose_settings(checkpoint, config, gptq, dtype=dtype)))
+    return weights_bytes(
+        held_tensors(checkpoint, layout_of(config), choose_settings(checkpoint, config, gptq, dtype=dtype))
+    )
 
 
 def test_the_plan_counts_what_the_loaded_network_holds(pristine) -> None:

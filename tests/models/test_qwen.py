@@ -10,8 +10,8 @@ import torch.nn.functional as F
 
 from qwartet.layers.forward_batch import ForwardBatch, dense_batch
 from qwartet.layers.kv_cache import KVCache
-from qwartet.models.names import disk_parameter_name
 from qwartet.models.qwen import QwenModel
+from tests.published_names import disk_parameter_name
 from tests.reference.naive_model import naive_logits
 from tests.reference.tiny_model import CONFIG, tiny_network, tiny_weights
 

@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from qwartet.errors import SettingError
-from qwartet.models.config import parse_config
+from qwartet.models.families import parse_config
 from qwartet.models.generation_config import parse_generation_config
 from qwartet.models.shapes import SHAPES, ShapeName, config_json, generation_config_json, gptq_config
 

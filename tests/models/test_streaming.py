@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from qwartet.bench.numerics import logits_of
+from qwartet.checkpoint import weight_cache
 from qwartet.errors import MemoryWarning, OutOfMemoryError
 from qwartet.files import disk_read_speed
 from qwartet.kernels import device_memory
 from qwartet.kernels.cpu.library import native_library
 from qwartet.kernels.cpu.weights import head_shape
-from qwartet.models import residency, weight_cache
+from qwartet.models import residency
 from qwartet.models.load import load_model
 from qwartet.models.qwen import QwenModel
 

@@ -12,14 +12,15 @@ import pytest
 import torch
 
 from qwartet.bench.synth import plan_synthesis, write_synthesis
+from qwartet.checkpoint import weight_cache
+from qwartet.checkpoint.held_tensors import held_tensors
+from qwartet.checkpoint.shards import Checkpoint
 from qwartet.errors import MemoryWarning, SettingError
 from qwartet.kernels.cpu.library import native_library
 from qwartet.layers.kv_cache import KVCache
 from qwartet.layers.rotary import RotaryTable
-from qwartet.models import residency, weight_cache
-from qwartet.models.checkpoint import Checkpoint
-from qwartet.models.config import load_config
-from qwartet.models.held_tensors import held_tensors
+from qwartet.models import residency
+from qwartet.models.families import layout_of, load_config
 from qwartet.models.load import choose_settings, load_gptq_config, load_model
 from qwartet.models.shapes import SHAPES, Precision, Shape, ShapeName, gptq_config
 from qwartet.planning.gpu_memory import gpu_counts, gpu_network, gpu_rows
@@ -77,7 +78,7 @@ def test_the_rows_add_up_and_hold_every_tensor_of_the_network(small: NetworkMemo
 def test_the_weights_are_those_that_loading_counts(pristine, settings) -> None:
     directory = pristine(**settings)
     network = of_directory(directory)
-    held = list(held_tensors(Checkpoint(directory), network.config, network.settings))
+    held = list(held_tensors(Checkpoint(directory), layout_of(network.config), network.settings))
     assert network.weights_bytes == residency.weights_bytes(held)
     assert sum(network.layer_bytes) == sum(tensor.nbytes for tensor in held if tensor.module.startswith("layers."))
 

@@ -15,7 +15,7 @@ from qwartet.errors import CheckpointError, CheckpointWarning
 from qwartet.quant_format import weight as weight_module
 from qwartet.quant_format.config import GptqConfig
 from qwartet.quant_format.packing import pack_qweight, pack_qzeros
-from qwartet.quant_format.weight import QuantizedWeight
+from qwartet.quant_format.weight import QuantizedShape, QuantizedWeight
 
 K, N, GROUP = 32, 16, 8
 CONFIG = GptqConfig(bits=4, group_size=GROUP, desc_act=False, sym=True)
@@ -80,7 +80,9 @@ def test_both_versions_of_the_format_stand_for_the_same_matrix(bits: int, zero_f
 def test_properties_follow_from_the_shapes() -> None:
     weight = read(tensors_of(bits=8, k=40, n=12, group=16), replace(CONFIG, bits=8, group_size=16))
     assert (weight.in_features, weight.out_features, weight.num_groups) == (40, 12, 3)
-    assert weight.nbytes == 40 * 12 + 3 * 12 * 2 + 3 * 12 + 12 * 2
+    sizes = {name: tensor.nbytes for name, tensor in weight.tensors.items()}
+    assert sizes == {"qweight": 40 * 12, "scales": 3 * 12 * 2, "qzeros": 3 * 12, "bias": 12 * 2}
+    assert weight.shape == QuantizedShape(40, 12, 8, 16, 3, sym=True, has_bias=True, has_order=False)
 
 
 def test_nothing_is_copied_on_reading() -> None:

@@ -20,11 +20,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from qwartet.checkpoint.layout import LINEARS
+from qwartet.checkpoint.shards import Checkpoint
 from qwartet.errors import CheckpointError, SettingError
 from qwartet.layers.forward_batch import dense_batch
-from qwartet.models.checkpoint import Checkpoint
 from qwartet.models.load import load_model
-from qwartet.models.names import LINEARS, disk_name
 from qwartet.models.qwen import DecoderLayer
 from qwartet.quant_format.config import GptqConfig
 from qwartet.quant_format.packing import unpack_qweight
@@ -33,6 +33,7 @@ from qwartet.quantize.hessian import HessianAccumulator
 from qwartet.quantize.pipeline import QuantizeEvent, quantize_checkpoint
 from qwartet.quantize.solver import gptq_quantize
 from tests.golden_data import REPOSITORY
+from tests.published_names import disk_name
 from tests.tiny_checkpoint import HIDDEN_SIZE, MLP_WIDTH, NUM_LAYERS, VOCAB_SIZE, write_tiny_checkpoint
 
 INT4 = GptqConfig(bits=4, group_size=32, desc_act=False, sym=True)
@@ -353,7 +354,7 @@ def test_every_example_goes_through_the_blocks_as_through_the_whole_model_alone(
     monkeypatch.setattr(block, "BATCH_TOKENS", 100)
     model, checkpoint = load_model(source, dtype="fp32"), Checkpoint(source)
     place = {"dtype": torch.float32, "device": torch.device("cpu")}
-    calibration = block.embed_calibration(checkpoint, CALIBRATION, model.config.position, **place)
+    calibration = block.embed_calibration(checkpoint, model.config, CALIBRATION, **place)
     assert [len(item.batch.seq_lens) for item in calibration] == [3, 2, 1, 1, 1]
     with torch.no_grad():
         for index in range(NUM_LAYERS):

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qwartet.models.config import parse_config
-from qwartet.models.names import disk_parameter_name
+from qwartet.models.families import parse_config
 from qwartet.models.qwen import QwenModel
+from tests.published_names import disk_parameter_name
 
 CONFIG: dict[str, Any] = {
     "model_type": "qwen",

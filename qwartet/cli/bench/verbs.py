@@ -254,7 +254,7 @@ def kv_cache(
 def _examples(directory: Path, text: Path) -> tuple[list[list[int]], int]:
     """The conversations of a file as a model's ids, and how many ids can be text."""
     from qwartet.bench.contexts import read_examples
-    from qwartet.models.config import load_config
+    from qwartet.models.families import load_config
     from qwartet.tokenizer.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(directory)

@@ -14,23 +14,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from qwartet.checkpoint.held_tensors import HeldTensor
+from qwartet.checkpoint.layout import Layout, ModuleSpec
+from qwartet.checkpoint.safetensors_file import DTYPE_NAMES
+from qwartet.checkpoint.weights import Weights
 from qwartet.files import atomic_write
-from qwartet.models.held_tensors import HeldTensor
-from qwartet.models.names import LINEARS
-from qwartet.models.weights import Weights
 
 OnPacked = Callable[[int, int], None]
 """Hears how many bytes more are packed, and of how many."""
 
 ALIGNMENT = 64  # bytes
 PAGE = 4096  # bytes
-DTYPE_NAMES = {
-    torch.uint8: "U8",
-    torch.int32: "I32",
-    torch.float32: "F32",
-    torch.bfloat16: "BF16",
-    torch.float16: "F16",
-}
 
 
 def cache_header(made: list[HeldTensor]) -> bytes:
@@ -50,7 +44,12 @@ def cache_header(made: list[HeldTensor]) -> bytes:
 
 
 def write_cache(
-    path: Path, header: bytes, made: list[HeldTensor], weights: Weights, on_packed: OnPacked | None = None
+    path: Path,
+    header: bytes,
+    made: list[HeldTensor],
+    weights: Weights,
+    layout: Layout,
+    on_packed: OnPacked | None = None,
 ) -> None:
     """Writes the tensors `made` of `weights` behind their `cache_header`; the file appears whole or not at all."""
     places = {name: entry["data_offsets"][0] + len(header) for name, entry in json.loads(header[8:]).items()}
@@ -61,7 +60,7 @@ def write_cache(
         file.write(header)
         for module in dict.fromkeys(tensor.module for tensor in made):
             wanted = {tensor.leaf: tensor for tensor in made if tensor.module == module}
-            for leaf, tensor in _tensors(weights, module, wanted):
+            for leaf, tensor in _tensors(weights, layout[module], wanted):
                 held = wanted[leaf]
                 assert (tensor.dtype, tuple(tensor.shape)) == (held.dtype, held.shape), (held, tensor.dtype)
                 file.seek(places[held.name])
@@ -72,13 +71,13 @@ def write_cache(
         os.fsync(file.fileno())  # the file has no checksum: its name must not appear before its contents are safe
 
 
-def _tensors(weights: Weights, module: str, wanted: dict[str, HeldTensor]) -> Iterator[tuple[str, Tensor]]:
+def _tensors(weights: Weights, module: ModuleSpec, wanted: dict[str, HeldTensor]) -> Iterator[tuple[str, Tensor]]:
     """What a module keeps in a cache: leaf -> tensor."""
     if any(tensor.is_prepared_head for tensor in wanted.values()):
         head = weights.prepared_head(weights.dense(module, "weight"))
         assert head is not None, "the settings promised a copy of the head"
         found = dict(head.tensors)
-    elif weights.settings.gptq is not None and module.endswith(LINEARS):
+    elif weights.settings.gptq is not None and module.kind == "linear":
         found = weights.settings.backend.export_weight(weights.quantized(module))
     else:
         found = {leaf: weights.dense(module, leaf) for leaf in wanted}

@@ -15,17 +15,17 @@ from torch import Tensor
 
 from qwartet import files as whole_files
 from qwartet.bench.synth import plan_synthesis, write_synthesis
+from qwartet.checkpoint import weight_cache
+from qwartet.checkpoint.cache_key import cache_key
+from qwartet.checkpoint.shards import Checkpoint
+from qwartet.checkpoint.weights import Weights
 from qwartet.errors import CacheWarning, SettingError
 from qwartet.kernels.cpu.library import native_library
 from qwartet.layers.forward_batch import dense_batch
-from qwartet.models import weight_cache
-from qwartet.models.cache_key import cache_key
-from qwartet.models.checkpoint import Checkpoint
-from qwartet.models.config import load_config
+from qwartet.models.families import load_config
 from qwartet.models.load import choose_settings, load_gptq_config, load_model
 from qwartet.models.qwen import QwenModel
 from qwartet.models.shapes import gptq_config
-from qwartet.models.weights import Weights
 from tests.bench.tiny_shape import TINY
 from tests.models.broken import edit_tensors, refused, split_file
 from tests.tiny_checkpoint import Copy

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from qwartet.models.names import disk_name, disk_parameter_name, is_harmless_extra, layer_of, module_names
+from tests.published_names import published_layout
+
+LAYOUT = published_layout()
 
 
 def test_the_names_of_a_layer_are_the_published_ones() -> None:
-    assert [disk_name(name) for name in module_names(1)] == [
+    assert [module.disk_name for module in (*LAYOUT.modules[:8], *LAYOUT.modules[-2:])] == [
         "transformer.wte",
         "transformer.h.0.ln_1",
         "transformer.h.0.attn.c_attn",
@@ -23,13 +25,13 @@ def test_the_names_of_a_layer_are_the_published_ones() -> None:
 
 
 def test_no_two_modules_share_a_name_on_disk() -> None:
-    names = [disk_name(name) for name in module_names(80)]
+    names = [module.disk_name for module in LAYOUT]
     assert len(set(names)) == len(names) == 3 + 80 * 7
 
 
 def test_a_parameter_is_named_like_its_module() -> None:
-    assert disk_parameter_name("layers.79.mlp.gate.weight") == "transformer.h.79.mlp.w2.weight"
-    assert disk_parameter_name("norm.weight") == "transformer.ln_f.weight"
+    assert LAYOUT.parameter_name("layers.79.mlp.gate.weight") == "transformer.h.79.mlp.w2.weight"
+    assert LAYOUT.parameter_name("norm.weight") == "transformer.ln_f.weight"
 
 
 @pytest.mark.parametrize(
@@ -45,10 +47,10 @@ def test_a_parameter_is_named_like_its_module() -> None:
     ],
 )
 def test_only_buffers_that_every_engine_recomputes_are_harmless(name: str, harmless: bool) -> None:
-    assert is_harmless_extra(name) is harmless
+    assert LAYOUT.is_harmless_extra(name) is harmless
 
 
 def test_the_layer_of_a_tensor_is_read_from_its_name() -> None:
-    assert layer_of("transformer.h.79.mlp.w1.qweight") == 79
-    assert layer_of("transformer.ln_f.weight") is layer_of("x.transformer.h.1.ln_1") is None
-    assert layer_of("transformer.h." + "9" * 5000 + ".x") is None
+    assert LAYOUT.layer_of("transformer.h.79.mlp.w1.qweight") == 79
+    assert LAYOUT.layer_of("transformer.ln_f.weight") is LAYOUT.layer_of("x.transformer.h.1.ln_1") is None
+    assert LAYOUT.layer_of("transformer.h." + "9" * 5000 + ".x") is None

@@ -192,7 +192,7 @@ from pathlib import Path
 import torch
 from qwartet.errors import CheckpointError
 from qwartet.layers.forward_batch import dense_batch
-from qwartet.models.checkpoint import Checkpoint
+from qwartet.checkpoint.shards import Checkpoint
 from qwartet.models.load import load_model
 directory, moment, load_mode = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 path = directory / "model.safetensors"
@@ -441,7 +441,7 @@ def test_a_single_file_may_have_another_name(checkpoint: Copy) -> None:
 
 
 def test_a_file_replaced_between_the_check_and_the_read_is_refused(checkpoint: Copy) -> None:
-    from qwartet.models.checkpoint import Checkpoint
+    from qwartet.checkpoint.shards import Checkpoint
 
     directory = checkpoint()
     opened = Checkpoint(directory)

@@ -15,8 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from qwartet.models.checkpoint import Checkpoint
-from qwartet.models.held_tensors import LoadSettings
+from qwartet.checkpoint.held_tensors import LoadSettings
+from qwartet.checkpoint.shards import Checkpoint
 
 _KEY = re.compile(r"[0-9a-f]{32}")
 

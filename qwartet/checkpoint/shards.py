@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import Tensor
 
+from qwartet.checkpoint.json_file import read_json
+from qwartet.checkpoint.safetensors_file import LoadMode, SafetensorsFile, TensorInfo, read_tensor_infos, shown
 from qwartet.errors import CheckpointError, CheckpointWarning
-from qwartet.models.json_file import read_json
-from qwartet.models.safetensors_file import LoadMode, SafetensorsFile, TensorInfo, read_tensor_infos, shown
 
 INDEX_NAME = "model.safetensors.index.json"
 _SHARD_NAME = re.compile(r"\w[\w.-]{0,200}\.safetensors", re.ASCII)

@@ -15,17 +15,16 @@ from pathlib import Path
 
 from torch import Tensor
 
+from qwartet.checkpoint.cache_key import cache_key
+from qwartet.checkpoint.held_tensors import HeldTensor, LoadSettings, head_specs, quantized_shape
+from qwartet.checkpoint.layout import Layout, ModuleSpec
+from qwartet.checkpoint.safetensors_file import DTYPE_NAMES, MappedFile, SafetensorsFile, TensorInfo, read_tensor_infos
+from qwartet.checkpoint.shards import Checkpoint
+from qwartet.checkpoint.weight_cache_file import OnPacked, cache_header, write_cache
+from qwartet.checkpoint.weights import Weights
 from qwartet.errors import CacheWarning, CheckpointError, SettingError
 from qwartet.files import cache_directory, check_free_space
 from qwartet.kernels.backend import PreparedHead, PreparedWeight, TensorSpec
-from qwartet.models.cache_key import cache_key
-from qwartet.models.checkpoint import Checkpoint
-from qwartet.models.config import ModelConfig
-from qwartet.models.held_tensors import HeldTensor, LoadSettings, head_specs, quantized_shape
-from qwartet.models.mapped_file import MappedFile
-from qwartet.models.safetensors_file import SafetensorsFile, TensorInfo, read_tensor_infos
-from qwartet.models.weight_cache_file import DTYPE_NAMES, OnPacked, cache_header, write_cache
-from qwartet.models.weights import Weights
 
 LEAST_BYTES = 64 * 2**20  # smaller models are packed sooner than they are looked up
 STALE_S = 86_400.0  # what an interrupted run left behind is removed after a day
@@ -38,7 +37,7 @@ def packed_directory() -> Path:
 
 def weights_of(
     checkpoint: Checkpoint,
-    config: ModelConfig,
+    layout: Layout,
     settings: LoadSettings,
     held: list[HeldTensor],
     *,
@@ -51,14 +50,14 @@ def weights_of(
     """
     made = [tensor for tensor in held if not tensor.is_in_file]
     if not use_cache or settings.backend.layout is None or sum(tensor.nbytes for tensor in made) < LEAST_BYTES:
-        return Weights(checkpoint, config, settings)
-    weights = CachedWeights(checkpoint, config, settings)
+        return Weights(checkpoint, settings)
+    weights = CachedWeights(checkpoint, settings)
     is_head = [tensor.is_prepared_head for tensor in made]
     for wanted in (False, True):
         part = [tensor for tensor, is_of_head in zip(made, is_head, strict=True) if is_of_head == wanted]
         try:
             if part:
-                weights.add(_cache_file(checkpoint, config, settings, part, on_packed), part)
+                weights.add(_cache_file(checkpoint, layout, settings, part, on_packed), part)
         except (OSError, SettingError) as error:
             reason = (error.strerror or error) if isinstance(error, OSError) else error
             message = f"packed weights are not kept for the next start: {packed_directory()}: {reason}"
@@ -69,8 +68,8 @@ def weights_of(
 class CachedWeights(Weights):
     """Weights that lie in cache files, and the others from the checkpoint."""
 
-    def __init__(self, checkpoint: Checkpoint, config: ModelConfig, settings: LoadSettings) -> None:
-        super().__init__(checkpoint, config, settings)
+    def __init__(self, checkpoint: Checkpoint, settings: LoadSettings) -> None:
+        super().__init__(checkpoint, settings)
         self._tensors: dict[str, tuple[MappedFile | SafetensorsFile, TensorInfo]] = {}
 
     def add(self, path: Path, part: list[HeldTensor]) -> None:
@@ -95,20 +94,21 @@ class CachedWeights(Weights):
         file, info = place
         return file.read(info)
 
-    def dense(self, module: str, leaf: str) -> Tensor:
-        cached = self._read(module, leaf)
+    def dense(self, module: ModuleSpec, leaf: str) -> Tensor:
+        cached = self._read(module.name, leaf)
         return super().dense(module, leaf) if cached is None else cached
 
-    def quantized(self, module: str) -> PreparedWeight:
+    def quantized(self, module: ModuleSpec) -> PreparedWeight:
         backend, gptq = self.settings.backend, self.settings.gptq
         shape = None if gptq is None else quantized_shape(self.checkpoint, module, gptq)
-        tensors = self._read_all(module, None if shape is None else backend.weight_specs(shape))
+        tensors = self._read_all(module.name, None if shape is None else backend.weight_specs(shape))
         if shape is None or tensors is None:
             return super().quantized(module)
         try:
             return backend.import_weight(shape, tensors)
         except ValueError as error:
-            raise _damaged(self._tensors[f"{module}.{next(iter(tensors))}"][0].path, f"{module}: {error}") from None
+            file, _info = self._tensors[f"{module.name}.{next(iter(tensors))}"]
+            raise _damaged(file.path, f"{module.name}: {error}") from None
 
     def prepared_head(self, weight: Tensor) -> PreparedHead | None:
         rows, columns = weight.shape
@@ -130,7 +130,7 @@ def _damaged(path: Path, reason: str) -> SettingError:
 
 def _cache_file(
     checkpoint: Checkpoint,
-    config: ModelConfig,
+    layout: Layout,
     settings: LoadSettings,
     part: list[HeldTensor],
     on_packed: OnPacked | None,
@@ -147,6 +147,6 @@ def _cache_file(
         if time.time() - left.stat().st_mtime > STALE_S:
             left.unlink(missing_ok=True)
     # Read, not mapped: what is packed already takes no memory.
-    weights = Weights(Checkpoint(checkpoint.directory, "pread"), config, settings)
-    write_cache(path, header, part, weights, on_packed)
+    weights = Weights(Checkpoint(checkpoint.directory, "pread"), settings)
+    write_cache(path, header, part, weights, layout, on_packed)
     return path

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 
 import torch
 
+from qwartet.checkpoint.layout import Layout, ModuleSpec
+from qwartet.checkpoint.safetensors_file import DTYPES
+from qwartet.checkpoint.shards import Checkpoint
 from qwartet.kernels.backend import Backend, TensorSpec
-from qwartet.models.checkpoint import Checkpoint
-from qwartet.models.config import ModelConfig
-from qwartet.models.names import LINEARS, disk_name, module_names
 from qwartet.quant_format.config import GptqConfig
 from qwartet.quant_format.weight import QuantizedShape
 
-FLOAT_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
 _GPTQ_LEAVES = ("qweight", "qzeros", "scales", "g_idx", "bias")
 
 
@@ -57,52 +56,53 @@ class LoadSettings:
     prepares_head: bool  # keeps the copy of lm_head that finds its largest logit sooner
 
 
-def quantized_shape(checkpoint: Checkpoint, module: str, gptq: GptqConfig) -> QuantizedShape | None:
+def quantized_shape(checkpoint: Checkpoint, module: ModuleSpec, gptq: GptqConfig) -> QuantizedShape | None:
     """The shape of a GPTQ linear by its headers, which nobody has checked: None where tensors are missing or odd.
 
     Reading the linear says what is wrong with it.
     """
-    name = disk_name(module)
-    if f"{name}.qweight" not in checkpoint or f"{name}.scales" not in checkpoint:
+    names = [*module.disk_names("qweight"), *module.disk_names("scales")]
+    if not all(name in checkpoint for name in names):
         return None
-    qweight, scales = checkpoint.info(f"{name}.qweight").shape, checkpoint.info(f"{name}.scales").shape
-    if len(qweight) != 2 or len(scales) != 2 or 0 in (*qweight, *scales):
+    shapes = [checkpoint.info(name).shape for name in names]
+    if any(len(shape) != 2 or 0 in shape for shape in shapes):
         return None
-    in_features = qweight[0] * (32 // gptq.bits)
+    in_features, out_features = shapes[0][0] * (32 // gptq.bits), sum(shape[1] for shape in shapes[: len(module.parts)])
     return QuantizedShape(
         in_features=in_features,
-        out_features=qweight[1],
+        out_features=out_features,
         bits=gptq.bits,
         group_size=in_features if gptq.group_size == -1 else min(gptq.group_size, in_features),
-        num_groups=scales[0],
+        num_groups=shapes[-1][0],
         sym=gptq.sym,
-        has_bias=f"{name}.bias" in checkpoint,
+        has_bias=any(name in checkpoint for name in module.disk_names("bias")),
         has_order=gptq.desc_act,
     )
 
 
-def held_tensors(checkpoint: Checkpoint, config: ModelConfig, settings: LoadSettings) -> Iterator[HeldTensor]:
+def held_tensors(checkpoint: Checkpoint, layout: Layout, settings: LoadSettings) -> Iterator[HeldTensor]:
     """All of them, in the order of the forward pass.
 
     A bias of zeros and an act-order that changes nothing are counted and not kept: it takes reading to know them.
     """
-    for module in module_names(config.num_layers):
-        if settings.gptq is not None and module.endswith(LINEARS):
-            yield from _of_quantized(checkpoint, module, settings)
+    for module in layout:
+        if settings.gptq is not None and module.kind == "linear":
+            yield from _of_quantized(checkpoint, module, settings, settings.gptq)
         else:
             yield from _of_dense(checkpoint, module, settings)
 
 
-def _of_dense(checkpoint: Checkpoint, module: str, settings: LoadSettings) -> Iterator[HeldTensor]:
+def _of_dense(checkpoint: Checkpoint, module: ModuleSpec, settings: LoadSettings) -> Iterator[HeldTensor]:
     for leaf in ("weight", "bias"):
-        name = f"{disk_name(module)}.{leaf}"
-        if name in checkpoint:
-            info = checkpoint.info(name)
-            is_in_file = FLOAT_DTYPES.get(info.dtype) == settings.dtype
-            yield HeldTensor(module, leaf, settings.dtype, info.shape, is_in_file)
-    if module == "lm_head" and "lm_head.weight" in checkpoint:
-        for spec in head_specs(checkpoint.info("lm_head.weight").shape, settings):
-            yield HeldTensor(module, spec.leaf, spec.dtype, spec.shape, False)
+        names = module.disk_names(leaf)
+        if all(name in checkpoint for name in names):
+            infos = [checkpoint.info(name) for name in names]
+            is_in_file = len(infos) == 1 and DTYPES[infos[0].dtype] == settings.dtype
+            shape = (sum(info.shape[0] for info in infos), *infos[0].shape[1:])
+            yield HeldTensor(module.name, leaf, settings.dtype, shape, is_in_file)
+    if module.kind == "head" and module.disk_names("weight")[0] in checkpoint:
+        for spec in head_specs(checkpoint.info(module.disk_names("weight")[0]).shape, settings):
+            yield HeldTensor(module.name, spec.leaf, spec.dtype, spec.shape, False)
 
 
 def head_specs(shape: tuple[int, ...], settings: LoadSettings) -> tuple[TensorSpec, ...]:
@@ -110,14 +110,18 @@ def head_specs(shape: tuple[int, ...], settings: LoadSettings) -> tuple[TensorSp
     return (settings.backend.head_specs(*shape) or ()) if settings.prepares_head else ()
 
 
-def _of_quantized(checkpoint: Checkpoint, module: str, settings: LoadSettings) -> Iterator[HeldTensor]:
-    assert settings.gptq is not None, module
-    name, shape = disk_name(module), quantized_shape(checkpoint, module, settings.gptq)
+def _of_quantized(
+    checkpoint: Checkpoint, module: ModuleSpec, settings: LoadSettings, gptq: GptqConfig
+) -> Iterator[HeldTensor]:
+    shape = quantized_shape(checkpoint, module, gptq)
     specs = None if shape is None else settings.backend.weight_specs(shape)
     if specs is not None:
-        yield from (HeldTensor(module, spec.leaf, spec.dtype, spec.shape, False) for spec in specs)
+        yield from (HeldTensor(module.name, spec.leaf, spec.dtype, spec.shape, False) for spec in specs)
         return
     for leaf in _GPTQ_LEAVES:
-        if f"{name}.{leaf}" in checkpoint:
-            info = checkpoint.info(f"{name}.{leaf}")
-            yield HeldTensor(module, leaf, FLOAT_DTYPES.get(info.dtype, torch.int32), info.shape, True)
+        infos = [checkpoint.info(name) for name in module.disk_names(leaf) if name in checkpoint]
+        if infos:
+            is_in_file = len(module.parts) == 1
+            rows = infos[0].shape[:-1]
+            shape_of_all = (*rows, sum(info.shape[-1] for info in infos)) if leaf != "g_idx" else infos[0].shape
+            yield HeldTensor(module.name, leaf, DTYPES[infos[0].dtype], shape_of_all, is_in_file)

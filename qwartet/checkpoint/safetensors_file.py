@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import json
 import math
+import mmap
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -25,10 +28,13 @@ from qwartet.errors import CheckpointError, SettingError
 LoadMode = Literal["mmap", "pread"]
 
 MAX_HEADER_BYTES = 16 * 2**20  # the format allows 100 MB; a model of 1,024 layers has 4 MB
-_DTYPE_BYTES = {
-    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
-    "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8,
+DTYPES = {
+    "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2, "U16": torch.uint16, "I16": torch.int16, "F16": torch.float16, "BF16": torch.bfloat16,
+    "U32": torch.uint32, "I32": torch.int32, "F32": torch.float32, "U64": torch.uint64, "I64": torch.int64,
+    "F64": torch.float64,
 }  # fmt: skip
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _DOWNLOAD_AGAIN = "the download may be incomplete: fetch this file again"
 
 
@@ -112,13 +118,13 @@ def _parse_entry(path: Path, name: str, entry: Any) -> TensorInfo:
     if not isinstance(entry, dict):
         raise CheckpointError(path, "header entry is not an object", tensor=shown(name))
     dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
-    if not isinstance(dtype, str) or dtype not in _DTYPE_BYTES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise CheckpointError(path, f"dtype {shown(dtype)} is unknown", tensor=shown(name))
     if not isinstance(shape, list) or len(shape) > 8 or not all(map(_is_count, shape)):
         raise CheckpointError(path, f"shape {shown(shape)} is not a list of sizes", tensor=shown(name))
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_is_count, offsets)):
         raise CheckpointError(path, f"data_offsets {shown(offsets)} are not two offsets", tensor=shown(name))
-    expected = math.prod(shape) * _DTYPE_BYTES[dtype]
+    expected = math.prod(shape) * DTYPES[dtype].itemsize
     if offsets[1] - offsets[0] != expected:
         reason = f"data_offsets {offsets} span {offsets[1] - offsets[0]} bytes; {dtype} {shape} needs {expected}"
         raise CheckpointError(path, reason, tensor=shown(name))
@@ -170,3 +176,24 @@ class SafetensorsFile:
             raise CheckpointError(self.path, "changed while it was being read", tensor=info.name)
         # A header of odd length leaves the data unaligned, which kernels may not read.
         return tensor.clone() if tensor.data_ptr() % tensor.element_size() else tensor
+
+
+class MappedFile:
+    """A file whose header has been checked (`read_tensor_infos`). Writing to one of its tensors ends the process."""
+
+    def __init__(self, path: Path) -> None:
+        """OSError when it cannot be mapped."""
+        self.path = path
+        with path.open("rb") as file:
+            self._pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._data = 8 + int.from_bytes(self._pages[:8], "little")
+
+    def read(self, info: TensorInfo) -> Tensor:
+        """The tensor where it lies."""
+        dtype = DTYPES[info.dtype]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
+            flat = torch.frombuffer(
+                self._pages, dtype=dtype, count=info.nbytes // dtype.itemsize, offset=self._data + info.begin
+            )
+        return flat.view(info.shape)

@@ -1,0 +1,72 @@
+"""Does a checkpoint hold what its layout says? Names, shapes and dtypes are checked before anything large is read."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+
+from qwartet.checkpoint.layout import Layout, ModuleSpec
+from qwartet.checkpoint.shards import Checkpoint, listed
+from qwartet.errors import CheckpointError, CheckpointWarning
+from qwartet.quant_format.config import GptqConfig
+
+FILE_FLOATS = ("BF16", "F16", "F32")
+
+
+def _expected_names(layout: Layout, gptq: GptqConfig | None) -> tuple[list[str], set[str]]:
+    """Names on disk that must be there, and those that may be."""
+    required, optional = [], set()
+    for module in layout:
+        leaves = ["weight"]
+        if gptq is not None and module.kind == "linear":
+            leaves = ["qweight", "qzeros", "scales", *(["g_idx"] if gptq.desc_act else [])]
+            optional.update(module.disk_names("g_idx"))
+        if module.needs_bias:
+            leaves.append("bias")
+        elif module.kind == "linear":
+            optional.update(module.disk_names("bias"))
+        required += [name for leaf in leaves for name in module.disk_names(leaf)]
+    return required, optional
+
+
+def check_names(checkpoint: Checkpoint, layout: Layout, gptq: GptqConfig | None) -> None:
+    """CheckpointError for missing tensors and for layers too many, CheckpointWarning for other unexpected tensors."""
+    required, optional = _expected_names(layout, gptq)
+    missing = [name for name in required if name not in checkpoint]
+    if missing:
+        hint = "config.json and weights belong to different models, or the download is incomplete"
+        if gptq is None and any(name.endswith(".qweight") for name in checkpoint):
+            hint = "the weights are quantised: fetch the quantize_config.json that belongs to them"
+        raise CheckpointError(checkpoint.directory, f"{len(missing)} tensors missing: {listed(missing)}", hint=hint)
+    known = optional.union(required)
+    extra = [name for name in checkpoint if name not in known and not layout.is_harmless_extra(name)]
+    beyond = [name for name in extra if (layout.layer_of(name) or 0) >= layout.num_layers]
+    if beyond:
+        reason = f"num_hidden_layers is {layout.num_layers}, and there are tensors of more: {listed(beyond)}"
+        raise CheckpointError(checkpoint.directory, reason, hint="config.json belongs to another model")
+    if extra:
+        message = f"{checkpoint.directory}: {len(extra)} tensors of no use for this model, ignored: {listed(extra)}"
+        warnings.warn(message, CheckpointWarning, stacklevel=4)
+
+
+def check_dense_shapes(checkpoint: Checkpoint, layout: Layout, gptq: GptqConfig | None) -> None:
+    """CheckpointError for a float tensor whose dtype is no float or whose shape is not what config.json implies."""
+    for module in layout:
+        for name, want in _dense_shapes(module, is_quantized=gptq is not None and module.kind == "linear"):
+            if name not in checkpoint:
+                continue
+            info = checkpoint.info(name)
+            if info.shape != want:
+                reason = f"shape is {list(info.shape)}; config.json implies {list(want)} ({module.fields})"
+                raise CheckpointError(info.file, reason, tensor=name)
+            if info.dtype not in FILE_FLOATS:
+                raise CheckpointError(info.file, f"dtype is {info.dtype}; it must be BF16, F16 or F32", tensor=name)
+
+
+def _dense_shapes(module: ModuleSpec, is_quantized: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Names on disk of a module's float tensors, with their shapes."""
+    for part, rows in module.parts:
+        if module.kind == "linear":
+            yield f"{part}.bias", (rows,)
+        if not is_quantized:
+            yield f"{part}.weight", (rows, *module.shape[1:])

@@ -1,0 +1,77 @@
+"""Which modules of a network own tensors, and under which names does a checkpoint hold them?
+
+A family (models/family.py) says it once, as data; whatever reads or writes a checkpoint goes by that. A module of the
+network may lie on disk in several parts whose rows follow one another: a fused qkv as q, k and v.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+LINEARS = ("attention.qkv", "attention.output", "mlp.up", "mlp.gate", "mlp.down")
+"""The linears of a block, in the order in which GPTQ quantises them."""
+
+Kind = Literal["embedding", "norm", "linear", "head"]
+
+
+@dataclass(frozen=True)
+class ModuleSpec:
+    """A module, the shape of its weight, and its parts on disk."""
+
+    name: str  # in the network: "layers.3.mlp.up"
+    kind: Kind
+    shape: tuple[int, ...]  # of the weight: [N, K], or [C] of a norm
+    parts: tuple[tuple[str, int], ...]  # (name on disk, rows), in the order of the rows
+    fields: str = ""  # of config.json that imply the shape
+    needs_bias: bool = False  # else a linear may have one
+
+    @property
+    def disk_name(self) -> str:
+        """Its name on disk; of several parts the first one's."""
+        return self.parts[0][0]
+
+    def disk_names(self, leaf: str) -> list[str]:
+        """The tensors that a leaf ("weight", "qweight") consists of."""
+        return [f"{part}.{leaf}" for part, _rows in self.parts]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """All modules of one network, in the order of the forward pass."""
+
+    modules: tuple[ModuleSpec, ...]
+    num_layers: int
+    layer_pattern: re.Pattern[str]  # matches a name on disk that speaks of a layer; its group is the number
+    harmless_extras: re.Pattern[str]  # buffers that old checkpoints carry and that every engine recomputes
+
+    @cached_property
+    def _by_name(self) -> dict[str, ModuleSpec]:
+        return {module.name: module for module in self.modules}
+
+    def __getitem__(self, name: str) -> ModuleSpec:
+        return self._by_name[name]
+
+    def __iter__(self) -> Iterator[ModuleSpec]:
+        return iter(self.modules)
+
+    def of_layer(self, index: int) -> list[ModuleSpec]:
+        """The modules of one block."""
+        return [module for module in self.modules if module.name.startswith(f"layers.{index}.")]
+
+    def parameter_name(self, parameter: str) -> str:
+        """Name on disk of a parameter: "norm.weight" -> "transformer.ln_f.weight"."""
+        module, _, leaf = parameter.rpartition(".")
+        return f"{self[module].disk_name}.{leaf}"
+
+    def layer_of(self, tensor: str) -> int | None:
+        """Layer that a name on disk speaks of; None outside the layers."""
+        match = self.layer_pattern.match(tensor)
+        return int(match[1]) if match else None
+
+    def is_harmless_extra(self, name: str) -> bool:
+        """Whether a tensor that no module holds may be passed over in silence."""
+        return self.harmless_extras.fullmatch(name) is not None

@@ -1,0 +1,42 @@
+"""Which family does a checkpoint belong to? The list of them, and what is asked of a directory by way of its family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from qwartet.checkpoint.json_file import read_json
+from qwartet.checkpoint.layout import Layout
+from qwartet.errors import CheckpointError
+from qwartet.models.config import ModelConfig
+from qwartet.models.family import Family
+from qwartet.models.qwen1 import QWEN1
+
+FAMILIES: dict[str, Family] = {family.model_type: family for family in (QWEN1,)}
+
+
+def parse_config(raw: Mapping[str, Any], path: Path) -> ModelConfig:
+    """ModelConfig from the content of a config.json; CheckpointError for a family that is none of ours, and its own."""
+    model_type = raw.get("model_type")
+    family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
+    if family is None:
+        hint = 'Qwartet runs first-generation Qwen models (model_type "qwen")'
+        raise CheckpointError(path, f"model_type is {model_type!r}", hint=hint)
+    return family.parse_config(raw, path)
+
+
+def load_config(directory: Path) -> ModelConfig:
+    """ModelConfig of a checkpoint directory."""
+    path = directory / "config.json"
+    return parse_config(read_json(path), path)
+
+
+def family_of(config: ModelConfig) -> Family:
+    """The family that a config was parsed by."""
+    return FAMILIES[config.family]
+
+
+def layout_of(config: ModelConfig) -> Layout:
+    """The modules of a network, and the names that a checkpoint holds them under."""
+    return family_of(config).layout(config)
