@@ -12,7 +12,6 @@ MAX_HEADER_BYTES = 64 * 1024
 MAX_PATH_CHARS = 1024
 # Lists, objects and keys: a body of 2 MB holds 700,000 of them, and nobody else is served while they are made.
 MAX_JSON_MARKS = 50_000
-CHARS_PER_TOKEN = 8  # a longer text cannot fit the context: it is refused before it is turned into ids
 KEEP_ALIVE_S = 5
 
 _COUNTS = ("max_body_bytes", "max_queue", "max_connections", "max_completions")
