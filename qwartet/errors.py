@@ -29,7 +29,13 @@ import os
 
 
 class QwartetError(Exception):
-    """Base of all errors that Qwartet raises on purpose."""
+    """Base of all errors that Qwartet raises on purpose; `param` names the argument at fault, where there is one."""
+
+    param: str | None = None
+
+    def __init__(self, *args: object, param: str | None = None) -> None:
+        super().__init__(*args)
+        self.param = param or self.param
 
 
 class CheckpointError(QwartetError):
@@ -67,6 +73,8 @@ class DownloadError(QwartetError):
 class NotAChatModelError(QwartetError):
     """The checkpoint is a base model (chat_format "raw"): it completes text and does not chat."""
 
+    param = "model"
+
 
 class SettingError(QwartetError, ValueError):
     """An argument, flag or configuration value is unknown or outside its bounds."""
@@ -75,9 +83,13 @@ class SettingError(QwartetError, ValueError):
 class RequestError(QwartetError, ValueError):
     """A request cannot be served: empty or too long prompt, ids out of range, impossible sampling settings."""
 
+    param = "prompt"
+
 
 class StructureError(RequestError):
     """A structure that a text has to have is ill-formed, too large, or cannot be kept to."""
+
+    param = "structure"
 
 
 class NotFiniteError(QwartetError):

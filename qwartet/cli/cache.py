@@ -6,13 +6,14 @@ from typing import Annotated, Literal
 
 import typer
 
+from qwartet.cli.options import AsJson
 from qwartet.cli.terminal import json_line, one_line
 from qwartet.cli.units import format_bytes
 
 
 def cache(
     action: Annotated[Literal["show", "clear"], typer.Argument(help="show, or clear: remove all of it.")] = "show",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show or remove the packed weights that are kept for the next start.
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
+from qwartet.cli.options import AsJson
 from qwartet.cli.terminal import json_line, one_line
 from qwartet.cli.units import format_bytes
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+    as_json: AsJson = False,
 ) -> int:
     """Show the machine, the versions and the kernels that would be used, and what to repair.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qwartet.cli.model_lines import files_line, gptq_line, kind_line, model_line, positions_line
+from qwartet.cli.options import AsJson, Revision
 from qwartet.cli.terminal import json_line, one_line
 from qwartet.cli.units import format_bytes
 from qwartet.hub.resolve import resolve
@@ -22,8 +23,8 @@ def inspect(
         str, typer.Argument(metavar="DIR", help="Directory of a checkpoint, or a hub id that is downloaded already.")
     ],
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
+    as_json: AsJson = False,
+    revision: Revision = None,
 ) -> int:
     """Show what is in a checkpoint, and what is wrong with it.
 

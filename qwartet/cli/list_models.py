@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
+from qwartet.cli.options import AsJson
 from qwartet.cli.terminal import json_line, one_line
 from qwartet.cli.units import format_bytes
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def list_models(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the models on this machine: the bundled one, and those in the caches of the hubs.
 

@@ -24,14 +24,11 @@ def count_option(help: str, **settings: Any) -> Any:
     return typer.Option(parser=_count, metavar="COUNT", help=help, **settings)
 
 
-Dtype = Annotated[Literal["auto", "bf16", "fp16", "fp32"], typer.Option(help="What to compute in.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")]
-LoadMode = Annotated[
-    Literal["mmap", "pread"], typer.Option(help="pread: slower, for files that may change while in use.")
+ModelArgument = Annotated[
+    str | None, typer.Argument(help="Directory of a checkpoint, or hub id.", show_default="the bundled model")
 ]
-MaxModelLen = Annotated[int | None, count_option("Longest prompt and answer together; 32k is 32,000, 32K is 32,768.")]
-Force = Annotated[bool, typer.Option("--force", help="Load even if the memory seems too small.")]
+Dtype = Annotated[Literal["auto", "bf16", "fp16", "fp32"], typer.Option(help="What to compute in.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")]
 Activations = Annotated[
     Literal["int8", "exact"] | None,
     typer.Option(help="How inputs of quantised weights are rounded: 8 bits where that is enough, or always 16."),
@@ -43,19 +40,10 @@ KvCacheDtype = Annotated[
     Literal["auto", "int8", "int4"],
     typer.Option(help="int8: half of the memory; int4: a quarter, and less exact; auto: what the model computes in."),
 ]
-DraftModel = Annotated[
-    str | None,
-    typer.Option(help="A smaller checkpoint of the same vocabulary: it guesses tokens, the model checks them."),
-]
-Speculation = Annotated[
-    Literal["prompt-lookup", "off"],
-    typer.Option(help="Guess tokens from what stood before; the text is the same, copies come sooner."),
-]
+MaxNumSeqs = Annotated[int, typer.Option(help="Completions that are made at once.")]
 Threads = Annotated[int | None, typer.Option(help="Threads of the CPU kernels; all cores if left out.")]
-WeightCache = Annotated[
-    bool, typer.Option(help="Keep packed weights on disk, so that the next start is sooner (qwartet cache).")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="The last line is one JSON object.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")]
+JsonLine = Annotated[bool, typer.Option("--json", help="The last line is one JSON object.")]
 
 
 def set_threads(count: int | None) -> None:

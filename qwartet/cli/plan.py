@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
-from qwartet.cli.options import Head, count_option
+from qwartet.cli.options import AsJson, Dtype, Head, Revision, count_option
 from qwartet.cli.terminal import json_line, one_line
 from qwartet.errors import ModelNotFoundError, SettingError
 from qwartet.hub.resolve import resolve
@@ -47,11 +47,11 @@ def plan(
         Literal["auto", "bf16", "int8", "int4"], typer.Option(help="auto: what the model computes in.")
     ] = "auto",
     precision: Annotated[Precision | None, typer.Option(help="Of a published size.", show_default="int4")] = None,
-    dtype: Annotated[Literal["auto", "bf16", "fp16", "fp32"], typer.Option(help="What to compute in.")] = "auto",
+    dtype: Dtype = "auto",
     head: Head = "auto",
     gpus: Annotated[int | None, typer.Option(help="GPUs to share it out over.", show_default="1, 2 and 4")] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+    revision: Revision = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show what memory a model takes, before anything of it is loaded: what fits here, and what would.
 

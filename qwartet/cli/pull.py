@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from qwartet.cli.options import Revision
+from qwartet.cli.options import AsJson, Revision
 from qwartet.cli.progress import byte_progress
 from qwartet.cli.terminal import json_line, one_line
 from qwartet.cli.units import format_bytes
@@ -26,7 +26,7 @@ def pull(
     source: Annotated[
         Literal["hf", "modelscope"], typer.Option(help="The hub; a name may say it too: modelscope:ORG/NAME.")
     ] = "hf",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Download a model, or the rest of it.
 

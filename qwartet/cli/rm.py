@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from qwartet.cli.options import Revision
+from qwartet.cli.options import AsJson, Revision
 from qwartet.cli.terminal import json_line, one_line
 from qwartet.cli.units import format_bytes
 from qwartet.errors import SettingError
@@ -17,7 +17,7 @@ def rm(
     model: Annotated[str, typer.Argument(metavar="NAME", help="Id on a hub, as qwartet list shows it.")],
     revision: Revision = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Remove a model from the cache of its hub, with its record and its packed weights.
 

@@ -13,25 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qwartet.cli.extras import require
-from qwartet.cli.loading import load_llm, own_names
-from qwartet.cli.options import (
-    Activations,
-    AsJson,
-    Device,
-    DraftModel,
-    Dtype,
-    Force,
-    Head,
-    KvCacheDtype,
-    LoadMode,
-    MaxModelLen,
-    Revision,
-    Speculation,
-    Threads,
-    WeightCache,
-    set_threads,
-)
+from qwartet.cli.loading import LoadOptions, own_names
+from qwartet.cli.option_groups import with_groups
+from qwartet.cli.options import JsonLine, MaxNumSeqs, set_threads
 from qwartet.cli.terminal import json_line, one_line
+from qwartet.engine.engine_config import EngineConfig
 from qwartet.errors import SettingError
 
 if TYPE_CHECKING:
@@ -40,7 +26,9 @@ if TYPE_CHECKING:
     from qwartet.openai_api.batch_file import AnswerFile, BatchInput
 
 
+@with_groups
 def run_batch(
+    *,
     source: Annotated[Path, typer.Argument(metavar="IN.jsonl", help="Requests, one a line; - is standard input.")],
     target: Annotated[Path, typer.Argument(metavar="OUT.jsonl", help="Their answers; - is standard output.")],
     model: Annotated[
@@ -49,21 +37,9 @@ def run_batch(
     served_model_name: Annotated[
         list[str] | None, typer.Option(help="What requests may call the model, besides its own name; repeatable.")
     ] = None,
-    dtype: Dtype = "auto",
-    device: Device = "auto",
-    revision: Revision = None,
-    load_mode: LoadMode = "mmap",
-    max_model_len: MaxModelLen = None,
-    max_num_seqs: Annotated[int, typer.Option(help="Completions that are made at once.")] = 16,
-    activations: Activations = None,
-    head: Head = "auto",
-    kv_cache_dtype: KvCacheDtype = "auto",
-    draft_model: DraftModel = None,
-    speculation: Speculation = "prompt-lookup",
-    threads: Threads = None,
-    weight_cache: WeightCache = True,
-    force: Force = False,
-    as_json: AsJson = False,
+    max_num_seqs: MaxNumSeqs = EngineConfig.max_num_seqs,
+    load: LoadOptions,
+    as_json: JsonLine = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no line about the model.")] = False,
 ) -> None:
     """Answer a file of requests, in OpenAI's batch format: {"custom_id", "method": "POST", "url", "body"} a line.
@@ -74,29 +50,17 @@ def run_batch(
     _check_files(source, target, as_json)
     from qwartet.openai_api.batch_file import AnswerFile, BatchInput, open_input
 
-    set_threads(threads)
+    set_threads(load.threads)
     with closing(open_input(None if str(source) == "-" else source)) as file:
         lines = BatchInput(file, str(source))
         with closing(AnswerFile(None if str(target) == "-" else target)) as answers:
             run = _Run(lines, answers, total=lines.count_unanswered(answers.answered))
             if run.total:
-                llm = _load(
-                    model,
-                    quiet,
-                    dtype=dtype,
-                    device=device,
-                    revision=revision,
-                    load_mode=load_mode,
-                    max_model_len=max_model_len,
-                    max_num_seqs=max_num_seqs,
-                    force=force,
-                    activations=activations,
-                    head=head,
-                    kv_cache_dtype=kv_cache_dtype,
-                    draft_model=draft_model,
-                    speculation=speculation,
-                    weight_cache=weight_cache,
-                )
+                started = time.perf_counter()
+                llm = load.load(model, max_num_seqs=max_num_seqs)
+                if not quiet:
+                    loaded = f"{model or 'bundled model'}: loaded in {time.perf_counter() - started:.1f} s"
+                    print(one_line(loaded), file=sys.stderr)
                 run.serve(llm, [*(served_model_name or ()), *_names(model)], quiet)
     if as_json:
         print(json_line(run.to_dict()))
@@ -207,15 +171,6 @@ def _check_files(source: Path, target: Path, as_json: bool) -> None:
         raise SettingError(f"{target}: not a place for a file; give one where a directory is")
     elif str(source) != "-" and target.exists() and source.samefile(target):
         raise SettingError(f"{target} is IN.jsonl too, and would be overwritten; give the answers another name")
-
-
-def _load(model: str | None, quiet: bool, **options: Any) -> LLM:
-    started = time.perf_counter()
-    llm = load_llm(model, **options)
-    if not quiet:
-        name, seconds = model or "bundled model", time.perf_counter() - started
-        print(one_line(f"{name}: loaded in {seconds:.1f} s"), file=sys.stderr)
-    return llm
 
 
 def _names(model: str | None) -> list[str]:

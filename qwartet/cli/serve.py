@@ -6,157 +6,125 @@ import logging
 import socket
 import stat
 import sys
-from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Literal
 
 import typer
 
-from qwartet.cli import serve_options as only
 from qwartet.cli.extras import require
-from qwartet.cli.loading import load_llm, own_names
-from qwartet.cli.options import (
-    Activations,
-    Device,
-    DraftModel,
-    Dtype,
-    Force,
-    Head,
-    KvCacheDtype,
-    LoadMode,
-    MaxModelLen,
-    Revision,
-    Speculation,
-    Threads,
-    WeightCache,
-    set_threads,
-)
+from qwartet.cli.loading import LoadOptions, own_names
+from qwartet.cli.option_groups import with_groups
+from qwartet.cli.options import MaxNumSeqs, ModelArgument, set_threads
 from qwartet.cli.terminal import inert, one_line
+from qwartet.engine.engine_config import EngineConfig
 from qwartet.errors import SettingError
 from qwartet.hub.resolve import looks_like_hub_id, resolve
-
-if TYPE_CHECKING:
-    from qwartet.llm import LLM
-    from qwartet.server.access import Access
-    from qwartet.server.limits import Limits
+from qwartet.server.access import LOOPBACK_HOSTS, Access
+from qwartet.server.limits import Limits
 
 MIN_KEY_CHARS = 8
 
 
+@dataclass(frozen=True)
+class AccessOptions:
+    """Where a server is found, and who is let in."""
+
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is all, and then a key is wanted.")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 is any that is free.")] = 8000
+    uds: Annotated[Path | None, typer.Option(help="Listen on this Unix socket instead.")] = None
+    api_key: Annotated[
+        list[str] | None, typer.Option(envvar="QWARTET_API_KEY", help="A key that requests have to send; repeatable.")
+    ] = field(default=None, repr=False)
+    api_key_file: Annotated[Path | None, typer.Option(help="A file of such keys, one a line.")] = None
+    insecure: Annotated[bool, typer.Option("--insecure", help="Serve other machines without a key.")] = False
+    allowed_hosts: Annotated[
+        list[str] | None, typer.Option(help="More names by which the server may be called; * is any; repeatable.")
+    ] = None
+
+
+@with_groups
 def serve(
-    model: only.Model = None,
-    host: only.Host = only.DEFAULT_HOST,
-    port: only.Port = only.DEFAULT_PORT,
-    uds: only.UnixSocket = None,
-    served_model_name: only.ServedModelName = None,
-    api_key: only.ApiKey = None,
-    api_key_file: only.ApiKeyFile = None,
-    insecure: only.Insecure = False,
-    allowed_hosts: only.AllowedHosts = None,
-    allowed_origins: only.AllowedOrigins = None,
-    root_path: only.RootPath = "",
-    ssl_certfile: only.SslCertfile = None,
-    ssl_keyfile: only.SslKeyfile = None,
-    max_num_seqs: only.MaxNumSeqs = 16,
-    max_num_batched_tokens: only.MaxNumBatchedTokens = None,
-    max_stall: only.MaxStall = 0.5,
-    max_model_len: MaxModelLen = None,
-    max_queue: only.MaxQueue = 64,
-    max_connections: only.MaxConnections = 256,
-    max_completions: only.MaxCompletions = 8,
-    max_body: only.MaxBody = 2 << 20,
-    request_timeout: only.RequestTimeout = 600.0,
-    queue_timeout: only.QueueTimeout = 60.0,
-    body_timeout: only.BodyTimeout = 30.0,
-    write_timeout: only.WriteTimeout = 30.0,
-    ping_interval: only.PingInterval = 15.0,
-    shutdown_timeout: only.ShutdownTimeout = 30.0,
-    ui: only.Ui = True,
-    docs: only.Docs = True,
-    access_log: only.AccessLog = True,
-    log_level: only.LogLevel = "info",
-    dtype: Dtype = "auto",
-    device: Device = "auto",
-    revision: Revision = None,
-    load_mode: LoadMode = "mmap",
-    activations: Activations = None,
-    head: Head = "auto",
-    kv_cache_dtype: KvCacheDtype = "auto",
-    draft_model: DraftModel = None,
-    speculation: Speculation = "prompt-lookup",
-    threads: Threads = None,
-    weight_cache: WeightCache = True,
-    force: Force = False,
+    *,
+    model: ModelArgument = None,
+    served_model_name: Annotated[
+        list[str] | None, typer.Option(help="What requests may call the model, before its own name; repeatable.")
+    ] = None,
+    access: AccessOptions,
+    allowed_origins: Annotated[
+        list[str] | None, typer.Option(help="An origin whose pages may use the API; repeatable.")
+    ] = None,
+    root_path: Annotated[str, typer.Option(help="Path under which a proxy shows the server.")] = "",
+    ssl_certfile: Annotated[Path | None, typer.Option(help="Certificate, for https.")] = None,
+    ssl_keyfile: Annotated[Path | None, typer.Option(help="The certificate's key.")] = None,
+    limits: Limits,
+    ui: Annotated[bool, typer.Option(help="The web page at /.")] = True,
+    docs: Annotated[bool, typer.Option(help="The API's description at /docs and /openapi.json.")] = True,
+    access_log: Annotated[bool, typer.Option(help="A line for each request, without what it says.")] = True,
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], typer.Option(help="What is logged, on stderr.")
+    ] = "info",
+    max_num_seqs: MaxNumSeqs = EngineConfig.max_num_seqs,
+    max_num_batched_tokens: Annotated[
+        int | None, typer.Option(help="Tokens of a step; 512 on a CPU if left out.")
+    ] = EngineConfig.max_num_batched_tokens,
+    max_stall: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds that running answers wait for a chunk of a prompt; 0: for a whole step."),
+    ] = 0.5,
+    load: LoadOptions,
 ) -> None:
     """Serve a model: OpenAI's API at /v1, a web page at /.
 
     Only this machine is served unless told otherwise. Ctrl-C or SIGTERM lets open answers end; a second one ends them.
     """
     require("server", "serve", "fastapi", "uvicorn", "prometheus_client")
-    values = dict(locals())  # every option by its name
-    access = _access(values)
-    limits = _limits(values)
-    load, names = _loading(values), [*(served_model_name or ()), *own_names(model)]
+    names = [*(served_model_name or ()), *own_names(model)]
+    allowed = _access(access)
     _readable(ssl_certfile, ssl_keyfile)
     if model is not None and not looks_like_hub_id(model):
-        resolve(model, revision=revision)  # so that a wrong path is told at once
+        resolve(model, revision=load.revision)  # so that a wrong path is told at once
     from qwartet.server.listener import bind, bind_unix
 
-    with bind(host, port, write_timeout) if uds is None else bind_unix(uds) as listener:
-        print(one_line(f"{_url(listener, uds, ssl_certfile)}  (loading {names[-1]})"), file=sys.stderr)
+    with (
+        bind(access.host, access.port, limits.write_timeout_s) if access.uds is None else bind_unix(access.uds)
+    ) as listener:
+        print(one_line(f"{_url(listener, access.uds, ssl_certfile)}  (loading {names[-1]})"), file=sys.stderr)
         # After everything that can be wrong with the settings: these take seconds to import.
         from qwartet.server.app import make_app
         from qwartet.server.run import serve as serve_until_stopped
         from qwartet.server.service import Service
 
-        set_threads(threads)
+        set_threads(load.threads)
         _start_log(log_level)
         service = Service(limits)
         app = make_app(
-            service, access, allowed_origins=allowed_origins or (), root_path=root_path, has_page=ui, has_docs=docs,
+            service, allowed, allowed_origins=allowed_origins or (), root_path=root_path, has_page=ui, has_docs=docs,
             has_access_log=access_log,
         )  # fmt: skip
-        code = serve_until_stopped(app, service, listener, load, names, ssl_certfile, ssl_keyfile)
-    if uds is not None:
-        uds.unlink(missing_ok=True)
+        load_model = partial(
+            load.load, model, max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens,
+            max_stall_s=max_stall or None,
+        )  # fmt: skip
+        code = serve_until_stopped(app, service, listener, load_model, names, ssl_certfile, ssl_keyfile)
+    if access.uds is not None:
+        access.uds.unlink(missing_ok=True)
     if code:
         raise typer.Exit(code)
 
 
-def _loading(values: dict[str, Any]) -> Callable[[], LLM]:
-    """What loads the model."""
-    taken = (
-        "dtype", "device", "load_mode", "force", "activations", "head", "kv_cache_dtype", "draft_model", "speculation",
-        "weight_cache", "revision", "max_num_seqs", "max_num_batched_tokens", "max_model_len",
-    )  # fmt: skip
-    settings = {name: values[name] for name in taken} | {"max_stall_s": values["max_stall"] or None}
-    return partial(load_llm, values["model"], **settings)
-
-
-def _limits(values: dict[str, Any]) -> Limits:
-    from qwartet.server.limits import Limits
-
-    seconds = ("request_timeout", "queue_timeout", "body_timeout", "write_timeout", "ping_interval", "shutdown_timeout")
-    counts = ("max_queue", "max_connections", "max_completions")
-    return Limits(
-        max_body_bytes=values["max_body"],
-        **{name: values[name] for name in counts},
-        **{f"{name}_s": values[name] for name in seconds},
-    )
-
-
-def _access(values: dict[str, Any]) -> Access:
+def _access(options: AccessOptions) -> Access:
     """Who is let in; SettingError where others could come without a key."""
-    from qwartet.server.access import Access
-
-    host, is_unix = values["host"], values["uds"] is not None
+    host, is_unix = options.host, options.uds is not None
     is_local = is_unix or host in ("127.0.0.1", "::1", "localhost")
     access = Access(
-        api_keys=_keys(values["api_key"] or [], values["api_key_file"]),
-        allowed_hosts=_hosts(values["allowed_hosts"] or [], is_guarded=is_local and not is_unix),
+        api_keys=_keys(options.api_key or [], options.api_key_file),
+        allowed_hosts=_hosts(options.allowed_hosts or [], is_guarded=is_local and not is_unix),
     )
-    if not (is_local or access.api_keys or values["insecure"]):
+    if not (is_local or access.api_keys or options.insecure):
         raise SettingError(f"{host} can be reached by others; set --api-key, or --insecure to serve them without one")
     return access
 
@@ -164,8 +132,6 @@ def _access(values: dict[str, Any]) -> Access:
 def _hosts(given: list[str], *, is_guarded: bool) -> list[str] | None:
     """Names that are answered. A foreign page reaches a server of this machine, which trusts its users, by a name of
     its own that leads here; a Unix socket it cannot reach."""
-    from qwartet.server.access import LOOPBACK_HOSTS
-
     return None if "*" in given or not (is_guarded or given) else [*LOOPBACK_HOSTS, *given]
 
 

@@ -10,7 +10,7 @@ import typer
 
 from qwartet.cli.list_models import state_words, stored_facts
 from qwartet.cli.model_lines import files_line, gptq_line, kind_line, model_line, positions_line
-from qwartet.cli.options import Revision
+from qwartet.cli.options import AsJson, Revision
 from qwartet.cli.terminal import json_line, one_line
 from qwartet.cli.units import format_bytes
 from qwartet.errors import CheckpointError
@@ -24,7 +24,7 @@ def show(
         str | None, typer.Argument(metavar="NAME", help="Id on a hub, or a directory; the bundled model if left out.")
     ] = None,
     revision: Revision = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what a model is and where it came from: source, commit, hashes, licence, shape, sampling.
 

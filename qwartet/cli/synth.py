@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from qwartet.cli.options import count_option
+from qwartet.cli.options import AsJson, count_option
 from qwartet.cli.progress import byte_progress
 from qwartet.cli.terminal import json_line, one_line
 from qwartet.cli.units import format_bytes
@@ -39,7 +38,7 @@ def synth(
         int, count_option("Most bytes of a file: 2000m is 2 GB.", show_default="2000m")
     ] = 2_000_000_000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same weights.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a checkpoint of a published size with random weights, to measure speed and memory with.
 
@@ -52,8 +51,9 @@ def synth(
     started = time.perf_counter()
     plan = plan_synthesis(size, gptq, seed=seed, vocabulary=vocabulary, counts=counts)
     with byte_progress("writing", "written") as on_bytes:
-        on_slice = partial(on_bytes, total=plan.nbytes)
-        files = write_synthesis(plan, target, max_shard_bytes=shard_size, on_bytes=on_slice)
+        files = write_synthesis(
+            plan, target, max_shard_bytes=shard_size, on_bytes=lambda count: on_bytes(count, plan.nbytes)
+        )
     report = {
         "target": str(target),
         "shape": shape,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qwartet.cli.options import Revision
+from qwartet.cli.options import AsJson, Revision
 from qwartet.cli.progress import byte_progress
 from qwartet.cli.terminal import json_line, one_line
 from qwartet.cli.units import format_bytes
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def verify(
     model: Annotated[str, typer.Argument(metavar="NAME", help="Id on a hub, or a directory.")],
     revision: Revision = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+    as_json: AsJson = False,
 ) -> int:
     """Read every byte of a model and compare it with the hashes that were recorded when it was fetched.
 

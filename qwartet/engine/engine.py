@@ -167,7 +167,9 @@ class Engine:
     def compile(self, structure: Structure, stop_token_ids: frozenset[int]) -> TokenConstraint:
         """A structure as a constraint; any thread may call it. RequestError where it is ill-formed or too large."""
         if self.tokenizer is None:
-            raise SettingError("a structure needs the model's tokenizer; copy qwen.tiktoken into its directory")
+            raise SettingError(
+                "a structure needs the model's tokenizer; copy qwen.tiktoken into its directory", param="structure"
+            )
         with self._compiler_lock:
             if self._compiler is None:
                 from qwartet.engine.constrain import ConstraintCompiler  # takes a library that most runs do not need
@@ -271,10 +273,11 @@ class Engine:
 
     def _check_params(self, params: SamplingParams) -> None:
         if params.stop and self.tokenizer is None:
-            raise SettingError("stop strings need the model's tokenizer; use stop_token_ids")
+            raise SettingError("stop strings need the model's tokenizer; use stop_token_ids", param="stop")
         largest = max((token_id for token_id, _ in params.logit_bias), default=0)
         if largest >= self.sampler.num_valid_tokens:
-            raise SettingError(f"logit_bias has token {largest}, the vocabulary {self.sampler.num_valid_tokens} tokens")
+            message = f"logit_bias has token {largest}, the vocabulary {self.sampler.num_valid_tokens} tokens"
+            raise SettingError(message, param="logit_bias")
 
 
 def stop_ids(params: SamplingParams, stop_token_ids: Sequence[int]) -> frozenset[int]:

@@ -135,7 +135,8 @@ class Sampler:
         processed = process_logits(logits, request, result.token_ids, seen)
         best = processed.max()
         if bool(best == -torch.inf):
-            raise RequestError("no token may follow: logit_bias, processors and structure together forbid all of them")
+            message = "no token may follow: logit_bias, processors and structure together forbid all of them"
+            raise RequestError(message, param="logit_bias")
         if params.is_greedy:
             token_id = int(processed.argmax())
         else:

@@ -17,12 +17,11 @@ _GREEDY_BELOW = 1e-5  # temperature; a smaller one would only make the logits ov
 _PUBLISHED_NAMES = {"max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens"}
 
 
-def _check(name: str, value: Any, kind: type, low: float, high: float, bounds: str) -> None:
+def _check(name: str, value: Any, kind: type, low: float, high: float, bounds: str, *, of: str = "") -> None:
     is_number = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
     if not is_number or not low <= value <= high:  # NaN lies nowhere
-        raise SettingError(
-            f"{name} is {value!r}; it must be {'a whole number' if kind is int else 'a number'} {bounds}"
-        )
+        number = "a whole number" if kind is int else "a number"
+        raise SettingError(f"{name}{of} is {value!r}; it must be {number} {bounds}", param=name)
 
 
 def _is_id(value: Any) -> bool:
@@ -75,11 +74,13 @@ class SamplingParams:
         if self.seed is not None:
             _check("seed", self.seed, int, 0, 2**63 - 1, "of at least 0")
         if not isinstance(self.stop, tuple | list) or not all(isinstance(text, str) and text for text in self.stop):
-            raise SettingError(f"stop is {self.stop!r}; it must be a list of non-empty texts")
+            raise SettingError(f"stop is {self.stop!r}; it must be a list of non-empty texts", param="stop")
         if not isinstance(self.stop_token_ids, tuple | list) or not all(map(_is_id, self.stop_token_ids)):
-            raise SettingError(f"stop_token_ids is {self.stop_token_ids!r}; it must be a list of token ids")
+            raise SettingError(
+                f"stop_token_ids is {self.stop_token_ids!r}; it must be a list of token ids", param="stop_token_ids"
+            )
         if self.structure is not None and not isinstance(self.structure, Structure):
-            raise SettingError(f"structure is {self.structure!r:.80}; it must be a Structure")
+            raise SettingError(f"structure is {self.structure!r:.80}; it must be a Structure", param="structure")
         object.__setattr__(self, "logit_bias", _bias_pairs(self.logit_bias))
 
     @property
@@ -120,9 +121,10 @@ def _bias_pairs(bias: Any) -> tuple[tuple[int, float], ...]:
     if not isinstance(pairs, tuple | list) or not all(
         isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs
     ):
-        raise SettingError(f"logit_bias is {bias!r:.80}; it must map token ids to numbers")
+        raise SettingError(f"logit_bias is {bias!r:.80}; it must map token ids to numbers", param="logit_bias")
     for token_id, value in pairs:
         if not _is_id(token_id):
-            raise SettingError(f"logit_bias has {token_id!r}; it must map token ids to numbers")
-        _check(f"logit_bias of token {token_id}", value, float, -MAX_LOGIT_BIAS, MAX_LOGIT_BIAS, "from -100 to 100")
+            raise SettingError(f"logit_bias has {token_id!r}; it must map token ids to numbers", param="logit_bias")
+        bounds = (-MAX_LOGIT_BIAS, MAX_LOGIT_BIAS, "from -100 to 100")
+        _check("logit_bias", value, float, *bounds, of=f" of token {token_id}")
     return tuple((token_id, float(value)) for token_id, value in pairs)

@@ -32,10 +32,10 @@ class ToolCalls:
 
     def __post_init__(self) -> None:
         if not isinstance(self.schemas, Mapping) or not self.schemas:
-            raise SettingError(f"schemas is {self.schemas!r:.80}; it must map at least one name to its JSON schema")
+            raise _error(f"schemas is {self.schemas!r:.80}; it must map at least one name to its JSON schema")
         for name in self.schemas:
             if not isinstance(name, str) or re.fullmatch(TOOL_NAME, name) is None:
-                raise SettingError(f"a tool has the name {name!r:.80}; use 1 to 64 of the letters A-Z a-z 0-9 _ -")
+                raise _error(f"a tool has the name {name!r:.80}; use 1 to 64 of the letters A-Z a-z 0-9 _ -")
         pairs = tuple((name, None if one is None else _schema_text(one)) for name, one in self.schemas.items())
         object.__setattr__(self, "schemas", pairs)
 
@@ -57,20 +57,20 @@ class Structure:
 
     def __post_init__(self) -> None:
         if not isinstance(self.json_object, bool):
-            raise SettingError(f"json_object is {self.json_object!r:.80}; it must be true or false")
+            raise _error(f"json_object is {self.json_object!r:.80}; it must be true or false")
         given = ["json_object"] * self.json_object + [kind for kind in KINDS[1:] if getattr(self, kind) is not None]
         if len(given) != 1:
             said = " and ".join(given) or "nothing"
-            raise SettingError(f"a structure with {said}; give exactly one of {', '.join(KINDS)}")
+            raise _error(f"a structure with {said}; give exactly one of {', '.join(KINDS)}")
         # Text and tuple cannot change under a running request, and can be hashed.
         if self.json_schema is not None:
             object.__setattr__(self, "json_schema", _schema_text(self.json_schema))
         if self.regex is not None and not (_is_text(self.regex) and self.regex):
-            raise SettingError(f"regex is {self.regex!r:.80}; it must be a text that is not empty")
+            raise _error(f"regex is {self.regex!r:.80}; it must be a text that is not empty")
         if self.choice is not None:
             object.__setattr__(self, "choice", _choices(self.choice))
         if self.tool_calls is not None and not isinstance(self.tool_calls, ToolCalls):
-            raise SettingError(f"tool_calls is {self.tool_calls!r:.80}; it must be ToolCalls")
+            raise _error(f"tool_calls is {self.tool_calls!r:.80}; it must be ToolCalls")
 
     @property
     def schema_text(self) -> str:
@@ -79,20 +79,24 @@ class Structure:
         return self.json_schema
 
 
+def _error(message: str) -> SettingError:
+    return SettingError(message, param="structure")
+
+
 def _schema_text(schema: Any) -> str:
     if _is_text(schema):
         return str(schema)
     if not isinstance(schema, Mapping):
-        raise SettingError(f"json_schema is {schema!r:.80}; it must be a JSON object or its text")
+        raise _error(f"json_schema is {schema!r:.80}; it must be a JSON object or its text")
     try:
         return json.dumps(dict(schema), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise SettingError(f"json_schema cannot be written as JSON ({error}); use plain dicts and lists") from error
+        raise _error(f"json_schema cannot be written as JSON ({error}); use plain dicts and lists") from error
 
 
 def _choices(choice: Any) -> tuple[str, ...]:
     if not isinstance(choice, tuple | list) or not choice or not all(map(_is_text, choice)):
-        raise SettingError(f"choice is {choice!r:.80}; it must be a list of at least one text")
+        raise _error(f"choice is {choice!r:.80}; it must be a list of at least one text")
     return tuple(choice)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from qwartet.engine.async_engine import AsyncEngine
 from qwartet.errors import EngineFailedError, QwartetError
@@ -11,14 +11,12 @@ from qwartet.llm import LLM
 from qwartet.openai_api.error import ApiError, api_error_of, validated
 from qwartet.openai_api.exchange import Exchange
 from qwartet.openai_api.log import log_failure
-from qwartet.openai_api.prepare import Prepared, prepare_chat, prepare_completion, structure_field
-from qwartet.openai_api.protocol import ChatCompletionRequest, CompletionRequest
+from qwartet.openai_api.prepare import Prepared, check_text, field_of, prepare_chat, prepare_completion
+from qwartet.openai_api.protocol import ChatCompletionRequest, CompletionRequest, GenerateRequest, RequestBody
 
 CHAT_PATH, COMPLETION_PATH = "/v1/chat/completions", "/v1/completions"
-REQUESTS: dict[str, type[ChatCompletionRequest] | type[CompletionRequest]] = {
-    CHAT_PATH: ChatCompletionRequest,
-    COMPLETION_PATH: CompletionRequest,
-}
+REQUESTS: dict[str, type[GenerateRequest]] = {CHAT_PATH: ChatCompletionRequest, COMPLETION_PATH: CompletionRequest}
+_Body = TypeVar("_Body", bound=RequestBody)
 
 
 class Endpoints:
@@ -37,7 +35,7 @@ class Endpoints:
         """
         if path not in REQUESTS:
             raise ApiError(404, f"there is no {path!r:.80}; there are {', '.join(REQUESTS)}", code="unknown_url")
-        request = self.parse(path, body)
+        request = self.parse(REQUESTS[path], body)
         if request.stream:
             raise ApiError(
                 400, "stream is true, and here is no stream; leave it out", param="stream", code="invalid_value"
@@ -50,21 +48,23 @@ class Endpoints:
         except Exception as error:  # a failure of one request, our own included, is told to its sender
             raise self.api_error(error, request) from error
 
-    def parse(self, path: str, body: Any) -> ChatCompletionRequest | CompletionRequest:
-        """The body of a path in REQUESTS; ApiError where it is not what that takes, or names another model."""
-        request = validated(REQUESTS[path], body)
+    def parse(self, kind: type[_Body], body: Any) -> _Body:
+        """A body as a `kind`; ApiError where it is none, or names another model."""
+        request = validated(kind, body)
         self.model_name(request.model)
         return request
 
-    def prepare(self, request: ChatCompletionRequest | CompletionRequest) -> Prepared:
-        """Prompt ids and settings; any thread may call it. Errors as in prepare.py."""
-        if isinstance(request, ChatCompletionRequest):
-            return prepare_chat(self.llm, request)
-        return prepare_completion(self.llm, request)
+    def prepare(self, request: GenerateRequest) -> Prepared:
+        """Prompt ids and settings; any thread may call it. ApiError where it cannot be served."""
+        try:
+            check_text(self.llm, request)
+            if isinstance(request, ChatCompletionRequest):
+                return prepare_chat(self.llm, request)
+            return prepare_completion(self.llm, request)
+        except Exception as error:
+            raise self.api_error(error, request) from error
 
-    async def begin(
-        self, request: ChatCompletionRequest | CompletionRequest, prepared: Prepared, *, cache_salt: str = ""
-    ) -> Exchange:
+    async def begin(self, request: GenerateRequest, prepared: Prepared, *, cache_salt: str = "") -> Exchange:
         """Queues it; whoever gets the exchange has to end it. `cache_salt`: see Engine.add_request."""
         exchange = Exchange(self.llm, request, self.model_name(request.model), prepared)
         stops = self.llm.stop_token_ids
@@ -79,11 +79,11 @@ class Endpoints:
             raise
         return exchange
 
-    def api_error(self, error: Exception, request: ChatCompletionRequest | CompletionRequest) -> ApiError:
+    def api_error(self, error: Exception, request: RequestBody) -> ApiError:
         """What is told of a failure; one that nobody meant is logged."""
         if not isinstance(error, ApiError | QwartetError):
             log_failure(f"a {type(request).__name__}", error)
-        return api_error_of(error, type(request), structure_field(request))
+        return api_error_of(error, field_of(request, getattr(error, "param", None)))
 
     def model_name(self, asked: str | None) -> str:
         """The name to sign with; ApiError for one that is not served."""

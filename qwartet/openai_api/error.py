@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import re
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from qwartet.errors import (
-    EngineFailedError,
-    NotAChatModelError,
-    QwartetError,
-    RequestError,
-    SettingError,
-    StructureError,
-)
+from qwartet.errors import EngineFailedError, NotAChatModelError, QwartetError, RequestError, SettingError
 from qwartet.openai_api.responses import ErrorDetails, ErrorResponse
 
 MAX_VALUE_CHARS = 40  # of a wrong value that are shown
@@ -88,18 +80,12 @@ def validation_api_error(error: ValidationError, body: Any, model: type[BaseMode
     return ApiError(400, f"{param or 'the body'}: {text}{shown}", param=param, code="invalid_value")
 
 
-def api_error_of(error: Exception, model: type[BaseModel], structure_field: str | None = None) -> ApiError:
-    """The failure that an exception means to the sender of a `model`; `structure_field` is the field of it that says
-    what the text has to be."""
+def api_error_of(error: Exception, field: str | None) -> ApiError:
+    """The failure that an exception means to the sender of a body, and the field of the body that is at fault."""
     if isinstance(error, ApiError):
         return error
-    if isinstance(error, StructureError):
-        return ApiError(400, str(error), param=structure_field, code="invalid_value")
     if isinstance(error, RequestError | SettingError | NotAChatModelError):
-        # What is wrong with a setting begins with its name, with a prompt by "the prompt".
-        first = re.match(r"(?:the )?(\w+)", str(error))
-        param = first[1] if first and first[1] in _field_names(model) else None
-        return ApiError(400, str(error), param=param, code="invalid_value")
+        return ApiError(400, str(error), param=field, code="invalid_value")
     if isinstance(error, EngineFailedError):
         return ApiError(503, str(error), code="engine_failed")
     text = str(error) if isinstance(error, QwartetError) else f"internal error ({type(error).__name__})"

@@ -15,7 +15,7 @@ from qwartet.llm import LLM
 from qwartet.openai_api.answer import chat_completion, completion
 from qwartet.openai_api.chunks import ChatChunks, CompletionChunks
 from qwartet.openai_api.prepare import Prepared
-from qwartet.openai_api.protocol import ChatCompletionRequest, CompletionRequest
+from qwartet.openai_api.protocol import ChatCompletionRequest, GenerateRequest
 from qwartet.openai_api.responses import ChatCompletion, Completion
 
 T = TypeVar("T")
@@ -30,13 +30,7 @@ class Exchange:
     taken; EngineFailedError also where the engine was closed.
     """
 
-    def __init__(
-        self,
-        llm: LLM,
-        request: ChatCompletionRequest | CompletionRequest,
-        model: str,
-        prepared: Prepared,
-    ) -> None:
+    def __init__(self, llm: LLM, request: GenerateRequest, model: str, prepared: Prepared) -> None:
         """`model`: the name to sign with."""
         self.request = request
         self.prepared = prepared

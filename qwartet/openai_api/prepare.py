@@ -8,18 +8,34 @@ from typing import Any
 
 from qwartet.engine.sampling_params import MAX_COMPLETIONS, SamplingParams
 from qwartet.engine.structure import Structure
-from qwartet.errors import NotAChatModelError, RequestError
+from qwartet.errors import NotAChatModelError
 from qwartet.llm import LLM
 from qwartet.openai_api.error import ApiError
-from qwartet.openai_api.protocol import ChatCompletionRequest, ChatMessage, CompletionRequest, SamplingFields
+from qwartet.openai_api.protocol import (
+    ChatCompletionRequest,
+    ChatMessage,
+    CompletionRequest,
+    GenerateRequest,
+    RequestBody,
+    SamplingFields,
+    TokenizeRequest,
+)
 from qwartet.openai_api.tools import ToolChat, tool_chat
 from qwartet.tokenizer.chatml import Message, build_prompt
 from qwartet.tokenizer.react import STOP_STRING
 
+CHARS_PER_TOKEN = 8  # a longer text cannot fit the context: it is refused before it is turned into ids
 _SAME_NAMES = (
     "temperature", "top_p", "n", "seed", "presence_penalty", "frequency_penalty", "min_p", "repetition_penalty",
     "min_tokens", "ignore_eos", "stop_token_ids", "priority",
 )  # fmt: skip
+# The fields that a setting may come from, where it is not called as it is there; the first that a body has.
+_FIELDS = {
+    "prompt": ("prompt", "messages"),
+    "max_tokens": ("max_tokens", "max_completion_tokens"),
+    "logprobs": ("top_logprobs",),
+    "prompt_logprobs": ("logprobs",),
+}
 
 
 @dataclass(frozen=True)
@@ -31,6 +47,27 @@ class Prepared:
     prompt_texts: tuple[str, ...] = ()  # to be put before the completions' texts
     is_prompt_only: bool = False  # max_tokens was 0: the one token that the engine makes is not shown
     tool_chat: ToolChat | None = None  # how the answers are to be read, where tools take part
+
+
+def field_of(body: RequestBody, param: str | None) -> str | None:
+    """The field of a body that gave what an error names as `param`: a setting, or the prompt; None for no field."""
+    if param == "structure" and isinstance(body, SamplingFields):
+        names = [*_structures(body), "tools", "functions"]
+    else:
+        names = [*_FIELDS.get(param or "", ()), param or ""]
+    fields = [name for name in names if name in type(body).model_fields]
+    return next((name for name in fields if getattr(body, name) is not None), next(iter(fields), None))
+
+
+def check_text(llm: LLM, body: GenerateRequest | TokenizeRequest) -> None:
+    """ApiError for a text that cannot fit, before time is spent on its ids."""
+    most = CHARS_PER_TOKEN * llm.engine.max_model_len
+    if body.num_chars > most:
+        message = (
+            f"the text has {body.num_chars} characters, and the context is {llm.engine.max_model_len} tokens, which no "
+            f"text of more than {most} characters fits; shorten it"
+        )
+        raise ApiError(400, message, param=field_of(body, "prompt"), code="context_length_exceeded")
 
 
 def prepare_chat(llm: LLM, body: ChatCompletionRequest) -> Prepared:
@@ -51,7 +88,8 @@ def prepare_chat(llm: LLM, body: ChatCompletionRequest) -> Prepared:
         params = _with_tools(params, tools)
     turns = plain_turns(body.messages) if tools is None else tools.messages
     answer_start = "" if tools is None else tools.answer_start
-    prompt_ids = chat_prompt(llm, turns, body.add_generation_prompt is not False, answer_start=answer_start)
+    with_answer = body.add_generation_prompt is not False
+    prompt_ids = build_prompt(llm.tokenizer, turns, with_answer, answer_start=answer_start)
     _check_length(llm, [prompt_ids], "messages")
     return Prepared([prompt_ids], params, tool_chat=tools)
 
@@ -66,22 +104,9 @@ def _with_tools(params: SamplingParams, tools: ToolChat) -> SamplingParams:
 
 
 def plain_turns(messages: Sequence[ChatMessage]) -> list[Message]:
-    """The turns of a conversation without tools; ApiError where a message is a tool's."""
+    """The turns of a conversation without tools; RequestError where a message is a tool's."""
     roles = {"developer": "system"}
-    try:
-        return [Message(roles.get(message.role, message.role), message.text) for message in messages]
-    except RequestError as error:
-        raise ApiError(400, str(error), param="messages", code="invalid_value") from error
-
-
-def chat_prompt(
-    llm: LLM, turns: Sequence[Message], add_generation_prompt: bool = True, *, answer_start: str = ""
-) -> list[int]:
-    """The ids of a conversation; `answer_start`: see build_prompt. ApiError where it is none."""
-    try:
-        return build_prompt(llm.tokenizer, turns, add_generation_prompt, answer_start=answer_start)
-    except RequestError as error:
-        raise ApiError(400, str(error), param="messages", code="invalid_value") from error
+    return [Message(roles.get(message.role, message.role), message.text) for message in messages]
 
 
 def prepare_completion(llm: LLM, body: CompletionRequest) -> Prepared:
@@ -140,19 +165,22 @@ def _token_id(key: str) -> int:
     return int(key)
 
 
-def structure_field(body: SamplingFields) -> str | None:
-    """The first field that says what the text has to be, or which tools' arguments may be in it."""
-    fields = ("response_format", "structured_outputs", "guided_json", "guided_regex", "guided_choice", "tools")
-    return next((name for name in fields if getattr(body, name, None) is not None), None)
-
-
 def _structure(body: SamplingFields) -> Structure | None:
     """What the text has to be, whatever field says it; ApiError where several do."""
+    wanted = body.response_format
+    if wanted is not None and (wanted.type == "json_schema") != (wanted.json_schema is not None):
+        message = "response_format: json_schema belongs to the type json_schema; give both"
+        raise ApiError(400, message, param="response_format", code="invalid_value")
+    asked = _structures(body)
+    if len(asked) > 1:
+        raise ApiError(400, f"{' and '.join(asked)}; give one of them", param=list(asked)[1], code="invalid_value")
+    return Structure(**next(iter(asked.values()))) if asked else None
+
+
+def _structures(body: SamplingFields) -> dict[str, dict[str, Any]]:
+    """What the text has to be, as each field says it."""
     asked: dict[str, dict[str, Any]] = {}
     if (wanted := body.response_format) is not None:
-        if (wanted.type == "json_schema") != (wanted.json_schema is not None):
-            message = "response_format: json_schema belongs to the type json_schema; give both"
-            raise ApiError(400, message, param="response_format", code="invalid_value")
         if wanted.json_schema is not None:
             asked["response_format"] = {"json_schema": wanted.json_schema.schema_}
         elif wanted.type == "json_object":
@@ -167,6 +195,4 @@ def _structure(body: SamplingFields) -> Structure | None:
     for name, kind in (("guided_json", "json_schema"), ("guided_regex", "regex"), ("guided_choice", "choice")):
         if getattr(body, name) is not None:
             asked[name] = {kind: getattr(body, name)}
-    if len(asked) > 1:
-        raise ApiError(400, f"{' and '.join(asked)}; give one of them", param=list(asked)[1], code="invalid_value")
-    return Structure(**next(iter(asked.values()))) if asked else None
+    return asked

@@ -78,7 +78,14 @@ class StructuredOutputs(ApiObject):
     choice: Texts | None = None
 
 
-class HarmlessFields(ApiObject):
+class RequestBody(ApiObject):
+    """What every request takes."""
+
+    model: str | None = None
+    """A name of the model; the first if left out."""
+
+
+class HarmlessFields(RequestBody):
     """Fields that are accepted and have no effect: labels and wishes that change no answer."""
 
     user: str | None = NO_EFFECT
@@ -94,8 +101,6 @@ class HarmlessFields(ApiObject):
 class SamplingFields(HarmlessFields):
     """What both endpoints take; what is not given comes from the checkpoint's generation_config.json."""
 
-    model: str | None = None
-    """A name of the model; the first if left out."""
     max_tokens: int | None = None
     """Of each completion; if left out max_new_tokens of generation_config.json, or what the context holds."""
     temperature: float | None = None
@@ -288,10 +293,12 @@ class CompletionRequest(SamplingFields):
         return max((len(prompt) for prompt in prompts if isinstance(prompt, str)), default=0)
 
 
-class TokenizeRequest(ApiObject):
+GenerateRequest = ChatCompletionRequest | CompletionRequest
+
+
+class TokenizeRequest(RequestBody):
     """The body of POST /tokenize: a prompt, or the messages of a chat."""
 
-    model: str | None = None
     prompt: str | None = None
     messages: Messages | None = None
     add_generation_prompt: bool | None = None
@@ -303,8 +310,7 @@ class TokenizeRequest(ApiObject):
         return len(self.prompt or "") + _num_chars(self.messages or ())
 
 
-class DetokenizeRequest(ApiObject):
+class DetokenizeRequest(RequestBody):
     """The body of POST /detokenize."""
 
-    model: str | None = None
     tokens: TokenIds

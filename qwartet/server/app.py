@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from qwartet import __version__
-from qwartet.openai_api.endpoints import CHAT_PATH, COMPLETION_PATH
+from qwartet.openai_api.endpoints import CHAT_PATH, COMPLETION_PATH, Endpoints
 from qwartet.openai_api.error import ApiError
 from qwartet.openai_api.protocol import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
 from qwartet.openai_api.responses import (
@@ -29,7 +29,8 @@ from qwartet.openai_api.responses import (
     TokenizeResponse,
     Version,
 )
-from qwartet.server import docs_page, metrics, token_routes
+from qwartet.openai_api.token_ids import detokenize, tokenize
+from qwartet.server import docs_page, metrics
 from qwartet.server.access import Access
 from qwartet.server.answering import Answering
 from qwartet.server.guard import Guard
@@ -99,16 +100,17 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
     answer(CHAT_PATH, ChatCompletionRequest, ChatCompletion, "Answer a conversation")
     answer(COMPLETION_PATH, CompletionRequest, Completion, "Continue a text")
 
-    async def tokenize(request: Request) -> Response:
-        raw = await read_json_body(request, service.limits)
-        return await service.run_sized(len(raw), lambda: JsonAnswer(token_routes.tokenize(service.endpoints, raw)))
+    def convert(work: Callable[[Endpoints, Any], Any]) -> Callable[[Request], Awaitable[Response]]:
+        async def route(request: Request) -> Response:
+            raw = await read_json_body(request, service.limits)
+            endpoints = service.endpoints
+            return await service.run_sized(raw, lambda body: JsonAnswer(work(endpoints, body)))
 
-    async def detokenize(request: Request) -> Response:
-        raw = await read_json_body(request, service.limits)
-        return await service.run_sized(len(raw), lambda: JsonAnswer(token_routes.detokenize(service.endpoints, raw)))
+        return route
 
-    _add_post(app, "/tokenize", tokenize, TokenizeRequest, TokenizeResponse, "A text or a conversation to token ids")
-    _add_post(app, "/detokenize", detokenize, DetokenizeRequest, DetokenizeResponse, "Token ids to text")
+    summary = "A text or a conversation to token ids"
+    _add_post(app, "/tokenize", convert(tokenize), TokenizeRequest, TokenizeResponse, summary)
+    _add_post(app, "/detokenize", convert(detokenize), DetokenizeRequest, DetokenizeResponse, "Token ids to text")
 
     @app.get("/v1/models", response_model=ModelList, responses=_errors(401, 503), summary="What is served here")
     async def models() -> Response:

@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from qwartet.openai_api.error import ApiError
 from qwartet.openai_api.json_body import parse_json
-from qwartet.server.limits import CHARS_PER_TOKEN, MAX_JSON_MARKS, Limits
+from qwartet.server.limits import MAX_JSON_MARKS, Limits
 
 
 async def read_json_body(request: Request, limits: Limits) -> bytes:
@@ -46,17 +46,6 @@ def json_of(raw: bytes) -> Any:
         return parse_json(raw)
     except ValueError as error:
         raise ApiError(400, f"the body is no JSON: {error}", code="invalid_json") from None
-
-
-def check_text(num_chars: int, max_model_len: int) -> None:
-    """ApiError for a text that cannot fit, before time is spent on its ids."""
-    most = CHARS_PER_TOKEN * max_model_len
-    if num_chars > most:
-        message = (
-            f"the text has {num_chars} characters, and the context is {max_model_len} tokens, which no text of more "
-            f"than {most} characters fits; shorten it"
-        )
-        raise ApiError(400, message, code="context_length_exceeded")
 
 
 async def _read(request: Request, limits: Limits) -> bytes:

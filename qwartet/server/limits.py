@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from typing import Annotated
 
 from qwartet.errors import SettingError
 
@@ -12,7 +13,6 @@ MAX_HEADER_BYTES = 64 * 1024
 MAX_PATH_CHARS = 1024
 # Lists, objects and keys: a body of 2 MB holds 700,000 of them, and nobody else is served while they are made.
 MAX_JSON_MARKS = 50_000
-CHARS_PER_TOKEN = 8  # a longer text cannot fit the context: it is refused before it is turned into ids
 KEEP_ALIVE_S = 5
 
 _COUNTS = ("max_body_bytes", "max_queue", "max_connections", "max_completions")
@@ -20,18 +20,21 @@ _COUNTS = ("max_body_bytes", "max_queue", "max_connections", "max_completions")
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one server. What goes beyond them is refused with an error that names the number."""
+    """Of one server. What goes beyond them is refused with an error that names the number.
 
-    max_body_bytes: int = 2 << 20
-    max_queue: int = 64  # completions that wait for a place in the engine; one more is answered 429
-    max_connections: int = 256  # requests that are being answered, whatever they ask for
-    max_completions: int = 8  # of one request: n, or prompts times n
-    request_timeout_s: float = 600.0  # from its arrival to its last token
-    queue_timeout_s: float = 60.0  # until the engine begins with it
-    body_timeout_s: float = 30.0  # until its body is here
-    write_timeout_s: float = 30.0  # that a client may take to read what was sent
-    ping_interval_s: float = 15.0  # between signs of life in a stream that has nothing to say
-    shutdown_timeout_s: float = 30.0  # for what is open when the server is told to stop
+    The texts are those of `qwartet serve --help`.
+    """
+
+    max_queue: Annotated[int, "Completions that may wait; one more is answered 429."] = 64
+    max_connections: Annotated[int, "Requests that are answered at once."] = 256
+    max_completions: Annotated[int, "Completions of one request."] = 8  # n, or prompts times n
+    max_body_bytes: Annotated[int, "Bytes of a request."] = 2 << 20
+    request_timeout_s: Annotated[float, "Seconds for an answer as a whole."] = 600.0
+    queue_timeout_s: Annotated[float, "Seconds until an answer is begun."] = 60.0
+    body_timeout_s: Annotated[float, "Seconds in which a request has to be here."] = 30.0
+    write_timeout_s: Annotated[float, "Seconds in which a client has to read what was sent."] = 30.0
+    ping_interval_s: Annotated[float, "Seconds between signs of life in a silent stream."] = 15.0
+    shutdown_timeout_s: Annotated[float, "Seconds for open answers when told to stop."] = 30.0
 
     def __post_init__(self) -> None:
         for field in fields(self):

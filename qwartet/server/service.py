@@ -6,14 +6,14 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from qwartet.openai_api.endpoints import Endpoints
+from qwartet.openai_api.endpoints import REQUESTS, Endpoints
 from qwartet.openai_api.error import ApiError
 from qwartet.openai_api.exchange import Exchange
 from qwartet.openai_api.prepare import Prepared
-from qwartet.openai_api.protocol import ChatCompletionRequest, CompletionRequest
-from qwartet.server.http_body import check_text, json_of
+from qwartet.openai_api.protocol import GenerateRequest
+from qwartet.server.http_body import json_of
 from qwartet.server.limits import Limits
 from qwartet.server.metrics import Metrics
 
@@ -84,7 +84,12 @@ class Service:
         """Queues the body of a request; the exchange has to be given to `end`. ApiError where it cannot be served."""
         endpoints = self.endpoints
         self._check_room(1)
-        request, prepared = await self._prepare(endpoints, path, raw)
+
+        def prepare(body: Any) -> tuple[GenerateRequest, Prepared]:
+            request = endpoints.parse(REQUESTS[path], body)
+            return request, endpoints.prepare(request)
+
+        request, prepared = await self.run_sized(raw, prepare)
         num_completions = len(prepared.prompts) * prepared.params.n
         if num_completions > self.limits.max_completions:
             message = f"{num_completions} completions are asked for; at most {self.limits.max_completions} are possible"
@@ -110,11 +115,11 @@ class Service:
         self._release(exchange.num_completions)
         self.metrics.count_exchange(exchange, arrived_s, time.monotonic())
 
-    async def run_sized(self, num_bytes: int, work: Callable[[], _T]) -> _T:
-        """Does what takes time in proportion to `num_bytes`: here where that is short, else in a thread."""
-        if num_bytes <= SMALL_BODY_BYTES:
-            return work()
-        return await asyncio.get_running_loop().run_in_executor(self._tokenizers, work)
+    async def run_sized(self, raw: bytes, work: Callable[[Any], _T]) -> _T:
+        """What `work` makes of the JSON value of a body: here where the body is short, else in a thread."""
+        if len(raw) <= SMALL_BODY_BYTES:
+            return work(json_of(raw))
+        return await asyncio.get_running_loop().run_in_executor(self._tokenizers, lambda: work(json_of(raw)))
 
     def drain(self) -> None:
         """Refuses what comes from now on."""
@@ -135,19 +140,6 @@ class Service:
         self._tokenizers.shutdown(wait=False, cancel_futures=True)
         if self._endpoints is not None:
             await self._endpoints.engine.close()
-
-    async def _prepare(
-        self, endpoints: Endpoints, path: str, raw: bytes
-    ) -> tuple[ChatCompletionRequest | CompletionRequest, Prepared]:
-        def work() -> tuple[ChatCompletionRequest | CompletionRequest, Prepared]:
-            request = endpoints.parse(path, json_of(raw))
-            try:
-                check_text(request.num_chars, endpoints.llm.engine.max_model_len)
-                return request, endpoints.prepare(request)
-            except Exception as error:
-                raise endpoints.api_error(error, request) from error
-
-        return await self.run_sized(len(raw), work)
 
     def _check_room(self, num_completions: int) -> None:
         """ApiError 429 where neither the engine nor the queue has a place for so many more."""

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from qwartet.cli.loading import own_names
 from qwartet.cli.main import run
-from qwartet.cli.serve import _access, _keys
+from qwartet.cli.serve import AccessOptions, _access, _keys
 from qwartet.errors import SettingError
 
 
-def access(host: str = "127.0.0.1", uds: Path | None = None, **given: object) -> dict[str, object]:
-    return {
-        "host": host, "uds": uds, "api_key": None, "api_key_file": None, "allowed_hosts": None, "insecure": False,
-        **given,
-    }  # fmt: skip
+def access(host: str = "127.0.0.1", **given: Any) -> AccessOptions:
+    return AccessOptions(host, **given)
 
 
 def test_without_the_extra_it_says_what_to_install(

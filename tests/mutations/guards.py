@@ -250,14 +250,14 @@ GUARDS = (
     ),
     Guard(
         "a text that cannot fit is not turned into ids",
-        SERVER + "http_body.py",
-        "if num_chars > most:",
+        API + "prepare.py",
+        "if body.num_chars > most:",
         "if False:",
         SEC + "bombs.py::test_sec_09_a_text_of_one_thing_over_and_over_is_answered_soon_and_stalls_nobody",
     ),
     Guard(
         "ids are ids of tokens",
-        SERVER + "token_routes.py",
+        API + "token_ids.py",
         "wrong = next((one for one in request.tokens if not 0 <= one < tokenizer.num_tokens), None)",
         "wrong = None",
         SEC + "bombs.py::test_sec_09_ids_without_end_are_not_turned_into_text",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +227,7 @@ CHAT_FAULTS = [
     ({"response_format": {"type": "xml"}}, 400, "response_format.type", "'json_object'"),
     ({"response_format": {"type": "json_schema"}}, 400, "response_format", "give both"),
     ({"response_format": {"type": "json_object"}, "guided_regex": "a"}, 400, "guided_regex", "give one of them"),
-    ({"structured_outputs": {}}, 400, None, "give exactly one of"),
+    ({"structured_outputs": {}}, 400, "structured_outputs", "give exactly one of"),
     ({"structured_outputs": {"grammar": "x"}}, 400, "structured_outputs.grammar", "leave it out"),
     ({"guided_regex": "("}, 400, "guided_regex", "unclosed group"),
     (
@@ -262,7 +263,7 @@ def test_what_is_wrong_is_named(llm: LLM, body: dict[str, Any], status: int, par
         ({"logprobs": 6}, "logprobs", "5"),
         ({"max_tokens": 0}, "max_tokens", "at least 1"),
         ({"messages": []}, "messages", "leave it out"),
-        ({"echo": True, "prompt": [4340]}, None, "4340 is not the id of a token"),
+        ({"echo": True, "prompt": [4340]}, "prompt", "4340 is not the id of a token"),
     ],
 )
 def test_what_is_wrong_with_a_completion_is_named(
@@ -270,6 +271,51 @@ def test_what_is_wrong_with_a_completion_is_named(
 ) -> None:
     error = complete(llm, **body)
     assert isinstance(error, ApiError) and (error.status, error.param) == (400, param) and words in error.message
+
+
+REMOTE = {"$ref": "http://x"}
+CALLED = {"name": "f", "parameters": REMOTE}
+# Wrong values of each setting of SamplingParams, the field that has to be named last.
+WRONG_SETTINGS: dict[str, list[dict[str, Any]]] = {
+    "max_tokens": [{"max_tokens": 0}, {"max_completion_tokens": 0}],
+    "min_tokens": [{"min_tokens": -1}, {"max_tokens": 3, "min_tokens": 4}],
+    "temperature": [{"temperature": 101}],
+    "top_k": [{"top_k": -2}],
+    "top_p": [{"top_p": 2}],
+    "min_p": [{"min_p": -1}],
+    "repetition_penalty": [{"repetition_penalty": 0}],
+    "presence_penalty": [{"presence_penalty": 101}],
+    "frequency_penalty": [{"frequency_penalty": -101}],
+    "logit_bias": [{"logit_bias": {"1": 101}}, {"logit_bias": {"999999": 1}}, {"logit_bias": {"x": 1}}],
+    "seed": [{"seed": -1}],
+    "n": [{"n": 129}],
+    "logprobs": [{"logprobs": True, "top_logprobs": 21}, {"prompt": "a", "logprobs": 6}],
+    "prompt_logprobs": [{"prompt": "a", "echo": True, "logprobs": 6}],
+    "stop": [{"stop": [""]}],
+    "stop_token_ids": [{"stop_token_ids": [-1]}],
+    "ignore_eos": [{"ignore_eos": 1}],
+    "structure": [
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": REMOTE}}},
+        {"structured_outputs": {"choice": []}},
+        {"structured_outputs": {"regex": "a", "json": {}}},
+        {"guided_json": "["},
+        {"guided_regex": ""},
+        {"guided_choice": ["\ud800"]},
+        {"tool_choice": "required", "tools": [{"type": "function", "function": CALLED}]},
+        {"response_format": {"type": "text"}, "function_call": {"name": "f"}, "functions": [CALLED]},
+    ],
+    "priority": [{"priority": 2**31 + 1}],
+}
+
+
+def test_every_setting_is_tried_with_a_wrong_value() -> None:
+    assert list(WRONG_SETTINGS) == [field.name for field in fields(SamplingParams)]
+
+
+@pytest.mark.parametrize("body", [body for bodies in WRONG_SETTINGS.values() for body in bodies], ids=str)
+def test_the_field_that_set_a_wrong_setting_is_named(llm: LLM, body: dict[str, Any]) -> None:
+    error = complete(llm, **body) if "prompt" in body else chat(llm, **body)
+    assert (error.status, error.param.partition(".")[0]) == (400, list(body)[-1])
 
 
 @pytest.mark.parametrize("body", [None, [], "x", 3, {}])

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from qwartet import LLM
-from qwartet.server.limits import CHARS_PER_TOKEN
+from qwartet.openai_api.prepare import CHARS_PER_TOKEN
 from tests.server.attack import CHAT, COMPLETION, Answer, longest_stall_s, post, resident_bytes, seconds_of, send
 from tests.server.running_server import HELLO, RunningServer, wait_for
 

@@ -13,9 +13,9 @@ import pytest
 from qwartet import LLM
 from qwartet.cli.serve import _start_log
 from qwartet.engine.async_engine import AsyncEngine
-from qwartet.openai_api import exchange, prepare
+from qwartet.openai_api import exchange, prepare, token_ids
 from qwartet.openai_api.chunks import ChatChunks
-from qwartet.server import json_answer, service, token_routes
+from qwartet.server import json_answer, service
 from qwartet.server.access import Access
 from qwartet.tokenizer.tokenizer import Tokenizer
 from tests.server.attack import CHAT, COMPLETION, post, request, send
@@ -85,7 +85,7 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "an answer being made": lambda patch: patch.setattr(exchange, "chat_completion", raises),
     "a chunk being made": lambda patch: patch.setattr(ChatChunks, "of", raises),
     "the first chunk being made": lambda patch: patch.setattr(ChatChunks, "beginning", raises),
-    "tokens being told": lambda patch: patch.setattr(token_routes, "TokenizeResponse", raises),
+    "tokens being told": lambda patch: patch.setattr(token_ids, "TokenizeResponse", raises),
     "a response being written": lambda patch: patch.setattr(json_answer.JsonAnswer, "render", raises),
     "an answer being counted": lambda patch: patch.setattr("qwartet.server.metrics.Metrics.count_exchange", raises),
 }

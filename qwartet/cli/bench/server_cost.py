@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Literal
 
 import typer
 
-from qwartet.cli.bench.throughput import figure_lines
+from qwartet.cli.bench.figures import log, print_figures
 from qwartet.cli.extras import require
-from qwartet.cli.options import AsJson, Threads, set_threads
-from qwartet.cli.terminal import json_line
+from qwartet.cli.options import JsonLine, Threads, set_threads
 from qwartet.errors import SettingError
 from qwartet.hub.resolve import resolve
 
@@ -27,7 +25,7 @@ def server_cost(
     rounds: Annotated[int, typer.Option(help="Turns of server and engine.")] = 5,
     threads: Threads = None,
     seed: Annotated[int, typer.Option(help="Of the prompts.")] = 0,
-    as_json: AsJson = False,
+    as_json: JsonLine = False,
 ) -> None:
     """Measure what the server adds to its engine: a server of its own and the engine alone, in turns.
 
@@ -40,9 +38,6 @@ def server_cost(
     from qwartet.bench.server_cost import CostSettings, measure_cost
 
     settings = CostSettings(str(resolve(model)), prompt, generate, streams, rounds, threads, seed)
-    report = {"measure": measure, **measure_cost(measure, settings, lambda text: print(text, file=sys.stderr))}
+    report = {"measure": measure, **measure_cost(measure, settings, log)}
     report |= {"prompt": prompt, "generate": generate, "threads": threads}
-    for line in figure_lines(report):
-        print(line)
-    if as_json:
-        print(json_line(report))
+    print_figures(report, as_json)

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from qwartet.cli.bench.throughput import figure_lines
+from qwartet.cli.bench.figures import print_figures
 from qwartet.cli.extras import require
-from qwartet.cli.options import AsJson
-from qwartet.cli.terminal import json_line, one_line
+from qwartet.cli.options import JsonLine
 from qwartet.errors import SettingError
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ def serving(
     timeout: Annotated[float, typer.Option(help="Seconds for an answer as a whole.")] = 600.0,
     nice: Annotated[int, typer.Option(help="Give way to others on this machine: 10, if the server is here too.")] = 0,
     seed: Annotated[int, typer.Option(help="Of prompts and arrivals.")] = 0,
-    as_json: AsJson = False,
+    as_json: JsonLine = False,
 ) -> None:
     """Measure a server under load: time to the first token and between tokens, tokens a second, errors, goodput.
 
@@ -78,10 +77,7 @@ def serving(
         "endpoint": endpoint, "prompt": prompt, "generate": generate, "shared_prefix": shared_prefix,
         "arrivals": f"{concurrency} at any time" if concurrency else arrivals, "rate": rate, "seed": seed,
     }  # fmt: skip
-    for line in [*figure_lines(report), *_remark_lines(report)]:
-        print(one_line(line))
-    if as_json:
-        print(json_line(report))
+    print_figures(report, as_json, _remark_lines(report))
     if len(report["errors"]) and not report["requests"]:
         raise typer.Exit(1)
 

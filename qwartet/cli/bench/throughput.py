@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from qwartet.cli.options import Activations, AsJson, Head, KvCacheDtype, Threads, set_threads
-from qwartet.cli.terminal import json_line
+from qwartet.cli.bench.figures import log, print_figures
+from qwartet.cli.options import Activations, Head, JsonLine, KvCacheDtype, Threads, set_threads
+from qwartet.engine.engine_config import EngineConfig
 from qwartet.errors import SettingError
 from qwartet.hub.resolve import resolve
 
@@ -38,14 +38,16 @@ def throughput(
         Literal["off", "prompt-lookup"], typer.Option(help="Off unless asked for: random text cannot be guessed.")
     ] = "off",
     prefix_caching: Annotated[bool, typer.Option(help="Whether requests find what others have computed.")] = True,
-    max_num_seqs: Annotated[int, typer.Option(help="Requests that run at once.")] = 16,
-    max_num_batched_tokens: Annotated[int | None, typer.Option(help="Tokens of a step.")] = None,
+    max_num_seqs: Annotated[int, typer.Option(help="Requests that run at once.")] = EngineConfig.max_num_seqs,
+    max_num_batched_tokens: Annotated[
+        int | None, typer.Option(help="Tokens of a step.")
+    ] = EngineConfig.max_num_batched_tokens,
     activations: Activations = None,
     head: Head = "auto",
     kv_cache_dtype: KvCacheDtype = "auto",
     threads: Threads = None,
     seed: Annotated[int, typer.Option(help="Of prompts and arrivals.")] = 0,
-    as_json: AsJson = False,
+    as_json: JsonLine = False,
 ) -> None:
     """Measure the engine under load: tokens a second, time to the first token and between tokens.
 
@@ -59,7 +61,6 @@ def throughput(
     from qwartet.bench.latency import peak_rss_bytes
     from qwartet.bench.throughput import serve
     from qwartet.bench.workload import arrival_times, make_prompts
-    from qwartet.engine.engine_config import EngineConfig
     from qwartet.engine.sampling_params import SamplingParams
     from qwartet.models.load import load_model
 
@@ -83,31 +84,9 @@ def throughput(
         report = serve(engine, prompts, params, arrival_times(arrivals, requests, rate, seed)).to_dict()
         report |= {"guessed": engine.speculation.num_guessed, "right": engine.speculation.num_right}
     else:
-        report = {"compare": compare, **compare_engine(compare, setting, _log)}
+        report = {"compare": compare, **compare_engine(compare, setting, log)}
     report |= {
         "prompt": prompt, "generate": generate, "arrivals": arrivals, "task": task, "shared_prefix": shared_prefix,
         "kv_cache_dtype": kv_cache_dtype, "kernels": dict(network.backend.names), "peak_rss_bytes": peak_rss_bytes(),
     }  # fmt: skip
-    for line in figure_lines(report):
-        print(line)
-    if as_json:
-        print(json_line(report))
-
-
-def figure_lines(report: dict[str, Any]) -> list[str]:
-    """The figures of a report as text; of a comparison a line for each round."""
-    lines = []
-    if "kernels" in report:
-        lines.append(f"kernels: {', '.join(f'{what}: {name}' for what, name in report['kernels'].items())}")
-    for number, one in enumerate(report.get("rounds", ()), start=1):
-        lines.append(f"round {number}   " + "   ".join(f"{name} {value:,.3f}" for name, value in one.items()))
-    for name, value in report.items():
-        if isinstance(value, dict) and name.endswith("_ms"):
-            lines.append(f"{name:<20}" + "  ".join(f"{share} {number:,.1f}" for share, number in value.items()))
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            lines.append(f"{name:<20}{value:,}")
-    return lines
-
-
-def _log(text: str) -> None:
-    print(text, file=sys.stderr)
+    print_figures(report, as_json)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-import sys
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from qwartet import DEMO
+from qwartet.cli.bench.figures import kernels_line, log
 from qwartet.cli.bench.server_cost import server_cost
 from qwartet.cli.bench.serving import serving
 from qwartet.cli.bench.throughput import throughput
-from qwartet.cli.options import Activations, AsJson, Head, KvCacheDtype, Threads, set_threads
+from qwartet.cli.option_groups import with_groups
+from qwartet.cli.options import Activations, Head, JsonLine, KvCacheDtype, Threads, set_threads
 from qwartet.cli.terminal import json_line, one_line
 from qwartet.cli.units import format_bytes
 from qwartet.errors import SettingError
@@ -26,14 +28,6 @@ if TYPE_CHECKING:
     from qwartet.bench.kernels import KernelResult
     from qwartet.bench.latency import LatencyReport
     from qwartet.bench.numerics import Agreement
-
-Conversations = Annotated[
-    Path, typer.Option(help='Conversations, one {"messages": [...]} a line, that the model was not trained on.')
-]
-QuantizedModel = Annotated[
-    str | None, typer.Argument(help="Directory of a GPTQ checkpoint, or hub id; the bundled model if left out.")
-]
-Positions = Annotated[int, typer.Option(help="Positions to compare at; equal contexts count once.")]
 
 app = typer.Typer(rich_markup_mode=None, help="Measure speed and memory.", no_args_is_help=True)
 app.command()(throughput)
@@ -48,10 +42,6 @@ def _numbers(text: str, name: str) -> tuple[int, ...]:
         raise SettingError(f"{name} is {text!r}; give whole numbers with commas, for example 1,8,512") from None
 
 
-def _log(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
 @app.command()
 def kernels(
     shapes: Annotated[str, typer.Option(help="Published sizes, with commas.")] = "1.8b,7b,14b,72b",
@@ -59,7 +49,7 @@ def kernels(
     activations: Annotated[str, typer.Option(help="int8, exact, or both with a comma.")] = "int8,exact",
     context: Annotated[int, typer.Option(help="Tokens of context for attention.")] = 8192,
     threads: Threads = None,
-    as_json: AsJson = False,
+    as_json: JsonLine = False,
 ) -> None:
     """Measure every native operation at the shapes of the published models."""
     from qwartet.bench.kernels import measure_kernels, results_dict
@@ -103,13 +93,11 @@ def latency(
     generate: Annotated[int, typer.Option(help="Tokens to write.")] = 64,
     context: Annotated[int, typer.Option(help="Tokens that stand before those written.")] = 0,
     batch: Annotated[str, typer.Option(help="Requests at once, with commas: 1,4,8,16.")] = "",
-    activations: Annotated[
-        Activations | None, typer.Option(help="How inputs of quantised weights are rounded.")
-    ] = None,
+    activations: Activations = None,
     head: Head = "auto",
     kv_cache_dtype: KvCacheDtype = "auto",
     threads: Threads = None,
-    as_json: AsJson = False,
+    as_json: JsonLine = False,
 ) -> None:
     """Measure how fast a model reads a prompt and writes tokens, with the kernels alone."""
     from qwartet.bench.latency import LatencySettings, measure_latency
@@ -125,7 +113,7 @@ def latency(
         kv_cache_dtype=kv_cache_dtype,
     )
     set_threads(threads)
-    report = measure_latency(settings, _log)
+    report = measure_latency(settings, log)
     _print_latency(report)
     if as_json:
         print(json_line(report.to_dict()))
@@ -133,7 +121,7 @@ def latency(
 
 def _print_latency(report: LatencyReport) -> None:
     _print_ceilings(report.ceilings)
-    print(f"kernels: {', '.join(f'{what}: {name}' for what, name in report.kernels.items())}")
+    print(kernels_line(report.kernels))
     print(f"prefill  {report.prefill_tok_s:9.1f} tok/s  {report.int8_gop_s:7.0f} Gop/s, {report.mfu:4.0%} of int8")
     print(f"decode   {report.decode_tok_s:9.1f} tok/s  {report.read_gb_s:7.1f} GB/s, {report.mbu:4.0%} of the memory")
     for size, speed in report.batch_tok_s.items():
@@ -153,13 +141,13 @@ def peer(
     threads: Annotated[int, typer.Option(help="Threads of the peer.")] = 2,
     rounds: Annotated[int, typer.Option(help="How often the two take turns.")] = 3,
     layers: Annotated[int | None, typer.Option(help="Fewer layers, for a quick look.")] = None,
-    as_json: AsJson = False,
+    as_json: JsonLine = False,
 ) -> None:
     """Measure llama.cpp on the same shape, and ours in turns with it."""
     from qwartet.bench.peers.run import PeerSettings, measure_peer, report_lines
 
     size = SHAPES[shape] if layers is None else replace(SHAPES[shape], num_layers=layers)
-    report = measure_peer(PeerSettings(size, llama_bench, batched_bench, ours, threads, rounds, body, head, gguf), _log)
+    report = measure_peer(PeerSettings(size, llama_bench, batched_bench, ours, threads, rounds, body, head, gguf), log)
     for line in report_lines(report):
         print(line)
     if as_json:
@@ -181,7 +169,7 @@ def report(
     from qwartet.bench.report import ReportSettings, measure_report
 
     settings = ReportSettings(resolve(model), llama_bench, batched_bench, gguf, threads, rounds, shapes)
-    raw = measure_report(settings, _log)
+    raw = measure_report(settings, log)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
     print(f"{out}: written; qwartet bench render makes the document")
@@ -201,64 +189,65 @@ def render(
     print(f"{out}: written")
 
 
+@dataclass(frozen=True)
+class ComparisonOptions:
+    """What a model is compared on, position by position."""
+
+    text: Annotated[
+        Path, typer.Option(help='Conversations, one {"messages": [...]} a line, that the model was not trained on.')
+    ]
+    model: Annotated[
+        str | None, typer.Argument(help="Directory of a GPTQ checkpoint, or hub id; the bundled model if left out.")
+    ] = None
+    positions: Annotated[int, typer.Option(help="Positions to compare at; equal contexts count once.")] = 20_000
+    threads: Threads = None
+    as_json: JsonLine = False
+
+    def measure(self, measure: Callable[..., Any]) -> tuple[Path, Any]:
+        """The model's directory, and what `measure` reports of it; sets the threads first."""
+        from qwartet.bench.contexts import read_examples
+        from qwartet.models.families import load_config
+        from qwartet.tokenizer.tokenizer import Tokenizer
+
+        directory = DEMO if self.model is None else resolve(self.model)
+        set_threads(self.threads)
+        tokenizer = Tokenizer.load(directory)
+        examples = read_examples(self.text, tokenizer, load_config(directory).position.max_length)
+        return directory, measure(directory, examples, self.positions, tokenizer.num_tokens, log)
+
+
 @app.command()
-def numerics(
-    text: Conversations,
-    model: QuantizedModel = None,
-    positions: Positions = 20_000,
-    threads: Threads = None,
-    as_json: AsJson = False,
-) -> None:
+@with_groups
+def numerics(*, options: ComparisonOptions) -> None:
     """Measure how far each kind of activations is from the fp32 reference, with and without outliers.
 
     For the bundled model: python -m recipes.demo.heldout build/heldout.jsonl writes the text.
     """
     from qwartet.bench.numerics import MAX_MEAN_KL, MIN_AGREEMENT, measure_numerics
 
-    directory = DEMO if model is None else resolve(model)
-    set_threads(threads)
-    examples, num_valid = _examples(directory, text)
-    report = measure_numerics(directory, examples, positions, num_valid, _log)
+    directory, report = options.measure(measure_numerics)
     print(one_line(f"{directory}: native kernels ({report.isa}) against the reference in fp32"))
     _print_agreement(report.variants)
     survivors = ", ".join(report.survivors()) or "none"
     print(f"activations with mean KL <= {MAX_MEAN_KL} nats and top-1 >= {MIN_AGREEMENT:.1%} in both: {survivors}")
-    if as_json:
+    if options.as_json:
         print(json_line({"model": str(directory), **report.to_dict()}))
 
 
 @app.command()
-def kv_cache(
-    text: Conversations,
-    model: QuantizedModel = None,
-    positions: Positions = 20_000,
-    threads: Threads = None,
-    as_json: AsJson = False,
-) -> None:
+@with_groups
+def kv_cache(*, options: ComparisonOptions) -> None:
     """Measure what each kind of KV cache does to the probabilities, with and without outliers in the keys.
 
     For the bundled model: python -m recipes.demo.heldout build/heldout.jsonl writes the text.
     """
     from qwartet.bench.cache_numerics import measure_cache_numerics
 
-    directory = DEMO if model is None else resolve(model)
-    set_threads(threads)
-    examples, num_valid = _examples(directory, text)
-    report = measure_cache_numerics(directory, examples, positions, num_valid, _log)
+    directory, report = options.measure(measure_cache_numerics)
     print(one_line(f"{directory}: kinds of KV cache ({report.isa or 'no native'} kernels) against fp32 over fp32"))
     _print_agreement(report.variants)
-    if as_json:
+    if options.as_json:
         print(json_line({"model": str(directory), **report.to_dict()}))
-
-
-def _examples(directory: Path, text: Path) -> tuple[list[list[int]], int]:
-    """The conversations of a file as a model's ids, and how many ids can be text."""
-    from qwartet.bench.contexts import read_examples
-    from qwartet.models.families import load_config
-    from qwartet.tokenizer.tokenizer import Tokenizer
-
-    tokenizer = Tokenizer.load(directory)
-    return read_examples(text, tokenizer, load_config(directory).position.max_length), tokenizer.num_tokens
 
 
 def _print_agreement(variants: dict[str, dict[str, Agreement]]) -> None:

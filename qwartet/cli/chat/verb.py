@@ -5,29 +5,16 @@ from __future__ import annotations
 import os
 import sys
 import time
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from qwartet import DEMO
-from qwartet.cli.loading import load_llm
-from qwartet.cli.options import (
-    Activations,
-    Device,
-    DraftModel,
-    Dtype,
-    Force,
-    Head,
-    KvCacheDtype,
-    LoadMode,
-    MaxModelLen,
-    Revision,
-    Speculation,
-    Threads,
-    WeightCache,
-    set_threads,
-)
+from qwartet.cli.loading import LoadOptions
+from qwartet.cli.option_groups import with_groups
+from qwartet.cli.options import AsJson, set_threads
 from qwartet.cli.settings.configuration import typed_or_set
 from qwartet.cli.terminal import json_line, one_line, printable
 from qwartet.cli.units import format_bytes, format_count
@@ -39,17 +26,47 @@ if TYPE_CHECKING:
     from qwartet.cli.chat.session import ReadMessage, Session
     from qwartet.llm import LLM
 
-# Names of the options that say how answers are drawn, how a model is loaded here, and how a server is asked.
-_SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty", "max_tokens", "seed")
-_LOADING = (
-    "dtype", "device", "revision", "load_mode", "max_model_len", "activations", "head", "kv_cache_dtype",
-    "draft_model", "speculation", "threads", "weight_cache", "force",
-)  # fmt: skip
-_CONNECTING = ("api_key", "model_name", "timeout")
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How answers are drawn."""
+
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None
+    top_p: Annotated[float | None, typer.Option(help="Probability mass to sample from.")] = None
+    top_k: Annotated[int | None, typer.Option(help="Candidates to sample from; 0: all.")] = None
+    repetition_penalty: Annotated[float | None, typer.Option(help="Above 1: fewer repetitions.")] = None
+    max_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens.")] = None
+    seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None
+    greedy: Annotated[bool, typer.Option("--greedy", help="Always the most probable token.")] = False
+
+    def given(self) -> dict[str, Any]:
+        """The settings that were given; SettingError for what no checkpoint could be sampled with."""
+        from qwartet.cli.chat.sampling_settings import checked
+
+        settings = {name: value for name, value in vars(self).items() if name != "greedy" and value is not None}
+        if self.greedy and settings.get("temperature"):
+            raise SettingError(f"--greedy contradicts --temperature {settings['temperature']:g}; give one of them")
+        return checked(settings | {"temperature": 0.0} if self.greedy else settings)
 
 
+@dataclass(frozen=True)
+class ServerOptions:
+    """A server to ask, in the place of a model that is loaded here."""
+
+    url: Annotated[
+        str | None, typer.Option(help="Ask this OpenAI-compatible server (http://HOST:PORT); nothing is loaded here.")
+    ] = None
+    api_key: Annotated[
+        str | None, typer.Option(envvar="QWARTET_API_KEY", help="The server's key; other users can see arguments.")
+    ] = field(default=None, repr=False)
+    model_name: Annotated[str | None, typer.Option("--model", help="The server's model, if not its first.")] = None
+    timeout: Annotated[float, typer.Option(help="Longest silence of the server, in seconds.")] = 600.0
+
+
+@with_groups
 def chat(
     context: typer.Context,
+    *,
     model: Annotated[
         str | None,
         typer.Argument(
@@ -60,73 +77,47 @@ def chat(
     prompt: Annotated[str | None, typer.Argument(show_default=False, help="Answer this once; or pipe it in.")] = None,
     prompt_option: Annotated[str | None, typer.Option("--prompt", "-p", help="The prompt, as an option.")] = None,
     system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Probability mass to sample from.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Candidates to sample from; 0: all.")] = None,
-    repetition_penalty: Annotated[float | None, typer.Option(help="Above 1: fewer repetitions.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
-    greedy: Annotated[bool, typer.Option("--greedy", help="Always the most probable token.")] = False,
-    url: Annotated[
-        str | None, typer.Option(help="Ask this OpenAI-compatible server (http://HOST:PORT); nothing is loaded here.")
-    ] = None,
-    api_key: Annotated[
-        str | None, typer.Option(envvar="QWARTET_API_KEY", help="The server's key; other users can see arguments.")
-    ] = None,
-    model_name: Annotated[str | None, typer.Option("--model", help="The server's model, if not its first.")] = None,
-    timeout: Annotated[float, typer.Option(help="Longest silence of the server, in seconds.")] = 600.0,
-    dtype: Dtype = "auto",
-    device: Device = "auto",
-    revision: Revision = None,
-    load_mode: LoadMode = "mmap",
-    max_model_len: MaxModelLen = None,
-    activations: Activations = None,
-    head: Head = "auto",
-    kv_cache_dtype: KvCacheDtype = "auto",
-    draft_model: DraftModel = None,
-    speculation: Speculation = "prompt-lookup",
-    threads: Threads = None,
-    weight_cache: WeightCache = True,
-    force: Force = False,
+    sampling: SamplingOptions,
+    server: ServerOptions,
+    load: LoadOptions,
     history: Annotated[
         bool, typer.Option(envvar="QWARTET_HISTORY", help="Keep the lines of a conversation for the next one.")
     ] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+    as_json: AsJson = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No line about the model.")] = False,
 ) -> None:
     """Talk to a model, or have it answer one prompt.
 
     Sampling defaults are the checkpoint's own, or the server's. In a conversation, /help lists the commands.
     """
-    options = context.params
     _check_place(context)
-    sampling = _sampling(greedy=greedy, **{name: options[name] for name in _SAMPLING})
+    settings = sampling.given()
     typed, set_model = typed_or_set(context, "model")
-    model, prompt = _model_and_prompt(typed, prompt, prompt_option, url is not None)
+    model, prompt = _model_and_prompt(typed, prompt, prompt_option, server.url is not None)
     model = model or set_model
-    directory = None if url is not None else _directory(model, revision)
+    directory = None if server.url is not None else _directory(model, load.revision)
     prompt = _piped_prompt() if prompt is None and not sys.stdin.isatty() else prompt
     if prompt is None and as_json:
         raise SettingError("--json answers one prompt; give it with --prompt, or pipe it in")
     if directory is None:
-        conversant, summary = _connect(url, api_key, model_name, timeout)
+        conversant, summary = _connect(server)
     else:
-        conversant, summary = _local(directory, model, {name: options[name] for name in _LOADING})
+        conversant, summary = _local(directory, model, replace(load, revision=None))
     if not quiet:
         print(one_line(summary), file=sys.stderr)
     if prompt is not None:
-        _answer_once(conversant, prompt, system, sampling, as_json)
+        _answer_once(conversant, prompt, system, settings, as_json)
         return
     from qwartet.cli.chat.session import Session
 
-    session = Session(conversant, system=system, sampling=sampling)
+    session = Session(conversant, system=system, sampling=settings)
     session.run(_reader(session, history))
 
 
 def _check_place(context: typer.Context) -> None:
     """SettingError for options on the command line that have no effect where the model runs."""
     is_remote = context.params["url"] is not None
-    for name in _LOADING if is_remote else _CONNECTING:
+    for name in (one.name for one in fields(LoadOptions if is_remote else ServerOptions)):
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
             option = "--model" if name == "model_name" else f"--{name.replace('_', '-')}"
@@ -154,16 +145,6 @@ def _may_be_model(name: str) -> bool:
     return looks_like_hub_id(name) or name.startswith(("/", "./", "../", "~")) or os.path.lexists(name)
 
 
-def _sampling(*, greedy: bool, **options: Any) -> dict[str, Any]:
-    """The sampling options that were given; SettingError for what no checkpoint could be sampled with."""
-    from qwartet.cli.chat.sampling_settings import checked
-
-    given = {name: value for name, value in options.items() if value is not None}
-    if greedy and given.get("temperature"):
-        raise SettingError(f"--greedy contradicts --temperature {given['temperature']:g}; give one of them")
-    return checked(given | {"temperature": 0.0} if greedy else given)
-
-
 def _directory(model: str | None, revision: str | None) -> Path:
     """Directory of the model, downloaded if it is not here yet; ModelNotFoundError when there is none."""
     if model is None:
@@ -187,40 +168,35 @@ def _piped_prompt() -> str:
     return text.rstrip("\r\n")
 
 
-def _connect(url: str, api_key: str | None, name: str | None, timeout_s: float) -> tuple[Conversant, str]:
+def _connect(options: ServerOptions) -> tuple[Conversant, str]:
     """A server's model, and a line about it; without a name its first one."""
     from qwartet.cli.chat.conversant import RemoteModel
     from qwartet.client.openai_server import OpenAIServer, ServedModel
 
-    server = OpenAIServer(url, api_key=api_key, timeout_s=timeout_s)
+    assert options.url is not None, "without one, a model is loaded here"
+    server, name = OpenAIServer(options.url, api_key=options.api_key, timeout_s=options.timeout), options.model_name
     address = server.address
-    if api_key is not None and address.scheme == "http" and not address.is_loopback:
+    if options.api_key is not None and address.scheme == "http" and not address.is_loopback:
         print(f"warning: the key goes to {address.host} in clear text; use https:// if it can", file=sys.stderr)
     served = server.models()
     named = [model for model in served if name in (None, model.name)]
-    model = named[0] if named else ServedModel(name)  # some servers take names that they do not list
+    model = named[0] if named else ServedModel(name or "")  # some servers take names that they do not list
     length = "" if model.context_length is None else f", context of {model.context_length:,} tokens"
     others = f", the first of {len(served)} models" if name is None and len(served) > 1 else ""
     return RemoteModel(server, model), f"{address}: {model.name}{length}{others}"
 
 
-def _local(directory: Path, name: str | None, options: dict[str, Any]) -> tuple[Conversant, str]:
+def _local(directory: Path, name: str | None, options: LoadOptions) -> tuple[Conversant, str]:
     """A model that is loaded here, and a line about it."""
     from qwartet.cli.chat.conversant import LocalModel
 
-    set_threads(options.pop("threads"))
-    options.pop("revision")
+    set_threads(options.threads)
     started = time.perf_counter()
-    llm = _load(directory, **options)
-    return LocalModel(llm), _summary(name, llm, time.perf_counter() - started)
-
-
-def _load(directory: Path, **options: Any) -> LLM:
-    llm = load_llm(directory, **options)
+    llm = options.load(directory)
     if not llm.generation_defaults.is_chat:
         hint = "use a -Chat checkpoint, or complete text with qwartet.LLM(...).generate"
         raise NotAChatModelError(f"{directory}: is a base model (chat_format raw), which does not chat; {hint}")
-    return llm
+    return LocalModel(llm), _summary(name, llm, time.perf_counter() - started)
 
 
 def _summary(model: str | None, llm: LLM, seconds: float) -> str:

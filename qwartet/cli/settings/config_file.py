@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from qwartet.errors import SettingError
 
 if TYPE_CHECKING:
-    from yaml import Event
+    from yaml import Event  # type: ignore[import-untyped]  # PyYAML has no types
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 4  # bench: {throughput: {option: [value]}}

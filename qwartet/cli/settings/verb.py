@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from qwartet.cli.options import AsJson
 from qwartet.cli.settings.configuration import (
     default_file,
     file_in_use,
@@ -28,7 +29,7 @@ def config(
     verb: Annotated[
         str | None, typer.Argument(metavar="VERB", help="The verb; options may follow, as on its own command line.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what the options of a verb are, and where each was found; without VERB, what is set at all.
 
