@@ -157,22 +157,25 @@ class SafetensorsFile:
     def __init__(self, path: Path, load_mode: LoadMode = "mmap") -> None:
         if load_mode not in ("mmap", "pread"):
             raise SettingError(f"load_mode is {load_mode!r}; it must be mmap or pread")
-        self.path = path
+        self.path, self._load_mode = path, load_mode
         try:
             self._file = safe_open(path, framework="pt", device="cpu", backend=load_mode)
             self._size = path.stat().st_size
         except (OSError, SafetensorError) as error:
             raise CheckpointError(path, f"cannot be opened ({error})", hint=_DOWNLOAD_AGAIN) from None
 
-    def read(self, info: TensorInfo) -> Tensor:
-        """The tensor on the CPU, in the file's dtype."""
+    def read(self, info: TensorInfo, part: tuple[slice, ...] = ()) -> Tensor:
+        """The tensor, or a part of it, on the CPU, in the file's dtype."""
         try:
             if (size := self.path.stat().st_size) != self._size:
                 raise CheckpointError(self.path, f"changed from {self._size} to {size} bytes while it was being read")
-            tensor: Tensor = self._file.get_tensor(info.name)
+            reads_part = bool(part) and self._load_mode == "pread"
+            whole = self._file.get_slice(info.name) if reads_part else self._file.get_tensor(info.name)
+            shape = tuple(whole.get_shape() if reads_part else whole.shape)
+            tensor: Tensor = whole[part] if part else whole
         except (OSError, SafetensorError) as error:
             raise CheckpointError(self.path, f"cannot be read ({error})", tensor=info.name) from None
-        if tuple(tensor.shape) != info.shape:
+        if shape != info.shape:
             raise CheckpointError(self.path, "changed while it was being read", tensor=info.name)
         # A header of odd length leaves the data unaligned, which kernels may not read.
         return tensor.clone() if tensor.data_ptr() % tensor.element_size() else tensor

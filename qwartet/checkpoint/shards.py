@@ -134,9 +134,12 @@ class Checkpoint:
             raise CheckpointError(self.directory, "tensor is missing", tensor=name, hint="fetch the checkpoint again")
         return self.tensors[name]
 
-    def read(self, name: str) -> Tensor:
-        """The tensor on the CPU in the file's dtype; mapped, not copied, in "mmap" mode."""
+    def read(self, name: str, part: tuple[slice, ...] = ()) -> Tensor:
+        """The tensor, or a part of it, on the CPU in the file's dtype; mapped, not copied, in "mmap" mode.
+
+        In "pread" mode only the part is read.
+        """
         info = self.info(name)
         if info.file not in self._open:
             self._open[info.file] = SafetensorsFile(info.file, self.load_mode)
-        return self._open[info.file].read(info)
+        return self._open[info.file].read(info, part)

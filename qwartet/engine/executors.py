@@ -91,7 +91,8 @@ class FusedExecutor:
 
 def choose_executor(model: QwenModel, cache: KVCache) -> Executor:
     """The fastest executor for a network and its cache."""
-    return FusedExecutor(model, cache) if model.backend.can_fuse else EagerExecutor(model, cache)
+    is_whole = model.parallel.world_size == 1  # ranks sum behind output and down: no call may span these
+    return FusedExecutor(model, cache) if model.backend.can_fuse and is_whole else EagerExecutor(model, cache)
 
 
 def _linears(layer: Any) -> tuple[nn.Module, ...]:

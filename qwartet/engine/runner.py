@@ -21,7 +21,7 @@ class ModelRunner:
         self.cache = KVCache(
             num_layers=config.num_layers,
             num_blocks=num_blocks,
-            num_kv_heads=config.num_kv_heads,
+            num_kv_heads=model.parallel.share(config.num_kv_heads, "key heads"),
             block_size=block_size,
             head_dim=config.head_dim,
             dtype=cache_dtype,

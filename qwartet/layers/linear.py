@@ -15,6 +15,7 @@ class Linear(nn.Module):
         self, in_features: int, out_features: int, *, bias: bool = False, backend: Backend = REFERENCE
     ) -> None:
         super().__init__()
+        self.in_features, self.out_features = in_features, out_features
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
         self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
         self.backend = backend

@@ -23,6 +23,7 @@ from qwartet.checkpoint.weight_cache import weights_of
 from qwartet.checkpoint.weight_cache_file import OnPacked
 from qwartet.checkpoint.weights import Weights
 from qwartet.errors import MemoryWarning, SettingError
+from qwartet.kernels.backend import REFERENCE
 from qwartet.kernels.select import select_backend
 from qwartet.layers.head import Head
 from qwartet.layers.linear import QuantizedLinear
@@ -80,6 +81,7 @@ def choose_settings(
     device: torch.device | None = None,
     activations: str | None = None,
     head: str = "auto",
+    trainable: bool = False,
 ) -> LoadSettings:
     """What the arguments of `load_model` come to for this checkpoint; SettingError for an unknown one."""
     if head not in HEADS:
@@ -92,6 +94,8 @@ def choose_settings(
         head_dim=config.head_dim,
         rotary_dim=config.position.rotary_dim,
     )
+    if trainable:
+        backend = REFERENCE
     has_copy = backend.head_specs(config.vocab_size, config.hidden_size) is not None
     prepares_head = has_copy and (head == "int8" or (head == "auto" and gptq is not None))
     return LoadSettings(resolved, place, gptq, backend, prepares_head)
@@ -123,8 +127,12 @@ def load_model(
     head: str = "auto",
     weight_cache: bool = True,
     on_packed: OnPacked | None = None,
+    trainable: bool = False,
 ) -> QwenModel:
     """The network of a checkpoint directory, in eval mode and without gradients.
+
+    `trainable`: in train mode on the reference kernels, which gradients flow through; float parameters take them,
+    quantised weights are frozen (layers/lora.py puts adapters beside them).
 
     Raises CheckpointError when anything in the directory is wrong, OutOfMemoryError when the weights do not
     fit (unless `force`), SettingError for an unknown dtype, load mode, kind of activations ("exact", "int8") or head.
@@ -141,11 +149,13 @@ def load_model(
     layout = layout_of(config)
     check_names(checkpoint, layout, gptq)
     check_dense_shapes(checkpoint, layout, gptq)
-    settings = choose_settings(checkpoint, config, gptq, dtype=dtype, device=device, activations=activations, head=head)
+    settings = choose_settings(
+        checkpoint, config, gptq, dtype=dtype, device=device, activations=activations, head=head, trainable=trainable
+    )
     held = list(held_tensors(checkpoint, layout, settings))
     needed = weights_bytes(held)
     streams = not force and not fits_memory(needed, device)
-    if streams and load_mode != "mmap":
+    if streams and (load_mode != "mmap" or trainable):
         raise memory_error(directory, needed, device)
     rotary = RotaryTable(config.position, device)
     with torch.device("meta"):
@@ -156,7 +166,7 @@ def load_model(
     _assign(model, layout, weights)
     if streams:
         model.layers = _streamed(model, checkpoint)
-    return model.eval()
+    return model.requires_grad_(trainable).train(trainable)
 
 
 def _streamed(model: QwenModel, checkpoint: Checkpoint) -> StreamedLayers:

@@ -30,6 +30,7 @@ from qwartet.layers.forward_batch import ForwardBatch
 from qwartet.layers.head import Head
 from qwartet.layers.kv_cache import KVCache
 from qwartet.layers.linear import Linear
+from qwartet.layers.parallel import SINGLE, ParallelContext
 from qwartet.layers.rms_norm import RMSNorm
 from qwartet.layers.rotary import RotaryTable
 from qwartet.models.config import ModelConfig
@@ -38,44 +39,48 @@ from qwartet.models.config import ModelConfig
 class Attention(nn.Module):
     """Self-attention of one block."""
 
-    def __init__(self, config: ModelConfig, layer: int, backend: Backend) -> None:
+    def __init__(self, config: ModelConfig, layer: int, backend: Backend, parallel: ParallelContext) -> None:
         super().__init__()
-        self.layer, self.backend = layer, backend
-        self.num_heads, self.head_dim = config.num_heads, config.head_dim
-        width = (config.num_heads + 2 * config.num_kv_heads) * config.head_dim
+        self.layer, self.backend, self.parallel = layer, backend, parallel
+        self.num_heads, self.head_dim = parallel.share(config.num_heads, "heads"), config.head_dim
+        num_kv_heads = parallel.share(config.num_kv_heads, "key heads")
+        width = (self.num_heads + 2 * num_kv_heads) * config.head_dim
         self.qkv = Linear(config.hidden_size, width, bias=True, backend=backend)
-        self.output = Linear(config.num_heads * config.head_dim, config.hidden_size, backend=backend)
+        self.output = Linear(self.num_heads * config.head_dim, config.hidden_size, backend=backend)
 
     def forward(self, x: Tensor, rotary: RotaryTable, batch: ForwardBatch, cache: KVCache | None) -> Tensor:
         qkv = self.qkv(x)  # [T, (H + 2 H_kv) D]
         heads = attend(self.backend, self.layer, self.num_heads, self.head_dim, qkv, rotary, batch, cache)
-        return self.output(heads)  # [T, C]
+        return self.parallel.all_reduce(self.output(heads))  # [T, C]
 
 
 class MLP(nn.Module):
     """SwiGLU feed-forward of one block."""
 
-    def __init__(self, config: ModelConfig, backend: Backend) -> None:
+    def __init__(self, config: ModelConfig, backend: Backend, parallel: ParallelContext) -> None:
         super().__init__()
-        self.backend = backend
-        self.up = Linear(config.hidden_size, config.intermediate_size, backend=backend)
-        self.gate = Linear(config.hidden_size, config.intermediate_size, backend=backend)
-        self.down = Linear(config.intermediate_size, config.hidden_size, backend=backend)
+        self.backend, self.parallel = backend, parallel
+        width = parallel.share(config.intermediate_size, "columns of the MLP")
+        self.up = Linear(config.hidden_size, width, backend=backend)
+        self.gate = Linear(config.hidden_size, width, backend=backend)
+        self.down = Linear(width, config.hidden_size, backend=backend)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(self.backend.silu_mul(self.up(x), self.gate(x)))
+        return self.parallel.all_reduce(self.down(self.backend.silu_mul(self.up(x), self.gate(x))))
 
 
 class DecoderLayer(nn.Module):
     """One residual block."""
 
-    def __init__(self, config: ModelConfig, layer: int, backend: Backend = REFERENCE) -> None:
+    def __init__(
+        self, config: ModelConfig, layer: int, backend: Backend = REFERENCE, parallel: ParallelContext = SINGLE
+    ) -> None:
         super().__init__()
         self.backend = backend
         self.attention_norm = RMSNorm(config.hidden_size, config.rms_norm_eps, backend)
-        self.attention = Attention(config, layer, backend)
+        self.attention = Attention(config, layer, backend, parallel)
         self.mlp_norm = RMSNorm(config.hidden_size, config.rms_norm_eps, backend)
-        self.mlp = MLP(config, backend)
+        self.mlp = MLP(config, backend, parallel)
 
     def forward(self, x: Tensor, rotary: RotaryTable, batch: ForwardBatch, cache: KVCache | None) -> Tensor:
         x = x + self.attention(self.attention_norm(x), rotary, batch, cache)
@@ -89,13 +94,20 @@ class QwenModel(nn.Module):
     half a second of modules for that. The default backend is the references, which can be differentiated.
     """
 
-    def __init__(self, config: ModelConfig, rotary: RotaryTable | None = None, backend: Backend = REFERENCE) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        rotary: RotaryTable | None = None,
+        backend: Backend = REFERENCE,
+        parallel: ParallelContext = SINGLE,
+    ) -> None:
         super().__init__()
         self.config = config
-        self.backend = backend
+        self.backend, self.parallel = backend, parallel
         self.embedding = Embedding(config.vocab_size, config.hidden_size, backend)
         self.rotary = RotaryTable(config.position) if rotary is None else rotary
-        self.layers = nn.ModuleList(DecoderLayer(config, layer, backend) for layer in range(config.num_layers))
+        blocks = (DecoderLayer(config, layer, backend, parallel) for layer in range(config.num_layers))
+        self.layers = nn.ModuleList(blocks)
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, backend)
         self.lm_head = Head(config.hidden_size, config.vocab_size, backend)
 

@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from qwartet.checkpoint.held_tensors import held_tensors
 from qwartet.checkpoint.shards import Checkpoint
 from qwartet.errors import SettingError
-from qwartet.kernels.backend import PreparedHead, PreparedWeight
+from qwartet.kernels.backend import REFERENCE, PreparedHead, PreparedWeight
 from qwartet.kernels.device_memory import available_bytes
+from qwartet.layers.forward_batch import dense_batch
 from qwartet.models.families import layout_of, load_config
 from qwartet.models.load import choose_settings, load_gptq_config, load_model, resolve_dtype
 from qwartet.models.residency import weights_bytes
@@ -239,3 +240,21 @@ def test_the_peak_of_loading_is_the_file_and_little_more(large_checkpoint: Path)
     command = [sys.executable, "-c", PEAK, str(large_checkpoint), "bf16"]
     result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     assert size * 0.9 < int(result.stdout) <= size * 1.15
+
+
+@pytest.mark.parametrize("load_mode", ["mmap", "pread"])
+def test_a_part_of_a_tensor_is_read_as_it_stands_in_the_whole(pristine, load_mode) -> None:
+    checkpoint = Checkpoint(pristine(), load_mode)
+    name = disk_parameter_name("layers.1.attention.qkv.weight")
+    whole = checkpoint.read(name)
+    for part in ((slice(3, 90),), (slice(None), slice(64, 128)), (slice(10, 11), slice(0, 5))):
+        assert torch.equal(checkpoint.read(name, part), whole[part])
+
+
+def test_a_trainable_network_computes_by_the_references_and_takes_gradients(pristine) -> None:
+    network = load_model(pristine(), dtype="bf16", trainable=True)
+    assert network.training and network.backend is REFERENCE
+    network(dense_batch([[1, 2, 300]], network.config.position, training=True)).sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+    frozen = load_model(pristine(), dtype="bf16")
+    assert not frozen.training and not any(parameter.requires_grad for parameter in frozen.parameters())
