@@ -6,7 +6,7 @@
 # make fuzz-kernels       the kernels against their references at 10,000 random shapes
 # make fuzz-http          500 random requests of each kind, right and wrong ones    (some minutes)
 # make soak               the engine against its oracle at 100,000 random schedules  (some 90 minutes on 2 cores)
-# make docs               write docs/cli.md from the commands
+# make docs               write docs/cli.md from the commands, docs/rooms.md from the docstrings
 # make mutate             take each guard of the server out: its test must fail (some 8 minutes on 2 cores)
 # make security-table     write the tables of docs/security.md anew
 # make demo-model         train the bundled model from nothing           (meant for 2 hours on 2 cores)
@@ -65,6 +65,7 @@ docs: $(VENV)/.installed-test
 	@mkdir -p build
 	$(BIN)/python -m qwartet.cli.reference > build/cli.md
 	mv build/cli.md docs/cli.md
+	$(BIN)/python -m tests.room_table
 
 mutate: $(VENV)/.installed-test
 	$(BIN)/python -m tests.mutations.run

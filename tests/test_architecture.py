@@ -122,6 +122,17 @@ def test_every_module_stands_on_a_floor() -> None:
     assert not strays, "name their floor in docs/architecture.md and here"
 
 
+def test_the_document_draws_these_floors() -> None:
+    text = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
+    drawn = dict(re.findall(r"^ (\d)  ([a-z_, |]+?)(?:  +\S.*)?$", text, re.MULTILINE))
+    rooms = {room_of(name) for name in package_modules()} - {"__init__"}
+    for number, names in drawn.items():
+        floors = {FLOOR_OF_ROOM[name] for name in re.split(r"[ ,|]+", names)}
+        assert len(floors) == 1 or number == "0", names
+        rooms -= set(re.split(r"[ ,|]+", names))
+    assert not rooms and list(drawn) == sorted(drawn, reverse=True)
+
+
 def test_a_module_imports_only_its_own_room_and_the_floors_below() -> None:
     wrong = [
         f"{name} imports {other}"

@@ -17,6 +17,7 @@ from typing import Any
 
 from qwartet.checkpoint.held_tensors import LoadSettings
 from qwartet.checkpoint.shards import Checkpoint
+from qwartet.files import atomic_write
 
 _KEY = re.compile(r"[0-9a-f]{32}")
 
@@ -38,9 +39,8 @@ def cache_key(directory: Path, checkpoint: Checkpoint, settings: LoadSettings, h
     # A checkpoint that changed under us is not remembered.
     if changed != record and [_identity(file) for file in files] == before:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = known.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(changed), encoding="utf-8")
-        os.replace(temporary, known)
+        with atomic_write(known) as unfinished:
+            unfinished.write_text(json.dumps(changed), encoding="utf-8")
     return key
 
 

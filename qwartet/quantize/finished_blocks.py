@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from qwartet.checkpoint.shards import Checkpoint
+from qwartet.files import atomic_write
 from qwartet.quantize.writer import save_tensors
 
 
@@ -84,6 +85,5 @@ class FinishedBlocks:
     def save(self, index: int, fingerprint: str, block: FinishedBlock) -> None:
         """Writes a block; CheckpointError when the disk refuses."""
         events = json.dumps([asdict(event) for event in block.events])
-        unfinished = self.file(index).with_suffix(".tmp")
-        save_tensors(unfinished, block.tensors, {"fingerprint": fingerprint, "events": events})
-        unfinished.replace(self.file(index))
+        with atomic_write(self.file(index)) as unfinished:
+            save_tensors(unfinished, block.tensors, {"fingerprint": fingerprint, "events": events})

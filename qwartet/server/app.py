@@ -1,4 +1,4 @@
-"""The routes."""
+"""The routes: what answers which path, and what stands around all of them."""
 
 from __future__ import annotations
 

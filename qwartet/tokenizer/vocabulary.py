@@ -21,12 +21,12 @@ import io
 import logging
 import os
 import re
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from qwartet.errors import VocabularyError
+from qwartet.files import atomic_write
 
 ENDOFTEXT = "<|endoftext|>"
 IM_START = "<|im_start|>"
@@ -93,17 +93,13 @@ class Vocabulary:
             base64.b64encode(token) + b" %d\n" % rank
             for token, rank in sorted(self.mergeable_ranks.items(), key=lambda item: item[1])
         )
-        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
         try:
-            with open(temporary, "xb") as file:
+            with atomic_write(target) as unfinished, unfinished.open("xb") as file:
                 file.writelines(lines)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, target)
         except OSError as error:
             raise VocabularyError(path, f"cannot be written: {error.strerror}") from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def _merged(self, path: StrPath) -> Vocabulary:
         """This vocabulary with the lines of an extra file; known tokens and used ids are skipped, as published."""
