@@ -18,8 +18,8 @@ _SUFFIXES = (".py", ".h", ".js", ".css")  # a .cpp file is described by its head
 _COMMENT = re.compile(r"(?://|/\*)\s*(.*?)\s*(?:\*/)?$")
 HEAD = """# What each file is for
 
-Made from the sources by `make docs`: the first sentence of every docstring, or opening comment. How the rooms stand on each
-other is said in [architecture.md](architecture.md).
+Made from the sources by `make docs`: the first sentence of every docstring, or opening comment. How the rooms stand on
+each other is said in [architecture.md](architecture.md).
 """
 
 
