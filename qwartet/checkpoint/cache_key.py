@@ -58,7 +58,7 @@ def _record_path(directory: Path, checkpoint: Path) -> Path:
 def _record(known: Path) -> dict[str, Any]:
     """What is remembered of a checkpoint; nothing where that cannot be read."""
     try:
-        record = json.loads(known.read_text(encoding="utf-8"))
+        record: dict[str, Any] = json.loads(known.read_text(encoding="utf-8"))
         if all(isinstance(key, str) for key in record.get("caches", [])):
             return record
     except (OSError, ValueError, AttributeError, TypeError):

@@ -64,7 +64,7 @@ def write_cache(
                 held = wanted[leaf]
                 assert (tensor.dtype, tuple(tensor.shape)) == (held.dtype, held.shape), (held, tensor.dtype)
                 file.seek(places[held.name])
-                file.write(memoryview(tensor.contiguous().view(torch.uint8).numpy()))
+                file.write(tensor.contiguous().view(torch.uint8).numpy().data)
                 if on_packed is not None:
                     on_packed(held.nbytes, total)
         file.flush()

@@ -131,7 +131,8 @@ def quantize_heads(x: Tensor, largest_code: int) -> tuple[Tensor, Tensor]:
 
 def pack_nibbles(codes: Tensor) -> Tensor:
     """int8 codes [..., D] of -7 .. 7 -> uint8 [..., D / 2]."""
-    first, second = (codes + 8).to(torch.uint8).unflatten(-1, (-1, 2, INT4_GROUP // 2)).unbind(-2)
+    halves: Tensor = (codes + 8).to(torch.uint8).unflatten(-1, (-1, 2, INT4_GROUP // 2))
+    first, second = halves.unbind(-2)
     return (first | second << 4).flatten(-2)
 
 

@@ -84,8 +84,8 @@ class TorchInt4Backend(Backend):
         rows = x.flatten(0, -2)
         if weight.order is not None:
             rows = rows[:, weight.order]
-        y = torch.ops.aten._weight_int4pack_mm_for_cpu(
+        y: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(
             rows.contiguous(), weight.packed, weight.group_size, weight.scales_and_zeros
         )
         y = y if weight.bias is None else y + weight.bias
-        return y.unflatten(0, x.shape[:-1])
+        return y.view(*x.shape[:-1], weight.out_features)

@@ -27,8 +27,8 @@ def attend(
     qkv [T, (H + 2 H_kv) D] -> [T, H D].
     """
     if cache is None:
-        rows = rotary(batch.rope_index)
-        query, key, value = rotated_heads(qkv, num_heads, head_dim, *rows, batch.query_scale)
+        cos, sin = rotary(batch.rope_index)
+        query, key, value = rotated_heads(qkv, num_heads, head_dim, cos, sin, batch.query_scale)
         return dense_attention(query, key, value, batch.cu_seqlens).flatten(1)
     assert batch.block_table is not None and batch.slot_mapping is not None, "a batch for a cache needs its blocks"
     store = cache.layers[layer]

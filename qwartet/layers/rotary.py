@@ -53,7 +53,7 @@ class PositionConfig:
 
 def ntk_alpha(slot: int) -> int:
     """The alpha of a slot: 1, 3, 7, 15, ..."""
-    return 2 ** (slot + 1) - 1
+    return (2 << slot) - 1
 
 
 class RotaryTable(nn.Module):

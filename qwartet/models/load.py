@@ -53,7 +53,7 @@ def resolve_dtype(dtype: Dtype, checkpoint: Checkpoint, layout: Layout) -> torch
         resolved = torch.float32 if is_float32 else torch.bfloat16
     else:
         resolved = _DTYPES.get(dtype)
-    if resolved not in _DTYPES.values():
+    if resolved is None or resolved not in _DTYPES.values():
         raise SettingError(f"dtype is {dtype!r}; it must be one of auto, {', '.join(_DTYPES)}")
     return resolved
 
@@ -109,10 +109,10 @@ def _assign(model: QwenModel, layout: Layout, weights: Weights) -> None:
             parent, _, leaf = spec.name.rpartition(".")
             setattr(model.get_submodule(parent), leaf, QuantizedLinear(weights.quantized(spec), model.backend))
             continue
-        module.weight = nn.Parameter(weights.dense(spec, "weight"), requires_grad=False)
+        module.register_parameter("weight", nn.Parameter(weights.dense(spec, "weight"), requires_grad=False))
         if spec.kind == "linear":
             bias = nn.Parameter(weights.dense(spec, "bias"), requires_grad=False) if weights.has_bias(spec) else None
-            module.bias = bias
+            module.bias = bias  # type: ignore[assignment]
     model.lm_head.prepared = weights.prepared_head(model.lm_head.weight)
 
 

@@ -157,7 +157,8 @@ def _gather_hessian(
 
 
 def _forward(layer: DecoderLayer, item: CalibrationBatch, rotary: RotaryTable) -> Tensor:
-    return layer(item.hidden.to(rotary.cos.device), rotary, item.batch, None)
+    hidden: Tensor = layer(item.hidden.to(rotary.cos.device), rotary, item.batch, None)
+    return hidden
 
 
 def _linear(layer: DecoderLayer, name: str) -> Linear:

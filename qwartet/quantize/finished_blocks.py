@@ -55,7 +55,7 @@ class Fingerprint:
         for name in sorted(names):
             tensor = checkpoint.read(name)
             self._digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-            self._digest.update(tensor.contiguous().view(torch.uint8).numpy())
+            self._digest.update(tensor.contiguous().view(torch.uint8).numpy().data)
 
     def hexdigest(self) -> str:
         return self._digest.hexdigest()

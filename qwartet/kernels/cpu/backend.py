@@ -177,7 +177,8 @@ class CpuBackend(Backend):
             "qw_rotate_and_store", pointer(qkv), num_tokens, num_heads, byref(rotation), cos.shape[0],
             byref(cache_structure(cache)),
         )  # fmt: skip
-        return qkv[:, : num_heads * head_dim].unflatten(-1, (num_heads, head_dim))
+        query: Tensor = qkv[:, : num_heads * head_dim].unflatten(-1, (num_heads, head_dim))
+        return query
 
     def paged_attention(
         self, query: Tensor, cache: CacheLayer, block_table: Tensor, seq_lens: Tensor, cu_seqlens: Tensor

@@ -45,9 +45,8 @@ def measure_bandwidth(backend: Backend, weights: Iterable[PreparedWeight]) -> Ba
     inputs = {weight.in_features: torch.ones(1, weight.in_features, dtype=torch.bfloat16) for weight in chosen}
 
     def read(pattern: int) -> float:
-        return sum(
-            library.functions.qw_time_read(weight.panels.data_ptr(), weight.panels.nbytes, pattern) for weight in chosen
-        )
+        time_read = library.functions.qw_time_read
+        return sum(float(time_read(weight.panels.data_ptr(), weight.panels.nbytes, pattern)) for weight in chosen)
 
     def multiply() -> float:
         started = time.perf_counter()

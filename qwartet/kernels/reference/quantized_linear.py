@@ -20,7 +20,7 @@ from qwartet.quant_format.weight import TILE_VALUES, QuantizedWeight
 
 def linear(x: Tensor, weight: QuantizedWeight) -> Tensor:
     """x [..., K] -> [..., N] in x's dtype; differentiable in x."""
-    y: Tensor = _Multiply.apply(x, weight)
+    y: Tensor = _Multiply.apply(x, weight)  # type: ignore[no-untyped-call]
     return y
 
 
