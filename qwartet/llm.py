@@ -32,7 +32,7 @@ from qwartet.engine.request import FinishReason, Request, TokenLogprobs
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.errors import NotAChatModelError, RequestError, SettingError, VocabularyError
 from qwartet.hub.resolve import resolve
-from qwartet.layers.forward_batch import dense_batch
+from qwartet.layers.dense_batch import dense_batch
 from qwartet.models.generation_config import GenerationDefaults, load_generation_defaults
 from qwartet.models.load import Dtype, load_model
 from qwartet.models.vocabulary_match import vocabulary_mismatches

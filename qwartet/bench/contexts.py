@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from qwartet.errors import CheckpointError, RequestError
-from qwartet.layers.forward_batch import ForwardBatch, dense_batch
+from qwartet.kernels.forward_batch import ForwardBatch
+from qwartet.layers.dense_batch import dense_batch
 from qwartet.layers.kv_cache import BLOCK_SIZE
 from qwartet.layers.rotary import PositionConfig
 from qwartet.tokenizer.chatml import Message, training_example

@@ -19,6 +19,7 @@ from qwartet.kernels.cache_layer import CacheDtype, CacheLayer
 from qwartet.kernels.cpu.backend import Activations, CpuBackend
 from qwartet.kernels.cpu.library import native_library
 from qwartet.kernels.cpu.weights import GROUP, PANEL, PackedShape, PackedWeight, allocate
+from qwartet.kernels.forward_batch import ForwardBatch
 from qwartet.layers.kv_cache import BLOCK_SIZE, KVCache, kv_bytes_per_token
 from qwartet.models.shapes import HEAD_DIM, Shape
 
@@ -168,12 +169,13 @@ def _attention(shape: Shape, context: int, ceilings: Ceilings) -> Iterator[Kerne
     size = (num_blocks, shape.num_heads, BLOCK_SIZE, HEAD_DIM)
     query = _tokens(1, shape.num_heads * HEAD_DIM).view(1, shape.num_heads, HEAD_DIM)
     cpu, table = _backend(), torch.randperm(num_blocks, dtype=torch.int32).unsqueeze(0)
-    lengths, bounds = torch.tensor([context], dtype=torch.int32), torch.tensor([0, 1], dtype=torch.int32)
+    one, lengths = torch.zeros(1, dtype=torch.int32), torch.tensor([context], dtype=torch.int32)
+    batch = ForwardBatch(one, one, None, torch.tensor([0, 1], dtype=torch.int32), lengths, table)
     dtypes: dict[str, CacheDtype] = {"bf16": torch.bfloat16, "int8": "int8", "int4": "int4"}
     for name, dtype in dtypes.items():
         num_bytes = num_blocks * BLOCK_SIZE * kv_bytes_per_token(1, shape.num_heads, HEAD_DIM, dtype)
         caches = [_random_cache(size, dtype) for _ in range(max(2, ROTATED_BYTES // num_bytes))]
-        calls = [lambda cache=cache: cpu.paged_attention(query, cache, table, lengths, bounds) for cache in caches]
+        calls = [lambda cache=cache: cpu.paged_attention(query, cache, batch) for cache in caches]
         operations = 4 * context * shape.num_heads * HEAD_DIM
         yield _result(
             shape, f"attention over {context}, {name}", 1, _seconds(calls), num_bytes, operations, "fp32", ceilings

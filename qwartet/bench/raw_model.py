@@ -12,7 +12,7 @@ import torch
 
 from qwartet.engine.runner import ModelRunner
 from qwartet.kernels.cache_layer import CacheDtype
-from qwartet.layers.forward_batch import ForwardBatch
+from qwartet.kernels.forward_batch import ForwardBatch
 from qwartet.layers.kv_cache import BLOCK_SIZE
 from qwartet.models.qwen import QwenModel
 

@@ -27,7 +27,7 @@ from qwartet.compat.tokenization import QWenTokenizer
 from qwartet.engine.engine import Engine
 from qwartet.errors import NotAChatModelError, RequestError, SettingError
 from qwartet.hub.resolve import resolve
-from qwartet.layers.forward_batch import dense_batch
+from qwartet.layers.dense_batch import dense_batch
 from qwartet.llm import resolve_device
 from qwartet.models.load import Dtype, load_model
 from qwartet.models.qwen import QwenModel

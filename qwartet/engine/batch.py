@@ -9,7 +9,7 @@ import torch
 
 from qwartet.engine.request import Request
 from qwartet.engine.scheduler import ScheduledRequest
-from qwartet.layers.forward_batch import ForwardBatch
+from qwartet.kernels.forward_batch import ForwardBatch
 from qwartet.layers.rotary import PositionConfig
 
 

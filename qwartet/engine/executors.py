@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from qwartet.kernels.backend import FusedLayers, LayerWeights, PreparedWeight
-from qwartet.layers.forward_batch import ForwardBatch
+from qwartet.kernels.forward_batch import ForwardBatch
 from qwartet.layers.kv_cache import KVCache
 from qwartet.layers.linear import Linear, QuantizedLinear
 from qwartet.layers.weight_stream import StreamedLayers

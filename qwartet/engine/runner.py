@@ -7,7 +7,7 @@ from torch import Tensor
 
 from qwartet.engine.executors import choose_executor
 from qwartet.kernels.cache_layer import CacheDtype
-from qwartet.layers.forward_batch import ForwardBatch
+from qwartet.kernels.forward_batch import ForwardBatch
 from qwartet.layers.kv_cache import KVCache
 from qwartet.models.qwen import QwenModel
 

@@ -14,13 +14,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from qwartet.kernels.cache_layer import CacheLayer
+from qwartet.kernels.forward_batch import ForwardBatch
 from qwartet.kernels.reference import attention, elementwise, quantized_linear, rotary
 from qwartet.quant_format.config import GptqConfig
 from qwartet.quant_format.weight import QuantizedShape, QuantizedWeight
@@ -81,8 +82,8 @@ class FusedLayers(Protocol):
         """Whether every tensor still lies where it lay when this was made."""
         ...
 
-    def run(self, x: Tensor, first: int, end: int, cos: Tensor, sin: Tensor, batch: Any) -> Tensor:
-        """x [T, C] fp32 through the blocks first : end, in place; `batch` has the fields of a ForwardBatch."""
+    def run(self, x: Tensor, first: int, end: int, cos: Tensor, sin: Tensor, batch: ForwardBatch) -> Tensor:
+        """x [T, C] fp32 through the blocks first : end, in place."""
         ...
 
 
@@ -181,24 +182,14 @@ class Backend:
         return elementwise.silu_mul(up, gate)
 
     def rotate_and_store(
-        self,
-        qkv: Tensor,
-        num_heads: int,
-        cos: Tensor,
-        sin: Tensor,
-        rope_index: Tensor,
-        query_scale: Tensor | None,
-        slot_mapping: Tensor,
-        cache: CacheLayer,
+        self, qkv: Tensor, num_heads: int, cos: Tensor, sin: Tensor, batch: ForwardBatch, cache: CacheLayer
     ) -> Tensor:
         """Rotates qkv [T, (H + 2 H_kv) D], stores keys and values, gives queries [T, H, D] (reference/rotary.py)."""
-        return rotary.rotate_and_store(qkv, num_heads, cos, sin, rope_index, query_scale, slot_mapping, cache)
+        return rotary.rotate_and_store(qkv, num_heads, cos, sin, batch, cache)
 
-    def paged_attention(
-        self, query: Tensor, cache: CacheLayer, block_table: Tensor, seq_lens: Tensor, cu_seqlens: Tensor
-    ) -> Tensor:
+    def paged_attention(self, query: Tensor, cache: CacheLayer, batch: ForwardBatch) -> Tensor:
         """query [T, H, D] over the cache -> [T, H, D] (reference/attention.py)."""
-        return attention.paged_attention(query, cache, block_table, seq_lens, cu_seqlens)
+        return attention.paged_attention(query, cache, batch)
 
     # A whole step
 

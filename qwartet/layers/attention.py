@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from qwartet.kernels.backend import Backend
+from qwartet.kernels.forward_batch import ForwardBatch
 from qwartet.kernels.reference.attention import dense_attention
 from qwartet.kernels.reference.rotary import rotated_heads
-from qwartet.layers.forward_batch import ForwardBatch
 from qwartet.layers.kv_cache import KVCache
 from qwartet.layers.rotary import RotaryTable
 
@@ -30,9 +30,6 @@ def attend(
         cos, sin = rotary(batch.rope_index)
         query, key, value = rotated_heads(qkv, num_heads, head_dim, cos, sin, batch.query_scale)
         return dense_attention(query, key, value, batch.cu_seqlens).flatten(1)
-    assert batch.block_table is not None and batch.slot_mapping is not None, "a batch for a cache needs its blocks"
     store = cache.layers[layer]
-    query = backend.rotate_and_store(
-        qkv, num_heads, rotary.cos, rotary.sin, batch.rope_index, batch.query_scale, batch.slot_mapping, store
-    )
-    return backend.paged_attention(query, store, batch.block_table, batch.seq_lens, batch.cu_seqlens).flatten(1)
+    query = backend.rotate_and_store(qkv, num_heads, rotary.cos, rotary.sin, batch, store)
+    return backend.paged_attention(query, store, batch).flatten(1)

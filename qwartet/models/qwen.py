@@ -24,9 +24,9 @@ import torch
 from torch import Tensor, nn
 
 from qwartet.kernels.backend import REFERENCE, Backend
+from qwartet.kernels.forward_batch import ForwardBatch
 from qwartet.layers.attention import attend
 from qwartet.layers.embedding import Embedding
-from qwartet.layers.forward_batch import ForwardBatch
 from qwartet.layers.head import Head
 from qwartet.layers.kv_cache import KVCache
 from qwartet.layers.linear import Linear

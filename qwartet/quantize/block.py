@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from qwartet.checkpoint.shards import Checkpoint
 from qwartet.errors import CheckpointError, SettingError
-from qwartet.layers.forward_batch import ForwardBatch, dense_batch
+from qwartet.kernels.forward_batch import ForwardBatch
+from qwartet.layers.dense_batch import dense_batch
 from qwartet.layers.linear import Linear
 from qwartet.layers.rotary import RotaryTable
 from qwartet.models.config import ModelConfig

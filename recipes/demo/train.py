@@ -27,7 +27,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from qwartet.layers.forward_batch import dense_batch
+from qwartet.layers.dense_batch import dense_batch
 from qwartet.models.families import layout_of, parse_config
 from qwartet.models.qwen import QwenModel
 from qwartet.tokenizer.chatml import IGNORED_LABEL

@@ -31,7 +31,7 @@ from qwartet.checkpoint.shards import Checkpoint
 from qwartet.cli.main import run
 from qwartet.errors import CheckpointError, SettingError
 from qwartet.kernels.cpu import library as native
-from qwartet.layers.forward_batch import dense_batch
+from qwartet.layers.dense_batch import dense_batch
 from qwartet.models.load import load_gptq_config
 from qwartet.quant_format.weight import QuantizedWeight
 from qwartet.tokenizer.chatml import Message

@@ -191,7 +191,7 @@ import os, sys
 from pathlib import Path
 import torch
 from qwartet.errors import CheckpointError
-from qwartet.layers.forward_batch import dense_batch
+from qwartet.layers.dense_batch import dense_batch
 from qwartet.checkpoint.shards import Checkpoint
 from qwartet.models.load import load_model
 directory, moment, load_mode = Path(sys.argv[1]), sys.argv[2], sys.argv[3]

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from qwartet.checkpoint import weight_cache
 from qwartet.checkpoint.layout import Layout, ModuleSpec
 from qwartet.errors import CheckpointError
-from qwartet.layers.forward_batch import dense_batch
+from qwartet.layers.dense_batch import dense_batch
 from qwartet.models import families
 from qwartet.models.config import ModelConfig
 from qwartet.models.load import load_model

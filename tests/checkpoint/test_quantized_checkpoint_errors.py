@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from qwartet.errors import CheckpointError, CheckpointWarning, OutOfMemoryError
-from qwartet.layers.forward_batch import dense_batch
+from qwartet.layers.dense_batch import dense_batch
 from qwartet.llm import LLM
 from qwartet.models.load import load_model
 from tests.models.broken import edit_json, edit_tensors, logits, refused, set_tensor

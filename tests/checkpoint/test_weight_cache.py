@@ -21,7 +21,7 @@ from qwartet.checkpoint.shards import Checkpoint
 from qwartet.checkpoint.weights import Weights
 from qwartet.errors import CacheWarning, SettingError
 from qwartet.kernels.cpu.library import native_library
-from qwartet.layers.forward_batch import dense_batch
+from qwartet.layers.dense_batch import dense_batch
 from qwartet.models.families import load_config
 from qwartet.models.load import choose_settings, load_gptq_config, load_model
 from qwartet.models.qwen import QwenModel

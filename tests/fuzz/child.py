@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from qwartet.errors import CheckpointError
-from qwartet.layers.forward_batch import dense_batch
+from qwartet.layers.dense_batch import dense_batch
 from qwartet.models.generation_config import load_generation_defaults
 from qwartet.models.inspection import inspect_checkpoint
 from qwartet.models.load import load_model

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from qwartet import AutoModelForCausalLM, AutoTokenizer
-from qwartet.layers.forward_batch import dense_batch
+from qwartet.layers.dense_batch import dense_batch
 from qwartet.tokenizer.chatml import make_context
 from tests.golden_data import golden_jsonl, golden_path, real_vocabulary
 from tests.reference.recipe_checkpoint import write_recipe_checkpoint

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from qwartet.checkpoint.shards import Checkpoint
-from qwartet.layers.forward_batch import dense_batch
+from qwartet.layers.dense_batch import dense_batch
 from qwartet.models.load import load_model
 from qwartet.quant_format.config import GptqConfig
 from qwartet.quant_format.packing import unpack_qweight

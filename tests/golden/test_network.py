@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from qwartet.layers.forward_batch import dense_batch
+from qwartet.layers.dense_batch import dense_batch
 from qwartet.models.load import load_model
 from tests.golden_data import golden_path
 from tests.published_names import disk_parameter_name

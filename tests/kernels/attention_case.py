@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from qwartet.kernels.backend import Backend
 from qwartet.kernels.cache_layer import CacheDtype, CacheLayer, new_layer
+from qwartet.kernels.forward_batch import ForwardBatch
 from tests.kernels.random_weights import random_bf16
 
 # Of the output's norm: the reference rounds bf16 sums, and probabilities, in another order.
@@ -27,6 +29,28 @@ def is_same(a: CacheLayer, b: CacheLayer) -> bool:
         return False
     scales = () if a.bits is None else ((a.key_scales, b.key_scales), (a.value_scales, b.value_scales))
     return all(torch.allclose(*pair, rtol=1e-5, atol=0) for pair in scales)
+
+
+def attention_batch(
+    block_table: Tensor,
+    seq_lens: Sequence[int],
+    lengths: Sequence[int],
+    index: Tensor | None = None,
+    slots: Tensor | None = None,
+    query_scale: Tensor | None = None,
+) -> ForwardBatch:
+    """What rotation and attention take of a batch; `lengths`: 0, and the new tokens of each request."""
+    bounds = torch.tensor(lengths).cumsum(0).int()
+    index = torch.zeros(int(bounds[-1]), dtype=torch.int32) if index is None else index.int()
+    return ForwardBatch(
+        input_ids=index,
+        rope_index=index,
+        query_scale=query_scale,
+        cu_seqlens=bounds,
+        seq_lens=torch.tensor(seq_lens, dtype=torch.int32),
+        block_table=block_table.int(),
+        slot_mapping=None if slots is None else slots.int(),
+    )
 
 
 @dataclass(frozen=True)
@@ -62,10 +86,9 @@ class Case:
             index = torch.cat(places)
             slots = [t[p // BLOCK_SIZE] * BLOCK_SIZE + p % BLOCK_SIZE for t, p in zip(table, places, strict=True)]
             qkv = torch.cat([rows[place] for rows, place in zip(projections, places, strict=True)])
-            query = backend.rotate_and_store(
-                qkv, self.num_heads, angles.cos(), angles.sin(), index, 1 + index / 1000, torch.cat(slots), cache
-            )
-            bounds = torch.tensor([0, *map(len, places)]).cumsum(0).int()
-            out = backend.paged_attention(query, cache, table, torch.tensor(ends, dtype=torch.int32), bounds)
+            tables = angles.cos(), angles.sin()
+            batch = attention_batch(table, ends, [0, *map(len, places)], index, torch.cat(slots), 1 + index / 1000)
+            query = backend.rotate_and_store(qkv, self.num_heads, *tables, batch, cache)
+            out = backend.paged_attention(query, cache, batch)
             starts = ends
         return out, cache

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from qwartet.kernels.cache_layer import CacheLayer
 from qwartet.kernels.reference.attention import dense_attention, paged_attention
+from tests.kernels.attention_case import attention_batch
 
 TOLERANCE = 1e-5  # fp32 sums of at most 40 terms
 
@@ -66,8 +67,7 @@ def test_paged_attention_is_the_definition_for_prefill_chunks_and_decode_at_once
     key_cache, tables = paged(keys, block_size)
     value_cache, same_tables = paged(values, block_size)
     assert torch.equal(tables, same_tables)
-    cu_seqlens = torch.tensor([0, *num_new]).cumsum(0)
-    out = paged_attention(query, CacheLayer(key_cache, value_cache), tables, torch.tensor(num_keys), cu_seqlens)
+    out = paged_attention(query, CacheLayer(key_cache, value_cache), attention_batch(tables, num_keys, [0, *num_new]))
     expected = [by_definition(*rows) for rows in zip(query.split(num_new), keys, values, strict=True)]
     torch.testing.assert_close(out, torch.cat(expected), rtol=0, atol=TOLERANCE)
 
@@ -75,8 +75,8 @@ def test_paged_attention_is_the_definition_for_prefill_chunks_and_decode_at_once
 def test_unwritten_slots_are_not_read_even_when_they_hold_nan() -> None:
     key_cache = torch.full((2, 1, 4, 8), torch.nan)
     key_cache[1, :, :3] = randn(1, 3, 8)
-    query, table = randn(1, 1, 8), torch.tensor([[1]])
-    out = paged_attention(query, CacheLayer(key_cache, key_cache), table, torch.tensor([3]), torch.tensor([0, 1]))
+    batch = attention_batch(torch.tensor([[1]]), [3], [0, 1])
+    out = paged_attention(randn(1, 1, 8), CacheLayer(key_cache, key_cache), batch)
     assert out.isfinite().all()
 
 

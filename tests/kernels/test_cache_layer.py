@@ -13,7 +13,7 @@ from qwartet.kernels.cache_layer import pack_nibbles, unpack_nibbles
 from qwartet.kernels.cpu import backend as cpu_backend
 from qwartet.kernels.cpu.structures import cache_structure
 from qwartet.kernels.reference.hadamard import hadamard
-from tests.kernels.attention_case import CACHE_DTYPES, is_same, new_cache
+from tests.kernels.attention_case import CACHE_DTYPES, attention_batch, is_same, new_cache
 from tests.kernels.random_weights import random_bf16
 
 HEAD_DIMS = {
@@ -124,14 +124,13 @@ def test_natively_every_finite_head_is_stored_alike_and_attended_to_without_nan(
     heads = x.clamp(-1e18, 1e18).bfloat16()  # the product of a query and a key is finite, too
     qkv = heads.expand(20, 3, 64).flatten(1).contiguous()
     table, index = torch.tensor([[1, 0]], dtype=torch.int32), torch.arange(20, dtype=torch.int32)
-    lengths, bounds = torch.tensor([20], dtype=torch.int32), torch.tensor([0, 20], dtype=torch.int32)
     slots = table[0, index // 16] * 16 + index % 16
-    caches = []
+    batch, caches = attention_batch(table, [20], [0, 20], index, slots), []
     for backend in (cpu, REFERENCE):
         caches.append(new_cache(2, 1, 64, dtype))
         tables = torch.ones(64, 32), torch.zeros(64, 32)
-        query = backend.rotate_and_store(qkv.clone(), 1, *tables, index, None, slots, caches[-1])
-        out = backend.paged_attention(query, caches[-1], table, lengths, bounds)
+        query = backend.rotate_and_store(qkv.clone(), 1, *tables, batch, caches[-1])
+        out = backend.paged_attention(query, caches[-1], batch)
         assert out.isfinite().all()
         assert ((out - heads).double().norm(dim=-1) <= NEAR * heads.double().norm() + 1e-30).all()
     assert is_same(*caches)
@@ -142,8 +141,7 @@ def test_a_kind_of_cache_that_there_is_not_is_refused(cpu, monkeypatch, bits: in
     structure = cache_structure(cache := new_cache(4, 2, 64, "int8"))
     structure.bits = bits
     monkeypatch.setattr(cpu_backend, "cache_structure", lambda _cache: structure)
-    index = torch.tensor([0], dtype=torch.int32)
+    zero, tables = torch.tensor([0]), (torch.ones(64, 32), torch.zeros(64, 32))
+    batch = attention_batch(zero.unsqueeze(0), [1], [0, 1], zero, zero)
     with pytest.raises(AssertionError, match="sizes or indices contradict"):
-        cpu.rotate_and_store(
-            random_bf16(1, 6 * 64), 2, torch.ones(64, 32), torch.zeros(64, 32), index, None, index, cache
-        )
+        cpu.rotate_and_store(random_bf16(1, 6 * 64), 2, *tables, batch, cache)

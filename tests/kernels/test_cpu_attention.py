@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from qwartet.kernels.backend import REFERENCE
-from tests.kernels.attention_case import CACHE_DTYPES, TOLERANCE, Case, is_same, new_cache
+from tests.kernels.attention_case import CACHE_DTYPES, TOLERANCE, Case, attention_batch, is_same, new_cache
 from tests.kernels.random_weights import random_bf16
 
 HEADS = [(2, 2, 128, 128), (4, 2, 64, 32), (4, 1, 96, 96), (3, 3, 32, 32), (2, 1, 256, 128)]
@@ -59,8 +59,8 @@ def test_a_nan_reaches_its_own_request_and_no_other(cpu, dtype) -> None:
     qkv[3, 5 * 64] = torch.nan  # a value of the first request's fourth token
     index = torch.cat([torch.arange(20), torch.arange(20)]).int()
     slots = table.flatten().repeat_interleave(16).view(2, 32)[:, :20].flatten() * 16 + index % 16
-    query = cpu.rotate_and_store(qkv, 2, cos, sin, index, None, slots, cache)
-    out = cpu.paged_attention(query, cache, table, ints(20, 20), ints(0, 20, 40))
+    batch = attention_batch(table, [20, 20], [0, 20, 20], index, slots)
+    out = cpu.paged_attention(cpu.rotate_and_store(qkv, 2, cos, sin, batch, cache), cache, batch)
     assert out[20:].isfinite().all() and out[:20, 0].isfinite().all()
     assert not out[3:20, 1, 0].isfinite().any()
 
@@ -71,11 +71,11 @@ def test_a_nan_reaches_its_own_request_and_no_other(cpu, dtype) -> None:
 )
 def test_an_index_outside_its_table_is_refused_before_anything_is_read(cpu, name, value) -> None:
     cache = new_cache(4, 2, 64, torch.bfloat16)
-    table, lengths = ints(0, 1, 2, 3).unsqueeze(0), ints(33)
-    index, slots = ints(32), ints(32)
-    {"block": table[0, 1:2], "length": lengths, "slot": slots, "row": index}[name].fill_(value)
+    batch = attention_batch(ints(0, 1, 2, 3).unsqueeze(0), [33], [0, 1], ints(32), ints(32))
+    wrong = {"block": batch.block_table[0, 1:2], "length": batch.seq_lens, "slot": batch.slot_mapping}
+    wrong["row"] = batch.rope_index
+    wrong[name].fill_(value)
+    tables = torch.ones(64, 32), torch.zeros(64, 32)
     with pytest.raises(AssertionError, match="sizes or indices contradict"):
-        query = cpu.rotate_and_store(
-            random_bf16(1, 6 * 64), 2, torch.ones(64, 32), torch.zeros(64, 32), index, None, slots, cache
-        )
-        cpu.paged_attention(query, cache, table, lengths, ints(0, 1))
+        query = cpu.rotate_and_store(random_bf16(1, 6 * 64), 2, *tables, batch, cache)
+        cpu.paged_attention(query, cache, batch)

@@ -12,8 +12,8 @@ from qwartet.engine import executors
 from qwartet.engine.executors import FusedExecutor
 from qwartet.kernels.backend import Backend
 from qwartet.kernels.cache_layer import CacheDtype
+from qwartet.kernels.forward_batch import ForwardBatch
 from qwartet.kernels.select import select_backend
-from qwartet.layers.forward_batch import ForwardBatch
 from qwartet.layers.kv_cache import KVCache
 from qwartet.layers.linear import Linear, QuantizedLinear
 from qwartet.layers.rotary import PositionConfig, RotaryTable

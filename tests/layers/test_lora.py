@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from qwartet import DEMO
 from qwartet.errors import SettingError
 from qwartet.kernels.reference.quantized_linear import linear
-from qwartet.layers.forward_batch import dense_batch
+from qwartet.layers.dense_batch import dense_batch
 from qwartet.layers.linear import QuantizedLinear
 from qwartet.layers.lora import LoraLinear, add_lora
 from qwartet.models.load import load_model

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from qwartet.layers.forward_batch import dense_batch
+from qwartet.layers.dense_batch import dense_batch
 from qwartet.layers.parallel import SINGLE, ParallelContext
 from qwartet.models.qwen import QwenModel
 from tests.reference.tiny_model import tiny_network, tiny_weights

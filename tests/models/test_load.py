@@ -16,7 +16,7 @@ from qwartet.checkpoint.shards import Checkpoint
 from qwartet.errors import SettingError
 from qwartet.kernels.backend import REFERENCE, PreparedHead, PreparedWeight
 from qwartet.kernels.device_memory import available_bytes
-from qwartet.layers.forward_batch import dense_batch
+from qwartet.layers.dense_batch import dense_batch
 from qwartet.models.families import layout_of, load_config
 from qwartet.models.load import choose_settings, load_gptq_config, load_model, resolve_dtype
 from qwartet.models.residency import weights_bytes

@@ -8,7 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from qwartet.layers.forward_batch import ForwardBatch, dense_batch
+from qwartet.kernels.forward_batch import ForwardBatch
+from qwartet.layers.dense_batch import dense_batch
 from qwartet.layers.kv_cache import KVCache
 from qwartet.models.qwen import QwenModel
 from tests.published_names import disk_parameter_name

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from qwartet.checkpoint.layout import LINEARS
 from qwartet.checkpoint.shards import Checkpoint
 from qwartet.errors import CheckpointError, SettingError
-from qwartet.layers.forward_batch import dense_batch
+from qwartet.layers.dense_batch import dense_batch
 from qwartet.models.load import load_model
 from qwartet.models.qwen import DecoderLayer
 from qwartet.quant_format.config import GptqConfig

@@ -30,6 +30,7 @@ from qwartet.kernels.cpu.structures import (
     rotation_structure,
 )
 from qwartet.kernels.cpu.weights import PackedHead, PackedWeight
+from qwartet.kernels.forward_batch import ForwardBatch
 from qwartet.quant_format.weight import QuantizedShape, QuantizedWeight
 
 Activations = Literal["exact", "int8"]
@@ -159,30 +160,19 @@ class CpuBackend(Backend):
         return h
 
     def rotate_and_store(
-        self,
-        qkv: Tensor,
-        num_heads: int,
-        cos: Tensor,
-        sin: Tensor,
-        rope_index: Tensor,
-        query_scale: Tensor | None,
-        slot_mapping: Tensor,
-        cache: CacheLayer,
+        self, qkv: Tensor, num_heads: int, cos: Tensor, sin: Tensor, batch: ForwardBatch, cache: CacheLayer
     ) -> Tensor:
         """The queries are rotated where they stand in qkv, and a view of them comes back."""
         num_tokens, head_dim = qkv.shape[0], cache.head_dim
         check(qkv, num_tokens, (num_heads + 2 * cache.keys.shape[1]) * head_dim)
-        rotation = rotation_structure(cos, sin, rope_index, query_scale, slot_mapping)
         self.library.call(
-            "qw_rotate_and_store", pointer(qkv), num_tokens, num_heads, byref(rotation), cos.shape[0],
-            byref(cache_structure(cache)),
+            "qw_rotate_and_store", pointer(qkv), num_tokens, num_heads, byref(rotation_structure(cos, sin, batch)),
+            cos.shape[0], byref(cache_structure(cache)),
         )  # fmt: skip
         query: Tensor = qkv[:, : num_heads * head_dim].unflatten(-1, (num_heads, head_dim))
         return query
 
-    def paged_attention(
-        self, query: Tensor, cache: CacheLayer, block_table: Tensor, seq_lens: Tensor, cu_seqlens: Tensor
-    ) -> Tensor:
+    def paged_attention(self, query: Tensor, cache: CacheLayer, batch: ForwardBatch) -> Tensor:
         """query [T, H, D] may be a view of rows that are further apart."""
         num_tokens, num_heads, head_dim = query.shape
         check(query[:, :, :0], num_tokens, num_heads, 0)  # dtype, device and gradient; rows may be apart
@@ -190,7 +180,7 @@ class CpuBackend(Backend):
         out = torch.empty(num_tokens, num_heads, head_dim, dtype=torch.bfloat16)
         self.library.call(
             "qw_paged_attention", pointer(query), query.stride(0), num_tokens, num_heads, byref(cache_structure(cache)),
-            byref(batch_structure(block_table, seq_lens, cu_seqlens)), pointer(out),
+            byref(batch_structure(batch)), pointer(out),
         )  # fmt: skip
         return out
 

@@ -21,6 +21,7 @@ from qwartet.kernels.cpu.structures import (
     rotation_structure,
 )
 from qwartet.kernels.cpu.weights import PackedWeight
+from qwartet.kernels.forward_batch import ForwardBatch
 
 _LINEARS = ("qkv", "output", "up", "gate", "down")
 
@@ -57,13 +58,12 @@ class NativeLayers:
     def is_current(self) -> bool:
         return not any(layer.has_moved() for layer in self._layers)
 
-    def run(self, x: Tensor, first: int, end: int, cos: Tensor, sin: Tensor, batch: Any) -> Tensor:
+    def run(self, x: Tensor, first: int, end: int, cos: Tensor, sin: Tensor, batch: ForwardBatch) -> Tensor:
         num_tokens, hidden_size = x.shape
         check(x, num_tokens, hidden_size, dtype=torch.float32)
-        rotation = rotation_structure(cos, sin, batch.rope_index, batch.query_scale, batch.slot_mapping)
+        rotation, requests = rotation_structure(cos, sin, batch), batch_structure(batch)
         layers = (c_void_p * (end - first))(*(addressof(layer.structure) for layer in self._layers[first:end]))
         caches = (c_void_p * (end - first))(*(addressof(cache) for cache in self._caches[first:end]))
-        requests = batch_structure(batch.block_table, batch.seq_lens, batch.cu_seqlens)
         self._library.call(
             "qw_decoder_layers", layers, caches, end - first, pointer(x), num_tokens, hidden_size, byref(rotation),
             cos.shape[0], byref(requests), self._low,

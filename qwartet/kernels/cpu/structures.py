@@ -8,6 +8,7 @@ from torch import Tensor
 from qwartet.errors import SettingError
 from qwartet.kernels.cache_layer import CacheLayer
 from qwartet.kernels.cpu import library
+from qwartet.kernels.forward_batch import ForwardBatch
 
 _STORED = {None: torch.bfloat16, 8: torch.int8, 4: torch.uint8}
 
@@ -54,29 +55,30 @@ def cache_structure(cache: CacheLayer) -> library.CacheLayer:
     )  # fmt: skip
 
 
-def rotation_structure(
-    cos: Tensor, sin: Tensor, rope_index: Tensor, query_scale: Tensor | None, slot_mapping: Tensor
-) -> library.Rotation:
-    """Tables [rows, rotary_dim / 2] fp32 and what the tokens take of them, [T] each."""
-    for index in (rope_index, slot_mapping):
-        check(index, rope_index.shape[0], dtype=torch.int32)
+def rotation_structure(cos: Tensor, sin: Tensor, batch: ForwardBatch) -> library.Rotation:
+    """Tables [rows, rotary_dim / 2] fp32 and what the tokens of a batch take of them."""
+    num_tokens = batch.rope_index.shape[0]
+    assert batch.slot_mapping is not None, "a batch for a cache needs its slots"
+    for index in (batch.rope_index, batch.slot_mapping):
+        check(index, num_tokens, dtype=torch.int32)
     for table in (cos, sin):
         check(table, *cos.shape, dtype=torch.float32)
-    if query_scale is not None:
-        check(query_scale, rope_index.shape[0], dtype=torch.float32)
+    if batch.query_scale is not None:
+        check(batch.query_scale, num_tokens, dtype=torch.float32)
     return library.Rotation(
-        cos=pointer(cos), sin=pointer(sin), rope_index=pointer(rope_index), query_scale=pointer(query_scale),
-        slot_mapping=pointer(slot_mapping), rotary_dim=2 * cos.shape[1],
+        cos=pointer(cos), sin=pointer(sin), rope_index=pointer(batch.rope_index),
+        query_scale=pointer(batch.query_scale), slot_mapping=pointer(batch.slot_mapping), rotary_dim=2 * cos.shape[1],
     )  # fmt: skip
 
 
-def batch_structure(block_table: Tensor, seq_lens: Tensor, cu_seqlens: Tensor) -> library.AttentionBatch:
-    """The requests of a step: blocks [B, max_blocks], keys [B], bounds of their new tokens [B + 1]."""
-    num_requests, max_blocks = block_table.shape
-    check(block_table, num_requests, max_blocks, dtype=torch.int32)
-    check(seq_lens, num_requests, dtype=torch.int32)
-    check(cu_seqlens, num_requests + 1, dtype=torch.int32)
+def batch_structure(batch: ForwardBatch) -> library.AttentionBatch:
+    """The requests of a step."""
+    assert batch.block_table is not None, "a batch for a cache needs its blocks"
+    num_requests, max_blocks = batch.block_table.shape
+    check(batch.block_table, num_requests, max_blocks, dtype=torch.int32)
+    check(batch.seq_lens, num_requests, dtype=torch.int32)
+    check(batch.cu_seqlens, num_requests + 1, dtype=torch.int32)
     return library.AttentionBatch(
-        block_table=pointer(block_table), seq_lens=pointer(seq_lens), cu_seqlens=pointer(cu_seqlens),
+        block_table=pointer(batch.block_table), seq_lens=pointer(batch.seq_lens), cu_seqlens=pointer(batch.cu_seqlens),
         num_requests=num_requests, max_blocks=max_blocks,
     )  # fmt: skip

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qwartet.kernels.cache_layer import CacheLayer
+from qwartet.kernels.forward_batch import ForwardBatch
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -46,18 +47,16 @@ def dense_attention(query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tenso
     return torch.cat(parts)
 
 
-def paged_attention(
-    query: Tensor, cache: CacheLayer, block_table: Tensor, seq_lens: Tensor, cu_seqlens: Tensor
-) -> Tensor:
+def paged_attention(query: Tensor, cache: CacheLayer, batch: ForwardBatch) -> Tensor:
     """Attention over one layer's cache, which already holds the new tokens' keys and values.
 
-    query [T, H, D]; block_table [B, max_blocks]; seq_lens [B] keys per request; cu_seqlens [B + 1] new tokens per
-    request -> [T, H, D] in query's dtype.
+    query [T, H, D] -> [T, H, D] in query's dtype.
     """
-    bounds, lengths = cu_seqlens.tolist(), seq_lens.tolist()
+    assert batch.block_table is not None, "a batch for a cache needs its blocks"
+    bounds, lengths = batch.cu_seqlens.tolist(), batch.seq_lens.tolist()
     parts = []
     for row, length in enumerate(lengths):
-        key, value = cache.gather(block_table[row, : -(-length // cache.block_size)], length)
+        key, value = cache.gather(batch.block_table[row, : -(-length // cache.block_size)], length)
         dtype = torch.promote_types(query.dtype, key.dtype)  # codes come back as fp32
         new = query[bounds[row] : bounds[row + 1]]
         parts.append(_attend(*(x[None].to(dtype) for x in (new, key, value)))[0])

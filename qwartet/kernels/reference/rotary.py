@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from qwartet.kernels.cache_layer import CacheLayer
+from qwartet.kernels.forward_batch import ForwardBatch
 
 
 def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -32,20 +33,14 @@ def rotated_heads(
 
 
 def rotate_and_store(
-    qkv: Tensor,
-    num_heads: int,
-    cos: Tensor,
-    sin: Tensor,
-    rope_index: Tensor,
-    query_scale: Tensor | None,
-    slot_mapping: Tensor,
-    cache: CacheLayer,
+    qkv: Tensor, num_heads: int, cos: Tensor, sin: Tensor, batch: ForwardBatch, cache: CacheLayer
 ) -> Tensor:
     """Rotates, writes keys and values to the cache, and gives the queries [T, H, D].
 
-    cos and sin are whole tables [rows, rotary_dim / 2] fp32; rope_index [T] says which rows.
+    cos and sin are whole tables [rows, rotary_dim / 2] fp32; batch.rope_index says which rows.
     """
-    rows = cos[rope_index].unsqueeze(1), sin[rope_index].unsqueeze(1)
-    query, key, value = rotated_heads(qkv, num_heads, cache.head_dim, *rows, query_scale)
-    cache.store(key, value, slot_mapping)
+    assert batch.slot_mapping is not None, "a batch for a cache needs its slots"
+    rows = cos[batch.rope_index].unsqueeze(1), sin[batch.rope_index].unsqueeze(1)
+    query, key, value = rotated_heads(qkv, num_heads, cache.head_dim, *rows, batch.query_scale)
+    cache.store(key, value, batch.slot_mapping)
     return query

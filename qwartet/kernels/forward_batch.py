@@ -7,13 +7,9 @@ so the network and its kernels have no special cases. The engine builds it; the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-import torch
 from torch import Tensor
-
-from qwartet.layers.rotary import PositionConfig
 
 
 @dataclass(frozen=True)
@@ -40,29 +36,3 @@ class ForwardBatch:
             assert (source is None) == (target is None), f"{field.name} is in one of the two only"
             if source is not None:
                 target[tuple(slice(size) for size in source.shape)].copy_(source)
-
-
-def dense_batch(
-    token_ids: Sequence[Sequence[int]] | Tensor,
-    position_config: PositionConfig,
-    *,
-    training: bool = False,
-    device: torch.device | str = "cpu",
-) -> ForwardBatch:
-    """A batch without a cache: every request is whole. For training, calibration and the oracle.
-
-    token_ids: B lists of ids, or a tensor [B, L]. In training NTK and LogN are off, as in the original.
-    """
-    rows = [torch.as_tensor(row, dtype=torch.int32) for row in token_ids]
-    lengths = torch.tensor([len(row) for row in rows])
-    positions = torch.cat([torch.arange(length) for length in lengths.tolist()])
-    slots = torch.tensor([0 if training else position_config.alpha_slot(n) for n in lengths.tolist()])
-    rope_index = slots.repeat_interleave(lengths) * position_config.max_length + positions
-    query_scale = None if training else position_config.query_scales(positions)
-    return ForwardBatch(
-        input_ids=torch.cat(rows).to(device),
-        rope_index=rope_index.int().to(device),
-        query_scale=None if query_scale is None else query_scale.to(device),
-        cu_seqlens=torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).int().to(device),
-        seq_lens=lengths.int().to(device),
-    )

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from qwartet.layers.forward_batch import ForwardBatch, dense_batch
+from qwartet.kernels.forward_batch import ForwardBatch
+from qwartet.layers.dense_batch import dense_batch
 from qwartet.layers.rotary import PositionConfig
 
 POSITIONS = PositionConfig(
