@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from qwartet.engine.batch import Span, build_forward_batch
-from qwartet.engine.draw import draw
+from qwartet.engine.gumbel import Draw, sample_rows
+from qwartet.engine.one_thread import one_thread
 from qwartet.engine.request import Request
 from qwartet.engine.runner import ModelRunner
 from qwartet.engine.scheduler import ScheduledRequest
@@ -105,9 +106,7 @@ class DraftModel:
         if all(request.params.is_greedy for request in requests):
             return [max(token_id, 0) for token_id in head.argmax(hidden, self._num_valid_tokens)]
         logits = head(hidden)[:, : self._num_valid_tokens].float().nan_to_num()
-        return [
-            int(row.argmax())
-            if request.params.is_greedy
-            else draw(row, request.params, request.seed, len(request.completion_ids) + len(request.draft_ids))
-            for row, request in zip(logits, requests, strict=True)
-        ]
+        places = [len(request.completion_ids) + len(request.draft_ids) for request in requests]
+        draws = [Draw(request.params, request.seed, place) for request, place in zip(requests, places, strict=True)]
+        with one_thread():
+            return sample_rows(logits, draws)

@@ -19,8 +19,8 @@ import torch
 from qwartet.engine.batch import build_forward_batch, step_span
 from qwartet.engine.block_manager import BlockManager
 from qwartet.engine.draft_model import DraftModel
-from qwartet.engine.draw import sibling_seed
 from qwartet.engine.engine_config import CPU_BATCHED_TOKENS, GPU_BATCHED_TOKENS, EngineConfig
+from qwartet.engine.gumbel import sibling_seed
 from qwartet.engine.pace import Pace
 from qwartet.engine.request import FinishReason, LogitsProcessor, Request, TokenConstraint, TokenLogprobs
 from qwartet.engine.runner import ModelRunner

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from qwartet.engine.logits_processors import largest
 from qwartet.engine.request import TokenLogprobs
 
 
@@ -16,8 +17,9 @@ def token_logprobs(logits: Tensor, token_ids: Sequence[int], num_top: int) -> li
     ids = torch.tensor(token_ids, dtype=torch.int64, device=logits.device)
     values = logits.gather(-1, ids.clamp(max=logits.shape[-1] - 1).unsqueeze(-1)).squeeze(-1)
     chosen = torch.where(ids < logits.shape[-1], values - total, -torch.inf).tolist()
-    best = logits.topk(min(num_top, logits.shape[-1]))
-    top_ids, top_values = best.indices.tolist(), (best.values - total.unsqueeze(-1)).tolist()
+    best, top = largest(logits, num_top)
+    best, order = best.sort(-1, descending=True)
+    top_ids, top_values = top.gather(-1, order).tolist(), (best - total.unsqueeze(-1)).tolist()
     return [
         TokenLogprobs(token_id, logprob, tuple(zip(best_ids, best_values, strict=True)))
         for token_id, logprob, best_ids, best_values in zip(token_ids, chosen, top_ids, top_values, strict=True)

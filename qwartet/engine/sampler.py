@@ -1,23 +1,28 @@
 """Tokens for the requests of a step, from their hidden states.
 
-A request that was given guesses has a row for each of them and one more. Its rows are walked in order: as long as the
-token that is taken is the one that was guessed, the next row is right too. So the text is the same as without guesses.
+A request that was given drafts has a row for each of them and one more. How the logits of a row are changed depends on
+the tokens before it, and the row matters only where those are the drafts. So all rows of all requests are sampled at
+once, each as if the drafts before it were right; then each request takes tokens as long as they are its drafts, and one
+more. The text is the same as without drafts.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from qwartet.engine.draw import draw
-from qwartet.engine.logits_processors import add_bias, forbid, penalise_counts, penalise_repetition
+from qwartet.engine.gumbel import Draw, sample_rows
+from qwartet.engine.logits_processors import LogitsChange, change_logits
 from qwartet.engine.logprobs import token_logprobs
-from qwartet.engine.request import Request, TokenLogprobs
+from qwartet.engine.one_thread import one_thread
+from qwartet.engine.request import Request, TokenConstraint, TokenLogprobs
 from qwartet.engine.scheduler import ScheduledRequest
 from qwartet.errors import NotFiniteError, RequestError
 from qwartet.layers.head import Head
@@ -36,25 +41,31 @@ class Sampled:
 
 
 @dataclass
-class _Rows:
-    """A request's rows of the hidden states: those that predict its prompt, then those that a token is sampled from."""
+class Row:
+    """The logits behind the first drafts of a request, and what is sampled from them."""
 
-    item: ScheduledRequest
-    start: int
-    num_prompt: int
-    num_sampled: int
+    request: Request
+    num_drafts: int
+    index: int  # of its hidden state
+    token: int | Exception = -1
+    logprobs: TokenLogprobs | None = None
 
     @property
-    def sampled(self) -> range:
-        return range(self.start + self.num_prompt, self.start + self.num_prompt + self.num_sampled)
+    def drafts(self) -> list[int]:
+        return self.request.draft_ids[: self.num_drafts]
 
+    @property
+    def place(self) -> int:
+        """Of the token, in the completion."""
+        return len(self.request.completion_ids) + self.num_drafts
 
-def takes_largest_logit(request: Request) -> bool:
-    """Whether the request's next token is the argmax of the logits as they are: greedy, and nothing changes them."""
-    params = request.params
-    is_changed = params.changes_logits or len(request.completion_ids) < params.min_tokens
-    is_plain = request.constraint is None and not request.logits_processors
-    return params.is_greedy and not is_changed and params.logprobs is None and is_plain
+    @property
+    def takes_largest_logit(self) -> bool:
+        """Whether the token is the argmax of the logits as they are: greedy, and nothing changes them."""
+        request, params = self.request, self.request.params
+        is_changed = params.changes_logits or self.place < params.min_tokens
+        is_plain = request.constraint is None and not request.logits_processors
+        return params.is_greedy and not is_changed and params.logprobs is None and is_plain
 
 
 class Sampler:
@@ -68,187 +79,184 @@ class Sampler:
 
     def sample(self, hidden: Tensor, items: Sequence[ScheduledRequest]) -> list[Sampled]:
         """The next ids of each item that needs some, from hidden states [R, C] in the order of the items' rows."""
-        rows = _rows_of(items)
-        is_finite = hidden.isfinite().all(-1).tolist()
-        sampled = {row.item.request.request_id: Sampled(row.item.request) for row in rows}
-        for row in rows:
-            if not all(is_finite[row.start : row.sampled.stop]):
-                sampled[row.item.request.request_id].error = _not_finite(row.item.request)
-            elif row.num_prompt:
-                self._predict_prompt(hidden[row.start : row.start + row.num_prompt], row.item.request)
-        healthy = [row for row in rows if row.num_sampled and sampled[row.item.request.request_id].error is None]
-        self._take_largest([row for row in healthy if takes_largest_logit(row.item.request)], hidden, sampled)
-        self._choose([row for row in healthy if not takes_largest_logit(row.item.request)], hidden, sampled)
-        return [one for one in sampled.values() if one.token_ids or one.error]
+        sampled, rows, start = [], [], 0
+        for item in items:
+            num_prompt = len(item.predicted_prompt)
+            result = Sampled(item.request)
+            sampled.append(result)
+            if num_prompt:
+                self._predict_prompt(hidden[start : start + num_prompt], result)
+            start += num_prompt
+            rows.append([Row(item.request, place, start + place) for place in range(item.num_sampled_rows)])
+            start += item.num_sampled_rows
+        all_rows = [row for own in rows for row in own]
+        self._in_pieces(self._take_largest, [row for row in all_rows if row.takes_largest_logit], hidden)
+        self._in_pieces(self._choose, [row for row in all_rows if not row.takes_largest_logit], hidden)
+        for result, own in zip(sampled, rows, strict=True):
+            if own and result.error is None:
+                try:
+                    _walk(result, own)
+                except Exception as error:
+                    result.error = error
+                if result.request.request_id in self._seen:
+                    for token_id in result.token_ids:
+                        self._seen[result.request.request_id].add(token_id)
+        return [result for result in sampled if result.token_ids or result.error]
 
     def forget(self, request: Request) -> None:
         """Drops what is kept for a request that ended."""
         self._seen.pop(request.request_id, None)
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        return self._head(hidden)[:, : self.num_valid_tokens].float()
+        logits: Tensor = self._head(hidden)
+        return logits[:, : self.num_valid_tokens].float()
 
-    def _predict_prompt(self, hidden: Tensor, request: Request) -> None:
-        num_top = request.params.prompt_logprobs or 0
-        for piece in hidden.split(LOGITS_ROWS):
+    def _predict_prompt(self, hidden: Tensor, result: Sampled) -> None:
+        request = result.request
+        if not bool(hidden.isfinite().all()):
+            result.error = _not_finite(request)
+            return
+        for start in range(0, len(hidden), LOGITS_ROWS):
+            logits = self._logits(hidden[start : start + LOGITS_ROWS])
             place = len(request.prompt_logprobs)
-            token_ids = request.prompt_ids[place : place + len(piece)]
-            logits = self._logits(piece)
-            with _one_thread():
-                request.prompt_logprobs += token_logprobs(logits, token_ids, num_top)
+            token_ids = request.prompt_ids[place : place + len(logits)]
+            with one_thread():
+                request.prompt_logprobs += token_logprobs(logits, token_ids, request.params.prompt_logprobs or 0)
 
-    def _take_largest(self, rows: list[_Rows], hidden: Tensor, sampled: dict[int, Sampled]) -> None:
+    def _in_pieces(self, choose: Callable[[Tensor, list[Row]], None], rows: list[Row], hidden: Tensor) -> None:
+        for start in range(0, len(rows), LOGITS_ROWS):
+            some = rows[start : start + LOGITS_ROWS]
+            choose(hidden if len(some) == len(hidden) else hidden[[row.index for row in some]], some)
+
+    def _take_largest(self, hidden: Tensor, rows: list[Row]) -> None:
         """The most probable tokens, without logits where the head can."""
-        for some in _pieces(rows):
-            token_ids = self._head.argmax(_select(hidden, some), self.num_valid_tokens)
-            start = 0
-            for row in some:
-                result, found = sampled[row.item.request.request_id], token_ids[start : start + row.num_sampled]
-                start += row.num_sampled
-                if min(found) < 0:
-                    result.error = _not_finite(row.item.request)
-                else:
-                    _walk(result, found.__getitem__)
+        for row, token_id in zip(rows, self._head.argmax(hidden, self.num_valid_tokens), strict=True):
+            row.token = token_id if token_id >= 0 else _not_finite(row.request)
 
-    def _choose(self, rows: list[_Rows], hidden: Tensor, sampled: dict[int, Sampled]) -> None:
-        """Tokens of requests whose logits are changed, drawn from or told."""
-        for some in _pieces(rows):
-            logits = self._logits(_select(hidden, some))
-            start = 0
-            with _one_thread():
-                for row in some:
-                    self._choose_for(sampled[row.item.request.request_id], logits[start : start + row.num_sampled])
-                    start += row.num_sampled
-
-    def _choose_for(self, result: Sampled, logits: Tensor) -> None:
-        """An exception is this request's alone: its processors and its structure are the caller's."""
-        try:
-            _walk(result, lambda place: self._choose_token(result, logits[place]))
-        except Exception as error:
-            result.error = error
-
-    def _choose_token(self, result: Sampled, logits: Tensor) -> int:
-        request, params = result.request, result.request.params
-        if not bool(logits.max().isfinite()):
-            raise _not_finite(request)
-        seen = self._seen_by(request)
-        processed = process_logits(logits, request, result.token_ids, seen)
-        best = processed.max()
-        if bool(best == -torch.inf):
-            message = "no token may follow: logit_bias, processors and structure together forbid all of them"
-            raise RequestError(message, param="logit_bias")
-        if params.is_greedy:
-            token_id = int(processed.argmax())
-        else:
-            token_id = draw(processed, params, request.seed, len(request.completion_ids) + len(result.token_ids))
-        if params.logprobs is not None:
-            result.logprobs += token_logprobs(logits.unsqueeze(0), [token_id], params.logprobs)
-        if seen is not None:
-            seen.add(token_id)
-        if request.constraint is not None:
-            request.constraint.accept(token_id)
-        return token_id
-
-    def _seen_by(self, request: Request) -> SeenIds | None:
-        params = request.params
-        if params.repetition_penalty == 1.0 and params.presence_penalty == 0.0 and params.frequency_penalty == 0.0:
-            return None
-        if request.request_id not in self._seen:
-            self._seen[request.request_id] = SeenIds(request)
-        return self._seen[request.request_id]
+    def _choose(self, hidden: Tensor, rows: list[Row]) -> None:
+        """Tokens of rows whose logits are changed, sampled from or told."""
+        logits = self._logits(hidden)
+        with one_thread():
+            told = [index for index, row in enumerate(rows) if row.request.params.logprobs is not None]
+            untouched = logits[told] if told else logits
+            is_finite = logits.amax(-1).isfinite()
+            process_rows(logits, rows, self._seen)
+            logits[:, 0] += torch.where(is_finite, 0.0, torch.nan)  # so it shows in what comes of the row
+            draws = [Draw(row.request.params, row.request.seed, row.place) for row in rows]
+            token_ids = sample_rows(logits, draws)
+            for index, (row, token_id) in enumerate(zip(rows, token_ids, strict=True)):
+                has_failed = token_id < 0 or isinstance(row.token, Exception)
+                row.token = _why_none(row, bool(is_finite[index])) if has_failed else token_id
+            if told:
+                _tell([rows[index] for index in told], untouched, [max(token_ids[index], 0) for index in told])
 
 
 class SeenIds:
     """The ids that a request holds, for penalties: kept from step to step, since a prompt may be long."""
 
     def __init__(self, request: Request) -> None:
-        self._known = set(request.prompt_ids)
-        self.token_ids = array("q", self._known)
-        self.counts: dict[int, int] = {}  # of the completion
+        self._places = {token_id: place for place, token_id in enumerate(dict.fromkeys(request.prompt_ids))}
+        self._ids = array("q", self._places)
+        self._counts = array("q", bytes(8 * len(self._ids)))  # in the completion
         for token_id in request.completion_ids:
             self.add(token_id)
 
     def add(self, token_id: int) -> None:
-        self.counts[token_id] = self.counts.get(token_id, 0) + 1
-        if token_id not in self._known:
-            self._known.add(token_id)
-            self.token_ids.append(token_id)
+        """Takes note of one more id of the completion."""
+        place = self._places.setdefault(token_id, len(self._ids))
+        if place == len(self._ids):
+            self._ids.append(token_id)
+            self._counts.append(0)
+        self._counts[place] += 1
+
+    def arrays(self, drafts: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The ids and how often each is in the completion, as if it went on with `drafts`."""
+        ids, counts = np.array(self._ids), np.array(self._counts)
+        new: dict[int, int] = {}
+        for token_id in drafts:
+            if token_id in self._places:
+                counts[self._places[token_id]] += 1
+            else:
+                new[token_id] = new.get(token_id, 0) + 1
+        return np.append(ids, np.array([*new], ids.dtype)), np.append(counts, np.array([*new.values()], ids.dtype))
 
 
-def process_logits(logits: Tensor, request: Request, new_ids: list[int], seen: SeenIds | None) -> Tensor:
-    """What changes the scores whether or not the choice is greedy: [V] fp32 -> [V] fp32.
-
-    `new_ids` are those that this step has added already; `seen` is there where a penalty asks for it.
+def process_rows(logits: Tensor, rows: Sequence[Row], seen: dict[int, SeenIds]) -> None:
+    """Changes logits [R, V] in place, whether or not the choice is greedy: penalties, logit_bias, min_tokens, then the
+    requests' own processors and structures. `seen` is by request id. An exception of these becomes the row's token.
     """
-    params = request.params
-    if seen is not None and params.repetition_penalty != 1.0:
-        logits = penalise_repetition(logits, seen.token_ids, params.repetition_penalty)
-    if seen is not None and (params.presence_penalty or params.frequency_penalty):
-        logits = penalise_counts(logits, seen.counts, params.presence_penalty, params.frequency_penalty)
-    if params.logit_bias:
-        logits = add_bias(logits, params.logit_bias)
-    if len(request.completion_ids) + len(new_ids) < params.min_tokens:
-        logits = forbid(logits, request.stop_token_ids)
+    penalties, biases, stops = [], [], []
+    for index, row in enumerate(rows):
+        request, params = row.request, row.request.params
+        if params.has_penalties:
+            if request.request_id not in seen:
+                seen[request.request_id] = SeenIds(request)
+            ids, counts = seen[request.request_id].arrays(row.drafts)
+            added = -params.presence_penalty * (counts > 0) - params.frequency_penalty * counts
+            penalties.append(LogitsChange(index, ids, added, params.repetition_penalty))
+        if params.logit_bias:
+            biased, values = zip(*params.logit_bias, strict=True)
+            biases.append(LogitsChange(index, np.array(biased), np.array(values)))
+        if row.place < params.min_tokens and request.stop_token_ids:
+            stops.append(LogitsChange(index, np.array([*request.stop_token_ids]), -np.inf))
+    for changes in (penalties, biases, stops):
+        change_logits(logits, changes)
+    ahead: dict[int, tuple[TokenConstraint, int]] = {}  # constraints that have taken so many drafts
+    for row, row_logits in zip(rows, logits, strict=True):
+        if row.request.logits_processors or row.request.constraint is not None:
+            try:
+                _restrict(row_logits, row, ahead)
+            except Exception as error:  # of this request alone: its processors and its structure are the caller's
+                row.token = error
+
+
+def _restrict(logits: Tensor, row: Row, ahead: dict[int, tuple[TokenConstraint, int]]) -> None:
+    """Has a request's own processors and its structure change its row [V]."""
+    request = row.request
     for processor in request.logits_processors:
-        logits = processor(logits, request.prompt_ids + request.completion_ids + new_ids)
-    if request.constraint is not None:
-        allowed = torch.from_numpy(request.constraint.mask(logits.shape[0])).to(logits.device)
-        logits = logits.masked_fill(~allowed, -torch.inf)
-    return logits
+        logits.copy_(processor(logits, request.prompt_ids + request.completion_ids + row.drafts))
+    constraint = request.constraint
+    if constraint is not None:
+        if row.num_drafts:
+            constraint, num_taken = ahead.get(request.request_id) or (constraint.fork(), 0)
+            for token_id in row.drafts[num_taken:]:
+                constraint.accept(token_id)
+            ahead[request.request_id] = constraint, row.num_drafts
+        allowed = torch.from_numpy(constraint.mask(logits.shape[0])).to(logits.device)
+        logits.masked_fill_(~allowed, -torch.inf)
 
 
-def _walk(result: Sampled, choose: Callable[[int], int]) -> None:
+def _tell(rows: Sequence[Row], logits: Tensor, token_ids: Sequence[int]) -> None:
+    """Sets the logprobs of rows, from their logits before anything changed them."""
+    most = max(row.request.params.logprobs or 0 for row in rows)
+    for row, one in zip(rows, token_logprobs(logits, token_ids, most), strict=True):
+        row.logprobs = replace(one, top=one.top[: row.request.params.logprobs])
+
+
+def _walk(result: Sampled, rows: Sequence[Row]) -> None:
     """Takes tokens row by row, as long as each is the one that the next row was computed for."""
     request = result.request
-    drafts = request.draft_ids
-    for place in range(len(drafts) + 1):
-        token_id = choose(place)
-        result.token_ids.append(token_id)
-        is_guessed = place < len(drafts) and drafts[place] == token_id
-        is_last = token_id in request.stop_token_ids or (
-            request.constraint is not None and request.constraint.is_finished
-        )
-        if not is_guessed or is_last:
+    for row, draft in zip_longest(rows, request.draft_ids):
+        if isinstance(row.token, Exception):
+            raise row.token
+        result.token_ids.append(row.token)
+        if row.logprobs is not None:
+            result.logprobs.append(row.logprobs)
+        if request.constraint is not None:
+            request.constraint.accept(row.token)
+        is_complete = request.constraint is not None and request.constraint.is_finished
+        if row.token != draft or row.token in request.stop_token_ids or is_complete:
             return
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Rows of a vocabulary are short work for torch, whose threads would spin on after it beside the native ones."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _rows_of(items: Sequence[ScheduledRequest]) -> list[_Rows]:
-    rows, start = [], 0
-    for item in items:
-        row = _Rows(item, start, len(item.predicted_prompt), item.num_sampled_rows)
-        start = row.sampled.stop
-        rows.append(row)
-    return rows
-
-
-def _select(hidden: Tensor, rows: list[_Rows]) -> Tensor:
-    """The rows of the hidden states that tokens are sampled from; all of them without a copy."""
-    index = [place for row in rows for place in row.sampled]
-    return hidden if len(index) == len(hidden) else hidden[index]
-
-
-def _pieces(rows: list[_Rows]) -> list[list[_Rows]]:
-    """Neighbours of at most LOGITS_ROWS rows together."""
-    pieces: list[list[_Rows]] = []
-    room = 0
-    for row in rows:
-        if row.num_sampled > room or not pieces:
-            pieces.append([])
-            room = LOGITS_ROWS
-        pieces[-1].append(row)
-        room -= row.num_sampled
-    return pieces
+def _why_none(row: Row, is_finite: bool) -> Exception:
+    """Why a row has no token: the network's numbers, an error of the caller's processors, or nothing was left."""
+    if not is_finite:
+        return _not_finite(row.request)
+    if isinstance(row.token, Exception):
+        return row.token
+    message = "no token may follow: logit_bias, processors and structure together forbid all of them"
+    return RequestError(message, param="logit_bias")
 
 
 def _not_finite(request: Request) -> NotFiniteError:

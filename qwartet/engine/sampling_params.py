@@ -90,8 +90,11 @@ class SamplingParams:
     @property
     def changes_logits(self) -> bool:
         """Whether anything but min_tokens changes the logits before the most probable token is taken."""
-        penalties = (self.repetition_penalty != 1.0, self.presence_penalty != 0.0, self.frequency_penalty != 0.0)
-        return any(penalties) or bool(self.logit_bias) or self.structure is not None
+        return self.has_penalties or bool(self.logit_bias) or self.structure is not None
+
+    @property
+    def has_penalties(self) -> bool:
+        return self.repetition_penalty != 1.0 or self.presence_penalty != 0.0 or self.frequency_penalty != 0.0
 
     def updated(self, changes: Mapping[str, Any]) -> SamplingParams:
         """A copy with some settings changed; also takes the published names do_sample, max_new_tokens, min_new_tokens.
@@ -122,9 +125,11 @@ def _bias_pairs(bias: Any) -> tuple[tuple[int, float], ...]:
         isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs
     ):
         raise SettingError(f"logit_bias is {bias!r:.80}; it must map token ids to numbers", param="logit_bias")
+    biases: dict[int, float] = {}
     for token_id, value in pairs:
         if not _is_id(token_id):
             raise SettingError(f"logit_bias has {token_id!r}; it must map token ids to numbers", param="logit_bias")
         bounds = (-MAX_LOGIT_BIAS, MAX_LOGIT_BIAS, "from -100 to 100")
         _check("logit_bias", value, float, *bounds, of=f" of token {token_id}")
-    return tuple((token_id, float(value)) for token_id, value in pairs)
+        biases[token_id] = biases.get(token_id, 0.0) + value
+    return tuple(biases.items())

@@ -116,3 +116,7 @@ def test_logit_bias_is_kept_as_pairs_that_nobody_can_change() -> None:
     bias[5] = 100
     assert params.logit_bias == ((5, 1.0), (7, -2.5))
     assert params.updated({"n": 2}).logit_bias == params.logit_bias
+
+
+def test_biases_of_one_token_add_up() -> None:
+    assert SamplingParams(logit_bias=((5, 1), (7, 2.0), (5, -3))).logit_bias == ((5, -2.0), (7, 2.0))

@@ -24,14 +24,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qwartet.engine.draw import candidates, draw, gumbel, sibling_seed
 from qwartet.engine.engine import BLOCK_SIZE, Engine
 from qwartet.engine.engine_config import EngineConfig
+from qwartet.engine.gumbel import sibling_seed
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.kernels.cache_layer import decode_heads, encode_heads
 from qwartet.kernels.cpu import library as native
 from qwartet.models.load import load_model
 from qwartet.models.qwen import QwenModel
+from tests.reference import naive_sampling
 from tests.reference.naive_model import Config, Stored, Weights, naive_logits, read_checkpoint
 from tests.reference.tiny_model import CONFIG, tiny_network, tiny_weights
 from tests.tiny_checkpoint import NUM_RANKS, write_tiny_checkpoint
@@ -249,12 +250,13 @@ def _choose(scores: Tensor, params: SamplingParams, place: int) -> tuple[int, fl
         best = scores.topk(2)
         return int(best.indices[0]), float(best.values[0] - best.values[1])
     assert params.seed is not None, "the oracle has to know the seed"
+    row, seed = scores.numpy(), params.seed
     around = [replace(params, top_p=params.top_p + change) for change in (-0.001, 0.0, 0.001)]
-    chosen = {draw(scores, one, params.seed, place) for one in around}
-    token_ids, values = candidates(scores, params)
-    ordered = sorted(values + gumbel(params.seed, place, token_ids))
+    chosen = {naive_sampling.draw(row, one, seed, place) for one in around}
+    token_ids, values = naive_sampling.kept(row, params)
+    ordered = sorted(values + naive_sampling.gumbel(seed, place, token_ids))
     margin = ordered[-1] - ordered[-2] if len(ordered) > 1 else 1e9
-    return draw(scores, params, params.seed, place), 0.0 if len(chosen) > 1 else float(margin)
+    return naive_sampling.draw(row, params, seed, place), 0.0 if len(chosen) > 1 else float(margin)
 
 
 @cache
