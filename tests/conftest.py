@@ -6,9 +6,10 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 # The networks of the tests are tiny: a second thread costs them more than it gives. Before torch is imported.
@@ -17,14 +18,24 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["QWARTET_CACHE"] = tempfile.mkdtemp(prefix="qwartet-test-cache-")
 # Nor do the user's settings reach a test.
 os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="qwartet-test-config-")
+# No test speaks TLS, and to read all certificates takes longer (40 ms for each client) than most of their requests.
+os.environ["SSL_CERT_DIR"] = tempfile.mkdtemp(prefix="qwartet-test-no-certificates-")
+os.environ.pop("SSL_CERT_FILE", None)
 
 from tests import golden_data
-from tests.server.page.browser import what_is_missing
+from tests.server.page.browser import summary_of_skipped
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile(
+    "busy machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy machine")
 
 # A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C, which some send.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-without_browser: list[str] = []  # tests that were skipped
+# With several workers, what takes long begins first: else one of them has it left when the others are done.
+LONGEST = ("tests/engine/test_schedules.py", "tests/server/page/", "tests/kernels/test_cpu_")
 
 
 @pytest.fixture(scope="session")
@@ -49,10 +60,20 @@ def checkpoint(pristine: Callable[..., Path], tmp_path: Path) -> Callable[..., P
     return lambda **settings: Path(shutil.copytree(pristine(**settings), tmp_path / "model"))
 
 
-def pytest_sessionfinish(session) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # what it writes comes after all else
+def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
     """What a worker of pytest-xdist has used is told to the process that it works for."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["golden"] = [sorted(golden_data.used), sorted(golden_data.absent)]
+    yield
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and (line := summary_of_skipped(reporter.stats.get("skipped", []))):
+        reporter.write_line(line, red=True, bold=True)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -62,16 +83,8 @@ def pytest_testnodedown(node) -> None:
     golden_data.absent.update(absent)
 
 
-def pytest_runtest_logreport(report) -> None:
-    if report.skipped and "no browser" in str(report.longrepr):
-        without_browser.append(report.nodeid)
-
-
 def pytest_terminal_summary(terminalreporter) -> None:
     if golden_data.used or golden_data.absent:
         terminalreporter.write_line(f"golden data from {golden_data.golden_root()}")
         terminalreporter.write_line(f"  used:   {', '.join(sorted(golden_data.used)) or 'none'}")
         terminalreporter.write_line(f"  absent: {', '.join(sorted(golden_data.absent)) or 'none'}")
-    if without_browser:
-        line = f"THE PAGE WAS NOT TESTED ({len(without_browser)} tests skipped): {what_is_missing()}"
-        terminalreporter.write_line(line, red=True, bold=True)

@@ -8,6 +8,7 @@ no torch.
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import traceback
@@ -119,6 +120,7 @@ def run(arguments: Sequence[str]) -> int:
         return 1 if text is None else 2
 
 
+@functools.cache
 def command_tree() -> Any:
     """The command with all its verbs, which find their options in the environment and a file too."""
     return make_configurable(typer.main.get_command(app))

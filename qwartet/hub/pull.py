@@ -168,8 +168,8 @@ def _fetch_all(
 
     transfer = Transfer(headers, on_bytes, stop)
     with ThreadPoolExecutor(NUM_AT_ONCE) as pool:
-        futures = {pool.submit(_keep, file, place, transfer): file for file in files}
         try:
+            futures = {pool.submit(_keep, file, place, transfer): file for file in files}
             for future in as_completed(futures):
                 on_right(futures[future], *future.result())
         except BaseException:  # Ctrl-C too: the other files end where they are

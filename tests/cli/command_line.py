@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import pty
 import re
 import select
-import signal
 import subprocess
 import sys
-import termios
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from qwartet.cli.main import run
+from tests.forked import Forked, run_forked
 from tests.golden_data import REPOSITORY
 
 COMMAND = [sys.executable, "-m", "qwartet.cli.main"]
@@ -60,9 +58,13 @@ def environment(**changes: str) -> dict[str, str]:
 
 def run_in_process(*arguments: object, stdin: bytes = b"", **changes: str) -> Outcome:
     """`qwartet` in a process of its own, its streams being pipes."""
-    command = [*COMMAND, *map(str, arguments)]
-    result = subprocess.run(command, input=stdin, capture_output=True, env=environment(**changes), timeout=120)
-    return Outcome(result.returncode, result.stdout.decode(), result.stderr.decode())
+    words, env = list(map(str, arguments)), environment(**changes)
+    if any(name.startswith("PYTHON") for name in changes):  # what only a new interpreter heeds
+        result = subprocess.run([*COMMAND, *words], input=stdin, capture_output=True, env=env, timeout=120)
+        code, out, err = result.returncode, result.stdout, result.stderr
+    else:
+        code, out, err = run_forked(words, env, stdin)
+    return Outcome(code, out.decode(), err.decode())
 
 
 class Terminal:
@@ -71,16 +73,8 @@ class Terminal:
     def __init__(self, *arguments: object, **changes: str) -> None:
         """`changes`: of the environment."""
         self._master, slave = pty.openpty()
-        self._process = subprocess.Popen(
-            [*COMMAND, *map(str, arguments)],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            env=environment(**changes),
-            start_new_session=True,
-            # Ctrl-C reaches a process only through its controlling terminal.
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-        )
+        files = (slave, slave, slave)
+        self._process = Forked(list(map(str, arguments)), environment(**changes), files, on_terminal=True)
         os.close(slave)
         self._unread = b""
 
@@ -88,9 +82,8 @@ class Terminal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGKILL)
-            self._process.wait()
+        self._process.kill()
+        self._process.wait()
         os.close(self._master)
 
     def send(self, text: str) -> None:

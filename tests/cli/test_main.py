@@ -15,7 +15,8 @@ import pytest
 import qwartet as package
 from qwartet.cli.chat import verb as chat_module
 from qwartet.errors import CheckpointWarning
-from tests.cli.command_line import COMMAND, CommandLine, environment, run_in_process
+from tests.cli.command_line import CommandLine, environment, run_in_process
+from tests.forked import run_forked
 
 VERBS = (
     "chat",
@@ -135,19 +136,16 @@ def test_a_warning_about_a_checkpoint_is_one_inert_line(qwartet: CommandLine, mo
 def test_a_reader_that_goes_away_ends_the_command_in_silence(chat_model: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    command = [*COMMAND, "inspect", "--tensors", str(chat_model)]
-    result = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=environment(), timeout=60)
+    code, _, err = run_forked(["inspect", "--tensors", str(chat_model)], environment(), stdout=writer)
     os.close(writer)
-    assert (result.returncode, result.stderr) == (1, b"")
+    assert (code, err) == (1, b"")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_a_full_disk_under_the_output_is_one_line(chat_model: Path) -> None:
     with open("/dev/full", "wb") as full:
-        command = [*COMMAND, "inspect", str(chat_model)]
-        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=environment(), timeout=60)
-    assert result.returncode == 2
-    assert result.stderr.startswith(b"error: No space left on device; ") and result.stderr.count(b"\n") == 1
+        code, _, err = run_forked(["inspect", str(chat_model)], environment(), stdout=full.fileno())
+    assert code == 2 and err.startswith(b"error: No space left on device; ") and err.count(b"\n") == 1
 
 
 def test_an_error_of_the_system_is_one_line_where_the_output_is_no_file(

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from qwartet import LLM
-from tests.cli.command_line import COMMAND, CommandLine, Terminal, environment, run_in_process
+from tests.cli.command_line import CommandLine, Terminal, environment, run_in_process
+from tests.forked import Piped, run_forked
 
 CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
 ON_CPU = ("--device", "cpu")
@@ -219,16 +220,15 @@ def test_all_engine_options_reach_the_engine(
 def test_ctrl_c_leaves_a_valid_file_and_says_how_to_go_on(source: Path, target: Path, qwartet: CommandLine) -> None:
     num_lines = 3000
     write(source, [line(str(number), max_tokens=64, ignore_eos=True) for number in range(num_lines)])
-    command = [*COMMAND, "run-batch", str(source), str(target), *ON_CPU]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), text=True)
-    deadline = time.monotonic() + 60
-    while not (target.exists() and target.stat().st_size > 10_000):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    found = re.search(rf"stopped: (\d+) of {num_lines} answered; the same command goes on from here\n$", err)
-    assert (process.returncode, out) == (130, "") and found is not None, err
+    with Piped(["run-batch", str(source), str(target), *ON_CPU], environment()) as process:
+        deadline = time.monotonic() + 60
+        while not (target.exists() and target.stat().st_size > 10_000):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+    found = re.search(rf"stopped: (\d+) of {num_lines} answered; the same command goes on from here\n$", err.decode())
+    assert (process.wait(), out) == (130, b"") and found is not None, err
     entries = read(target)
     assert 0 < len(entries) == int(found[1]) < num_lines
     write(source, [line(str(number), max_tokens=2) for number in range(len(entries) + 50)])
@@ -250,10 +250,9 @@ def test_a_reader_of_standard_output_that_goes_away_ends_the_run(source: Path) -
     write(source, [line(str(number)) for number in range(50)])
     reader, writer = os.pipe()
     os.close(reader)
-    command = [*COMMAND, "run-batch", str(source), "-", "-q", *ON_CPU]
-    result = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=environment(), timeout=60)
+    code, _, err = run_forked(["run-batch", str(source), "-", "-q", *ON_CPU], environment(), stdout=writer)
     os.close(writer)
-    assert (result.returncode, result.stderr) == (1, b"")
+    assert (code, err) == (1, b"")
 
 
 def test_its_help_loads_nothing_of_the_server() -> None:

@@ -6,8 +6,6 @@ import asyncio
 import gc
 import json
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -27,6 +25,7 @@ from qwartet.server.limits import Limits
 from qwartet.server.listener import bind
 from qwartet.server.run import HttpServer, run_loop
 from qwartet.server.service import Service
+from tests.forked import Piped
 
 ROOT = Path(__file__).parents[2]
 MODEL = "demo"
@@ -161,17 +160,7 @@ def text_of(chunks: Sequence[Any], index: int = 0) -> str:
 
 
 @contextmanager
-def spawned(*options: str, env: dict[str, str] | None = None) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def spawned(*options: str, env: dict[str, str] | None = None) -> Iterator[tuple[Piped, str]]:
     """`qwartet serve --port 0` as a process, and its URL; it is killed at the end if it still runs."""
-    command = [sys.executable, "-m", "qwartet.cli.main", "serve", "--port", "0", *options]
-    process = subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, **(env or {})}, stderr=subprocess.PIPE, text=True, bufsize=1
-    )
-    assert process.stderr is not None
-    try:
-        url = process.stderr.readline().split(" ")[0].strip()
-        yield process, url
-    finally:
-        process.kill()
-        process.stderr.close()
-        process.wait()
+    with Piped(["serve", "--port", "0", *options], os.environ | (env or {})) as process:
+        yield process, process.stderr.readline().decode().split(" ")[0].strip()

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.forked import Piped, run_forked
 from tests.server.running_server import HELLO, ROOT, events, spawned, text_of, wait_for
 
 LONG = {"messages": HELLO, "temperature": 0, "ignore_eos": True, "max_tokens": 700, "stream": True}
@@ -54,7 +55,7 @@ def is_ready(url: str) -> bool:
         return False
 
 
-def exit_code(process: subprocess.Popen[str], seconds: float) -> int:
+def exit_code(process: Piped | subprocess.Popen[str], seconds: float) -> int:
     return process.wait(seconds)
 
 
@@ -115,14 +116,10 @@ def test_rel_08_a_signal_while_the_model_loads_stops_it() -> None:
 
 def fails_to_start(*options: str, env: dict[str, str] | None = None) -> str:
     """What `qwartet serve` says, on one line, when it cannot start."""
-    found = subprocess.run(
-        [sys.executable, "-m", "qwartet.cli.main", "serve", *options],
-        cwd=ROOT, env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert found.returncode == 2, found.stderr
-    assert found.stdout == ""
-    lines = [line for line in found.stderr.splitlines() if "(loading " not in line]
-    assert len(lines) == 1 and lines[0].startswith("error: "), found.stderr
+    code, out, err = run_forked(["serve", *options], os.environ | (env or {}))
+    assert (code, out) == (2, b""), err
+    lines = [line for line in err.decode().splitlines() if "(loading " not in line]
+    assert len(lines) == 1 and lines[0].startswith("error: "), err
     return lines[0]
 
 

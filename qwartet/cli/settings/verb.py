@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -77,6 +78,8 @@ def _options(context: typer.Context, arguments: Sequence[str]) -> dict[str, Any]
             raise SettingError(f"{' '.join(path)} has verbs of its own; name one of {names}")
         name, command, rest = command.resolve_command(context, rest)
         path.append(name)
+    command = copy(command)
+    command.params = [copy(parameter) for parameter in command.params]
     for parameter in command.params:
         parameter.required = False  # what is missing is shown as such
     inner = command.make_context(" ".join(path), rest, parent=context.find_root())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.server.page.browser import launched, what_is_missing
+from tests.server.page.browser import NO_BROWSER, launched, what_is_missing
 from tests.server.page.guards import watch
 from tests.server.page.stub_server import StubServer
 
@@ -30,7 +30,7 @@ USUAL = {"locale": "en-GB", "viewport": {"width": 1100, "height": 700}}
 def browser() -> Iterator[Browser]:
     """One for each file: while it is open, no other test can run an event loop."""
     if missing := what_is_missing():
-        pytest.skip(f"no browser: {missing}")
+        pytest.skip(f"{NO_BROWSER}{missing}")
     from playwright.sync_api import expect
 
     expect.set_options(timeout=TIMEOUT_MS)

@@ -9,12 +9,13 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-from playwright.sync_api import Browser, Page
+from typing import TYPE_CHECKING, Any
 
 from tests.server.page.browser import launched
 from tests.server.page.stub_server import Answer, StubServer
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 DESKTOP = {"viewport": {"width": 1280, "height": 860}}
 PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 1.5, "is_mobile": True, "has_touch": True}
@@ -203,7 +204,7 @@ def phone_sidebar(browser: Browser, server: StubServer) -> Page:
     return page
 
 
-PICTURES: tuple[Callable[..., Page], ...] = (
+PICTURES: tuple[Callable[..., Any], ...] = (
     desktop_light, desktop_dark, code, chinese, settings, failure, busy, key, welcome,
     phone_welcome, phone_dark, phone_sidebar,
 )  # fmt: skip

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.server.page.browser import expect
 from tests.server.page.conversation import answer, ask, send
 from tests.server.page.screenshots import VIOLIN
 from tests.server.page.stub_server import Answer
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
     from tests.server.page.stub_server import StubServer
-
-expect = pytest.importorskip("playwright.sync_api").expect
 
 PHONE = {"viewport": {"width": 320, "height": 640}, "is_mobile": True, "has_touch": True}
 LONG_WORD = "Donau" * 60

@@ -6,8 +6,7 @@ import re
 import threading
 from typing import TYPE_CHECKING
 
-import pytest
-
+from tests.server.page.browser import expect
 from tests.server.page.conversation import answer, ask, messages, send
 from tests.server.page.stub_server import Answer
 
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
     from tests.server.page.stub_server import StubServer
-
-expect = pytest.importorskip("playwright.sync_api").expect
 
 
 def test_text_is_shown_while_the_answer_is_still_made(page: Page, server: StubServer) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.server.page.browser import expect
 from tests.server.page.conversation import answer, ask, messages, send
 from tests.server.page.stub_server import Answer
 
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
     from tests.server.page.stub_server import StubServer
-
-expect = pytest.importorskip("playwright.sync_api").expect
 
 
 def refusal(status: int, message: str = "", code: str | None = None, **headers: str) -> Answer:

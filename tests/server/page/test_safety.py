@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.server.page.browser import expect
 from tests.server.page.conversation import answer, ask
 from tests.server.page.guards import watch
 from tests.server.page.stub_server import Answer
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
 
     from tests.server.page.stub_server import StubServer
-
-expect = pytest.importorskip("playwright.sync_api").expect
 
 EVIL = "http://evil.example"
 # The guards see any request elsewhere, dialog, window, or violation of the policy.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.server.page.browser import expect
 from tests.server.page.conversation import ask, messages
 
 if TYPE_CHECKING:
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from tests.server.page.stub_server import StubServer
 
 from tests.server.page.stub_server import SETTINGS
-
-expect = pytest.importorskip("playwright.sync_api").expect
 
 
 def open_settings(page: Page) -> None:
