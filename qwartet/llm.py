@@ -38,7 +38,7 @@ from qwartet.models.load import Dtype, load_model
 from qwartet.models.vocabulary_match import vocabulary_mismatches
 from qwartet.tokenizer.chatml import DEFAULT_SYSTEM, Message, build_prompt
 from qwartet.tokenizer.strip import stripped
-from qwartet.tokenizer.tokenizer import Tokenizer
+from qwartet.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
 
 History = list[tuple[str, str]]
 """Earlier turns, oldest first: (query, response)."""
@@ -134,7 +134,7 @@ class LLM:
         self.engine = Engine(self.model, config, tokenizer=self._tokenizer, draft_model=draft)
 
     @property
-    def tokenizer(self) -> Tokenizer:
+    def tokenizer(self) -> TiktokenTokenizer:
         """The checkpoint's tokenizer; VocabularyError when it has none, and then only ids can be given."""
         if self._tokenizer is None:
             raise VocabularyError(self.model_path, "holds no .tiktoken file", hint="copy qwen.tiktoken into it")
@@ -281,11 +281,11 @@ class LLM:
         return Completion.of(request)
 
 
-def _load_tokenizer(directory: Path) -> Tokenizer | None:
-    return Tokenizer.load(directory) if any(directory.glob("*.tiktoken")) else None
+def _load_tokenizer(directory: Path) -> TiktokenTokenizer | None:
+    return TiktokenTokenizer.load(directory) if any(directory.glob("*.tiktoken")) else None
 
 
-def _check_same_vocabulary(tokenizer: Tokenizer, draft_path: Path) -> None:
+def _check_same_vocabulary(tokenizer: TiktokenTokenizer, draft_path: Path) -> None:
     """SettingError unless a draft model's ids mean the same; without a vocabulary of its own they are taken to."""
     draft = _load_tokenizer(draft_path)
     if draft is not None and draft.mergeable_ranks != tokenizer.mergeable_ranks:

@@ -17,7 +17,8 @@ from typing import Any, Literal, Self
 import tiktoken
 
 from qwartet.errors import CheckpointError, RequestError, SettingError
-from qwartet.tokenizer.tokenizer import ERROR_HANDLERS, VOCABULARY_FILE, SpecialSet, Tokenizer
+from qwartet.tokenizer.tiktoken_tokenizer import ERROR_HANDLERS, VOCABULARY_FILE, TiktokenTokenizer
+from qwartet.tokenizer.tokenizer import SpecialSet
 from qwartet.tokenizer.vocabulary import ENDOFTEXT, SPECIAL_TOKENS, StrPath
 
 CONFIG_FILE = "tokenizer_config.json"
@@ -100,7 +101,7 @@ class QWenTokenizer:
         padding_side: str = "right",
         model_max_length: int = NO_LIMIT,
     ) -> None:
-        self.core = Tokenizer.load(vocab_file, extra_vocab_file, errors)
+        self.core = TiktokenTokenizer.load(vocab_file, extra_vocab_file, errors)
         self.errors = errors
         self.padding_side = _checked_side(padding_side)
         self.model_max_length = model_max_length

@@ -17,7 +17,6 @@ from typing import TypeVar
 
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
-from llguidance.tiktoken import lltokenizer_from_encoding
 from numpy.typing import NDArray
 
 from qwartet.engine.grammar import write_grammar
@@ -108,9 +107,8 @@ class ConstraintCompiler:
         with self._lock:
             if self._built is None:
                 is_text = np.zeros(self._vocab_size, dtype=np.bool_)
-                is_text[list(self._tokenizer.mergeable_ranks.values())] = True
-                encoding, end_id = self._tokenizer.encoding, self._tokenizer.eod_id
-                self._built = lltokenizer_from_encoding(encoding, eos_token=end_id), is_text
+                is_text[list(self._tokenizer.text_ids)] = True
+                self._built = self._tokenizer.grammar_tokenizer(), is_text
             return self._built
 
 

@@ -32,7 +32,7 @@ from qwartet.models.load import choose_settings, load_gptq_config
 from qwartet.models.residency import weights_bytes
 from qwartet.models.vocabulary_match import vocabulary_mismatches
 from qwartet.quant_format.config import GptqConfig
-from qwartet.tokenizer.tokenizer import find_vocabulary
+from qwartet.tokenizer.tiktoken_tokenizer import find_vocabulary
 from qwartet.tokenizer.vocabulary import Vocabulary
 
 # qwen.tiktoken, the same file for every published first-generation Qwen

@@ -28,7 +28,7 @@ from qwartet.models.config import MAX_ROTARY_VALUES, ConfigReader, ModelConfig
 from qwartet.models.family import Family
 from qwartet.models.qwen import QwenModel
 from qwartet.tokenizer.chatml import build_prompt
-from qwartet.tokenizer.tokenizer import Tokenizer
+from qwartet.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
 
 # The first published configs (August 2023) used the GPT-2 names; later ones the Hugging Face names.
 _ALIASES = {
@@ -162,8 +162,8 @@ def _build(config: ModelConfig, rotary: RotaryTable | None, backend: Backend) ->
     return QwenModel(config, rotary, backend)
 
 
-def _load_tokenizer(directory: Path) -> Tokenizer | None:
-    return Tokenizer.load(directory) if any(directory.glob("*.tiktoken")) else None
+def _load_tokenizer(directory: Path) -> TiktokenTokenizer | None:
+    return TiktokenTokenizer.load(directory) if any(directory.glob("*.tiktoken")) else None
 
 
 QWEN1 = Family("qwen", parse_config, layout, _build, _load_tokenizer, build_prompt)

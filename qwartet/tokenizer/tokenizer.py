@@ -1,139 +1,64 @@
-"""Text to ids and back, over tiktoken, as the first-generation Qwen tokenizer does it.
-
-Text is normalised to NFC, cut into pieces by PATTERN and merged by rank. Special tokens in a text are plain text
-unless the caller allows them: a user who types <|im_end|> must not end his turn.
-"""
+"""What everything above needs of a tokenizer, whatever file it was read from."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterable
-from pathlib import Path
-from typing import Any, Literal, SupportsIndex
-
-import tiktoken
-
-from qwartet.errors import RequestError, SettingError, VocabularyError
-from qwartet.tokenizer.long_whitespace import encode_long_whitespace, find_long_whitespace
-from qwartet.tokenizer.normalize import nfc
-from qwartet.tokenizer.vocabulary import ENDOFTEXT, IM_END, IM_START, StrPath, Vocabulary
-
-VOCABULARY_FILE = "qwen.tiktoken"
-
-# Published with the tokenizer: cl100k_base's pattern, but every digit is a piece of its own.
-PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Literal, Protocol
 
 SpecialSet = Collection[str] | Literal["all"]
-ERROR_HANDLERS = ("strict", "replace", "ignore", "backslashreplace")
+"""Names of special tokens, or all of them."""
 
 
-class Tokenizer:
-    """Encodes text to ids and decodes ids to text; `errors` is what happens to bytes that are not UTF-8."""
+class Tokenizer(Protocol):
+    """Text to ids and back. Special tokens in a text are plain text unless the caller allows them.
 
-    def __init__(self, vocabulary: Vocabulary, errors: str = "replace") -> None:
-        self.vocabulary = vocabulary
-        self.errors = _checked_handler(errors)
-        self._build()
-
-    @classmethod
-    def load(cls, path: StrPath, extra_vocab_file: StrPath | None = None, errors: str = "replace") -> Tokenizer:
-        """Tokenizer of a `.tiktoken` file, or of a directory that holds one; raises VocabularyError."""
-        return cls(Vocabulary.load(find_vocabulary(path), extra_vocab_file), errors)
-
-    def _build(self) -> None:
-        self.special_tokens = self.vocabulary.special_tokens
-        self.mergeable_ranks = self.vocabulary.mergeable_ranks
-        self.eod_id = self.special_tokens[ENDOFTEXT]
-        self.im_start_id = self.special_tokens[IM_START]
-        self.im_end_id = self.special_tokens[IM_END]
-        self._special_ids = frozenset(self.special_tokens.values())
-        self.encoding = tiktoken.Encoding(
-            "Qwen", pat_str=PATTERN, mergeable_ranks=self.mergeable_ranks, special_tokens=self.special_tokens
-        )
-
-    def __getstate__(self) -> dict[str, Any]:
-        """The vocabulary alone: tiktoken's compiled encoding cannot be pickled and is rebuilt."""
-        return {"vocabulary": self.vocabulary, "errors": self.errors}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._build()
+    `special_tokens` maps their written forms to ids; of these `eod_id` ends a text, `im_start_id` and `im_end_id` open
+    and close a turn of a conversation.
+    """
 
     @property
+    def special_tokens(self) -> Mapping[str, int]: ...
+    @property
+    def eod_id(self) -> int: ...
+    @property
+    def im_start_id(self) -> int: ...
+    @property
+    def im_end_id(self) -> int: ...
+    @property
     def num_tokens(self) -> int:
-        """One more than the largest id: 151851 for the published vocabulary."""
-        return self.encoding.n_vocab
+        """One more than the largest id."""
+        ...
 
     def encode(
         self, text: str, *, allowed_special: SpecialSet = frozenset(), disallowed_special: SpecialSet = ()
     ) -> list[int]:
-        """Ids of a text; raises RequestError, with tiktoken's message, where it holds a disallowed special token."""
-        text = nfc(text)
-        allowed = set(self.special_tokens) if allowed_special == "all" else set(allowed_special)
-        disallowed = set(self.special_tokens) - allowed if disallowed_special == "all" else set(disallowed_special)
-        try:
-            if find_long_whitespace(text):
-                if forbidden := re.search("|".join(map(re.escape, disallowed)) or r"(?!)", text):
-                    text = forbidden.group()  # tiktoken refuses it below
-                else:
-                    parsed = {token: self.special_tokens[token] for token in allowed & self.special_tokens.keys()}
-                    return encode_long_whitespace(self.encoding, text, parsed)
-            return self.encoding.encode(text, allowed_special=allowed, disallowed_special=disallowed)
-        except ValueError as error:
-            raise RequestError(str(error)) from error
+        """Ids of a text; RequestError where it holds a disallowed special token."""
+        ...
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = False, errors: str | None = None) -> str:
-        """Text of ids; `skip_special_tokens` drops the 208 special ids; raises RequestError for an id of no token."""
-        ids = list(ids)
-        handler = self.errors if errors is None else _checked_handler(errors)
-        if skip_special_tokens:
-            ids = [token_id for token_id in ids if token_id not in self._special_ids]
-        try:
-            return self.encoding.decode_bytes(ids).decode("utf-8", handler)
-        except UnicodeDecodeError as error:
-            raise RequestError(f"the ids are not valid UTF-8 text ({error}); use errors='replace'") from error
-        except (KeyError, OverflowError, TypeError) as error:
-            raise self._bad_id(ids) from error
+        """Text of ids; RequestError for an id of no token. `errors`: what happens to bytes that are not UTF-8."""
+        ...
 
     def decode_bytes(self, token_id: int) -> bytes:
-        """Bytes of one token, for a special token those of its written form; raises RequestError."""
-        try:
-            return self.encoding.decode_single_token_bytes(token_id)
-        except (KeyError, OverflowError, TypeError) as error:
-            raise self._bad_id([token_id]) from error
+        """Bytes of one token, for a special token those of its written form; RequestError for an id of none.
+
+        Pieces of a character may lie in several tokens: tokenizer/stream.py puts them together.
+        """
+        ...
 
     def is_special(self, token_id: int) -> bool:
-        """Whether an id is one of the 208 special tokens."""
-        return token_id in self._special_ids
+        """Whether an id is that of a special token."""
+        ...
 
-    def _bad_id(self, ids: list[int]) -> RequestError:
-        known = self._special_ids.union(self.mergeable_ranks.values())
-        bad = next(token_id for token_id in ids if not isinstance(token_id, SupportsIndex) or token_id not in known)
-        return RequestError(f"{bad!r} is not the id of a token; ids go from 0 to {self.num_tokens - 1}")
+    @property
+    def text_ids(self) -> Collection[int]:
+        """The ids of tokens that are text and no special ones."""
+        ...
 
+    def grammar_tokenizer(self) -> Any:
+        """The same vocabulary as llguidance takes it: its LLTokenizer, which takes most of a second to build."""
+        ...
 
-def find_vocabulary(path: StrPath) -> Path:
-    """The `.tiktoken` file that a path means: itself, or the one in that directory; raises VocabularyError."""
-    try:
-        if not Path(path).is_dir():
-            return Path(path)
-        files = sorted(file for file in Path(path).iterdir() if file.suffix == ".tiktoken")
-    except OSError as error:
-        raise VocabularyError(path, f"cannot be read: {error.strerror}") from error
-    except ValueError as error:  # a NUL in the path
-        raise VocabularyError(repr(path), f"not a path: {error}") from error
-    if Path(path) / VOCABULARY_FILE in files:
-        return Path(path) / VOCABULARY_FILE
-    if len(files) != 1:
-        found = "no .tiktoken file" if not files else f"{len(files)} .tiktoken files and none is {VOCABULARY_FILE}"
-        raise VocabularyError(path, f"{found} in this directory", hint="give the path of the file itself")
-    return files[0]
-
-
-def _checked_handler(errors: str) -> str:
-    if errors not in ERROR_HANDLERS:
-        raise SettingError(f"errors is {errors!r}; use one of {', '.join(ERROR_HANDLERS)}")
-    return errors
+    def has_ids_of(self, other: Tokenizer) -> bool:
+        """Whether every id means the same to both, so that one model may draft for another."""
+        ...

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from qwartet.tokenizer.chatml import Message, build_prompt
-from qwartet.tokenizer.tokenizer import Tokenizer
+from qwartet.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
 from recipes.demo.corpus import mixture
 from recipes.demo.corpus.conversation import DEFAULT_SYSTEM, Conversation
 from recipes.demo.scoring import SCORES
@@ -86,14 +86,14 @@ def prompt_messages(conversation: Conversation) -> list[Message]:
     return [*messages, Message("assistant", conversation.given)] if conversation.given else messages
 
 
-def prompt_ids(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
+def prompt_ids(tokenizer: TiktokenTokenizer, messages: Sequence[Message]) -> list[int]:
     """Ids of a prompt; after a last message of the assistant no turn is opened, it goes on."""
     if messages[-1].role != "assistant":
         return build_prompt(tokenizer, messages)
     return build_prompt(tokenizer, messages[:-1]) + tokenizer.encode(messages[-1].content)
 
 
-def held_back(kind: str, count: int, tokenizer: Tokenizer, seed: int = 0) -> list[Conversation]:
+def held_back(kind: str, count: int, tokenizer: TiktokenTokenizer, seed: int = 0) -> list[Conversation]:
     """`count` test conversations of a kind in TESTS; the retrieval kinds keep to their length in tokens."""
     rng = random.Random(f"test {seed} {kind}")
     longest = {"retrieval": RETRIEVAL_TOKENS, "long retrieval": LONG_RETRIEVAL_TOKENS}.get(kind)
@@ -109,7 +109,9 @@ def held_back(kind: str, count: int, tokenizer: Tokenizer, seed: int = 0) -> lis
     return items
 
 
-def run_tests(answer: Answer, tokenizer: Tokenizer, count: int, seed: int = 0) -> Iterator[tuple[Result, list[Reply]]]:
+def run_tests(
+    answer: Answer, tokenizer: TiktokenTokenizer, count: int, seed: int = 0
+) -> Iterator[tuple[Result, list[Reply]]]:
     """One result for each kind in TESTS, over `count` conversations, with the replies."""
     for kind in TESTS:
         items = held_back(kind, count, tokenizer, seed)
@@ -179,7 +181,7 @@ def summary(results: Sequence[Result], replies: Sequence[Reply]) -> dict[str, ob
     }
 
 
-def llm_answer(model: str | None) -> tuple[Answer, Tokenizer]:
+def llm_answer(model: str | None) -> tuple[Answer, TiktokenTokenizer]:
     """A model (None: the bundled one) as what is evaluated: greedy, without a repetition penalty."""
     from qwartet.engine.sampling_params import SamplingParams
     from qwartet.llm import LLM

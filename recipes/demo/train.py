@@ -31,7 +31,7 @@ from qwartet.layers.dense_batch import dense_batch
 from qwartet.models.families import layout_of, parse_config
 from qwartet.models.qwen import QwenModel
 from qwartet.tokenizer.chatml import IGNORED_LABEL
-from qwartet.tokenizer.tokenizer import Tokenizer
+from qwartet.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
 from recipes.demo.dataset import Batch, Dataset
 from recipes.demo.shape import config_json, generation_config_json
 
@@ -188,7 +188,7 @@ class TrainState:
         return True
 
 
-def export(model: QwenModel, tokenizer: Tokenizer, vocabulary: Path, directory: Path) -> None:
+def export(model: QwenModel, tokenizer: TiktokenTokenizer, vocabulary: Path, directory: Path) -> None:
     """Writes a published-layout bf16 checkpoint directory."""
     directory.mkdir(parents=True, exist_ok=True)
     num_ranks = tokenizer.vocabulary.num_ranks
@@ -208,7 +208,7 @@ def export(model: QwenModel, tokenizer: Tokenizer, vocabulary: Path, directory: 
 
 def train(settings: TrainSettings) -> QwenModel:
     """Runs to settings.steps; prints a line every few steps; leaves the float checkpoint in settings.out."""
-    tokenizer = Tokenizer.load(settings.vocabulary)
+    tokenizer = TiktokenTokenizer.load(settings.vocabulary)
     model = QwenModel(parse_config(config_json(tokenizer.vocabulary.num_ranks), Path("config.json")))
     model.initialize(torch.Generator().manual_seed(settings.seed))
     look_back(model)

@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from qwartet.tokenizer.tokenizer import PATTERN
+from qwartet.tokenizer.tiktoken_tokenizer import PATTERN
 from qwartet.tokenizer.vocabulary import Vocabulary
 from recipes.demo.byte_pairs import count_words, learn
 from recipes.demo.corpus import mixture

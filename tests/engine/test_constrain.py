@@ -19,7 +19,7 @@ from qwartet.engine import constrain
 from qwartet.engine.constrain import Constraint, ConstraintCompiler
 from qwartet.engine.structure import Structure
 from qwartet.errors import RequestError, SettingError
-from qwartet.tokenizer.tokenizer import Tokenizer
+from qwartet.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
 from tests.engine.walks import BYTE_IDS, COMPILER, STOPS, TOKENIZER, VOCAB_SIZE, checked_mask, walk
 from tests.golden_data import real_vocabulary
 
@@ -336,7 +336,7 @@ def test_forks_of_one_constraint_walk_in_several_threads() -> None:
 
 
 def test_the_published_vocabulary_never_gives_special_tokens_or_padded_rows() -> None:
-    tokenizer = Tokenizer.load(real_vocabulary())
+    tokenizer = TiktokenTokenizer.load(real_vocabulary())
     constraint = ConstraintCompiler(tokenizer, 151_936).compile(Structure(json_object=True), [tokenizer.im_end_id])
     for text in ("{", '"', "名", '"', ":", "1", "}"):
         mask = constraint.mask()

@@ -11,7 +11,7 @@ from qwartet.engine.request import Request
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.engine.scheduler import ScheduledRequest
 from qwartet.engine.speculate import PromptLookup, Speculation, StepCost
-from qwartet.tokenizer.tokenizer import Tokenizer
+from qwartet.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
 from tests.golden_data import REPOSITORY
 
 TOKEN_COST = 0.08  # of a step; about what a 1.8B model takes on two cores
@@ -62,7 +62,7 @@ PAGES = [*sorted(REPOSITORY.glob("docs/*.md")), REPOSITORY / "README.md", REPOSI
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_ordinary_text_costs_no_more_than_three_parts_in_a_hundred(page) -> None:
-    ids = Tokenizer.load(DEMO).encode(page.read_text(encoding="utf-8"))[:1200]
+    ids = TiktokenTokenizer.load(DEMO).encode(page.read_text(encoding="utf-8"))[:1200]
     assert speed_up(ids[:300], ids[300:]) > 0.97
 
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from qwartet import DEMO
 from qwartet.engine.constrain import Constraint, ConstraintCompiler
-from qwartet.tokenizer.tokenizer import Tokenizer
+from qwartet.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
 
-TOKENIZER = Tokenizer.load(DEMO)
+TOKENIZER = TiktokenTokenizer.load(DEMO)
 VOCAB_SIZE = TOKENIZER.num_tokens + 24  # padded, as published checkpoints are
 STOPS = (TOKENIZER.im_end_id, TOKENIZER.eod_id)
 COMPILER = ConstraintCompiler(TOKENIZER, VOCAB_SIZE, STOPS)

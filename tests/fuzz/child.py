@@ -23,7 +23,7 @@ from qwartet.layers.dense_batch import dense_batch
 from qwartet.models.generation_config import load_generation_defaults
 from qwartet.models.inspection import inspect_checkpoint
 from qwartet.models.load import load_model
-from qwartet.tokenizer.tokenizer import Tokenizer
+from qwartet.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
 from tests.fuzz.mutations import damage
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
@@ -36,7 +36,7 @@ TEXT = "hello 你好\n the weather"
 def answer(directory: Path, load_mode: str) -> Tensor:
     """Loads all of a checkpoint and computes with it; the vocabulary must read its own writing."""
     load_generation_defaults(directory)
-    tokenizer = Tokenizer.load(directory)
+    tokenizer = TiktokenTokenizer.load(directory)
     assert tokenizer.decode(tokenizer.encode(TEXT)) == TEXT
     model = load_model(directory, dtype="fp32", load_mode=load_mode)
     with torch.inference_mode():

@@ -72,13 +72,13 @@ def test_a_rank_of_the_published_vocabulary_takes_the_bytes_that_are_counted() -
     code = """if True:
         import json, re, sys
         import qwartet.llm
-        from qwartet.tokenizer.tokenizer import Tokenizer
+        from qwartet.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
 
         def resident():
             return 1024 * int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1])
 
         before = resident()
-        tokenizer = Tokenizer.load(sys.argv[1])
+        tokenizer = TiktokenTokenizer.load(sys.argv[1])
         print(json.dumps({"bytes": resident() - before, "ranks": tokenizer.vocabulary.num_ranks}))
     """
     found = in_process("-c", code, str(real_vocabulary()))

@@ -10,7 +10,7 @@ import pytest
 
 from qwartet.errors import SettingError
 from qwartet.tokenizer.chatml import IGNORED_LABEL
-from qwartet.tokenizer.tokenizer import Tokenizer
+from qwartet.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
 from recipes.demo import vocabulary
 from recipes.demo.corpus import mixture, react
 from recipes.demo.dataset import LONG_EVERY, LONG_ROW_LENGTH, ROW_LENGTH, Dataset, encode, pack
@@ -20,12 +20,12 @@ LONG_STEP = next(step for step in range(STEPS) if step >= mixture.LONG_START * S
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return Tokenizer(vocabulary.build(num_ranks=1200, num_conversations=600))
+def tokenizer() -> TiktokenTokenizer:
+    return TiktokenTokenizer(vocabulary.build(num_ranks=1200, num_conversations=600))
 
 
 @pytest.fixture(scope="module")
-def dataset(tokenizer: Tokenizer) -> Dataset:
+def dataset(tokenizer: TiktokenTokenizer) -> Dataset:
     return Dataset(tokenizer, STEPS, tokens_per_step=8192)
 
 
@@ -35,7 +35,7 @@ def assert_equal(left, right) -> None:
     assert left.lengths == right.lengths
 
 
-def test_a_batch_does_not_depend_on_what_was_asked_before(dataset: Dataset, tokenizer: Tokenizer) -> None:
+def test_a_batch_does_not_depend_on_what_was_asked_before(dataset: Dataset, tokenizer: TiktokenTokenizer) -> None:
     first = dataset.batch(7)
     for step in (3, 99, LONG_STEP):
         dataset.batch(step)
@@ -43,7 +43,7 @@ def test_a_batch_does_not_depend_on_what_was_asked_before(dataset: Dataset, toke
     assert_equal(Dataset(tokenizer, STEPS, tokens_per_step=8192).batch(7), first)
 
 
-def test_steps_seeds_and_splits_differ(dataset: Dataset, tokenizer: Tokenizer) -> None:
+def test_steps_seeds_and_splits_differ(dataset: Dataset, tokenizer: TiktokenTokenizer) -> None:
     first = dataset.batch(7).ids
     others = [
         dataset.batch(8),
@@ -54,7 +54,9 @@ def test_steps_seeds_and_splits_differ(dataset: Dataset, tokenizer: Tokenizer) -
 
 
 @pytest.mark.parametrize("step", [0, 50, LONG_STEP])
-def test_rows_hold_whole_conversations_and_padding_last(dataset: Dataset, tokenizer: Tokenizer, step: int) -> None:
+def test_rows_hold_whole_conversations_and_padding_last(
+    dataset: Dataset, tokenizer: TiktokenTokenizer, step: int
+) -> None:
     batch = dataset.batch(step)
     assert batch.ids.dtype == batch.labels.dtype == np.int32
     assert batch.ids.size == 8192
@@ -74,12 +76,12 @@ def test_rows_hold_whole_conversations_and_padding_last(dataset: Dataset, tokeni
             start += length
 
 
-def test_rows_are_nearly_full(dataset: Dataset, tokenizer: Tokenizer) -> None:
+def test_rows_are_nearly_full(dataset: Dataset, tokenizer: TiktokenTokenizer) -> None:
     padding = np.mean([(dataset.batch(step).ids == tokenizer.eod_id).mean() for step in range(0, STEPS, 20)])
     assert padding < 0.1
 
 
-def test_labels_are_the_answers_and_nothing_else(tokenizer: Tokenizer) -> None:
+def test_labels_are_the_answers_and_nothing_else(tokenizer: TiktokenTokenizer) -> None:
     rng = random.Random(0)
     for _ in range(50):
         conversation = mixture.draw(rng, "train", 1.0)
@@ -91,7 +93,7 @@ def test_labels_are_the_answers_and_nothing_else(tokenizer: Tokenizer) -> None:
         assert all(label in (IGNORED_LABEL, token_id) for token_id, label in zip(ids, labels, strict=True))
 
 
-def test_what_is_given_of_an_answer_has_no_labels(tokenizer: Tokenizer) -> None:
+def test_what_is_given_of_an_answer_has_no_labels(tokenizer: TiktokenTokenizer) -> None:
     rng = random.Random(1)
     given = [conversation for conversation in (react.draw(rng, "train", "en") for _ in range(40)) if conversation.given]
     assert given
@@ -101,7 +103,7 @@ def test_what_is_given_of_an_answer_has_no_labels(tokenizer: Tokenizer) -> None:
         assert kept.startswith(" I now know the final answer.")
 
 
-def test_a_conversation_that_is_too_long_is_refused(tokenizer: Tokenizer) -> None:
+def test_a_conversation_that_is_too_long_is_refused(tokenizer: TiktokenTokenizer) -> None:
     conversation = mixture.draw_one(random.Random(2), "train", "react")
     ids, _ = encode(tokenizer, conversation, 4096)
     assert encode(tokenizer, conversation, len(ids)) is not None
@@ -131,7 +133,7 @@ def test_a_step_outside_the_run_is_an_index_error(dataset: Dataset) -> None:
         dataset[STEPS]
 
 
-def test_a_bad_batch_size_is_refused(tokenizer: Tokenizer) -> None:
+def test_a_bad_batch_size_is_refused(tokenizer: TiktokenTokenizer) -> None:
     with pytest.raises(SettingError, match="1000; use a multiple of 2048"):
         Dataset(tokenizer, STEPS, tokens_per_step=1000)
 

@@ -9,15 +9,15 @@ from collections.abc import Sequence
 import pytest
 
 from qwartet.tokenizer.chatml import Message, build_prompt
-from qwartet.tokenizer.tokenizer import Tokenizer
+from qwartet.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
 from recipes.demo import evaluate, vocabulary
 from recipes.demo.evaluate import Reply, Result
 from recipes.demo.scoring import SCORES
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return Tokenizer(vocabulary.build(num_ranks=1200, num_conversations=600))
+def tokenizer() -> TiktokenTokenizer:
+    return TiktokenTokenizer(vocabulary.build(num_ranks=1200, num_conversations=600))
 
 
 def test_every_kind_of_test_has_a_score_and_floors_are_of_such_kinds() -> None:
@@ -26,7 +26,7 @@ def test_every_kind_of_test_has_a_score_and_floors_are_of_such_kinds() -> None:
 
 
 @pytest.mark.parametrize("kind", list(evaluate.TESTS))
-def test_items_are_of_their_kind_and_the_same_for_a_seed(kind: str, tokenizer: Tokenizer) -> None:
+def test_items_are_of_their_kind_and_the_same_for_a_seed(kind: str, tokenizer: TiktokenTokenizer) -> None:
     items = evaluate.held_back(kind, 5, tokenizer)
     assert [item.kind for item in items] == [kind] * 5
     assert evaluate.held_back(kind, 5, tokenizer) == items
@@ -37,12 +37,12 @@ def test_items_are_of_their_kind_and_the_same_for_a_seed(kind: str, tokenizer: T
     ("kind", "longest"),
     [("retrieval", evaluate.RETRIEVAL_TOKENS), ("long retrieval", evaluate.LONG_RETRIEVAL_TOKENS)],
 )
-def test_retrieval_keeps_to_its_length(kind: str, longest: int, tokenizer: Tokenizer) -> None:
+def test_retrieval_keeps_to_its_length(kind: str, longest: int, tokenizer: TiktokenTokenizer) -> None:
     for item in evaluate.held_back(kind, 30, tokenizer):
         assert len(evaluate.prompt_ids(tokenizer, evaluate.prompt_messages(item))) <= longest
 
 
-def test_a_model_that_knows_all_is_right_everywhere(tokenizer: Tokenizer) -> None:
+def test_a_model_that_knows_all_is_right_everywhere(tokenizer: TiktokenTokenizer) -> None:
     known = {
         str(evaluate.prompt_messages(item)): item.messages[-1].content[len(item.given) :]
         for kind in evaluate.TESTS
@@ -57,12 +57,12 @@ def test_a_model_that_knows_all_is_right_everywhere(tokenizer: Tokenizer) -> Non
         assert len(replies) == 4
 
 
-def test_a_model_that_says_nothing_is_right_nowhere(tokenizer: Tokenizer) -> None:
+def test_a_model_that_says_nothing_is_right_nowhere(tokenizer: TiktokenTokenizer) -> None:
     tests = evaluate.run_tests(lambda prompts, limit: [""] * len(prompts), tokenizer, 3)
     assert all(result.num_right == 0 for result, _ in tests)
 
 
-def test_a_given_answer_is_continued_in_its_turn(tokenizer: Tokenizer) -> None:
+def test_a_given_answer_is_continued_in_its_turn(tokenizer: TiktokenTokenizer) -> None:
     messages = [Message("user", "hi"), Message("assistant", "Thought:")]
     ids = evaluate.prompt_ids(tokenizer, messages)
     assert ids == build_prompt(tokenizer, messages[:1]) + tokenizer.encode("Thought:")

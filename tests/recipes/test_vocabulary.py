@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwartet.tokenizer.tokenizer import PATTERN, Tokenizer
+from qwartet.tokenizer.tiktoken_tokenizer import PATTERN, TiktokenTokenizer
 from qwartet.tokenizer.vocabulary import Vocabulary
 from recipes.demo import byte_pairs, vocabulary
 from tests.golden_data import real_vocabulary
@@ -105,14 +105,14 @@ def test_the_bundled_size_leaves_room_for_4096_ranks_at_most() -> None:
 @given(st.text())
 @settings(max_examples=200, deadline=None)
 def test_any_text_comes_back(text: str) -> None:
-    tokenizer = Tokenizer(_in_memory())
+    tokenizer = TiktokenTokenizer(_in_memory())
     composed = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
     ids = tokenizer.encode(composed)
     assert tokenizer.encode(tokenizer.decode(ids)) == ids
 
 
 def test_tiktoken_and_the_file_agree_on_a_sample(small: Path) -> None:
-    tokenizer = Tokenizer.load(small)
+    tokenizer = TiktokenTokenizer.load(small)
     for text in vocabulary.sample(50, seed=1):
         assert tokenizer.decode(tokenizer.encode(text)) == text
         assert all(token_id < 700 for token_id in tokenizer.encode(text))

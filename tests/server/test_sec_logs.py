@@ -17,7 +17,7 @@ from qwartet.openai_api import exchange, prepare, token_ids
 from qwartet.openai_api.chunks import ChatChunks
 from qwartet.server import json_answer, service
 from qwartet.server.access import Access
-from qwartet.tokenizer.tokenizer import Tokenizer
+from qwartet.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
 from tests.server.attack import CHAT, COMPLETION, post, request, send
 from tests.server.running_server import RunningServer, spawned, wait_for
 
@@ -79,8 +79,8 @@ def raises(*_: Any, **__: Any) -> Any:
 FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "a body being checked": lambda patch: patch.setattr(service, "json_of", raises),
     "a prompt being made": lambda patch: patch.setattr(prepare, "build_prompt", raises),
-    "text to ids": lambda patch: patch.setattr(Tokenizer, "encode", raises),
-    "ids to text": lambda patch: patch.setattr(Tokenizer, "decode", raises),
+    "text to ids": lambda patch: patch.setattr(TiktokenTokenizer, "encode", raises),
+    "ids to text": lambda patch: patch.setattr(TiktokenTokenizer, "decode", raises),
     "a request being queued": lambda patch: patch.setattr(AsyncEngine, "add", raises),
     "an answer being made": lambda patch: patch.setattr(exchange, "chat_completion", raises),
     "a chunk being made": lambda patch: patch.setattr(ChatChunks, "of", raises),

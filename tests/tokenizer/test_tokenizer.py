@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwartet.errors import RequestError, SettingError, VocabularyError
-from qwartet.tokenizer.tokenizer import Tokenizer
+from qwartet.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
 from qwartet.tokenizer.vocabulary import SPECIAL_TOKENS, Vocabulary
 from tests.tokenizer.vocabularies import (
     SMALL_N,
@@ -69,9 +69,9 @@ def test_extra_vocabulary_is_used_by_encode(tmp_path: Path) -> None:
     words = ("一只猫", "只猫", "是一只猫", "我是一只猫", "你是一只猫", "他是一只猫")
     extra = tmp_path / "extra.tiktoken"
     extra.write_bytes(b"".join(tiktoken_line(word.encode(), 151_851 + i) for i, word in enumerate(words)))
-    tokenizer = Tokenizer(published_tokenizer().vocabulary)
+    tokenizer = TiktokenTokenizer(published_tokenizer().vocabulary)
     tokenizer.vocabulary.save(tmp_path / "qwen.tiktoken")
-    tokenizer = Tokenizer.load(tmp_path / "qwen.tiktoken", extra)
+    tokenizer = TiktokenTokenizer.load(tmp_path / "qwen.tiktoken", extra)
     assert tokenizer.encode("我是一只猫") == [151_854]
     assert tokenizer.num_tokens == 151_857
     assert tokenizer.decode([151_854, 151_643], skip_special_tokens=True) == "我是一只猫"
@@ -129,7 +129,7 @@ def test_strict_decoding_of_bytes_that_are_no_text_is_a_request_error() -> None:
 
 def test_an_unknown_error_handler_is_refused() -> None:
     with pytest.raises(SettingError, match="errors is 'shout'"):
-        Tokenizer(Vocabulary.from_ranks(SMALL_RANKS), errors="shout")
+        TiktokenTokenizer(Vocabulary.from_ranks(SMALL_RANKS), errors="shout")
 
 
 def test_tokens_are_given_as_bytes() -> None:
@@ -139,7 +139,7 @@ def test_tokens_are_given_as_bytes() -> None:
 
 
 def test_a_pickled_tokenizer_encodes_as_before() -> None:
-    tokenizer = Tokenizer(Vocabulary.from_ranks(SMALL_RANKS), errors="ignore")
+    tokenizer = TiktokenTokenizer(Vocabulary.from_ranks(SMALL_RANKS), errors="ignore")
     copy = pickle.loads(pickle.dumps(tokenizer))
     assert copy.encode("abcd 你<|im_end|>") == tokenizer.encode("abcd 你<|im_end|>")
     assert copy.decode([0xE4]) == ""
@@ -147,18 +147,18 @@ def test_a_pickled_tokenizer_encodes_as_before() -> None:
 
 def test_a_directory_stands_for_its_vocabulary(tmp_path: Path) -> None:
     write_small_vocabulary(tmp_path / "any.tiktoken")
-    assert Tokenizer.load(tmp_path).num_tokens == SMALL_N + 208
+    assert TiktokenTokenizer.load(tmp_path).num_tokens == SMALL_N + 208
     (tmp_path / "other.tiktoken").touch()
     with pytest.raises(VocabularyError, match=r"2 \.tiktoken files"):
-        Tokenizer.load(tmp_path)
+        TiktokenTokenizer.load(tmp_path)
     write_small_vocabulary(tmp_path / "qwen.tiktoken")
-    assert Tokenizer.load(tmp_path).num_tokens == SMALL_N + 208
+    assert TiktokenTokenizer.load(tmp_path).num_tokens == SMALL_N + 208
 
 
 @pytest.mark.parametrize("name", ["", "absent", "nul\0byte"])
 def test_a_path_without_a_vocabulary_is_a_vocabulary_error(name: str, tmp_path: Path) -> None:
     with pytest.raises(VocabularyError):
-        Tokenizer.load(tmp_path / name)
+        TiktokenTokenizer.load(tmp_path / name)
 
 
 def test_the_tokenizer_imports_no_torch() -> None:

@@ -6,7 +6,7 @@ import base64
 from functools import cache
 from pathlib import Path
 
-from qwartet.tokenizer.tokenizer import Tokenizer
+from qwartet.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
 from qwartet.tokenizer.vocabulary import Vocabulary
 from tests.golden_data import real_vocabulary
 
@@ -32,12 +32,12 @@ def write_small_vocabulary(path: Path) -> Path:
 
 
 @cache
-def small_tokenizer() -> Tokenizer:
+def small_tokenizer() -> TiktokenTokenizer:
     """Tokenizer of the small vocabulary."""
-    return Tokenizer(Vocabulary.from_ranks(SMALL_RANKS))
+    return TiktokenTokenizer(Vocabulary.from_ranks(SMALL_RANKS))
 
 
 @cache
-def published_tokenizer() -> Tokenizer:
+def published_tokenizer() -> TiktokenTokenizer:
     """Tokenizer of the published vocabulary; skips the test where there is none."""
-    return Tokenizer.load(real_vocabulary())
+    return TiktokenTokenizer.load(real_vocabulary())
