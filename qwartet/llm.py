@@ -33,12 +33,13 @@ from qwartet.engine.sampling_params import SamplingParams
 from qwartet.errors import NotAChatModelError, RequestError, SettingError, VocabularyError
 from qwartet.hub.resolve import resolve
 from qwartet.layers.dense_batch import dense_batch
+from qwartet.models.families import family_of, load_config
 from qwartet.models.generation_config import GenerationDefaults, load_generation_defaults
 from qwartet.models.load import Dtype, load_model
 from qwartet.models.vocabulary_match import vocabulary_mismatches
-from qwartet.tokenizer.chatml import DEFAULT_SYSTEM, Message, build_prompt
+from qwartet.tokenizer.chatml import DEFAULT_SYSTEM, Message
 from qwartet.tokenizer.strip import stripped
-from qwartet.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
+from qwartet.tokenizer.tokenizer import Tokenizer
 
 History = list[tuple[str, str]]
 """Earlier turns, oldest first: (query, response)."""
@@ -116,25 +117,29 @@ class LLM:
             raise SettingError("revision needs a hub id; give the model too")
         self.model_path: Path = DEMO if model is None else resolve(os.fspath(model), revision=revision)
         self.generation_defaults: GenerationDefaults = load_generation_defaults(self.model_path)
-        self._tokenizer = _load_tokenizer(self.model_path)
+        self.family = family_of(load_config(self.model_path))
+        self._tokenizer = self.family.load_tokenizer(self.model_path)
         load = partial(
             load_model, dtype=dtype, device=resolve_device(device), load_mode=load_mode, force=force,
             activations=activations, head=head, weight_cache=weight_cache, on_packed=on_packed,
         )  # fmt: skip
         self.model = load(self.model_path)
         if self._tokenizer is not None:
-            vocabulary, model_config = self._tokenizer.vocabulary, self.model.config
-            for error in vocabulary_mismatches(vocabulary, model_config, self.generation_defaults, self.model_path):
+            defaults = self.generation_defaults
+            for error in vocabulary_mismatches(self._tokenizer, self.model.config, defaults, self.model_path):
                 raise error
         draft = None
         if draft_model is not None:
             draft_path = resolve(os.fspath(draft_model))
-            _check_same_vocabulary(self.tokenizer, draft_path)
+            drafter = family_of(load_config(draft_path)).load_tokenizer(draft_path)
+            if drafter is not None and not self.tokenizer.has_ids_of(drafter):  # without one, they are ours
+                reason = "the draft model has another vocabulary; take one of the same family"
+                raise SettingError(f"{draft_path}: {reason}", param="draft_model")
             draft = load(draft_path)
         self.engine = Engine(self.model, config, tokenizer=self._tokenizer, draft_model=draft)
 
     @property
-    def tokenizer(self) -> TiktokenTokenizer:
+    def tokenizer(self) -> Tokenizer:
         """The checkpoint's tokenizer; VocabularyError when it has none, and then only ids can be given."""
         if self._tokenizer is None:
             raise VocabularyError(self.model_path, "holds no .tiktoken file", hint="copy qwen.tiktoken into it")
@@ -245,6 +250,12 @@ class LLM:
     def _ids(self, prompt: str | Sequence[int]) -> list[int]:
         return self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
 
+    def prompt_ids(
+        self, messages: Sequence[Message], add_generation_prompt: bool = True, *, answer_start: str = ""
+    ) -> list[int]:
+        """Prompt ids of a conversation in the format of the model's family, up to where the answer goes on."""
+        return self.family.chat_prompt(self.tokenizer, messages, add_generation_prompt, answer_start=answer_start)
+
     def chat_prompt(self, query: str, history: History, system: str | None, params: SamplingParams) -> list[int]:
         """Prompt ids; the oldest turns are forgotten until prompt and answer fit the window and the context."""
         room = self.engine.max_model_len - min(params.max_tokens, self.engine.max_model_len // 2)
@@ -254,7 +265,7 @@ class LLM:
             turns = [
                 Message(role, text) for turn in history for role, text in zip(("user", "assistant"), turn, strict=True)
             ]
-            ids = build_prompt(self.tokenizer, [system_message, *turns, Message("user", query)])
+            ids = self.prompt_ids([system_message, *turns, Message("user", query)])
             if len(ids) <= limit or not history:
                 return ids
             history = history[1:]
@@ -279,17 +290,6 @@ class LLM:
         if request.error is not None:
             raise request.error
         return Completion.of(request)
-
-
-def _load_tokenizer(directory: Path) -> TiktokenTokenizer | None:
-    return TiktokenTokenizer.load(directory) if any(directory.glob("*.tiktoken")) else None
-
-
-def _check_same_vocabulary(tokenizer: TiktokenTokenizer, draft_path: Path) -> None:
-    """SettingError unless a draft model's ids mean the same; without a vocabulary of its own they are taken to."""
-    draft = _load_tokenizer(draft_path)
-    if draft is not None and draft.mergeable_ranks != tokenizer.mergeable_ranks:
-        raise SettingError(f"{draft_path}: the draft model has another vocabulary; take one of the same family")
 
 
 @contextmanager

@@ -234,11 +234,10 @@ def _inspect_vocabulary(
     if file is None or vocabulary is None:
         return None
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    num_tokens = max(max(vocabulary.mergeable_ranks.values()), max(vocabulary.special_tokens.values())) + 1
     found.tokenizer = {
         "file": file.name,
         "num_ranks": vocabulary.num_ranks,
-        "num_tokens": num_tokens,
+        "num_tokens": vocabulary.num_tokens,
         "sha256": sha256,
         "is_published": sha256 == PUBLISHED_VOCABULARY_SHA256,
     }

@@ -7,17 +7,20 @@ from pathlib import Path
 from qwartet.errors import CheckpointError
 from qwartet.models.config import ModelConfig
 from qwartet.models.generation_config import GenerationDefaults
+from qwartet.tokenizer.tokenizer import Tokenizer
 from qwartet.tokenizer.vocabulary import Vocabulary
 
 
 def vocabulary_mismatches(
-    vocabulary: Vocabulary, config: ModelConfig | None, defaults: GenerationDefaults | None, directory: Path
+    vocabulary: Vocabulary | Tokenizer,
+    config: ModelConfig | None,
+    defaults: GenerationDefaults | None,
+    directory: Path,
 ) -> list[CheckpointError]:
     """What speaks against it; the padding rows that published embeddings have do not."""
     mismatches = []
-    num_tokens = max(*vocabulary.mergeable_ranks.values(), *vocabulary.special_tokens.values()) + 1
-    if config is not None and config.vocab_size < num_tokens:
-        reason = f"vocab_size is {config.vocab_size}, but the tokenizer has {num_tokens} tokens"
+    if config is not None and config.vocab_size < vocabulary.num_tokens:
+        reason = f"vocab_size is {config.vocab_size}, but the tokenizer has {vocabulary.num_tokens} tokens"
         hint = "tokenizer and weights belong to different models"
         mismatches.append(CheckpointError(directory, reason, hint=hint))
     eos = None if defaults is None else defaults.eos_token_id

@@ -21,7 +21,7 @@ from qwartet.openai_api.protocol import (
     TokenizeRequest,
 )
 from qwartet.openai_api.tools import ToolChat, tool_chat
-from qwartet.tokenizer.chatml import Message, build_prompt
+from qwartet.tokenizer.chatml import Message
 from qwartet.tokenizer.react import STOP_STRING
 
 CHARS_PER_TOKEN = 8  # a longer text cannot fit the context: it is refused before it is turned into ids
@@ -89,7 +89,7 @@ def prepare_chat(llm: LLM, body: ChatCompletionRequest) -> Prepared:
     turns = plain_turns(body.messages) if tools is None else tools.messages
     answer_start = "" if tools is None else tools.answer_start
     with_answer = body.add_generation_prompt is not False
-    prompt_ids = build_prompt(llm.tokenizer, turns, with_answer, answer_start=answer_start)
+    prompt_ids = llm.prompt_ids(turns, with_answer, answer_start=answer_start)
     _check_length(llm, [prompt_ids], "messages")
     return Prepared([prompt_ids], params, tool_chat=tools)
 

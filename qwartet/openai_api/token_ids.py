@@ -10,7 +10,6 @@ from qwartet.openai_api.error import ApiError
 from qwartet.openai_api.prepare import CHARS_PER_TOKEN, check_text, plain_turns
 from qwartet.openai_api.protocol import DetokenizeRequest, TokenizeRequest
 from qwartet.openai_api.responses import DetokenizeResponse, TokenizeResponse
-from qwartet.tokenizer.chatml import build_prompt
 
 
 def tokenize(endpoints: Endpoints, body: Any) -> dict[str, Any]:
@@ -25,7 +24,7 @@ def tokenize(endpoints: Endpoints, body: Any) -> dict[str, Any]:
             ids = tokenizer.encode(request.prompt or "")
         else:
             with_answer = request.add_generation_prompt is not False
-            ids = build_prompt(tokenizer, plain_turns(request.messages), with_answer)
+            ids = endpoints.llm.prompt_ids(plain_turns(request.messages), with_answer)
     except QwartetError as error:
         raise endpoints.api_error(error, request) from error
     strings = [tokenizer.decode_bytes(token_id).decode("utf-8", "replace") for token_id in ids]

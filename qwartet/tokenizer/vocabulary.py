@@ -52,6 +52,11 @@ class Vocabulary:
     special_tokens: dict[str, int]
     num_ranks: int  # base ranks: 0 .. num_ranks - 1, then the special tokens
 
+    @property
+    def num_tokens(self) -> int:
+        """One more than the largest id."""
+        return max(*self.mergeable_ranks.values(), *self.special_tokens.values()) + 1
+
     @classmethod
     def from_ranks(cls, mergeable_ranks: dict[bytes, int], *, path: StrPath = "<ranks>") -> Vocabulary:
         """Vocabulary over the given ranks; `path` names them in a VocabularyError."""

@@ -192,7 +192,7 @@ def long(llm: LLM) -> LLM:
     class Same:
         engine = Long()
         tokenizer, generation_defaults = llm.tokenizer, llm.generation_defaults
-        sampling_params = llm.sampling_params
+        sampling_params, prompt_ids = llm.sampling_params, llm.prompt_ids
 
     return Same()  # type: ignore[return-value]
 
