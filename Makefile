@@ -1,6 +1,7 @@
 # make chat               install, then talk with the bundled model      (make chat PROMPT="你好" answers once)
 # make serve              install, then serve it: a web page and OpenAI's API at http://127.0.0.1:8000
-# make test               install, then run the tests                    (<= 10 minutes on 2 cores)
+# make quick              lint, types and the tests of the rooms that differ from the last commit, or of ROOM    (< 60 s)
+# make test               install, then run the tests                    (< 6 minutes on 2 cores)
 # make check              lint, types, all tests, the long ones too      (<= 40 minutes on 2 cores)
 # make sanitize           the kernel tests under AddressSanitizer and UBSan      (g++; some minutes)
 # make fuzz-kernels       the kernels against their references at 10,000 random shapes
@@ -11,7 +12,7 @@
 # make security-table     write the tables of docs/security.md anew
 # make demo-model         train the bundled model from nothing           (meant for 2 hours on 2 cores)
 #
-# Variables: PYTHON, VENV, TORCH (what pip installs as torch), PROMPT, MODEL.
+# Variables: PYTHON, VENV, TORCH (what pip installs as torch), PROMPT, MODEL, ROOM.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -27,7 +28,7 @@ endif
 
 VOCABULARY_PACKAGE := dashscope==2.0.2   # carries the published vocabulary, which tests use where it is
 
-.PHONY: chat serve test check lint slow sanitize fuzz-kernels fuzz-http soak mutate security-table docs demo-model clean
+.PHONY: chat serve quick test check lint slow sanitize fuzz-kernels fuzz-http soak mutate security-table docs demo-model clean
 
 chat: $(VENV)/.installed
 	@$(BIN)/qwartet chat $(MODEL) $(if $(PROMPT),--prompt "$(PROMPT)")
@@ -35,8 +36,14 @@ chat: $(VENV)/.installed
 serve: $(VENV)/.installed-server
 	@$(BIN)/qwartet serve $(MODEL)
 
+# The tests start some hundred processes: each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
+quick: $(VENV)/.installed-test
+	$(BIN)/python -m tests.quick $(ROOM)
+
 test: $(VENV)/.installed-test build/vocabulary
-	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: lint test slow
 

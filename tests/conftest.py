@@ -23,6 +23,7 @@ os.environ["SSL_CERT_DIR"] = tempfile.mkdtemp(prefix="qwartet-test-no-certificat
 os.environ.pop("SSL_CERT_FILE", None)
 
 from tests import golden_data
+from tests.quick import LONG
 from tests.server.page.browser import summary_of_skipped
 
 # How long an example takes says how busy the machine is.
@@ -33,9 +34,6 @@ hypothesis.settings.load_profile("busy machine")
 
 # A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C, which some send.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-# With several workers, what takes long begins first: else one of them has it left when the others are done.
-LONGEST = ("tests/engine/test_schedules.py", "tests/server/page/", "tests/kernels/test_cpu_")
 
 
 @pytest.fixture(scope="session")
@@ -61,8 +59,10 @@ def checkpoint(pristine: Callable[..., Path], tmp_path: Path) -> Callable[..., P
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With several workers, files that take long begin first."""
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+        begins_first = tuple(name.partition("::")[0] for name in LONG)
+        items.sort(key=lambda item: not item.nodeid.startswith(begins_first))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # what it writes comes after all else

@@ -275,8 +275,10 @@ def test_a_slow_first_token_is_in_the_time_to_the_first_token() -> None:
         await asyncio.sleep(0.04)
         send(event(text("b")) + event(usage(2)) + event(b"[DONE]") + b"0\r\n\r\n")
 
-    report = measured(script, Load(["x"] * 2, 2, [0.0, 0.0])).to_dict({"ttft": 60.0})
-    assert report["ttft_ms"]["p50"] >= 80 and report["tpot_ms"]["p50"] >= 39 and report["goodput"]["share"] == 0
+    report = measured(script, Load(["x"], 2, [0.0])).to_dict({"ttft": 60.0})
+    ttft_ms, tpot_ms = report["ttft_ms"]["p50"], report["tpot_ms"]["p50"]
+    # However late a busy machine is with the first one, the second one cannot come before its time.
+    assert ttft_ms >= 80 and ttft_ms + tpot_ms >= 119 and report["goodput"]["share"] == 0
 
 
 # Connections

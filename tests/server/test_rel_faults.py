@@ -92,7 +92,7 @@ def test_rel_01_after_a_storm_of_cancellations_the_next_request_is_served(server
             await asyncio.gather(*(one() for _ in range(50)))
 
     asyncio.run(main())
-    wait_for(server.is_idle, 2)
+    wait_for(server.is_idle)
     assert server.metric("qwartet_aborts_total", reason="disconnect") == 50
     assert server.metric("qwartet_completions_total", finish_reason="abort") == 50
     assert server.chat().status_code == 200
@@ -206,7 +206,7 @@ def test_rel_04_who_waits_too_long_is_told(monkeypatch: pytest.MonkeyPatch) -> N
 def test_rel_04_an_answer_that_takes_too_long_ends_with_an_error(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     run = llm.engine.runner.run
     monkeypatch.setattr(llm.engine.runner, "run", lambda batch: (time.sleep(0.01), run(batch))[1])  # on any machine
-    with RunningServer(llm, limits=Limits(request_timeout_s=0.4)) as server:
+    with RunningServer(llm, limits=Limits(request_timeout_s=1.5)) as server:  # the first token comes before
         whole = server.post("/v1/chat/completions", **{**LONG, "stream": False})
         assert whole.status_code == 504 and whole.json()["error"]["code"] == "request_timeout"
         with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=LONG, timeout=30) as response:

@@ -28,6 +28,6 @@ def test_any_text_normalises_as_unicodedata_does(text: str) -> None:
 
 @pytest.mark.parametrize("run", ["\u0315\u0300", "\u0f73", "\u0301\u0344\u0323"])
 def test_a_megabyte_of_marks_takes_seconds_and_not_a_quarter_of_an_hour(run: str) -> None:
-    start = time.perf_counter()
+    start = time.thread_time()
     nfc("a" + run * (1_000_000 // len(run)))
-    assert time.perf_counter() - start < 20  # about 0.5 s where it is idle; unicodedata alone: 750 s
+    assert time.thread_time() - start < 20  # about 0.5 s where it is idle; unicodedata alone: 750 s
