@@ -46,7 +46,7 @@ class HuggingFace:
         return Listing(repository, revision, commit, constants.ENDPOINT, files)
 
     def headers(self) -> Mapping[str, str]:
-        from huggingface_hub.utils import build_hf_headers
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
         return build_hf_headers(library_name="qwartet", library_version=__version__)
 
