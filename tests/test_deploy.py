@@ -175,7 +175,7 @@ def shell_lines(text: str) -> Iterator[list[str]]:
 def test_every_serve_in_the_readme_is_one_that_serve_takes() -> None:
     lines = list(shell_lines((DEPLOY / "README.md").read_text(encoding="utf-8")))
     found = [line[line.index("serve") + 1 :] for line in lines if "serve" in line]
-    assert len(found) >= 3
+    assert found
     for arguments in found:
         serve_settings(arguments)
 

@@ -22,7 +22,7 @@ def blocks(name: str, language: str) -> list[str]:
 @pytest.mark.parametrize("name", READMES)
 def test_every_python_example_runs_with_the_bundled_model(name: str, capsys) -> None:
     examples = blocks(name, "python")
-    assert len(examples) >= 2
+    assert examples
     for example in examples:
         exec(example.replace("Qwen/Qwen-72B-Chat-Int4", str(DEMO)), {})
     assert capsys.readouterr().out.strip()

@@ -52,7 +52,7 @@ def required_library() -> NativeLibrary:
 def read_speed(library: NativeLibrary, num_bytes: int = READ_BYTES, rounds: int = ROUNDS) -> float:
     """Bytes a second of the best of `rounds` times three read loops over fresh memory."""
     data = np.full(num_bytes, 1, dtype=np.uint8)  # written, or all pages would be the same page of zeros
-    seconds = min(
+    seconds: float = min(
         library.functions.qw_time_read(data.ctypes.data, num_bytes, pattern)
         for _ in range(rounds)
         for pattern in READ_PATTERNS

@@ -7,8 +7,9 @@ cache. Weights are rotated through enough copies that none is still in a cache w
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,7 @@ def results_dict(ceilings: Ceilings, results: list[KernelResult]) -> dict[str, A
     return {"ceilings": vars(ceilings), "results": [asdict(result) for result in results]}
 
 
-def _seconds(calls: list[Callable[[], Any]]) -> float:
+def _seconds(calls: Sequence[Callable[[], Any]]) -> float:
     """Median over the rounds of the mean time of a call; each round makes every call once."""
     for call in calls:
         call()
@@ -145,7 +146,7 @@ def _quantised(
                 for count in rows:
                     x = _tokens(count, inputs)
                     used = weights if count <= FEW_ROWS else weights[:MIN_COPIES]
-                    seconds = _seconds([lambda w=w, x=x, cpu=cpu: cpu.quantized_linear(x, w) for w in used])
+                    seconds = _seconds([partial(cpu.quantized_linear, x, weight) for weight in used])
                     operation = f"int{bits} {name}, {mode}"
                     yield _result(
                         shape, operation, count, seconds, size, 2 * count * inputs * outputs, "int8", ceilings
@@ -156,10 +157,11 @@ def _dense(shape: Shape, rows: tuple[int, ...], ceilings: Ceilings) -> Iterator[
     inputs, outputs = linear_sizes(shape)["qkv"]
     size = 2 * inputs * outputs
     weights = [torch.randn(outputs, inputs).bfloat16() for _ in range(_copies(size))]
+    cpu = _backend()
     for count in rows:
         x = _tokens(count, inputs)
         used = weights if count <= FEW_ROWS else weights[:MIN_COPIES]
-        seconds = _seconds([lambda w=w, x=x: _backend().dense_linear(x, w) for w in used])
+        seconds = _seconds([partial(cpu.dense_linear, x, weight) for weight in used])
         yield _result(shape, "bf16 qkv", count, seconds, size, 2 * count * inputs * outputs, "bf16", ceilings)
 
 
@@ -175,7 +177,7 @@ def _attention(shape: Shape, context: int, ceilings: Ceilings) -> Iterator[Kerne
     for name, dtype in dtypes.items():
         num_bytes = num_blocks * BLOCK_SIZE * kv_bytes_per_token(1, shape.num_heads, HEAD_DIM, dtype)
         caches = [_random_cache(size, dtype) for _ in range(max(2, ROTATED_BYTES // num_bytes))]
-        calls = [lambda cache=cache: cpu.paged_attention(query, cache, batch) for cache in caches]
+        calls = [partial(cpu.paged_attention, query, cache, batch) for cache in caches]
         operations = 4 * context * shape.num_heads * HEAD_DIM
         yield _result(
             shape, f"attention over {context}, {name}", 1, _seconds(calls), num_bytes, operations, "fp32", ceilings

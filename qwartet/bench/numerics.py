@@ -51,7 +51,7 @@ LogitsOf = Callable[[Sequence[Sequence[int]]], Tensor]  # examples -> logits [T,
 def kl_divergence(reference: Tensor, other: Tensor) -> Tensor:
     """KL of the distributions that two tensors of logits [R, V] stand for: fp64 [R], in nats."""
     parts = []
-    for pair in zip(reference.split(ROWS_AT_ONCE), other.split(ROWS_AT_ONCE), strict=True):
+    for pair in zip(torch.split(reference, ROWS_AT_ONCE), torch.split(other, ROWS_AT_ONCE), strict=True):
         p, q = (logits.double().log_softmax(-1) for logits in pair)
         parts.append((p.exp() * (p - q)).sum(-1).clamp(min=0))
     return torch.cat(parts)
@@ -171,7 +171,7 @@ class _RoundedInputs(Backend):
 
 def round_to_int8(x: Tensor) -> Tensor:
     """x [..., K], each group of 128 inputs rounded to 255 equal steps around 0."""
-    groups = x.split(GROUP, dim=-1)
+    groups = torch.split(x, GROUP, dim=-1)
     scales = [group.abs().amax(-1, keepdim=True).clamp(min=1e-30) / 127 for group in groups]
     return torch.cat([torch.round(group / scale) * scale for group, scale in zip(groups, scales, strict=True)], dim=-1)
 
@@ -181,7 +181,8 @@ def logits_of(model: QwenModel, examples: Sequence[Sequence[int]], *, cache_dtyp
     """Logits [T, V] fp32 at all positions of some examples, through a KV cache; None: in the network's own dtype."""
     num_blocks, dtype = len(examples) * blocks_of_longest(examples), cache_dtype or model.dtype
     hidden = ModelRunner(model, num_blocks, BLOCK_SIZE, dtype).run(cached_batch(examples, model.config.position))
-    return model.lm_head(hidden).float()
+    logits: Tensor = model.lm_head(hidden)
+    return logits.float()
 
 
 def compare(

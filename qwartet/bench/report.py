@@ -84,11 +84,11 @@ def measure_report(settings: ReportSettings, log: Log = lambda _text: None) -> d
     log("starts")
     raw["starts"] = [start(settings) for _ in range(STARTS)]
     log(f"{CONTEXT + 64} tokens of context")
-    options = ("--prompt", "64", "--context", str(CONTEXT), "--kv-cache-dtype", "int8")
-    raw["long context"] = [_latency(settings, options)]
+    long_context = ("--prompt", "64", "--context", str(CONTEXT), "--kv-cache-dtype", "int8")
+    raw["long context"] = [_latency(settings, long_context)]
     log(f"single linears of {settings.shapes}")
-    options = ("--shapes", settings.shapes, "--rows", "1", "--activations", "int8", "--threads")
-    raw["kernels"] = _ours("bench", "kernels", *options, str(settings.threads))
+    decode = ("--shapes", settings.shapes, "--rows", "1", "--activations", "int8")
+    raw["kernels"] = _ours("bench", "kernels", *decode, "--threads", str(settings.threads))
     return raw
 
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 from qwartet.bench.http_client import HttpClient
@@ -144,6 +145,7 @@ def _health(settings: CostSettings, log: Log) -> dict[str, Any]:
     return {"health_ms": health_ms, "asked": len(seconds), "prefill_s": round(ttft_s, 3)}
 
 
+InClient = Callable[[Coroutine[Any, Any, Any]], Any]
 Once = Callable[[int, Callable[[], ServingRun], Callable[[], list[ServedRequest]]], dict[str, float]]
 
 
@@ -162,8 +164,8 @@ def _rounds(settings: CostSettings, num_requests: int, niceness: int, log: Log, 
             prompts = settings.prompts(num_requests, number)
             found.append(once(
                 number,
-                lambda prompts=prompts: client(_over_http(url, dialect, prompts, settings.generate)),
-                lambda prompts=prompts: _engine_alone(engine, prompts, params),
+                partial(_over_http, client, url, dialect, prompts, settings.generate),
+                partial(_engine_alone, engine, prompts, params),
             ))  # fmt: skip
     return found[1:]
 
@@ -185,11 +187,17 @@ async def _probe(url: str) -> Dialect:
         return await probe(client, "completions", None)
 
 
-async def _over_http(url: str, dialect: Dialect, prompts: Sequence[list[int]], generate: int) -> ServingRun:
+def _over_http(
+    run_in_client: InClient, url: str, dialect: Dialect, prompts: Sequence[list[int]], generate: int
+) -> ServingRun:
     """All prompts at once, on connections that are open, as clients keep them."""
-    async with HttpClient(url) as client:
-        await asyncio.gather(*(client.get("/health/live") for _ in prompts))
-        run = await measure(client, dialect, Load(prompts, generate, [0.0] * len(prompts)))
+
+    async def serve_all() -> ServingRun:
+        async with HttpClient(url) as client:
+            await asyncio.gather(*(client.get("/health/live") for _ in prompts))
+            return await measure(client, dialect, Load(prompts, generate, [0.0] * len(prompts)))
+
+    run: ServingRun = run_in_client(serve_all())
     _answered(run)
     return run
 
@@ -203,7 +211,7 @@ def _answered(run: ServingRun) -> list[Attempt]:
 
 
 @contextmanager
-def _client_thread(niceness: int) -> Iterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
+def _client_thread(niceness: int) -> Iterator[InClient]:
     """What runs a coroutine in a thread that gives way to others; of its own, since niceness cannot be taken back."""
     with ThreadPoolExecutor(1, initializer=lambda: _give_way(niceness)) as pool:
         yield lambda work: pool.submit(asyncio.run, work).result()

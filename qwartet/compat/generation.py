@@ -14,7 +14,7 @@ import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -45,6 +45,11 @@ class GenerationConfig:
     def __init__(self, **settings: Any) -> None:
         self.__dict__.update(_DEFAULTS)
         self.__dict__.update(settings)
+
+    if TYPE_CHECKING:  # any name: a checkpoint's file may hold more than _DEFAULTS
+
+        def __getattr__(self, name: str) -> Any: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...
 
     @classmethod
     def from_pretrained(cls, directory: str | Path, **changes: Any) -> GenerationConfig:
@@ -87,7 +92,7 @@ class Row:
 
 def checked_stop_words(stop_words_ids: Any, eos_token_id: int | None) -> list[list[int]]:
     """Stop words without [eos]; SettingError unless they are a non-empty list of lists of ids."""
-    is_valid = isinstance(stop_words_ids, list) and stop_words_ids
+    is_valid = isinstance(stop_words_ids, list) and len(stop_words_ids) > 0
     is_valid = is_valid and all(isinstance(words, list) for words in stop_words_ids)
     if not is_valid or not all(isinstance(i, int) and i >= 0 for words in stop_words_ids for i in words):
         raise SettingError(f"stop_words_ids is {stop_words_ids!r}; it must be a non-empty list of lists of token ids")

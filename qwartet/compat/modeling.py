@@ -105,7 +105,8 @@ class QWenLMHeadModel:
         if prompts is None:
             raise RequestError("generate() needs input_ids")
         chosen = (generation_config or self.generation_config).changed(settings)
-        rows = split_rows(torch.atleast_2d(torch.as_tensor(prompts)), attention_mask, chosen)
+        ids = torch.as_tensor(prompts)
+        rows = split_rows(ids if ids.dim() > 1 else ids.view(1, -1), attention_mask, chosen)
         return generate(self.engine, rows, chosen).to(self.device)
 
     def chat(

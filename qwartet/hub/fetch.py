@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -23,6 +24,7 @@ from qwartet.hub.snapshot import unfinished
 PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Before each new attempt; progress begins the count anew."""
 LONGEST_PAUSE_S = 60.0  # that a hub may ask for
+NO_SUCH_RANGE = 416  # HTTP's status
 
 T = TypeVar("T")
 
@@ -144,18 +146,14 @@ def _gather(file: RemoteFile, gathered: _Gathered, transfer: Transfer) -> None:
 
 def _receive(file: RemoteFile, gathered: _Gathered, transfer: Transfer) -> None:
     """One request for the bytes that are missing."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session, hf_raise_for_status
-
     begin = gathered.num_bytes
     headers = {**transfer.headers, "Accept-Encoding": "identity"}
     if begin:
         headers["Range"] = f"bytes={begin}-"
-    with get_session().stream("GET", file.url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT) as response:
-        if response.status_code == 416:
+    with response_to(file.url, headers, NO_SUCH_RANGE) as response:
+        if response.status_code == NO_SUCH_RANGE:
             gathered.restart()
             raise _TryAgain(f"the hub has fewer than the {file.size} bytes that it lists")
-        hf_raise_for_status(response)
         if begin and response.status_code != 206:
             gathered.restart()  # it sends the whole file
         elif begin and not response.headers.get("Content-Range", "").startswith(f"bytes {begin}-"):
@@ -163,6 +161,17 @@ def _receive(file: RemoteFile, gathered: _Gathered, transfer: Transfer) -> None:
             raise _TryAgain("the hub sends another part than was asked for")
         for piece in response.iter_raw():
             gathered.append(piece)
+
+
+@contextmanager
+def response_to(url: str, headers: Mapping[str, str], *expected: int) -> Iterator[Any]:
+    """The response to a GET, its body unread; the client's exceptions for a refusal whose status is not expected."""
+    from huggingface_hub import constants, get_session, hf_raise_for_status
+
+    with get_session().stream("GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT) as response:
+        if response.status_code not in expected:
+            hf_raise_for_status(response)
+        yield response
 
 
 def patiently(ask: Callable[[], T], what: str) -> T:

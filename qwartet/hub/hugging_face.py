@@ -32,6 +32,7 @@ class HuggingFace:
     default_revision = "main"
 
     def listing(self, repository: Repository, revision: str) -> Listing:
+        """Asks the hub; any exception means that the model cannot be had."""
         from huggingface_hub import HfApi, constants
 
         api = HfApi(endpoint=constants.ENDPOINT, library_name="qwartet", library_version=__version__)
@@ -46,15 +47,18 @@ class HuggingFace:
         return Listing(repository, revision, commit, constants.ENDPOINT, files)
 
     def headers(self) -> Mapping[str, str]:
-        from huggingface_hub.utils import build_hf_headers
+        """What a request for a file carries."""
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
         return build_hf_headers(library_name="qwartet", library_version=__version__)
 
     def place(self, listing: Listing) -> Place:
+        """Where the files of a listing lie, or will."""
         storage = _storage(listing.repository)
         return Place(storage / "snapshots" / listing.commit, storage / "blobs")
 
     def finish(self, listing: Listing) -> None:
+        """Notes on disk that `revision` is `commit`, all files being there."""
         if is_commit(listing.revision) or not is_safe_revision(listing.revision):
             return
         reference = _storage(listing.repository) / "refs" / listing.revision
@@ -62,6 +66,7 @@ class HuggingFace:
             path.write_text(listing.commit, encoding="ascii")
 
     def snapshot(self, repository: Repository, revision: str) -> Snapshot | None:
+        """What is here of a revision; None without a directory of it."""
         storage, commit = _storage(repository), revision
         if not is_commit(revision):
             if not is_safe_revision(revision):
@@ -73,6 +78,7 @@ class HuggingFace:
         return Snapshot(repository, directory, commit, _revisions(storage).get(commit, ()))
 
     def snapshots(self) -> Iterator[Snapshot]:
+        """All that is here."""
         for storage in sorted(_cache().glob("models--*")):
             repository = parse_repository(storage.name.removeprefix("models--").replace("--", "/"))
             if repository is None or not (storage / "snapshots").is_dir():
@@ -83,7 +89,10 @@ class HuggingFace:
                     yield Snapshot(repository, directory, directory.name, revisions.get(directory.name, ()))
 
     def removal(self, snapshot: Snapshot, unfinished_blobs: frozenset[str]) -> Removal:
-        """As the library does it: it knows which contents other commits and other models share."""
+        """How to delete what belongs to a snapshot alone, contents that are not all here (by their hashes) included.
+
+        As the library does it: it knows which contents other commits and other models share.
+        """
         from huggingface_hub import scan_cache_dir
 
         storage = snapshot.directory.parent.parent
@@ -109,6 +118,7 @@ class HuggingFace:
         return Removal(size_of(list((storage / "blobs").iterdir())), lambda: shutil.rmtree(storage))
 
     def wording(self) -> Wording:
+        """How its errors are told."""
         from huggingface_hub import constants
 
         return Wording(constants.ENDPOINT, _cache(), "HF_ENDPOINT", "HF_HOME", "HF_TOKEN")

@@ -21,7 +21,7 @@ from urllib.parse import quote, urlencode
 from qwartet import __version__
 from qwartet.errors import DownloadError
 from qwartet.hub.download_errors import Wording, unknown_revision
-from qwartet.hub.fetch import patiently
+from qwartet.hub.fetch import patiently, response_to
 from qwartet.hub.listing import Listing, RemoteFile, checked_files, is_commit, is_safe_revision
 from qwartet.hub.manifest import read_manifests
 from qwartet.hub.repository import HubName, Repository, parse_repository
@@ -142,11 +142,7 @@ def _old_revision(directory: Path) -> str:
 
 def _data(url: str, headers: Mapping[str, str]) -> dict[str, Any]:
     """The "Data" of an answer of the REST interface; the client's exceptions for a refusal."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session, hf_raise_for_status
-
-    with get_session().stream("GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT) as response:
-        hf_raise_for_status(response)
+    with response_to(url, headers) as response:
         text = bytearray()
         for piece in response.iter_bytes():
             text += piece

@@ -202,7 +202,7 @@ def _progress(name: str, done: int, total: int, on_bytes: OnBytes | None) -> Ite
             on_bytes(done, total)
         yield lambda count: on_bytes(count, total)
         return
-    from huggingface_hub.utils import tqdm
+    from huggingface_hub.utils.tqdm import tqdm
 
-    with tqdm(desc=name, initial=done, total=total, unit="B", unit_scale=True) as bar:
+    with tqdm(desc=name, initial=done, total=total, unit="B", unit_scale=True) as bar:  # type: ignore[no-untyped-call]
         yield bar.update

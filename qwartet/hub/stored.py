@@ -55,8 +55,10 @@ class StoredModel:
     @property
     def kind(self) -> str:
         """What it is in a few words: "Qwen 7b chat, int4"."""
-        words = ["Qwen", self.size, {True: "chat", False: "base"}.get(self.is_chat)] if self.precision else ["Qwen"]
-        return " ".join(filter(None, words)) + (f", {self.precision}" if self.precision else "")
+        if not self.precision:
+            return "Qwen"
+        tuning = None if self.is_chat is None else "chat" if self.is_chat else "base"
+        return f"{' '.join(filter(None, ['Qwen', self.size, tuning]))}, {self.precision}"
 
 
 def stored_models() -> Iterator[StoredModel]:
