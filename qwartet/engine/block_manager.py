@@ -1,25 +1,48 @@
 """Which blocks of the KV cache hold what, who uses them, and which may be taken. Integers only.
 
-A full block is known by a hash over all ids up to its end, so that a request finds the blocks of another one with the
-same beginning and shares them (no copy: full blocks are never written again).
+A block that is computed in full is known by a hash over all ids up to its end, so that a table finds the blocks of
+another one with the same beginning and shares them.
 
     hash of block i = sha256(hash of block i - 1, ids of block i)
-    hash of block -1 = sha256(salt, NTK alpha, first position)      all that keys and values depend on besides ids
+    hash of block -1 = root of the table       all that keys and values depend on besides ids (`prefix_root`)
 
     in use     references >= 1
     free       references = 0; keeps its content and its hash until it is taken, the longest unused first
 
-So preemption costs a request only what others took meanwhile: it finds its own blocks again by the same means.
-Source: Kwon et al. 2023; the chain of hashes as in vLLM.
+So preemption costs a request only what others took meanwhile: it finds its own blocks again by the same means. A block
+is written only while one table alone has it and nobody can find it: a forked table gets a copy first, and a block that
+was cropped is forgotten. Source: Kwon et al. 2023; the chain of hashes as in vLLM.
 """
 
 from __future__ import annotations
 
 from array import array
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from hashlib import sha256
 
-from qwartet.engine.request import Request
+BlockCopy = tuple[int, int]
+"""A block, and the one that its keys and values are to be copied to before the next step."""
+
+TokenIds = Callable[[int, int], Sequence[int]]
+"""From start and end to the ids start : end of an owner."""
+
+
+@dataclass(eq=False)
+class BlockTable:
+    """The blocks of one owner, in the order of its tokens; only the manager changes them."""
+
+    root: bytes = b""  # only tables with the same one find each other's blocks
+    blocks: list[int] = field(default_factory=list)
+    num_computed_tokens: int = 0  # whose keys and values are in the blocks
+    num_published_blocks: int = 0  # which others may find
+    hashes: list[bytes] = field(default_factory=list)  # of full blocks, as far as anybody asked
+
+
+def prefix_root(salt: bytes, alpha_slot: int, first_position: int) -> bytes:
+    """The root for ids at positions from `first_position` on, turned by an NTK alpha; `salt` keeps users apart."""
+    return sha256(array("q", [alpha_slot, first_position, len(salt)]).tobytes() + salt).digest()
 
 
 class BlockManager:
@@ -32,7 +55,7 @@ class BlockManager:
         self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(num_blocks))  # taken from the front
         self._hash_of: dict[int, bytes] = {}
         self._block_of: dict[bytes, int] = {}
-        self._owners: dict[int, Request] = {}  # by request id: all that have blocks
+        self._tables: set[BlockTable] = set()  # all that have blocks
 
     @property
     def num_free_blocks(self) -> int:
@@ -43,94 +66,128 @@ class BlockManager:
         """Blocks that hold this many tokens."""
         return -(-num_tokens // self.block_size)
 
-    def adopt_prefix(self, request: Request) -> int:
-        """Gives a request without blocks those that hold its beginning already; returns the tokens that they hold.
+    def adopt_prefix(self, table: BlockTable, token_ids: TokenIds, num_tokens: int) -> int:
+        """Gives an empty table the blocks that hold the beginning of its tokens already; returns how many they hold.
 
         At least one token is left to compute: its logits are wanted.
         """
-        assert not request.block_table, "a request with blocks cannot adopt others"
-        num_blocks = (request.num_tokens - 1) // self.block_size
-        for block_hash in self._hashes(request, num_blocks)[:num_blocks]:
+        assert not table.blocks, "a table with blocks cannot adopt others"
+        num_blocks = (num_tokens - 1) // self.block_size
+        for block_hash in self._hashes(table, token_ids, num_blocks)[:num_blocks]:
             block = self._block_of.get(block_hash)
             if block is None:
                 break
-            self._use(block)
-            request.block_table.append(block)
-        if request.block_table:
-            self._owners[request.request_id] = request
-        return len(request.block_table) * self.block_size
+            self._add(table, block)
+        table.num_computed_tokens = len(table.blocks) * self.block_size
+        return table.num_computed_tokens
 
-    def grow(self, request: Request, num_tokens: int) -> bool:
-        """Extends the request's block table to hold `num_tokens` tokens; False, and no change, if it cannot."""
-        num_missing = self.num_blocks_for(num_tokens) - len(request.block_table)
-        if num_missing > len(self._free):
-            return False
+    def grow(self, table: BlockTable, num_tokens: int) -> list[BlockCopy] | None:
+        """Extends a table to hold `num_tokens` tokens, so that those which are not computed yet may be written.
+
+        Returns the copies that have to be made before; None, and changes nothing, if there are too few blocks.
+        """
+        place, num_kept = divmod(table.num_computed_tokens, self.block_size)
+        is_partial = num_kept > 0 and num_tokens > table.num_computed_tokens
+        is_shared = is_partial and self._references[table.blocks[place]] > 1
+        num_missing = max(self.num_blocks_for(num_tokens) - len(table.blocks), 0)
+        if num_missing + is_shared > len(self._free):
+            return None
+        copies = []
+        if is_shared:
+            source, target = table.blocks[place], self._take()
+            copies.append((source, target))
+            self._references[source] -= 1
+            self._references[target] += 1
+            table.blocks[place] = target
+        elif is_partial:
+            self._forget_content(table.blocks[place])  # which it is known by, if it was full before a crop
         for _ in range(num_missing):
-            block = next(iter(self._free))
-            self._use(block)
-            self._forget_content(block)
-            request.block_table.append(block)
-        if request.block_table:
-            self._owners[request.request_id] = request
-        return True
+            self._add(table, self._take())
+        return copies
 
-    def publish(self, request: Request) -> None:
-        """Makes the request's full blocks known, as far as they are computed; the first with some content stands."""
-        num_full = request.num_computed_tokens // self.block_size
-        if num_full <= request.num_published_blocks:
-            return
-        hashes = self._hashes(request, num_full)
-        for index in range(request.num_published_blocks, num_full):
-            block, block_hash = request.block_table[index], hashes[index]
-            if block not in self._hash_of and block_hash not in self._block_of:
-                self._hash_of[block] = block_hash
-                self._block_of[block_hash] = block
-        request.num_published_blocks = num_full
+    def fork(self, table: BlockTable) -> BlockTable:
+        """Another table of the same tokens, as far as they are computed; it shares all their blocks."""
+        twin = BlockTable(table.root, [], table.num_computed_tokens, table.num_published_blocks, list(table.hashes))
+        for block in table.blocks[: self.num_blocks_for(table.num_computed_tokens)]:
+            self._add(twin, block)
+        return twin
 
-    def release(self, request: Request) -> None:
-        """Takes back all blocks of a request. What nobody else uses is free: its end is taken before its beginning."""
-        for block in reversed(request.block_table):
+    def crop(self, table: BlockTable, num_tokens: int) -> None:
+        """Takes back what a table has beyond its first tokens, which may go on with other ids now."""
+        self._give_back(table, num_tokens)
+        del table.hashes[num_tokens // self.block_size :]
+
+    def release(self, table: BlockTable) -> None:
+        """Takes back all blocks of a table."""
+        self._give_back(table, 0)
+
+    def _give_back(self, table: BlockTable, num_tokens: int) -> None:
+        """What nobody else uses is free: the end of a table is taken before its beginning."""
+        num_kept = self.num_blocks_for(num_tokens)
+        for block in reversed(table.blocks[num_kept:]):
             self._references[block] -= 1
             if self._references[block] == 0:
                 self._free[block] = None
                 if block not in self._hash_of:
                     self._free.move_to_end(block, last=False)  # nothing to be found in it: taken first
-        self._owners.pop(request.request_id, None)
-        request.block_table = []
-        request.num_published_blocks = 0
+        del table.blocks[num_kept:]
+        table.num_computed_tokens = min(table.num_computed_tokens, num_tokens)
+        table.num_published_blocks = min(table.num_published_blocks, num_tokens // self.block_size)
+        if not table.blocks:
+            self._tables.discard(table)
+
+    def publish(self, table: BlockTable, token_ids: TokenIds) -> None:
+        """Makes a table's full blocks known, as far as they are computed; the first with some content stands."""
+        num_full = table.num_computed_tokens // self.block_size
+        if num_full <= table.num_published_blocks:
+            return
+        hashes = self._hashes(table, token_ids, num_full)
+        for index in range(table.num_published_blocks, num_full):
+            block, block_hash = table.blocks[index], hashes[index]
+            if block not in self._hash_of and block_hash not in self._block_of:
+                self._hash_of[block] = block_hash
+                self._block_of[block_hash] = block
+        table.num_published_blocks = num_full
 
     def check_integrity(self) -> None:
-        """Every block is free or in use, as often as block tables name it, and known by one hash at most."""
-        tables = [block for request in self._owners.values() for block in request.block_table]
+        """Every block is free or in use, as often as tables name it, and known by one hash at most; what is still to be
+        written is nobody else's.
+        """
         counts = [0] * self.num_blocks
-        for block in tables:
-            counts[block] += 1
+        for table in self._tables:
+            for block in table.blocks:
+                counts[block] += 1
         assert counts == self._references, "references and block tables differ"
         assert sorted(self._free) == [block for block, count in enumerate(counts) if not count], "a block was lost"
         assert {block: block_hash for block_hash, block in self._block_of.items()} == self._hash_of, "hashes differ"
-        for request in self._owners.values():
-            room = len(request.block_table) * self.block_size
-            assert request.num_computed_tokens <= room, f"{request.num_computed_tokens} tokens in room for {room}"
+        for table in self._tables:
+            room, num_computed = len(table.blocks) * self.block_size, table.num_computed_tokens
+            assert num_computed <= room, f"{num_computed} tokens in room for {room}"
+            assert table.num_published_blocks * self.block_size <= num_computed, "known before it is computed"
+            unwritten = table.blocks[self.num_blocks_for(num_computed) :]
+            assert all(counts[block] == 1 and block not in self._hash_of for block in unwritten), "not to be written"
 
-    def _use(self, block: int) -> None:
+    def _add(self, table: BlockTable, block: int) -> None:
         self._references[block] += 1
         self._free.pop(block, None)
+        table.blocks.append(block)
+        self._tables.add(table)
+
+    def _take(self) -> int:
+        """The free block that was used longest ago; nothing can be found in it any more."""
+        block, _ = self._free.popitem(last=False)
+        self._forget_content(block)
+        return block
 
     def _forget_content(self, block: int) -> None:
         block_hash = self._hash_of.pop(block, None)
         if block_hash is not None:
             del self._block_of[block_hash]
 
-    def _hashes(self, request: Request, num_blocks: int) -> list[bytes]:
-        """The hashes of the request's blocks, at least the first `num_blocks`; made once, since ids do not change."""
-        hashes, size = request.block_hashes, self.block_size
+    def _hashes(self, table: BlockTable, token_ids: TokenIds, num_blocks: int) -> list[bytes]:
+        """The hashes of a table's blocks, at least the first `num_blocks`; made once: ids change only behind a crop."""
+        hashes, size = table.hashes, self.block_size
         while len(hashes) < num_blocks:
-            parent = hashes[-1] if hashes else _root(request)
-            ids = array("q", request.token_ids(len(hashes) * size, (len(hashes) + 1) * size))
-            hashes.append(sha256(parent + ids.tobytes()).digest())
+            ids = array("q", token_ids(len(hashes) * size, (len(hashes) + 1) * size))
+            hashes.append(sha256((hashes[-1] if hashes else table.root) + ids.tobytes()).digest())
         return hashes
-
-
-def _root(request: Request) -> bytes:
-    numbers = array("q", [request.alpha_slot, request.first_position, len(request.salt)])
-    return sha256(numbers.tobytes() + request.salt).digest()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from qwartet.engine.batch import build_forward_batch, step_span
-from qwartet.engine.block_manager import BlockManager
+from qwartet.engine.block_manager import BlockManager, BlockTable, prefix_root
 from qwartet.engine.draft_model import DraftModel
 from qwartet.engine.engine_config import CPU_BATCHED_TOKENS, GPU_BATCHED_TOKENS, EngineConfig
 from qwartet.engine.gumbel import sibling_seed
@@ -127,6 +127,7 @@ class Engine:
         if constraint is None and params.structure is not None:
             constraint = self.compile(params.structure, stops)
         request_id = next(self._ids)
+        alpha_slot = self.position_config.alpha_slot(len(prompt_ids))
         salt = cache_salt if self.enable_prefix_caching else f"request {request_id}"
         request = Request(
             request_id=request_id,
@@ -134,9 +135,8 @@ class Engine:
             params=params.updated({"max_tokens": min(params.max_tokens, room)}),
             seed=secrets.randbits(63) if params.seed is None else params.seed,
             stop_token_ids=stops,
-            alpha_slot=self.position_config.alpha_slot(len(prompt_ids)),
             first_position=first_position,
-            salt=salt.encode(errors="surrogatepass"),
+            table=BlockTable(prefix_root(salt.encode(errors="surrogatepass"), alpha_slot, first_position)),
             logits_processors=logits_processors,
             constraint=constraint,
             text_stream=None if self.tokenizer is None else TextStream(self.tokenizer, params.stop),
@@ -152,7 +152,11 @@ class Engine:
         for index in range(1, params.n):
             plain = replace(params, structure=None, prompt_logprobs=None)
             sibling = self.add_request(prompt_ids, plain, **settings)
-            sibling.seed, sibling.salt, sibling.leader = sibling_seed(leader.seed, index), leader.salt, leader
+            sibling.seed, sibling.leader, sibling.table.root = (
+                sibling_seed(leader.seed, index),
+                leader,
+                leader.table.root,
+            )
             sibling.constraint = None if leader.constraint is None else leader.constraint.fork()
             sibling.prompt_logprobs = leader.prompt_logprobs
             siblings.append(sibling)
@@ -207,11 +211,11 @@ class Engine:
 
     def _commit(self, schedule: Schedule, sampled: list[Sampled]) -> list[StepOutput]:
         for item in schedule.scheduled:
-            item.request.num_computed_tokens += item.num_scheduled_tokens
+            item.request.table.num_computed_tokens += item.num_scheduled_tokens
         outputs = [self._commit_tokens(result) for result in sampled]
         for item in schedule.scheduled:
             if item.request.finish_reason != "error":  # what is in its blocks may be broken
-                self.block_manager.publish(item.request)
+                self.block_manager.publish(item.request.table, item.request.token_ids)
             if item.request.is_finished:
                 self._forget(item.request)
         return outputs
@@ -235,7 +239,7 @@ class Engine:
             is_complete and request.finish_reason != "stop"
         ):  # "stop" may stand before tokens that were sampled behind it
             text += request.complete()
-        request.num_computed_tokens += len(new_ids) - 1
+        request.table.num_computed_tokens += len(new_ids) - 1
         logprobs = result.logprobs[: len(new_ids)]
         request.logprobs += logprobs
         return StepOutput(request, new_ids, text, tuple(logprobs), request.finish_reason)

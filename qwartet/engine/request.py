@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from qwartet.engine.block_manager import BlockTable
 from qwartet.engine.sampling_params import SamplingParams
 
 FinishReason = Literal["stop", "length", "abort", "error"]
@@ -52,9 +53,7 @@ class Request:
     params: SamplingParams
     seed: int = 0  # of its random numbers
     stop_token_ids: frozenset[int] = frozenset()
-    alpha_slot: int = 0  # NTK alpha, fixed by the prompt's length
     first_position: int = 0  # position of the first id; above 0 where a padded row is reproduced
-    salt: bytes = b""  # only requests with the same one find each other's blocks
     logits_processors: tuple[LogitsProcessor, ...] = ()  # applied after the built-in ones, before temperature
     constraint: TokenConstraint | None = None
     text_stream: TokenText | None = None
@@ -64,15 +63,21 @@ class Request:
     completion_text: str = ""  # without stop tokens, stop strings, and what may yet become one
     logprobs: list[TokenLogprobs] = field(default_factory=list)  # of the completion, where they are asked for
     prompt_logprobs: list[TokenLogprobs | None] = field(default_factory=lambda: [None])  # nothing predicts the first id
-    num_computed_tokens: int = 0  # ids whose keys and values are in the cache
     num_cached_tokens: int = 0  # of the prompt, found in the cache when the request first ran
     num_preemptions: int = 0
-    block_table: list[int] = field(default_factory=list)
-    num_published_blocks: int = 0  # of the block table, which others may find
-    block_hashes: list[bytes] = field(default_factory=list)  # of its full blocks, as far as anybody asked
+    table: BlockTable = field(default_factory=BlockTable)  # where its keys and values are
     draft_ids: list[int] = field(default_factory=list)  # guessed to follow; checked in the step that is being made
     finish_reason: FinishReason | None = None
     error: Exception | None = None  # why the finish reason is "error"
+
+    @property
+    def block_table(self) -> list[int]:
+        return self.table.blocks
+
+    @property
+    def num_computed_tokens(self) -> int:
+        """Ids whose keys and values are in the cache."""
+        return self.table.num_computed_tokens
 
     @property
     def num_tokens(self) -> int:

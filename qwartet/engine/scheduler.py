@@ -124,13 +124,13 @@ class Scheduler:
         if request.is_decoding:
             room = min(step.budget - num_tokens, request.params.max_tokens - len(request.completion_ids) - 1)
             num_drafts = min(self.num_drafts_wanted(request), room) if room > 0 else 0
-            if num_drafts and not self.block_manager.grow(request, end + num_drafts):
+            if num_drafts and not self._grow(request, end + num_drafts):
                 num_drafts = 0  # nobody is preempted for a guess
         step.take(ScheduledRequest(request, num_tokens, num_drafts))
 
     def _make_room(self, request: Request, num_tokens: int, step: _Step) -> bool:
         """Grows the request's blocks, preempting those behind it; False when it had to be preempted itself."""
-        while not self.block_manager.grow(request, num_tokens):
+        while not self._grow(request, num_tokens):
             victim = self.running[-1]
             self._preempt(victim)
             step.items.pop(victim.request_id, None)  # what it took of the budget is left unused, this once
@@ -140,8 +140,7 @@ class Scheduler:
 
     def _preempt(self, request: Request) -> None:
         self.running.remove(request)
-        self.block_manager.release(request)
-        request.num_computed_tokens = 0
+        self.block_manager.release(request.table)
         request.num_preemptions += 1
         self.add(request)
 
@@ -151,12 +150,13 @@ class Scheduler:
                 return
             if request.waits_for_leader:
                 continue
-            num_cached = 0 if _wants_all_logits(request) else self.block_manager.adopt_prefix(request)
+            num_cached = 0
+            if not _wants_all_logits(request):
+                num_cached = self.block_manager.adopt_prefix(request.table, request.token_ids, request.num_tokens)
             num_tokens = min(request.num_tokens - num_cached, step.budget)
-            if not self.block_manager.grow(request, num_cached + num_tokens):
-                self.block_manager.release(request)
+            if not self._grow(request, num_cached + num_tokens):
+                self.block_manager.release(request.table)
                 return
-            request.num_computed_tokens = num_cached
             if not request.num_preemptions:
                 request.num_cached_tokens = num_cached
             self.waiting.remove(request)
@@ -169,7 +169,12 @@ class Scheduler:
             self.running.remove(request)
         elif request in self.waiting:
             self.waiting.remove(request)
-        self.block_manager.release(request)
+        self.block_manager.release(request.table)
+
+    def _grow(self, request: Request, num_tokens: int) -> bool:
+        copies = self.block_manager.grow(request.table, num_tokens)
+        assert not copies, "requests share full blocks alone, and those are never written again"
+        return copies is not None
 
 
 class _Step:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from qwartet.engine.batch import build_forward_batch, step_span
+from qwartet.engine.block_manager import BlockTable
 from qwartet.engine.request import Request
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.engine.scheduler import ScheduledRequest
@@ -20,9 +21,8 @@ def build(*items: ScheduledRequest):
 
 
 def test_a_chunk_and_a_decode_lie_side_by_side() -> None:
-    chunk = Request(0, [10, 11, 12, 13, 14, 15, 16], SamplingParams(), alpha_slot=1, num_computed_tokens=3)
-    chunk.block_table = [5, 2]
-    decode = Request(1, [20, 21], SamplingParams(), completion_ids=[22], num_computed_tokens=2, block_table=[7])
+    chunk = Request(0, [10, 11, 12, 13, 14, 15, 16], SamplingParams(), table=BlockTable(b"", [5, 2], 3))
+    decode = Request(1, [20, 21], SamplingParams(), completion_ids=[22], table=BlockTable(b"", [7], 2))
     batch = build(ScheduledRequest(chunk, 3), ScheduledRequest(decode, 1))
     assert batch.input_ids.tolist() == [13, 14, 15, 22]
     assert batch.rope_index.tolist() == [103, 104, 105, 2]
@@ -35,7 +35,7 @@ def test_a_chunk_and_a_decode_lie_side_by_side() -> None:
 
 
 def test_the_first_position_shifts_positions_but_not_slots() -> None:
-    padded = Request(0, [10, 11], SamplingParams(), first_position=5, block_table=[3])
+    padded = Request(0, [10, 11], SamplingParams(), first_position=5, table=BlockTable(b"", [3]))
     batch = build(ScheduledRequest(padded, 2))
     assert batch.slot_mapping.tolist() == [12, 13]
     assert batch.seq_lens.tolist() == [2]
@@ -43,6 +43,6 @@ def test_the_first_position_shifts_positions_but_not_slots() -> None:
 
 
 def test_a_step_of_chunks_alone_asks_for_no_logits() -> None:
-    chunk = Request(0, [1, 2, 3], SamplingParams(), block_table=[0])
+    chunk = Request(0, [1, 2, 3], SamplingParams(), table=BlockTable(b"", [0]))
     batch = build(ScheduledRequest(chunk, 2))
     assert batch.logits_index.shape == (0,) and batch.logits_index.dtype == torch.int32

@@ -53,20 +53,20 @@ def test_the_smaller_priority_comes_first_and_then_the_earlier_arrival() -> None
 
 def test_a_request_decodes_when_only_its_last_sampled_token_is_not_computed() -> None:
     one = request()
-    one.num_computed_tokens = 2
+    one.table.num_computed_tokens = 2
     assert not one.is_decoding  # the prompt's last token is not a sampled one
-    one.completion_ids, one.num_computed_tokens = [13], 3
+    one.completion_ids, one.table.num_computed_tokens = [13], 3
     assert one.is_decoding
-    one.num_computed_tokens = 0
+    one.table.num_computed_tokens = 0
     assert not one.is_decoding
 
 
 def test_a_sibling_waits_until_its_leader_has_computed_the_prompt_or_ended() -> None:
     leader, sibling = request(), request()
     assert not sibling.waits_for_leader
-    sibling.leader, leader.num_computed_tokens = leader, 2
+    sibling.leader, leader.table.num_computed_tokens = leader, 2
     assert sibling.waits_for_leader
-    leader.num_computed_tokens = 3
+    leader.table.num_computed_tokens = 3
     assert not sibling.waits_for_leader
-    leader.num_computed_tokens, leader.finish_reason = 0, "abort"
+    leader.table.num_computed_tokens, leader.finish_reason = 0, "abort"
     assert not sibling.waits_for_leader

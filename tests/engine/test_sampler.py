@@ -33,7 +33,7 @@ def sample(one: Sampler, logits: torch.Tensor, requests: list[Request]) -> list[
     """A step in which every request has one row more than guesses."""
     items = []
     for some in requests:
-        some.num_computed_tokens = some.num_tokens - 1
+        some.table.num_computed_tokens = some.num_tokens - 1
         items.append(ScheduledRequest(some, 1, len(some.draft_ids)))
     with torch.inference_mode():
         return one.sample(logits, items)

@@ -140,7 +140,7 @@ class GivenHead(Head):
 def sample(logits: torch.Tensor, requests: list[Request]) -> list[Sampled]:
     items = []
     for request in requests:
-        request.num_computed_tokens = request.num_tokens - 1
+        request.table.num_computed_tokens = request.num_tokens - 1
         items.append(ScheduledRequest(request, 1, len(request.draft_ids)))
     with torch.inference_mode():
         hidden = torch.arange(float(len(logits))).unsqueeze(-1)

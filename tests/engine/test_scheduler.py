@@ -29,7 +29,7 @@ def commit(schedule: Schedule, queue: Scheduler) -> None:
     """What the engine does after a step, with 7 for every sampled token."""
     for item in schedule.scheduled:
         samples = item.needs_token
-        item.request.num_computed_tokens += item.num_scheduled_tokens
+        item.request.table.num_computed_tokens += item.num_scheduled_tokens
         if samples:
             item.request.append(7)
         if item.request.is_finished:
@@ -262,7 +262,7 @@ def test_guesses_take_room_in_the_step_and_in_the_cache_but_nobodys_place() -> N
     assert item.num_draft_tokens == 2  # one token of four is there, and one comes without a guess
     one.params = SamplingParams(max_tokens=20)
     one.completion_ids += [7] * 7
-    one.num_computed_tokens = one.num_tokens - 1
+    one.table.num_computed_tokens = one.num_tokens - 1
     (item,) = queue.schedule().scheduled
     assert item.num_draft_tokens == 0, "the cache has room for 12 tokens, and 11 + 5 would not fit"
 
@@ -276,8 +276,8 @@ def test_siblings_wait_for_the_prompt_and_find_its_blocks() -> None:
     step = queue.schedule()
     assert sizes(step) == {0: 8}
     for item in step.scheduled:
-        item.request.num_computed_tokens += item.num_scheduled_tokens
-        queue.block_manager.publish(item.request)
+        item.request.table.num_computed_tokens += item.num_scheduled_tokens
+        queue.block_manager.publish(item.request.table, item.request.token_ids)
     step = queue.schedule()
     assert sizes(step) == {0: 2, 2: 2}, "others do not wait for them"
     commit(step, queue)
@@ -291,7 +291,7 @@ def test_prompt_logprobs_need_every_token_computed() -> None:
     first = request(0, 9)
     queue.add(first)
     commit(queue.schedule(), queue)
-    queue.block_manager.publish(first)
+    queue.block_manager.publish(first.table, first.token_ids)
     asked = Request(1, [1] * 9, SamplingParams(prompt_logprobs=0))
     queue.add(asked)
     step = queue.schedule()

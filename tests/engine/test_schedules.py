@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 import pytest
 import torch
 
-from qwartet.engine import block_manager, sampler
-from qwartet.engine.block_manager import BlockManager
+from qwartet.engine import engine, sampler
+from qwartet.engine.block_manager import BlockManager, BlockTable, TokenIds
 from qwartet.engine.request import Request
 from qwartet.engine.sampler import Sampler
 from qwartet.engine.scheduler import Scheduler
@@ -96,9 +96,9 @@ def accept_all_guesses(result: sampler.Sampled, rows: Sequence[sampler.Row]) -> 
     result.token_ids += [*result.request.draft_ids, rows[-1].token]
 
 
-def lose_a_block(manager: BlockManager, request: Request, release=BlockManager.release) -> None:
-    lost = len(request.block_table) > 2 and request.block_table.pop()
-    release(manager, request)
+def lose_a_block(manager: BlockManager, table: BlockTable, release=BlockManager.release) -> None:
+    lost = len(table.blocks) > 2 and table.blocks.pop()
+    release(manager, table)
     if lost:
         manager._free.pop(lost, None)
 
@@ -106,20 +106,22 @@ def lose_a_block(manager: BlockManager, request: Request, release=BlockManager.r
 def keep_computed(scheduler: Scheduler, request: Request, preempt=Scheduler._preempt) -> None:
     num_computed = request.num_computed_tokens
     preempt(scheduler, request)
-    request.num_computed_tokens = num_computed // 2
+    request.table.num_computed_tokens = num_computed // 2
 
 
-def publish_too_much(manager: BlockManager, request: Request, publish=BlockManager.publish) -> None:
+def publish_too_much(
+    manager: BlockManager, table: BlockTable, token_ids: TokenIds, publish=BlockManager.publish
+) -> None:
     """A block counts as computed as soon as its first token is."""
-    num_computed = request.num_computed_tokens
+    num_computed = table.num_computed_tokens
     whole = -(-num_computed // manager.block_size) * manager.block_size
-    request.num_computed_tokens = whole if whole <= request.num_tokens else num_computed
-    publish(manager, request)
-    request.num_computed_tokens = num_computed
+    table.num_computed_tokens = whole if len(token_ids(0, whole)) == whole else num_computed
+    publish(manager, table, token_ids)
+    table.num_computed_tokens = num_computed
 
 
 WRONG = {
-    "prefixes of any alpha and salt are shared": (block_manager, "_root", lambda request: b""),
+    "prefixes of any alpha and salt are shared": (engine, "prefix_root", lambda *settings: b""),
     "alpha follows the text": (Request, "num_prompt_tokens", property(lambda request: request.num_tokens)),
     "every guess is taken": (sampler, "_walk", accept_all_guesses),
     "a block is lost": (BlockManager, "release", lose_a_block),

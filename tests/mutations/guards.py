@@ -81,8 +81,8 @@ GUARDS = (
     Guard(
         "the salt is part of a block's hash",
         "qwartet/engine/block_manager.py",
-        "return sha256(numbers.tobytes() + request.salt).digest()",
-        "return sha256(numbers.tobytes()).digest()",
+        "len(salt)]).tobytes() + salt).digest()",
+        "len(salt)]).tobytes()).digest()",
         SEC + "isolation.py::test_sec_16_only_the_same_key_finds_what_was_computed",
     ),
     Guard(

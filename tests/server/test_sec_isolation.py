@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from qwartet import LLM
 from qwartet.engine import block_manager
-from qwartet.engine.request import Request
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.server.access import Access
 from tests.server.attack import CHAT
@@ -52,10 +51,7 @@ def test_sec_16_only_the_same_key_finds_what_was_computed(server: RunningServer)
     numbers=st.tuples(st.integers(0, 3), st.integers(0, 40)),
 )
 def test_sec_16_no_salt_can_be_written_as_another_one(salts: list[bytes], numbers: tuple[int, int]) -> None:
-    def root(salt: bytes, alpha_slot: int, first_position: int) -> bytes:
-        request = Request(0, [1], SamplingParams(), salt=salt, alpha_slot=alpha_slot, first_position=first_position)
-        return block_manager._root(request)
-
+    root = block_manager.prefix_root
     assert root(salts[0], *numbers) != root(salts[1], *numbers)
     assert root(salts[0], *numbers) != root(salts[0], numbers[0] + 1, numbers[1])
     # A salt that holds the bytes of what stands before it: as if it began elsewhere.
