@@ -255,7 +255,7 @@ def test_rel_05_an_error_of_one_request_is_its_own(
 ) -> None:
     with monkeypatch.context() as patch:
         if place == "tokenizer":
-            patch.setattr("qwartet.openai_api.prepare.build_prompt", fail)
+            patch.setattr("qwartet.llm.LLM.prompt_ids", fail)
         else:
             patch.setattr("qwartet.openai_api.exchange.chat_completion", fail)
             patch.setattr("qwartet.openai_api.chunks.ChatChunks.of", fail)

@@ -13,7 +13,7 @@ import pytest
 from qwartet import LLM
 from qwartet.cli.serve import _start_log
 from qwartet.engine.async_engine import AsyncEngine
-from qwartet.openai_api import exchange, prepare, token_ids
+from qwartet.openai_api import exchange, token_ids
 from qwartet.openai_api.chunks import ChatChunks
 from qwartet.server import json_answer, service
 from qwartet.server.access import Access
@@ -78,7 +78,7 @@ def raises(*_: Any, **__: Any) -> Any:
 
 FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "a body being checked": lambda patch: patch.setattr(service, "json_of", raises),
-    "a prompt being made": lambda patch: patch.setattr(prepare, "build_prompt", raises),
+    "a prompt being made": lambda patch: patch.setattr(LLM, "prompt_ids", raises),
     "text to ids": lambda patch: patch.setattr(TiktokenTokenizer, "encode", raises),
     "ids to text": lambda patch: patch.setattr(TiktokenTokenizer, "decode", raises),
     "a request being queued": lambda patch: patch.setattr(AsyncEngine, "add", raises),
