@@ -61,7 +61,7 @@ class Completion:
     @classmethod
     def of(cls, request: Request) -> Completion:
         """What a request that has ended has come to."""
-        has_prompt = request.params.prompt_logprobs is not None or request.leader is not None
+        has_prompt = request.params.prompt_logprobs is not None or request.parent is not None
         return cls(
             prompt_ids=request.prompt_ids,
             token_ids=request.completion_ids,
@@ -207,7 +207,7 @@ class LLM:
 
     def add(self, prompt_ids: list[int], params: SamplingParams, **settings: Any) -> list[Request]:
         """Queues a prompt with this checkpoint's stop tokens; `settings` as in Engine.add_request."""
-        return self.engine.add_siblings(prompt_ids, params, stop_token_ids=self.stop_token_ids, **settings)
+        return self.engine.add_requests(prompt_ids, params, stop_token_ids=self.stop_token_ids, **settings)
 
     @torch.inference_mode()
     def logits(self, ids: Sequence[int]) -> Tensor:

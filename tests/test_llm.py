@@ -100,7 +100,7 @@ def test_a_draft_model_changes_nothing_but_the_time() -> None:
     assisted = LLM(draft_model=DEMO, max_model_len=256)
     found = assisted.generate(prompts(assisted), assisted.sampling_params(temperature=0))
     assert [one.text for one in found] == list(SUMS.values())
-    assert assisted.engine.speculation.num_right > 0
+    assert assisted.engine.speculation.num_accepted > 0
 
 
 def test_an_unknown_engine_setting_is_refused_with_the_nearest_one() -> None:

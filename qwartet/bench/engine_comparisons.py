@@ -139,8 +139,8 @@ def _speculation(setting: Setting, log: Log) -> dict[str, Any]:
         guessing = runs["prompt-lookup"][0].speculation
         off, on = runs["off"][1], runs["prompt-lookup"][1]
         return {
-            "off_tok_s": off, "on_tok_s": on, "ratio": on / off, "guessed": guessing.num_guessed,
-            "right": guessing.num_right, "token_cost": guessing.cost.of_a_token(1),
+            "off_tok_s": off, "on_tok_s": on, "ratio": on / off, "guessed": guessing.num_drafted,
+            "right": guessing.num_accepted, "token_cost": guessing.cost.of_a_token(1),
         }  # fmt: skip
 
     rounds = _rounds(setting, log, once)

@@ -1,7 +1,7 @@
 """The engine for asyncio: one thread owns it and steps it, coroutines add prompts and read what comes of them.
 
     event loop                                    engine thread
-    add, abort -- commands: deque + condition --> add_siblings, finish
+    add, abort -- commands: deque + condition --> add_requests, finish
                                                   step, while there is work; else wait
     streams    <-- at most one call a step ------ what the steps brought
 
@@ -354,7 +354,7 @@ class AsyncEngine:
         self, stream: CompletionStream, prompt_ids: Sequence[int], params: SamplingParams, settings: dict[str, Any]
     ) -> None:
         try:
-            stream.requests = self._engine.add_siblings(prompt_ids, params, **settings)
+            stream.requests = self._engine.add_requests(prompt_ids, params, **settings)
         except Exception as error:  # a wrong setting is the caller's error, and ends nothing else
             self._post([partial(stream.fail, error)])
         for index, request in enumerate(stream.requests):

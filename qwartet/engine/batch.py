@@ -15,7 +15,7 @@ from qwartet.layers.rotary import PositionConfig
 
 @dataclass(frozen=True)
 class Span:
-    """Ids start : end of a request, its guesses counted behind its tokens, and which of them logits are wanted for."""
+    """Ids start : end of a request, its drafts counted behind its tokens, and which of them logits are wanted for."""
 
     request: Request
     start: int
@@ -24,7 +24,7 @@ class Span:
 
 
 def step_span(item: ScheduledRequest) -> Span:
-    """What a step computes of a request, guesses included."""
+    """What a step computes of a request, drafts included."""
     request = item.request
     end = request.num_computed_tokens + item.num_scheduled_tokens
     num_drafts = max(item.num_sampled_rows - 1, 0)

@@ -1,8 +1,8 @@
-"""A small model of the same vocabulary guesses for a large one.
+"""A small model of the same vocabulary drafts for a large one.
 
 It has a KV cache of its own with as many blocks, addressed by the same block tables, so a request's tokens lie in the
-same places of both. What it has not seen of a request (its prompt, tokens that were not guessed right) it computes when
-it is asked to guess, at most a chunk in one step. Guesses are drawn with the request's own random numbers (draw.py).
+same places of both. What it has not seen of a request (its prompt, tokens that it did not draft) it computes when
+it is asked to draft, at most a chunk in one step. Drafts are sampled with the request's own random numbers (gumbel.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from qwartet.engine.batch import Span, build_forward_batch
-from qwartet.engine.gumbel import Draw, sample_rows
+from qwartet.engine.gumbel import Sampling, sample_rows
 from qwartet.engine.one_thread import one_thread
 from qwartet.engine.request import Request
 from qwartet.engine.runner import ModelRunner
@@ -23,25 +23,25 @@ from qwartet.engine.scheduler import ScheduledRequest
 
 @dataclass(frozen=True)
 class _Progress:
-    """What the draft model has computed of a request: `num_tokens` of it, and all but the last of its guesses."""
+    """What the draft model has computed of a request: `num_tokens` of it, and all but the last of its drafts."""
 
     num_preemptions: int
     num_tokens: int
-    guesses: tuple[int, ...] = ()
+    drafts: tuple[int, ...] = ()
 
     def num_computed(self, request: Request) -> int:
         """Tokens whose keys and values are in its cache and still hold."""
         if self.num_preemptions != request.num_preemptions:
             return 0  # its blocks are others now
-        taken = request.token_ids(self.num_tokens, self.num_tokens + len(self.guesses) - 1)
-        num_right = 0
-        while num_right < len(taken) and taken[num_right] == self.guesses[num_right]:
-            num_right += 1
-        return self.num_tokens + num_right
+        taken = request.token_ids(self.num_tokens, self.num_tokens + len(self.drafts) - 1)
+        num_accepted = 0
+        while num_accepted < len(taken) and taken[num_accepted] == self.drafts[num_accepted]:
+            num_accepted += 1
+        return self.num_tokens + num_accepted
 
 
 class DraftModel:
-    """A Guesser that runs a model."""
+    """A Drafter that runs a model."""
 
     def __init__(self, runner: ModelRunner, num_valid_tokens: int, max_num_batched_tokens: int) -> None:
         """`runner` has a cache of as many blocks as the large model's."""
@@ -57,7 +57,7 @@ class DraftModel:
         return min(most, max(room, 0)) if is_known else 0
 
     @torch.inference_mode()
-    def guess(self, items: Sequence[ScheduledRequest]) -> None:
+    def propose(self, items: Sequence[ScheduledRequest]) -> None:
         requests = self._catch_up([item.request for item in items])
         most = {item.request.request_id: item.num_draft_tokens for item in items}
         spans = [self._missing(request) for request in requests]
@@ -74,7 +74,7 @@ class DraftModel:
             progress = _Progress(request.num_preemptions, request.num_tokens, tuple(request.draft_ids))
             self._progress[request.request_id] = progress
 
-    def forget(self, request: Request) -> None:
+    def release(self, request: Request) -> None:
         self._progress.pop(request.request_id, None)
 
     def _missing(self, request: Request) -> Span:
@@ -106,7 +106,6 @@ class DraftModel:
         if all(request.params.is_greedy for request in requests):
             return [max(token_id, 0) for token_id in head.argmax(hidden, self._num_valid_tokens)]
         logits = head(hidden)[:, : self._num_valid_tokens].float().nan_to_num()
-        places = [len(request.completion_ids) + len(request.draft_ids) for request in requests]
-        draws = [Draw(request.params, request.seed, place) for request, place in zip(requests, places, strict=True)]
+        settings = [Sampling(one.params, one.seed, len(one.completion_ids) + len(one.draft_ids)) for one in requests]
         with one_thread():
-            return sample_rows(logits, draws)
+            return sample_rows(logits, settings)

@@ -1,6 +1,6 @@
 """The engine: one loop that serves many requests.
 
-schedule -> guess -> build batch -> run -> sample -> commit -> outputs
+schedule -> draft -> build batch -> run -> sample -> commit -> outputs
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ import torch
 
 from qwartet.engine.batch import build_forward_batch, step_span
 from qwartet.engine.block_manager import BlockManager, BlockTable, prefix_root
+from qwartet.engine.chunk_limiter import ChunkLimiter
 from qwartet.engine.draft_model import DraftModel
 from qwartet.engine.engine_config import CPU_BATCHED_TOKENS, GPU_BATCHED_TOKENS, EngineConfig
-from qwartet.engine.gumbel import sibling_seed
-from qwartet.engine.pace import Pace
+from qwartet.engine.gumbel import child_seed
 from qwartet.engine.request import FinishReason, LogitsProcessor, Request, TokenConstraint, TokenLogprobs
 from qwartet.engine.runner import ModelRunner
 from qwartet.engine.sampler import Sampled, Sampler
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.engine.scheduler import Schedule, Scheduler
-from qwartet.engine.speculate import NoGuesses, PromptLookup, Speculation
+from qwartet.engine.speculate import NoDrafts, PromptLookup, Speculation
 from qwartet.engine.structure import Structure
 from qwartet.errors import ContextWarning, EngineFailedError, OutOfMemoryError, RequestError, SettingError
 from qwartet.kernels.device_memory import available_bytes
@@ -90,13 +90,13 @@ class Engine:
         self.sampler = Sampler(model.lm_head, num_valid_tokens)
         self.speculation = _speculation(config, runners[1:], self.sampler.num_valid_tokens, budget)
         self.block_manager = BlockManager(num_blocks, BLOCK_SIZE)
-        self.pace = Pace(config.max_stall_s)
+        self.chunk_limiter = ChunkLimiter(config.max_stall_s)
         self.scheduler = Scheduler(
             self.block_manager,
             max_num_batched_tokens=budget,
             max_num_seqs=config.max_num_seqs,
             num_drafts_wanted=self._num_drafts_wanted,
-            chunk_beside_decodes=self.pace.chunk,
+            chunk_beside_decodes=self.chunk_limiter.chunk,
         )
         self.enable_prefix_caching = config.enable_prefix_caching
         self.failure: Exception | None = None  # of a step: nothing is served after it
@@ -144,23 +144,23 @@ class Engine:
         self.scheduler.add(request)
         return request
 
-    def add_siblings(self, prompt_ids: Sequence[int], params: SamplingParams, **settings: Any) -> list[Request]:
+    def add_requests(self, prompt_ids: Sequence[int], params: SamplingParams, **settings: Any) -> list[Request]:
         """Queues a prompt for params.n completions, which share its blocks; `settings` as in add_request."""
-        leader = self.add_request(prompt_ids, params, **settings)
-        siblings = [leader]
-        settings["constraint"] = None  # each has its own copy of the leader's
+        parent = self.add_request(prompt_ids, params, **settings)
+        children = [parent]
+        settings["constraint"] = None  # each has its own copy of the parent's
         for index in range(1, params.n):
             plain = replace(params, structure=None, prompt_logprobs=None)
-            sibling = self.add_request(prompt_ids, plain, **settings)
-            sibling.seed, sibling.leader, sibling.table.root = (
-                sibling_seed(leader.seed, index),
-                leader,
-                leader.table.root,
+            child = self.add_request(prompt_ids, plain, **settings)
+            child.seed, child.parent, child.table.root = (
+                child_seed(parent.seed, index),
+                parent,
+                parent.table.root,
             )
-            sibling.constraint = None if leader.constraint is None else leader.constraint.fork()
-            sibling.prompt_logprobs = leader.prompt_logprobs
-            siblings.append(sibling)
-        return siblings
+            child.constraint = None if parent.constraint is None else parent.constraint.fork()
+            child.prompt_logprobs = parent.prompt_logprobs
+            children.append(child)
+        return children
 
     def check(self, prompt_ids: Sequence[int], params: SamplingParams, first_position: int = 0) -> None:
         """Raises what add_request would refuse; any thread may call it."""
@@ -199,14 +199,14 @@ class Engine:
     def _step(self) -> list[StepOutput]:
         start_s = time.perf_counter()
         schedule = self.scheduler.schedule()
-        self.speculation.guess(schedule.scheduled)
+        self.speculation.propose(schedule.scheduled)
         spans = [step_span(item) for item in schedule.scheduled]
         batch = build_forward_batch(spans, BLOCK_SIZE, self.position_config, self.runner.model.device)
         sampled = self.sampler.sample(self.runner.run(batch), schedule.scheduled)
         outputs = self._commit(schedule, sampled)
         num_tokens, seconds = len(batch.input_ids), time.perf_counter() - start_s
         self.speculation.cost.count(num_tokens, seconds)
-        self.pace.count(num_tokens, seconds)
+        self.chunk_limiter.count(num_tokens, seconds)
         return outputs
 
     def _commit(self, schedule: Schedule, sampled: list[Sampled]) -> list[StepOutput]:
@@ -217,11 +217,11 @@ class Engine:
             if item.request.finish_reason != "error":  # what is in its blocks may be broken
                 self.block_manager.publish(item.request.table, item.request.token_ids)
             if item.request.is_finished:
-                self._forget(item.request)
+                self._release(item.request)
         return outputs
 
     def _commit_tokens(self, result: Sampled) -> StepOutput:
-        """Adds the tokens of one request up to its end; those that were guessed are computed already."""
+        """Adds the tokens of one request up to its end; those that were drafted are computed already."""
         request = result.request
         self.speculation.count(request, len(result.token_ids))
         request.draft_ids = []
@@ -248,12 +248,12 @@ class Engine:
         """Ends a request before the model does; its blocks are free at once."""
         if not request.is_finished:
             request.finish_reason = reason
-            self._forget(request)
+            self._release(request)
 
-    def _forget(self, request: Request) -> None:
+    def _release(self, request: Request) -> None:
         self.scheduler.finish(request)
-        self.sampler.forget(request)
-        self.speculation.forget(request)
+        self.sampler.release(request)
+        self.speculation.release(request)
 
     def _num_drafts_wanted(self, request: Request) -> int:
         return self.speculation.num_wanted(request, len(self.scheduler.running))
@@ -333,7 +333,7 @@ def _speculation(
     config: EngineConfig, draft_runners: list[ModelRunner], num_valid_tokens: int, budget: int
 ) -> Speculation:
     if config.speculation == "off":
-        return Speculation(NoGuesses())
+        return Speculation(NoDrafts())
     if not draft_runners:
         return Speculation(PromptLookup())
     runner = draft_runners[0]

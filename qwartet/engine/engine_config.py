@@ -31,7 +31,7 @@ class EngineConfig:
     num_blocks: int | None = None  # of the KV cache; None: as many as are of use and fit
     kv_cache_dtype: str = "auto"  # "auto": the model's; "int8" half of bf16, "int4" a quarter
     enable_prefix_caching: bool = True  # whether requests find what others have computed
-    speculation: str = "prompt-lookup"  # or "off"; where there is a draft model, that guesses
+    speculation: str = "prompt-lookup"  # or "off"; where there is a draft model, it drafts
 
     def __post_init__(self) -> None:
         for name, (low, high) in _BOUNDS.items():

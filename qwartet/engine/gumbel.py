@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -37,7 +38,7 @@ _MIX_1, _MIX_2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _MASK = 2**64 - 1
 
 
-class Draw(NamedTuple):
+class Sampling(NamedTuple):
     """What decides besides the logits: settings, the request's seed and the place of the token in its completion."""
 
     params: SamplingParams
@@ -45,12 +46,12 @@ class Draw(NamedTuple):
     place: int
 
 
-def sample_row(logits: Tensor, draw: Draw) -> int:
+def sample_row(logits: Tensor, one: Sampling) -> int:
     """The id that is taken from logits [V] fp32, not all of them -inf."""
-    if draw.params.is_greedy:
+    if one.params.is_greedy:
         return int(logits.argmax())
-    token_ids, scores = candidates(logits, draw.params)
-    numbers = gumbel(_keys([draw], logits.device)[0].cpu(), torch.from_numpy(token_ids)).numpy()
+    token_ids, scores = candidates(logits, one.params)
+    numbers = gumbel(_keys([one], logits.device)[0].cpu(), torch.from_numpy(token_ids)).numpy()
     return int(token_ids[np.argmax(scores + numbers)])
 
 
@@ -74,61 +75,62 @@ def candidates(logits: Tensor, params: SamplingParams) -> tuple[NDArray[np.int64
     return token_ids[:num_kept], scores[:num_kept]
 
 
-def sample_rows(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
+def sample_rows(logits: Tensor, settings: Sequence[Sampling]) -> list[int]:
     """What `sample_row` gives for each row of logits [R, V] fp32; -1 where its largest logit is NaN or -inf.
 
     One transfer from the logits' device brings all of them, but for the few that have to be looked at again.
     """
-    token_ids = [_UNSURE] * len(draws)
+    token_ids = [_UNSURE] * len(settings)
     for num_candidates in NUM_CANDIDATES:
-        unsure = [index for index, token_id in enumerate(token_ids) if token_id == _UNSURE]
-        for index, token_id in zip(unsure, _sample_among(logits, draws, unsure, num_candidates), strict=True):
+        groups: dict[Callable[[Tensor, list[Sampling], int], Tensor], list[int]] = {}
+        for index, one in enumerate(settings):
+            if token_ids[index] == _UNSURE:
+                groups.setdefault(_way_of(one.params), []).append(index)
+        found = [
+            way(
+                logits if len(some) == len(settings) else logits[some],
+                [settings[index] for index in some],
+                num_candidates,
+            )
+            for way, some in groups.items()
+        ]
+        for index, token_id in zip(chain(*groups.values()), torch.cat(found).tolist() if found else (), strict=True):
             token_ids[index] = token_id
     return [
-        sample_row(logits[index], draws[index]) if token_id == _UNSURE else token_id
+        sample_row(logits[index], settings[index]) if token_id == _UNSURE else token_id
         for index, token_id in enumerate(token_ids)
     ]
 
 
-def _sample_among(logits: Tensor, draws: Sequence[Draw], indices: list[int], num_candidates: int) -> list[int]:
-    """The tokens of some rows, unsure where more candidates are needed."""
-    groups: dict[Callable[[Tensor, list[Draw], int], Tensor], list[int]] = {}
-    for index in indices:
-        params = draws[index].params
-        is_cut = params.top_k > 0 or params.top_p < 1.0 or params.min_p > 0.0
-        groups.setdefault(_greedy if params.is_greedy else _among_best if is_cut else _among_all, []).append(index)
-    if not indices:
-        return []
-    found = []
-    for choose, some in groups.items():
-        rows = logits if len(some) == len(draws) else logits[some]
-        found.append(choose(rows, [draws[index] for index in some], num_candidates))
-    order = [index for some in groups.values() for index in some]
-    token_id_of = dict(zip(order, torch.cat(found).tolist(), strict=True))
-    return [token_id_of[index] for index in indices]
+def _way_of(params: SamplingParams) -> Callable[[Tensor, list[Sampling], int], Tensor]:
+    if params.is_greedy:
+        return _greedy
+    return _among_best if params.top_k > 0 or params.top_p < 1.0 or params.min_p > 0.0 else _among_all
 
 
-def _greedy(logits: Tensor, draws: list[Draw], num_candidates: int) -> Tensor:
+def _greedy(logits: Tensor, settings: list[Sampling], num_candidates: int) -> Tensor:
     best = logits.max(-1)
     return torch.where(best.values > -torch.inf, best.indices, -1)
 
 
-def _among_all(logits: Tensor, draws: list[Draw], num_candidates: int) -> Tensor:
+def _among_all(logits: Tensor, settings: list[Sampling], num_candidates: int) -> Tensor:
     """The largest sum lies among the best scores and the best numbers, unless the last of both together exceed it."""
-    keys, vocab_size = _keys(draws, logits.device), logits.shape[-1]
+    keys, vocab_size = _keys(settings, logits.device), logits.shape[-1]
     every_id = torch.arange(vocab_size, device=logits.device)
-    lucky = torch.cat([largest(_random_bits(key, every_id)[None], num_candidates)[1] for key in keys])
+    at_once = 1 if logits.is_cpu else 16  # rows whose numbers stay in a core's cache, or take little memory
+    groups = [keys[start : start + at_once] for start in range(0, len(keys), at_once)]
+    lucky = torch.cat([largest(_random_bits(some, every_id), num_candidates)[1] for some in groups])
     best, ids = largest(logits, num_candidates)
     ids = torch.cat([ids, lucky], 1)
-    temperature = _column([draw.params.temperature for draw in draws], logits).float()
+    temperature = _column([one.params.temperature for one in settings], logits).float()
     scores, numbers = (logits.gather(1, ids) / temperature).double(), gumbel(keys, ids)
     others = scores[:, : best.shape[-1]].amin(-1) + numbers[:, best.shape[-1] :].amin(-1)
     return _winner(scores + numbers, ids, others if num_candidates < vocab_size else -torch.inf)
 
 
-def _among_best(logits: Tensor, draws: list[Draw], num_candidates: int) -> Tensor:
+def _among_best(logits: Tensor, settings: list[Sampling], num_candidates: int) -> Tensor:
     """As `candidates`, over the largest logits; unsure where the rest of them, or an error of sums, could matter."""
-    vocab_size, all_params = logits.shape[-1], [draw.params for draw in draws]
+    vocab_size, all_params = logits.shape[-1], [one.params for one in settings]
     top_ks = [params.top_k if params.top_k < vocab_size else 0 for params in all_params]
     most = min(max(2 * top_k + 32 if top_k else num_candidates for top_k in top_ks), num_candidates, vocab_size)
     temperature = _column([params.temperature for params in all_params], logits).float()
@@ -155,7 +157,7 @@ def _among_best(logits: Tensor, draws: list[Draw], num_candidates: int) -> Tenso
     kept[:, 0] = True
     if most < vocab_size:
         unsure |= (kept & (scores == last)).any(-1) | (top_k > most)[:, 0]
-    numbers = gumbel(_keys(draws, logits.device), ids)
+    numbers = gumbel(_keys(settings, logits.device), ids)
     token_ids = _winner(torch.where(kept, scores + numbers, -torch.inf), ids)
     return torch.where(unsure & (token_ids >= 0), _UNSURE, token_ids)
 
@@ -185,9 +187,9 @@ def _random_bits(keys: Tensor, token_ids: Tensor) -> Tensor:
     return bits.bitwise_right_shift_(12).bitwise_and_(2**52 - 1)
 
 
-def _keys(draws: Sequence[Draw], device: torch.device) -> Tensor:
+def _keys(settings: Sequence[Sampling], device: torch.device) -> Tensor:
     """[R, 1]"""
-    keys = [_mix((_mix(draw.seed & _MASK) + draw.place * _GOLDEN) & _MASK) for draw in draws]
+    keys = [_mix((_mix(one.seed & _MASK) + one.place * _GOLDEN) & _MASK) for one in settings]
     return torch.tensor([[_signed(key)] for key in keys], dtype=torch.int64, device=device)
 
 
@@ -200,8 +202,8 @@ def _column(values: Sequence[float], like: Tensor) -> Tensor:
     return torch.tensor(values, dtype=torch.float64, device=like.device).unsqueeze(-1)
 
 
-def sibling_seed(seed: int, index: int) -> int:
-    """The seed of sibling `index` of n completions; that of the first is the request's own."""
+def child_seed(seed: int, index: int) -> int:
+    """The seed of completion `index` of a prompt; that of the first is the request's own."""
     return seed if index == 0 else _mix((seed + index * _GOLDEN) & _MASK)
 
 

@@ -57,7 +57,7 @@ class Request:
     logits_processors: tuple[LogitsProcessor, ...] = ()  # applied after the built-in ones, before temperature
     constraint: TokenConstraint | None = None
     text_stream: TokenText | None = None
-    leader: Request | None = None  # the first of n siblings, whose prompt the others find in the cache
+    parent: Request | None = None  # the first completion of its prompt, which it finds in the cache
     # what changes:
     completion_ids: list[int] = field(default_factory=list)
     completion_text: str = ""  # without stop tokens, stop strings, and what may yet become one
@@ -66,7 +66,7 @@ class Request:
     num_cached_tokens: int = 0  # of the prompt, found in the cache when the request first ran
     num_preemptions: int = 0
     table: BlockTable = field(default_factory=BlockTable)  # where its keys and values are
-    draft_ids: list[int] = field(default_factory=list)  # guessed to follow; checked in the step that is being made
+    draft_ids: list[int] = field(default_factory=list)  # expected to follow; verified in the step that is being made
     finish_reason: FinishReason | None = None
     error: Exception | None = None  # why the finish reason is "error"
 
@@ -97,10 +97,10 @@ class Request:
         return bool(self.completion_ids) and self.num_computed_tokens == self.num_tokens - 1
 
     @property
-    def waits_for_leader(self) -> bool:
-        """Whether a sibling is still computing the prompt that this request will find in the cache."""
-        leader = self.leader
-        return leader is not None and not leader.is_finished and leader.num_computed_tokens < leader.num_prompt_tokens
+    def waits_for_parent(self) -> bool:
+        """Whether the parent is still computing the prompt that this request will find in the cache."""
+        parent = self.parent
+        return parent is not None and not parent.is_finished and parent.num_computed_tokens < parent.num_prompt_tokens
 
     @property
     def order(self) -> tuple[int, int]:
@@ -108,7 +108,7 @@ class Request:
         return self.params.priority, self.request_id
 
     def token_ids(self, start: int, end: int) -> list[int]:
-        """Ids start : end of prompt, completion and guesses together."""
+        """Ids start : end of prompt, completion and drafts together."""
         ids: list[int] = []
         for part in (self.prompt_ids, self.completion_ids, self.draft_ids):
             ids += part[max(start, 0) : max(end, 0)]

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from qwartet.engine.gumbel import Draw, sample_rows
+from qwartet.engine.gumbel import Sampling, sample_rows
 from qwartet.engine.logits_processors import LogitsChange, change_logits
 from qwartet.engine.logprobs import token_logprobs
 from qwartet.engine.one_thread import one_thread
@@ -103,7 +103,7 @@ class Sampler:
                         self._seen[result.request.request_id].add(token_id)
         return [result for result in sampled if result.token_ids or result.error]
 
-    def forget(self, request: Request) -> None:
+    def release(self, request: Request) -> None:
         """Drops what is kept for a request that ended."""
         self._seen.pop(request.request_id, None)
 
@@ -142,8 +142,8 @@ class Sampler:
             is_finite = logits.amax(-1).isfinite()
             process_rows(logits, rows, self._seen)
             logits[:, 0] += torch.where(is_finite, 0.0, torch.nan)  # so it shows in what comes of the row
-            draws = [Draw(row.request.params, row.request.seed, row.place) for row in rows]
-            token_ids = sample_rows(logits, draws)
+            settings = [Sampling(row.request.params, row.request.seed, row.place) for row in rows]
+            token_ids = sample_rows(logits, settings)
             for index, (row, token_id) in enumerate(zip(rows, token_ids, strict=True)):
                 has_failed = token_id < 0 or isinstance(row.token, Exception)
                 row.token = _why_none(row, bool(is_finite[index])) if has_failed else token_id

@@ -3,7 +3,7 @@
 Prefill and decode are the same thing: a request has some tokens that are not computed yet, and gets as many of them as
 the step's budget allows.
 
-    1. requests that decode, a token each and the tokens that speculation guesses: a long prompt never stalls them for
+    1. requests that decode, a token each and their drafts: a long prompt never stalls them for
        more than one chunk, and how long that may be is asked of the engine (pace.py)
     2. prompts that are being computed
     3. waiting requests, as long as there is budget, a free place and room in the cache
@@ -27,7 +27,7 @@ from qwartet.engine.request import Request
 
 @dataclass(frozen=True)
 class ScheduledRequest:
-    """A request, how many of its tokens this step computes, and room for how many guesses behind them."""
+    """A request, how many of its tokens this step computes, and room for how many drafts behind them."""
 
     request: Request
     num_scheduled_tokens: int
@@ -40,7 +40,7 @@ class ScheduledRequest:
 
     @property
     def num_sampled_rows(self) -> int:
-        """Rows of logits from which tokens are sampled: one, and one for each guess."""
+        """Rows of logits from which tokens are sampled: one, and one for each draft."""
         return 1 + len(self.request.draft_ids) if self.needs_token else 0
 
     @property
@@ -61,7 +61,7 @@ class Schedule:
 
     @property
     def num_tokens(self) -> int:
-        """With all the guesses that there is room for."""
+        """With all the drafts that there is room for."""
         return sum(item.num_scheduled_tokens + item.num_draft_tokens for item in self.scheduled)
 
 
@@ -77,7 +77,7 @@ class Scheduler:
         num_drafts_wanted: Callable[[Request], int] = lambda request: 0,
         chunk_beside_decodes: Callable[[int], int] = lambda budget: budget,
     ) -> None:
-        """`num_drafts_wanted` says how many tokens a request that decodes would like to have guessed,
+        """`num_drafts_wanted` says how many tokens a request that decodes would like to have drafted,
         `chunk_beside_decodes` how many tokens of prompts, of a budget, such requests may have to wait for.
         """
         self.block_manager = block_manager
@@ -125,7 +125,7 @@ class Scheduler:
             room = min(step.budget - num_tokens, request.params.max_tokens - len(request.completion_ids) - 1)
             num_drafts = min(self.num_drafts_wanted(request), room) if room > 0 else 0
             if num_drafts and not self._grow(request, end + num_drafts):
-                num_drafts = 0  # nobody is preempted for a guess
+                num_drafts = 0  # nobody is preempted for a draft
         step.take(ScheduledRequest(request, num_tokens, num_drafts))
 
     def _make_room(self, request: Request, num_tokens: int, step: _Step) -> bool:
@@ -148,7 +148,7 @@ class Scheduler:
         for request in list(self.waiting):
             if not step.budget or len(self.running) >= self.max_num_seqs:
                 return
-            if request.waits_for_leader:
+            if request.waits_for_parent:
                 continue
             num_cached = 0
             if not _wants_all_logits(request):

@@ -1,11 +1,11 @@
-"""Speculation: guess the next tokens cheaply, check them all in one step, keep those that are right. Integers only.
+"""Speculation: draft the next tokens cheaply, verify them all in one step, keep those that are right. Integers only.
 
-One step with k guesses reads the weights once and yields 1 to k + 1 tokens; the guesses cost arithmetic. So guess j
-pays where it brings more tokens for its time than the step brings without it, the other requests guessing alike:
+One step with k drafts reads the weights once and yields 1 to k + 1 tokens; the drafts cost arithmetic. So draft j
+pays where it brings more tokens for its time than the step brings without it, as many being drafted for the others:
 
-    P(guesses 1 .. j are right)  >  seconds that it adds / seconds of the step so far * tokens of the step so far
+    P(drafts 1 .. j are accepted)  >  seconds that it adds / seconds of the step so far * tokens of the step so far
 
-Chances are counted for each request, costs fitted to the steps that were made. A request whose guesses fail is left
+Chances are counted for each request, costs fitted to the steps that were made. A request whose drafts fail is left
 alone for 1, 2, 4, ... 64 tokens. What is kept is what would have been sampled anyway: only time is at stake.
 Sources: Leviathan et al. 2023; prompt lookup: Saxena 2023.
 """
@@ -19,47 +19,47 @@ from typing import Protocol
 from qwartet.engine.request import Request
 from qwartet.engine.scheduler import ScheduledRequest
 
-MAX_GUESSES = 15  # of one request in one step
+MAX_DRAFTS = 15  # of one request in one step
 MAX_PAUSE = 64  # tokens
 NGRAM = 3  # ids that have to agree
 _FIRST_CHANCE, _FIRST_WEIGHT = 0.6, 2.0  # before anything was counted
-_MEMORY = 0.9  # of a count, from one guess to the next
+_MEMORY = 0.9  # of a count, from one draft to the next
 
 
-class Guesser(Protocol):
-    """Where guesses come from."""
+class Drafter(Protocol):
+    """Proposes what may follow."""
 
     def num_possible(self, request: Request, most: int) -> int:
-        """How many tokens it would guess for a request that decodes."""
+        """How many tokens it would draft for a request that decodes."""
         ...
 
-    def guess(self, items: Sequence[ScheduledRequest]) -> None:
+    def propose(self, items: Sequence[ScheduledRequest]) -> None:
         """Sets the draft_ids of each item's request, at most num_draft_tokens of them."""
         ...
 
-    def forget(self, request: Request) -> None: ...
+    def release(self, request: Request) -> None: ...
 
 
 @dataclass
 class _Record:
-    """How guesses for one request have fared."""
+    """How drafts for one request have fared."""
 
-    num_right: float = _FIRST_CHANCE * _FIRST_WEIGHT
+    num_accepted: float = _FIRST_CHANCE * _FIRST_WEIGHT
     num_judged: float = _FIRST_WEIGHT
-    num_failures: int = 0  # steps in a row in which not one was right
+    num_failures: int = 0  # steps in a row in which not one was accepted
     pause: int = 0  # steps still to be left alone
 
     @property
     def chance(self) -> float:
-        return self.num_right / self.num_judged
+        return self.num_accepted / self.num_judged
 
-    def count(self, num_guessed: int, num_right: int) -> None:
-        """A guess behind a wrong one is not judged."""
-        for is_right in [True] * num_right + [False] * (num_right < num_guessed):
-            self.num_right = self.num_right * _MEMORY + is_right
+    def count(self, num_drafted: int, num_accepted: int) -> None:
+        """A draft behind a rejected one is not judged."""
+        for is_right in [True] * num_accepted + [False] * (num_accepted < num_drafted):
+            self.num_accepted = self.num_accepted * _MEMORY + is_right
             self.num_judged = self.num_judged * _MEMORY + 1
-        self.num_failures = 0 if num_right else self.num_failures + 1
-        self.pause = 0 if num_right else min(2 ** (self.num_failures - 1), MAX_PAUSE)
+        self.num_failures = 0 if num_accepted else self.num_failures + 1
+        self.pause = 0 if num_accepted else min(2 ** (self.num_failures - 1), MAX_PAUSE)
 
 
 class StepCost:
@@ -96,35 +96,35 @@ class StepCost:
 
 @dataclass
 class Speculation:
-    """Decides how much is guessed, and counts what comes of it."""
+    """Decides how much is drafted, and counts what comes of it."""
 
-    guesser: Guesser
+    drafter: Drafter
     cost: StepCost = field(default_factory=StepCost)
-    num_guessed: int = 0  # in all
-    num_right: int = 0
+    num_drafted: int = 0  # in all
+    num_accepted: int = 0
     _records: dict[int, _Record] = field(default_factory=dict)
 
     def num_wanted(self, request: Request, num_running: int) -> int:
-        """Tokens that are worth guessing for a request that decodes, with so many requests in the step."""
+        """Tokens that are worth drafting for a request that decodes, with so many requests in the step."""
         record = self._records.setdefault(request.request_id, _Record())
         if record.pause:
             record.pause -= 1
             return 0
-        cost = self.cost.of_a_token(num_running) * num_running  # of a guess for each, in steps without any
+        cost = self.cost.of_a_token(num_running) * num_running  # of a draft for each, in steps without any
         count, tokens, chance = 0, 1.0, record.chance
-        while count < MAX_GUESSES and chance > cost / (1 + cost * count) * tokens:
+        while count < MAX_DRAFTS and chance > cost / (1 + cost * count) * tokens:
             count, tokens, chance = count + 1, tokens + chance, chance * record.chance
         if record.num_failures:
             count = max(count, 1)  # the pause is over: one try
-        return self.guesser.num_possible(request, count) if count else 0
+        return self.drafter.num_possible(request, count) if count else 0
 
-    def guess(self, items: Sequence[ScheduledRequest]) -> None:
-        """Gives the requests their guesses, those that their constraints allow."""
+    def propose(self, items: Sequence[ScheduledRequest]) -> None:
+        """Gives the requests their drafts, those that their constraints allow."""
         for item in items:
             item.request.draft_ids = []
         wanted = [item for item in items if item.num_draft_tokens]
         if wanted:
-            self.guesser.guess(wanted)
+            self.drafter.propose(wanted)
         for item in wanted:
             request = item.request
             if request.constraint is not None:
@@ -132,34 +132,34 @@ class Speculation:
 
     def count(self, request: Request, num_new_tokens: int) -> None:
         """Takes note of a step that brought a request so many tokens."""
-        num_guessed = len(request.draft_ids)
-        if num_guessed:
-            num_right = min(max(num_new_tokens - 1, 0), num_guessed)  # no new token at all: an error
-            self._records[request.request_id].count(num_guessed, num_right)
-            self.num_guessed += num_guessed
-            self.num_right += num_right
+        num_drafted = len(request.draft_ids)
+        if num_drafted:
+            num_accepted = min(max(num_new_tokens - 1, 0), num_drafted)  # no new token at all: an error
+            self._records[request.request_id].count(num_drafted, num_accepted)
+            self.num_drafted += num_drafted
+            self.num_accepted += num_accepted
 
-    def forget(self, request: Request) -> None:
+    def release(self, request: Request) -> None:
         """Drops what is kept for a request that ended."""
         self._records.pop(request.request_id, None)
-        self.guesser.forget(request)
+        self.drafter.release(request)
 
 
-class NoGuesses:
-    """A Guesser that guesses nothing."""
+class NoDrafts:
+    """A Drafter that proposes nothing."""
 
     def num_possible(self, request: Request, most: int) -> int:
         return 0
 
-    def guess(self, items: Sequence[ScheduledRequest]) -> None:
-        raise AssertionError("nothing was scheduled to be guessed")
+    def propose(self, items: Sequence[ScheduledRequest]) -> None:
+        raise AssertionError("nothing was scheduled to be drafted")
 
-    def forget(self, request: Request) -> None:
+    def release(self, request: Request) -> None:
         pass
 
 
 class PromptLookup:
-    """Guesses that what followed the last few ids before will follow them again: edits, quotations, code, tables."""
+    """Proposes what followed the last few ids when they came before: edits, quotations, code, tables."""
 
     def __init__(self) -> None:
         self._indexes: dict[int, _NgramIndex] = {}
@@ -167,11 +167,11 @@ class PromptLookup:
     def num_possible(self, request: Request, most: int) -> int:
         return len(self._index(request).continuation(most))
 
-    def guess(self, items: Sequence[ScheduledRequest]) -> None:
+    def propose(self, items: Sequence[ScheduledRequest]) -> None:
         for item in items:
             item.request.draft_ids = self._index(item.request).continuation(item.num_draft_tokens)
 
-    def forget(self, request: Request) -> None:
+    def release(self, request: Request) -> None:
         self._indexes.pop(request.request_id, None)
 
     def _index(self, request: Request) -> _NgramIndex:
@@ -184,13 +184,13 @@ class _NgramIndex:
     """For every NGRAM ids in a row: where they ended last.
 
     Where the last ones never stood before, but those shortly before them did, one id may have been exchanged in a copy:
-    what stood as far behind is guessed for the next NGRAM ids.
+    what stood as far behind is proposed for the next NGRAM ids.
     """
 
     def __init__(self) -> None:
         self.ids: list[int] = []
         self._ends: dict[tuple[int, ...], int] = {}
-        self._source = self._source_end = 0  # what follows ids[:_source_end] is guessed to stand from _source on
+        self._source = self._source_end = 0  # what follows ids[:_source_end] is expected to stand from _source on
 
     def extend(self, new_ids: list[int]) -> None:
         """Notes what ends before the last id: what ends with it is what is looked for."""
@@ -208,7 +208,7 @@ class _NgramIndex:
         if not self._source or num_since > NGRAM:
             return []
         place = self._source + num_since
-        guess: list[int] = []
+        drafts: list[int] = []
         for index in range(place, place + most):
-            guess.append(self.ids[index] if index < len(self.ids) else guess[index - len(self.ids)])
-        return guess
+            drafts.append(self.ids[index] if index < len(self.ids) else drafts[index - len(self.ids)])
+        return drafts

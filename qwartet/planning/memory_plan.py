@@ -23,7 +23,7 @@ from qwartet.checkpoint.layout import Layout
 from qwartet.checkpoint.shards import Checkpoint
 from qwartet.engine.engine_config import CPU_BATCHED_TOKENS
 from qwartet.engine.sampler import LOGITS_ROWS
-from qwartet.engine.speculate import MAX_GUESSES
+from qwartet.engine.speculate import MAX_DRAFTS
 from qwartet.errors import SettingError
 from qwartet.kernels.cache_layer import CacheDtype
 from qwartet.kernels.cpu.library import native_library
@@ -94,7 +94,7 @@ class Workload:
         """The largest step."""
         return StepSize(
             num_tokens=min(self.max_num_batched_tokens, self.context * self.concurrency),
-            num_rows=min(self.max_num_batched_tokens, self.concurrency * (1 + MAX_GUESSES), LOGITS_ROWS),
+            num_rows=min(self.max_num_batched_tokens, self.concurrency * (1 + MAX_DRAFTS), LOGITS_ROWS),
             context=self.context,
             max_blocks=self.blocks_per_request,
         )

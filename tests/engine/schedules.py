@@ -27,8 +27,8 @@ WORLD_WEIGHTS = {
     "fp32": 10, "fp32-int8": 3, "fp32-int4": 2, "bf16": 1, "native": 4, "native-int8": 2, "native-int4": 2,
 }  # fmt: skip
 MAX_STEPS = 5000
-PHASES = ("waiting", "sibling", "prefill", "decode", "preempted", "leading")
-Guessing = Literal["off", "prompt-lookup", "same", "near", "other"]
+PHASES = ("waiting", "child", "prefill", "decode", "preempted", "leading")
+Drafting = Literal["off", "prompt-lookup", "same", "near", "other"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Arrival:
     fail_place: int | None = None  # a logits processor raises at this place of the answer
     abort_after: int | None = None  # steps after its arrival
     abort_in: str | None = None  # as soon as a step leaves it in this phase
-    aborted: int = 0  # which of the siblings
+    aborted: int = 0  # which of the children
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Case:
     number: int
     world: str
     config: EngineConfig
-    guessing: Guessing
+    drafting: Drafting
     num_valid: int | None
     cost: float  # of a token, as a share of a step: fixed, so that the clock has no say
     arrivals: tuple[Arrival, ...]
@@ -72,9 +72,9 @@ def make_case(number: int, world: str | None = None) -> Case:
     drawn = rng.choices(list(WORLD_WEIGHTS), list(WORLD_WEIGHTS.values()))[0]
     name = worlds.available(drawn) if world is None else world
     max_model_len = rng.choice((96, 96, 96, 70, 64, 49))
-    guessing = rng.choice(("off", "prompt-lookup", "prompt-lookup", *worlds.DRAFTS))
-    if guessing not in worlds.world(name).drafts and guessing in worlds.DRAFTS:
-        guessing = "same"
+    drafting = rng.choice(("off", "prompt-lookup", "prompt-lookup", *worlds.DRAFTS))
+    if drafting not in worlds.world(name).drafts and drafting in worlds.DRAFTS:
+        drafting = "same"
     config = EngineConfig(
         max_model_len=max_model_len,
         max_num_seqs=rng.choice((1, 2, 3, 4, 8)),
@@ -82,12 +82,12 @@ def make_case(number: int, world: str | None = None) -> Case:
         num_blocks=num_blocks_of(max_model_len) + rng.choice((0, 0, 0, 1, 2, 3, 6, 12)),
         kv_cache_dtype=worlds.world(name).kv_cache_dtype,
         enable_prefix_caching=rng.random() < 0.85,
-        speculation="off" if guessing == "off" else "prompt-lookup",
+        speculation="off" if drafting == "off" else "prompt-lookup",
     )
     num_valid = worlds.NUM_FEW if rng.random() < 0.25 else None
     cost = rng.choice((0.0, 0.02, 0.1))
     arrivals = _arrivals(rng, name, max_model_len, num_valid)
-    return Case(number, name, config, guessing, num_valid, cost, arrivals, rng.choice((1, 5, 20, 80, 80)))
+    return Case(number, name, config, drafting, num_valid, cost, arrivals, rng.choice((1, 5, 20, 80, 80)))
 
 
 def _arrivals(rng: random.Random, name: str, max_model_len: int, num_valid: int | None) -> tuple[Arrival, ...]:
@@ -151,10 +151,10 @@ class FixedCost(StepCost):
         return self._share
 
 
-def make_engine(name: str, config: EngineConfig, guessing: Guessing, cost: float, num_valid: int | None) -> Engine:
-    """An engine of a world, whose guesses depend on no clock."""
+def make_engine(name: str, config: EngineConfig, drafting: Drafting, cost: float, num_valid: int | None) -> Engine:
+    """An engine of a world, whose drafts depend on no clock."""
     here = worlds.world(name)
-    engine = Engine(here.network, config, num_valid_tokens=num_valid, draft_model=here.drafts.get(guessing))
+    engine = Engine(here.network, config, num_valid_tokens=num_valid, draft_model=here.drafts.get(drafting))
     engine.speculation.cost = FixedCost(cost)
     return engine
 
@@ -166,8 +166,8 @@ def phase_of(request: Request, engine: Engine) -> str | None:
     if request in engine.scheduler.waiting:
         if request.num_preemptions:
             return "preempted"
-        return "sibling" if request.waits_for_leader else "waiting"
-    followers = [one for one in engine.scheduler.waiting if one.leader is request]
+        return "child" if request.waits_for_parent else "waiting"
+    followers = [one for one in engine.scheduler.waiting if one.parent is request]
     if followers and request.num_computed_tokens < request.num_prompt_tokens:
         return "leading"
     return "decode" if request.is_decoding else "prefill"
@@ -175,16 +175,16 @@ def phase_of(request: Request, engine: Engine) -> str | None:
 
 def check_nothing_is_left(engine: Engine) -> None:
     """No request, no block, and nothing that was kept for one."""
-    manager, guesser = engine.block_manager, engine.speculation.guesser
+    manager, drafter = engine.block_manager, engine.speculation.drafter
     manager.check_integrity()
     assert manager.num_free_blocks == manager.num_blocks, "blocks are in use that nobody uses"
     assert not engine.scheduler.running and not engine.scheduler.waiting
     assert not engine.sampler._seen, "the sampler remembers a request that ended"
     assert not engine.speculation._records, "speculation remembers a request that ended"
-    if isinstance(guesser, PromptLookup):
-        assert not guesser._indexes, "prompt lookup remembers a request that ended"
-    if isinstance(guesser, DraftModel):
-        assert not guesser._progress, "the draft model remembers a request that ended"
+    if isinstance(drafter, PromptLookup):
+        assert not drafter._indexes, "prompt lookup remembers a request that ended"
+    if isinstance(drafter, DraftModel):
+        assert not drafter._progress, "the draft model remembers a request that ended"
 
 
 @dataclass
@@ -201,7 +201,7 @@ class Player:
 
     def __init__(self, case: Case) -> None:
         self.case = case
-        self.engine = make_engine(case.world, case.config, case.guessing, case.cost, case.num_valid)
+        self.engine = make_engine(case.world, case.config, case.drafting, case.cost, case.num_valid)
         self.engine.scheduler.chunk_beside_decodes = lambda budget: min(budget, case.most_beside)
         self.seen: Counter[str] = Counter()
         self._played: list[_Played] = []
@@ -224,7 +224,7 @@ class Player:
             for index in range(len(played.requests)):
                 self._check(played, index)
         check_nothing_is_left(self.engine)
-        self._count_guesses()
+        self._count_drafts()
 
     def _arrive(self, arrival: Arrival) -> None:
         params = replace(
@@ -236,7 +236,7 @@ class Player:
             prompt_logprobs=arrival.prompt_logprobs,
         )
         stops = [] if arrival.stop_place is None else [self._answer(arrival, 0).token_ids[arrival.stop_place]]
-        requests = self.engine.add_siblings(
+        requests = self.engine.add_requests(
             arrival.prompt,
             params,
             stop_token_ids=stops,
@@ -246,7 +246,7 @@ class Player:
         assert len(requests) == arrival.n
         self._played.append(_Played(arrival, requests, [[] for _ in requests]))
         self.seen["requests"] += arrival.n
-        self.seen["siblings"] += arrival.n - 1
+        self.seen["children"] += arrival.n - 1
 
     def _abort(self) -> None:
         for played in self._played:
@@ -266,7 +266,7 @@ class Player:
         assert len(scheduler.running) <= config.max_num_seqs
         assert {item.request for item in schedule.scheduled} <= set(scheduler.running)
         admitted = [request for request in waiting if request in scheduler.running]
-        passed = [one for one in waiting if one in scheduler.waiting and not one.waits_for_leader]
+        passed = [one for one in waiting if one in scheduler.waiting and not one.waits_for_parent]
         self.seen["overtaken"] += sum(one.request_id < other.request_id for one in passed for other in admitted)
         assert all(other.order < one.order for one in passed for other in admitted), "somebody was overtaken"
         self.seen["chunks"] += sum(not item.needs_token for item in schedule.scheduled)
@@ -289,10 +289,10 @@ class Player:
         self.engine.block_manager.check_integrity()
         self.seen["steps"] += 1
 
-    def _answer(self, arrival: Arrival, sibling: int) -> Answer:
+    def _answer(self, arrival: Arrival, child: int) -> Answer:
         is_drawn = KINDS[arrival.kind].seed is not None
         case = self.case
-        return worlds.answer(case.world, arrival.prompt, arrival.kind, sibling if is_drawn else 0, case.num_valid)
+        return worlds.answer(case.world, arrival.prompt, arrival.kind, child if is_drawn else 0, case.num_valid)
 
     def _check(self, played: _Played, index: int) -> None:
         arrival, request = played.arrival, played.requests[index]
@@ -310,7 +310,7 @@ class Player:
         assert found[:num_compared] == expected[:num_compared], self._describe(played, index, expected)
         if request.finish_reason != "abort" and answer.num_certain >= len(expected):
             assert request.finish_reason == reason, self._describe(played, index, expected)
-            # What was guessed right in the step that failed is lost with it.
+            # What was drafted right in the step that failed is lost with it.
             assert found == expected or reason == "error", self._describe(played, index, expected)
         if request.error is not None:
             assert isinstance(request.error, ProcessorError) and request.finish_reason == "error", request.error
@@ -331,7 +331,7 @@ class Player:
         if index == 0 and arrival.salt not in others:
             assert num_cached == 0, "found the blocks of another salt"
         if num_cached:
-            self.seen["siblings that find the prompt" if index else "prefix hits"] += 1
+            self.seen["children that find the prompt" if index else "prefix hits"] += 1
 
     def _check_logprobs(self, played: _Played, index: int, num_compared: int, answer: Answer) -> None:
         arrival, request = played.arrival, played.requests[index]
@@ -358,19 +358,19 @@ class Player:
             assert one.logprob == logprob or is_near, (one.logprob, logprob)
         self.seen["prompt logprobs"] += len(expected)
 
-    def _count_guesses(self) -> None:
-        speculation, guessing = self.engine.speculation, self.case.guessing
-        if guessing == "off":
-            assert speculation.num_guessed == 0
+    def _count_drafts(self) -> None:
+        speculation, drafting = self.engine.speculation, self.case.drafting
+        if drafting == "off":
+            assert speculation.num_drafted == 0
             return
-        assert 0 <= speculation.num_right <= speculation.num_guessed
-        self.seen[f"right guesses: {guessing}"] += speculation.num_right
-        self.seen[f"wrong guesses: {guessing}"] += speculation.num_guessed - speculation.num_right
+        assert 0 <= speculation.num_accepted <= speculation.num_drafted
+        self.seen[f"accepted drafts: {drafting}"] += speculation.num_accepted
+        self.seen[f"rejected drafts: {drafting}"] += speculation.num_drafted - speculation.num_accepted
 
     def _describe(self, played: _Played, index: int, expected: list[int]) -> str:
         request = played.requests[index]
         return (
-            f"sibling {index} of {played.arrival}\nfound    {request.completion_ids}\nexpected {expected}\n"
+            f"child {index} of {played.arrival}\nfound    {request.completion_ids}\nexpected {expected}\n"
             f"{request.num_cached_tokens} tokens cached, {request.num_preemptions} times preempted"
         )
 

@@ -12,14 +12,14 @@ from qwartet.engine.engine import Engine
 from qwartet.engine.engine_config import EngineConfig
 from qwartet.engine.request import Request
 from tests.engine import worlds
-from tests.engine.schedules import PHASES, Guessing, check_nothing_is_left, make_engine, phase_of
+from tests.engine.schedules import PHASES, Drafting, check_nothing_is_left, make_engine, phase_of
 from tests.engine.worlds import CONTEXT, KINDS, NUM_TOKENS, Prompt, num_blocks_of
 
 NUM_ABORTS = 2500  # of each engine
 NUM_LIVE = 20
 LEAST = 30  # of each phase and engine
 
-ENGINES: dict[str, tuple[str, Guessing, bool]] = {
+ENGINES: dict[str, tuple[str, Drafting, bool]] = {
     "plain": ("native", "off", False),
     "prefixes and prompt lookup": ("native-int8", "prompt-lookup", True),
     "prefixes and a draft model": ("native", "other", True),
@@ -30,7 +30,7 @@ ENGINES: dict[str, tuple[str, Guessing, bool]] = {
 class Crowd:
     """Requests that come and go on one engine."""
 
-    def __init__(self, name: str, guessing: Guessing, enable_prefix_caching: bool) -> None:
+    def __init__(self, name: str, drafting: Drafting, enable_prefix_caching: bool) -> None:
         self.name = name
         config = EngineConfig(
             max_num_seqs=6,
@@ -38,10 +38,10 @@ class Crowd:
             num_blocks=num_blocks_of(CONTEXT) + 2,
             kv_cache_dtype=worlds.world(name).kv_cache_dtype,
             enable_prefix_caching=enable_prefix_caching,
-            speculation="off" if guessing == "off" else "prompt-lookup",
+            speculation="off" if drafting == "off" else "prompt-lookup",
         )
-        self.engine: Engine = make_engine(name, config, guessing, 0.05, None)
-        self.rng = random.Random(f"aborts {name} {guessing}")
+        self.engine: Engine = make_engine(name, config, drafting, 0.05, None)
+        self.rng = random.Random(f"aborts {name} {drafting}")
         self.live: list[tuple[Request, Prompt, str]] = []
         self.num_checked = 0
 
@@ -52,7 +52,7 @@ class Crowd:
             params = replace(
                 KINDS[kind], max_tokens=rng.randint(1, NUM_TOKENS), n=rng.choice((1, 1, 3)), priority=rng.randint(0, 1)
             )
-            self.live += [(request, prompt, kind) for request in self.engine.add_siblings(prompt, params)]
+            self.live += [(request, prompt, kind) for request in self.engine.add_requests(prompt, params)]
 
     def step(self) -> None:
         if self.engine.has_unfinished:
@@ -91,8 +91,8 @@ class Crowd:
 
 @pytest.mark.parametrize("what", ENGINES)
 def test_after_thousands_of_aborts_no_block_is_in_use(what: str) -> None:
-    name, guessing, enable_prefix_caching = ENGINES[what]
-    crowd, aborted = Crowd(worlds.available(name), guessing, enable_prefix_caching), Counter[str]()
+    name, drafting, enable_prefix_caching = ENGINES[what]
+    crowd, aborted = Crowd(worlds.available(name), drafting, enable_prefix_caching), Counter[str]()
     while aborted.total() < NUM_ABORTS:
         crowd.fill()
         for _ in range(crowd.rng.choice((1, 1, 2, 8))):

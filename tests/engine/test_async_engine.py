@@ -112,7 +112,7 @@ def test_many_streams_are_what_generate_gives(llm: LLM, engine: Engine) -> None:
     assert is_all_free(engine)
 
 
-def test_siblings_come_with_their_index(llm: LLM, engine: Engine) -> None:
+def test_children_come_with_their_index(llm: LLM, engine: Engine) -> None:
     prompt_ids = llm.tokenizer.encode("hello")
     params = SamplingParams(n=5, seed=3, temperature=1.5, max_tokens=16, logprobs=1, ignore_eos=True)
     expected = llm.generate(prompt_ids, params)
@@ -228,7 +228,7 @@ def test_a_failed_step_reaches_every_stream_and_every_later_call(
         if next(steps) >= 5:
             raise error
 
-    monkeypatch.setattr(engine.speculation, "guess", fail_at_last)
+    monkeypatch.setattr(engine.speculation, "propose", fail_at_last)
     prompt_ids = llm.tokenizer.encode("hello")
 
     async def use(async_engine: AsyncEngine) -> None:

@@ -72,13 +72,13 @@ def test_a_smaller_kind_lets_more_blocks_into_the_same_memory(network: QwenModel
 
 
 @pytest.mark.parametrize("kind", BITS)
-def test_siblings_share_the_codes_of_their_prompt(network: QwenModel, kind: str) -> None:
+def test_children_share_the_codes_of_their_prompt(network: QwenModel, kind: str) -> None:
     engine = engine_of(network, kind)
-    siblings = engine.add_siblings(PROMPT, SamplingParams(max_tokens=6, temperature=0, n=3))
+    children = engine.add_requests(PROMPT, SamplingParams(max_tokens=6, temperature=0, n=3))
     while engine.has_unfinished:
         engine.step()
-    assert [one.num_cached_tokens for one in siblings] == [0, 32, 32]
-    assert [one.completion_ids for one in siblings] == [serve(engine_of(network, kind), 6).completion_ids] * 3
+    assert [one.num_cached_tokens for one in children] == [0, 32, 32]
+    assert [one.completion_ids for one in children] == [serve(engine_of(network, kind), 6).completion_ids] * 3
 
 
 def test_an_unknown_kind_and_heads_that_do_not_suit_are_one_sentence() -> None:

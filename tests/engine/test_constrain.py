@@ -1,4 +1,4 @@
-"""Random walks along the mask end in texts of the structure; forks, guesses and threads change nothing in that."""
+"""Random walks along the mask end in texts of the structure; forks, drafts and threads change nothing in that."""
 
 from __future__ import annotations
 
@@ -288,14 +288,14 @@ def test_count_valid_says_how_many_ids_accept_would_take_and_changes_nothing(
     constraint = compiled(structure).fork()
     for token_id in whole[:num_before]:
         constraint.accept(token_id)
-    guesses = whole[num_before : num_before + data.draw(st.integers(0, 8))]
+    drafts = whole[num_before : num_before + data.draw(st.integers(0, 8))]
     any_id = st.sampled_from([*STOPS, TOKENIZER.im_start_id, VOCAB_SIZE - 1]) | st.integers(0, VOCAB_SIZE - 1)
-    guesses += data.draw(st.lists(any_id, max_size=3))
+    drafts += data.draw(st.lists(any_id, max_size=3))
     before = constraint.mask()
-    num_valid = constraint.count_valid(guesses)
-    assert num_valid == num_accepted(constraint.fork(), guesses)
+    num_valid = constraint.count_valid(drafts)
+    assert num_valid == num_accepted(constraint.fork(), drafts)
     assert np.array_equal(constraint.mask(), before)
-    for token_id in guesses[:num_valid]:
+    for token_id in drafts[:num_valid]:
         assert checked_mask(constraint)[token_id], "the mask and count_valid differ"
         constraint.accept(token_id)
 

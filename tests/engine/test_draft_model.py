@@ -1,4 +1,4 @@
-"""A draft model guesses as well as it knows the model, from a cache of its own, and changes nothing but the time."""
+"""A draft model drafts as well as it knows the model, from a cache of its own, and changes nothing but the time."""
 
 from __future__ import annotations
 
@@ -45,27 +45,27 @@ def assisted(draft: str, **settings: int | bool) -> Engine:
 
 @pytest.mark.parametrize("params", [GREEDY, SAMPLED])
 @pytest.mark.parametrize("settings", [{}, {"max_num_batched_tokens": 80}, {"num_blocks": FULL_BLOCKS}])
-def test_the_model_itself_guesses_right_always(params: SamplingParams, settings: dict) -> None:
+def test_the_model_itself_drafts_right_always(params: SamplingParams, settings: dict) -> None:
     """Greedy or drawn: also where blocks are shared, and behind a preemption, when its keys and values are lost."""
     engine = assisted("same", **settings)
     requests = serve(engine, params)
-    assert engine.speculation.num_right == engine.speculation.num_guessed > 10 * len(PROMPTS)
+    assert engine.speculation.num_accepted == engine.speculation.num_drafted > 10 * len(PROMPTS)
     if params is GREEDY:
         check_oracle(requests)
     assert "num_blocks" not in settings or sum(request.num_preemptions for request in requests) > 0
     assert sum(request.num_cached_tokens for request in requests) > 0
 
 
-def test_the_better_it_knows_the_model_the_more_guesses_are_right() -> None:
+def test_the_better_it_knows_the_model_the_more_drafts_are_right() -> None:
     shares = []
     for draft in ("other", "near", "same"):
         engine = assisted(draft)
         check_oracle(serve(engine))
-        shares.append(engine.speculation.num_right / engine.speculation.num_guessed)
+        shares.append(engine.speculation.num_accepted / engine.speculation.num_drafted)
     assert shares[0] < 0.05 < 0.15 < shares[1] < shares[2] == 1.0
 
 
-def test_guesses_that_are_right_save_steps() -> None:
+def test_drafts_that_are_right_save_steps() -> None:
     def num_steps(engine: Engine) -> int:
         engine.add_request(PROMPTS[4], GREEDY)
         count = 0
@@ -81,12 +81,12 @@ def test_guesses_that_are_right_save_steps() -> None:
 @pytest.mark.parametrize(
     ("place", "expected"),
     [
-        (3, [1, 3, 16]),  # the prompt; two right guesses and the other token; all the rest
-        (1, [1, 1, 1, 16, 1]),  # not one is right: the next step is made without guesses
+        (3, [1, 3, 16]),  # the prompt; two right drafts and the other token; all the rest
+        (1, [1, 1, 1, 16, 1]),  # not one is right: the next step is made without drafts
     ],
 )
-def test_after_a_wrong_guess_it_goes_on_from_the_right_token(place: int, expected: list[int]) -> None:
-    """One token of the answer is another than the model's own choice; what follows the model guesses again."""
+def test_after_a_wrong_draft_it_goes_on_from_the_right_token(place: int, expected: list[int]) -> None:
+    """One token of the answer is another than the model's own choice; what follows the model drafts again."""
     engine, prompt = assisted("same"), PROMPTS[4]
 
     def forbid_the_best(logits: Tensor, token_ids: list[int]) -> Tensor:
@@ -101,7 +101,7 @@ def test_after_a_wrong_guess_it_goes_on_from_the_right_token(place: int, expecte
     assert num_tokens == expected
 
 
-def test_greedy_and_drawn_requests_are_guessed_together() -> None:
+def test_greedy_and_drawn_requests_are_drafted_together() -> None:
     engine = assisted("same")
     greedy = [engine.add_request(prompt, GREEDY) for prompt in PROMPTS[:4]]
     drawn = [engine.add_request(prompt, SAMPLED) for prompt in PROMPTS[:4]]
@@ -110,17 +110,17 @@ def test_greedy_and_drawn_requests_are_guessed_together() -> None:
     check_oracle(greedy)
     alone = serve(make_engine("fp32", EngineConfig(speculation="off"), "off", 0.0, None), SAMPLED, PROMPTS[:4])
     assert [request.completion_ids for request in drawn] == [request.completion_ids for request in alone]
-    assert engine.speculation.num_right == engine.speculation.num_guessed > 0
+    assert engine.speculation.num_accepted == engine.speculation.num_drafted > 0
 
 
 @pytest.mark.parametrize("budget", [2, 7, 20])
 def test_a_prompt_longer_than_a_chunk_is_caught_up_with_in_chunks(budget: int) -> None:
     engine, prompt = assisted("same", max_num_batched_tokens=budget), next(p for p in PROMPTS if len(p) == 64)
-    run, sizes = engine.speculation.guesser._runner.run, []
-    engine.speculation.guesser._runner.run = lambda batch: (sizes.append(len(batch.input_ids)), run(batch))[1]
+    run, sizes = engine.speculation.drafter._runner.run, []
+    engine.speculation.drafter._runner.run = lambda batch: (sizes.append(len(batch.input_ids)), run(batch))[1]
     check_oracle(serve(engine, prompts=[prompt]))
-    assert max(sizes) <= budget and engine.speculation.num_right == engine.speculation.num_guessed
-    assert engine.speculation.num_guessed > 0 or budget == 2
+    assert max(sizes) <= budget and engine.speculation.num_accepted == engine.speculation.num_drafted
+    assert engine.speculation.num_drafted > 0 or budget == 2
 
 
 def test_a_request_leaves_the_draft_models_context_and_goes_on_without_it() -> None:
@@ -132,7 +132,7 @@ def test_a_request_leaves_the_draft_models_context_and_goes_on_without_it() -> N
     requests = serve(engine, prompts=[next(p for p in PROMPTS if len(p) == length) for length in lengths])
     check_oracle(requests)
     assert max(request.num_tokens for request in requests) == 64 + NUM_TOKENS
-    assert engine.speculation.num_right == engine.speculation.num_guessed > 0
+    assert engine.speculation.num_accepted == engine.speculation.num_drafted > 0
 
 
 def test_a_draft_model_of_fewer_tokens_is_refused_with_the_numbers() -> None:
@@ -141,37 +141,37 @@ def test_a_draft_model_of_fewer_tokens_is_refused_with_the_numbers() -> None:
         Engine(FP32.network, draft_model=draft)
 
 
-def test_padding_rows_that_only_the_model_has_are_no_reason_to_refuse_and_never_guessed_from() -> None:
+def test_padding_rows_that_only_the_model_has_are_no_reason_to_refuse_and_never_drafted_from() -> None:
     draft = tiny_network(tiny_weights(vocab_size=72), vocab_size=72)
     engine = Engine(FP32.network, draft_model=draft, num_valid_tokens=72)
     engine.speculation.cost = FixedCost(0.0)
     with_padding, without = (75, 3, 4), (5, 3, 4)
     serve(engine, prompts=[with_padding])
-    assert engine.speculation.num_guessed == 0
+    assert engine.speculation.num_drafted == 0
     serve(engine, prompts=[without])
-    assert engine.speculation.num_guessed > 0
+    assert engine.speculation.num_drafted > 0
 
 
 def test_speculation_off_is_off_with_a_draft_model_too() -> None:
     engine = make_engine("fp32", EngineConfig(speculation="off"), "same", 0.0, None)
     check_oracle(serve(engine))
-    assert engine.speculation.num_guessed == 0
+    assert engine.speculation.num_drafted == 0
 
 
 @pytest.mark.parametrize("name", worlds.NAMES)
 def test_its_cache_is_of_the_same_kind(name: str) -> None:
     kind = worlds.world(name).kv_cache_dtype
     engine = make_engine(name, EngineConfig(kv_cache_dtype=kind), "same", 0.0, None)
-    assert engine.speculation.guesser._runner.cache.layers[0].bits == engine.runner.cache.layers[0].bits
+    assert engine.speculation.drafter._runner.cache.layers[0].bits == engine.runner.cache.layers[0].bits
     serve(engine, prompts=worlds.prompts(name)[:8])
     if worlds.world(name).is_native:  # the same bits in every batch
-        assert engine.speculation.num_right == engine.speculation.num_guessed > 0
+        assert engine.speculation.num_accepted == engine.speculation.num_drafted > 0
 
 
-def test_a_draft_model_whose_numbers_are_not_finite_guesses_wrong_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_draft_model_whose_numbers_are_not_finite_drafts_wrong_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = assisted("same")
-    run = engine.speculation.guesser._runner.run
-    monkeypatch.setattr(engine.speculation.guesser._runner, "run", lambda batch: run(batch) * float("nan"))
+    run = engine.speculation.drafter._runner.run
+    monkeypatch.setattr(engine.speculation.drafter._runner, "run", lambda batch: run(batch) * float("nan"))
     check_oracle(serve(engine))
     greedy = serve(engine, replace(SAMPLED), PROMPTS[:3])
     assert [request.finish_reason for request in greedy] == ["length"] * 3

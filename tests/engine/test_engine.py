@@ -35,10 +35,10 @@ def prompt_of(length: int) -> Prompt:
     return next(prompt for prompt in PROMPTS if len(prompt) == length)
 
 
-def fp32_engine(guessing: str = "off", num_valid: int | None = None, **settings: int | bool | str) -> Engine:
-    """An engine on the tiny network that guesses all it can, or nothing."""
-    config = EngineConfig(speculation="off" if guessing == "off" else "prompt-lookup", **settings)
-    return make_engine("fp32", config, guessing, 0.0, num_valid)
+def fp32_engine(drafting: str = "off", num_valid: int | None = None, **settings: int | bool | str) -> Engine:
+    """An engine on the tiny network that drafts all it can, or nothing."""
+    config = EngineConfig(speculation="off" if drafting == "off" else "prompt-lookup", **settings)
+    return make_engine("fp32", config, drafting, 0.0, num_valid)
 
 
 def run_all(engine: Engine) -> None:
@@ -129,7 +129,7 @@ FEW = worlds.NUM_FEW  # tokens of the vocabulary: prompt lookup is often right
 
 
 @pytest.mark.parametrize(
-    ("guessing", "num_valid", "settings"),
+    ("drafting", "num_valid", "settings"),
     [
         ("off", None, {"max_num_batched_tokens": 7}),
         ("off", FEW, {"num_blocks": FULL_BLOCKS, "max_num_batched_tokens": 30}),
@@ -142,11 +142,11 @@ FEW = worlds.NUM_FEW  # tokens of the vocabulary: prompt lookup is often right
     ],
 )
 def test_a_seeded_sample_is_the_same_however_it_is_computed(
-    guessing: str, num_valid: int | None, settings: dict
+    drafting: str, num_valid: int | None, settings: dict
 ) -> None:
     some = PROMPTS[::5] + PROMPTS[-4:]
     alone = [run(fp32_engine(num_valid=num_valid), prompt, SAMPLED).completion_ids for prompt in some]
-    engine = fp32_engine(guessing, num_valid, **settings)
+    engine = fp32_engine(drafting, num_valid, **settings)
     for _ in range(2):  # the second time they find their prompts
         requests = [engine.add_request(prompt, SAMPLED) for prompt in some]
         run_all(engine)
@@ -155,8 +155,8 @@ def test_a_seeded_sample_is_the_same_however_it_is_computed(
         assert sum(request.num_preemptions for request in requests) > 0
     else:
         assert sum(request.num_cached_tokens for request in requests) > 0
-    assert guessing == "off" or engine.speculation.num_guessed > 0
-    assert guessing in ("off", "other") or engine.speculation.num_right > 0
+    assert drafting == "off" or engine.speculation.num_drafted > 0
+    assert drafting in ("off", "other") or engine.speculation.num_accepted > 0
 
 
 def test_without_a_seed_no_two_samples_are_alike() -> None:
@@ -170,7 +170,7 @@ NUM_SAMPLES = 800
 LIMIT = 54.1  # chi-square of 26 degrees of freedom exceeds it once in a thousand
 TEMPERATURE = 4.0
 TRIPLES = tuple(product(range(3), repeat=3))
-# All of them one after another, so that prompt lookup always has a guess; NTK's alpha is 3 from 25 tokens on.
+# All of them one after another, so that prompt lookup always has a draft; NTK's alpha is 3 from 25 tokens on.
 ALL_TRIPLES = tuple(map(int, "00010020110120210221112122200"))
 
 
@@ -191,13 +191,13 @@ def chi_square(requests: list[Request], temperature: float) -> float:
     return sum((counts[triple] - usual) ** 2 / usual for triple, usual in zip(TRIPLES, expected, strict=True))
 
 
-@pytest.mark.parametrize("guessing", ["off", "prompt-lookup", "same"])
-def test_samples_have_the_oracles_distribution_with_and_without_speculation(guessing: str) -> None:
-    engine = fp32_engine(guessing, num_valid=3, max_num_seqs=128)
+@pytest.mark.parametrize("drafting", ["off", "prompt-lookup", "same"])
+def test_samples_have_the_oracles_distribution_with_and_without_speculation(drafting: str) -> None:
+    engine = fp32_engine(drafting, num_valid=3, max_num_seqs=128)
     params = SamplingParams(temperature=TEMPERATURE, max_tokens=5)
     requests = [engine.add_request(ALL_TRIPLES, replace(params, seed=seed)) for seed in range(NUM_SAMPLES)]
     run_all(engine)
-    assert guessing == "off" or engine.speculation.num_right > NUM_SAMPLES / 5
+    assert drafting == "off" or engine.speculation.num_accepted > NUM_SAMPLES / 5
     assert min(triple_chances(TEMPERATURE)) * NUM_SAMPLES >= 5, "chi-square needs so many"
     assert chi_square(requests, TEMPERATURE) < LIMIT
     assert chi_square(requests, 0.75 * TEMPERATURE) > LIMIT, "the test would not see another temperature"
@@ -217,37 +217,37 @@ def test_seeds_are_independent_of_their_neighbours() -> None:
         assert abs(share - expected) < 4 * (expected * (1 - expected) / len(tokens)) ** 0.5
 
 
-def test_greedy_siblings_all_give_the_oracles_ids_and_compute_the_prompt_once() -> None:
+def test_greedy_children_all_give_the_oracles_ids_and_compute_the_prompt_once() -> None:
     engine, prompt = fp32_engine(max_num_batched_tokens=30), prompt_of(64)
-    siblings = engine.add_siblings(prompt, replace(GREEDY, n=4))
+    children = engine.add_requests(prompt, replace(GREEDY, n=4))
     run_all(engine)
-    assert [sibling.completion_ids for sibling in siblings] == [expected_ids(prompt)] * 4
-    assert [sibling.num_cached_tokens for sibling in siblings] == [0, 48, 48, 48]
+    assert [child.completion_ids for child in children] == [expected_ids(prompt)] * 4
+    assert [child.num_cached_tokens for child in children] == [0, 48, 48, 48]
 
 
 @pytest.mark.parametrize("enable_prefix_caching", [True, False])
-def test_sampled_siblings_differ_and_can_be_had_again(enable_prefix_caching: bool) -> None:
+def test_sampled_children_differ_and_can_be_had_again(enable_prefix_caching: bool) -> None:
     prompt, found = prompt_of(49), []
     for settings in ({}, {"num_blocks": FULL_BLOCKS, "max_num_batched_tokens": 20}):
         engine = fp32_engine(enable_prefix_caching=enable_prefix_caching, **settings)
-        siblings = engine.add_siblings(prompt, replace(SAMPLED, n=3))
+        children = engine.add_requests(prompt, replace(SAMPLED, n=3))
         run_all(engine)
-        assert siblings[1].num_cached_tokens == 48, "siblings share a prompt even where others do not"
-        found.append([sibling.completion_ids for sibling in siblings])
+        assert children[1].num_cached_tokens == 48, "children share a prompt even where others do not"
+        found.append([child.completion_ids for child in children])
     assert found[0] == found[1] and len(set(map(tuple, found[0]))) == 3
     assert found[0][0] == run(fp32_engine(), prompt, SAMPLED).completion_ids, "the first is the only one of n = 1"
 
 
 @pytest.mark.parametrize("num_steps", [0, 1, 2])
-def test_siblings_go_on_when_the_first_is_aborted_before_its_prompt_is_computed(num_steps: int) -> None:
+def test_children_go_on_when_the_first_is_aborted_before_its_prompt_is_computed(num_steps: int) -> None:
     engine, prompt = fp32_engine(max_num_batched_tokens=20), prompt_of(64)
-    siblings = engine.add_siblings(prompt, replace(GREEDY, n=3))
+    children = engine.add_requests(prompt, replace(GREEDY, n=3))
     for _ in range(num_steps):
         engine.step()
-    engine.finish(siblings[0])
+    engine.finish(children[0])
     run_all(engine)
-    assert [sibling.finish_reason for sibling in siblings] == ["abort", "length", "length"]
-    assert siblings[1].completion_ids == siblings[2].completion_ids == expected_ids(prompt)
+    assert [child.finish_reason for child in children] == ["abort", "length", "length"]
+    assert children[1].completion_ids == children[2].completion_ids == expected_ids(prompt)
 
 
 def test_the_smaller_priority_is_served_first_and_preempted_last() -> None:
@@ -281,10 +281,10 @@ PLACE = next(i for i, token in enumerate(expected_ids(ENDED)) if i >= 3 and toke
 STOP = expected_ids(ENDED)[PLACE]
 
 
-@pytest.mark.parametrize("guessing", ["off", "same"])
-def test_a_stop_token_ends_a_completion_whether_it_is_the_models_or_the_callers(guessing: str) -> None:
-    by_model = run(fp32_engine(guessing), ENDED, GREEDY, [STOP])
-    by_caller = run(fp32_engine(guessing), ENDED, replace(GREEDY, stop_token_ids=(STOP,), ignore_eos=True))
+@pytest.mark.parametrize("drafting", ["off", "same"])
+def test_a_stop_token_ends_a_completion_whether_it_is_the_models_or_the_callers(drafting: str) -> None:
+    by_model = run(fp32_engine(drafting), ENDED, GREEDY, [STOP])
+    by_caller = run(fp32_engine(drafting), ENDED, replace(GREEDY, stop_token_ids=(STOP,), ignore_eos=True))
     for request in (by_model, by_caller):
         assert (request.completion_ids, request.finish_reason) == (expected_ids(ENDED)[: PLACE + 1], "stop")
 
@@ -294,23 +294,23 @@ def test_ignore_eos_goes_on_after_the_models_stop_tokens() -> None:
     assert (request.completion_ids, request.finish_reason) == (expected_ids(ENDED), "length")
 
 
-@pytest.mark.parametrize("guessing", ["off", "same"])
-def test_no_stop_token_comes_before_min_tokens(guessing: str) -> None:
-    request = run(fp32_engine(guessing), ENDED, replace(GREEDY, min_tokens=PLACE + 2), [STOP])
+@pytest.mark.parametrize("drafting", ["off", "same"])
+def test_no_stop_token_comes_before_min_tokens(drafting: str) -> None:
+    request = run(fp32_engine(drafting), ENDED, replace(GREEDY, min_tokens=PLACE + 2), [STOP])
     assert request.completion_ids[:PLACE] == expected_ids(ENDED)[:PLACE]
     assert len(request.completion_ids) >= PLACE + 2 and STOP not in request.completion_ids[: PLACE + 2]
 
 
-@pytest.mark.parametrize("guessing", ["off", "prompt-lookup", "same"])
-def test_a_completion_ends_where_the_context_does(guessing: str) -> None:
+@pytest.mark.parametrize("drafting", ["off", "prompt-lookup", "same"])
+def test_a_completion_ends_where_the_context_does(drafting: str) -> None:
     prompt = prompt_of(60)
-    request = run(fp32_engine(guessing, max_model_len=64), prompt, replace(GREEDY, min_tokens=9))
+    request = run(fp32_engine(drafting, max_model_len=64), prompt, replace(GREEDY, min_tokens=9))
     assert (request.completion_ids, request.finish_reason) == (expected_ids(prompt)[:4], "length")
 
 
-@pytest.mark.parametrize("guessing", ["off", "same"])
-def test_the_outputs_of_the_steps_are_the_completions(guessing: str) -> None:
-    engine = fp32_engine(guessing, max_num_batched_tokens=40)
+@pytest.mark.parametrize("drafting", ["off", "same"])
+def test_the_outputs_of_the_steps_are_the_completions(drafting: str) -> None:
+    engine = fp32_engine(drafting, max_num_batched_tokens=40)
     requests = [engine.add_request(prompt_of(length), replace(GREEDY, logprobs=1)) for length in (2, 40)]
     seen = {request.request_id: ([], []) for request in requests}
     num_at_once = 0
@@ -325,7 +325,7 @@ def test_the_outputs_of_the_steps_are_the_completions(guessing: str) -> None:
         (request.completion_ids, request.logprobs) for request in requests
     ]
     assert [request.completion_ids for request in requests] == [expected_ids(prompt_of(length)) for length in (2, 40)]
-    assert num_at_once > 5 if guessing == "same" else num_at_once == 1
+    assert num_at_once > 5 if drafting == "same" else num_at_once == 1
 
 
 def test_a_finished_request_cannot_be_aborted() -> None:

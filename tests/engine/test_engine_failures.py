@@ -61,7 +61,7 @@ def one_block_bytes(num_models: int = 1) -> int:
 def test_a_prompt_that_cannot_be_served_is_refused(ids: list[int], words: str) -> None:
     engine = Engine(FP32.network)
     with pytest.raises(RequestError, match=words):
-        engine.add_siblings(ids, replace(GREEDY, n=2))
+        engine.add_requests(ids, replace(GREEDY, n=2))
     assert not engine.has_unfinished
 
 
@@ -85,7 +85,7 @@ def test_padding_in_front_counts_in_the_context() -> None:
 def test_what_cannot_be_honoured_here_is_refused_before_anything_is_queued(changes: dict, words: str) -> None:
     engine = Engine(FP32.network)
     with pytest.raises(SettingError, match=words):
-        engine.add_siblings([1, 2], replace(GREEDY, n=2, **changes))
+        engine.add_requests([1, 2], replace(GREEDY, n=2, **changes))
     assert not engine.has_unfinished
 
 
@@ -104,7 +104,7 @@ def test_what_cannot_be_honoured_here_is_refused_before_anything_is_queued(chang
             f"num_blocks is {FULL_BLOCKS - 1}, but a request of {CONTEXT} tokens takes {FULL_BLOCKS}; set",
         ),
         ({"kv_cache_dtype": "int2"}, "kv_cache_dtype is 'int2'; it must be one of auto, int8, int4"),
-        ({"speculation": "guess"}, "speculation is 'guess'; it must be off or prompt-lookup"),
+        ({"speculation": "draft"}, "speculation is 'draft'; it must be off or prompt-lookup"),
     ],
 )
 def test_a_setting_out_of_bounds_is_refused_with_its_bounds(settings: dict, words: str) -> None:
@@ -131,7 +131,7 @@ def test_the_cache_of_a_draft_model_is_counted_too(monkeypatch: pytest.MonkeyPat
     assert Engine(FP32.network).block_manager.num_blocks == 16
     engine = Engine(FP32.network, draft_model=FP32.drafts["near"])
     assert engine.block_manager.num_blocks == 8
-    assert engine.speculation.guesser._runner.cache.num_blocks == 8
+    assert engine.speculation.drafter._runner.cache.num_blocks == 8
 
 
 def raise_at(place: int, num_prompt: int):
@@ -143,10 +143,10 @@ def raise_at(place: int, num_prompt: int):
     return process
 
 
-@pytest.mark.parametrize("guessing", ["off", "prompt-lookup", "same"])
+@pytest.mark.parametrize("drafting", ["off", "prompt-lookup", "same"])
 @pytest.mark.parametrize("place", [0, 5])
-def test_a_processor_that_raises_ends_its_request_and_others_go_on(guessing: str, place: int) -> None:
-    engine = make_engine("fp32", EngineConfig(max_num_batched_tokens=60), guessing, 0.0, None)
+def test_a_processor_that_raises_ends_its_request_and_others_go_on(drafting: str, place: int) -> None:
+    engine = make_engine("fp32", EngineConfig(max_num_batched_tokens=60), drafting, 0.0, None)
     processors = (raise_at(place, len(PROMPTS[4])),)
     broken = engine.add_request(PROMPTS[4], GREEDY, logits_processors=processors)
     others = [engine.add_request(PROMPTS[index], GREEDY) for index in (0, 4, 9)]
@@ -156,18 +156,18 @@ def test_a_processor_that_raises_ends_its_request_and_others_go_on(guessing: str
     check_nothing_is_left(engine)
     assert broken.finish_reason == "error" and isinstance(broken.error, KeyError)
     assert broken.completion_ids == expected(4)[: len(broken.completion_ids)]
-    assert len(broken.completion_ids) == place if guessing == "off" else len(broken.completion_ids) <= place
+    assert len(broken.completion_ids) == place if drafting == "off" else len(broken.completion_ids) <= place
     assert [one.completion_ids for one in others] == [expected(index) for index in (0, 4, 9)]
     last = [output for output in outputs if output.request is broken][-1]
     assert (last.token_ids, last.text, last.finish_reason) == ([], "", "error")
 
 
-def test_no_guess_of_a_step_that_failed_counts_as_right() -> None:
+def test_no_draft_of_a_step_that_failed_counts_as_right() -> None:
     engine = make_engine("fp32", EngineConfig(), "same", 0.0, None)
     prompt = PROMPTS[4]
     engine.add_request(prompt, GREEDY, logits_processors=(raise_at(1, len(prompt)),))
     run_all(engine)
-    assert engine.speculation.num_guessed > 0 == engine.speculation.num_right
+    assert engine.speculation.num_drafted > 0 == engine.speculation.num_accepted
 
 
 class OnlyEven:
@@ -196,26 +196,26 @@ class OnlyEven:
 
 
 class Cautious(OnlyEven):
-    """The same, which lets one guess through at most: the draft model has computed more than it is asked again."""
+    """The same, which lets one draft through at most: the draft model has computed more than it is asked again."""
 
     def count_valid(self, token_ids: Sequence[int]) -> int:
         return min(super().count_valid(token_ids), 1)
 
 
 @pytest.mark.parametrize("constraint", [OnlyEven, Cautious])
-@pytest.mark.parametrize("guessing", ["off", "prompt-lookup", "same"])
+@pytest.mark.parametrize("drafting", ["off", "prompt-lookup", "same"])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_a_constraint_holds_for_every_sibling_and_ends_it(
-    guessing: str, temperature: float, constraint: type[OnlyEven]
+def test_a_constraint_holds_for_every_child_and_ends_it(
+    drafting: str, temperature: float, constraint: type[OnlyEven]
 ) -> None:
-    engine = make_engine("fp32", EngineConfig(), guessing, 0.0, None)
+    engine = make_engine("fp32", EngineConfig(), drafting, 0.0, None)
     params = replace(GREEDY, n=3, temperature=temperature, seed=5)
-    siblings = engine.add_siblings(PROMPTS[6], params, constraint=constraint(9))
+    children = engine.add_requests(PROMPTS[6], params, constraint=constraint(9))
     run_all(engine)
-    for sibling in siblings:
-        assert sibling.finish_reason == "stop" and len(sibling.completion_ids) == 9
-        assert not any(token_id % 2 for token_id in sibling.completion_ids)
-    num_texts = len({tuple(sibling.completion_ids) for sibling in siblings})
+    for child in children:
+        assert child.finish_reason == "stop" and len(child.completion_ids) == 9
+        assert not any(token_id % 2 for token_id in child.completion_ids)
+    num_texts = len({tuple(child.completion_ids) for child in children})
     assert num_texts == (3 if temperature else 1)
 
 
@@ -289,10 +289,10 @@ def test_an_error_in_a_step_is_raised_there_and_ends_the_engine(monkeypatch: pyt
     assert [request.finish_reason for request in requests] == ["abort", "abort"]
 
 
-@pytest.mark.parametrize("guessing", ["off", "prompt-lookup", "same"])
-def test_a_step_that_was_interrupted_is_made_again(guessing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("drafting", ["off", "prompt-lookup", "same"])
+def test_a_step_that_was_interrupted_is_made_again(drafting: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C in one answer is no error of the engine's: the others go on."""
-    engine = make_engine("fp32", EngineConfig(max_num_batched_tokens=60, num_blocks=12), guessing, 0.0, None)
+    engine = make_engine("fp32", EngineConfig(max_num_batched_tokens=60, num_blocks=12), drafting, 0.0, None)
     requests = [engine.add_request(prompt, GREEDY) for prompt in PROMPTS]
     run, num_steps, num_interrupts = engine.runner.run, 0, 0
 

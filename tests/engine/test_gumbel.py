@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from qwartet.engine import gumbel as engine_gumbel
-from qwartet.engine.gumbel import Draw, candidates, gumbel, sample_row, sample_rows, sibling_seed
+from qwartet.engine.gumbel import Sampling, candidates, child_seed, gumbel, sample_row, sample_rows
 from qwartet.engine.sampling_params import SamplingParams
 from tests.reference import naive_sampling
 
@@ -23,7 +23,7 @@ LIMITS = (
 
 
 def numbers(seed: int, place: int, ids: np.ndarray) -> np.ndarray:
-    key = engine_gumbel._keys([Draw(SamplingParams(), seed, place)], torch.device("cpu"))
+    key = engine_gumbel._keys([Sampling(SamplingParams(), seed, place)], torch.device("cpu"))
     return gumbel(key, torch.from_numpy(np.ascontiguousarray(ids)))[0].numpy()
 
 
@@ -63,7 +63,7 @@ GOLDEN_NUMBER = 1.849955726969309  # a seed's text must not change with a new ve
 
 @given(st.integers(0, 2**63 - 1), st.integers(0, 2**31), st.lists(st.integers(0, 2**31), min_size=1, max_size=50))
 def test_the_numbers_are_the_references_bit_for_bit_before_the_logarithms(seed, place, ids) -> None:
-    key = engine_gumbel._keys([Draw(SamplingParams(), seed, place)], torch.device("cpu"))
+    key = engine_gumbel._keys([Sampling(SamplingParams(), seed, place)], torch.device("cpu"))
     bits = engine_gumbel._random_bits(key, torch.tensor(ids))[0].double()
     assert ((bits + 0.5) * 2.0**-52).tolist() == [naive_sampling.uniform(seed, place, token_id) for token_id in ids]
     assert numbers(seed, place, np.array(ids)) == pytest.approx(naive_sampling.gumbel(seed, place, ids), rel=1e-14)
@@ -85,7 +85,7 @@ def test_tokens_come_as_often_as_their_probability_says(params: SamplingParams) 
     token_ids, scores = candidates(logits, params)
     expected = np.zeros(6)
     expected[token_ids] = torch.tensor(scores).softmax(-1).numpy() * 6000
-    draws = [Draw(params, seed, place) for seed in range(60) for place in range(100)]
+    draws = [Sampling(params, seed, place) for seed in range(60) for place in range(100)]
     counts = Counter(sample_rows(logits.expand(6000, -1), draws))
     possible = expected > 0
     assert set(counts) <= set(np.flatnonzero(possible).tolist())
@@ -104,7 +104,7 @@ any_params = st.builds(
 
 
 @st.composite
-def any_rows(draw) -> tuple[torch.Tensor, list[Draw]]:
+def any_rows(draw) -> tuple[torch.Tensor, list[Sampling]]:
     """Rows of every kind in one batch: flat and steep, with ties, with forbidden ids, hopeless ones."""
     vocab_size = draw(st.sampled_from([1, 2, 5, 16, 40, 100, 333]))
     num_rows = draw(st.integers(1, 6))
@@ -124,10 +124,10 @@ def any_rows(draw) -> tuple[torch.Tensor, list[Draw]]:
         elif how == "-inf":
             row.fill_(-torch.inf)
     seeds = st.one_of(st.integers(0, 3), st.integers(0, 2**63 - 1))
-    return logits, [Draw(draw(any_params), draw(seeds), draw(st.integers(0, 5))) for _ in range(num_rows)]
+    return logits, [Sampling(draw(any_params), draw(seeds), draw(st.integers(0, 5))) for _ in range(num_rows)]
 
 
-def expected(logits: torch.Tensor, draws: list[Draw]) -> list[int]:
+def expected(logits: torch.Tensor, draws: list[Sampling]) -> list[int]:
     return [
         naive_sampling.draw(row.numpy(), *one) if bool(row.max() > -torch.inf) else -1
         for row, one in zip(logits, draws, strict=True)
@@ -136,9 +136,12 @@ def expected(logits: torch.Tensor, draws: list[Draw]) -> list[int]:
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(any_rows(), st.sampled_from([(256, 4096), (8, 64), (1, 2), (3,)]))
-@example((torch.zeros(2, 333), [Draw(SamplingParams(), 0, 0), Draw(SamplingParams(top_p=0.5), 0, 0)]), (8, 64))
+@example(
+    (torch.zeros(2, 333), [Sampling(SamplingParams(), 0, 0), Sampling(SamplingParams(top_p=0.5), 0, 0)]),
+    (8, 64),
+)
 def test_all_rows_at_once_give_the_references_tokens_however_few_candidates_are_looked_at(
-    monkeypatch: pytest.MonkeyPatch, rows: tuple[torch.Tensor, list[Draw]], num_candidates: tuple[int, ...]
+    monkeypatch: pytest.MonkeyPatch, rows: tuple[torch.Tensor, list[Sampling]], num_candidates: tuple[int, ...]
 ) -> None:
     monkeypatch.setattr(engine_gumbel, "NUM_CANDIDATES", num_candidates)
     before = rows[0].clone()
@@ -153,30 +156,26 @@ def test_rows_of_a_large_vocabulary_give_the_references_tokens(spread: float) ->
     generator = torch.Generator().manual_seed(3)
     logits = spread * torch.randn(len(LIMITS), 20_000, generator=generator)
     logits += 14 * torch.rand(logits.shape, generator=generator).pow(40)
-    draws = [Draw(SamplingParams(**limits), seed, 7) for seed, limits in enumerate(LIMITS)]
+    draws = [Sampling(SamplingParams(**limits), seed, 7) for seed, limits in enumerate(LIMITS)]
     found = sample_rows(logits.bfloat16().float(), draws)  # with many ties
     assert found == expected(logits.bfloat16().float(), draws)
     assert sample_rows(logits, draws) == expected(logits, draws)
 
 
-def test_what_a_model_says_seldom_needs_the_definition(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its tokens are nearly all decided by the first candidates: sorting a vocabulary takes ten times as long."""
-
-    def first_tiers(logits: torch.Tensor, draws: list[Draw]) -> list[int]:
-        return engine_gumbel._sample_among(logits, draws, list(range(len(draws))), engine_gumbel.NUM_CANDIDATES[0])
-
+def test_what_a_model_says_is_seldom_left_to_the_definition(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first candidates decide nearly all of its tokens: sorting a vocabulary takes ten times as long."""
+    sorted_rows = []
+    monkeypatch.setattr(engine_gumbel, "NUM_CANDIDATES", engine_gumbel.NUM_CANDIDATES[:1])
+    monkeypatch.setattr(engine_gumbel, "sample_row", lambda logits, one: sorted_rows.append(one) or 0)
     generator = torch.Generator().manual_seed(4)
-    ranks = torch.arange(1.0, 50_001)
-    num_unsure = 0
-    limits_of = {}, {"top_p": 0.8}, {"top_k": 20, "top_p": 0.8}, {"min_p": 0.05}, {"temperature": 0.7, "top_p": 0.95}
-    for limits in limits_of:
-        logits = torch.stack([-2.0 * ranks.log()[torch.randperm(50_000, generator=generator)] for _ in range(50)])
-        draws = [Draw(SamplingParams(**limits), seed, 0) for seed in range(50)]  # probabilities as Zipf's, squared
-        num_unsure += sum(token_id == engine_gumbel._UNSURE for token_id in first_tiers(logits, draws))
-    assert num_unsure <= 5
+    scores = -2.0 * torch.arange(1.0, 50_001).log()  # probabilities as Zipf's, squared
+    for limits in ({}, {"top_p": 0.8}, {"top_k": 20, "top_p": 0.8}, {"min_p": 0.05}, {"top_p": 0.95}):
+        logits = torch.stack([scores[torch.randperm(50_000, generator=generator)] for _ in range(50)])
+        sample_rows(logits, [Sampling(SamplingParams(**limits), seed, 0) for seed in range(50)])
+    assert len(sorted_rows) <= 5
 
 
-def test_siblings_have_seeds_of_their_own_and_the_first_the_requests() -> None:
-    seeds = [sibling_seed(7, index) for index in range(100)]
+def test_children_have_seeds_of_their_own_and_the_first_the_requests() -> None:
+    seeds = [child_seed(7, index) for index in range(100)]
     assert seeds[0] == 7 and len(set(seeds)) == 100 and all(0 <= seed < 2**64 for seed in seeds)
-    assert seeds[1] != sibling_seed(8, 1)
+    assert seeds[1] != child_seed(8, 1)

@@ -59,10 +59,10 @@ def test_a_text_that_nothing_continues_is_an_error_and_not_an_empty_mask() -> No
 def test_what_turns_out_to_be_too_complex_later_is_an_error_of_that_text() -> None:
     properties = {f"p{i}": {"type": "string"} for i in range(1500)}
     constraint = COMPILER.compile(Structure(json_schema={"properties": properties, "type": "object"}))
-    sibling = constraint.fork()
+    child = constraint.fork()
     with pytest.raises(RequestError, match="fewer alternatives and optional properties"):
         walk(constraint, random.Random(0))
-    assert sibling.mask().any()
+    assert child.mask().any()
 
 
 def test_a_schema_brings_nothing_from_the_network() -> None:

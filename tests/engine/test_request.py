@@ -36,7 +36,7 @@ def test_a_stop_token_ends_a_completion_and_is_part_of_it() -> None:
     assert one.completion_ids == [5]
 
 
-def test_guesses_lie_behind_the_completion() -> None:
+def test_drafts_lie_behind_the_completion() -> None:
     one = request()
     one.completion_ids, one.draft_ids = [13], [14, 15]
     assert one.num_tokens == 4
@@ -61,12 +61,12 @@ def test_a_request_decodes_when_only_its_last_sampled_token_is_not_computed() ->
     assert not one.is_decoding
 
 
-def test_a_sibling_waits_until_its_leader_has_computed_the_prompt_or_ended() -> None:
-    leader, sibling = request(), request()
-    assert not sibling.waits_for_leader
-    sibling.leader, leader.table.num_computed_tokens = leader, 2
-    assert sibling.waits_for_leader
-    leader.table.num_computed_tokens = 3
-    assert not sibling.waits_for_leader
-    leader.table.num_computed_tokens, leader.finish_reason = 0, "abort"
-    assert not sibling.waits_for_leader
+def test_a_child_waits_until_its_parent_has_computed_the_prompt_or_ended() -> None:
+    parent, child = request(), request()
+    assert not child.waits_for_parent
+    child.parent, parent.table.num_computed_tokens = parent, 2
+    assert child.waits_for_parent
+    parent.table.num_computed_tokens = 3
+    assert not child.waits_for_parent
+    parent.table.num_computed_tokens, parent.finish_reason = 0, "abort"
+    assert not child.waits_for_parent

@@ -30,7 +30,7 @@ def request(request_id: int = 0, **params) -> Request:
 
 
 def sample(one: Sampler, logits: torch.Tensor, requests: list[Request]) -> list[Sampled]:
-    """A step in which every request has one row more than guesses."""
+    """A step in which every request has one row more than drafts."""
     items = []
     for some in requests:
         some.table.num_computed_tokens = some.num_tokens - 1
@@ -192,17 +192,20 @@ def test_where_no_token_may_follow_the_request_ends() -> None:
 
 
 @pytest.mark.parametrize("params", [{"temperature": 0}, {"seed": 5}, {"seed": 5, "presence_penalty": 3.0}])
-@pytest.mark.parametrize("num_right", [0, 1, 2, 3])
-def test_guesses_bring_the_tokens_that_would_have_come_one_by_one(params: dict, num_right: int) -> None:
+@pytest.mark.parametrize("num_accepted", [0, 1, 2, 3])
+def test_drafts_bring_the_tokens_that_would_have_come_one_by_one(params: dict, num_accepted: int) -> None:
     expected = []
     one, slow = request(**params), sampler()
     for place in range(4):
         expected += tokens(slow, LOGITS[place : place + 1], [one])
         one.append(expected[-1])
-    guessed = request(**params)
-    guessed.draft_ids = [*expected[:num_right], *((token_id + 1) % VOCAB_SIZE for token_id in expected[num_right:3])]
-    (result,) = sample(sampler(), LOGITS[:4], [guessed])
-    assert result.token_ids == expected[: num_right + 1]
+    drafted = request(**params)
+    drafted.draft_ids = [
+        *expected[:num_accepted],
+        *((token_id + 1) % VOCAB_SIZE for token_id in expected[num_accepted:3]),
+    ]
+    (result,) = sample(sampler(), LOGITS[:4], [drafted])
+    assert result.token_ids == expected[: num_accepted + 1]
 
 
 def test_nothing_is_taken_behind_a_stop_token() -> None:
@@ -248,5 +251,5 @@ def test_a_request_that_ended_leaves_nothing_behind() -> None:
     one, some = sampler(), request(seed=1, presence_penalty=1.0)
     draws(one, some, LOGITS[0], 5)
     assert one._seen
-    one.forget(some)
+    one.release(some)
     assert not one._seen

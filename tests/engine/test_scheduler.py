@@ -248,7 +248,7 @@ def test_the_one_that_gives_way_leaves_the_step_that_it_was_in() -> None:
     assert decoding.num_preemptions == 1 and decoding.block_table == []
 
 
-def test_guesses_take_room_in_the_step_and_in_the_cache_but_nobodys_place() -> None:
+def test_drafts_take_room_in_the_step_and_in_the_cache_but_nobodys_place() -> None:
     manager = BlockManager(3, BLOCK_SIZE)
     queue = Scheduler(manager, max_num_batched_tokens=6, max_num_seqs=9, num_drafts_wanted=lambda _request: 8)
     one = request(0, 3, max_tokens=20)
@@ -259,7 +259,7 @@ def test_guesses_take_room_in_the_step_and_in_the_cache_but_nobodys_place() -> N
     assert len(one.block_table) == manager.num_blocks_for(4 + 5)
     one.params = SamplingParams(max_tokens=4)
     (item,) = queue.schedule().scheduled
-    assert item.num_draft_tokens == 2  # one token of four is there, and one comes without a guess
+    assert item.num_draft_tokens == 2  # one token of four is there, and one comes without a draft
     one.params = SamplingParams(max_tokens=20)
     one.completion_ids += [7] * 7
     one.table.num_computed_tokens = one.num_tokens - 1
@@ -267,11 +267,11 @@ def test_guesses_take_room_in_the_step_and_in_the_cache_but_nobodys_place() -> N
     assert item.num_draft_tokens == 0, "the cache has room for 12 tokens, and 11 + 5 would not fit"
 
 
-def test_siblings_wait_for_the_prompt_and_find_its_blocks() -> None:
+def test_children_wait_for_the_prompt_and_find_its_blocks() -> None:
     queue = scheduler(max_num_batched_tokens=8)
-    leader, sibling, other = request(0, 10), request(1, 10), request(2, 2)
-    sibling.leader = leader
-    for one in (leader, sibling, other):
+    parent, child, other = request(0, 10), request(1, 10), request(2, 2)
+    child.parent = parent
+    for one in (parent, child, other):
         queue.add(one)
     step = queue.schedule()
     assert sizes(step) == {0: 8}
@@ -283,7 +283,7 @@ def test_siblings_wait_for_the_prompt_and_find_its_blocks() -> None:
     commit(step, queue)
     step = queue.schedule()
     assert sizes(step) == {0: 1, 1: 2, 2: 1}
-    assert sibling.num_cached_tokens == 8 and sibling.block_table[:2] == leader.block_table[:2]
+    assert child.num_cached_tokens == 8 and child.block_table[:2] == parent.block_table[:2]
 
 
 def test_prompt_logprobs_need_every_token_computed() -> None:

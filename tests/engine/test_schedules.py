@@ -34,7 +34,7 @@ def check_everything_occurred(seen: Counter[str]) -> None:
     least = {
         "preemptions": 50,
         "prefix hits": 100,
-        "siblings that find the prompt": 100,
+        "children that find the prompt": 100,
         "chunks": 1000,
         "steps that prefill and decode": 300,
         "overtaken": 50,
@@ -42,7 +42,11 @@ def check_everything_occurred(seen: Counter[str]) -> None:
         "failed": 20,
         "logprobs": 500,
         "prompt logprobs": 500,
-        **{f"{what} guesses: {how}": 50 for what in ("right", "wrong") for how in ("prompt-lookup", *worlds.DRAFTS)},
+        **{
+            f"{what} drafts: {how}": 50
+            for what in ("accepted", "rejected")
+            for how in ("prompt-lookup", *worlds.DRAFTS)
+        },
         **{f"aborted: {phase}": 1 for phase in PHASES},
     }
     assert not {name: seen[name] for name, number in least.items() if seen[name] < number}
@@ -90,7 +94,7 @@ def test_a_case_is_a_function_of_its_number() -> None:
     assert play(5) == play(5)
 
 
-def accept_all_guesses(result: sampler.Sampled, rows: Sequence[sampler.Row]) -> None:
+def accept_all_drafts(result: sampler.Sampled, rows: Sequence[sampler.Row]) -> None:
     if isinstance(rows[-1].token, Exception):
         raise rows[-1].token
     result.token_ids += [*result.request.draft_ids, rows[-1].token]
@@ -123,10 +127,10 @@ def publish_too_much(
 WRONG = {
     "prefixes of any alpha and salt are shared": (engine, "prefix_root", lambda *settings: b""),
     "alpha follows the text": (Request, "num_prompt_tokens", property(lambda request: request.num_tokens)),
-    "every guess is taken": (sampler, "_walk", accept_all_guesses),
+    "every draft is taken": (sampler, "_walk", accept_all_drafts),
     "a block is lost": (BlockManager, "release", lose_a_block),
     "blocks are published before they are full": (BlockManager, "publish", publish_too_much),
-    "what ended is remembered": (Sampler, "forget", lambda self, request: None),
+    "what ended is remembered": (Sampler, "release", lambda self, request: None),
     "the last comes first": (
         Request,
         "order",

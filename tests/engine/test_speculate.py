@@ -1,4 +1,4 @@
-"""Guessing: what prompt lookup proposes, and when it is worth proposing at all."""
+"""Drafts: what prompt lookup proposes, and when it is worth proposing at all."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import pytest
 
 from qwartet.engine.request import Request
 from qwartet.engine.sampling_params import SamplingParams
-from qwartet.engine.speculate import MAX_GUESSES, MAX_PAUSE, PromptLookup, Speculation, StepCost
+from qwartet.engine.speculate import MAX_DRAFTS, MAX_PAUSE, PromptLookup, Speculation, StepCost
 
 
 def request(prompt: list[int], completion: list[int] = (), request_id: int = 0) -> Request:
     return Request(request_id, list(prompt), SamplingParams(max_tokens=999), completion_ids=list(completion))
 
 
-def guess(lookup: PromptLookup, one: Request, most: int) -> list[int]:
+def propose(lookup: PromptLookup, one: Request, most: int) -> list[int]:
     return lookup._index(one).continuation(most)
 
 
@@ -29,26 +29,26 @@ def guess(lookup: PromptLookup, one: Request, most: int) -> list[int]:
     ],
 )
 def test_what_followed_the_last_three_ids_is_proposed(prompt: list[int], expected: list[int]) -> None:
-    assert guess(PromptLookup(), request(prompt), 4) == expected
+    assert propose(PromptLookup(), request(prompt), 4) == expected
 
 
 def test_the_completion_is_looked_up_too_as_it_grows() -> None:
     lookup, one = PromptLookup(), request([1, 2, 3, 4])
-    assert guess(lookup, one, 2) == []
+    assert propose(lookup, one, 2) == []
     for token_id, expected in ((1, []), (2, []), (3, [4, 1]), (4, [1, 2])):
         one.completion_ids.append(token_id)
-        assert guess(lookup, one, 2) == expected
+        assert propose(lookup, one, 2) == expected
 
 
 def test_after_one_exchanged_id_the_copy_is_taken_up_at_once_and_given_up_after_three() -> None:
     lookup, one = PromptLookup(), request([1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3])
-    assert guess(lookup, one, 2) == [4, 5]
+    assert propose(lookup, one, 2) == [4, 5]
     one.completion_ids.append(99)  # instead of 4
-    assert guess(lookup, one, 2) == [5, 6]
+    assert propose(lookup, one, 2) == [5, 6]
     one.completion_ids += [98, 97]
-    assert guess(lookup, one, 2) == [7, 8]
+    assert propose(lookup, one, 2) == [7, 8]
     one.completion_ids.append(96)
-    assert guess(lookup, one, 2) == []
+    assert propose(lookup, one, 2) == []
 
 
 class Cost(StepCost):
@@ -67,7 +67,7 @@ def wanted(speculation: Speculation, one: Request, num_running: int = 1) -> int:
     return speculation.num_wanted(one, num_running)
 
 
-def test_the_dearer_a_token_and_the_more_requests_wait_the_less_is_guessed() -> None:
+def test_the_dearer_a_token_and_the_more_requests_wait_the_less_is_drafted() -> None:
     def first(share: float, num_running: int = 1) -> int:
         return wanted(Speculation(PromptLookup(), Cost(share)), request(REPEATING), num_running)
 
@@ -76,18 +76,18 @@ def test_the_dearer_a_token_and_the_more_requests_wait_the_less_is_guessed() -> 
     assert first(0.05, num_running=4) < first(0.05)
 
 
-def test_right_guesses_lead_to_longer_ones_up_to_the_limit() -> None:
+def test_right_drafts_lead_to_longer_ones_up_to_the_limit() -> None:
     speculation, one = Speculation(PromptLookup(), Cost(0.05)), request(REPEATING)
     before = wanted(speculation, one)
     for _ in range(20):
         one.draft_ids = [1, 2, 3]
         speculation.count(one, 4)
     one.draft_ids = []
-    assert before < wanted(speculation, one) == MAX_GUESSES
-    assert (speculation.num_guessed, speculation.num_right) == (60, 60)
+    assert before < wanted(speculation, one) == MAX_DRAFTS
+    assert (speculation.num_drafted, speculation.num_accepted) == (60, 60)
 
 
-def test_a_request_whose_guesses_fail_is_left_alone_ever_longer_and_then_tried_with_one() -> None:
+def test_a_request_whose_drafts_fail_is_left_alone_ever_longer_and_then_tried_with_one() -> None:
     speculation, one = Speculation(PromptLookup(), Cost(0.3)), request(REPEATING)
     assert wanted(speculation, one)
     pauses = []
@@ -113,7 +113,7 @@ def test_nothing_is_kept_of_a_request_that_ended() -> None:
     lookup = PromptLookup()
     speculation, one = Speculation(lookup, Cost(0.1)), request(REPEATING)
     wanted(speculation, one)
-    speculation.forget(one)
+    speculation.release(one)
     assert not lookup._indexes and not speculation._records
 
 

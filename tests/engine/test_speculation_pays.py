@@ -23,24 +23,24 @@ class KnownCost(StepCost):
 
 
 def speed_up(prompt: list[int], answer: list[int]) -> float:
-    """Tokens of the answer for the time of one step, where a step takes 1 and each guess TOKEN_COST more."""
+    """Tokens of the answer for the time of one step, where a step takes 1 and each draft TOKEN_COST more."""
     speculation = Speculation(PromptLookup(), KnownCost())
     request = Request(0, prompt, SamplingParams(max_tokens=len(answer)), completion_ids=answer[:1])
     time = 0.0
     while request.num_tokens < len(prompt) + len(answer):
         item = ScheduledRequest(request, 1, speculation.num_wanted(request, num_running=1))
-        speculation.guess([item])
+        speculation.propose([item])
         time += 1 + TOKEN_COST * len(request.draft_ids)
         coming = answer[len(request.completion_ids) :]
-        num_right = 0
+        num_accepted = 0
         while (
-            num_right < min(len(request.draft_ids), len(coming) - 1)
-            and request.draft_ids[num_right] == coming[num_right]
+            num_accepted < min(len(request.draft_ids), len(coming) - 1)
+            and request.draft_ids[num_accepted] == coming[num_accepted]
         ):
-            num_right += 1
-        speculation.count(request, num_right + 1)
+            num_accepted += 1
+        speculation.count(request, num_accepted + 1)
         request.draft_ids = []
-        request.completion_ids = answer[: len(request.completion_ids) + num_right + 1]
+        request.completion_ids = answer[: len(request.completion_ids) + num_accepted + 1]
     return (len(answer) - 1) / time
 
 
@@ -52,7 +52,7 @@ def test_a_copy_with_every_twentieth_id_changed_comes_at_least_twice_as_fast(see
     assert speed_up([*prompt, 5000], answer) > 2
 
 
-def test_a_plain_copy_is_near_the_limit_of_the_longest_guess() -> None:
+def test_a_plain_copy_is_near_the_limit_of_the_longest_draft() -> None:
     ids = list(range(300))
     assert speed_up([*ids, 999], ids) > 0.9 * 16 / (1 + 15 * TOKEN_COST)
 

@@ -1,4 +1,4 @@
-"""Text of the bundled model: pieces as they become certain, stop strings wherever they lie, guesses or none."""
+"""Text of the bundled model: pieces as they become certain, stop strings wherever they lie, drafts or none."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.engine.schedules import FixedCost, check_nothing_is_left
 
 QUERIES = ("What is 23 + 45?", "你好", "请介绍一下北京", "Tell me something about the sea", "Write a poem about 春天")
 REPEATING = ("1 2 3 4 5 6 1 2 3 4 5 6 1 2 3", "今天天气")  # completed, not answered
-GUESSING = ("off", "prompt-lookup", "draft")
+DRAFTING = ("off", "prompt-lookup", "draft")
 GREEDY = SamplingParams(temperature=0, max_tokens=40)
 
 
@@ -27,10 +27,10 @@ def llm() -> LLM:
     return LLM(max_model_len=256)
 
 
-def engine_of(llm: LLM, guessing: str) -> Engine:
-    """An engine that guesses all it can; the model is its own draft model, so that it is always right."""
-    config = EngineConfig(max_model_len=256, speculation="off" if guessing == "off" else "prompt-lookup")
-    engine = Engine(llm.model, config, tokenizer=llm.tokenizer, draft_model=llm.model if guessing == "draft" else None)
+def engine_of(llm: LLM, drafting: str) -> Engine:
+    """An engine that drafts all it can; the model is its own draft model, so that it is always right."""
+    config = EngineConfig(max_model_len=256, speculation="off" if drafting == "off" else "prompt-lookup")
+    engine = Engine(llm.model, config, tokenizer=llm.tokenizer, draft_model=llm.model if drafting == "draft" else None)
     engine.speculation.cost = FixedCost(0.0)
     return engine
 
@@ -58,23 +58,23 @@ def text_of(llm: LLM, token_ids: list[int], errors: str = "replace") -> str:
     return b"".join(texts).decode("utf-8", errors)
 
 
-@pytest.mark.parametrize("guessing", GUESSING)
-def test_the_pieces_are_the_text_of_the_ids(llm: LLM, guessing: str) -> None:
-    engine = engine_of(llm, guessing)
+@pytest.mark.parametrize("drafting", DRAFTING)
+def test_the_pieces_are_the_text_of_the_ids(llm: LLM, drafting: str) -> None:
+    engine = engine_of(llm, drafting)
     requests = serve(llm, engine, [(ids, GREEDY) for ids in prompts(llm)])
     assert requests[0].completion_text == "23 + 45 = 68"
     assert any(ord(letter) > 0x4E00 for letter in requests[1].completion_text)
     for request in requests:
         assert request.completion_text == text_of(llm, request.completion_ids) != ""
-    assert guessing == "off" or engine.speculation.num_right > 20
+    assert drafting == "off" or engine.speculation.num_accepted > 20
 
 
-@pytest.mark.parametrize("guessing", GUESSING)
-def test_an_answer_cut_within_a_character_says_so(llm: LLM, guessing: str) -> None:
+@pytest.mark.parametrize("drafting", DRAFTING)
+def test_an_answer_cut_within_a_character_says_so(llm: LLM, drafting: str) -> None:
     ids = prompts(llm)[1]
     whole = serve(llm, engine_of(llm, "off"), [(ids, GREEDY)])[0].completion_ids
     wanted = [(ids, replace(GREEDY, max_tokens=count)) for count in range(1, len(whole))]
-    requests = serve(llm, engine_of(llm, guessing), wanted)
+    requests = serve(llm, engine_of(llm, drafting), wanted)
     for count, request in enumerate(requests, start=1):
         assert request.completion_ids == whole[:count] and request.finish_reason == "length"
         assert request.completion_text == text_of(llm, whole[:count])
@@ -103,8 +103,8 @@ def expected_stop(llm: LLM, token_ids: list[int], stop: tuple[str, ...]) -> tupl
     return token_ids[:count], text[: end - len(longest)], True
 
 
-@pytest.mark.parametrize("guessing", GUESSING)
-def test_stop_strings_end_a_text_wherever_they_lie(llm: LLM, guessing: str) -> None:
+@pytest.mark.parametrize("drafting", DRAFTING)
+def test_stop_strings_end_a_text_wherever_they_lie(llm: LLM, drafting: str) -> None:
     rng = random.Random(3)
     whole = serve(llm, engine_of(llm, "off"), [(ids, GREEDY) for ids in prompts(llm)])
     wanted, expected = [], []
@@ -113,7 +113,7 @@ def test_stop_strings_end_a_text_wherever_they_lie(llm: LLM, guessing: str) -> N
             wanted.append((request.prompt_ids, replace(GREEDY, stop=stop, logprobs=0)))
             ids, text, is_stopped = expected_stop(llm, request.completion_ids, stop)
             expected.append((ids, text, "stop" if is_stopped else request.finish_reason))
-    engine = engine_of(llm, guessing)
+    engine = engine_of(llm, drafting)
     sampled, sample = [], engine.sampler.sample
     engine.sampler.sample = lambda *args: (sampled.append(sample(*args)), sampled[-1])[1]
     found = serve(llm, engine, wanted)
@@ -121,25 +121,25 @@ def test_stop_strings_end_a_text_wherever_they_lie(llm: LLM, guessing: str) -> N
     assert all([one.token_id for one in request.logprobs] == request.completion_ids for request in found)
     num_sampled = sum(len(one.token_ids) for step in sampled for one in step)
     num_dropped = num_sampled - sum(len(request.completion_ids) for request in found)
-    assert num_dropped == 0 if guessing == "off" else num_dropped > 20, "no stop string lay before an accepted guess"
+    assert num_dropped == 0 if drafting == "off" else num_dropped > 20, "no stop string lay before an accepted draft"
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.5])
-@pytest.mark.parametrize("guessing", GUESSING)
-def test_a_structure_holds_for_all_siblings_and_ends_their_texts(llm: LLM, guessing: str, temperature: float) -> None:
+@pytest.mark.parametrize("drafting", DRAFTING)
+def test_a_structure_holds_for_all_children_and_ends_their_texts(llm: LLM, drafting: str, temperature: float) -> None:
     ids = prompts(llm)[0]
     params = replace(GREEDY, n=3, temperature=temperature, seed=2)
     choice, pattern = ("it is 68, I think", "no idea"), r"[a-z]{3}, \d{4}; 你好"
     texts = []
     for structure in (Structure(choice=choice), Structure(regex=pattern)):
-        engine = engine_of(llm, guessing)
+        engine = engine_of(llm, drafting)
         wanted = replace(params, structure=structure)
-        siblings = engine.add_siblings(ids, wanted, stop_token_ids=llm.stop_token_ids)
+        children = engine.add_requests(ids, wanted, stop_token_ids=llm.stop_token_ids)
         while engine.has_unfinished:
             engine.step()
         check_nothing_is_left(engine)
-        assert [sibling.finish_reason for sibling in siblings] == ["stop"] * 3
-        texts.append([sibling.completion_text for sibling in siblings])
+        assert [child.finish_reason for child in children] == ["stop"] * 3
+        texts.append([child.completion_text for child in children])
     assert set(texts[0]) <= set(choice)
     assert all(re.fullmatch(pattern, text) for text in texts[1])
     assert len(set(texts[1])) == (3 if temperature else 1)

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from qwartet.engine.engine import BLOCK_SIZE, Engine
 from qwartet.engine.engine_config import EngineConfig
-from qwartet.engine.gumbel import sibling_seed
+from qwartet.engine.gumbel import child_seed
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.kernels.cache_layer import decode_heads, encode_heads
 from qwartet.kernels.cpu import library as native
@@ -183,11 +183,11 @@ def prompts(name: str) -> tuple[Prompt, ...]:
 
 
 @cache
-def answer(name: str, prompt: Prompt, kind: str, sibling: int = 0, num_valid: int | None = None) -> Answer:
+def answer(name: str, prompt: Prompt, kind: str, child: int = 0, num_valid: int | None = None) -> Answer:
     """The right answer of a world to a prompt: NUM_TOKENS tokens, or up to the end of the context."""
     params, here = KINDS[kind], world(name)
     if params.seed is not None:
-        params = replace(params, seed=sibling_seed(params.seed, sibling))
+        params = replace(params, seed=child_seed(params.seed, child))
     num_tokens = min(NUM_TOKENS, CONTEXT - len(prompt))
     if here.is_native:
         params = replace(params, max_tokens=num_tokens)
@@ -198,7 +198,7 @@ def answer(name: str, prompt: Prompt, kind: str, sibling: int = 0, num_valid: in
 
 
 def _alone(here: World, prompt: Prompt, params: SamplingParams, num_valid: int | None) -> Any:
-    """A request that has an engine for itself, whose prompt is computed at once and nothing is guessed."""
+    """A request that has an engine for itself, whose prompt is computed at once and nothing is drafted."""
     config = EngineConfig(
         max_num_seqs=1, kv_cache_dtype=here.kv_cache_dtype, enable_prefix_caching=False, speculation="off"
     )

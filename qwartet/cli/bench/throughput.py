@@ -82,7 +82,7 @@ def throughput(
     if compare is None:
         engine = setting.engine()
         report = serve(engine, prompts, params, arrival_times(arrivals, requests, rate, seed)).to_dict()
-        report |= {"guessed": engine.speculation.num_guessed, "right": engine.speculation.num_right}
+        report |= {"guessed": engine.speculation.num_drafted, "right": engine.speculation.num_accepted}
     else:
         report = {"compare": compare, **compare_engine(compare, setting, log)}
     report |= {

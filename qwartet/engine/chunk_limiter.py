@@ -11,8 +11,8 @@ MIN_CHUNK = 32  # tokens
 _MEMORY = 0.5  # of the speed, from one chunk to the next
 
 
-class Pace:
-    """Measures how fast steps with many tokens are."""
+class ChunkLimiter:
+    """Knows how fast steps with many tokens are, and how long a chunk may be at that speed."""
 
     def __init__(self, max_stall_s: float | None) -> None:
         """None: a chunk is as long as a step allows."""
