@@ -3,7 +3,7 @@
 sequential    all requests together            against one after the other
 raw           decoding in the engine           against the kernels alone (raw_model.py), as many requests and tokens
 prefix        TTFT where the prefix is known   against the TTFT where it is not
-speculation   guessing                         against not guessing
+speculation   prompt lookup                    against none
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _prefix(setting: Setting, log: Log) -> dict[str, Any]:
 
 def _speculation(setting: Setting, log: Log) -> dict[str, Any]:
     def speed(run: ThroughputRun) -> float:
-        """Tokens a second after the first of each request: guessing has no part in the prompt."""
+        """Tokens a second after the first of each request: speculation has no part in the prompt."""
         return sum(len(one.request.completion_ids) - 1 for one in run.times) / sum(
             one.output_s[-1] - one.output_s[0] for one in run.times
         )
@@ -136,11 +136,11 @@ def _speculation(setting: Setting, log: Log) -> dict[str, Any]:
                 engine,
                 statistics.mean(speed(serve(engine, [prompt], setting.params, [0.0])) for prompt in setting.prompts),
             )
-        guessing = runs["prompt-lookup"][0].speculation
+        lookup = runs["prompt-lookup"][0].speculation
         off, on = runs["off"][1], runs["prompt-lookup"][1]
         return {
-            "off_tok_s": off, "on_tok_s": on, "ratio": on / off, "guessed": guessing.num_drafted,
-            "right": guessing.num_accepted, "token_cost": guessing.cost.of_a_token(1),
+            "off_tok_s": off, "on_tok_s": on, "ratio": on / off, "drafted": lookup.num_drafted,
+            "accepted": lookup.num_accepted, "token_cost": lookup.cost.of_a_token(1),
         }  # fmt: skip
 
     rounds = _rounds(setting, log, once)

@@ -38,7 +38,7 @@ class LoadOptions:
     kv_cache_dtype: KvCacheDtype = _ENGINE.kv_cache_dtype
     draft_model: Annotated[
         str | None,
-        typer.Option(help="A smaller checkpoint of the same vocabulary: it guesses tokens, the model checks them."),
+        typer.Option(help="A smaller checkpoint of the same vocabulary: it drafts tokens, the model verifies them."),
     ] = None
     speculation: Annotated[
         Literal["prompt-lookup", "off"],

@@ -158,7 +158,7 @@ def test_the_verb_compares_in_rounds(capsys, kind: str) -> None:
     assert len(found["rounds"]) == 2 and all(map(holds, found["rounds"])) and isinstance(found[name], float)
 
 
-def test_what_can_be_guessed_is_guessed_in_fewer_steps(counting: Path) -> None:
+def test_what_can_be_predicted_takes_fewer_steps(counting: Path) -> None:
     network = load_model(counting, dtype="bf16", device="cpu")
     first = 20
     prompt = [*range(first, first + 30), first - 1]

@@ -27,15 +27,19 @@ def throughput(
     shared_prefix: Annotated[int, typer.Option(help="Tokens that all prompts begin with.")] = 0,
     task: Annotated[
         Literal["random", "edit", "decoys"],
-        typer.Option(help="edit: speculation can guess it; decoys: it cannot; both for checkpoints of synth --counts."),
+        typer.Option(
+            help="edit: repeats its prompt; decoys: only seem to; both for checkpoints of synth --counts."
+        ),
     ] = "random",
     compare: Annotated[
         Literal["sequential", "raw", "prefix", "speculation"] | None,
-        typer.Option(help="Instead: in turns against one after the other, the kernels alone, a miss, or no guessing."),
+        typer.Option(
+            help="Instead: in turns against one after the other, the kernels alone, a miss, or none."
+        ),
     ] = None,
     rounds: Annotated[int, typer.Option(help="Turns of a comparison.")] = 3,
     speculation: Annotated[
-        Literal["off", "prompt-lookup"], typer.Option(help="Off unless asked for: random text cannot be guessed.")
+        Literal["off", "prompt-lookup"], typer.Option(help="Off unless asked for: random text cannot be predicted.")
     ] = "off",
     prefix_caching: Annotated[bool, typer.Option(help="Whether requests find what others have computed.")] = True,
     max_num_seqs: Annotated[int, typer.Option(help="Requests that run at once.")] = EngineConfig.max_num_seqs,
@@ -82,7 +86,7 @@ def throughput(
     if compare is None:
         engine = setting.engine()
         report = serve(engine, prompts, params, arrival_times(arrivals, requests, rate, seed)).to_dict()
-        report |= {"guessed": engine.speculation.num_drafted, "right": engine.speculation.num_accepted}
+        report |= {"drafted": engine.speculation.num_drafted, "accepted": engine.speculation.num_accepted}
     else:
         report = {"compare": compare, **compare_engine(compare, setting, log)}
     report |= {
