@@ -49,7 +49,7 @@ def test_every_setting_is_one_that_the_server_honours(qwartet: CommandLine, serv
 
 
 def test_ctrl_c_ends_the_request_on_the_server(served: RunningServer) -> None:
-    with Terminal("chat", "--url", served.url, "--greedy", "--speculation", "off", "--max-tokens", 1900) as terminal:
+    with Terminal("chat", "--url", served.url, "--greedy", "--max-tokens", 1900) as terminal:
         terminal.expect(r"Ctrl-D leaves\.\r\n> ")
         terminal.send("hello\n")
         terminal.expect(r"hello\r\n[^\r\n]+")
