@@ -433,7 +433,9 @@ def test_a_block_is_read_line_by_line(session: Session, llm: Stub, monkeypatch: 
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_program(chat_model: Path) -> None:
-    with Terminal("chat", chat_model, "--greedy", "--max-tokens", 1900, "--device", "cpu") as terminal:
+    with Terminal(
+        "chat", chat_model, "--greedy", "--speculation", "off", "--max-tokens", 1900, "--device", "cpu"
+    ) as terminal:
         terminal.expect("/help lists the commands")
         terminal.expect("> ")
         for _ in range(2):  # the engine answers again after it was interrupted
@@ -461,7 +463,9 @@ def test_a_conversation_on_a_terminal(chat_model: Path) -> None:
 
 
 def test_ctrl_c_during_the_only_answer_ends_the_program(chat_model: Path) -> None:
-    with Terminal("chat", chat_model, "hello", "--greedy", "--max-tokens", 1900, "--device", "cpu") as terminal:
+    with Terminal(
+        "chat", chat_model, "hello", "--greedy", "--speculation", "off", "--max-tokens", 1900, "--device", "cpu"
+    ) as terminal:
         terminal.expect(r"loaded in [^\r\n]+\r\n[^\r\n]+")
         terminal.send("\x03")
         assert terminal.wait() == 130
