@@ -10,6 +10,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from tests.golden_data import REPOSITORY
@@ -110,6 +111,7 @@ def by_id() -> dict[str, list[tuple[str, str]]]:
     return found
 
 
+@cache
 def functions_of(path: Path) -> list[str]:
     """The test functions of a file."""
     functions = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.FunctionDef)]
