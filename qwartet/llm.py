@@ -26,7 +26,7 @@ from torch import Tensor
 from qwartet import DEMO
 from qwartet.engine.engine import Engine
 from qwartet.engine.engine_config import EngineConfig
-from qwartet.engine.request import FinishReason, Request, TokenLogprobs
+from qwartet.engine.request import FinishReason, Request, RequestOptions, TokenLogprobs
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.errors import NotAChatModelError, RequestError, SettingError, VocabularyError
 from qwartet.hub.resolve import resolve
@@ -200,9 +200,9 @@ class LLM:
                 self.engine.finish(request)
         return [Completion.of(request) for request in requests]
 
-    def add(self, prompt_ids: list[int], params: SamplingParams, **settings: Any) -> list[Request]:
-        """Queues a prompt with this checkpoint's stop tokens; `settings` as in Engine.add_request."""
-        return self.engine.add_requests(prompt_ids, params, stop_token_ids=self.stop_token_ids, **settings)
+    def add(self, prompt_ids: list[int], params: SamplingParams) -> list[Request]:
+        """Queues a prompt for params.n completions, with this checkpoint's stop tokens."""
+        return self.engine.add_requests(prompt_ids, params, RequestOptions(self.stop_token_ids))
 
     @torch.inference_mode()
     def logits(self, ids: Sequence[int]) -> Tensor:
