@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ from qwartet import DEMO
 from qwartet.engine.engine import Engine
 from qwartet.engine.engine_config import EngineConfig
 from qwartet.engine.request import FinishReason, Request, RequestOptions, TokenLogprobs
-from qwartet.engine.sampling_params import SamplingParams
+from qwartet.engine.sampling_params import SamplingOptions, SamplingParams
 from qwartet.errors import NotAChatModelError, RequestError, SettingError, VocabularyError
 from qwartet.hub.resolve import resolve
 from qwartet.layers.forward_batch import dense_batch
@@ -141,7 +141,11 @@ class LLM:
         return self._tokenizer
 
     def chat(
-        self, query: str, history: Sequence[tuple[str, str]] | None = None, system: str | None = None, **sampling: Any
+        self,
+        query: str,
+        history: Sequence[tuple[str, str]] | None = None,
+        system: str | None = None,
+        **sampling: Unpack[SamplingOptions],
     ) -> tuple[str, History]:
         """Answers a query; returns the answer and the history with this turn added (the given one is not changed).
 
@@ -152,7 +156,11 @@ class LLM:
         return response, [*(history or ()), (query, response)]
 
     def chat_stream(
-        self, query: str, history: Sequence[tuple[str, str]] | None = None, system: str | None = None, **sampling: Any
+        self,
+        query: str,
+        history: Sequence[tuple[str, str]] | None = None,
+        system: str | None = None,
+        **sampling: Unpack[SamplingOptions],
     ) -> Generator[str, None, Completion]:
         """Answers a query piece by piece; the pieces together are what `chat` returns.
 
@@ -167,7 +175,9 @@ class LLM:
         prompt_ids = self.chat_prompt(query, list(history or ()), system, params)
         return stripped(self._stream(prompt_ids, params))
 
-    def complete_stream(self, prompt: str | Sequence[int], **sampling: Any) -> Generator[str, None, Completion]:
+    def complete_stream(
+        self, prompt: str | Sequence[int], **sampling: Unpack[SamplingOptions]
+    ) -> Generator[str, None, Completion]:
         """Continues a text (or ids) piece by piece; the generator's value is the whole completion."""
         return self._stream(self._ids(prompt), self.sampling_params(**sampling))
 
@@ -184,10 +194,11 @@ class LLM:
         where that is a terminal and there is more than one prompt.
         """
         is_single = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], int))
+        several: Sequence[Any] = [prompts] if is_single else prompts
         params = sampling_params or self.sampling_params()
         requests: list[Request] = []
         try:
-            for prompt in [prompts] if is_single else prompts:
+            for prompt in several:
                 requests += self.add(self._ids(prompt), params)
             with _progress(len(requests), progress) as advance:
                 waiting = {request.request_id for request in requests}
@@ -209,9 +220,10 @@ class LLM:
         """Logits [T, V] fp32 at every position of a prompt of T ids."""
         if not ids:
             raise RequestError("the prompt is empty; give at least one token")
-        return self.model(dense_batch([ids], self.model.config.position, device=self.model.device)).float()
+        logits: Tensor = self.model(dense_batch([ids], self.model.config.position, device=self.model.device))
+        return logits.float()
 
-    def sampling_params(self, **sampling: Any) -> SamplingParams:
+    def sampling_params(self, **sampling: Unpack[SamplingOptions]) -> SamplingParams:
         """The checkpoint's sampling defaults with the given changes."""
         defaults = self.generation_defaults
         params = SamplingParams(
@@ -223,7 +235,7 @@ class LLM:
             stop=self._published_stop_strings(),
         )
         if sampling.get("do_sample") and "temperature" not in sampling:
-            sampling = {**sampling, "temperature": defaults.temperature}
+            sampling["temperature"] = defaults.temperature
         return params.updated(sampling)
 
     @cached_property
