@@ -10,7 +10,14 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qwartet.compat.modeling import AutoModelForCausalLM
+    from qwartet.compat.tokenization import AutoTokenizer
+    from qwartet.engine.sampling_params import SamplingParams
+    from qwartet.engine.structure import Structure
+    from qwartet.llm import LLM
 
 __version__ = "0.1.0"
 

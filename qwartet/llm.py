@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -28,8 +28,8 @@ from qwartet.checkpoint.safetensors_file import LoadMode
 from qwartet.checkpoint.weight_cache_file import OnPacked
 from qwartet.engine.engine import Engine
 from qwartet.engine.engine_config import EngineConfig
-from qwartet.engine.request import FinishReason, Request, TokenLogprobs
-from qwartet.engine.sampling_params import SamplingParams
+from qwartet.engine.request import FinishReason, Request, RequestOptions, TokenLogprobs
+from qwartet.engine.sampling_params import SamplingOptions, SamplingParams
 from qwartet.errors import NotAChatModelError, RequestError, SettingError, VocabularyError
 from qwartet.hub.resolve import resolve
 from qwartet.layers.dense_batch import dense_batch
@@ -146,7 +146,11 @@ class LLM:
         return self._tokenizer
 
     def chat(
-        self, query: str, history: Sequence[tuple[str, str]] | None = None, system: str | None = None, **sampling: Any
+        self,
+        query: str,
+        history: Sequence[tuple[str, str]] | None = None,
+        system: str | None = None,
+        **sampling: Unpack[SamplingOptions],
     ) -> tuple[str, History]:
         """Answers a query; returns the answer and the history with this turn added (the given one is not changed).
 
@@ -157,7 +161,11 @@ class LLM:
         return response, [*(history or ()), (query, response)]
 
     def chat_stream(
-        self, query: str, history: Sequence[tuple[str, str]] | None = None, system: str | None = None, **sampling: Any
+        self,
+        query: str,
+        history: Sequence[tuple[str, str]] | None = None,
+        system: str | None = None,
+        **sampling: Unpack[SamplingOptions],
     ) -> Generator[str, None, Completion]:
         """Answers a query piece by piece; the pieces together are what `chat` returns.
 
@@ -172,7 +180,9 @@ class LLM:
         prompt_ids = self.chat_prompt(query, list(history or ()), system, params)
         return stripped(self._stream(prompt_ids, params))
 
-    def complete_stream(self, prompt: str | Sequence[int], **sampling: Any) -> Generator[str, None, Completion]:
+    def complete_stream(
+        self, prompt: str | Sequence[int], **sampling: Unpack[SamplingOptions]
+    ) -> Generator[str, None, Completion]:
         """Continues a text (or ids) piece by piece; the generator's value is the whole completion."""
         return self._stream(self._ids(prompt), self.sampling_params(**sampling))
 
@@ -189,10 +199,11 @@ class LLM:
         where that is a terminal and there is more than one prompt.
         """
         is_single = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], int))
+        several: Sequence[Any] = [prompts] if is_single else prompts
         params = sampling_params or self.sampling_params()
         requests: list[Request] = []
         try:
-            for prompt in [prompts] if is_single else prompts:
+            for prompt in several:
                 requests += self.add(self._ids(prompt), params)
             with _progress(len(requests), progress) as advance:
                 waiting = {request.request_id for request in requests}
@@ -205,18 +216,19 @@ class LLM:
                 self.engine.finish(request)
         return [Completion.of(request) for request in requests]
 
-    def add(self, prompt_ids: list[int], params: SamplingParams, **settings: Any) -> list[Request]:
-        """Queues a prompt with this checkpoint's stop tokens; `settings` as in Engine.add_request."""
-        return self.engine.add_requests(prompt_ids, params, stop_token_ids=self.stop_token_ids, **settings)
+    def add(self, prompt_ids: list[int], params: SamplingParams) -> list[Request]:
+        """Queues a prompt for params.n completions, with this checkpoint's stop tokens."""
+        return self.engine.add_requests(prompt_ids, params, RequestOptions(self.stop_token_ids))
 
     @torch.inference_mode()
     def logits(self, ids: Sequence[int]) -> Tensor:
         """Logits [T, V] fp32 at every position of a prompt of T ids."""
         if not ids:
             raise RequestError("the prompt is empty; give at least one token")
-        return self.model(dense_batch([ids], self.model.config.position, device=self.model.device)).float()
+        logits: Tensor = self.model(dense_batch([ids], self.model.config.position, device=self.model.device))
+        return logits.float()
 
-    def sampling_params(self, **sampling: Any) -> SamplingParams:
+    def sampling_params(self, **sampling: Unpack[SamplingOptions]) -> SamplingParams:
         """The checkpoint's sampling defaults with the given changes."""
         defaults = self.generation_defaults
         params = SamplingParams(
@@ -228,7 +240,7 @@ class LLM:
             stop=self._published_stop_strings(),
         )
         if sampling.get("do_sample") and "temperature" not in sampling:
-            sampling = {**sampling, "temperature": defaults.temperature}
+            sampling["temperature"] = defaults.temperature
         return params.updated(sampling)
 
     @cached_property

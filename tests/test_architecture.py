@@ -88,8 +88,15 @@ def package_modules() -> dict[str, Path]:
 
 
 def imported_names(name: str, path: Path) -> Iterator[str]:
-    """Dotted names of the modules that a module imports, at its top, inside functions, or through import_module."""
+    """Dotted names of the modules that a module imports, at its top, inside functions, or through import_module.
+
+    Not what the package's own names are to a type checker: they are loaded on first use.
+    """
+    blocks = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.If)] if name == "qwartet" else []
+    typing = [node for one in blocks if ast.unparse(one.test) == "TYPE_CHECKING" for node in ast.walk(one)]
     for node in ast.walk(tree_of(path)):
+        if node in typing:
+            continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

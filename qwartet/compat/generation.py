@@ -22,7 +22,7 @@ from torch import Tensor
 from qwartet.checkpoint.json_file import read_json
 from qwartet.engine.engine import Engine
 from qwartet.engine.logits_processors import forbid, penalise_repetition
-from qwartet.engine.request import LogitsProcessor, Request
+from qwartet.engine.request import LogitsProcessor, Request, RequestOptions
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.errors import RequestError, SettingError
 
@@ -165,13 +165,8 @@ def eos_ids(settings: GenerationConfig) -> list[int]:
 def add_row(engine: Engine, row: Row, settings: GenerationConfig) -> Request:
     """Queues one row."""
     eos = eos_ids(settings)
-    return engine.add_request(
-        row.ids,
-        _sampling_params(row, settings),
-        stop_token_ids=eos,
-        first_position=len(row.padding),
-        logits_processors=(_row_processor(row, settings, eos),),
-    )
+    options = RequestOptions(eos, len(row.padding), (_row_processor(row, settings, eos),))
+    return engine.add_request(row.ids, _sampling_params(row, settings), options)
 
 
 def split_rows(input_ids: Tensor, attention_mask: Tensor | None, settings: GenerationConfig) -> list[Row]:

@@ -15,14 +15,14 @@ import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal
+from typing import Literal
 from weakref import WeakSet
 
 from qwartet.engine.engine import Engine, StepOutput, stop_ids
-from qwartet.engine.request import FinishReason, Request, TokenConstraint, TokenLogprobs
+from qwartet.engine.request import NO_OPTIONS, FinishReason, Request, RequestOptions, TokenConstraint, TokenLogprobs
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.engine.structure import Structure
 from qwartet.errors import EngineFailedError, StructureError
@@ -143,7 +143,7 @@ class AsyncEngine:
     """Serves coroutines of one event loop; nobody else may use the engine until `close`.
 
         async with AsyncEngine(llm.engine) as engine:
-            async for output in engine.generate(prompt_ids, params, stop_token_ids=llm.stop_token_ids):
+            async for output in engine.generate(prompt_ids, params, RequestOptions(llm.stop_token_ids)):
                 print(output.text, end="")
 
     All methods but `close` raise EngineFailedError once a step has failed or the engine is closed, and RuntimeError in
@@ -185,10 +185,10 @@ class AsyncEngine:
         return len(self._engine.scheduler.running)
 
     async def generate(
-        self, prompt_ids: Sequence[int], params: SamplingParams, **settings: Any
+        self, prompt_ids: Sequence[int], params: SamplingParams, options: RequestOptions = NO_OPTIONS
     ) -> AsyncGenerator[StreamOutput]:
         """The completions of a prompt as they grow, arguments and errors as in `add`; ends them when it is left."""
-        stream = await self.add(prompt_ids, params, **settings)
+        stream = await self.add(prompt_ids, params, options)
         try:
             async for output in stream:
                 yield output
@@ -199,27 +199,27 @@ class AsyncEngine:
         self,
         prompt_ids: Sequence[int],
         params: SamplingParams,
+        options: RequestOptions = NO_OPTIONS,
         *,
         on_news: Callable[[], object] | None = None,
-        **settings: Any,
     ) -> CompletionStream:
-        """Queues a prompt for params.n completions; `settings` as in Engine.add_request. `on_news`: called in the event
-        loop whenever there is something to take.
+        """Queues a prompt for params.n completions. `on_news`: called in the event loop whenever there is something to
+        take.
 
         RequestError and SettingError are raised before anything is queued. A structure is compiled first, in a thread
         of its own; StructureError when that takes too long.
         """
         self._start()
         self._raise_unless_open()
-        self._engine.check(prompt_ids, params, settings.get("first_position", 0))
-        if params.structure is not None and settings.get("constraint") is None:
-            stops = stop_ids(params, settings.get("stop_token_ids", ()))
-            settings["constraint"] = await self._compile(params.structure, stops)
+        self._engine.check(prompt_ids, params, options.first_position)
+        if params.structure is not None and options.constraint is None:
+            constraint = await self._compile(params.structure, stop_ids(params, options.stop_token_ids))
+            options = replace(options, constraint=constraint)
         stream = CompletionStream(params.n, self._abort_stream, on_news)
         with self._condition:
             self._raise_unless_open()
             self._num_queued += params.n
-            self._commands.append(partial(self._add, stream, prompt_ids, params, settings))
+            self._commands.append(partial(self._add, stream, prompt_ids, params, options))
             self._condition.notify()
         self._streams.add(stream)
         return stream
@@ -351,10 +351,10 @@ class AsyncEngine:
         return not closing or self._engine.has_unfinished
 
     def _add(
-        self, stream: CompletionStream, prompt_ids: Sequence[int], params: SamplingParams, settings: dict[str, Any]
+        self, stream: CompletionStream, prompt_ids: Sequence[int], params: SamplingParams, options: RequestOptions
     ) -> None:
         try:
-            stream.requests = self._engine.add_requests(prompt_ids, params, **settings)
+            stream.requests = self._engine.add_requests(prompt_ids, params, options)
         except Exception as error:  # a wrong setting is the caller's error, and ends nothing else
             self._post([partial(stream.fail, error)])
         for index, request in enumerate(stream.requests):

@@ -7,6 +7,8 @@ reading the weights takes.
 
 from __future__ import annotations
 
+from qwartet.engine.step_stats import StepStats
+
 MIN_CHUNK = 32  # tokens
 _MEMORY = 0.5  # of the speed, from one chunk to the next
 
@@ -19,10 +21,10 @@ class ChunkLimiter:
         self.max_stall_s = max_stall_s
         self._token_s: float | None = None
 
-    def count(self, num_tokens: int, seconds: float) -> None:
+    def observe(self, stats: StepStats) -> None:
         """Takes note of a step; one of few tokens says nothing about chunks."""
-        if num_tokens >= MIN_CHUNK:
-            token_s = seconds / num_tokens
+        if stats.num_tokens >= MIN_CHUNK:
+            token_s = stats.seconds / stats.num_tokens
             self._token_s = token_s if self._token_s is None else _MEMORY * self._token_s + (1 - _MEMORY) * token_s
 
     def chunk(self, budget: int) -> int:

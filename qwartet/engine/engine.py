@@ -8,11 +8,11 @@ from __future__ import annotations
 import secrets
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import count, pairwise
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -22,12 +22,13 @@ from qwartet.engine.chunk_limiter import ChunkLimiter
 from qwartet.engine.draft_model import DraftModel
 from qwartet.engine.engine_config import CPU_BATCHED_TOKENS, GPU_BATCHED_TOKENS, EngineConfig
 from qwartet.engine.gumbel import child_seed
-from qwartet.engine.request import FinishReason, LogitsProcessor, Request, TokenConstraint, TokenLogprobs
+from qwartet.engine.request import NO_OPTIONS, FinishReason, Request, RequestOptions, TokenConstraint, TokenLogprobs
 from qwartet.engine.runner import ModelRunner
 from qwartet.engine.sampler import Sampled, Sampler
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.engine.scheduler import Schedule, Scheduler
 from qwartet.engine.speculate import NoDrafts, PromptLookup, Speculation
+from qwartet.engine.step_stats import StepStats
 from qwartet.engine.structure import Structure
 from qwartet.errors import ContextWarning, EngineFailedError, OutOfMemoryError, RequestError, SettingError
 from qwartet.kernels.device_memory import available_bytes
@@ -98,6 +99,7 @@ class Engine:
             num_drafts_wanted=self._num_drafts_wanted,
             chunk_beside_decodes=self.chunk_limiter.chunk,
         )
+        self.observers: list[Callable[[StepStats], object]] = [self.chunk_limiter.observe, self.speculation.observe]
         self.enable_prefix_caching = config.enable_prefix_caching
         self.failure: Exception | None = None  # of a step: nothing is served after it
         self._ids = count()
@@ -105,62 +107,52 @@ class Engine:
         self._compiler_lock = Lock()
 
     def add_request(
-        self,
-        prompt_ids: Sequence[int],
-        params: SamplingParams,
-        *,
-        stop_token_ids: Sequence[int] = (),
-        first_position: int = 0,
-        logits_processors: tuple[LogitsProcessor, ...] = (),
-        cache_salt: str = "",
-        constraint: TokenConstraint | None = None,
+        self, prompt_ids: Sequence[int], params: SamplingParams, options: RequestOptions = NO_OPTIONS
     ) -> Request:
         """Queues a prompt for one completion, whatever params.n is.
 
-        `stop_token_ids`: the model's own. `cache_salt`: only requests with the same one share what is computed.
-        `constraint`: params.structure compiled, where another thread has done that. RequestError when the prompt is
-        empty, too long, or has ids outside the vocabulary; SettingError for a setting that cannot be honoured here.
+        RequestError when the prompt is empty, too long, or has ids outside the vocabulary; SettingError for a setting
+        that cannot be honoured here.
         """
-        self.check(prompt_ids, params, first_position)
-        room = self.max_model_len - first_position - len(prompt_ids)
-        stops = stop_ids(params, stop_token_ids)
+        self.check(prompt_ids, params, options.first_position)
+        room = self.max_model_len - options.first_position - len(prompt_ids)
+        stops = stop_ids(params, options.stop_token_ids)
+        constraint = options.constraint
         if constraint is None and params.structure is not None:
             constraint = self.compile(params.structure, stops)
         request_id = next(self._ids)
+        salt = options.cache_salt if self.enable_prefix_caching else f"request {request_id}"
         alpha_slot = self.position_config.alpha_slot(len(prompt_ids))
-        salt = cache_salt if self.enable_prefix_caching else f"request {request_id}"
+        root = prefix_root(salt.encode(errors="surrogatepass"), alpha_slot, options.first_position)
         request = Request(
             request_id=request_id,
             prompt_ids=list(prompt_ids),
             params=params.updated({"max_tokens": min(params.max_tokens, room)}),
             seed=secrets.randbits(63) if params.seed is None else params.seed,
             stop_token_ids=stops,
-            first_position=first_position,
-            table=BlockTable(prefix_root(salt.encode(errors="surrogatepass"), alpha_slot, first_position)),
-            logits_processors=logits_processors,
+            first_position=options.first_position,
+            table=BlockTable(root),
+            logits_processors=options.logits_processors,
             constraint=constraint,
             text_stream=None if self.tokenizer is None else TextStream(self.tokenizer, params.stop),
         )
         self.scheduler.add(request)
         return request
 
-    def add_requests(self, prompt_ids: Sequence[int], params: SamplingParams, **settings: Any) -> list[Request]:
-        """Queues a prompt for params.n completions, which share its blocks; `settings` as in add_request."""
-        parent = self.add_request(prompt_ids, params, **settings)
-        children = [parent]
-        settings["constraint"] = None  # each has its own copy of the parent's
+    def add_requests(
+        self, prompt_ids: Sequence[int], params: SamplingParams, options: RequestOptions = NO_OPTIONS
+    ) -> list[Request]:
+        """Queues a prompt for params.n completions; the first is the parent of the others, which find its blocks."""
+        parent = self.add_request(prompt_ids, params, options)
+        children = []
         for index in range(1, params.n):
+            constraint = None if parent.constraint is None else parent.constraint.fork()
             plain = replace(params, structure=None, prompt_logprobs=None)
-            child = self.add_request(prompt_ids, plain, **settings)
-            child.seed, child.parent, child.table.root = (
-                child_seed(parent.seed, index),
-                parent,
-                parent.table.root,
-            )
-            child.constraint = None if parent.constraint is None else parent.constraint.fork()
-            child.prompt_logprobs = parent.prompt_logprobs
+            child = self.add_request(prompt_ids, plain, replace(options, constraint=constraint))
+            child.parent, child.prompt_logprobs = parent, parent.prompt_logprobs
+            child.seed, child.table.root = child_seed(parent.seed, index), parent.table.root
             children.append(child)
-        return children
+        return [parent, *children]
 
     def check(self, prompt_ids: Sequence[int], params: SamplingParams, first_position: int = 0) -> None:
         """Raises what add_request would refuse; any thread may call it."""
@@ -197,16 +189,35 @@ class Engine:
 
     @torch.inference_mode()
     def _step(self) -> list[StepOutput]:
-        start_s = time.perf_counter()
+        moments = [time.perf_counter()]
         schedule = self.scheduler.schedule()
+        moments.append(time.perf_counter())
         self.speculation.propose(schedule.scheduled)
+        moments.append(time.perf_counter())
         spans = [step_span(item) for item in schedule.scheduled]
-        batch = build_forward_batch(spans, BLOCK_SIZE, self.position_config, self.runner.model.device)
-        sampled = self.sampler.sample(self.runner.run(batch), schedule.scheduled)
+        hidden = self.runner.run(build_forward_batch(spans, BLOCK_SIZE, self.position_config, self.runner.model.device))
+        moments.append(time.perf_counter())
+        sampled = self.sampler.sample(hidden, schedule.scheduled)
+        moments.append(time.perf_counter())
+        num_decode_tokens = sum(item.num_scheduled_tokens for item in schedule.scheduled if item.request.is_decoding)
+        num_drafted = sum(len(result.request.draft_ids) for result in sampled)
+        num_accepted = sum(
+            self.speculation.judge(result.request, 0 if result.error else len(result.token_ids)) for result in sampled
+        )
         outputs = self._commit(schedule, sampled)
-        num_tokens, seconds = len(batch.input_ids), time.perf_counter() - start_s
-        self.speculation.cost.count(num_tokens, seconds)
-        self.chunk_limiter.count(num_tokens, seconds)
+        moments.append(time.perf_counter())
+        schedule_s, draft_s, forward_s, sample_s, commit_s = (end - start for start, end in pairwise(moments))
+        stats = StepStats(
+            num_requests=len(schedule.scheduled),
+            num_prompt_tokens=sum(item.num_scheduled_tokens for item in schedule.scheduled) - num_decode_tokens,
+            num_decode_tokens=num_decode_tokens,
+            num_drafted=num_drafted,
+            num_accepted=num_accepted,
+            num_new_tokens=sum(len(output.token_ids) for output in outputs),
+            schedule_s=schedule_s, draft_s=draft_s, forward_s=forward_s, sample_s=sample_s, commit_s=commit_s,
+        )  # fmt: skip
+        for observe in self.observers:
+            observe(stats)
         return outputs
 
     def _commit(self, schedule: Schedule, sampled: list[Sampled]) -> list[StepOutput]:
@@ -214,16 +225,16 @@ class Engine:
             item.request.table.num_computed_tokens += item.num_scheduled_tokens
         outputs = [self._commit_tokens(result) for result in sampled]
         for item in schedule.scheduled:
-            if item.request.finish_reason != "error":  # what is in its blocks may be broken
-                self.block_manager.publish(item.request.table, item.request.token_ids)
-            if item.request.is_finished:
-                self._release(item.request)
+            request = item.request
+            if request.finish_reason != "error":  # what is in its blocks may be broken
+                self.block_manager.publish(request.table, request.token_ids)
+            if request.is_finished:
+                self._release(request)
         return outputs
 
     def _commit_tokens(self, result: Sampled) -> StepOutput:
         """Adds the tokens of one request up to its end; those that were drafted are computed already."""
         request = result.request
-        self.speculation.count(request, len(result.token_ids))
         request.draft_ids = []
         if result.error is not None:
             request.error, request.finish_reason = result.error, "error"
@@ -235,9 +246,7 @@ class Engine:
                 break
         new_ids = request.completion_ids[num_before:]
         is_complete = request.constraint is not None and request.constraint.is_finished
-        if (
-            is_complete and request.finish_reason != "stop"
-        ):  # "stop" may stand before tokens that were sampled behind it
+        if is_complete and request.finish_reason != "stop":  # which may stand before tokens that were sampled behind it
             text += request.complete()
         request.table.num_computed_tokens += len(new_ids) - 1
         logprobs = result.logprobs[: len(new_ids)]

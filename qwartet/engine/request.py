@@ -44,6 +44,20 @@ class TokenConstraint(Protocol):
     def fork(self) -> TokenConstraint: ...
 
 
+@dataclass(frozen=True)
+class RequestOptions:
+    """What is said of a prompt besides how its completions are sampled."""
+
+    stop_token_ids: Sequence[int] = ()  # the model's own
+    first_position: int = 0  # position of the first id; above 0 where a padded row is reproduced
+    logits_processors: tuple[LogitsProcessor, ...] = ()  # applied after the built-in ones, before temperature
+    cache_salt: str = ""  # only requests with the same one share what is computed
+    constraint: TokenConstraint | None = None  # params.structure compiled, where another thread has done that
+
+
+NO_OPTIONS = RequestOptions()
+
+
 @dataclass(eq=False)
 class Request:
     """A prompt being completed. The engine owns it; callers read it."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypedDict
 
 from qwartet.engine.structure import Structure
 from qwartet.errors import SettingError
@@ -15,6 +15,33 @@ MAX_COMPLETIONS = 128  # of one prompt
 MAX_LOGIT_BIAS = 100  # either way: more than any two logits differ by
 _GREEDY_BELOW = 1e-5  # temperature; a smaller one would only make the logits overflow
 _PUBLISHED_NAMES = {"max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens"}
+
+
+class SamplingOptions(TypedDict, total=False):
+    """The fields of SamplingParams as keywords, and the published names of three of them; None changes nothing."""
+
+    max_tokens: int | None
+    min_tokens: int | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    repetition_penalty: float | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    logit_bias: Mapping[int, float] | Sequence[tuple[int, float]] | None
+    seed: int | None
+    n: int | None
+    logprobs: int | None
+    prompt_logprobs: int | None
+    stop: Sequence[str] | None
+    stop_token_ids: Sequence[int] | None
+    ignore_eos: bool | None
+    structure: Structure | None
+    priority: int | None
+    do_sample: bool | None
+    max_new_tokens: int | None
+    min_new_tokens: int | None
 
 
 def _check(name: str, value: Any, kind: type, low: float, high: float, bounds: str, *, of: str = "") -> None:

@@ -18,6 +18,7 @@ from typing import Protocol
 
 from qwartet.engine.request import Request
 from qwartet.engine.scheduler import ScheduledRequest
+from qwartet.engine.step_stats import StepStats
 
 MAX_DRAFTS = 15  # of one request in one step
 MAX_PAUSE = 64  # tokens
@@ -130,14 +131,19 @@ class Speculation:
             if request.constraint is not None:
                 request.draft_ids = request.draft_ids[: request.constraint.count_valid(request.draft_ids)]
 
-    def count(self, request: Request, num_new_tokens: int) -> None:
-        """Takes note of a step that brought a request so many tokens."""
+    def judge(self, request: Request, num_new_tokens: int) -> int:
+        """Takes note of a step that brought a request so many tokens; returns how many of its drafts were accepted."""
         num_drafted = len(request.draft_ids)
+        num_accepted = min(max(num_new_tokens - 1, 0), num_drafted)  # no new token at all: an error
         if num_drafted:
-            num_accepted = min(max(num_new_tokens - 1, 0), num_drafted)  # no new token at all: an error
             self._records[request.request_id].count(num_drafted, num_accepted)
-            self.num_drafted += num_drafted
-            self.num_accepted += num_accepted
+        return num_accepted
+
+    def observe(self, stats: StepStats) -> None:
+        """Takes note of what a step has cost, and of its drafts."""
+        self.cost.count(stats.num_tokens, stats.seconds)
+        self.num_drafted += stats.num_drafted
+        self.num_accepted += stats.num_accepted
 
     def release(self, request: Request) -> None:
         """Drops what is kept for a request that ended."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from qwartet.engine.async_engine import AsyncEngine
+from qwartet.engine.request import RequestOptions
 from qwartet.errors import EngineFailedError, QwartetError
 from qwartet.llm import LLM
 from qwartet.openai_api.error import ApiError, api_error_of, validated
@@ -65,14 +66,12 @@ class Endpoints:
             raise self.api_error(error, request) from error
 
     async def begin(self, request: GenerateRequest, prepared: Prepared, *, cache_salt: str = "") -> Exchange:
-        """Queues it; whoever gets the exchange has to end it. `cache_salt`: see Engine.add_request."""
+        """Queues it; whoever gets the exchange has to end it. `cache_salt`: see RequestOptions."""
         exchange = Exchange(self.llm, request, self.model_name(request.model), prepared)
-        stops = self.llm.stop_token_ids
+        options = RequestOptions(self.llm.stop_token_ids, cache_salt=cache_salt)
         try:
             for prompt_ids in prepared.prompts:
-                stream = await self.engine.add(
-                    prompt_ids, prepared.params, on_news=exchange.wake, stop_token_ids=stops, cache_salt=cache_salt
-                )
+                stream = await self.engine.add(prompt_ids, prepared.params, options, on_news=exchange.wake)
                 exchange.add(stream)
         except BaseException:
             exchange.abort()

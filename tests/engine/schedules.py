@@ -17,7 +17,7 @@ from torch import Tensor
 from qwartet.engine.draft_model import DraftModel
 from qwartet.engine.engine import Engine
 from qwartet.engine.engine_config import EngineConfig
-from qwartet.engine.request import LogitsProcessor, Request
+from qwartet.engine.request import LogitsProcessor, Request, RequestOptions
 from qwartet.engine.scheduler import Schedule
 from qwartet.engine.speculate import PromptLookup, StepCost
 from tests.engine import worlds
@@ -236,13 +236,9 @@ class Player:
             prompt_logprobs=arrival.prompt_logprobs,
         )
         stops = [] if arrival.stop_place is None else [self._answer(arrival, 0).token_ids[arrival.stop_place]]
-        requests = self.engine.add_requests(
-            arrival.prompt,
-            params,
-            stop_token_ids=stops,
-            cache_salt=arrival.salt,
-            logits_processors=() if arrival.fail_place is None else (_failing_processor(arrival),),
-        )
+        processors = () if arrival.fail_place is None else (_failing_processor(arrival),)
+        options = RequestOptions(stops, cache_salt=arrival.salt, logits_processors=processors)
+        requests = self.engine.add_requests(arrival.prompt, params, options)
         assert len(requests) == arrival.n
         self._played.append(_Played(arrival, requests, [[] for _ in requests]))
         self.seen["requests"] += arrival.n

@@ -16,7 +16,7 @@ from qwartet import LLM
 from qwartet.engine.async_engine import NUM_COMPILERS, AsyncEngine
 from qwartet.engine.engine import Engine, StepOutput
 from qwartet.engine.engine_config import EngineConfig
-from qwartet.engine.request import Request
+from qwartet.engine.request import Request, RequestOptions
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.engine.structure import Structure
 from qwartet.errors import EngineFailedError, RequestError, SettingError
@@ -256,7 +256,7 @@ def test_an_error_of_one_request_ends_that_one_alone(llm: LLM, engine: Engine) -
 
     async def use(async_engine: AsyncEngine) -> tuple[list[int], list[int]]:
         good = asyncio.create_task(read(async_engine, prompt_ids, GREEDY))
-        stream = await async_engine.add(prompt_ids, replace(GREEDY, n=2), logits_processors=(fail,))
+        stream = await async_engine.add(prompt_ids, replace(GREEDY, n=2), RequestOptions(logits_processors=(fail,)))
         bad_ids: list[int] = []
         with pytest.raises(ValueError, match="my processor is broken"):
             async for output in stream:
@@ -292,14 +292,11 @@ def test_what_cannot_be_served_is_refused_before_anything_is_queued(
     run(engine, use)
 
 
-def test_an_unknown_setting_is_its_senders_error(llm: LLM, engine: Engine) -> None:
+def test_an_option_that_shows_to_be_wrong_in_the_engines_thread_is_its_senders_error(engine: Engine) -> None:
     async def use(async_engine: AsyncEngine) -> None:
-        with pytest.raises(TypeError, match="no_such_setting"):
-            await read_with(async_engine, no_such_setting=1)
+        with pytest.raises(AttributeError, match="encode"):
+            await (await async_engine.add([1], GREEDY, RequestOptions(cache_salt=5))).collect()
         assert len((await read(async_engine, [1, 2, 3], GREEDY))[0]) == GREEDY.max_tokens
-
-    async def read_with(async_engine: AsyncEngine, **settings: Any) -> None:
-        await (await async_engine.add([1], GREEDY, **settings)).collect()
 
     run(engine, use)
 

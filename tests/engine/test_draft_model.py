@@ -10,7 +10,7 @@ from torch import Tensor
 
 from qwartet.engine.engine import BLOCK_SIZE, Engine
 from qwartet.engine.engine_config import EngineConfig
-from qwartet.engine.request import Request
+from qwartet.engine.request import Request, RequestOptions
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.errors import SettingError
 from tests.engine import worlds
@@ -93,7 +93,7 @@ def test_after_a_wrong_draft_it_goes_on_from_the_right_token(place: int, expecte
         is_there = len(token_ids) == len(prompt) + place
         return logits.index_fill(0, logits.argmax(), -torch.inf) if is_there else logits
 
-    request = engine.add_request(prompt, GREEDY, logits_processors=(forbid_the_best,))
+    request = engine.add_request(prompt, GREEDY, RequestOptions(logits_processors=(forbid_the_best,)))
     num_tokens = []
     while engine.has_unfinished:
         num_tokens += [len(output.token_ids) for output in engine.step()]

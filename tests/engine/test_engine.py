@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,8 +14,9 @@ import torch
 
 from qwartet.engine.engine import BLOCK_SIZE, Engine
 from qwartet.engine.engine_config import EngineConfig
-from qwartet.engine.request import Request
+from qwartet.engine.request import Request, RequestOptions
 from qwartet.engine.sampling_params import SamplingParams
+from qwartet.engine.step_stats import StepStats
 from tests.engine import worlds
 from tests.engine.schedules import check_nothing_is_left, make_engine
 from tests.engine.worlds import CONTEXT, NUM_TOKENS, Prompt, answer
@@ -49,7 +51,7 @@ def run_all(engine: Engine) -> None:
 
 
 def run(engine: Engine, prompt: Prompt, params: SamplingParams, stop_token_ids: Sequence[int] = ()) -> Request:
-    request = engine.add_request(prompt, params, stop_token_ids=stop_token_ids)
+    request = engine.add_request(prompt, params, RequestOptions(stop_token_ids))
     run_all(engine)
     return request
 
@@ -115,7 +117,7 @@ def test_the_answer_is_found_by_the_next_turn_too() -> None:
 def test_requests_with_another_salt_or_without_caching_share_nothing() -> None:
     engine, prompt = fp32_engine(), prompt_of(48)
     for salt, num_cached in (("one", 0), ("another", 0), ("", 0), ("one", 32)):
-        request = engine.add_request(prompt, GREEDY, cache_salt=salt)
+        request = engine.add_request(prompt, GREEDY, RequestOptions(cache_salt=salt))
         run_all(engine)
         assert request.num_cached_tokens == num_cached
     engine = fp32_engine(enable_prefix_caching=False)
@@ -333,3 +335,26 @@ def test_a_finished_request_cannot_be_aborted() -> None:
     request = run(engine, ENDED, GREEDY)
     engine.finish(request)
     assert request.finish_reason == "length"
+
+
+@pytest.mark.parametrize("drafting", ["off", "same"])
+def test_observers_are_told_what_every_step_did_and_how_long_it_took(drafting: str) -> None:
+    engine = fp32_engine(drafting, max_num_batched_tokens=40)
+    told: list[StepStats] = []
+    engine.observers.append(told.append)
+    sizes, run_batch = [], engine.runner.run
+    engine.runner.run = lambda batch: (sizes.append(len(batch.input_ids)), run_batch(batch))[1]
+    prompts = [prompt_of(length) for length in (2, 40)]
+    requests = [engine.add_request(prompt, replace(GREEDY, max_tokens=12)) for prompt in prompts]
+    while engine.has_unfinished:
+        start_s, num_before = time.perf_counter(), sum(len(request.completion_ids) for request in requests)
+        engine.step()
+        assert 0 < told[-1].seconds <= time.perf_counter() - start_s
+        assert told[-1].num_new_tokens == sum(len(request.completion_ids) for request in requests) - num_before
+    assert [stats.num_tokens for stats in told] == sizes
+    assert sum(stats.num_prompt_tokens for stats in told) == 42
+    assert all(0 <= stats.num_accepted <= stats.num_drafted for stats in told)
+    num_drafted, num_accepted = engine.speculation.num_drafted, engine.speculation.num_accepted
+    assert num_drafted == sum(stats.num_drafted for stats in told) and (num_drafted > 0) == (drafting == "same")
+    assert num_accepted == sum(stats.num_accepted for stats in told)
+    assert min(min(stats.schedule_s, stats.forward_s, stats.sample_s, stats.commit_s) for stats in told) > 0

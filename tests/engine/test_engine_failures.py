@@ -12,6 +12,7 @@ import torch
 
 from qwartet.engine.engine import BLOCK_SIZE, Engine
 from qwartet.engine.engine_config import EngineConfig
+from qwartet.engine.request import RequestOptions
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.engine.structure import Structure
 from qwartet.errors import (
@@ -68,8 +69,8 @@ def test_a_prompt_that_cannot_be_served_is_refused(ids: list[int], words: str) -
 def test_padding_in_front_counts_in_the_context() -> None:
     engine = Engine(FP32.network)
     with pytest.raises(RequestError, match=f"{CONTEXT} tokens, the context {CONTEXT}"):
-        engine.add_request([1, 2], GREEDY, first_position=CONTEXT - 2)
-    request = engine.add_request([1, 2], GREEDY, first_position=CONTEXT - 3)
+        engine.add_request([1, 2], GREEDY, RequestOptions(first_position=CONTEXT - 2))
+    request = engine.add_request([1, 2], GREEDY, RequestOptions(first_position=CONTEXT - 3))
     run_all(engine)
     assert (len(request.completion_ids), request.finish_reason) == (1, "length")
 
@@ -148,7 +149,7 @@ def raise_at(place: int, num_prompt: int):
 def test_a_processor_that_raises_ends_its_request_and_others_go_on(drafting: str, place: int) -> None:
     engine = make_engine("fp32", EngineConfig(max_num_batched_tokens=60), drafting, 0.0, None)
     processors = (raise_at(place, len(PROMPTS[4])),)
-    broken = engine.add_request(PROMPTS[4], GREEDY, logits_processors=processors)
+    broken = engine.add_request(PROMPTS[4], GREEDY, RequestOptions(logits_processors=processors))
     others = [engine.add_request(PROMPTS[index], GREEDY) for index in (0, 4, 9)]
     outputs = []
     while engine.has_unfinished:
@@ -165,7 +166,7 @@ def test_a_processor_that_raises_ends_its_request_and_others_go_on(drafting: str
 def test_no_draft_of_a_step_that_failed_counts_as_right() -> None:
     engine = make_engine("fp32", EngineConfig(), "same", 0.0, None)
     prompt = PROMPTS[4]
-    engine.add_request(prompt, GREEDY, logits_processors=(raise_at(1, len(prompt)),))
+    engine.add_request(prompt, GREEDY, RequestOptions(logits_processors=(raise_at(1, len(prompt)),)))
     run_all(engine)
     assert engine.speculation.num_drafted > 0 == engine.speculation.num_accepted
 
@@ -210,7 +211,7 @@ def test_a_constraint_holds_for_every_child_and_ends_it(
 ) -> None:
     engine = make_engine("fp32", EngineConfig(), drafting, 0.0, None)
     params = replace(GREEDY, n=3, temperature=temperature, seed=5)
-    children = engine.add_requests(PROMPTS[6], params, constraint=constraint(9))
+    children = engine.add_requests(PROMPTS[6], params, RequestOptions(constraint=constraint(9)))
     run_all(engine)
     for child in children:
         assert child.finish_reason == "stop" and len(child.completion_ids) == 9

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from qwartet.engine.engine import Engine
 from qwartet.engine.engine_config import EngineConfig
-from qwartet.engine.request import Request
+from qwartet.engine.request import Request, RequestOptions
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.models.load import load_model
 from tests.engine.schedules import FixedCost, check_nothing_is_left
@@ -56,7 +56,7 @@ def engine_of(**settings: int | str) -> Engine:
 
 def serve(engine: Engine, prompts: Sequence[Sequence[int]], num_tokens: int = NUM_TOKENS, **more: int) -> list[Request]:
     params = SamplingParams(temperature=0, max_tokens=num_tokens)
-    requests = [engine.add_request(prompt, params, **more) for prompt in prompts]
+    requests = [engine.add_request(prompt, params, RequestOptions(**more)) for prompt in prompts]
     while engine.has_unfinished:
         engine.step()
         engine.block_manager.check_integrity()

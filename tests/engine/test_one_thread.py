@@ -10,6 +10,7 @@ import torch
 
 from qwartet.engine.engine_config import EngineConfig
 from qwartet.engine.one_thread import one_thread
+from qwartet.engine.request import RequestOptions
 from qwartet.engine.sampling_params import SamplingParams
 from tests.engine.schedules import make_engine
 
@@ -78,7 +79,7 @@ def test_no_setting_of_the_process_changes_while_requests_are_sampled(monkeypatc
     monkeypatch.setattr(torch, "set_num_threads", refuse)
     engine = make_engine("fp32", EngineConfig(), "same", 0.0, None)
     params = SamplingParams(max_tokens=9, seed=1, logprobs=1, repetition_penalty=1.1)
-    requests = [engine.add_request([1, 2, 3], params, logits_processors=(process,)) for _ in range(2)]
+    requests = [engine.add_request([1, 2, 3], params, RequestOptions(logits_processors=(process,))) for _ in range(2)]
     while engine.has_unfinished:
         engine.step()
     assert all(request.finish_reason == "length" for request in requests)

@@ -7,6 +7,7 @@ import pytest
 from qwartet.engine.request import Request
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.engine.speculate import MAX_DRAFTS, MAX_PAUSE, PromptLookup, Speculation, StepCost
+from qwartet.engine.step_stats import StepStats
 
 
 def request(prompt: list[int], completion: list[int] = (), request_id: int = 0) -> Request:
@@ -81,10 +82,9 @@ def test_right_drafts_lead_to_longer_ones_up_to_the_limit() -> None:
     before = wanted(speculation, one)
     for _ in range(20):
         one.draft_ids = [1, 2, 3]
-        speculation.count(one, 4)
+        assert speculation.judge(one, 4) == 3
     one.draft_ids = []
     assert before < wanted(speculation, one) == MAX_DRAFTS
-    assert (speculation.num_drafted, speculation.num_accepted) == (60, 60)
 
 
 def test_a_request_whose_drafts_fail_is_left_alone_ever_longer_and_then_tried_with_one() -> None:
@@ -93,7 +93,7 @@ def test_a_request_whose_drafts_fail_is_left_alone_ever_longer_and_then_tried_wi
     pauses = []
     for _ in range(9):
         one.draft_ids = [9]
-        speculation.count(one, 1)
+        speculation.judge(one, 1)
         one.draft_ids, pause = [], 0
         while not (count := wanted(speculation, one)):
             pause += 1
@@ -101,11 +101,19 @@ def test_a_request_whose_drafts_fail_is_left_alone_ever_longer_and_then_tried_wi
     assert pauses == [1, 2, 4, 8, 16, 32, MAX_PAUSE, MAX_PAUSE, MAX_PAUSE] and count == 1
 
 
+def test_what_steps_drafted_and_cost_adds_up() -> None:
+    speculation = Speculation(PromptLookup())
+    for num_accepted in (3, 0):
+        speculation.observe(StepStats(num_decode_tokens=1, num_drafted=3, num_accepted=num_accepted, forward_s=0.1))
+    assert (speculation.num_drafted, speculation.num_accepted) == (6, 3)
+    assert speculation.cost.of_a_token(4) < speculation.cost.of_a_token(1), "the same 0.1 of a longer step"
+
+
 def test_one_requests_failures_are_not_anothers() -> None:
     speculation, one, other = Speculation(PromptLookup(), Cost(0.1)), request(REPEATING), request(REPEATING, (), 1)
     wanted(speculation, one)
     one.draft_ids = [9, 9]
-    speculation.count(one, 1)
+    speculation.judge(one, 1)
     assert wanted(speculation, one) == 0 < wanted(speculation, other)
 
 

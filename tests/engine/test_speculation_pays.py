@@ -38,7 +38,7 @@ def speed_up(prompt: list[int], answer: list[int]) -> float:
             and request.draft_ids[num_accepted] == coming[num_accepted]
         ):
             num_accepted += 1
-        speculation.count(request, num_accepted + 1)
+        speculation.judge(request, num_accepted + 1)
         request.draft_ids = []
         request.completion_ids = answer[: len(request.completion_ids) + num_accepted + 1]
     return (len(answer) - 1) / time

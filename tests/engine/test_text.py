@@ -11,7 +11,7 @@ import pytest
 from qwartet import LLM
 from qwartet.engine.engine import Engine
 from qwartet.engine.engine_config import EngineConfig
-from qwartet.engine.request import Request
+from qwartet.engine.request import Request, RequestOptions
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.engine.structure import Structure
 from tests.engine.schedules import FixedCost, check_nothing_is_left
@@ -42,7 +42,7 @@ def prompts(llm: LLM) -> list[list[int]]:
 
 def serve(llm: LLM, engine: Engine, wanted: list[tuple[list[int], SamplingParams]]) -> list[Request]:
     """All together; the pieces of each must be its text, and nothing may be taken back."""
-    requests = [engine.add_request(ids, params, stop_token_ids=llm.stop_token_ids) for ids, params in wanted]
+    requests = [engine.add_request(ids, params, RequestOptions(llm.stop_token_ids)) for ids, params in wanted]
     pieces = {request.request_id: "" for request in requests}
     while engine.has_unfinished:
         for output in engine.step():
@@ -134,7 +134,7 @@ def test_a_structure_holds_for_all_children_and_ends_their_texts(llm: LLM, draft
     for structure in (Structure(choice=choice), Structure(regex=pattern)):
         engine = engine_of(llm, drafting)
         wanted = replace(params, structure=structure)
-        children = engine.add_requests(ids, wanted, stop_token_ids=llm.stop_token_ids)
+        children = engine.add_requests(ids, wanted, RequestOptions(llm.stop_token_ids))
         while engine.has_unfinished:
             engine.step()
         check_nothing_is_left(engine)
@@ -148,7 +148,7 @@ def test_a_structure_holds_for_all_children_and_ends_their_texts(llm: LLM, draft
 def test_text_that_may_yet_become_a_stop_string_waits(llm: LLM) -> None:
     ids, stop = prompts(llm)[0], "45 = 69"  # the answer is 23 + 45 = 68
     engine = engine_of(llm, "off")
-    request = engine.add_request(ids, replace(GREEDY, stop=(stop,)), stop_token_ids=llm.stop_token_ids)
+    request = engine.add_request(ids, replace(GREEDY, stop=(stop,)), RequestOptions(llm.stop_token_ids))
     seen = []
     while engine.has_unfinished:
         engine.step()

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from qwartet.engine.engine import Engine
+from qwartet.engine.request import RequestOptions
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.models.load import load_model
 from tests.golden_data import golden_path
@@ -20,15 +21,11 @@ def greedy(model, prompts: list[list[int]], num_tokens: int, first_positions: li
     engine = Engine(model)
     seen: list[list[torch.Tensor]] = [[] for _ in prompts]
     params = SamplingParams(max_tokens=num_tokens, temperature=0)
-    requests = [
-        engine.add_request(
-            prompt,
-            params,
-            first_position=first,
-            logits_processors=(lambda logits, _ids, row=row: (seen[row].append(logits.clone()), logits)[1],),
-        )
-        for row, (prompt, first) in enumerate(zip(prompts, first_positions or [0] * len(prompts), strict=True))
+    options = [
+        RequestOptions((), first, (lambda logits, _ids, row=row: (seen[row].append(logits.clone()), logits)[1],))
+        for row, first in enumerate(first_positions or [0] * len(prompts))
     ]
+    requests = [engine.add_request(prompt, params, one) for prompt, one in zip(prompts, options, strict=True)]
     while engine.has_unfinished:
         engine.step()
         engine.block_manager.check_integrity()

@@ -27,15 +27,11 @@ def throughput(
     shared_prefix: Annotated[int, typer.Option(help="Tokens that all prompts begin with.")] = 0,
     task: Annotated[
         Literal["random", "edit", "decoys"],
-        typer.Option(
-            help="edit: repeats its prompt; decoys: only seem to; both for checkpoints of synth --counts."
-        ),
+        typer.Option(help="edit: repeats its prompt; decoys: only seem to; both for checkpoints of synth --counts."),
     ] = "random",
     compare: Annotated[
         Literal["sequential", "raw", "prefix", "speculation"] | None,
-        typer.Option(
-            help="Instead: in turns against one after the other, the kernels alone, a miss, or none."
-        ),
+        typer.Option(help="Instead: in turns against one after the other, the kernels alone, a miss, or none."),
     ] = None,
     rounds: Annotated[int, typer.Option(help="Turns of a comparison.")] = 3,
     speculation: Annotated[
