@@ -87,11 +87,16 @@ function readChunk(data) {
   }
   if (chunk.error) throw failureOf(chunk.error);
   const choice = chunk.choices?.[0];
-  return { text: choice?.delta?.content ?? "", finishReason: choice?.finish_reason ?? null, usage: chunk.usage ?? null };
+  return {
+    text: choice?.delta?.content ?? "",
+    finishReason: choice?.finish_reason ?? null,
+    usage: chunk.usage ?? null,
+    model: typeof chunk.model === "string" ? chunk.model : null,
+  };
 }
 
 /**
- * Streams one answer: yields {text, finishReason, usage}. `settings` are fields of the request that are not left to the
+ * Streams one answer: yields {text, finishReason, usage, model}. `settings` are fields of the request that are not left to the
  * model. Throws RequestFailure, or AbortError after `signal`.
  */
 export async function* streamChat({ model, messages, settings, key, signal }) {

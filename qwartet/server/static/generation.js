@@ -64,6 +64,7 @@ export class Generation {
           this.onText(piece.text);
           this.#saveNowAndThen();
         }
+        turn.model = piece.model ?? turn.model; // the one that answers, whatever was asked for
         finish = piece.finishReason ?? finish;
         usage = piece.usage ?? usage;
       }

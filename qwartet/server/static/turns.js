@@ -74,8 +74,8 @@ export class AnswerTurn {
     this.outcome = element("div", { class: "outcome" });
     this.foot = element("div", { class: "foot" });
     const mark = element("div", { class: "sign", "aria-hidden": "true" }, icon("mark"));
-    const heading = element("h2", { class: "visually-hidden" }, turn.model ? `${t("answer")} · ${turn.model}` : t("answer"));
-    const body = element("div", { class: "body" }, heading, this.text, this.outcome, this.foot);
+    this.heading = element("h2", { class: "visually-hidden" }, t("answer"));
+    const body = element("div", { class: "body" }, this.heading, this.text, this.outcome, this.foot);
     this.node = element("article", { class: "turn answer" }, mark, body);
     if (turn.content !== "") this.view.append(turn.content);
     if (turn.finish === null) this.#showWaiting();
@@ -97,6 +97,7 @@ export class AnswerTurn {
     this.view.finish();
     this.node.classList.remove("making");
     this.node.removeAttribute("aria-busy");
+    if (this.turn.model) this.heading.textContent = `${t("answer")} · ${this.turn.model}`;
     this.#showOutcome();
     const copy = button("copy", "copy", { iconName: "copy", hasText: false, className: "round" });
     const again = button("regenerate", "regenerate", { iconName: "again", hasText: false, className: "round only-last" });

@@ -37,10 +37,13 @@ class Answer:
     was_left: threading.Event = field(default_factory=threading.Event)  # the page has closed the connection
 
 
-def chunk(delta: dict[str, str] | None, finish: str | None = None, usage: dict[str, int] | None = None) -> dict:
+def chunk(
+    model: str, delta: dict[str, str] | None, finish: str | None = None, usage: dict[str, int] | None = None
+) -> dict:
     """One event of a stream."""
     choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish}]
-    return {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "choices": choices, "usage": usage}
+    about = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": model}
+    return {**about, "choices": choices, "usage": usage}
 
 
 class StubServer(ThreadingHTTPServer):
@@ -60,6 +63,8 @@ class StubServer(ThreadingHTTPServer):
         self.bodies: list[dict[str, Any]] = []
         self.key: str | None = None
         self.models = [self.model("qwen-demo")]
+        self.may_list_models = threading.Event()  # cleared by a test: the list is late
+        self.may_list_models.set()
 
     @staticmethod
     def model(name: str, max_model_len: int = 2048, is_chat: bool = True) -> dict[str, Any]:
@@ -86,6 +91,7 @@ class Handler(BaseHTTPRequestHandler):
         elif not self.is_allowed():
             self.send_error_object(401, {"message": "an API key is needed", "code": "invalid_api_key"})
         elif path == "/v1/models":
+            self.server.may_list_models.wait(PATIENCE_S)
             self.send_json(200, {"object": "list", "data": self.server.models})
         elif path == "/version":
             self.send_json(200, {"version": "0.0.test"})
@@ -105,7 +111,7 @@ class Handler(BaseHTTPRequestHandler):
         if answer.status != 200:
             self.send_error_object(answer.status, answer.error or {"message": ""}, answer.headers)
         else:
-            self.stream(answer)
+            self.stream(answer, body.get("model") or self.server.models[0]["id"])
 
     def is_allowed(self) -> bool:
         return self.server.key is None or self.headers["Authorization"] == f"Bearer {self.server.key}"
@@ -135,23 +141,23 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def stream(self, answer: Answer) -> None:
+    def stream(self, answer: Answer, model: str) -> None:
         self.close_connection = True
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream; charset=utf-8")
         self.send_header("Connection", "close")
         self.end_headers()
         try:
-            self.play(answer)
+            self.play(answer, model)
         except OSError:
             answer.was_left.set()
 
-    def play(self, answer: Answer) -> None:
-        self.send_event(chunk({"role": "assistant", "content": ""}))
+    def play(self, answer: Answer, model: str) -> None:
+        self.send_event(chunk(model, {"role": "assistant", "content": ""}))
         for i, piece in enumerate(answer.pieces):
             if i == answer.gate_after:
                 self.wait_at(answer)
-            self.send_event(chunk({"content": piece}))
+            self.send_event(chunk(model, {"content": piece}))
         if len(answer.pieces) == answer.gate_after:
             self.wait_at(answer)
         if answer.error is not None:
@@ -160,8 +166,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         prompt, completion = answer.usage or (20, len(answer.pieces))
         usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-        self.send_event(chunk({}, answer.finish))
-        self.send_event(chunk(None, usage=usage))
+        self.send_event(chunk(model, {}, answer.finish))
+        self.send_event(chunk(model, None, usage=usage))
         self.wfile.write(b"data: [DONE]\n\n")
 
     def wait_at(self, answer: Answer) -> None:

@@ -108,6 +108,16 @@ def test_export_as_markdown(page: Page, server: StubServer, tmp_path: Path) -> N
     assert text == "# 2 + 2 / what?\n\n## You\n\n2 + 2 / what?\n\n## qwen-demo\n\nIt is **four**.\n"
 
 
+def test_an_answer_bears_the_name_of_the_model_that_gave_it(visit, server: StubServer, tmp_path: Path) -> None:
+    server.may_list_models.clear()  # the message is sent before the page knows a model
+    page = visit()
+    ask(page, "Hello")
+    assert "model" not in server.bodies[0]
+    server.may_list_models.set()
+    expect(page.locator(".answer h2")).to_have_text("Answer · qwen-demo")
+    assert "## qwen-demo" in exported(page, "Export as Markdown", tmp_path)[1]
+
+
 def test_export_as_json(page: Page, server: StubServer, tmp_path: Path) -> None:
     server.answers = [Answer(["Four."], usage=(11, 3))]
     ask(page, "你好")
