@@ -16,6 +16,7 @@ from tests.golden_data import REPOSITORY
 
 LONG = (
     "tests/engine/test_schedules.py::test_any_schedule_gives_the_oracles_text",
+    "tests/kernels/test_scratch.py::test_the_buffers_hold_what_was_told",
     "tests/server/page/",
     "tests/server/test_rel_life.py",
 )

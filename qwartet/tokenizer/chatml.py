@@ -100,13 +100,6 @@ def make_context(
     return Context(text, ids, len(kept))
 
 
-def decode_response(tokenizer: Tokenizer, completion_ids: Sequence[int]) -> str:
-    """Text of an answer: everything before the first end marker, stripped; the prompt is not part of the ids."""
-    end_ids = {tokenizer.im_end_id, tokenizer.im_start_id, tokenizer.eod_id}
-    end = next((i for i, token_id in enumerate(completion_ids) if token_id in end_ids), len(completion_ids))
-    return tokenizer.decode(completion_ids[:end]).strip()
-
-
 def decode_tokens(
     tokenizer: Tokenizer,
     tokens: Sequence[int],
@@ -118,7 +111,7 @@ def decode_tokens(
     """Text and end reason that the published `decode_tokens` gives for prompt and completion ids together.
 
     Its quirks are kept: without an end marker the last token is lost, and the prompt is cut off by its number of
-    characters before NFC. `decode_response` has neither.
+    characters before NFC. `LLM` has neither.
     """
     end_reason = f"Gen length {len(tokens)}"
     if _checked_format(chat_format) == "raw":

@@ -11,7 +11,6 @@ from qwartet.tokenizer.chatml import (
     IGNORED_LABEL,
     Message,
     build_prompt,
-    decode_response,
     decode_tokens,
     make_context,
     stop_words_ids,
@@ -117,25 +116,9 @@ def test_no_message_and_a_late_system_message_are_refused(messages: list[Message
         build_prompt(TOKENIZER, messages)
 
 
-@pytest.mark.parametrize(
-    ("completion", "text"),
-    [
-        (ids(" Hi \n", END, EOD), "Hi"),
-        (ids("Hi", START, "user"), "Hi"),
-        (ids("Hi", EOD, "more"), "Hi"),
-        (ids("Hi"), "Hi"),
-        (ids(END), ""),
-        ([], ""),
-    ],
-)
-def test_an_answer_ends_at_the_first_marker_and_loses_nothing(completion: list[int], text: str) -> None:
-    assert decode_response(TOKENIZER, completion) == text
-
-
 def test_the_original_loses_the_last_token_of_an_answer_without_an_end() -> None:
     tokens = ids("prompt", "Hi")
     assert decode_tokens(TOKENIZER, tokens, 6, 6, "chatml") == ("H", "Gen length 8")
-    assert decode_response(TOKENIZER, tokens[6:]) == "Hi"
 
 
 def test_the_original_eats_the_answers_head_when_nfc_shortened_the_prompt() -> None:
@@ -143,7 +126,6 @@ def test_the_original_eats_the_answers_head_when_nfc_shortened_the_prompt() -> N
     tokens = [*context.ids, *ids("Hello", END)]
     text, _ = decode_tokens(TOKENIZER, tokens, len(context.raw_text), len(context.ids), "chatml")
     assert text == "llo"
-    assert decode_response(TOKENIZER, tokens[len(context.ids) :]) == "Hello"
 
 
 def test_stop_ids_by_format() -> None:
