@@ -109,16 +109,21 @@ class Clients:
                 if line.startswith("data: {"):
                     chunk = json.loads(line[6:])
                     if "error" in chunk:
-                        self.seen["wrong"] += kind != "poisoned" or chunk["error"]["code"] != "internal_error"
+                        if kind != "poisoned" or chunk["error"]["code"] != "internal_error":
+                            self._wrong(f"{kind} {query}: {line}")
                     else:
                         text += chunk["choices"][0]["delta"].get("content") or ""
                 last = line or last
-        self.seen["wrong"] += last != "data: [DONE]"
+        if last != "data: [DONE]":
+            self._wrong(f"{kind} {query}: status {response.status_code}, {text!r}, ends with {last!r}")
         if kind == "stream":
             self._check(response.status_code, text, query)
 
     def _check(self, status: int, text: str | None, query: str) -> None:
         self.seen[f"status {status}"] += status != 200
         if status == 200 and text != self._alone[query]:
-            self.seen["wrong"] += 1
-            self.first_wrong = self.first_wrong or f"{query}: {text!r} under load, {self._alone[query]!r} alone"
+            self._wrong(f"{query}: {text!r} under load, {self._alone[query]!r} alone")
+
+    def _wrong(self, what: str) -> None:
+        self.seen["wrong"] += 1
+        self.first_wrong = self.first_wrong or what
