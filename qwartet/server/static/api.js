@@ -96,8 +96,8 @@ function readChunk(data) {
 }
 
 /**
- * Streams one answer: yields {text, finishReason, usage, model}. `settings` are fields of the request that are not left to the
- * model. Throws RequestFailure, or AbortError after `signal`.
+ * Streams one answer: yields {text, finishReason, usage, model}. `settings` are fields of the request that are not left
+ * to the model. Throws RequestFailure, or AbortError after `signal`.
  */
 export async function* streamChat({ model, messages, settings, key, signal }) {
   const body = { model, messages, stream: true, stream_options: { include_usage: true }, ...settings };
