@@ -40,9 +40,11 @@ def test_rel_11_a_load_with_faults_leaves_nothing_behind(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(ChatChunks, "of", poisoned)
     monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)  # pytest would keep every line
+    # A client that left still counts until the server notices, and another already asks in its place.
+    limits = Limits(max_queue=2 * NUM_CLIENTS, queue_timeout_s=500, request_timeout_s=500)
     # A cache that is soon in use as a whole: pages that nobody has written to take no memory.
     llm = LLM(device="cpu", max_model_len=768, num_blocks=256)
-    with RunningServer(llm, limits=Limits(queue_timeout_s=500, request_timeout_s=500)) as server:
+    with RunningServer(llm, limits=limits) as server:
         alone = {query: server.chat(**body(query)).json()["choices"][0]["message"]["content"] for query in QUERIES}
         clients = Clients(server, alone)
         asyncio.run(clients.run(min(SECONDS, 20)))  # what is made once is made now
