@@ -10,8 +10,7 @@ from qwartet import __version__
 from qwartet.engine.async_engine import StreamOutput
 from qwartet.engine.request import TokenLogprobs
 from qwartet.llm import LLM
-from qwartet.openai_api.prepare import Prepared
-from qwartet.openai_api.responses import (
+from qwartet.openai_api.answer_objects import (
     AnswerMessage,
     ChatChoice,
     ChatCompletion,
@@ -27,6 +26,7 @@ from qwartet.openai_api.responses import (
     TopLogprob,
     Usage,
 )
+from qwartet.openai_api.prepare import Prepared
 from qwartet.openai_api.shown_tokens import ShownTokens, TextOffsets
 from qwartet.openai_api.tool_answer import tool_message
 from qwartet.tokenizer.tokenizer import Tokenizer

@@ -10,8 +10,7 @@ from qwartet.engine.async_engine import StreamOutput
 from qwartet.engine.request import TokenLogprobs
 from qwartet.llm import LLM
 from qwartet.openai_api.answer import FINGERPRINT, chat_logprobs, completion_logprobs, finish_reason, usage_of
-from qwartet.openai_api.prepare import Prepared
-from qwartet.openai_api.responses import (
+from qwartet.openai_api.answer_objects import (
     ChatChunkChoice,
     ChatCompletionChunk,
     ChatDelta,
@@ -22,6 +21,7 @@ from qwartet.openai_api.responses import (
     FinishReason,
     Usage,
 )
+from qwartet.openai_api.prepare import Prepared
 from qwartet.openai_api.shown_tokens import ShownTokens, TextOffsets
 from qwartet.openai_api.tool_answer import ToolStream
 

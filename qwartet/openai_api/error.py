@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from qwartet.errors import EngineFailedError, NotAChatModelError, QwartetError, RequestError, SettingError
-from qwartet.openai_api.responses import ErrorDetails, ErrorResponse
+from qwartet.openai_api.answer_objects import ErrorDetails, ErrorResponse
 
 MAX_VALUE_CHARS = 40  # of a wrong value that are shown
 MAX_MESSAGE_CHARS = 600  # what is wrong may be quoted in a message, and be as long as a body

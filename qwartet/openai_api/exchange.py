@@ -13,10 +13,10 @@ from qwartet.engine.async_engine import CompletionStream, StreamOutput
 from qwartet.errors import EngineFailedError
 from qwartet.llm import LLM
 from qwartet.openai_api.answer import chat_completion, completion
+from qwartet.openai_api.answer_objects import ChatCompletion, Completion
 from qwartet.openai_api.chunks import ChatChunks, CompletionChunks
 from qwartet.openai_api.prepare import Prepared
 from qwartet.openai_api.protocol import ChatCompletionRequest, GenerateRequest
-from qwartet.openai_api.responses import ChatCompletion, Completion
 
 T = TypeVar("T")
 FIGURES_AT_ONCE = 500  # log-probabilities that are written while the others wait, some 5 ms; more in a thread

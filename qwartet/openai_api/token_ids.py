@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from qwartet.errors import QwartetError
+from qwartet.openai_api.answer_objects import DetokenizeResponse, TokenizeResponse
 from qwartet.openai_api.endpoints import Endpoints
 from qwartet.openai_api.error import ApiError
 from qwartet.openai_api.prepare import CHARS_PER_TOKEN, check_text, plain_turns
 from qwartet.openai_api.protocol import DetokenizeRequest, TokenizeRequest
-from qwartet.openai_api.responses import DetokenizeResponse, TokenizeResponse
 
 
 def tokenize(endpoints: Endpoints, body: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 
-from qwartet.openai_api.responses import (
+from qwartet.openai_api.answer_objects import (
     AnswerMessage,
     ChatDelta,
     FinishReason,

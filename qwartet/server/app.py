@@ -16,10 +16,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from qwartet import __version__
-from qwartet.openai_api.endpoints import CHAT_PATH, COMPLETION_PATH, Endpoints
-from qwartet.openai_api.error import ApiError
-from qwartet.openai_api.protocol import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
-from qwartet.openai_api.responses import (
+from qwartet.openai_api.answer_objects import (
     ChatCompletion,
     Completion,
     DetokenizeResponse,
@@ -29,6 +26,9 @@ from qwartet.openai_api.responses import (
     TokenizeResponse,
     Version,
 )
+from qwartet.openai_api.endpoints import CHAT_PATH, COMPLETION_PATH, Endpoints
+from qwartet.openai_api.error import ApiError
+from qwartet.openai_api.protocol import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
 from qwartet.openai_api.token_ids import detokenize, tokenize
 from qwartet.server import docs_page, metrics
 from qwartet.server.access import Access

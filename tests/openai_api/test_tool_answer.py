@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qwartet.openai_api.answer_objects import FinishReason
 from qwartet.openai_api.protocol import ChatCompletionRequest
-from qwartet.openai_api.responses import FinishReason
 from qwartet.openai_api.tool_answer import ToolStream, tool_message
 from qwartet.openai_api.tools import ToolChat, tool_chat
 from qwartet.tokenizer.react import react_answer, react_call
