@@ -114,8 +114,9 @@ class _Run:
                     advance(self.completion_tokens)
 
     def _count(self, answer: BatchAnswer) -> None:
-        self.prompt_tokens += answer.usage.get("prompt_tokens", 0)
-        self.completion_tokens += answer.usage.get("completion_tokens", 0)
+        usage = answer.usage
+        self.prompt_tokens += usage.get("prompt_tokens", 0) + usage.get("input_tokens", 0)  # as /v1/responses calls it
+        self.completion_tokens += usage.get("completion_tokens", 0) + usage.get("output_tokens", 0)
         if answer.error_message is None:
             self.num_done += 1
         else:

@@ -62,9 +62,9 @@ class ChatChunks:
         stream = self._tools[index]
         return stream.feed(output.text) + (stream.finish() if output.finish_reason is not None else [])
 
-    def usage(self, outputs: Sequence[Sequence[StreamOutput]]) -> ChatCompletionChunk:
-        """The chunk of no choices that says what it all took."""
-        return self._chunk(None, usage_of(outputs, self._prepared))
+    def ending(self, outputs: Sequence[Sequence[StreamOutput]]) -> list[ChatCompletionChunk]:
+        """The chunk of no choices that says what it all took, where it is asked for."""
+        return [self._chunk(None, usage_of(outputs, self._prepared))] if self._with_usage else []
 
     def _choice(
         self, index: int, delta: ChatDelta, logprobs: ChatLogprobs | None = None, reason: FinishReason | None = None
@@ -119,9 +119,9 @@ class CompletionChunks:
         )
         return [self._chunk(choice)]
 
-    def usage(self, outputs: Sequence[Sequence[StreamOutput]]) -> CompletionChunk:
-        """The chunk of no choices that says what it all took."""
-        return self._chunk(None, usage_of(outputs, self._prepared))
+    def ending(self, outputs: Sequence[Sequence[StreamOutput]]) -> list[CompletionChunk]:
+        """The chunk of no choices that says what it all took, where it is asked for."""
+        return [self._chunk(None, usage_of(outputs, self._prepared))] if self._with_usage else []
 
     def _logprobs(self, index: int, told: list[tuple[int, TokenLogprobs | None]]) -> CompletionLogprobs | None:
         if self._prepared.params.logprobs is None:

@@ -13,10 +13,16 @@ from qwartet.openai_api.error import ApiError, api_error_of, validated
 from qwartet.openai_api.exchange import Exchange
 from qwartet.openai_api.log import log_failure
 from qwartet.openai_api.prepare import Prepared, check_text, field_of, prepare_chat, prepare_completion
-from qwartet.openai_api.protocol import ChatCompletionRequest, CompletionRequest, GenerateRequest, RequestBody
+from qwartet.openai_api.protocol import ChatCompletionRequest, CompletionRequest, RequestBody
+from qwartet.openai_api.responses_request import AnswerRequest, ResponsesRequest
+from qwartet.openai_api.responses_to_chat import prepare_response
 
-CHAT_PATH, COMPLETION_PATH = "/v1/chat/completions", "/v1/completions"
-REQUESTS: dict[str, type[GenerateRequest]] = {CHAT_PATH: ChatCompletionRequest, COMPLETION_PATH: CompletionRequest}
+CHAT_PATH, COMPLETION_PATH, RESPONSES_PATH = "/v1/chat/completions", "/v1/completions", "/v1/responses"
+REQUESTS: dict[str, type[AnswerRequest]] = {
+    CHAT_PATH: ChatCompletionRequest,
+    COMPLETION_PATH: CompletionRequest,
+    RESPONSES_PATH: ResponsesRequest,
+}
 _Body = TypeVar("_Body", bound=RequestBody)
 
 
@@ -55,9 +61,11 @@ class Endpoints:
         self.model_name(request.model)
         return request
 
-    def prepare(self, request: GenerateRequest) -> Prepared:
+    def prepare(self, request: AnswerRequest) -> Prepared:
         """Prompt ids and settings; any thread may call it. ApiError where it cannot be served."""
         try:
+            if isinstance(request, ResponsesRequest):
+                return prepare_response(self.llm, request)
             check_text(self.llm, request)
             if isinstance(request, ChatCompletionRequest):
                 return prepare_chat(self.llm, request)
@@ -65,7 +73,7 @@ class Endpoints:
         except Exception as error:
             raise self.api_error(error, request) from error
 
-    async def begin(self, request: GenerateRequest, prepared: Prepared, *, cache_salt: str = "") -> Exchange:
+    async def begin(self, request: AnswerRequest, prepared: Prepared, *, cache_salt: str = "") -> Exchange:
         """Queues it; whoever gets the exchange has to end it. `cache_salt`: see RequestOptions."""
         exchange = Exchange(self.llm, request, self.model_name(request.model), prepared)
         options = RequestOptions(self.llm.stop_token_ids, cache_salt=cache_salt)

@@ -38,10 +38,17 @@ class ApiError(Exception):
         super().__init__(self.message)
 
     def to_dict(self) -> dict[str, Any]:
+        """The error object as JSON."""
+        return self.to_object().model_dump()
+
+    def to_object(self) -> ErrorResponse:
         """The error object."""
         kind = _KINDS.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
-        details = ErrorDetails(message=self.message, type=kind, param=self.param, code=self.code)
-        return ErrorResponse(error=details).model_dump()
+        # What is quoted from a body may hold unpaired surrogates, which no answer can.
+        message = self.message.encode("utf-8", "replace").decode()
+        param = None if self.param is None else self.param.encode("utf-8", "replace").decode()
+        details = ErrorDetails(message=message, type=kind, param=param, code=self.code)
+        return ErrorResponse(error=details)
 
 
 def validated(model: type[_Body], body: Any) -> _Body:
@@ -62,7 +69,7 @@ def validation_api_error(error: ValidationError, body: Any, model: type[BaseMode
     place, details = max(found, key=lambda pair: (len(pair[0]), not pair[1]["type"].endswith("_type")))
     kind, message = details["type"], details["msg"]
     if kind.startswith("union_tag"):
-        place = [*place, "role"]
+        place = [*place, details["ctx"]["discriminator"].strip("'")]
     param = ".".join(map(str, place)) or None
     if kind == "extra_forbidden":
         near = difflib.get_close_matches(str(place[-1]), _field_names(model), n=1) if len(place) == 1 else []

@@ -15,10 +15,14 @@ from qwartet.llm import LLM
 from qwartet.openai_api.answer import chat_completion, completion
 from qwartet.openai_api.answer_objects import ChatCompletion, Completion
 from qwartet.openai_api.chunks import ChatChunks, CompletionChunks
+from qwartet.openai_api.error import ApiError
 from qwartet.openai_api.prepare import Prepared
-from qwartet.openai_api.protocol import ChatCompletionRequest, GenerateRequest
+from qwartet.openai_api.protocol import ChatCompletionRequest, CompletionRequest
+from qwartet.openai_api.responses_answer import ResponseEvents, ResponseObject, response_object
+from qwartet.openai_api.responses_request import AnswerRequest, ResponsesRequest
 
 T = TypeVar("T")
+Answer = ChatCompletion | Completion | ResponseObject
 FIGURES_AT_ONCE = 500  # log-probabilities that are written while the others wait, some 5 ms; more in a thread
 CLOSED = "the engine was closed before the answer was whole; send the request again"
 
@@ -30,7 +34,7 @@ class Exchange:
     taken; EngineFailedError also where the engine was closed.
     """
 
-    def __init__(self, llm: LLM, request: GenerateRequest, model: str, prepared: Prepared) -> None:
+    def __init__(self, llm: LLM, request: AnswerRequest, model: str, prepared: Prepared) -> None:
         """`model`: the name to sign with."""
         self.request = request
         self.prepared = prepared
@@ -39,6 +43,12 @@ class Exchange:
         self._llm, self._model = llm, model
         self._streams: list[CompletionStream] = []
         self._is_awake = asyncio.Event()
+        self._chunks: ChatChunks | CompletionChunks | ResponseEvents | None = None
+
+    @property
+    def is_response(self) -> bool:
+        """Whether it answers /v1/responses, whose streams end with an event of their own."""
+        return isinstance(self.request, ResponsesRequest)
 
     def add(self, stream: CompletionStream) -> None:
         """Takes the next prompt's completions."""
@@ -77,7 +87,7 @@ class Exchange:
         ]
         return reasons + ["abort"] * (self.num_completions - len(reasons))
 
-    async def whole(self, form: Callable[[ChatCompletion | Completion], T]) -> T:
+    async def whole(self, form: Callable[[Answer], T]) -> T:
         """What `form` makes of the response object; both in a thread where there is much to tell."""
         outputs = await asyncio.gather(*(stream.collect() for stream in self._streams))
         if any(output.finish_reason == "abort" for some in outputs for output in some):
@@ -86,10 +96,13 @@ class Exchange:
             return form(self._response(outputs))
         return await asyncio.to_thread(lambda: form(self._response(outputs)))
 
-    def _response(self, outputs: list[list[StreamOutput]]) -> ChatCompletion | Completion:
-        if isinstance(self.request, ChatCompletionRequest):
-            return chat_completion(self._llm, self._model, self.prepared, outputs[0])
-        return completion(self._llm, self._model, self.prepared, outputs)
+    def _response(self, outputs: list[list[StreamOutput]]) -> Answer:
+        if isinstance(self.request, CompletionRequest):
+            return completion(self._llm, self._model, self.prepared, outputs)
+        chat = chat_completion(self._llm, self._model, self.prepared, outputs[0])
+        if isinstance(self.request, ResponsesRequest):
+            return response_object(self.request, self.prepared, chat)
+        return chat
 
     @property
     def _num_figures(self) -> int:
@@ -100,18 +113,29 @@ class Exchange:
 
     async def chunks(self) -> AsyncGenerator[Sequence[BaseModel]]:
         """The chunk objects as they become known, those of a step together; none where somebody else called `wake`."""
-        options = self.request.stream_options
-        with_usage = options is not None and options.include_usage is True
-        kind = ChatChunks if isinstance(self.request, ChatCompletionRequest) else CompletionChunks
-        chunks = kind(self._llm, self._model, self.prepared, with_usage=with_usage)
+        chunks = self._chunks = self._new_chunks()
         yield chunks.beginning()
         async for outputs in self._outputs():
             whole = [(index, output) for index, output in outputs if output.finish_reason != "abort"]
             yield [chunk for index, output in whole for chunk in chunks.of(index, output)]
             if len(whole) < len(outputs):
                 raise EngineFailedError(CLOSED)
-        if with_usage:
-            yield [chunks.usage(self._totals())]
+        if ending := chunks.ending(self._totals()):
+            yield ending
+
+    def _new_chunks(self) -> ChatChunks | CompletionChunks | ResponseEvents:
+        if isinstance(self.request, ResponsesRequest):
+            return ResponseEvents(self.request, self._llm, self._model, self.prepared)
+        options = self.request.stream_options
+        with_usage = options is not None and options.include_usage is True
+        kind = ChatChunks if isinstance(self.request, ChatCompletionRequest) else CompletionChunks
+        return kind(self._llm, self._model, self.prepared, with_usage=with_usage)
+
+    def broken_off(self, error: ApiError) -> BaseModel:
+        """The object that ends `chunks` in place of its end."""
+        if isinstance(self._chunks, ResponseEvents):
+            return self._chunks.failure(error)
+        return error.to_object()
 
     def wake(self) -> None:
         """Has `chunks` say what there is to say, if only nothing."""

@@ -32,7 +32,8 @@ _SAME_NAMES = (
 # The fields that a setting may come from, where it is not called as it is there; the first that a body has.
 _FIELDS = {
     "prompt": ("prompt", "messages"),
-    "max_tokens": ("max_tokens", "max_completion_tokens"),
+    "max_tokens": ("max_tokens", "max_completion_tokens", "max_output_tokens"),
+    "structure": ("text", "tools"),
     "logprobs": ("top_logprobs",),
     "prompt_logprobs": ("logprobs",),
 }

@@ -3,7 +3,9 @@
     data: {"object": "chat.completion.chunk", ...}      a blank line ends an event
     : ping                                              a comment, where there is nothing to say for a while
     data: {"error": {...}}                              what ended the stream, if it was not its end
-    data: [DONE]                                        always the last
+    data: [DONE]                                        always the last, except for /v1/responses
+
+The events of /v1/responses also have their type in a line of its own (`event: response.created`).
 
 Whatever happens to the client or the server, the exchange is ended: its blocks and its place are free for others.
 """
@@ -11,7 +13,6 @@ Whatever happens to the client or the server, the exchange is ended: its blocks 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -22,6 +23,7 @@ from starlette.types import Receive, Scope, Send
 
 from qwartet.openai_api.error import ApiError
 from qwartet.openai_api.exchange import Exchange
+from qwartet.openai_api.responses_answer import ResponseEvent
 from qwartet.server.json_answer import error_answer
 from qwartet.server.service import Service
 from qwartet.server.watch import Watch
@@ -86,8 +88,8 @@ class Answering(Response):
             try:
                 await self._write_chunks(write)
             except Exception as error:
-                await write(_event(self._told(error).to_dict()))
-            await write(DONE, more=False)
+                await write(_event(self._exchange.broken_off(self._told(error))))
+            await write(b"" if self._exchange.is_response else DONE, more=False)
 
     async def _write_chunks(self, write: Callable[[bytes], Awaitable[None]]) -> None:
         is_silent = False
@@ -102,7 +104,7 @@ class Answering(Response):
             async with aclosing(chunks):
                 silence.start()
                 async for some in chunks:
-                    body = b"".join(b"data: %b\n\n" % one.model_dump_json(exclude_unset=True).encode() for one in some)
+                    body = b"".join(map(_event, some))
                     if body or is_silent:
                         await write(body or PING)
                         is_silent = False
@@ -130,8 +132,9 @@ def _json_answer(answer: BaseModel) -> Response:
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
-def _event(value: Any) -> bytes:
-    return b"data: %b\n\n" % json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+def _event(value: BaseModel) -> bytes:
+    kind = b"event: %b\n" % value.type.encode() if isinstance(value, ResponseEvent) else b""
+    return b"%bdata: %b\n\n" % (kind, value.model_dump_json(exclude_unset=True).encode())
 
 
 async def _wait_until_gone(receive: Receive) -> None:

@@ -26,9 +26,11 @@ from qwartet.openai_api.answer_objects import (
     TokenizeResponse,
     Version,
 )
-from qwartet.openai_api.endpoints import CHAT_PATH, COMPLETION_PATH, Endpoints
+from qwartet.openai_api.endpoints import CHAT_PATH, COMPLETION_PATH, RESPONSES_PATH, Endpoints
 from qwartet.openai_api.error import ApiError
 from qwartet.openai_api.protocol import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
+from qwartet.openai_api.responses_answer import ResponseObject
+from qwartet.openai_api.responses_request import NOT_STORED, ResponsesRequest
 from qwartet.openai_api.token_ids import detokenize, tokenize
 from qwartet.server import docs_page, metrics
 from qwartet.server.access import Access
@@ -46,7 +48,8 @@ _DESCRIPTION = (
 
 _EVENT = {
     "type": "object",
-    "description": "An event: data is a chunk as JSON, an error object, or [DONE], which is always the last.",
+    "description": "An event: data is a chunk as JSON, an error object, or [DONE], which is always the last. "
+    "/v1/responses has OpenAI's events, from response.created to response.completed, and no [DONE].",
     "properties": {"data": {"type": "string"}},
     "required": ["data"],
 }
@@ -99,6 +102,15 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
 
     answer(CHAT_PATH, ChatCompletionRequest, ChatCompletion, "Answer a conversation")
     answer(COMPLETION_PATH, CompletionRequest, Completion, "Continue a text")
+    answer(RESPONSES_PATH, ResponsesRequest, ResponseObject, "Answer a conversation, as OpenAI's Responses API does")
+
+    async def stored_response(response_id: str) -> Response:
+        message = f"there is no response {response_id!r:.80}: {NOT_STORED}; keep what POST {RESPONSES_PATH} answers"
+        raise ApiError(404, message, param="response_id", code="response_not_found")
+
+    app.add_api_route(
+        f"{RESPONSES_PATH}/{{response_id}}", stored_response, methods=["GET", "DELETE"], include_in_schema=False
+    )
 
     def convert(work: Callable[[Endpoints, Any], Any]) -> Callable[[Request], Awaitable[Response]]:
         async def route(request: Request) -> Response:
@@ -179,7 +191,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             title=app.title, version=app.version, description=app.description, routes=app.routes
         )  # fmt: skip
         schemas = schema.setdefault("components", {}).setdefault("schemas", {})
-        for body in (ChatCompletionRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest):
+        for body in (ChatCompletionRequest, CompletionRequest, ResponsesRequest, TokenizeRequest, DetokenizeRequest):
             found = body.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas |= found.pop("$defs", {})
             schemas[body.__name__] = found

@@ -12,7 +12,7 @@ from qwartet.openai_api.endpoints import REQUESTS, Endpoints
 from qwartet.openai_api.error import ApiError
 from qwartet.openai_api.exchange import Exchange
 from qwartet.openai_api.prepare import Prepared
-from qwartet.openai_api.protocol import GenerateRequest
+from qwartet.openai_api.responses_request import AnswerRequest
 from qwartet.server.http_body import json_of
 from qwartet.server.limits import Limits
 from qwartet.server.metrics import Metrics
@@ -85,7 +85,7 @@ class Service:
         endpoints = self.endpoints
         self._check_room(1)
 
-        def prepare(body: Any) -> tuple[GenerateRequest, Prepared]:
+        def prepare(body: Any) -> tuple[AnswerRequest, Prepared]:
             request = endpoints.parse(REQUESTS[path], body)
             return request, endpoints.prepare(request)
 

@@ -1,0 +1,347 @@
+"""A chat's answer as a response of the Responses API: the whole object, or the events of its stream.
+
+response.created, response.in_progress
+response.output_item.added                    a message, of one part
+    response.content_part.added, response.output_text.delta ..., response.output_text.done, response.content_part.done
+response.output_item.done
+response.output_item.added                    a function call
+    response.function_call_arguments.delta ..., response.function_call_arguments.done
+response.output_item.done
+response.completed | response.incomplete | response.failed
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import JsonValue
+
+from qwartet.engine.async_engine import StreamOutput
+from qwartet.llm import LLM
+from qwartet.openai_api.answer import usage_of
+from qwartet.openai_api.answer_objects import ChatCompletion, ChatDelta, ChatLogprob, ChatLogprobs, Usage
+from qwartet.openai_api.chunks import ChatChunks
+from qwartet.openai_api.error import ApiError
+from qwartet.openai_api.object import ApiObject
+from qwartet.openai_api.prepare import Prepared
+from qwartet.openai_api.responses_request import ResponsesRequest
+
+_RETURNED = (
+    "instructions", "max_output_tokens", "max_tool_calls", "prompt_cache_key", "safety_identifier", "user",
+)  # fmt: skip
+Status = Literal["in_progress", "completed", "incomplete", "failed"]
+
+# Every field of these objects is always set, so that events, which write only what was set, have all of them.
+
+
+class OutputText(ApiObject):
+    type: Literal["output_text"]
+    text: str
+    annotations: list[JsonValue]
+    logprobs: list[ChatLogprob]
+
+
+class OutputMessage(ApiObject):
+    """The text of an answer."""
+
+    id: str
+    type: Literal["message"]
+    status: Status
+    role: Literal["assistant"]
+    content: list[OutputText]
+
+
+class OutputCall(ApiObject):
+    """A call of a function; `arguments` is what the model wrote, usually JSON."""
+
+    id: str
+    type: Literal["function_call"]
+    status: Status
+    call_id: str
+    name: str
+    arguments: str
+
+
+class InputTokensDetails(ApiObject):
+    cached_tokens: int  # that other requests had computed
+    cache_write_tokens: int
+
+
+class OutputTokensDetails(ApiObject):
+    reasoning_tokens: int
+
+
+class ResponseUsage(ApiObject):
+    """What a request took, in tokens; stop tokens count."""
+
+    input_tokens: int
+    input_tokens_details: InputTokensDetails
+    output_tokens: int
+    output_tokens_details: OutputTokensDetails
+    total_tokens: int
+
+
+class IncompleteDetails(ApiObject):
+    reason: Literal["max_output_tokens"]
+
+
+class ResponseError(ApiObject):
+    code: str
+    message: str
+
+
+class ResponseObject(ApiObject):
+    """The answer of POST /v1/responses."""
+
+    id: str
+    object: Literal["response"]
+    created_at: int  # seconds since 1970
+    completed_at: int | None
+    status: Status
+    error: ResponseError | None
+    incomplete_details: IncompleteDetails | None
+    model: str
+    output: list[OutputMessage | OutputCall]
+    usage: ResponseUsage | None
+    store: Literal[False]
+    background: Literal[False]
+    previous_response_id: None
+    # What was asked for:
+    instructions: str | None
+    max_output_tokens: int | None
+    max_tool_calls: int | None
+    metadata: dict[str, str]
+    parallel_tool_calls: bool
+    prompt_cache_key: str | None
+    reasoning: dict[str, JsonValue]
+    safety_identifier: str | None
+    service_tier: Literal["default"]
+    temperature: float
+    text: dict[str, JsonValue]
+    tool_choice: JsonValue
+    tools: list[dict[str, JsonValue]]
+    top_logprobs: int
+    top_p: float
+    truncation: Literal["auto", "disabled"]
+    user: str | None
+
+
+class ResponseEvent(ApiObject):
+    """An event of a response's stream; only fields that were set are written."""
+
+    type: str
+    sequence_number: int
+    response: ResponseObject | None = None
+    output_index: int | None = None
+    item: OutputMessage | OutputCall | None = None
+    item_id: str | None = None
+    content_index: int | None = None
+    part: OutputText | None = None
+    delta: str | None = None
+    text: str | None = None
+    name: str | None = None
+    arguments: str | None = None
+    logprobs: list[ChatLogprob] | None = None
+
+
+def response_object(body: ResponsesRequest, prepared: Prepared, chat: ChatCompletion) -> ResponseObject:
+    """The response that a chat's whole answer is."""
+    choice = chat.choices[0]
+    is_cut = choice.finish_reason == "length"
+    output: list[OutputMessage | OutputCall] = []
+    calls = getattr(choice.message, "tool_calls", ())
+    if choice.message.content or not calls:
+        logprobs = [] if choice.logprobs is None else choice.logprobs.content
+        output.append(_message(choice.message.content or "", logprobs, "completed" if calls else _status(is_cut)))
+    output += [_call(call.id, call.function.name, call.function.arguments, _status(is_cut)) for call in calls]
+    return _ended(_begun(body, prepared, chat.model), output, chat.usage, is_cut=is_cut)
+
+
+class ResponseEvents:
+    """The events of one response, made of the chunks of a chat."""
+
+    def __init__(self, body: ResponsesRequest, llm: LLM, model: str, prepared: Prepared) -> None:
+        self._chunks = ChatChunks(llm, model, prepared, with_usage=False)
+        self._prepared, self._response = prepared, _begun(body, prepared, model)
+        self._output: list[OutputMessage | OutputCall] = []
+        self._logprobs: list[ChatLogprob] = []  # of tokens whose text is held back
+        self._item: OutputMessage | OutputCall | None = None  # that is growing
+        self._is_cut = False
+        self._num_events = 0
+
+    def beginning(self) -> list[ResponseEvent]:
+        """What comes before the first text."""
+        return [self._event(f"response.{name}", response=self._response) for name in ("created", "in_progress")]
+
+    def of(self, index: int, output: StreamOutput) -> list[ResponseEvent]:
+        """The events of what was added to the text."""
+        events: list[ResponseEvent] = []
+        for chunk in self._chunks.of(index, output):
+            for choice in chunk.choices:
+                events += self._added(choice.delta, choice.logprobs)
+                if choice.finish_reason is not None:
+                    self._is_cut = choice.finish_reason == "length"
+                    if self._item is None:
+                        events += self._open(_message("", [], "in_progress"))
+                    events += self._close(_status(self._is_cut))
+        return events
+
+    def ending(self, outputs: Sequence[Sequence[StreamOutput]]) -> list[ResponseEvent]:
+        """The last event, with the whole response."""
+        usage = usage_of(outputs, self._prepared)
+        ended = _ended(self._response, self._output, usage, is_cut=self._is_cut)
+        return [self._event(f"response.{ended.status}", response=ended)]
+
+    def failure(self, error: ApiError) -> ResponseEvent:
+        """The last event of a stream that breaks off; what was said until then is in it."""
+        output = self._output if self._item is None else [*self._output, _with_status(self._item, "incomplete")]
+        code = "rate_limit_exceeded" if error.status == 429 else "server_error"
+        told = ResponseError(code=code, message=error.to_object().error.message)
+        failed = {"status": "failed", "error": told, "output": output}
+        return self._event("response.failed", response=self._response.model_copy(update=failed))
+
+    def _added(self, delta: ChatDelta, logprobs: ChatLogprobs | None) -> list[ResponseEvent]:
+        events: list[ResponseEvent] = []
+        self._logprobs += [] if logprobs is None else logprobs.content
+        if delta.content:
+            if self._item is None:
+                events += self._open(_message("", [], "in_progress"))
+            assert isinstance(self._item, OutputMessage)
+            self._item.content[0].text += delta.content
+            new, self._logprobs = self._logprobs, []
+            self._item.content[0].logprobs += new
+            events.append(self._part_event("response.output_text.delta", delta=delta.content, logprobs=new))
+        for call in delta.tool_calls or ():
+            if call.id is not None:
+                events += [] if self._item is None else self._close("completed")
+                events += self._open(_call(call.id, call.function.name or "", "", "in_progress"))
+            assert isinstance(self._item, OutputCall)
+            if call.function.arguments:
+                self._item.arguments += call.function.arguments
+                name = "response.function_call_arguments.delta"
+                events.append(self._item_event(name, delta=call.function.arguments))
+        return events
+
+    def _open(self, item: OutputMessage | OutputCall) -> list[ResponseEvent]:
+        self._item = item
+        without_parts = item.model_copy(deep=True, update={"content": []} if isinstance(item, OutputMessage) else None)
+        events = [self._event("response.output_item.added", output_index=len(self._output), item=without_parts)]
+        if isinstance(item, OutputMessage):
+            part = item.content[0].model_copy(deep=True)
+            events.append(self._part_event("response.content_part.added", part=part))
+        return events
+
+    def _close(self, status: Status) -> list[ResponseEvent]:
+        item = self._item
+        assert item is not None
+        if isinstance(item, OutputMessage):
+            part = item.content[0]
+            part.logprobs += self._logprobs
+            events = [
+                self._part_event("response.output_text.done", text=part.text, logprobs=part.logprobs),
+                self._part_event("response.content_part.done", part=part),
+            ]
+        else:
+            name = "response.function_call_arguments.done"
+            events = [self._item_event(name, name=item.name, arguments=item.arguments)]
+        ended = _with_status(item, status)
+        events.append(self._event("response.output_item.done", output_index=len(self._output), item=ended))
+        self._output.append(ended)
+        self._item, self._logprobs = None, []
+        return events
+
+    def _part_event(self, type_: str, **fields: Any) -> ResponseEvent:
+        return self._item_event(type_, content_index=0, **fields)
+
+    def _item_event(self, type_: str, **fields: Any) -> ResponseEvent:
+        assert self._item is not None
+        return self._event(type_, item_id=self._item.id, output_index=len(self._output), **fields)
+
+    def _event(self, type_: str, **fields: Any) -> ResponseEvent:
+        self._num_events += 1
+        return ResponseEvent(type=type_, sequence_number=self._num_events - 1, **fields)
+
+
+def _begun(body: ResponsesRequest, prepared: Prepared, model: str) -> ResponseObject:
+    """The response while nothing is known of the answer."""
+    asked = _writable(body.model_dump(by_alias=True, include={*_RETURNED, "metadata", "text", "tool_choice", "tools"}))
+    choice = asked["tool_choice"]
+    return ResponseObject(
+        id=f"resp_{secrets.token_hex(24)}",
+        object="response",
+        created_at=int(time.time()),
+        completed_at=None,
+        status="in_progress",
+        error=None,
+        incomplete_details=None,
+        model=model,
+        output=[],
+        usage=None,
+        store=False,
+        background=False,
+        previous_response_id=None,
+        metadata=asked["metadata"] or {},
+        parallel_tool_calls=body.parallel_tool_calls is not False,
+        reasoning={"effort": None, "summary": None},
+        service_tier="default",
+        temperature=prepared.params.temperature,
+        text={"format": (asked["text"] or {}).get("format") or {"type": "text"}},
+        tool_choice="auto" if choice is None else choice,
+        tools=asked["tools"] or [],
+        top_logprobs=body.top_logprobs or 0,
+        top_p=prepared.params.top_p,
+        truncation=body.truncation or "disabled",
+        **{name: asked[name] for name in _RETURNED},
+    )
+
+
+def _writable(value: Any) -> Any:
+    """A value of a request with question marks for unpaired surrogates, which no response can hold."""
+    return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+
+
+def _ended(
+    begun: ResponseObject, output: Sequence[OutputMessage | OutputCall], usage: Usage, *, is_cut: bool
+) -> ResponseObject:
+    details = InputTokensDetails(cached_tokens=usage.prompt_tokens_details.cached_tokens, cache_write_tokens=0)
+    update = {
+        "status": _status(is_cut),
+        "completed_at": None if is_cut else int(time.time()),
+        "incomplete_details": IncompleteDetails(reason="max_output_tokens") if is_cut else None,
+        "output": list(output),
+        "usage": ResponseUsage(
+            input_tokens=usage.prompt_tokens,
+            input_tokens_details=details,
+            output_tokens=usage.completion_tokens,
+            output_tokens_details=OutputTokensDetails(reasoning_tokens=0),
+            total_tokens=usage.total_tokens,
+        ),
+    }
+    return begun.model_copy(update=update)
+
+
+def _status(is_cut: bool) -> Literal["completed", "incomplete"]:
+    return "incomplete" if is_cut else "completed"
+
+
+def _message(text: str, logprobs: list[ChatLogprob], status: Status) -> OutputMessage:
+    part = OutputText(type="output_text", text=text, annotations=[], logprobs=logprobs)
+    return OutputMessage(id=_new_id("msg"), type="message", status=status, role="assistant", content=[part])
+
+
+def _call(call_id: str, name: str, arguments: str, status: Status) -> OutputCall:
+    return OutputCall(
+        id=_new_id("fc"), type="function_call", status=status, call_id=call_id, name=name, arguments=arguments
+    )  # fmt: skip
+
+
+def _with_status(item: OutputMessage | OutputCall, status: Status) -> OutputMessage | OutputCall:
+    return item.model_copy(update={"status": status})
+
+
+def _new_id(prefix: str) -> str:
+    return f"{prefix}_{secrets.token_hex(24)}"

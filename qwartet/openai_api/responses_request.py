@@ -1,0 +1,264 @@
+"""The body of POST /v1/responses, as far as it is supported: text and function tools, nothing kept between requests.
+
+The top level is strict, as everywhere. Items are also answers that a client sends back, so unknown fields inside them
+have no effect.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from qwartet.openai_api.object import ApiObject
+from qwartet.openai_api.protocol import (
+    MAX_MESSAGES,
+    MAX_STOPS,
+    MAX_TOP_LOGPROBS,
+    NO_EFFECT,
+    GenerateRequest,
+    JsonSchemaFormat,
+    RequestBody,
+    StopText,
+)
+from qwartet.openai_api.tool_protocol import MAX_TOOLS, CalledName, CallId, ToolFunction, ToolName
+
+NOT_STORED = "responses are not stored on this server"
+
+
+class _Item(ApiObject):
+    """A part of the body that may carry more than is read here."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+# Input
+
+
+class TextPart(_Item):
+    """A piece of text, of a user or of an earlier answer."""
+
+    type: Literal["input_text", "output_text", "text"]
+    text: str
+
+
+class RefusalPart(_Item):
+    """An earlier answer that was a refusal."""
+
+    type: Literal["refusal"]
+    refusal: str
+
+    @property
+    def text(self) -> str:
+        return self.refusal
+
+
+Part = Annotated[TextPart | RefusalPart, Field(discriminator="type")]
+Text = str | Annotated[list[Part], Field(fail_fast=True)]
+
+
+class InputMessage(_Item):
+    """A turn of the conversation; `type` may be left out."""
+
+    type: Literal["message"] = "message"
+    role: Literal["user", "assistant", "system", "developer"]
+    content: Text
+
+
+class InputCall(_Item):
+    """A call that an earlier answer made."""
+
+    type: Literal["function_call"]
+    call_id: CallId
+    name: CalledName
+    arguments: str
+
+
+class InputCallOutput(_Item):
+    """The result of a call."""
+
+    type: Literal["function_call_output"]
+    call_id: CallId
+    output: Text
+
+
+class InputReasoning(_Item):
+    """An earlier answer's reasoning. No effect: the chat format has no place for it."""
+
+    type: Literal["reasoning"]
+
+
+def _with_type(item: Any) -> Any:
+    """An item with its type, which a message may leave out."""
+    if not isinstance(item, dict):
+        return item
+    if item.get("type") == "item_reference" or (item.get("type") is None and "role" not in item and "id" in item):
+        raise PydanticCustomError("item_reference", f"{NOT_STORED}; send the item itself instead of a reference to it")
+    return {**item, "type": "message"} if "type" not in item and "role" in item else item
+
+
+InputItem = Annotated[
+    Annotated[InputMessage | InputCall | InputCallOutput | InputReasoning, Field(discriminator="type")],
+    BeforeValidator(_with_type),
+]
+
+
+# Tools and formats
+
+
+def _of_types(*supported: str) -> BeforeValidator:
+    """Refuses an object of another type by that, whatever else it has."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, dict) and "type" in value and value["type"] not in supported:
+            told = {"kind": repr(value["type"])[:40], "supported": " or ".join(supported)}
+            raise PydanticCustomError("object_type", "the type {kind} is not supported; use {supported}", told)
+        return value
+
+    return BeforeValidator(check)
+
+
+class FunctionTool(ToolFunction):
+    """A function that the model may call."""
+
+    model_config = ConfigDict(extra="ignore")
+    type: Literal["function"]
+
+
+ResponseTool = Annotated[FunctionTool, _of_types("function")]
+
+
+class NamedFunctionTool(_Item):
+    """The function that must be called."""
+
+    type: Literal["function"]
+    name: ToolName
+
+
+class AllowedTools(_Item):
+    """Those of the tools that may be called, or one of which must be."""
+
+    type: Literal["allowed_tools"]
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[NamedFunctionTool], Field(min_length=1, max_length=MAX_TOOLS, fail_fast=True)]
+
+
+ToolChoice = Annotated[
+    Literal["none", "auto", "required"] | Annotated[NamedFunctionTool | AllowedTools, Field(discriminator="type")],
+    _of_types("function", "allowed_tools"),
+]
+
+
+class PlainFormat(ApiObject):
+    type: Literal["text", "json_object"]
+
+
+class SchemaFormat(JsonSchemaFormat):
+    type: Literal["json_schema"]
+
+
+class TextSettings(ApiObject):
+    """What the text has to be."""
+
+    format: Annotated[PlainFormat | SchemaFormat, Field(discriminator="type")] | None = None
+    verbosity: str | None = NO_EFFECT
+
+
+class ResponseStreamOptions(ApiObject):
+    include_obfuscation: bool | None = NO_EFFECT
+
+
+def _null(reason: str) -> BeforeValidator:
+    """Refuses a field that asks for what is not there."""
+
+    def check(value: Any) -> Any:
+        if value is not None and value is not False:
+            raise PydanticCustomError("unsupported", reason)
+        return value
+
+    return BeforeValidator(check)
+
+
+LOGPROBS = "message.output_text.logprobs"
+Included = Literal[
+    "message.output_text.logprobs",
+    "reasoning.encrypted_content",
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "message.input_image.image_url",
+    "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs",
+]
+
+
+class ResponsesRequest(RequestBody):
+    """The body of POST /v1/responses."""
+
+    input: str | Annotated[list[InputItem], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
+    """A question, or the items of a conversation: messages, function calls and their outputs."""
+    instructions: str | None = None
+    """A system message in front of the input."""
+    max_output_tokens: int | None = None
+    """If left out max_new_tokens of generation_config.json, or what the context holds."""
+    temperature: float | None = None
+    """From 0 (greedy) to 100."""
+    top_p: float | None = None
+    """From 0 to 1: samples among the most probable tokens that together have this probability."""
+    stream: bool | None = None
+    """Server-sent events; the last is response.completed, response.incomplete or response.failed."""
+    stream_options: ResponseStreamOptions | None = None
+    text: TextSettings | None = None
+    tools: Annotated[list[ResponseTool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    """Either way, an answer has at most one call."""
+    include: Annotated[list[Included], Field(fail_fast=True)] | None = None
+    """`message.output_text.logprobs`; the others belong to tools and reasoning, which do not occur here."""
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    """Log-probabilities of the tokens of the text, and of so many alternatives of each."""
+    truncation: Literal["auto", "disabled"] | None = None
+    """auto: drops the oldest rounds until the prompt and a quarter of the context for the answer fit."""
+    store: bool | None = NO_EFFECT
+    """No effect: nothing is stored, and the answer says `store: false`."""
+    previous_response_id: Annotated[None, _null(f"{NOT_STORED}; send the earlier items again in input")] = None
+    conversation: Annotated[None, _null(f"{NOT_STORED}; send the earlier items again in input")] = None
+    background: Annotated[Literal[False] | None, _null(f"{NOT_STORED}; leave background out and wait")] = None
+    prompt: Annotated[None, _null("prompts are not stored on this server; send the text in input")] = None
+    context_management: Annotated[list[Any], Field(max_length=0)] | None = None
+    metadata: dict[str, str] | None = None
+    """Returned as it came."""
+    # vLLM's names for what OpenAI has no field for:
+    seed: int | None = None
+    stop: StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    priority: int | None = None
+    # Labels and wishes that change no answer:
+    reasoning: dict[str, Any] | None = NO_EFFECT
+    max_tool_calls: int | None = NO_EFFECT
+    user: str | None = NO_EFFECT
+    safety_identifier: str | None = NO_EFFECT
+    prompt_cache_key: str | None = NO_EFFECT
+    prompt_cache_retention: str | None = NO_EFFECT
+    prompt_cache_options: dict[str, Any] | None = NO_EFFECT
+    service_tier: str | None = NO_EFFECT
+
+    @property
+    def items(self) -> list[InputMessage | InputCall | InputCallOutput | InputReasoning]:
+        """The input as items."""
+        if isinstance(self.input, str):
+            return [InputMessage(role="user", content=self.input)]
+        return self.input
+
+
+def text_of(content: Text) -> str:
+    """A text, its parts joined."""
+    return content if isinstance(content, str) else "".join(part.text for part in content)
+
+
+AnswerRequest = GenerateRequest | ResponsesRequest
