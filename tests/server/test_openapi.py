@@ -46,12 +46,10 @@ def shortened(body: Any, label: str) -> Any:
     """The body, asking for few tokens wherever it asks for many."""
     if not isinstance(body, dict) or label.endswith("tokenize"):
         return body
-    changes: dict[str, Any] = {}
-    for name in ("max_tokens", "max_completion_tokens"):
-        if isinstance(body.get(name), int) and body[name] > MAX_TOKENS:
-            changes[name] = MAX_TOKENS
-    if body.get("max_tokens") is None and body.get("max_completion_tokens") is None:
-        changes["max_tokens"] = MAX_TOKENS
+    names = ("max_output_tokens",) if label.endswith("/v1/responses") else ("max_tokens", "max_completion_tokens")
+    changes = {name: MAX_TOKENS for name in names if isinstance(body.get(name), int) and body[name] > MAX_TOKENS}
+    if all(body.get(name) is None for name in names):
+        changes[names[0]] = MAX_TOKENS
     return {**body, **changes}
 
 
@@ -112,12 +110,13 @@ def test_only_what_can_be_answered_is_described() -> None:
     assert "422" not in answers and not {"HTTPValidationError", "ValidationError"} & set(
         schema["components"]["schemas"]
     )
-    for path in ("/v1/chat/completions", "/v1/completions"):
+    for path in ("/v1/chat/completions", "/v1/completions", "/v1/responses"):
         content = schema["paths"][path]["post"]["responses"]["200"]["content"]
         assert set(content) == {"application/json", "text/event-stream"}
 
 
 def test_every_route_that_is_served_is_described() -> None:
-    assert set(POSTS) == {"POST /v1/chat/completions", "POST /v1/completions", "POST /tokenize", "POST /detokenize"}
+    answered = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/tokenize", "/detokenize")
+    assert set(POSTS) == {f"POST {path}" for path in answered}
     described = {"/v1/models", "/v1/models/{name}", "/health", "/health/live", "/health/ready", "/metrics", "/version"}
     assert {label.removeprefix("GET ") for label in OPERATIONS if label.startswith("GET")} == described
