@@ -365,16 +365,23 @@ GUARDS = (
     Guard(
         "a stream that breaks says so",
         SERVER + "answering.py",
-        "await write(_event(self._told(error).to_dict()))",
+        "await write(_event(self._exchange.broken_off(self._told(error))))",
         "self._told(error)",
         REL + "faults.py::test_rel_05_an_error_in_a_step_is_told_to_every_stream",
     ),
     Guard(
         "a stream has an end",
         SERVER + "answering.py",
-        "await write(DONE, more=False)",
+        'await write(b"" if self._exchange.is_response else DONE, more=False)',
         'await write(b"", more=False)',
         "tests/server/test_http_answers.py::test_rel_14_no_piece_of_a_stream_ends_inside_a_character",
+    ),
+    Guard(
+        "a response that breaks off ends with an event of its own",
+        "qwartet/openai_api/exchange.py",
+        "return self._chunks.failure(error)",
+        "return error.to_object()",
+        "tests/server/test_http_responses.py::test_a_stream_that_breaks_off_ends_with_response_failed",
     ),
     Guard(
         "an engine that has failed is not ready",
