@@ -1,0 +1,67 @@
+"""llm: a command line and a library; the model is named in its own file of models."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from uses import API_KEY, BASE_URL, BUSY_URL, CITY, MODEL, WEATHER, busy, raises, run, use
+
+os.environ["LLM_USER_PATH"] = folder = tempfile.mkdtemp()
+Path(folder, "extra-openai-models.yaml").write_text(
+    "".join(
+        f"- model_id: {name}\n  model_name: {model}\n  api_base: {url}\n  supports_tools: true\n  supports_schema: true\n"
+        for name, model, url in (("ours", MODEL, BASE_URL), ("busy", MODEL, BUSY_URL), ("missing", "x", BASE_URL))
+    )
+)
+import llm  # noqa: E402 - reads the folder as it is loaded
+
+
+def model(name: str = "ours") -> llm.Model:
+    found = llm.get_model(name)
+    found.key = API_KEY
+    return found
+
+
+def get_weather(city: str) -> str:
+    """Tells the weather of a city."""
+    return f"sunny in {city}"
+
+
+@use
+def chat() -> None:
+    conversation = model().conversation()
+    assert conversation.prompt("hello", system="Be brief.", stream=False).text()
+    assert conversation.prompt("And you?", stream=False).text()
+
+
+@use
+def stream() -> None:
+    assert "".join(model().prompt("hello", temperature=0))
+
+
+@use
+def tool_loop() -> None:
+    for is_stream in (False, True):
+        chain = model().chain(WEATHER, tools=[get_weather], stream=is_stream, options={"temperature": 0})
+        assert chain.text() and any(response.tool_calls() for response in chain.responses())
+
+
+@use
+def structured() -> None:
+    assert model().prompt(WEATHER, schema=CITY, stream=False, temperature=0).text().startswith("{")
+
+
+@use
+def errors() -> None:
+    raises(Exception, lambda: model("missing").prompt("hello").text(), "not served")
+
+
+@use
+def retries() -> None:
+    with busy():
+        assert model("busy").prompt("hello").text()
+
+
+run()
