@@ -101,16 +101,15 @@ class Exchange:
     async def chunks(self) -> AsyncGenerator[Sequence[BaseModel]]:
         """The chunk objects as they become known, those of a step together; none where somebody else called `wake`."""
         options = self.request.stream_options
-        with_usage = options is not None and options.include_usage is True
         kind = ChatChunks if isinstance(self.request, ChatCompletionRequest) else CompletionChunks
-        chunks = kind(self._llm, self._model, self.prepared, with_usage=with_usage)
+        chunks = kind(self._llm, self._model, self.prepared, options)
         yield chunks.beginning()
         async for outputs in self._outputs():
             whole = [(index, output) for index, output in outputs if output.finish_reason != "abort"]
             yield [chunk for index, output in whole for chunk in chunks.of(index, output)]
             if len(whole) < len(outputs):
                 raise EngineFailedError(CLOSED)
-        if with_usage:
+        if options is not None and options.include_usage is True:
             yield [chunks.usage(self._totals())]
 
     def wake(self) -> None:

@@ -14,8 +14,8 @@ import time
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from qwartet.openai_api.error import ApiError
-from qwartet.openai_api.log import log_failure, logger
+from qwartet.openai_api import log
+from qwartet.openai_api.error import ApiError, internal_error
 from qwartet.server.access import Access
 from qwartet.server.json_answer import error_answer
 from qwartet.server.limits import MAX_PATH_CHARS
@@ -52,7 +52,7 @@ class Guard:
             try:
                 await self._serve(scope, receive, send)
             except Exception as error:
-                log_failure("a response", error)
+                log.log_failure("a response", error)
                 # What is raised here is logged with its text, and all that led to it.
                 raise ConnectionAbortedError("a response broke off; see above") from None
         # A WebSocket is answered by the server with 403 where no application accepts it.
@@ -61,6 +61,7 @@ class Guard:
         headers, started_s, status = Headers(scope=scope), time.monotonic(), 0
         asked_id = headers.get("x-request-id", "")
         request_id = asked_id if _REQUEST_ID.fullmatch(asked_id) else secrets.token_hex(8)
+        log.request_id.set(request_id)
         scope["root_path"] = self._root_path
         scope.setdefault("state", {}).update(arrived_s=started_s, request_id=request_id, cache_salt="")
 
@@ -83,9 +84,8 @@ class Guard:
         except Exception as error:
             if status:
                 raise  # the answer has begun, and can only break off
-            log_failure(f"request {request_id}", error)
-            internal = ApiError(500, f"internal error ({type(error).__name__})", code="internal_error")
-            await error_answer(internal)(scope, receive, send_guarded)
+            log.log_failure("a route", error)
+            await error_answer(internal_error())(scope, receive, send_guarded)
         finally:
             self._num_open -= 1
             route = getattr(scope.get("route"), "path", "other")
@@ -127,7 +127,7 @@ class Guard:
     def _log(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
         client = scope.get("client") or ("unix", 0)
         # The path as a literal: no byte of it can end the line or steer a terminal. Queries may hold secrets.
-        logger.info(
+        log.logger.info(
             "%s %s %s %d %.1f ms %s", client[0], scope["method"], ascii(scope["path"])[:200], status, 1000 * seconds,
             request_id,
         )  # fmt: skip
