@@ -9,8 +9,14 @@ from collections.abc import Sequence
 from qwartet.engine.async_engine import StreamOutput
 from qwartet.engine.request import TokenLogprobs
 from qwartet.llm import LLM
-from qwartet.openai_api.answer import FINGERPRINT, chat_logprobs, completion_logprobs, finish_reason
-from qwartet.openai_api.answer import usage_of, usage_of_tokens
+from qwartet.openai_api.answer import (
+    FINGERPRINT,
+    chat_logprobs,
+    completion_logprobs,
+    finish_reason,
+    usage_of,
+    usage_of_tokens,
+)
 from qwartet.openai_api.prepare import Prepared
 from qwartet.openai_api.protocol import StreamOptions
 from qwartet.openai_api.responses import (
