@@ -83,11 +83,27 @@ class ConstraintCompiler:
         self._built: tuple[LLTokenizer, NDArray[np.bool_]] | None = None
 
     def compile(self, structure: Structure, stop_token_ids: Collection[int] | None = None) -> Constraint:
-        """The state before the first token; StructureError says why there is none. None: the compiler's stop tokens.
+        """The state before the first token; StructureError says why there is none, and by its `param` whether that is
+        the fault of "tool_calls" or of the "structure" of an answer. None: the compiler's stop tokens.
 
         Takes milliseconds, at worst about a second and 200 MB: for a thread that is not the engine's. The first call
         also builds the vocabulary's tree, which takes most of a second for the published one.
         """
+        calls = structure.tool_calls
+        try:
+            return self._compile(structure, stop_token_ids)
+        except StructureError as error:
+            if calls is not None and (calls.answer is None or self._is_sound(calls.answer)):
+                error.param = "tool_calls"
+            raise
+
+    def _is_sound(self, structure: Structure) -> bool:
+        try:
+            return self._compile(structure, None) is not None
+        except StructureError:
+            return False
+
+    def _compile(self, structure: Structure, stop_token_ids: Collection[int] | None) -> Constraint:
         grammar = write_grammar(structure)
         ll_tokenizer, is_text = self._build()
         stops = self._stop_token_ids if stop_token_ids is None else stop_token_ids

@@ -27,19 +27,31 @@ _HEAD = '%llguidance {"no_forcing": true}\n'
 
 def write_grammar(structure: Structure) -> str:
     """A structure as a grammar for llguidance; StructureError where it is not well formed or above the limits."""
+    calls = structure.tool_calls
+    if calls is None:
+        return _HEAD + _rules("start", structure, parse_schema(structure) if structure.json_schema is not None else {})
+    places = [i for i, (_, schema) in enumerate(calls.schemas) if schema is not None]
+    texts = calls.schema_texts
+    if calls.answer is not None and calls.answer.json_schema is not None:
+        texts.append(calls.answer.schema_text)
+    schemas = parse_schemas(texts)
+    of_tools = dict(zip(places, schemas, strict=False))
+    answer = "" if calls.answer is None else _rules("answer", calls.answer, schemas[-1] if schemas else {})
+    return _HEAD + _call_or_text(calls) + _arguments(len(calls.schemas), of_tools) + answer
+
+
+def _rules(name: str, structure: Structure, schema: dict[str, Any]) -> str:
+    """What a text of a structure without calls is; `schema` is that of a structure of the kind json_schema."""
     if structure.json_object:
-        return _HEAD + f"start: {_json({'type': 'object'})}\n"
+        return f"{name}: {_json({'type': 'object'})}\n"
     if structure.json_schema is not None:
-        return _HEAD + f"start: {_json(parse_schema(structure))}\n"
+        return f"{name}: {_json(schema)}\n"
     if structure.regex is not None:
         check_regex(structure.regex)
-        return _HEAD + f"start: /{regex_to_lark(structure.regex, '')}/\n"
-    if structure.tool_calls is not None:
-        calls = structure.tool_calls
-        return _HEAD + _call_or_text(calls) + _arguments(calls)
+        return f"{name}: /{regex_to_lark(structure.regex, '')}/\n"
     assert structure.choice is not None, "a structure is one of five kinds"
     check_choice(structure.choice)
-    return _HEAD + f"start: CHOICE\nCHOICE: {' | '.join(map(json.dumps, structure.choice))}\n"
+    return f"{name}: CHOICE\nCHOICE: {' | '.join(map(json.dumps, structure.choice))}\n"
 
 
 def _json(schema: dict[str, Any]) -> str:
@@ -49,14 +61,16 @@ def _json(schema: dict[str, Any]) -> str:
 def _call_or_text(calls: ToolCalls) -> str:
     """A thought of one line and a call; or, where none is required, any lines and then a call, an answer, or nothing.
 
-    So a line that begins with `Action:` calls a tool that there is, unless the answer has begun.
+    With a structured answer it is the thought of one line, and the call or that answer: both have an end. Else a line
+    that begins with `Action:` calls a tool that there is, unless the answer has begun.
     """
     names = (f'"{name}\\nAction Input:" args{i}' for i, (name, _) in enumerate(calls.schemas))
     call = f'call: "Action: " ({" | ".join(names)})\n'
-    if calls.is_required:
+    if calls.is_required or calls.answer is not None:
         opening = '" "' if calls.begins_in_thought else '"Thought: "'
         thought = f"THOUGHT: /[^\\s][^\\n]{{0,{MAX_THOUGHT_CHARS - 1}}}/\n"
-        return f'start: {opening} THOUGHT "\\n" call\n{thought}{call}'
+        final = "" if calls.answer is None else ' | "Final Answer: " answer'
+        return f'start: {opening} THOUGHT "\\n" (call{final})\n{thought}{call}'
     rules = [
         "start: lines call | lines ANSWER | lines LAST_LINE",
         'lines: "" | lines LINE',  # recurs to the left, which costs a parser of this kind (Earley's) nothing
@@ -70,9 +84,7 @@ def _call_or_text(calls: ToolCalls) -> str:
     return "\n".join(rules) + f"\n{call}"
 
 
-def _arguments(calls: ToolCalls) -> str:
+def _arguments(num_tools: int, schemas: dict[int, dict[str, Any]]) -> str:
     """What each tool is called with: JSON of its schema, anything where it has none."""
-    places = [i for i, (_, schema) in enumerate(calls.schemas) if schema is not None]
-    schemas = parse_schemas(calls.schema_texts)
-    rules = {i: f'" "? {_json(schema)}' for i, schema in zip(places, schemas, strict=True)}
-    return "".join(f"args{i}: {rules.get(i, '/(?s:.*)/')}\n" for i in range(len(calls.schemas)))
+    rules = {i: f'" "? {_json(schema)}' for i, schema in schemas.items()}
+    return "".join(f"args{i}: {rules.get(i, '/(?s:.*)/')}\n" for i in range(num_tools))

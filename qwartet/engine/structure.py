@@ -22,13 +22,15 @@ TOOL_NAME = "[A-Za-z0-9_-]{1,64}"
 class ToolCalls:
     """A text in the ReAct format (tokenizer/react.py) that calls these tools, with arguments of their JSON schemas.
 
-    Required: a thought and a call. Else: any text; if it calls a tool, then one of these. A tool whose schema is None
-    is called with anything. SettingError for no tools, and for what is no name or no schema.
+    Required: a thought and a call. Else: any text; if it calls a tool, then one of these. With an answer that has a
+    structure: a thought, and a call or such an answer. A tool whose schema is None is called with anything.
+    SettingError for no tools, and for what is no name or no schema.
     """
 
     schemas: Any  # name to schema, an object or its text; kept as pairs of name and text
     is_required: bool = True
     begins_in_thought: bool = False  # the prompt ends with "Thought:"
+    answer: Structure | None = None  # where no call is required; none of tool calls
 
     def __post_init__(self) -> None:
         if not isinstance(self.schemas, Mapping) or not self.schemas:

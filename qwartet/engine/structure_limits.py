@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
+from qwartet.engine.schema_formats import drop_unenforced_formats
 from qwartet.engine.structure import Structure
 from qwartet.errors import StructureError
 
@@ -59,6 +60,8 @@ def parse_schemas(texts: Sequence[str]) -> list[dict[str, Any]]:
     """JSON schemas that are compiled together, within limits that all of them share; StructureError as above."""
     _check_size("the schema", sum(len(text.encode()) for text in texts), MAX_SCHEMA_BYTES, "bytes")
     schemas = [_parsed(text) for text in texts]
+    for schema in schemas:
+        drop_unenforced_formats(schema)
     all_objects, num_values = [], 0
     for schema, text in zip(schemas, texts, strict=True):
         if "x-guidance" in schema:

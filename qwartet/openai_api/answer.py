@@ -135,15 +135,19 @@ def finish_reason(output: StreamOutput) -> FinishReason:
 
 def usage_of(outputs: Sequence[Sequence[StreamOutput]], prepared: Prepared) -> Usage:
     """What all completions of each prompt took."""
+    num_cached_tokens = sum(some[0].request.num_cached_tokens for some in outputs)
+    return usage_of_tokens(sum(len(one.token_ids) for some in outputs for one in some), num_cached_tokens, prepared)
+
+
+def usage_of_tokens(num_completion_tokens: int, num_cached_tokens: int, prepared: Prepared) -> Usage:
+    """What the prompts took, and so many tokens of completions."""
     prompt_tokens = sum(map(len, prepared.prompts))
-    completion_tokens = 0 if prepared.is_prompt_only else sum(len(one.token_ids) for some in outputs for one in some)
+    completion_tokens = 0 if prepared.is_prompt_only else num_completion_tokens
     return Usage(
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
         total_tokens=prompt_tokens + completion_tokens,
-        prompt_tokens_details=PromptTokensDetails(
-            cached_tokens=sum(some[0].request.num_cached_tokens for some in outputs)
-        ),
+        prompt_tokens_details=PromptTokensDetails(cached_tokens=num_cached_tokens),
     )
 
 

@@ -187,6 +187,21 @@ class DetokenizeResponse(ApiObject):
     prompt: str
 
 
+class TokenizerInfo(ApiObject):
+    """The tokenizer in the terms of a tokenizer_config.json; nothing is put before or behind a text."""
+
+    tokenizer_class: Literal["QWenTokenizer"] = "QWenTokenizer"
+    bos_token: None = None
+    eos_token: str
+    eos_token_id: int
+    pad_token: str
+    add_bos_token: Literal[False] = False
+    add_eos_token: Literal[False] = False
+    vocab_size: int
+    model_max_length: int
+    chat_template: str | None  # in Jinja; none for a base model
+
+
 class ModelCard(ApiObject):
     """A name under which the model is served."""
 

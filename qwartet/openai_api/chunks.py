@@ -9,7 +9,14 @@ from collections.abc import Sequence
 from qwartet.engine.async_engine import StreamOutput
 from qwartet.engine.request import TokenLogprobs
 from qwartet.llm import LLM
-from qwartet.openai_api.answer import FINGERPRINT, chat_logprobs, completion_logprobs, finish_reason, usage_of
+from qwartet.openai_api.answer import (
+    FINGERPRINT,
+    chat_logprobs,
+    completion_logprobs,
+    finish_reason,
+    usage_of,
+    usage_of_tokens,
+)
 from qwartet.openai_api.answer_objects import (
     ChatChunkChoice,
     ChatCompletionChunk,
@@ -22,15 +29,39 @@ from qwartet.openai_api.answer_objects import (
     Usage,
 )
 from qwartet.openai_api.prepare import Prepared
+from qwartet.openai_api.protocol import StreamOptions
 from qwartet.openai_api.shown_tokens import ShownTokens, TextOffsets
 from qwartet.openai_api.tool_answer import ToolStream
+
+
+class _UsageSoFar:
+    """The field `usage` of a stream's chunks: what they took so far where that is asked for, else null, or nothing."""
+
+    def __init__(self, prepared: Prepared, options: StreamOptions | None) -> None:
+        self._prepared = prepared
+        self._is_in_each = options is not None and options.continuous_usage_stats is True
+        self.is_at_end = options is not None and options.include_usage is True
+        self._num_tokens = 0
+        self._num_cached: dict[int, int] = {}  # tokens of each prompt
+
+    def count(self, index: int, output: StreamOutput) -> None:
+        """Takes what was added to choice `index`."""
+        self._num_tokens += len(output.token_ids)
+        self._num_cached[index // self._prepared.params.n] = output.request.num_cached_tokens
+
+    def field(self, usage: Usage | None) -> dict[str, Usage | None]:
+        """The field of a chunk; `usage`: of all, for the last one."""
+        if usage is None and self._is_in_each:
+            usage = usage_of_tokens(self._num_tokens, sum(self._num_cached.values()), self._prepared)
+        return {"usage": usage} if self._is_in_each or self.is_at_end else {}
 
 
 class ChatChunks:
     """The chunks of one chat answer; outputs belong to completion `output.index`."""
 
-    def __init__(self, llm: LLM, model: str, prepared: Prepared, *, with_usage: bool) -> None:
-        self._llm, self._model, self._prepared, self._with_usage = llm, model, prepared, with_usage
+    def __init__(self, llm: LLM, model: str, prepared: Prepared, options: StreamOptions | None) -> None:
+        self._llm, self._model, self._prepared = llm, model, prepared
+        self._usage = _UsageSoFar(prepared, options)
         self._id, self._created = f"chatcmpl-{secrets.token_hex(12)}", int(time.time())
         num_choices, chat = prepared.params.n, prepared.tool_chat
         self._shown = [ShownTokens(llm.tokenizer) for _ in range(num_choices)]
@@ -43,6 +74,7 @@ class ChatChunks:
 
     def of(self, index: int, output: StreamOutput) -> list[ChatCompletionChunk]:
         """The chunks of what was added to choice `index`: text, then the end."""
+        self._usage.count(index, output)
         shown = self._shown[index].push(output)
         logprobs = None if self._prepared.params.logprobs is None else chat_logprobs(self._llm.tokenizer, shown)
         deltas = self._deltas(index, output)
@@ -64,7 +96,7 @@ class ChatChunks:
 
     def ending(self, outputs: Sequence[Sequence[StreamOutput]]) -> list[ChatCompletionChunk]:
         """The chunk of no choices that says what it all took, where it is asked for."""
-        return [self._chunk(None, usage_of(outputs, self._prepared))] if self._with_usage else []
+        return [self._chunk(None, usage_of(outputs, self._prepared))] if self._usage.is_at_end else []
 
     def _choice(
         self, index: int, delta: ChatDelta, logprobs: ChatLogprobs | None = None, reason: FinishReason | None = None
@@ -79,15 +111,16 @@ class ChatChunks:
             model=self._model,
             choices=[] if choice is None else [choice],
             system_fingerprint=FINGERPRINT,
-            **({"usage": usage} if self._with_usage else {}),
+            **self._usage.field(usage),
         )
 
 
 class CompletionChunks:
     """The chunks of one completion; choice i belongs to prompt i // n."""
 
-    def __init__(self, llm: LLM, model: str, prepared: Prepared, *, with_usage: bool) -> None:
-        self._llm, self._model, self._prepared, self._with_usage = llm, model, prepared, with_usage
+    def __init__(self, llm: LLM, model: str, prepared: Prepared, options: StreamOptions | None) -> None:
+        self._llm, self._model, self._prepared = llm, model, prepared
+        self._usage = _UsageSoFar(prepared, options)
         self._id, self._created = f"cmpl-{secrets.token_hex(12)}", int(time.time())
         num_choices = len(prepared.prompts) * prepared.params.n
         self._shown = [ShownTokens(llm.tokenizer) for _ in range(num_choices)]
@@ -101,6 +134,7 @@ class CompletionChunks:
     def of(self, index: int, output: StreamOutput) -> list[CompletionChunk]:
         """The chunks of what was added to choice `index`; the first has the prompt, where it is to be echoed."""
         prepared = self._prepared
+        self._usage.count(index, output)
         text = "" if prepared.is_prompt_only else output.text
         told: list[tuple[int, TokenLogprobs | None]] = []
         if not self._is_begun[index] and prepared.prompt_texts:
@@ -121,7 +155,7 @@ class CompletionChunks:
 
     def ending(self, outputs: Sequence[Sequence[StreamOutput]]) -> list[CompletionChunk]:
         """The chunk of no choices that says what it all took, where it is asked for."""
-        return [self._chunk(None, usage_of(outputs, self._prepared))] if self._with_usage else []
+        return [self._chunk(None, usage_of(outputs, self._prepared))] if self._usage.is_at_end else []
 
     def _logprobs(self, index: int, told: list[tuple[int, TokenLogprobs | None]]) -> CompletionLogprobs | None:
         if self._prepared.params.logprobs is None:
@@ -137,5 +171,5 @@ class CompletionChunks:
             model=self._model,
             choices=[] if choice is None else [choice],
             system_fingerprint=FINGERPRINT,
-            **({"usage": usage} if self._with_usage else {}),
+            **self._usage.field(usage),
         )

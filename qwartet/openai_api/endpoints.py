@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from qwartet.engine.async_engine import AsyncEngine
 from qwartet.engine.request import RequestOptions
-from qwartet.errors import EngineFailedError, QwartetError
+from qwartet.errors import EngineFailedError
 from qwartet.llm import LLM
 from qwartet.openai_api.error import ApiError, api_error_of, validated
 from qwartet.openai_api.exchange import Exchange
@@ -23,6 +23,7 @@ REQUESTS: dict[str, type[AnswerRequest]] = {
     COMPLETION_PATH: CompletionRequest,
     RESPONSES_PATH: ResponsesRequest,
 }
+UNFORESEEN = ("internal_error", "out_of_memory")
 _Body = TypeVar("_Body", bound=RequestBody)
 
 
@@ -88,9 +89,10 @@ class Endpoints:
 
     def api_error(self, error: Exception, request: RequestBody) -> ApiError:
         """What is told of a failure; one that nobody meant is logged."""
-        if not isinstance(error, ApiError | QwartetError):
+        told = api_error_of(error, field_of(request, getattr(error, "param", None)))
+        if told.code in UNFORESEEN and told is not error:
             log_failure(f"a {type(request).__name__}", error)
-        return api_error_of(error, field_of(request, getattr(error, "param", None)))
+        return told
 
     def model_name(self, asked: str | None) -> str:
         """The name to sign with; ApiError for one that is not served."""

@@ -7,12 +7,16 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from qwartet.errors import EngineFailedError, NotAChatModelError, QwartetError, RequestError, SettingError
+from qwartet.errors import EngineFailedError, NotAChatModelError, NotFiniteError, RequestError, SettingError
 from qwartet.openai_api.answer_objects import ErrorDetails, ErrorResponse
+from qwartet.openai_api.log import request_id
+from qwartet.openai_api.object import REFUSED_FIELDS
 
 MAX_VALUE_CHARS = 40  # of a wrong value that are shown
 MAX_MESSAGE_CHARS = 600  # what is wrong may be quoted in a message, and be as long as a body
 MAX_ERRORS = 1000  # of one body that are looked at; pydantic needs 15 us and 2 KB to tell of each
+ENGINE_FAILED = "the engine has failed or was stopped before the answer was whole; send the request again later"
+OUT_OF_MEMORY = "there is not enough memory for this request; send a shorter one, or ask for fewer completions"
 _Body = TypeVar("_Body", bound=BaseModel)
 _KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
@@ -72,9 +76,7 @@ def validation_api_error(error: ValidationError, body: Any, model: type[BaseMode
         place = [*place, details["ctx"]["discriminator"].strip("'")]
     param = ".".join(map(str, place)) or None
     if kind == "extra_forbidden":
-        near = difflib.get_close_matches(str(place[-1]), _field_names(model), n=1) if len(place) == 1 else []
-        hint = f"did you mean {near[0]}?" if near else "leave it out"
-        return ApiError(400, f"{param} is not a field that is honoured here; {hint}", param=param, code="unknown_field")
+        return ApiError(400, _refusal(place, model), param=param, code="unknown_field")
     if kind == "union_tag_invalid":
         context = details["ctx"]
         message = f"{param} is {context['tag']!r:.40}; use one of {context['expected_tags']}"
@@ -94,9 +96,28 @@ def api_error_of(error: Exception, field: str | None) -> ApiError:
     if isinstance(error, RequestError | SettingError | NotAChatModelError):
         return ApiError(400, str(error), param=field, code="invalid_value")
     if isinstance(error, EngineFailedError):
-        return ApiError(503, str(error), code="engine_failed")
-    text = str(error) if isinstance(error, QwartetError) else f"internal error ({type(error).__name__})"
-    return ApiError(500, text, code="internal_error")
+        return ApiError(503, ENGINE_FAILED, code="engine_failed")
+    if isinstance(error, MemoryError):
+        return ApiError(503, OUT_OF_MEMORY, code="out_of_memory")
+    if isinstance(error, NotFiniteError):
+        return ApiError(500, str(error), code="not_finite")
+    return internal_error()
+
+
+def internal_error() -> ApiError:
+    """What is told of an error that nobody foresaw: nothing of its text, and where the log has the rest."""
+    known_as = f"request {request_id.get()}" if request_id.get() else "this failure"
+    return ApiError(500, f"internal error; the log says more about {known_as}", code="internal_error")
+
+
+def _refusal(place: list[int | str], model: type[BaseModel]) -> str:
+    """What is wrong with a field that is not declared."""
+    param, name = ".".join(map(str, place)), str(place[-1])
+    if name in REFUSED_FIELDS:
+        return f"{param} is not supported: {REFUSED_FIELDS[name]}; leave it out"
+    near = difflib.get_close_matches(name, _field_names(model), n=1) if len(place) == 1 else []
+    hint = f"did you mean {near[0]}?" if near else "leave it out"
+    return f"{param} is not a field that is honoured here; {hint}"
 
 
 def _field_names(model: type[BaseModel]) -> list[str]:
@@ -107,11 +128,13 @@ def _place(location: tuple[int | str, ...], body: Any, kind: str) -> list[int | 
     """The path to a wrong value, without pydantic's names for the members of a union."""
     path: list[int | str] = []
     for part in location:
+        if isinstance(body, dict) and part == body.get("role"):
+            continue  # the member of the union, not a field that happens to be called so
         is_inside = (isinstance(body, dict) and part in body) or (isinstance(body, list) and isinstance(part, int))
         if is_inside:
             body = body[part]
             path.append(part)
-    return [*path, location[-1]] if kind == "missing" else path
+    return [*path, location[-1]] if kind == "missing" and path[-1:] != [location[-1]] else path
 
 
 def _shortened(text: str, max_chars: int) -> str:

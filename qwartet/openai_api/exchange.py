@@ -126,10 +126,8 @@ class Exchange:
     def _new_chunks(self) -> ChatChunks | CompletionChunks | ResponseEvents:
         if isinstance(self.request, ResponsesRequest):
             return ResponseEvents(self.request, self._llm, self._model, self.prepared)
-        options = self.request.stream_options
-        with_usage = options is not None and options.include_usage is True
         kind = ChatChunks if isinstance(self.request, ChatCompletionRequest) else CompletionChunks
-        return kind(self._llm, self._model, self.prepared, with_usage=with_usage)
+        return kind(self._llm, self._model, self.prepared, self.request.stream_options)
 
     def broken_off(self, error: ApiError) -> BaseModel:
         """The object that ends `chunks` in place of its end."""

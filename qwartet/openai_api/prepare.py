@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from qwartet.engine.sampling_params import MAX_COMPLETIONS, SamplingParams
+from qwartet.engine.schema_formats import unenforced_formats
 from qwartet.engine.structure import Structure
 from qwartet.errors import NotAChatModelError
 from qwartet.llm import LLM
@@ -20,7 +21,7 @@ from qwartet.openai_api.protocol import (
     SamplingFields,
     TokenizeRequest,
 )
-from qwartet.openai_api.tools import ToolChat, tool_chat
+from qwartet.openai_api.tools import ToolChat, split_system, tool_chat
 from qwartet.tokenizer.chatml import Message
 from qwartet.tokenizer.react import STOP_STRING
 
@@ -34,6 +35,7 @@ _FIELDS = {
     "prompt": ("prompt", "messages"),
     "max_tokens": ("max_tokens", "max_completion_tokens", "max_output_tokens"),
     "structure": ("text", "tools"),
+    "tool_calls": ("tools",),
     "logprobs": ("top_logprobs",),
     "prompt_logprobs": ("logprobs",),
 }
@@ -48,12 +50,13 @@ class Prepared:
     prompt_texts: tuple[str, ...] = ()  # to be put before the completions' texts
     is_prompt_only: bool = False  # max_tokens was 0: the one token that the engine makes is not shown
     tool_chat: ToolChat | None = None  # how the answers are to be read, where tools take part
+    notes: tuple[str, ...] = ()  # what was asked for and is not done, though the request is served
 
 
 def field_of(body: RequestBody, param: str | None) -> str | None:
     """The field of a body that gave what an error names as `param`: a setting, or the prompt; None for no field."""
-    if param == "structure" and isinstance(body, SamplingFields):
-        names = [*_structures(body), "tools", "functions"]
+    if param in ("structure", "tool_calls") and isinstance(body, SamplingFields):
+        names = [*(_structures(body) if param == "structure" else ()), "tools", "functions"]
     else:
         names = [*_FIELDS.get(param or "", ()), param or ""]
     fields = [name for name in names if name in type(body).model_fields]
@@ -64,18 +67,16 @@ def check_text(llm: LLM, body: GenerateRequest | TokenizeRequest) -> None:
     """ApiError for a text that cannot fit, before time is spent on its ids."""
     most = CHARS_PER_TOKEN * llm.engine.max_model_len
     if body.num_chars > most:
-        message = (
-            f"the text has {body.num_chars} characters, and the context is {llm.engine.max_model_len} tokens, which no "
-            f"text of more than {most} characters fits; shorten it"
-        )
-        raise ApiError(400, message, param=field_of(body, "prompt"), code="context_length_exceeded")
+        param = field_of(body, "prompt") or "prompt"
+        what = f"your {param} has {body.num_chars} characters, and no text of more than {most} characters fits"
+        raise _too_long(llm, what, param)
 
 
 def prepare_chat(llm: LLM, body: ChatCompletionRequest) -> Prepared:
     """RequestError, SettingError or NotAChatModelError where it cannot be served; text never becomes special tokens."""
     if not llm.generation_defaults.is_chat:
         raise NotAChatModelError("the model is a base model, which does not chat; use /v1/completions")
-    if body.top_logprobs is not None and not body.logprobs:
+    if body.top_logprobs and not body.logprobs:
         raise ApiError(400, "top_logprobs needs logprobs: true", param="top_logprobs", code="invalid_value")
     max_tokens = body.max_completion_tokens if body.max_tokens is None else body.max_tokens
     if body.max_completion_tokens not in (None, max_tokens):
@@ -87,27 +88,40 @@ def prepare_chat(llm: LLM, body: ChatCompletionRequest) -> Prepared:
     )
     if tools is not None:
         params = _with_tools(params, tools)
-    turns = plain_turns(body.messages) if tools is None else tools.messages
-    answer_start = "" if tools is None else tools.answer_start
-    with_answer = body.add_generation_prompt is not False
-    prompt_ids = llm.prompt_ids(turns, with_answer, answer_start=answer_start)
+    prompt_ids = chat_prompt_ids(llm, body, tools)
     _check_length(llm, [prompt_ids], "messages")
-    return Prepared([prompt_ids], params, tool_chat=tools)
+    return Prepared([prompt_ids], params, tool_chat=tools, notes=_notes(params))
+
+
+def chat_prompt_ids(llm: LLM, body: ChatCompletionRequest, tools: ToolChat | None) -> list[int]:
+    """The prompt that a conversation makes, where `tools` is what `tool_chat` makes of it."""
+    with_answer = body.add_generation_prompt is not False
+    if tools is not None:
+        return llm.prompt_ids(tools.messages, with_answer, answer_start=tools.answer_start)
+    return llm.prompt_ids(_plain_turns(body.messages), with_answer)
 
 
 def _with_tools(params: SamplingParams, tools: ToolChat) -> SamplingParams:
     """The settings of a chat with tools: it stops where a result would come, and calls as it must."""
-    if tools.has_tools and params.structure is not None:
-        message = "response_format and tools; give one of them, or tool_choice none"
-        raise ApiError(400, message, param="response_format", code="invalid_value")
-    structure = params.structure if tools.calls is None else Structure(tool_calls=tools.calls)
+    structure, calls = params.structure, tools.calls
+    if structure is not None and tools.offered is not None and not (calls is not None and calls.is_required):
+        calls = replace(calls or tools.offered, schemas=dict((calls or tools.offered).schemas), answer=structure)
+    if calls is not None:
+        structure = Structure(tool_calls=calls)
     return replace(params, stop=(*params.stop, STOP_STRING), structure=structure)
 
 
-def plain_turns(messages: Sequence[ChatMessage]) -> list[Message]:
-    """The turns of a conversation without tools; RequestError where a message is a tool's."""
+def _plain_turns(messages: Sequence[ChatMessage]) -> list[Message]:
+    """The turns of a conversation without tools: the system messages at its beginning are one."""
+    system, others = split_system(messages)
+    turns = [] if system is None else [Message("system", system)]
     roles = {"developer": "system"}
-    return [Message(roles.get(message.role, message.role), message.text) for message in messages]
+    return turns + [Message(roles.get(message.role, message.role), message.text) for message in others]
+
+
+def _notes(params: SamplingParams) -> tuple[str, ...]:
+    formats = () if params.structure is None else unenforced_formats(params.structure)
+    return tuple(f"the format {name!a:.40} of the schema is not enforced" for name in formats)
 
 
 def prepare_completion(llm: LLM, body: CompletionRequest) -> Prepared:
@@ -129,7 +143,7 @@ def prepare_completion(llm: LLM, body: CompletionRequest) -> Prepared:
     )
     _check_length(llm, prompts, "prompt")
     texts = tuple(llm.tokenizer.decode(prompt) for prompt in prompts) if body.echo else ()
-    return Prepared(prompts, params, texts, is_prompt_only)
+    return Prepared(prompts, params, texts, is_prompt_only, notes=_notes(params))
 
 
 def _prompt_ids(llm: LLM, prompt: str | list[str] | list[int] | list[list[int]]) -> list[list[int]]:
@@ -138,11 +152,17 @@ def _prompt_ids(llm: LLM, prompt: str | list[str] | list[int] | list[list[int]])
     return [llm.tokenizer.encode(part) if isinstance(part, str) else part for part in parts]
 
 
+def _too_long(llm: LLM, what: str, param: str) -> ApiError:
+    """In OpenAI's words, by which clients know that they have to shorten a conversation."""
+    length = llm.engine.max_model_len
+    message = f"This model's maximum context length is {length} tokens. However, {what}. Please reduce the length."
+    return ApiError(400, message, param=param, code="context_length_exceeded")
+
+
 def _check_length(llm: LLM, prompts: list[list[int]], param: str) -> None:
     longest = max(map(len, prompts))
     if longest >= llm.engine.max_model_len:
-        message = f"the prompt has {longest} tokens, the context {llm.engine.max_model_len}; shorten the {param}"
-        raise ApiError(400, message, param=param, code="context_length_exceeded")
+        raise _too_long(llm, f"your {param} resulted in {longest} tokens", param)
 
 
 def _sampling_params(llm: LLM, body: SamplingFields, **settings: Any) -> SamplingParams:

@@ -1,18 +1,19 @@
-"""OpenAI's request objects, as far as they are honoured here; any other field is refused.
+"""OpenAI's request objects, and vLLM's names for what OpenAI has no field for.
 
-They also take vLLM's names for what OpenAI has no field for. Bounds of sampling settings are SamplingParams' own.
-`null` means that a field is not given, as with OpenAI.
+A field is honoured, has no effect and says so (NO_EFFECT), or is refused by its name. Refused are the values that would
+change the answer, and at the top level every undeclared field; inside messages and tools object.py passes those over.
+Bounds of sampling settings are SamplingParams' own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from qwartet.openai_api.object import ApiObject
+from qwartet.openai_api.object import PassingObject, RequestObject, Text
 from qwartet.openai_api.tool_protocol import (
     MAX_CALLS,
     MAX_TOOLS,
@@ -40,20 +41,23 @@ StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 # A list is left at its first wrong item: a million errors would take a gigabyte and minutes.
 TokenIds = Annotated[list[int], Field(fail_fast=True)]
 Texts = Annotated[list[str], Field(fail_fast=True)]
+PromptTexts = Annotated[list[Text], Field(fail_fast=True)]
 
 
 NO_EFFECT = Field(None, description=NO_EFFECT_WORDS)
 
 
-class StreamOptions(ApiObject):
+class StreamOptions(RequestObject):
     """How a stream is to be."""
 
     include_usage: bool | None = None
     """A last chunk with no choices says what it all took."""
+    continuous_usage_stats: bool | None = None
+    """Every chunk says what it took so far."""
     include_obfuscation: bool | None = NO_EFFECT
 
 
-class JsonSchemaFormat(ApiObject):
+class JsonSchemaFormat(RequestObject):
     """A schema with a name. It is enforced whether it is strict or not."""
 
     name: Annotated[str, Field(max_length=64)]
@@ -62,14 +66,14 @@ class JsonSchemaFormat(ApiObject):
     strict: bool | None = None
 
 
-class ResponseFormat(ApiObject):
+class ResponseFormat(RequestObject):
     """What the text has to be."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchemaFormat | None = None
 
 
-class StructuredOutputs(ApiObject):
+class StructuredOutputs(RequestObject):
     """The same in vLLM's names; exactly one of them."""
 
     json_: Annotated[dict[str, Any] | str | None, Field(alias="json")] = None
@@ -78,7 +82,7 @@ class StructuredOutputs(ApiObject):
     choice: Texts | None = None
 
 
-class RequestBody(ApiObject):
+class RequestBody(RequestObject):
     """What every request takes."""
 
     model: str | None = None
@@ -86,7 +90,7 @@ class RequestBody(ApiObject):
 
 
 class HarmlessFields(RequestBody):
-    """Fields that are accepted and have no effect: labels and wishes that change no answer."""
+    """Fields that are accepted and have no effect: labels, and wishes that change no answer."""
 
     user: str | None = NO_EFFECT
     metadata: dict[str, str] | None = NO_EFFECT
@@ -95,12 +99,30 @@ class HarmlessFields(RequestBody):
     reasoning_effort: str | None = NO_EFFECT
     verbosity: str | None = NO_EFFECT
     prompt_cache_key: str | None = NO_EFFECT
+    prompt_cache_options: dict[str, Any] | None = NO_EFFECT
+    prompt_cache_retention: str | None = NO_EFFECT
     safety_identifier: str | None = NO_EFFECT
+    modalities: list[Literal["text"]] | None = NO_EFFECT
+    prediction: dict[str, Any] | None = NO_EFFECT
+    # vLLM's and llama.cpp's, with the values by which they change nothing:
+    add_special_tokens: bool | None = NO_EFFECT
+    cache_prompt: bool | None = NO_EFFECT
+    guided_decoding_backend: str | None = NO_EFFECT
+    include_reasoning: bool | None = NO_EFFECT
+    length_penalty: Annotated[float, Field(ge=1, le=1)] | None = NO_EFFECT
+    request_id: str | None = NO_EFFECT
+    return_token_ids: Literal[False] | None = NO_EFFECT
+    return_tokens_as_token_ids: Literal[False] | None = NO_EFFECT
+    spaces_between_special_tokens: bool | None = NO_EFFECT
+    use_beam_search: Literal[False] | None = NO_EFFECT
 
 
 class SamplingFields(HarmlessFields):
     """What both endpoints take; what is not given comes from the checkpoint's generation_config.json."""
 
+    ABSENT_IF_EMPTY: ClassVar[frozenset[str]] = frozenset(
+        ("functions", "modalities", "stop", "stop_token_ids", "tools")
+    )
     max_tokens: int | None = None
     """Of each completion; if left out max_new_tokens of generation_config.json, or what the context holds."""
     temperature: float | None = None
@@ -149,20 +171,34 @@ class SamplingFields(HarmlessFields):
     include_stop_str_in_output: Literal[False] | None = None
 
 
-class TextPart(ApiObject):
+class TextPart(PassingObject):
     """A piece of a message's text."""
 
     type: Literal["text"]
-    text: str
+    text: Text
 
 
-Content = str | Annotated[list[TextPart], Field(fail_fast=True)]
+class RefusalPart(PassingObject):
+    """A piece of an answer that refused; it is text like the rest."""
+
+    type: Literal["refusal"]
+    refusal: Text
+
+    @property
+    def text(self) -> str:
+        return self.refusal
 
 
-class ContentMessage(ApiObject):
+Content = Text | Annotated[list[TextPart], Field(fail_fast=True)]
+AnswerPart = Annotated[TextPart | RefusalPart, Field(discriminator="type")]
+AnswerContent = Text | Annotated[list[AnswerPart], Field(fail_fast=True)]
+
+
+class ContentMessage(PassingObject):
     """A turn that has a text."""
 
     content: Content
+    name: str | None = NO_EFFECT
 
     @property
     def text(self) -> str:
@@ -178,29 +214,30 @@ class UserMessage(ContentMessage):
     role: Literal["user"]
 
 
-class AssistantMessage(ApiObject):
-    """An answer. The fields that must be null are those of one that is sent back as it came."""
+class AssistantMessage(PassingObject):
+    """An answer, also as it was sent: an SDK may have added fields of its own."""
 
+    ABSENT_IF_EMPTY: ClassVar[frozenset[str]] = frozenset(("tool_calls",))
     role: Literal["assistant"]
-    content: Content | None = None
-    tool_calls: Annotated[list[ToolCall], Field(min_length=1, max_length=MAX_CALLS)] | None = None
+    content: AnswerContent | None = None
+    refusal: Text | None = None
+    """The text, where there is no content."""
+    tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_CALLS)] | None = None
     function_call: FunctionCall | None = None
-    refusal: None = None
-    audio: None = None
-    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
+    name: str | None = NO_EFFECT
 
     @model_validator(mode="after")
     def _says_one_thing(self) -> AssistantMessage:
         if self.tool_calls is not None and self.function_call is not None:
             raise PydanticCustomError("two_calls", "tool_calls and function_call; give one of them")
-        if self.content is None and self.tool_calls is None and self.function_call is None:
+        if not (self.content is not None or self.refusal is not None or self.tool_calls or self.function_call):
             raise PydanticCustomError("no_content", "content is missing, and there is no call; give one of them")
         return self
 
     @property
     def text(self) -> str:
-        """The content, its parts joined; empty where there is none."""
-        return "" if self.content is None else _joined(self.content)
+        """The content, its parts joined, or the refusal; empty where there is neither."""
+        return _joined(self.content if self.content is not None else self.refusal or "")
 
 
 class ToolMessage(ContentMessage):
@@ -210,12 +247,12 @@ class ToolMessage(ContentMessage):
     tool_call_id: CallId
 
 
-class FunctionMessage(ApiObject):
+class FunctionMessage(PassingObject):
     """The result of a function call."""
 
     role: Literal["function"]
     name: CalledName
-    content: Content | None
+    content: Content | None = None
 
     @property
     def text(self) -> str:
@@ -227,16 +264,17 @@ ChatMessage = Annotated[
 ]
 
 
-def _joined(content: Content) -> str:
+def _joined(content: str | Sequence[TextPart | RefusalPart]) -> str:
     return content if isinstance(content, str) else "".join(part.text for part in content)
 
 
-def _num_chars(messages: Sequence[ChatMessage]) -> int:
-    """Of contents and of what functions were called with."""
+def _num_chars(messages: Sequence[ChatMessage], tools: Sequence[Tool | LegacyFunction]) -> int:
+    """Of contents, of what functions were called with, and of tools as JSON."""
     asked = [message for message in messages if isinstance(message, AssistantMessage)]
     calls = [call.function for message in asked for call in message.tool_calls or ()]
     calls += [message.function_call for message in asked if message.function_call is not None]
-    return sum(len(message.text) for message in messages) + sum(len(call.arguments) for call in calls)
+    texts = [message.text for message in messages] + [call.arguments for call in calls]
+    return sum(map(len, texts)) + sum(len(tool.model_dump_json()) for tool in tools)
 
 
 Messages = Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
@@ -255,26 +293,25 @@ class ChatCompletionRequest(SamplingFields):
     add_generation_prompt: bool | None = None
     """False: the prompt ends behind the last message instead of where an answer begins."""
     continue_final_message: Literal[False] | None = None
-    tools: Annotated[list[Tool], Field(min_length=1, max_length=MAX_TOOLS, fail_fast=True)] | None = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     """Either way, an answer has at most one call."""
-    functions: Annotated[list[LegacyFunction], Field(min_length=1, max_length=MAX_TOOLS, fail_fast=True)] | None = None
+    functions: Annotated[list[LegacyFunction], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     function_call: FunctionChoice | None = None
 
     @property
     def num_chars(self) -> int:
         """Of all texts that the prompt is made of; tools are shown in it as JSON."""
-        tools = [*(self.tools or ()), *(self.functions or ())]
-        return _num_chars(self.messages) + sum(len(tool.model_dump_json()) for tool in tools)
+        return _num_chars(self.messages, [*(self.tools or ()), *(self.functions or ())])
 
 
 class CompletionRequest(SamplingFields):
     """The body of POST /v1/completions; with `echo`, max_tokens may be 0: the prompt alone is told of."""
 
     prompt: (
-        str
-        | Annotated[Texts, Field(min_length=1, max_length=MAX_PROMPTS)]
+        Text
+        | Annotated[PromptTexts, Field(min_length=1, max_length=MAX_PROMPTS)]
         | Annotated[TokenIds, Field(min_length=1)]
         | Annotated[list[Annotated[TokenIds, Field(min_length=1)]], Field(min_length=1, max_length=MAX_PROMPTS)]
     )
@@ -299,15 +336,19 @@ GenerateRequest = ChatCompletionRequest | CompletionRequest
 class TokenizeRequest(RequestBody):
     """The body of POST /tokenize: a prompt, or the messages of a chat."""
 
-    prompt: str | None = None
+    ABSENT_IF_EMPTY: ClassVar[frozenset[str]] = frozenset(("tools",))
+    prompt: Text | None = None
     messages: Messages | None = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     add_generation_prompt: bool | None = None
+    add_special_tokens: bool | None = NO_EFFECT
+    continue_final_message: Literal[False] | None = None
     return_token_strs: bool | None = None
 
     @property
     def num_chars(self) -> int:
         """Of all texts that it is made of."""
-        return len(self.prompt or "") + _num_chars(self.messages or ())
+        return len(self.prompt or "") + _num_chars(self.messages or (), self.tools or ())
 
 
 class DetokenizeRequest(RequestBody):

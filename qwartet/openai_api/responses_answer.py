@@ -165,7 +165,7 @@ class ResponseEvents:
     """The events of one response, made of the chunks of a chat."""
 
     def __init__(self, body: ResponsesRequest, llm: LLM, model: str, prepared: Prepared) -> None:
-        self._chunks = ChatChunks(llm, model, prepared, with_usage=False)
+        self._chunks = ChatChunks(llm, model, prepared, None)
         self._prepared, self._response = prepared, _begun(body, prepared, model)
         self._output: list[OutputMessage | OutputCall] = []
         self._logprobs: list[ChatLogprob] = []  # of tokens whose text is held back

@@ -1,17 +1,16 @@
 """The body of POST /v1/responses, as far as it is supported: text and function tools, nothing kept between requests.
 
-The top level is strict, as everywhere. Items are also answers that a client sends back, so unknown fields inside them
-have no effect.
+As everywhere, undeclared fields are refused at the top level and have no effect inside of items and tools.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from qwartet.openai_api.object import ApiObject
+from qwartet.openai_api.object import PassingObject, RequestObject, Text
 from qwartet.openai_api.protocol import (
     MAX_MESSAGES,
     MAX_STOPS,
@@ -27,27 +26,21 @@ from qwartet.openai_api.tool_protocol import MAX_TOOLS, CalledName, CallId, Tool
 NOT_STORED = "responses are not stored on this server"
 
 
-class _Item(ApiObject):
-    """A part of the body that may carry more than is read here."""
-
-    model_config = ConfigDict(extra="ignore")
-
-
 # Input
 
 
-class TextPart(_Item):
+class TextPart(PassingObject):
     """A piece of text, of a user or of an earlier answer."""
 
     type: Literal["input_text", "output_text", "text"]
-    text: str
+    text: Text
 
 
-class RefusalPart(_Item):
+class RefusalPart(PassingObject):
     """An earlier answer that was a refusal."""
 
     type: Literal["refusal"]
-    refusal: str
+    refusal: Text
 
     @property
     def text(self) -> str:
@@ -55,35 +48,35 @@ class RefusalPart(_Item):
 
 
 Part = Annotated[TextPart | RefusalPart, Field(discriminator="type")]
-Text = str | Annotated[list[Part], Field(fail_fast=True)]
+TextOrParts = Text | Annotated[list[Part], Field(fail_fast=True)]
 
 
-class InputMessage(_Item):
+class InputMessage(PassingObject):
     """A turn of the conversation; `type` may be left out."""
 
     type: Literal["message"] = "message"
     role: Literal["user", "assistant", "system", "developer"]
-    content: Text
+    content: TextOrParts
 
 
-class InputCall(_Item):
+class InputCall(PassingObject):
     """A call that an earlier answer made."""
 
     type: Literal["function_call"]
     call_id: CallId
     name: CalledName
-    arguments: str
+    arguments: Text
 
 
-class InputCallOutput(_Item):
+class InputCallOutput(PassingObject):
     """The result of a call."""
 
     type: Literal["function_call_output"]
     call_id: CallId
-    output: Text
+    output: TextOrParts
 
 
-class InputReasoning(_Item):
+class InputReasoning(PassingObject):
     """An earlier answer's reasoning. No effect: the chat format has no place for it."""
 
     type: Literal["reasoning"]
@@ -122,21 +115,20 @@ def _of_types(*supported: str) -> BeforeValidator:
 class FunctionTool(ToolFunction):
     """A function that the model may call."""
 
-    model_config = ConfigDict(extra="ignore")
     type: Literal["function"]
 
 
 ResponseTool = Annotated[FunctionTool, _of_types("function")]
 
 
-class NamedFunctionTool(_Item):
+class NamedFunctionTool(PassingObject):
     """The function that must be called."""
 
     type: Literal["function"]
     name: ToolName
 
 
-class AllowedTools(_Item):
+class AllowedTools(PassingObject):
     """Those of the tools that may be called, or one of which must be."""
 
     type: Literal["allowed_tools"]
@@ -150,7 +142,7 @@ ToolChoice = Annotated[
 ]
 
 
-class PlainFormat(ApiObject):
+class PlainFormat(RequestObject):
     type: Literal["text", "json_object"]
 
 
@@ -158,14 +150,14 @@ class SchemaFormat(JsonSchemaFormat):
     type: Literal["json_schema"]
 
 
-class TextSettings(ApiObject):
+class TextSettings(RequestObject):
     """What the text has to be."""
 
     format: Annotated[PlainFormat | SchemaFormat, Field(discriminator="type")] | None = None
     verbosity: str | None = NO_EFFECT
 
 
-class ResponseStreamOptions(ApiObject):
+class ResponseStreamOptions(RequestObject):
     include_obfuscation: bool | None = NO_EFFECT
 
 
@@ -196,9 +188,10 @@ Included = Literal[
 class ResponsesRequest(RequestBody):
     """The body of POST /v1/responses."""
 
-    input: str | Annotated[list[InputItem], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
+    ABSENT_IF_EMPTY: ClassVar[frozenset[str]] = frozenset(("context_management", "include", "stop", "tools"))
+    input: Text | Annotated[list[InputItem], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
     """A question, or the items of a conversation: messages, function calls and their outputs."""
-    instructions: str | None = None
+    instructions: Text | None = None
     """A system message in front of the input."""
     max_output_tokens: int | None = None
     """If left out max_new_tokens of generation_config.json, or what the context holds."""
@@ -256,7 +249,7 @@ class ResponsesRequest(RequestBody):
         return self.input
 
 
-def text_of(content: Text) -> str:
+def text_of(content: TextOrParts) -> str:
     """A text, its parts joined."""
     return content if isinstance(content, str) else "".join(part.text for part in content)
 

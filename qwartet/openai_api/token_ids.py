@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from qwartet.errors import QwartetError
-from qwartet.openai_api.answer_objects import DetokenizeResponse, TokenizeResponse
+from qwartet.openai_api.answer_objects import DetokenizeResponse, TokenizeResponse, TokenizerInfo
 from qwartet.openai_api.endpoints import Endpoints
 from qwartet.openai_api.error import ApiError
-from qwartet.openai_api.prepare import CHARS_PER_TOKEN, check_text, plain_turns
-from qwartet.openai_api.protocol import DetokenizeRequest, TokenizeRequest
+from qwartet.openai_api.prepare import CHARS_PER_TOKEN, chat_prompt_ids, check_text
+from qwartet.openai_api.protocol import ChatCompletionRequest, DetokenizeRequest, TokenizeRequest
+from qwartet.openai_api.tools import tool_chat
+from qwartet.tokenizer.chatml import CHAT_TEMPLATE
+from qwartet.tokenizer.vocabulary import ENDOFTEXT
 
 
 def tokenize(endpoints: Endpoints, body: Any) -> dict[str, Any]:
@@ -23,8 +26,10 @@ def tokenize(endpoints: Endpoints, body: Any) -> dict[str, Any]:
         if request.messages is None:
             ids = tokenizer.encode(request.prompt or "")
         else:
-            with_answer = request.add_generation_prompt is not False
-            ids = endpoints.llm.prompt_ids(plain_turns(request.messages), with_answer)
+            chat = ChatCompletionRequest(
+                messages=request.messages, tools=request.tools, add_generation_prompt=request.add_generation_prompt
+            )
+            ids = chat_prompt_ids(endpoints.llm, chat, tool_chat(chat))
     except QwartetError as error:
         raise endpoints.api_error(error, request) from error
     strings = [tokenizer.decode_bytes(token_id).decode("utf-8", "replace") for token_id in ids]
@@ -32,6 +37,20 @@ def tokenize(endpoints: Endpoints, body: Any) -> dict[str, Any]:
         tokens=ids, count=len(ids), max_model_len=endpoints.llm.engine.max_model_len,
         token_strs=strings if request.return_token_strs else None,
     ).model_dump()  # fmt: skip
+
+
+def tokenizer_info(endpoints: Endpoints) -> dict[str, Any]:
+    """What clients that count tokens, or build prompts themselves, ask for."""
+    llm = endpoints.llm
+    is_chat = llm.generation_defaults.is_chat
+    return TokenizerInfo(
+        eos_token=ENDOFTEXT,
+        eos_token_id=llm.tokenizer.eod_id,
+        pad_token=ENDOFTEXT,
+        vocab_size=llm.tokenizer.num_tokens,
+        model_max_length=llm.engine.max_model_len,
+        chat_template=CHAT_TEMPLATE if is_chat else None,
+    ).model_dump()
 
 
 def detokenize(endpoints: Endpoints, body: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from qwartet.engine.structure import TOOL_NAME
-from qwartet.openai_api.object import ApiObject
+from qwartet.openai_api.object import PassingObject, Text
 from qwartet.tokenizer.react_stream import MAX_NAME_CHARS
 
 MAX_TOOLS = 128
@@ -49,40 +49,40 @@ ParameterList = Annotated[list[dict[str, Any]], Field(fail_fast=True), AfterVali
 # What there is to call
 
 
-class ToolFunction(ApiObject):
+class ToolFunction(PassingObject):
     """A function; `parameters` is the JSON schema of its arguments, none where it takes none."""
 
     name: ToolName
-    description: str | None = None
+    description: Text | None = None
     parameters: Schema | None = None
     strict: bool | None = None
 
 
-class Tool(ApiObject):
+class Tool(PassingObject):
     type: Literal["function"]
     function: ToolFunction
 
 
-class NamedFunction(ApiObject):
+class NamedFunction(PassingObject):
     name: ToolName
 
 
-class NamedTool(ApiObject):
+class NamedTool(PassingObject):
     """The tool that has to be called."""
 
     type: Literal["function"]
     function: NamedFunction
 
 
-class LegacyFunction(ApiObject):
+class LegacyFunction(PassingObject):
     """A function of the older field, which also takes the keys of Qwen's own examples and their lists of parameters."""
 
     name: ToolName | None = None
-    description: str | None = None
+    description: Text | None = None
     parameters: Schema | ParameterList | None = None
     name_for_model: ToolName | None = None
-    name_for_human: str | None = None
-    description_for_model: str | None = None
+    name_for_human: Text | None = None
+    description_for_model: Text | None = None
 
     @model_validator(mode="after")
     def _has_name(self) -> LegacyFunction:
@@ -98,14 +98,14 @@ FunctionChoice = Literal["none", "auto"] | NamedFunction
 # Calls, in answers and in answers that are sent back
 
 
-class FunctionCall(ApiObject):
+class FunctionCall(PassingObject):
     """Arguments are text, as the model wrote them: usually JSON, and nothing here relies on that."""
 
     name: CalledName
-    arguments: str
+    arguments: Text
 
 
-class ToolCall(ApiObject):
+class ToolCall(PassingObject):
     id: CallId
-    type: Literal["function"] = "function"
+    type: Literal["function"] | None = "function"
     function: FunctionCall

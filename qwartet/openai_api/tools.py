@@ -8,14 +8,16 @@
                 Thought: I now know the final answer.
                 Final Answer: ...                 content of an answer without a call
 
-Calls, results and answers that follow one another are one turn. Where the last message is a result, the prompt ends
-in that turn, after `Thought:`. Only texts are put together here: the tokenizer turns no part of them into a marker.
+Calls, results and answers that follow one another are one turn; system messages are turns of their own. Where the last
+message is a result, the prompt ends in that turn, after `Thought:`. Only texts are put together here: the tokenizer
+turns no part of them into a marker.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import dropwhile
 from typing import Any, Literal
 
 from qwartet.engine.structure import ToolCalls
@@ -48,6 +50,7 @@ class ToolChat:
     begins_in: ReactPart  # where the answer begins
     is_legacy: bool  # whether a call is told of as function_call
     calls: ToolCalls | None  # what must be called, and with which arguments
+    offered: ToolCalls | None  # what may be called; None where no tools are shown
     has_tools: bool  # whether tools are shown, and can be called
 
 
@@ -65,7 +68,7 @@ class _Offered:
 class _Step:
     """A message in the original server's terms: an answer has at most one call, a result belongs to what is before."""
 
-    role: Literal["user", "assistant", "result"]
+    role: Literal["system", "user", "assistant", "result"]
     text: str
     place: str  # of the message in the request
     call: FunctionCall | None = None
@@ -73,7 +76,7 @@ class _Step:
 
 @dataclass
 class _Turn:
-    role: Literal["user", "assistant"]
+    role: Literal["system", "user", "assistant"]
     text: str
 
 
@@ -82,14 +85,14 @@ def tool_chat(body: ChatCompletionRequest) -> ToolChat | None:
 
     ApiError where a choice names no tool, a call has no result, a result no call, or the order of messages is wrong.
     """
-    offered = _offered(body)
-    required = _required(body, [one.name for one in offered])
-    shown = [] if required is None else offered
+    all_tools = _offered(body)
+    required = _required(body, [one.name for one in all_tools])
+    shown = [] if required is None else all_tools
     if not shown and not any(map(_takes_part, body.messages)):
         return None
     if body.add_generation_prompt is False:
         raise _invalid("add_generation_prompt", "add_generation_prompt is false, which no chat with tools can be")
-    system, messages = _split_system(body.messages)
+    system, messages = split_system(body.messages)
     steps = _steps(messages, first_place=len(body.messages) - len(messages))
     turns = _turns(steps, has_tools=bool(shown))
     if shown:
@@ -101,12 +104,16 @@ def tool_chat(body: ChatCompletionRequest) -> ToolChat | None:
         end = NEXT_THOUGHT if shown else "\n" + react_answer("")
         answer_start = _trimmed(turns.pop().text + end)
         begins_in = "thought" if shown else "answer"
+    schemas = {one.name: one.schema if one.is_strict else None for one in shown}
+    offered = ToolCalls(schemas, is_required=False, begins_in_thought=begins_in == "thought") if shown else None
+    first = [] if system is None else [Message("system", _trimmed(system))]
     return ToolChat(
-        messages=[*system, *(Message(turn.role, _trimmed(turn.text)) for turn in turns)],
+        messages=[*first, *(Message(turn.role, _trimmed(turn.text)) for turn in turns)],
         answer_start=answer_start,
         begins_in=begins_in,
         is_legacy=body.functions is not None,
-        calls=_tool_calls(shown, required or (), begins_in_thought=begins_in == "thought"),
+        calls=_tool_calls(shown, required or (), offered),
+        offered=offered,
         has_tools=bool(shown),
     )
 
@@ -174,15 +181,13 @@ def _argument_schema(parameters: Any) -> dict[str, Any]:
     return schema | {"additionalProperties": False} if is_closed else schema
 
 
-def _tool_calls(shown: Sequence[_Offered], required: Sequence[str], *, begins_in_thought: bool) -> ToolCalls | None:
-    schemas: dict[str, dict[str, Any] | None]
+def _tool_calls(shown: Sequence[_Offered], required: Sequence[str], offered: ToolCalls | None) -> ToolCalls | None:
+    if offered is None:
+        return None
     if required:
         schemas = {one.name: one.schema for one in shown if one.name in required}
-    elif any(one.is_strict for one in shown):
-        schemas = {one.name: one.schema if one.is_strict else None for one in shown}
-    else:
-        return None
-    return ToolCalls(schemas, bool(required), begins_in_thought)
+        return ToolCalls(schemas, begins_in_thought=offered.begins_in_thought)
+    return offered if any(one.is_strict for one in shown) else None
 
 
 # Messages to steps, steps to turns
@@ -194,13 +199,11 @@ def _takes_part(message: ChatMessage) -> bool:
     return isinstance(message, ToolMessage | FunctionMessage)
 
 
-def _split_system(messages: Sequence[ChatMessage]) -> tuple[list[Message], Sequence[ChatMessage]]:
-    """The system message, if it is the first, and the others."""
-    has_system = isinstance(messages[0], SystemMessage)
-    for index, message in enumerate(messages):
-        if index and isinstance(message, SystemMessage):
-            raise _invalid(f"messages.{index}", "a system message is not the first; put it first")
-    return ([Message("system", _trimmed(messages[0].text))], messages[1:]) if has_system else ([], messages)
+def split_system(messages: Sequence[ChatMessage]) -> tuple[str | None, Sequence[ChatMessage]]:
+    """The system messages before all others as one text, None for none of them, and the others."""
+    rest = list(dropwhile(lambda message: isinstance(message, SystemMessage), messages))
+    first = messages[: len(messages) - len(rest)]
+    return ("\n\n".join(message.text for message in first) if first else None), rest
 
 
 def _steps(messages: Sequence[ChatMessage], first_place: int) -> list[_Step]:
@@ -217,8 +220,8 @@ def _steps(messages: Sequence[ChatMessage], first_place: int) -> list[_Step]:
             continue
         if isinstance(message, FunctionMessage):
             steps.append(_Step("result", message.text, place))
-        elif isinstance(message, UserMessage):
-            steps.append(_Step("user", message.text, place))
+        elif isinstance(message, UserMessage | SystemMessage):
+            steps.append(_Step("user" if isinstance(message, UserMessage) else "system", message.text, place))
         elif isinstance(message, AssistantMessage) and message.tool_calls is not None:
             results = _results(messages[index + 1 :], message, place)
             for number, call in enumerate(message.tool_calls):
@@ -253,8 +256,8 @@ def _turns(steps: Sequence[_Step], *, has_tools: bool) -> list[_Turn]:
     turns: list[_Turn] = []
     for step in steps:
         text = _trimmed(step.text)
-        if step.role == "user":
-            turns.append(_Turn("user", text))
+        if step.role in ("user", "system"):
+            turns.append(_Turn(step.role, text))
             continue
         continues = bool(turns) and turns[-1].role == "assistant"
         if step.role == "result":
@@ -276,11 +279,12 @@ def _turns(steps: Sequence[_Step], *, has_tools: bool) -> list[_Turn]:
 
 def _show(shown: Sequence[_Offered], turns: list[_Turn]) -> None:
     """Puts the tools in front of a question: the last one that has an answer, else the last one."""
-    questions = [index for index, turn in enumerate(turns) if turn.role == "user"]
+    spoken = [turn for turn in turns if turn.role != "system"]
+    questions = [index for index, turn in enumerate(spoken) if turn.role == "user"]
     if not questions:
         raise _invalid("messages", "there is no message of a user, who the tools are for; give at least one")
-    answered = [index for index in questions if index + 1 < len(turns) and turns[index + 1].role == "assistant"]
-    question = turns[(answered or questions)[-1]]
+    answered = [index for index in questions if index + 1 < len(spoken) and spoken[index + 1].role == "assistant"]
+    question = spoken[(answered or questions)[-1]]
     question.text = react_question([one.shown for one in shown], question.text)
 
 

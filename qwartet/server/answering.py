@@ -28,8 +28,10 @@ from qwartet.server.json_answer import error_answer
 from qwartet.server.service import Service
 from qwartet.server.watch import Watch
 
+MAX_NOTES_CHARS = 1000
 PING = b": ping\n\n"
 DONE = b"data: [DONE]\n\n"
+NOTES_HEADER = "x-qwartet-notes"  # what was asked for and is not done, though the request is served
 EVENT_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}  # nginx would hold events back
 
 
@@ -45,6 +47,9 @@ class Answering(Response):
             media_type="text/event-stream" if is_stream else "application/json",
         )
         del self.headers["content-length"]  # that of an empty body
+        notes = "; ".join(exchange.prepared.notes)[:MAX_NOTES_CHARS]
+        self._notes = {NOTES_HEADER: notes} if notes else {}
+        self.headers.update(self._notes)
         self._service, self._exchange, self._arrived_s = service, exchange, arrived_s
         self._is_stream = is_stream
 
@@ -70,6 +75,7 @@ class Answering(Response):
         answer: Response
         try:
             answer = await self._exchange.whole(_json_answer)
+            answer.headers.update(self._notes)
         except Exception as error:
             answer = error_answer(self._told(error))
         async with self._write_timeout(scope) as watch:

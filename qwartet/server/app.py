@@ -24,6 +24,7 @@ from qwartet.openai_api.answer_objects import (
     ModelCard,
     ModelList,
     TokenizeResponse,
+    TokenizerInfo,
     Version,
 )
 from qwartet.openai_api.endpoints import CHAT_PATH, COMPLETION_PATH, RESPONSES_PATH, Endpoints
@@ -31,10 +32,10 @@ from qwartet.openai_api.error import ApiError
 from qwartet.openai_api.protocol import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
 from qwartet.openai_api.responses_answer import ResponseObject
 from qwartet.openai_api.responses_request import NOT_STORED, ResponsesRequest
-from qwartet.openai_api.token_ids import detokenize, tokenize
+from qwartet.openai_api.token_ids import detokenize, tokenize, tokenizer_info
 from qwartet.server import docs_page, metrics
 from qwartet.server.access import Access
-from qwartet.server.answering import Answering
+from qwartet.server.answering import NOTES_HEADER, Answering
 from qwartet.server.guard import Guard
 from qwartet.server.http_body import read_json_body
 from qwartet.server.json_answer import JsonAnswer, error_answer
@@ -73,6 +74,8 @@ def make_app(
     )  # fmt: skip
     _add_model_routes(app, service)
     _add_state_routes(app, service)
+    # What every browser asks for unasked; the page names its own.
+    app.add_route("/favicon.ico", lambda request: Response(status_code=204), include_in_schema=False)
     if has_docs:
         app.add_route("/docs", docs_page.route(app), include_in_schema=False)
         app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
@@ -83,9 +86,10 @@ def make_app(
     app.add_exception_handler(ApiError, _api_error)
     app.add_middleware(Guard, service=service, access=access, root_path=root_path, has_access_log=has_access_log)
     if allowed_origins:
+        # Any header: SDKs send a dozen of their own, and none of them opens anything here.
         app.add_middleware(
-            CORSMiddleware, allow_origins=allowed_origins, allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type", "x-request-id"],
+            CORSMiddleware, allow_origins=allowed_origins, allow_methods=["GET", "HEAD", "POST"], allow_headers=["*"],
+            expose_headers=["x-request-id", "retry-after", NOTES_HEADER], allow_private_network=True,
         )  # fmt: skip
     return app
 
@@ -123,6 +127,12 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
     summary = "A text or a conversation to token ids"
     _add_post(app, "/tokenize", convert(tokenize), TokenizeRequest, TokenizeResponse, summary)
     _add_post(app, "/detokenize", convert(detokenize), DetokenizeRequest, DetokenizeResponse, "Token ids to text")
+
+    @app.get(
+        "/tokenizer_info", response_model=TokenizerInfo, responses=_errors(401, 503), summary="Of the model's tokenizer"
+    )
+    async def tokenizer() -> Response:
+        return JsonAnswer(tokenizer_info(service.endpoints))
 
     @app.get("/v1/models", response_model=ModelList, responses=_errors(401, 503), summary="What is served here")
     async def models() -> Response:

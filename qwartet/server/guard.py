@@ -5,6 +5,7 @@ Everything but PUBLIC wants a key where keys are set: a route that is added is c
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import re
@@ -14,8 +15,8 @@ import time
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from qwartet.openai_api.error import ApiError
-from qwartet.openai_api.log import log_failure, logger
+from qwartet.openai_api import log
+from qwartet.openai_api.error import ApiError, internal_error
 from qwartet.server.access import Access
 from qwartet.server.json_answer import error_answer
 from qwartet.server.limits import MAX_PATH_CHARS
@@ -31,6 +32,7 @@ SECURITY_HEADERS = {
         "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
     ),
 }
+_ENDS = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)  # what no request is to blame for
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
@@ -51,8 +53,10 @@ class Guard:
         elif scope["type"] == "http":
             try:
                 await self._serve(scope, receive, send)
-            except Exception as error:
-                log_failure("a response", error)
+            except BaseException as error:
+                if isinstance(error, _ENDS):
+                    raise
+                log.log_failure("a response", error)
                 # What is raised here is logged with its text, and all that led to it.
                 raise ConnectionAbortedError("a response broke off; see above") from None
         # A WebSocket is answered by the server with 403 where no application accepts it.
@@ -61,8 +65,12 @@ class Guard:
         headers, started_s, status = Headers(scope=scope), time.monotonic(), 0
         asked_id = headers.get("x-request-id", "")
         request_id = asked_id if _REQUEST_ID.fullmatch(asked_id) else secrets.token_hex(8)
+        log.request_id.set(request_id)
         scope["root_path"] = self._root_path
         scope.setdefault("state", {}).update(arrived_s=started_s, request_id=request_id, cache_salt="")
+        _cut_trailing_slash(scope)
+        is_head = scope["method"] == "HEAD"
+        inner = {**scope, "method": "GET"} if is_head else scope  # the same answer, but for its body
 
         async def send_guarded(message: Message) -> None:
             nonlocal status
@@ -72,23 +80,24 @@ class Guard:
                 out["x-request-id"] = request_id
                 for name, value in SECURITY_HEADERS.items():
                     out.setdefault(name, value)
+            elif is_head:
+                message = {**message, "body": b""}
             await send(message)
 
         self._num_open += 1
         try:
             self._check(scope, headers)
-            await self._app(scope, receive, send_guarded)
+            await self._app(inner, receive, send_guarded)
         except ApiError as error:
             await error_answer(error)(scope, receive, send_guarded)
-        except Exception as error:
-            if status:
-                raise  # the answer has begun, and can only break off
-            log_failure(f"request {request_id}", error)
-            internal = ApiError(500, f"internal error ({type(error).__name__})", code="internal_error")
-            await error_answer(internal)(scope, receive, send_guarded)
+        except BaseException as error:  # a panic of native code is no Exception
+            if isinstance(error, _ENDS) or status:
+                raise  # or the answer has begun, and can only break off
+            log.log_failure("a route", error)
+            await error_answer(internal_error())(scope, receive, send_guarded)
         finally:
             self._num_open -= 1
-            route = getattr(scope.get("route"), "path", "other")
+            route = getattr(inner.get("route"), "path", "other")
             self._service.metrics.http_requests.labels(route, str(status)).inc()
             if self._has_access_log:
                 self._log(scope, status, time.monotonic() - started_s, request_id)
@@ -127,7 +136,7 @@ class Guard:
     def _log(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
         client = scope.get("client") or ("unix", 0)
         # The path as a literal: no byte of it can end the line or steer a terminal. Queries may hold secrets.
-        logger.info(
+        log.logger.info(
             "%s %s %s %d %.1f ms %s", client[0], scope["method"], ascii(scope["path"])[:200], status, 1000 * seconds,
             request_id,
         )  # fmt: skip
@@ -141,6 +150,12 @@ def _route_path(scope: Scope) -> str:
     """The path by which the router finds a route: without the root path, where a proxy left that in it."""
     path, root = str(scope["path"]), str(scope["root_path"])
     return path[len(root) :] if root and path.startswith(f"{root}/") else path
+
+
+def _cut_trailing_slash(scope: Scope) -> None:
+    """Before anything is judged by the path: what is judged is what is routed."""
+    if _route_path(scope) != "/" and scope["path"].endswith("/") and not _route_path(scope).startswith(PUBLIC_PREFIX):
+        scope["path"] = scope["path"][:-1]
 
 
 def _host_name(host: str) -> str:

@@ -11,10 +11,9 @@ from qwartet.errors import SettingError
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 64 * 1024
 MAX_PATH_CHARS = 1024
+MAX_CHUNKS = 20_000  # of a body: about 0.2 s of work, however little is in them
 # Lists, objects and keys: a body of 2 MB holds 700,000 of them, and nobody else is served while they are made.
 MAX_JSON_MARKS = 50_000
-KEEP_ALIVE_S = 5
-
 _COUNTS = ("max_body_bytes", "max_queue", "max_connections", "max_completions")
 
 
@@ -34,6 +33,7 @@ class Limits:
     body_timeout_s: Annotated[float, "Seconds in which a request has to be here."] = 30.0
     write_timeout_s: Annotated[float, "Seconds in which a client has to read what was sent."] = 30.0
     ping_interval_s: Annotated[float, "Seconds between signs of life in a silent stream."] = 15.0
+    keep_alive_s: Annotated[float, "Seconds that a connection stays open between requests."] = 5.0
     shutdown_timeout_s: Annotated[float, "Seconds for open answers when told to stop."] = 30.0
 
     def __post_init__(self) -> None:

@@ -25,9 +25,9 @@ from starlette.types import ASGIApp
 from qwartet.engine.async_engine import AsyncEngine
 from qwartet.llm import LLM
 from qwartet.openai_api.endpoints import Endpoints
-from qwartet.openai_api.log import logger
+from qwartet.openai_api.log import log_failure, logger
 from qwartet.server.connection import Connection
-from qwartet.server.limits import KEEP_ALIVE_S, MAX_HEADER_BYTES
+from qwartet.server.limits import MAX_HEADER_BYTES, Limits
 from qwartet.server.service import Service
 
 FAILED_GRACE_S = 5.0  # in which probes see that the engine has failed
@@ -47,7 +47,7 @@ def serve(
     ssl_keyfile: Path | None = None,
 ) -> int:
     """Serves until a signal or a failure of the engine ends it; the exit code. Raises what `load` raises."""
-    server = HttpServer(app, listener, ssl_certfile, ssl_keyfile)
+    server = HttpServer(app, listener, service.limits, ssl_certfile, ssl_keyfile)
     return run_loop(_Life(server, service).run(load, model_names))
 
 
@@ -72,14 +72,16 @@ class HttpServer:
         self,
         app: ASGIApp,
         listener: socket.socket,
+        limits: Limits,
         ssl_certfile: Path | None = None,
         ssl_keyfile: Path | None = None,
     ) -> None:
         """Closes `listener` when it stops."""
         config = uvicorn.Config(
             app, http=Connection, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,
-            timeout_keep_alive=KEEP_ALIVE_S, h11_max_incomplete_event_size=MAX_HEADER_BYTES, proxy_headers=False,
+            h11_max_incomplete_event_size=MAX_HEADER_BYTES, proxy_headers=False,
             timeout_graceful_shutdown=int(ABORT_GRACE_S), ssl_certfile=ssl_certfile, ssl_keyfile=ssl_keyfile,
+            timeout_keep_alive=limits.keep_alive_s,  # type: ignore[arg-type]  # a timer takes parts of seconds, too
         )  # fmt: skip
         self._server, self._listener = _Uvicorn(config), listener
 
@@ -112,6 +114,7 @@ class _Life:
 
     async def run(self, load: Callable[[], LLM], model_names: Sequence[str]) -> int:
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_log_loop_failure)
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._on_signal)
         serving = asyncio.create_task(self._server.serve())
@@ -136,6 +139,8 @@ class _Life:
         logger.info("ready")
         while not self._is_stopping.is_set():
             if not engine.is_healthy:
+                if llm.engine.failure is not None:
+                    log_failure("the engine", llm.engine.failure)
                 logger.error("the engine has failed; stopping")
                 await asyncio.sleep(FAILED_GRACE_S)
                 return 1
@@ -156,6 +161,15 @@ class _Life:
 
     def _on_signal(self) -> None:
         (self._is_hurried if self._is_stopping.is_set() else self._is_stopping).set()
+
+
+def _log_loop_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """An error that no task handled: asyncio would log its text, which may be a prompt."""
+    error = context.get("exception")
+    if error is None:
+        logger.error("%s", context.get("message"))
+    else:
+        log_failure("a callback of the event loop", error)
 
 
 async def _first(*waits: Coroutine[Any, Any, Any] | asyncio.Future[Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -93,7 +94,8 @@ class Service:
         num_completions = len(prepared.prompts) * prepared.params.n
         if num_completions > self.limits.max_completions:
             message = f"{num_completions} completions are asked for; at most {self.limits.max_completions} are possible"
-            raise ApiError(400, message, param="n", code="invalid_value")
+            is_of_prompts = len(prepared.prompts) > self.limits.max_completions or prepared.params.n == 1
+            raise ApiError(400, message, param="prompt" if is_of_prompts else "n", code="invalid_value")
         self._check_room(num_completions)
         self._num_admitted += num_completions
         self._is_idle.clear()
@@ -119,7 +121,10 @@ class Service:
         """What `work` makes of the JSON value of a body: here where the body is short, else in a thread."""
         if len(raw) <= SMALL_BODY_BYTES:
             return work(json_of(raw))
-        return await asyncio.get_running_loop().run_in_executor(self._tokenizers, lambda: work(json_of(raw)))
+        context = contextvars.copy_context()  # in which the log finds the request's id
+        return await asyncio.get_running_loop().run_in_executor(
+            self._tokenizers, lambda: context.run(lambda: work(json_of(raw)))
+        )
 
     def drain(self) -> None:
         """Refuses what comes from now on."""

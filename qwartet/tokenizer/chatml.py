@@ -20,6 +20,13 @@ from qwartet.tokenizer.vocabulary import ENDOFTEXT, IM_END, IM_START
 
 ROLES = ("system", "user", "assistant")
 DEFAULT_SYSTEM = "You are a helpful assistant."
+# The same for whoever has a renderer of Jinja templates, and asks for one.
+CHAT_TEMPLATE = (
+    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\n" + DEFAULT_SYSTEM + "<|im_end|>\n{% endif %}"
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>"
+    "{% if not loop.last or add_generation_prompt %}{{ '\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant{{ '\n' }}{% endif %}"
+)
 IGNORED_LABEL = -100  # torch's cross entropy leaves these positions out
 
 ChatFormat = Literal["chatml", "raw"]
@@ -52,7 +59,8 @@ class Context:
 def build_prompt(
     tokenizer: Tokenizer, messages: Sequence[Message], add_generation_prompt: bool = True, *, answer_start: str = ""
 ) -> list[int]:
-    """Prompt ids of a conversation; the published system prompt stands in when the first message is another.
+    """Prompt ids of a conversation; the published system prompt stands in when the first message is another. Further
+    system messages are turns like the others.
 
     `answer_start` is text that the assistant's answer begins with: the prompt ends behind it, inside of the turn.
     """
@@ -146,6 +154,8 @@ def training_example(
     if max_length < 1:
         raise SettingError(f"max_length is {max_length}; give at least 1")
     system, *turns = _with_system(messages)
+    if any(message.role == "system" for message in turns):
+        raise RequestError("a system message is not the first; put it first")
     if turns and turns[0].role != "user":
         del turns[0]
     newline = tokenizer.encode("\n")
@@ -166,11 +176,9 @@ def training_example(
 
 
 def _with_system(messages: Sequence[Message]) -> list[Message]:
-    """The conversation with a system message first, and only there."""
+    """The conversation with a system message first."""
     if not messages:
         raise RequestError("the conversation is empty; give at least one message")
-    if any(message.role == "system" for message in messages[1:]):
-        raise RequestError("a system message is not the first; put it first")
     if messages[0].role == "system":
         return list(messages)
     return [Message("system", DEFAULT_SYSTEM), *messages]

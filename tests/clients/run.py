@@ -178,9 +178,8 @@ def _result(name: str, client: Client, torch: str, deadline_s: float, environmen
     ended_s = time.monotonic()
     good = sum(one["ok"] for one in found)
     told = left_out.splitlines()[0][:80] if left_out else f"{good} of {len(found)} uses"
-    print(
-        f"{name:17} {version(client):10} {told:28} install {installed_s - started_s:4.0f} s, uses {ended_s - installed_s:4.0f} s"
-    )
+    seconds = f"install {installed_s - started_s:4.0f} s, uses {ended_s - installed_s:4.0f} s"
+    print(f"{name:17} {version(client):10} {told:28} {seconds}")
     for one in found:
         if not one["ok"]:
             print(f"    {one['use']}: {one['detail']}")

@@ -16,24 +16,23 @@ URL = BASE_URL.removesuffix("/v1")
 
 def benchmark(path: str) -> None:
     folder = Path(tempfile.mkdtemp())
-    (folder / "prompts.jsonl").write_text("".join(json.dumps({"prompt": f"What is {n} + 3?"}) + "\n" for n in range(8)))
-    program = Path(sys.executable).parent / "guidellm"
+    prompts, report = folder / "prompts.jsonl", folder / "report.json"
+    prompts.write_text("".join(json.dumps({"prompt": f"What is {n} + 3?"}) + "\n" for n in range(8)))
     options = {
-        "target": URL, "model": MODEL, "profile": "synchronous", "max-requests": 6,
-        "data": folder / "prompts.jsonl", "output-dir": folder, "outputs": "json", "request-format": path,
-        "backend-kwargs": json.dumps({"api_key": API_KEY, "validate_backend": False}),
-    }  # fmt: skip
-    command = [
-        str(program),
-        "benchmark",
-        "run",
-        *(part for key, value in options.items() for part in (f"--{key}", str(value))),
-    ]
+        "backend": f"kind=openai_http,target={URL},model={MODEL},api_key={API_KEY},request_format={path}",
+        "profile": "kind=synchronous",
+        "constraint": "kind=max_requests,count=6",
+        "data": f"kind=json_file,path={prompts}",
+        "output": f"kind=json,path={report}",
+    }
+    program = Path(sys.executable).parent / "guidellm"
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hub")}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=110, env=environment)
+    done = subprocess.run(
+        [str(program), "run", "--disable-console", *words], capture_output=True, text=True, timeout=110, env=environment
+    )
     assert done.returncode == 0, (done.stderr or done.stdout)[-1200:]
-    report = json.loads(next(folder.glob("*.json")).read_text())
-    totals = report["benchmarks"][0]["metrics"]["request_totals"]
+    totals = json.loads(report.read_text())["benchmarks"][0]["metrics"]["request_totals"]
     assert totals["successful"] == 6 and not totals["errored"], totals
 
 

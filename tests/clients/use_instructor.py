@@ -6,7 +6,8 @@ from typing import Any
 
 import instructor
 import openai
-from pydantic import BaseModel, Field
+from instructor.core.exceptions import InstructorRetryException
+from pydantic import BaseModel, ConfigDict, Field
 from uses import API_KEY, BASE_URL, MODEL, WEATHER, busy, raises, run, use
 
 client = openai.OpenAI(base_url=BASE_URL, api_key=API_KEY)
@@ -16,6 +17,7 @@ asked: list[Any] = [{"role": "system", "content": "Be brief."}, {"role": "user",
 class City(BaseModel):
     """A city."""
 
+    model_config = ConfigDict(extra="forbid")  # else the schema allows any other key, which a small model makes up
     city: str = Field(max_length=20)
 
 
@@ -59,7 +61,7 @@ def asks_again() -> None:
             model=MODEL, messages=asked, response_model=Wrong, temperature=0, max_retries=2, max_tokens=60
         )  # fmt: skip
 
-    raises(instructor.exceptions.InstructorRetryException, work, "no city is right")
+    raises(InstructorRetryException, work, "no city is right")
 
 
 @use

@@ -35,7 +35,7 @@ def chat() -> None:
 
 @use
 def stream() -> None:
-    pieces = list(model.stream("hello"))
+    pieces = list(model.stream("hello", stream_usage=True))
     assert "".join(str(piece.content) for piece in pieces) == model.invoke("hello").content
     assert any(piece.usage_metadata for piece in pieces)
 

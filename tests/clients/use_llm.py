@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -9,19 +10,18 @@ from pathlib import Path
 from uses import API_KEY, BASE_URL, BUSY_URL, CITY, MODEL, WEATHER, busy, raises, run, use
 
 os.environ["LLM_USER_PATH"] = folder = tempfile.mkdtemp()
-Path(folder, "extra-openai-models.yaml").write_text(
-    "".join(
-        f"- model_id: {name}\n  model_name: {model}\n  api_base: {url}\n  supports_tools: true\n  supports_schema: true\n"
-        for name, model, url in (("ours", MODEL, BASE_URL), ("busy", MODEL, BUSY_URL), ("missing", "x", BASE_URL))
-    )
-)
+models = [
+    {"model_id": name, "model_name": model, "api_base": url, "api_key_name": "ours", "supports_tools": True,
+     "supports_schema": True}
+    for name, model, url in (("ours", MODEL, BASE_URL), ("busy", MODEL, BUSY_URL), ("missing", "x", BASE_URL))
+]  # fmt: skip
+Path(folder, "extra-openai-models.yaml").write_text(json.dumps(models))  # which is YAML too
+Path(folder, "keys.json").write_text(json.dumps({"ours": API_KEY}))
 import llm  # noqa: E402 - reads the folder as it is loaded
 
 
 def model(name: str = "ours") -> llm.Model:
-    found = llm.get_model(name)
-    found.key = API_KEY
-    return found
+    return llm.get_model(name)
 
 
 def get_weather(city: str) -> str:

@@ -51,7 +51,9 @@ def evaluate(kind: str, path: str, task: str, url: str = BASE_URL, **options: An
 
 @use
 def log_likelihoods() -> None:
-    found = evaluate("local-completions", "completions", "choice", tokenizer_backend="remote")
+    found = evaluate(
+        "local-completions", "completions", "choice", tokenizer_backend="remote", auth_token=API_KEY
+    )  # fmt: skip
     assert 0 <= found["acc,none"] <= 1
 
 

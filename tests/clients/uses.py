@@ -43,11 +43,12 @@ def use(function: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def run() -> None:
-    """Does all of them, whatever becomes of each."""
+    """Does all of them, whatever becomes of each; those that are not synchronous in one loop, as connections need."""
+    loop = asyncio.new_event_loop()
     for function in _uses:
         started_s, detail = time.monotonic(), ""
         try:
-            asyncio.run(function()) if inspect.iscoroutinefunction(function) else function()
+            loop.run_until_complete(function()) if inspect.iscoroutinefunction(function) else function()
         except Exception as error:
             place = traceback.extract_tb(error.__traceback__)[1]
             detail = f"line {place.lineno}: {type(error).__name__}: {error}"[:1500]

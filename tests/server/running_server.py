@@ -78,7 +78,7 @@ class RunningServer:
     async def _main(self) -> None:
         self.loop, self._should_stop = asyncio.get_running_loop(), asyncio.Event()
         self.loop.set_exception_handler(lambda _, context: self.loop_errors.append(context))
-        server = self._server = HttpServer(self.app, self._listener)
+        server = self._server = HttpServer(self.app, self._listener, self.service.limits)
         serving = asyncio.create_task(server.serve())
         if self._is_loaded:
             self.open()

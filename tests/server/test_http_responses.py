@@ -246,11 +246,13 @@ def test_keys_limits_and_metrics_hold_as_for_the_chat(llm: LLM) -> None:
         assert server.service.metrics.completions.labels("length")._value.get() == 1
 
 
-@pytest.mark.parametrize("place", ["instructions", "input", "metadata", "user", "output"])
+@pytest.mark.parametrize("place", ["instructions", "input", "description", "metadata", "user", "output"])
 def test_half_a_surrogate_pair_is_answered_or_refused(server: RunningServer, place: str) -> None:
     half = "a\ud800b"
     body: dict[str, Any] = {"input": "hello", "max_output_tokens": 2}
-    if place == "output":
+    if place == "description":
+        body["tools"] = [{**TOOLS[0], "description": half}]
+    elif place == "output":
         call = {"type": "function_call", "call_id": "1", "name": "get_weather", "arguments": half}
         body["input"] = [
             {"role": "user", "content": half}, call, {"type": "function_call_output", "call_id": "1", "output": half},

@@ -16,7 +16,7 @@ import pytest
 
 from qwartet import LLM
 from qwartet.openai_api.chunks import ChatChunks
-from qwartet.server.limits import KEEP_ALIVE_S, Limits
+from qwartet.server.limits import Limits
 from tests.server.running_server import RunningServer, wait_for
 
 NUM_CLIENTS = 64
@@ -79,7 +79,7 @@ class Clients:
     async def run(self, seconds: float) -> None:
         end_s = time.monotonic() + seconds
         # No connection is used again that the server may just be closing.
-        limits = httpx.Limits(max_connections=NUM_CLIENTS, keepalive_expiry=KEEP_ALIVE_S / 2)
+        limits = httpx.Limits(max_connections=NUM_CLIENTS, keepalive_expiry=Limits().keep_alive_s / 2)
         async with httpx.AsyncClient(timeout=300, limits=limits) as client:
             await asyncio.gather(*(self._client(client, number, end_s) for number in range(NUM_CLIENTS)))
 
