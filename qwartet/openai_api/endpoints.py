@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from qwartet.engine.async_engine import AsyncEngine
@@ -14,6 +15,7 @@ from qwartet.openai_api.exchange import Exchange
 from qwartet.openai_api.log import log_failure
 from qwartet.openai_api.prepare import Prepared, check_text, field_of, prepare_chat, prepare_completion
 from qwartet.openai_api.protocol import ChatCompletionRequest, CompletionRequest, RequestBody
+from qwartet.openai_api.response_store import ResponseStore
 from qwartet.openai_api.responses_request import AnswerRequest, ResponsesRequest
 from qwartet.openai_api.responses_to_chat import prepare_response
 
@@ -30,11 +32,14 @@ _Body = TypeVar("_Body", bound=RequestBody)
 class Endpoints:
     """One model under its names; the first is the one that answers are signed with where a request names none."""
 
-    def __init__(self, llm: LLM, engine: AsyncEngine, model_names: Sequence[str]) -> None:
-        """`engine` owns llm.engine."""
+    def __init__(
+        self, llm: LLM, engine: AsyncEngine, model_names: Sequence[str], responses: ResponseStore | None = None
+    ) -> None:
+        """`engine` owns llm.engine; without `responses` none are stored."""
         self.llm = llm
         self.engine = engine
         self.model_names = tuple(model_names)
+        self.responses = ResponseStore(0) if responses is None else responses
 
     async def answer(self, path: str, body: Any) -> dict[str, Any]:
         """The response object to a body that was read from JSON.
@@ -62,10 +67,11 @@ class Endpoints:
         self.model_name(request.model)
         return request
 
-    def prepare(self, request: AnswerRequest) -> Prepared:
+    def prepare(self, request: AnswerRequest, *, cache_salt: str = "") -> Prepared:
         """Prompt ids and settings; any thread may call it. ApiError where it cannot be served."""
         try:
             if isinstance(request, ResponsesRequest):
+                self.responses.resolve(request, cache_salt)
                 return prepare_response(self.llm, request)
             check_text(self.llm, request)
             if isinstance(request, ChatCompletionRequest):
@@ -77,6 +83,8 @@ class Endpoints:
     async def begin(self, request: AnswerRequest, prepared: Prepared, *, cache_salt: str = "") -> Exchange:
         """Queues it; whoever gets the exchange has to end it. `cache_salt`: see RequestOptions."""
         exchange = Exchange(self.llm, request, self.model_name(request.model), prepared)
+        if isinstance(request, ResponsesRequest) and request.is_stored:
+            exchange.on_response = partial(self.responses.put, request, salt=cache_salt)
         options = RequestOptions(self.llm.stop_token_ids, cache_salt=cache_salt)
         try:
             for prompt_ids in prepared.prompts:

@@ -42,6 +42,7 @@ class Exchange:
         self.token_gaps_s: list[float] = []  # between outputs of one choice, since they were last taken
         self._llm, self._model = llm, model
         self._streams: list[CompletionStream] = []
+        self.on_response: Callable[[ResponseObject], None] = lambda response: None  # called before it is told
         self._is_awake = asyncio.Event()
         self._chunks: ChatChunks | CompletionChunks | ResponseEvents | None = None
 
@@ -101,7 +102,9 @@ class Exchange:
             return completion(self._llm, self._model, self.prepared, outputs)
         chat = chat_completion(self._llm, self._model, self.prepared, outputs[0])
         if isinstance(self.request, ResponsesRequest):
-            return response_object(self.request, self.prepared, chat)
+            response = response_object(self.request, self.prepared, chat)
+            self.on_response(response)
+            return response
         return chat
 
     @property
@@ -120,7 +123,10 @@ class Exchange:
             yield [chunk for index, output in whole for chunk in chunks.of(index, output)]
             if len(whole) < len(outputs):
                 raise EngineFailedError(CLOSED)
-        if ending := chunks.ending(self._totals()):
+        ending = chunks.ending(self._totals())
+        if isinstance(chunks, ResponseEvents):
+            self.on_response(chunks.response)
+        if ending:
             yield ending
 
     def _new_chunks(self) -> ChatChunks | CompletionChunks | ResponseEvents:

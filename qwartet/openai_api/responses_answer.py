@@ -31,7 +31,8 @@ from qwartet.openai_api.prepare import Prepared
 from qwartet.openai_api.responses_request import ResponsesRequest
 
 _RETURNED = (
-    "instructions", "max_output_tokens", "max_tool_calls", "prompt_cache_key", "safety_identifier", "user",
+    "instructions", "max_output_tokens", "max_tool_calls", "previous_response_id", "prompt_cache_key",
+    "safety_identifier", "user",
 )  # fmt: skip
 Status = Literal["in_progress", "completed", "incomplete", "failed"]
 
@@ -107,14 +108,14 @@ class ResponseObject(ApiObject):
     model: str
     output: list[OutputMessage | OutputCall]
     usage: ResponseUsage | None
-    store: Literal[False]
+    store: bool
     background: Literal[False]
-    previous_response_id: None
     # What was asked for:
     instructions: str | None
     max_output_tokens: int | None
     max_tool_calls: int | None
     metadata: dict[str, str]
+    previous_response_id: str | None
     parallel_tool_calls: bool
     prompt_cache_key: str | None
     reasoning: dict[str, JsonValue]
@@ -128,6 +129,14 @@ class ResponseObject(ApiObject):
     top_p: float
     truncation: Literal["auto", "disabled"]
     user: str | None
+
+
+class DeletedResponse(ApiObject):
+    """The answer of DELETE /v1/responses/ID."""
+
+    id: str
+    object: Literal["response"]
+    deleted: Literal[True]
 
 
 class ResponseEvent(ApiObject):
@@ -166,7 +175,7 @@ class ResponseEvents:
 
     def __init__(self, body: ResponsesRequest, llm: LLM, model: str, prepared: Prepared) -> None:
         self._chunks = ChatChunks(llm, model, prepared, None)
-        self._prepared, self._response = prepared, _begun(body, prepared, model)
+        self._prepared, self.response = prepared, _begun(body, prepared, model)
         self._output: list[OutputMessage | OutputCall] = []
         self._logprobs: list[ChatLogprob] = []  # of tokens whose text is held back
         self._item: OutputMessage | OutputCall | None = None  # that is growing
@@ -175,7 +184,7 @@ class ResponseEvents:
 
     def beginning(self) -> list[ResponseEvent]:
         """What comes before the first text."""
-        return [self._event(f"response.{name}", response=self._response) for name in ("created", "in_progress")]
+        return [self._event(f"response.{name}", response=self.response) for name in ("created", "in_progress")]
 
     def of(self, index: int, output: StreamOutput) -> list[ResponseEvent]:
         """The events of what was added to the text."""
@@ -193,8 +202,8 @@ class ResponseEvents:
     def ending(self, outputs: Sequence[Sequence[StreamOutput]]) -> list[ResponseEvent]:
         """The last event, with the whole response."""
         usage = usage_of(outputs, self._prepared)
-        ended = _ended(self._response, self._output, usage, is_cut=self._is_cut)
-        return [self._event(f"response.{ended.status}", response=ended)]
+        self.response = _ended(self.response, self._output, usage, is_cut=self._is_cut)
+        return [self._event(f"response.{self.response.status}", response=self.response)]
 
     def failure(self, error: ApiError) -> ResponseEvent:
         """The last event of a stream that breaks off; what was said until then is in it."""
@@ -202,7 +211,7 @@ class ResponseEvents:
         code = "rate_limit_exceeded" if error.status == 429 else "server_error"
         told = ResponseError(code=code, message=error.to_object().error.message)
         failed = {"status": "failed", "error": told, "output": output}
-        return self._event("response.failed", response=self._response.model_copy(update=failed))
+        return self._event("response.failed", response=self.response.model_copy(update=failed))
 
     def _added(self, delta: ChatDelta, logprobs: ChatLogprobs | None) -> list[ResponseEvent]:
         events: list[ResponseEvent] = []
@@ -281,9 +290,8 @@ def _begun(body: ResponsesRequest, prepared: Prepared, model: str) -> ResponseOb
         model=model,
         output=[],
         usage=None,
-        store=False,
+        store=body.is_stored,
         background=False,
-        previous_response_id=None,
         metadata=asked["metadata"] or {},
         parallel_tool_calls=body.parallel_tool_calls is not False,
         reasoning={"effort": None, "summary": None},

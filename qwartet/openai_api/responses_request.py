@@ -1,4 +1,4 @@
-"""The body of POST /v1/responses, as far as it is supported: text and function tools, nothing kept between requests.
+"""The body of POST /v1/responses, as far as it is supported: text and function tools.
 
 As everywhere, undeclared fields are refused at the top level and have no effect inside of items and tools.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, PrivateAttr
 from pydantic_core import PydanticCustomError
 
 from qwartet.openai_api.object import PassingObject, RequestObject, Text
@@ -22,9 +22,6 @@ from qwartet.openai_api.protocol import (
     StopText,
 )
 from qwartet.openai_api.tool_protocol import MAX_TOOLS, CalledName, CallId, ToolFunction, ToolName
-
-NOT_STORED = "responses are not stored on this server"
-
 
 # Input
 
@@ -82,19 +79,23 @@ class InputReasoning(PassingObject):
     type: Literal["reasoning"]
 
 
+class InputReference(PassingObject):
+    """An item of a stored response; `type` may be left out."""
+
+    type: Literal["item_reference"] = "item_reference"
+    id: Annotated[str, Field(min_length=1)]
+
+
 def _with_type(item: Any) -> Any:
-    """An item with its type, which a message may leave out."""
-    if not isinstance(item, dict):
+    """An item with its type, which messages and references may leave out."""
+    if not isinstance(item, dict) or item.get("type") is not None:
         return item
-    if item.get("type") == "item_reference" or (item.get("type") is None and "role" not in item and "id" in item):
-        raise PydanticCustomError("item_reference", f"{NOT_STORED}; send the item itself instead of a reference to it")
-    return {**item, "type": "message"} if "type" not in item and "role" in item else item
+    kind = "message" if "role" in item else "item_reference" if "id" in item else None
+    return item if kind is None else {**item, "type": kind}
 
 
-InputItem = Annotated[
-    Annotated[InputMessage | InputCall | InputCallOutput | InputReasoning, Field(discriminator="type")],
-    BeforeValidator(_with_type),
-]
+AnyItem = InputMessage | InputCall | InputCallOutput | InputReasoning | InputReference
+InputItem = Annotated[Annotated[AnyItem, Field(discriminator="type")], BeforeValidator(_with_type)]
 
 
 # Tools and formats
@@ -213,11 +214,12 @@ class ResponsesRequest(RequestBody):
     """Log-probabilities of the tokens of the text, and of so many alternatives of each."""
     truncation: Literal["auto", "disabled"] | None = None
     """auto: drops the oldest rounds until the prompt and a quarter of the context for the answer fit."""
-    store: bool | None = NO_EFFECT
-    """No effect: nothing is stored, and the answer says `store: false`."""
-    previous_response_id: Annotated[None, _null(f"{NOT_STORED}; send the earlier items again in input")] = None
-    conversation: Annotated[None, _null(f"{NOT_STORED}; send the earlier items again in input")] = None
-    background: Annotated[Literal[False] | None, _null(f"{NOT_STORED}; leave background out and wait")] = None
+    store: bool | None = None
+    """False: the response is not stored. Others stay in memory until newer ones need the room (`--response-store`)."""
+    previous_response_id: str | None = None
+    """A stored response, whose input and output come before this input."""
+    conversation: Annotated[None, _null("conversations are not stored; use previous_response_id")] = None
+    background: Annotated[Literal[False] | None, _null("nothing runs in the background; leave it out and wait")] = None
     prompt: Annotated[None, _null("prompts are not stored on this server; send the text in input")] = None
     context_management: Annotated[list[Any], Field(max_length=0)] | None = None
     metadata: dict[str, str] | None = None
@@ -241,12 +243,29 @@ class ResponsesRequest(RequestBody):
     prompt_cache_options: dict[str, Any] | None = NO_EFFECT
     service_tier: str | None = NO_EFFECT
 
+    # Not of the body; the response store sets them.
+    _earlier: list[AnyItem] = PrivateAttr(default_factory=list)
+    _is_stored: bool = PrivateAttr(default=False)
+
+    def refer(self, earlier: list[AnyItem], own: list[AnyItem] | None, *, is_stored: bool) -> None:
+        """Takes the items of the response that is continued, the own ones without references, and what comes of it."""
+        self._earlier, self._is_stored = earlier, is_stored
+        self.input = self.input if own is None else own
+
     @property
-    def items(self) -> list[InputMessage | InputCall | InputCallOutput | InputReasoning]:
-        """The input as items."""
-        if isinstance(self.input, str):
-            return [InputMessage(role="user", content=self.input)]
-        return self.input
+    def is_stored(self) -> bool:
+        return self._is_stored
+
+    @property
+    def num_earlier(self) -> int:
+        """Of the items, those of the response that is continued."""
+        return len(self._earlier)
+
+    @property
+    def items(self) -> list[AnyItem]:
+        """The whole conversation: that of the response that is continued, and the input."""
+        own = [InputMessage(role="user", content=self.input)] if isinstance(self.input, str) else self.input
+        return [*self._earlier, *own]
 
 
 def text_of(content: TextOrParts) -> str:

@@ -150,7 +150,7 @@ def _turns(body: ResponsesRequest) -> list[_Turn]:
     open_calls: _Turn | None = None  # an assistant message that the next call belongs to
     results: list[_Turn] = []
     for index, item in enumerate(body.items):
-        place = f"input.{index}" if isinstance(body.input, list) else "input"
+        place = _place(body, index)
         if isinstance(item, InputCall):
             if open_calls is None:
                 open_calls = _Turn(AssistantMessage(role="assistant", content=""), place)
@@ -192,9 +192,16 @@ def _outputs(body: ResponsesRequest) -> dict[str, tuple[str, str]]:
         if isinstance(item, InputCallOutput):
             if item.call_id in found:
                 message = f"two outputs have the call_id {item.call_id!r:.80}; send one for each call"
-                raise ApiError(400, message, param=f"input.{index}.call_id", code="invalid_value")
-            found[item.call_id] = (text_of(item.output), f"input.{index}")
+                raise ApiError(400, message, param=f"{_place(body, index)}.call_id", code="invalid_value")
+            found[item.call_id] = (text_of(item.output), _place(body, index))
     return found
+
+
+def _place(body: ResponsesRequest, index: int) -> str:
+    """The field that the item of this index comes from."""
+    if index < body.num_earlier:
+        return "previous_response_id"
+    return f"input.{index - body.num_earlier}" if isinstance(body.input, list) else "input"
 
 
 def _add_call(turn: _Turn, item: InputCall, place: str) -> None:

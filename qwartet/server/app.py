@@ -30,8 +30,8 @@ from qwartet.openai_api.answer_objects import (
 from qwartet.openai_api.endpoints import CHAT_PATH, COMPLETION_PATH, RESPONSES_PATH, Endpoints
 from qwartet.openai_api.error import ApiError
 from qwartet.openai_api.protocol import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
-from qwartet.openai_api.responses_answer import ResponseObject
-from qwartet.openai_api.responses_request import NOT_STORED, ResponsesRequest
+from qwartet.openai_api.responses_answer import DeletedResponse, ResponseObject
+from qwartet.openai_api.responses_request import ResponsesRequest
 from qwartet.openai_api.token_ids import detokenize, tokenize, tokenizer_info
 from qwartet.server import docs_page, metrics
 from qwartet.server.access import Access
@@ -108,13 +108,17 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
     answer(COMPLETION_PATH, CompletionRequest, Completion, "Continue a text")
     answer(RESPONSES_PATH, ResponsesRequest, ResponseObject, "Answer a conversation, as OpenAI's Responses API does")
 
-    async def stored_response(response_id: str) -> Response:
-        message = f"there is no response {response_id!r:.80}: {NOT_STORED}; keep what POST {RESPONSES_PATH} answers"
-        raise ApiError(404, message, param="response_id", code="response_not_found")
+    stored, errors = f"{RESPONSES_PATH}/{{response_id}}", _errors(401, 404, 503)
 
-    app.add_api_route(
-        f"{RESPONSES_PATH}/{{response_id}}", stored_response, methods=["GET", "DELETE"], include_in_schema=False
-    )
+    @app.get(stored, response_model=ResponseObject, responses=errors, summary="A stored response")
+    async def stored_response(response_id: str, request: Request) -> Response:
+        found = service.endpoints.responses.get(response_id, request.scope["state"]["cache_salt"])
+        return Response(found, media_type="application/json")
+
+    @app.delete(stored, response_model=DeletedResponse, responses=errors, summary="Forget a stored response")
+    async def delete_response(response_id: str, request: Request) -> Response:
+        service.endpoints.responses.delete(response_id, request.scope["state"]["cache_salt"])
+        return JsonAnswer({"id": response_id, "object": "response", "deleted": True})
 
     def convert(work: Callable[[Endpoints, Any], Any]) -> Callable[[Request], Awaitable[Response]]:
         async def route(request: Request) -> Response:

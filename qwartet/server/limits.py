@@ -14,6 +14,7 @@ MAX_PATH_CHARS = 1024
 MAX_CHUNKS = 20_000  # of a body: about 0.2 s of work, however little is in them
 # Lists, objects and keys: a body of 2 MB holds 700,000 of them, and nobody else is served while they are made.
 MAX_JSON_MARKS = 50_000
+_MAY_BE_0 = ("shutdown_timeout_s", "max_queue", "response_store_bytes")
 _COUNTS = ("max_body_bytes", "max_queue", "max_connections", "max_completions")
 
 
@@ -28,6 +29,7 @@ class Limits:
     max_connections: Annotated[int, "Requests that are answered at once."] = 256
     max_completions: Annotated[int, "Completions of one request."] = 8  # n, or prompts times n
     max_body_bytes: Annotated[int, "Bytes of a request."] = 2 << 20
+    response_store_bytes: Annotated[int, "Memory for responses that later requests may name; 0 stores none."] = 64 << 20
     request_timeout_s: Annotated[float, "Seconds for an answer as a whole."] = 600.0
     queue_timeout_s: Annotated[float, "Seconds until an answer is begun."] = 60.0
     body_timeout_s: Annotated[float, "Seconds in which a request has to be here."] = 30.0
@@ -39,6 +41,6 @@ class Limits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value, name = getattr(self, field.name), field.name
-            low = 0 if name in ("shutdown_timeout_s", "max_queue") else 1 if name in _COUNTS else 0.001
+            low = 0 if name in _MAY_BE_0 else 1 if name in _COUNTS else 0.001
             if not (math.isfinite(value) and low <= value <= 1e9):
                 raise SettingError(f"{name} is {value}; it must lie in {low}..1000000000")

@@ -26,6 +26,7 @@ from qwartet.engine.async_engine import AsyncEngine
 from qwartet.llm import LLM
 from qwartet.openai_api.endpoints import Endpoints
 from qwartet.openai_api.log import log_failure, logger
+from qwartet.openai_api.response_store import ResponseStore
 from qwartet.server.connection import Connection
 from qwartet.server.limits import MAX_HEADER_BYTES, Limits
 from qwartet.server.service import Service
@@ -133,7 +134,8 @@ class _Life:
             os._exit(0)
         llm = loading.result()
         engine = AsyncEngine(llm.engine)
-        self._service.open(Endpoints(llm, engine, model_names))
+        stored = ResponseStore(self._service.limits.response_store_bytes)
+        self._service.open(Endpoints(llm, engine, model_names, stored))
         gc.collect()
         gc.freeze()  # what was loaded is not looked through for garbage again: that took 90 ms each time
         logger.info("ready")

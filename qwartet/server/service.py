@@ -88,7 +88,7 @@ class Service:
 
         def prepare(body: Any) -> tuple[AnswerRequest, Prepared]:
             request = endpoints.parse(REQUESTS[path], body)
-            return request, endpoints.prepare(request)
+            return request, endpoints.prepare(request, cache_salt=cache_salt)
 
         request, prepared = await self.run_sized(raw, prepare)
         num_completions = len(prepared.prompts) * prepared.params.n

@@ -254,7 +254,7 @@ def test_an_answer_is_the_chats_in_openais_shape(llm: LLM) -> None:
         "total_tokens": chat["usage"]["total_tokens"],
     }
     assert response["status"] == "completed" and response["incomplete_details"] is response["error"] is None
-    assert response["store"] is False, "what was asked for is not what happens"
+    assert response["store"] is False, "there is no store, whatever was asked for"
     asked = {"metadata": {"a": "b"}, "instructions": "Be brief.", "user": "me", "temperature": 0, "tools": []}
     assert {name: response[name] for name in asked} == asked
 
@@ -294,12 +294,12 @@ def test_log_probabilities_are_those_of_the_chat(llm: LLM) -> None:
 
 
 WRONG: list[tuple[dict[str, Any], str, str]] = [
-    ({"previous_response_id": "resp_1"}, "previous_response_id", "send the earlier items again"),
-    ({"conversation": "conv_1"}, "conversation", "send the earlier items again"),
+    ({"previous_response_id": "resp_1"}, "previous_response_id", "send the items themselves"),
+    ({"conversation": "conv_1"}, "conversation", "use previous_response_id"),
     ({"background": True}, "background", "wait"),
     ({"prompt": {"id": "pmpt_1"}}, "prompt", "send the text in input"),
-    ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input.0", "send the item itself"),
-    ({"input": [{"id": "msg_1"}]}, "input.0", "send the item itself"),
+    ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input.0", "send the items themselves"),
+    ({"input": [{"id": "msg_1"}]}, "input.0", "send the items themselves"),
     ({"input": [{"type": "computer_call_output"}]}, "input.0.type", "'function_call_output'"),
     ({"input": [{"role": "tool", "content": "x"}]}, "input.0.role", "'user'"),
     ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input.0.content.0.type", "'input_text'"),

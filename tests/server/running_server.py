@@ -19,6 +19,7 @@ import httpx
 from qwartet import LLM
 from qwartet.engine.async_engine import AsyncEngine
 from qwartet.openai_api.endpoints import Endpoints
+from qwartet.openai_api.response_store import ResponseStore
 from qwartet.server.access import Access
 from qwartet.server.app import make_app
 from qwartet.server.limits import Limits
@@ -91,7 +92,8 @@ class RunningServer:
     def open(self) -> None:
         """The model is loaded from now on; in the server's loop."""
         self.engine = AsyncEngine(self.llm.engine)
-        self.service.open(Endpoints(self.llm, self.engine, [self._model_name]))
+        stored = ResponseStore(self.service.limits.response_store_bytes)
+        self.service.open(Endpoints(self.llm, self.engine, [self._model_name], stored))
 
     @property
     def num_connections(self) -> int:

@@ -192,15 +192,102 @@ def test_the_official_client_sends_back_what_it_got(client: openai.OpenAI) -> No
     assert final.output_text
 
 
-def test_nothing_is_stored(client: openai.OpenAI) -> None:
-    answer = client.responses.create(model=MODEL, input="hello", store=True)
+# What is stored
+
+
+def sent_again(llm: LLM, items: list[Any], **body: Any) -> dict[str, Any]:
+    """The answer to a conversation whose items are all in the request."""
+    with RunningServer(llm, limits=Limits(response_store_bytes=0)) as stateless:
+        return dict(stateless.post(PATH, input=items, temperature=0, **body).json())
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_stored_response_can_be_continued(client: openai.OpenAI, llm: LLM, is_stream: bool) -> None:
+    asked: dict[str, Any] = {"model": MODEL, "temperature": 0, "max_output_tokens": 30}
+    if is_stream:
+        with client.responses.stream(input="hello", instructions="Be brief.", **asked) as events:
+            first: Any = events.get_final_response()
+    else:
+        first = client.responses.create(input="hello", instructions="Be brief.", **asked)
+    second = client.responses.create(input="And you?", previous_response_id=first.id, **asked)
+    third = client.responses.create(input="Thanks!", previous_response_id=second.id, **asked)
+    items: list[Any] = [{"role": "user", "content": "hello"}, *(item.to_dict() for item in first.output)]
+    items.append({"role": "user", "content": "And you?"})
+    assert sent_again(llm, items, max_output_tokens=30)["usage"]["input_tokens"] == second.usage.input_tokens
+    items += [*(item.to_dict() for item in second.output), {"role": "user", "content": "Thanks!"}]
+    whole = sent_again(llm, items, max_output_tokens=30)
+    assert whole["output"][0]["content"][0]["text"] == third.output_text
+    assert whole["usage"]["input_tokens"] == third.usage.input_tokens, "instructions are not carried on"
+    assert third.previous_response_id == second.id and third.to_dict()["store"] is True
+
+
+def test_items_of_stored_responses_can_be_named(server: RunningServer, llm: LLM) -> None:
+    """As the AI SDK does between the steps of an agent."""
+    body = {"temperature": 0, "tools": TOOLS, "max_output_tokens": 60}
+    first = server.post(PATH, input=WEATHER, tool_choice="required", **body).json()
+    question, call = {"role": "user", "content": WEATHER}, first["output"][-1]
+    result = {"type": "function_call_output", "call_id": call["call_id"], "output": "sunny"}
+    names = [{"type": "item_reference", "id": item["id"]} for item in first["output"]]
+    whole = sent_again(llm, [question, *first["output"], result], tools=TOOLS, max_output_tokens=60)
+    for named in (names, [{"id": one["id"]} for one in names]):
+        found = server.post(PATH, input=[question, *named, result], **body).json()
+        assert found["output"][-1]["content"] == whole["output"][-1]["content"]
+    by_response = server.post(PATH, input=[result], previous_response_id=first["id"], **body).json()
+    assert by_response["output"][-1]["content"] == whole["output"][-1]["content"]
+
+
+def test_a_stored_response_can_be_read_and_forgotten(client: openai.OpenAI) -> None:
+    answer = client.responses.create(model=MODEL, input="hello", metadata={"a": "b"})
+    assert client.responses.retrieve(answer.id).to_dict() == answer.to_dict()
+    client.responses.delete(answer.id)
     for work in (client.responses.retrieve, client.responses.delete):
-        with pytest.raises(openai.NotFoundError) as missing:
+        with pytest.raises(openai.NotFoundError, match="not found"):
             work(answer.id)
-        assert missing.value.code == "response_not_found" and "not stored" in str(missing.value)
     with pytest.raises(openai.BadRequestError) as refused:
         client.responses.create(model=MODEL, input="and?", previous_response_id=answer.id)
-    assert refused.value.param == "previous_response_id"
+    assert refused.value.code == "previous_response_not_found" and refused.value.param == "previous_response_id"
+
+
+@pytest.mark.parametrize("case", ["store is false", "no store", "cut off"])
+def test_what_is_not_stored_is_not_found(llm: LLM, case: str) -> None:
+    with RunningServer(llm, limits=Limits(response_store_bytes=0 if case == "no store" else 1 << 20)) as server:
+        if case == "cut off":
+            body = {"input": "hello", "max_output_tokens": 1500, "temperature": 2, "stream": True}
+            with httpx.stream("POST", server.url + PATH, json=body) as response:
+                event = next(line for line in response.iter_lines() if line.startswith("data: "))
+            found = json.loads(event.removeprefix("data: "))["response"]
+            wait_for(server.is_idle)
+        else:
+            found = server.post(PATH, input="hello", max_output_tokens=2, store=case == "no store").json()
+            assert found["store"] is False
+        assert server.get(f"{PATH}/{found['id']}").status_code == 404
+
+
+def test_sec_16_one_key_does_not_find_what_another_one_stored(llm: LLM) -> None:
+    keys = ["first-key-0123456789", "second-key-012345678"]
+    first, second = ({"authorization": f"Bearer {key}"} for key in keys)
+    with RunningServer(llm, access=Access(api_keys=keys)) as server:
+        stored = server.post(PATH, headers=first, input="hello", max_output_tokens=2).json()
+        item = [{"type": "item_reference", "id": stored["output"][0]["id"]}]
+        assert server.get(f"{PATH}/{stored['id']}", headers=first).status_code == 200
+        assert server.get(f"{PATH}/{stored['id']}", headers=second).status_code == 404
+        assert server.post(PATH, headers=first, input=item, max_output_tokens=2).status_code == 200
+        assert server.post(PATH, headers=second, input=item).status_code == 400
+        assert server.post(PATH, headers=second, input="x", previous_response_id=stored["id"]).status_code == 400
+        assert httpx.delete(f"{server.url}{PATH}/{stored['id']}", headers=second).status_code == 404
+
+
+def test_the_oldest_responses_make_room_and_the_memory_is_bounded(llm: LLM) -> None:
+    with RunningServer(llm, limits=Limits(response_store_bytes=20_000)) as server:
+        found = [server.post(PATH, input="hello " * 100, max_output_tokens=2).json()["id"] for _ in range(12)]
+        there = [server.get(f"{PATH}/{one}").status_code == 200 for one in found]
+        assert there == sorted(there) and 0 < sum(there) < 12, "a first part has gone"
+        assert server.post(PATH, input="hello", max_output_tokens=2, user="y" * 20_000).status_code == 200
+        assert server.get(f"{PATH}/{found[-1]}").status_code == 200, "one that is too large pushes no other one out"
+        for one in found:
+            httpx.delete(f"{server.url}{PATH}/{one}")
+        store = server.service.any_endpoints.responses
+        assert not store._entries and not store._owners and store._num_bytes == 0
 
 
 def test_a_stream_that_breaks_off_ends_with_response_failed(llm: LLM) -> None:

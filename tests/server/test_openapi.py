@@ -119,5 +119,5 @@ def test_every_route_that_is_served_is_described() -> None:
     answered = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/tokenize", "/detokenize")
     assert set(POSTS) == {f"POST {path}" for path in answered}
     described = {"/v1/models", "/v1/models/{name}", "/health", "/health/live", "/health/ready", "/metrics", "/version"}
-    described.add("/tokenizer_info")
+    described |= {"/tokenizer_info", "/v1/responses/{response_id}"}
     assert {label.removeprefix("GET ") for label in OPERATIONS if label.startswith("GET")} == described

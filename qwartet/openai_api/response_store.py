@@ -1,0 +1,111 @@
+"""Responses that are kept in memory for a while, so that later requests can name them instead of sending them again.
+
+The oldest make room for new ones. What was stored for one API key is not found with another.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from qwartet.openai_api.error import ApiError
+from qwartet.openai_api.protocol import MAX_MESSAGES
+from qwartet.openai_api.responses_answer import ResponseObject
+from qwartet.openai_api.responses_request import InputItem, InputReference, ResponsesRequest
+
+_ITEM: TypeAdapter[Any] = TypeAdapter(InputItem)
+_Key = tuple[str, str]  # the salt of an API key, and an id
+
+
+@dataclass(frozen=True)
+class _Entry:
+    response: bytes  # JSON, as it was answered
+    conversation: bytes  # JSON: the items of its input, and of what it continued, and its output
+    item_ids: tuple[str, ...]  # of its output
+
+    @property
+    def num_bytes(self) -> int:
+        return len(self.response) + len(self.conversation)
+
+
+class ResponseStore:
+    """Takes at most `max_bytes` for the texts of all responses; 0 stores nothing. Any thread may use it."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self._entries: OrderedDict[_Key, _Entry] = OrderedDict()
+        self._owners: dict[_Key, _Key] = {}  # of items of their outputs
+        self._num_bytes = 0
+        self._lock = threading.Lock()
+
+    def resolve(self, body: ResponsesRequest, salt: str) -> None:
+        """Fills in the items that a body only names; ApiError where one is not here."""
+        earlier, own = [], None
+        if body.previous_response_id is not None:
+            entry = self._entries.get((salt, body.previous_response_id))
+            if entry is None:
+                what = f"Previous response with id {body.previous_response_id!r:.80} not found"
+                raise self._missing(400, what, "previous_response_id", "previous_response_not_found")
+            earlier = [_ITEM.validate_python(item) for item in json.loads(entry.conversation)]
+        if isinstance(body.input, list):
+            own = [self._item(item, place, salt) for place, item in enumerate(body.input)]
+        body.refer(earlier, own, is_stored=body.store is not False and self.max_bytes > 0)
+        if len(body.items) > MAX_MESSAGES:
+            message = f"the conversation has {len(body.items)} items; at most {MAX_MESSAGES} are allowed"
+            raise ApiError(400, message, param="previous_response_id", code="invalid_value")
+
+    def _item(self, item: Any, place: int, salt: str) -> Any:
+        if not isinstance(item, InputReference):
+            return item
+        entry = self._entries.get(self._owners.get((salt, item.id), ("", "")))
+        if entry is None:
+            raise self._missing(400, f"Item with id {item.id!r:.80} not found", f"input.{place}", "item_not_found")
+        found = next(one for one in json.loads(entry.response)["output"] if one["id"] == item.id)
+        return _ITEM.validate_python(found)
+
+    def put(self, body: ResponsesRequest, response: ResponseObject, salt: str) -> None:
+        """Keeps what a body was answered."""
+        output = [item.model_dump() for item in response.output]
+        items = [item.model_dump() for item in body.items] + output
+        entry = _Entry(
+            response.model_dump_json().encode(),
+            json.dumps(items, ensure_ascii=False).encode("utf-8", "replace"),
+            tuple(item["id"] for item in output),
+        )
+        if entry.num_bytes > self.max_bytes:
+            return
+        with self._lock:
+            while self._num_bytes + entry.num_bytes > self.max_bytes:
+                self._remove(next(iter(self._entries)))
+            self._entries[salt, response.id] = entry
+            self._owners |= {(salt, item_id): (salt, response.id) for item_id in entry.item_ids}
+            self._num_bytes += entry.num_bytes
+
+    def get(self, response_id: str, salt: str) -> bytes:
+        """The JSON of a response; ApiError 404 where it is not here."""
+        entry = self._entries.get((salt, response_id))
+        if entry is None:
+            raise self._missing(404, f"Response with id {response_id!r:.80} not found", "response_id", "not_found")
+        return entry.response
+
+    def delete(self, response_id: str, salt: str) -> None:
+        """Forgets a response; ApiError 404 where it is not here."""
+        self.get(response_id, salt)
+        with self._lock:
+            if (salt, response_id) in self._entries:
+                self._remove((salt, response_id))
+
+    def _remove(self, key: _Key) -> None:
+        entry = self._entries.pop(key)
+        self._num_bytes -= entry.num_bytes
+        for item_id in entry.item_ids:
+            del self._owners[key[0], item_id]
+
+    def _missing(self, status: int, what: str, param: str, code: str) -> ApiError:
+        why = "it was not stored, or made room for newer ones" if self.max_bytes else "no responses are stored here"
+        return ApiError(status, f"{what}: {why}; send the items themselves in input", param=param, code=code)
