@@ -6,6 +6,7 @@
 # make sanitize           the kernel tests under AddressSanitizer and UBSan      (g++; some minutes)
 # make fuzz-kernels       the kernels against their references at 10,000 random shapes
 # make fuzz-http          500 random requests of each kind, right and wrong ones    (some minutes)
+# make test-clients       main uses of 16 client libraries against a server of ours, each as published (some 7 minutes)
 # make soak               the engine against its oracle at 100,000 random schedules  (some 90 minutes on 2 cores)
 # make docs               write docs/cli.md from the commands, docs/rooms.md from the docstrings
 # make mutate             take each guard of the server out: its test must fail (some 8 minutes on 2 cores)
@@ -28,7 +29,7 @@ endif
 
 VOCABULARY_PACKAGE := dashscope==2.0.2   # carries the published vocabulary, which tests use where it is
 
-.PHONY: chat serve quick test check lint slow sanitize fuzz-kernels fuzz-http soak mutate security-table docs demo-model clean
+.PHONY: chat serve quick test check lint slow sanitize fuzz-kernels fuzz-http test-clients soak mutate security-table docs demo-model clean
 
 chat: $(VENV)/.installed
 	@$(BIN)/qwartet chat $(MODEL) $(if $(PROMPT),--prompt "$(PROMPT)")
@@ -45,7 +46,7 @@ quick: $(VENV)/.installed-test
 test: $(VENV)/.installed-test build/vocabulary
 	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-check: lint test slow
+check: lint test slow test-clients
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -73,6 +74,10 @@ docs: $(VENV)/.installed-test
 	$(BIN)/python -m qwartet.cli.reference > build/cli.md
 	mv build/cli.md docs/cli.md
 	$(BIN)/python -m tests.room_table
+
+# Each client in an environment of its own under build/clients; TORCH is for the one that brings torch.
+test-clients: $(VENV)/.installed-test
+	$(BIN)/python -m tests.clients.run --torch "$(TORCH)"
 
 mutate: $(VENV)/.installed-test
 	$(BIN)/python -m tests.mutations.run

@@ -87,6 +87,7 @@ def prepare_chat(llm: LLM, body: ChatCompletionRequest) -> Prepared:
         llm, body, max_tokens=max_tokens, logprobs=(body.top_logprobs or 0) if body.logprobs else None
     )
     if tools is not None:
+        tools = replace(tools, tells_thought=params.structure is None)
         params = _with_tools(params, tools)
     prompt_ids = chat_prompt_ids(llm, body, tools)
     _check_length(llm, [prompt_ids], "messages")

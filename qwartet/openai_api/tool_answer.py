@@ -1,6 +1,7 @@
 """What the model wrote in a chat with tools, to a message or to the pieces of one.
 
-A thought before a call is the message's content, as with the original server. Arguments are passed on as written: they
+A thought before a call is the message's content, as with the original server, unless the content has a form to fit:
+SDKs then parse whatever content there is, also that of an answer with a call. Arguments are passed on as written: they
 are nothing but text here, and are valid JSON only where the request asked for that.
 """
 
@@ -29,12 +30,13 @@ def tool_message(
     reply = parse_react(text, chat.begins_in)
     if reply.name is None:
         return AnswerMessage(content=reply.text), reason
+    thought = reply.text or None if chat.tells_thought else None
     call = FunctionCall(name=reply.name, arguments=reply.arguments)
     message: ToolCallsMessage | FunctionCallMessage
     if chat.is_legacy:
-        message = FunctionCallMessage(content=reply.text or None, function_call=call)
+        message = FunctionCallMessage(content=thought, function_call=call)
     else:
-        message = ToolCallsMessage(content=reply.text or None, tool_calls=[ToolCall(id=_new_id(), function=call)])
+        message = ToolCallsMessage(content=thought, tool_calls=[ToolCall(id=_new_id(), function=call)])
     return message, call_reason(chat, reason)
 
 
@@ -62,15 +64,20 @@ class ToolStream:
 
     def feed(self, text: str) -> list[ChatDelta]:
         """What became certain with one more piece."""
-        return list(map(self._delta, self._react.feed(text)))
+        return self._deltas(self._react.feed(text))
 
     def finish(self) -> list[ChatDelta]:
         """What was held back."""
-        return list(map(self._delta, self._react.finish()))
+        return self._deltas(self._react.finish())
 
     def finish_reason(self, reason: FinishReason) -> FinishReason:
         """Why the answer ended, given why its text did."""
         return call_reason(self._chat, reason) if self._react.is_call else reason
+
+    def _deltas(self, deltas: list[ReactDelta]) -> list[ChatDelta]:
+        if not self._chat.tells_thought and any(delta.name is not None for delta in deltas):
+            deltas = [delta for delta in deltas if not delta.text]  # a thought comes together with its call
+        return list(map(self._delta, deltas))
 
     def _delta(self, delta: ReactDelta) -> ChatDelta:
         if delta.name is None and not delta.arguments:

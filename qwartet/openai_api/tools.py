@@ -52,6 +52,7 @@ class ToolChat:
     calls: ToolCalls | None  # what must be called, and with which arguments
     offered: ToolCalls | None  # what may be called; None where no tools are shown
     has_tools: bool  # whether tools are shown, and can be called
+    tells_thought: bool = True  # before a call; not where clients expect content of a certain form
 
 
 @dataclass(frozen=True)

@@ -277,6 +277,13 @@ def test_a_call_is_an_item_behind_its_thought_and_can_be_sent_back(llm: LLM) -> 
     assert again["status"] == "completed"
 
 
+def test_a_call_has_no_thought_where_the_text_has_a_schema(llm: LLM) -> None:
+    """SDKs parse every message of an answer by the schema."""
+    wanted = {"format": {"type": "json_schema", "name": "city", "schema": CITY}}
+    response = respond(llm, input=[ASKED], tools=TOOLS, tool_choice="required", text=wanted)
+    assert [item["type"] for item in response["output"]] == ["function_call"]
+
+
 def test_a_text_fits_its_schema(llm: LLM) -> None:
     wanted = {"type": "json_schema", "name": "city", "schema": CITY}
     text = respond(llm, text={"format": wanted}, max_output_tokens=60)["output"][0]["content"][0]["text"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -38,6 +39,8 @@ CHATS = [
     chat_of(is_open=True),
     chat_of(is_open=True, is_legacy=True),
     chat_of(is_open=True, has_tools=False),
+    replace(chat_of(), tells_thought=False),
+    replace(chat_of(is_open=True), tells_thought=False),
 ]
 
 
@@ -72,6 +75,15 @@ def streamed(chat: ToolChat, pieces: list[str], reason: FinishReason = "stop") -
     if not {"tool_calls", "function_call"} & message.keys() and message["content"] is None:
         message["content"] = ""
     return message, stream.finish_reason(reason)
+
+
+@pytest.mark.parametrize("is_legacy", [False, True])
+def test_a_call_has_no_content_where_content_has_a_form_to_fit(is_legacy: bool) -> None:
+    """SDKs parse the content of every answer by response_format, calls or not."""
+    chat = replace(chat_of(is_legacy=is_legacy), tells_thought=False)
+    for found in (message_of(chat, CALL), streamed(chat, list(CALL))):
+        assert found[0]["content"] is None and found[1] == ("function_call" if is_legacy else "tool_calls")
+    assert message_of(chat, react_answer('{"a": 1}'))[0]["content"] == '{"a": 1}'
 
 
 def test_a_call_is_told_of_with_its_thought_as_content() -> None:
