@@ -9,20 +9,24 @@ import sys
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from qwartet import DEMO
 from qwartet.cli.extras import require
 from qwartet.cli.loading import LoadOptions, own_names
 from qwartet.cli.option_groups import with_groups
 from qwartet.cli.options import MaxNumSeqs, ModelArgument, set_threads
 from qwartet.cli.terminal import inert, one_line
 from qwartet.engine.engine_config import EngineConfig
-from qwartet.errors import SettingError
+from qwartet.errors import SettingError, VocabularyError
 from qwartet.hub.resolve import looks_like_hub_id, resolve
 from qwartet.server.access import LOOPBACK_HOSTS, Access
 from qwartet.server.limits import Limits
+
+if TYPE_CHECKING:
+    from qwartet.llm import LLM
 
 MIN_KEY_CHARS = 8
 
@@ -88,10 +92,10 @@ def serve(
     if model is not None and not looks_like_hub_id(model):
         resolve(model, revision=load.revision)  # so that a wrong path is told at once
     from qwartet.server.listener import bind, bind_unix
+    from qwartet.server.stderr import unread_stderr
 
-    with (
-        bind(access.host, access.port, limits.write_timeout_s) if access.uds is None else bind_unix(access.uds)
-    ) as listener:
+    listener = bind(access.host, access.port, limits.write_timeout_s) if access.uds is None else bind_unix(access.uds)
+    with listener, unread_stderr():
         print(one_line(f"{_url(listener, access.uds, ssl_certfile)}  (loading {names[-1]})"), file=sys.stderr)
         # After everything that can be wrong with the settings: these take seconds to import.
         from qwartet.server.app import make_app
@@ -106,7 +110,7 @@ def serve(
             has_access_log=access_log,
         )  # fmt: skip
         load_model = partial(
-            load.load, model, max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens,
+            _load, load, model, max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens,
             max_stall_s=max_stall or None,
         )  # fmt: skip
         code = serve_until_stopped(app, service, listener, load_model, names, ssl_certfile, ssl_keyfile)
@@ -114,6 +118,18 @@ def serve(
         access.uds.unlink(missing_ok=True)
     if code:
         raise typer.Exit(code)
+
+
+def _load(options: LoadOptions, model: str | None, **engine: Any) -> LLM:
+    """The model to serve; VocabularyError, before its weights are read, where it has no words to answer with."""
+    from qwartet.models.families import family_of, load_config
+
+    path = DEMO if model is None else resolve(model, revision=options.revision)
+    if not family_of(load_config(path)).has_tokenizer(path):
+        raise VocabularyError(
+            path, "holds no .tiktoken file, and a server needs one", hint="copy qwen.tiktoken into it"
+        )
+    return options.load(model, **engine)
 
 
 def _access(options: AccessOptions) -> Access:

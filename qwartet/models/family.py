@@ -30,6 +30,8 @@ class Family:
     """Modules, and the names that a checkpoint holds them under."""
     build: Callable[[ModelConfig, RotaryTable | None, Backend], QwenModel]
     """The network, its parameters uninitialised."""
+    has_tokenizer: Callable[[Path], bool]
+    """Whether a directory holds a vocabulary, whatever is in it."""
     load_tokenizer: Callable[[Path], Tokenizer | None]
     """The tokenizer of a directory; None where it holds none, VocabularyError where it is broken."""
     chat_prompt: Callable[..., list[int]]

@@ -162,8 +162,12 @@ def _build(config: ModelConfig, rotary: RotaryTable | None, backend: Backend) ->
     return QwenModel(config, rotary, backend)
 
 
+def _has_tokenizer(directory: Path) -> bool:
+    return any(directory.glob("*.tiktoken"))
+
+
 def _load_tokenizer(directory: Path) -> TiktokenTokenizer | None:
-    return TiktokenTokenizer.load(directory) if any(directory.glob("*.tiktoken")) else None
+    return TiktokenTokenizer.load(directory) if _has_tokenizer(directory) else None
 
 
-QWEN1 = Family("qwen", parse_config, layout, _build, _load_tokenizer, build_prompt)
+QWEN1 = Family("qwen", parse_config, layout, _build, _has_tokenizer, _load_tokenizer, build_prompt)

@@ -104,13 +104,11 @@ class HarmlessFields(RequestBody):
     safety_identifier: str | None = NO_EFFECT
     modalities: list[Literal["text"]] | None = NO_EFFECT
     prediction: dict[str, Any] | None = NO_EFFECT
-    # vLLM's and llama.cpp's, with the values by which they change nothing:
+    # vLLM's, with the values by which they change nothing:
     add_special_tokens: bool | None = NO_EFFECT
-    cache_prompt: bool | None = NO_EFFECT
     guided_decoding_backend: str | None = NO_EFFECT
     include_reasoning: bool | None = NO_EFFECT
     length_penalty: Annotated[float, Field(ge=1, le=1)] | None = NO_EFFECT
-    request_id: str | None = NO_EFFECT
     return_token_ids: Literal[False] | None = NO_EFFECT
     return_tokens_as_token_ids: Literal[False] | None = NO_EFFECT
     spaces_between_special_tokens: bool | None = NO_EFFECT

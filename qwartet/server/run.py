@@ -30,6 +30,7 @@ from qwartet.openai_api.response_store import ResponseStore
 from qwartet.server.connection import Connection
 from qwartet.server.limits import MAX_HEADER_BYTES, Limits
 from qwartet.server.service import Service
+from qwartet.server.stderr import drain_stderr
 
 FAILED_GRACE_S = 5.0  # in which probes see that the engine has failed
 ABORT_GRACE_S = 2.0  # in which clients hear that their requests were ended
@@ -131,6 +132,7 @@ class _Life:
         if not loading.done():
             # Nothing can stop a thread that loads; there is nothing to lose either.
             logger.info("stopped while the model was being loaded")
+            drain_stderr()
             os._exit(0)
         llm = loading.result()
         engine = AsyncEngine(llm.engine)
