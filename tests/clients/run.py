@@ -172,17 +172,22 @@ def main(arguments: Sequence[str]) -> int:
         programs = {
             name: installer.submit(install, name, client, given.torch, deadline_s) for name, client in chosen.items()
         }
-        results = [_result(name, client, programs[name], environment) for name, client in chosen.items()]
+        results = [told_result(name, client, programs[name], environment) for name, client in chosen.items()]
     RESULTS.write_text(json.dumps(results, indent=1))
     if given.document:
         text = DOCUMENT.read_text(encoding="utf-8")
         before, after = text.index(BEGIN) + len(BEGIN), text.index(END)
         DOCUMENT.write_text(f"{text[:before]}\n{table(results)}\n{text[after:]}", encoding="utf-8")
+    return exit_code(results)
+
+
+def exit_code(results: Sequence[dict[str, Any]]) -> int:
+    """Of the job."""
     is_failed = any(not one["ok"] for result in results for one in result["uses"])
     return int(is_failed or not any(result["uses"] for result in results))
 
 
-def _result(name: str, client: Client, program: Future[Path], environment: dict[str, str]) -> dict[str, Any]:
+def told_result(name: str, client: Client, program: Future[Path], environment: dict[str, str]) -> dict[str, Any]:
     """A client's entry, which is also printed."""
     started_s, left_out = time.monotonic(), ""
     found: list[dict[str, Any]] = []

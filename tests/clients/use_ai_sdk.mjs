@@ -32,8 +32,8 @@ async function streams(model) {
   assert(text && (await stream.finishReason) === "stop");
 }
 
-async function loops(model) {
-  const asked = { model, tools, prompt: WEATHER, temperature: 0, stopWhen: stepCountIs(3) };
+async function loops(model, providerOptions = {}) {
+  const asked = { model, tools, prompt: WEATHER, temperature: 0, stopWhen: stepCountIs(3), providerOptions };
   const answer = await generateText(asked);
   assert(answer.steps.some((step) => step.toolResults.length), "no tool was called");
   const stream = streamText({ ...asked, onError: () => {} });
@@ -57,6 +57,7 @@ await run({
   responses: () => texts(openai(MODEL)),
   responses_stream: () => streams(openai(MODEL)),
   responses_tool_loop: () => loops(openai(MODEL)),
+  responses_tool_loop_without_store: () => loops(openai(MODEL), { openai: { store: false } }),
   responses_structured: () => objects(openai(MODEL)),
   errors: () => raises(() => texts(compatible("x")), "not served"),
   retries: () => whenBusy((url) => texts(like(url)(MODEL))),

@@ -88,6 +88,14 @@ def responses_tool_loop() -> None:
 
 
 @use
+def responses_continued() -> None:
+    first = client.responses.create(model=MODEL, input="hello", temperature=0)
+    second = client.responses.create(model=MODEL, input=WEATHER, previous_response_id=first.id, temperature=0)
+    assert second.usage.input_tokens > first.usage.total_tokens
+    assert client.responses.retrieve(second.id).output_text == second.output_text
+
+
+@use
 def responses_structured() -> None:
     answer = client.responses.parse(model=MODEL, input=WEATHER, text_format=City, temperature=0)
     assert isinstance(answer.output_parsed, City)
