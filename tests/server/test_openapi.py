@@ -120,4 +120,5 @@ def test_only_what_can_be_answered_is_described() -> None:
 def test_every_route_that_is_served_is_described() -> None:
     assert set(POSTS) == {"POST /v1/chat/completions", "POST /v1/completions", "POST /tokenize", "POST /detokenize"}
     described = {"/v1/models", "/v1/models/{name}", "/health", "/health/live", "/health/ready", "/metrics", "/version"}
+    described.add("/tokenizer_info")
     assert {label.removeprefix("GET ") for label in OPERATIONS if label.startswith("GET")} == described
