@@ -32,7 +32,7 @@ IMPOSSIBLE = {
     "keyword": (Structure(json_schema={"not": {}, "if": {}}), r'not supported: \["if", "not"\]; leave them out'),
     "two of oneOf": (Structure(json_schema={"oneOf": [{}, {}]}), "no two can hold at once; use anyOf"),
     "wrong type": (Structure(json_schema={"minLength": "x"}), "Expected positive integer for 'minLength', .*; change"),
-    "unknown format": (Structure(json_schema={"type": "string", "format": "x"}), "Unknown format: x; change"),
+    "format of no text": (Structure(json_schema={"type": "string", "format": 5}), "Expected string for 'format'.*; ch"),
     "huge number": (Structure(json_schema={"minimum": 10**4000}), "number out of range.*; write it more simply"),
     "control character": (Structure(json_schema={"const": "\1"}), "no text can satisfy it; change"),
     "combinations": (

@@ -200,10 +200,14 @@ CHAT_FAULTS = [
     ({"messages": ["x"]}, 400, "messages.0", "object"),
     ({"messages": [{"role": "assistant"}]}, 400, "messages.0", "content is missing"),
     ({"messages": [{"role": "user"}]}, 400, "messages.0.content", "is missing"),
-    ({"messages": [{"role": "user", "content": "x", "name": "me"}]}, 400, "messages.0.name", "leave it out"),
-    ({"messages": [*HELLO, {"role": "system", "content": ""}]}, 400, "messages", "put it first"),
+    ({"messages": [{"role": "user", "content": "x", "images": ["me"]}]}, 400, "messages.0.images", "leave it out"),
     ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "messages.0.content.0.type", "'text'"),
-    ({"messages": [{"role": "user", "content": "x " * 3000}]}, 400, "messages", "the context 2048"),
+    (
+        {"messages": [{"role": "user", "content": "x " * 3000}]},
+        400,
+        "messages",
+        "maximum context length is 2048 tokens",
+    ),
     ({"model": "gpt-4o"}, 404, "model", "there is demo, other-name"),
     ({"stream": True}, 400, "stream", "leave it out"),
     ({"stream_options": {"include_usage": True}}, 400, "stream_options", "stream: true"),
@@ -427,14 +431,17 @@ def test_usage_tells_of_cached_tokens(llm: LLM) -> None:
     assert 0 < usage["prompt_tokens_details"]["cached_tokens"] < usage["prompt_tokens"]
 
 
-def test_an_error_of_our_own_is_a_500_without_its_text(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_our_own_is_a_500_without_its_text(
+    llm: LLM, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def fail(*_: Any, **__: Any) -> Any:
         raise KeyError("a secret")
 
     monkeypatch.setattr("qwartet.openai_api.exchange.chat_completion", fail)
     error = chat(llm)
     assert error.status == 500 and error.to_dict()["error"]["type"] == "server_error"
-    assert "KeyError" in error.message and "secret" not in error.message
+    assert "KeyError" not in error.message and "secret" not in error.message
+    assert caplog.text.count("failed with KeyError") == 1 and "secret" not in caplog.text
 
 
 def test_an_engine_that_closes_does_not_cut_answers(llm: LLM) -> None:

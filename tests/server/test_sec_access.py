@@ -120,7 +120,7 @@ def routes(server: RunningServer) -> list[str]:
     return [path.replace("{name:path}", "demo") for path in paths]
 
 
-PUBLIC = {"/", "/health", "/health/live", "/health/ready", "/static"}
+PUBLIC = {"/", "/favicon.ico", "/health", "/health/live", "/health/ready", "/static"}
 METHODS = ["GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE", "TRACE"]
 
 
@@ -184,11 +184,23 @@ def test_sec_13_a_root_path_opens_nothing(llm: LLM, root_path: str) -> None:
         assert send(server, request("GET", "/health")).status == 200
 
 
-@pytest.mark.parametrize("path", ["/version/", "/static", "/v1/models/", "/health/", "//evil.example/version/"])
-def test_sec_13_no_redirect_leads_to_what_a_host_header_says(locked: RunningServer, path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/version/", 200), ("/v1/models/", 200), ("/health/", 200), ("/version//", 404), ("/static", 404),
+        ("//evil.example/version/", 404),
+    ],
+)  # fmt: skip
+def test_sec_13_no_redirect_leads_to_what_a_host_header_says(locked: RunningServer, path: str, status: int) -> None:
     key = f"Authorization: Bearer {KEYS[0]}"
     answer = send(locked, request("GET", path, key, host="evil.example"))
-    assert answer.status == 404 and "location" not in dict(answer.headers)
+    assert answer.status == status and "location" not in dict(answer.headers)
+
+
+@pytest.mark.parametrize("path", ["/version/", "/v1/models/", "/metrics/", "/v1/models/health/", "/docs/", f"{CHAT}/"])
+def test_sec_13_a_trailing_slash_opens_nothing(locked: RunningServer, path: str) -> None:
+    for method in METHODS:
+        assert send(locked, request(method, path)).status == 401
 
 
 HOSTS = {
@@ -247,7 +259,10 @@ def test_sec_14_what_a_page_may_send_unasked_is_not_read(
 def test_sec_14_an_origin_that_is_allowed_may_read_without_credentials(llm: LLM) -> None:
     with RunningServer(llm, allowed_origins=["https://app.example"]) as server:
         allowed = send(server, request("GET", "/v1/models", "Origin: https://app.example"))
-        assert cors(allowed) == {"access-control-allow-origin": "https://app.example"}
+        assert cors(allowed) == {
+            "access-control-allow-origin": "https://app.example",
+            "access-control-expose-headers": "x-request-id, retry-after, x-qwartet-notes",
+        }
         assert cors(send(server, request("GET", "/v1/models", "Origin: https://evil.example"))) == {}
         asked = ["Origin: https://evil.example", "Access-Control-Request-Method: POST"]
         assert "access-control-allow-origin" not in cors(send(server, request("OPTIONS", CHAT, *asked)))

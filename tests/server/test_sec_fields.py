@@ -54,7 +54,7 @@ TEMPLATES = [
 @pytest.mark.parametrize(
     "field", ["chat_template", "chat_template_kwargs", "prompt_embeds", "messages.0.chat_template"]
 )
-@pytest.mark.parametrize("value", [*TEMPLATES, {"template": TEMPLATES[0]}, None])
+@pytest.mark.parametrize("value", [*TEMPLATES, {"template": TEMPLATES[0]}])
 def test_sec_05_a_request_brings_no_template(server: RunningServer, field: str, value: Any) -> None:
     """SEC-05b and SEC-01c too: nor its settings, nor tensors."""
     body = {**BODIES[CHAT], field: value}
@@ -63,6 +63,14 @@ def test_sec_05_a_request_brings_no_template(server: RunningServer, field: str, 
     answer = server.post(CHAT, **body)
     assert answer.status_code == 400 and answer.json()["error"]["code"] == "unknown_field"
     assert answer.json()["error"]["param"] == field
+
+
+@pytest.mark.parametrize("field", ["chat_template", "chat_template_kwargs", "prompt_embeds", "x"])
+def test_sec_05_null_brings_none_either(server: RunningServer, field: str) -> None:
+    plain = server.post(CHAT, **BODIES[CHAT], temperature=0).json()
+    for body in ({field: None}, {"messages": [{**HELLO[0], field: None}]}):
+        answer = server.post(CHAT, **{**BODIES[CHAT], "temperature": 0, **body})
+        assert answer.status_code == 200 and answer.json()["choices"] == plain["choices"]
 
 
 @pytest.mark.parametrize("value", [10**9, 10**18, 0, -1, 129, 9])

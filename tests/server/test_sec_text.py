@@ -104,10 +104,17 @@ def test_sec_19_a_role_that_is_none_is_refused(server: RunningServer, role: Any)
         assert answer.status_code == 400 and answer.json()["error"]["param"].startswith("messages.0")
 
 
-@pytest.mark.parametrize(
-    "field", ["name", "recipient", "end_turn", "weight", "thinking", "reasoning_content", "prefix"]
-)
+@pytest.mark.parametrize("field", ["name", "recipient", "end_turn", "weight", "thinking", "reasoning_content"])
 def test_sec_19_a_message_has_no_other_text(server: RunningServer, field: str) -> None:
+    def usage_and_text(**more: Any) -> tuple[Any, Any]:
+        answer = server.chat(messages=[{"role": "user", "content": "x", **more}], max_tokens=4).json()
+        return answer["usage"]["prompt_tokens"], answer["choices"]
+
+    assert usage_and_text(**{field: FORGED}) == usage_and_text()
+
+
+@pytest.mark.parametrize("field", ["prefix", "partial", "images"])
+def test_sec_19_what_would_change_the_answer_is_refused(server: RunningServer, field: str) -> None:
     answer = server.chat(messages=[{"role": "user", "content": "x", field: FORGED}])
     assert answer.status_code == 400 and answer.json()["error"]["param"] == f"messages.0.{field}"
 

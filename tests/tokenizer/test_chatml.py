@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import jinja2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from qwartet.errors import RequestError, SettingError
 from qwartet.tokenizer.chatml import (
+    CHAT_TEMPLATE,
+    DEFAULT_SYSTEM,
     IGNORED_LABEL,
     Message,
     build_prompt,
@@ -110,10 +113,32 @@ def test_a_content_that_is_no_text_is_refused() -> None:
         Message("user", None)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("messages", [[], [Message("user", "Q"), Message("system", "S")]])
-def test_no_message_and_a_late_system_message_are_refused(messages: list[Message]) -> None:
+def test_no_message_is_refused() -> None:
     with pytest.raises(RequestError):
-        build_prompt(TOKENIZER, messages)
+        build_prompt(TOKENIZER, [])
+
+
+def test_a_late_system_message_is_a_turn_of_its_own_and_nothing_to_train_on() -> None:
+    messages = [Message("user", "Q"), Message("system", "S")]
+    turns = ids(START, f"system\n{DEFAULT_SYSTEM}", END, "\n", START, "user\nQ", END, "\n", START, "system\nS", END)
+    assert build_prompt(TOKENIZER, messages, add_generation_prompt=False) == turns
+    with pytest.raises(RequestError, match="put it first"):
+        training_example(TOKENIZER, messages, 100)
+
+
+@pytest.mark.parametrize("add_generation_prompt", [True, False])
+@pytest.mark.parametrize("first", [[], [Message("system", "S")]])
+def test_the_template_makes_the_same_prompt(first: list[Message], add_generation_prompt: bool) -> None:
+    messages = [
+        *first,
+        Message("user", "Q"),
+        Message("assistant", "A\n"),
+        Message("system", "T"),
+        Message("user", " R"),
+    ]
+    template = jinja2.Template(CHAT_TEMPLATE, keep_trailing_newline=True)
+    text = template.render(messages=list(map(vars, messages)), add_generation_prompt=add_generation_prompt)
+    assert text == TOKENIZER.decode(build_prompt(TOKENIZER, messages, add_generation_prompt))
 
 
 def test_the_original_loses_the_last_token_of_an_answer_without_an_end() -> None:
