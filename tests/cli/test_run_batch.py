@@ -85,6 +85,16 @@ def test_both_endpoints_are_answered_and_the_last_line_sums_up(
     assert body(entries["c"])["model"] == "qwartet-demo"
 
 
+def test_lines_of_the_responses_api_are_answered_and_counted(qwartet: CommandLine, source: Path, target: Path) -> None:
+    asked = {"input": "hello", "temperature": 0, "max_output_tokens": 8}
+    write(source, [line("a") | {"url": "/v1/responses", "body": asked}])
+    report = json.loads(qwartet("run-batch", source, target, *ON_CPU, "--json", "-q").out)
+    answer = body(read(target)["a"])
+    assert answer["output"][0]["content"][0]["text"] and answer["store"] is False
+    assert report["completion_tokens"] == answer["usage"]["output_tokens"] == 8
+    assert report["prompt_tokens"] == answer["usage"]["input_tokens"]
+
+
 def test_json_is_one_object(qwartet: CommandLine, source: Path, target: Path) -> None:
     write(source, [line("a"), line("b", model="gpt-4o")])
     outcome = qwartet("run-batch", source, target, *ON_CPU, "--json", "-q")

@@ -384,6 +384,20 @@ GUARDS = (
         "tests/server/test_http_responses.py::test_a_stream_that_breaks_off_ends_with_response_failed",
     ),
     Guard(
+        "stored responses take bounded memory",
+        "qwartet/openai_api/response_store.py",
+        "while self._num_bytes + entry.num_bytes > self.max_bytes:",
+        "while False:",
+        "tests/server/test_http_responses.py::test_the_oldest_responses_make_room_and_the_memory_is_bounded",
+    ),
+    Guard(
+        "a response that is larger than the store pushes no other one out",
+        "qwartet/openai_api/response_store.py",
+        "if entry.num_bytes > self.max_bytes:",
+        "if False:",
+        "tests/server/test_http_responses.py::test_the_oldest_responses_make_room_and_the_memory_is_bounded",
+    ),
+    Guard(
         "an engine that has failed is not ready",
         SERVER + "service.py",
         'return "ready" if self._endpoints.engine.is_healthy else "failed"',
