@@ -88,8 +88,9 @@ def make_app(
     if allowed_origins:
         # Any header: SDKs send a dozen of their own, and none of them opens anything here.
         app.add_middleware(
-            CORSMiddleware, allow_origins=allowed_origins, allow_methods=["DELETE", "GET", "HEAD", "POST"], allow_headers=["*"],
-            expose_headers=["x-request-id", "retry-after", NOTES_HEADER], allow_private_network=True,
+            CORSMiddleware, allow_origins=allowed_origins, allow_methods=["DELETE", "GET", "HEAD", "POST"],
+            allow_headers=["*"], expose_headers=["x-request-id", "retry-after", NOTES_HEADER],
+            allow_private_network=True,
         )  # fmt: skip
     return app
 
