@@ -45,6 +45,8 @@ def open_to_app(llm: LLM) -> Iterator[RunningServer]:
 def gets(server: RunningServer) -> list[str]:
     routes = [route for route in server.app.routes if "GET" in (getattr(route, "methods", None) or ())]
     paths = [str(getattr(route, "path", "")).replace("{name:path}", "demo") for route in routes]
+    stored = server.post("/v1/responses", input="hello", max_output_tokens=1).json()["id"]
+    paths = [path.replace("{response_id}", stored) for path in paths]
     assert len(paths) > 8
     return [*paths, "/static/docs.css"]
 
