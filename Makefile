@@ -21,8 +21,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 # Without an NVIDIA GPU, PyTorch's own index of CPU builds: the default build brings gigabytes of CUDA.
+CPU_TORCH := torch>=2.10 --index-url https://download.pytorch.org/whl/cpu
 ifeq ($(shell command -v nvidia-smi 2>/dev/null),)
-TORCH ?= torch>=2.10 --index-url https://download.pytorch.org/whl/cpu
+TORCH ?= $(CPU_TORCH)
 else
 TORCH ?= torch>=2.10
 endif
@@ -75,9 +76,9 @@ docs: $(VENV)/.installed-test
 	mv build/cli.md docs/cli.md
 	$(BIN)/python -m tests.room_table
 
-# Each client in an environment of its own under build/clients; TORCH is for the one that brings torch.
+# Each client in an environment of its own under build/clients. One needs torch, for which the CPU build will do.
 test-clients: $(VENV)/.installed-test
-	$(BIN)/python -m tests.clients.run --torch "$(TORCH)"
+	$(BIN)/python -m tests.clients.run --torch "$(if $(filter file,$(origin TORCH)),$(CPU_TORCH),$(TORCH))"
 
 mutate: $(VENV)/.installed-test
 	$(BIN)/python -m tests.mutations.run
