@@ -18,6 +18,7 @@ from qwartet.openai_api.protocol import MAX_MESSAGES
 from qwartet.openai_api.responses_answer import ResponseObject
 from qwartet.openai_api.responses_request import InputItem, InputReference, ResponsesRequest
 
+MAX_ENTRY_BYTES = 4 << 20  # of one response; reading and writing more would hold up the others
 _ITEM: TypeAdapter[Any] = TypeAdapter(InputItem)
 _Key = tuple[str, str]  # the salt of an API key, and an id
 
@@ -26,11 +27,11 @@ _Key = tuple[str, str]  # the salt of an API key, and an id
 class _Entry:
     response: bytes  # JSON, as it was answered
     conversation: bytes  # JSON: the items of its input, and of what it continued, and its output
-    item_ids: tuple[str, ...]  # of its output
+    items: dict[str, bytes]  # of its output, by id: JSON
 
     @property
     def num_bytes(self) -> int:
-        return len(self.response) + len(self.conversation)
+        return len(self.response) + len(self.conversation) + sum(map(len, self.items.values()))
 
 
 class ResponseStore:
@@ -53,37 +54,40 @@ class ResponseStore:
                 raise self._missing(400, what, "previous_response_id", "previous_response_not_found")
             earlier = [_ITEM.validate_python(item) for item in json.loads(entry.conversation)]
         if isinstance(body.input, list):
-            own = [self._item(item, place, salt) for place, item in enumerate(body.input)]
+            seen: set[str] = set()
+            own = [self._item(item, place, salt, seen) for place, item in enumerate(body.input)]
         body.refer(earlier, own, is_stored=body.store is not False and self.max_bytes > 0)
         if len(body.items) > MAX_MESSAGES:
             message = f"the conversation has {len(body.items)} items; at most {MAX_MESSAGES} are allowed"
             raise ApiError(400, message, param="previous_response_id", code="invalid_value")
 
-    def _item(self, item: Any, place: int, salt: str) -> Any:
+    def _item(self, item: Any, place: int, salt: str, seen: set[str]) -> Any:
         if not isinstance(item, InputReference):
             return item
+        if item.id in seen:  # a short body could name a long item a thousand times
+            message = f"the item {item.id!r:.80} is named twice; name it once"
+            raise ApiError(400, message, param=f"input.{place}", code="invalid_value")
+        seen.add(item.id)
         entry = self._entries.get(self._owners.get((salt, item.id), ("", "")))
         if entry is None:
             raise self._missing(400, f"Item with id {item.id!r:.80} not found", f"input.{place}", "item_not_found")
-        found = next(one for one in json.loads(entry.response)["output"] if one["id"] == item.id)
-        return _ITEM.validate_python(found)
+        return _ITEM.validate_python(json.loads(entry.items[item.id]))
 
     def put(self, body: ResponsesRequest, response: ResponseObject, salt: str) -> None:
         """Keeps what a body was answered."""
         output = [item.model_dump() for item in response.output]
-        items = [item.model_dump() for item in body.items] + output
         entry = _Entry(
             response.model_dump_json().encode(),
-            json.dumps(items, ensure_ascii=False).encode("utf-8", "replace"),
-            tuple(item["id"] for item in output),
+            _json([item.model_dump() for item in body.items] + output),
+            {item["id"]: _json(item) for item in output},
         )
-        if entry.num_bytes > self.max_bytes:
+        if entry.num_bytes > min(self.max_bytes, MAX_ENTRY_BYTES):
             return
         with self._lock:
             while self._num_bytes + entry.num_bytes > self.max_bytes:
                 self._remove(next(iter(self._entries)))
             self._entries[salt, response.id] = entry
-            self._owners |= {(salt, item_id): (salt, response.id) for item_id in entry.item_ids}
+            self._owners |= {(salt, item_id): (salt, response.id) for item_id in entry.items}
             self._num_bytes += entry.num_bytes
 
     def get(self, response_id: str, salt: str) -> bytes:
@@ -103,9 +107,13 @@ class ResponseStore:
     def _remove(self, key: _Key) -> None:
         entry = self._entries.pop(key)
         self._num_bytes -= entry.num_bytes
-        for item_id in entry.item_ids:
+        for item_id in entry.items:
             del self._owners[key[0], item_id]
 
     def _missing(self, status: int, what: str, param: str, code: str) -> ApiError:
         why = "it was not stored, or made room for newer ones" if self.max_bytes else "no responses are stored here"
         return ApiError(status, f"{what}: {why}; send the items themselves in input", param=param, code=code)
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, TypeVar
 
-from qwartet.openai_api.endpoints import REQUESTS, Endpoints
+from qwartet.openai_api.endpoints import REQUESTS, RESPONSES_PATH, Endpoints
 from qwartet.openai_api.error import ApiError
 from qwartet.openai_api.exchange import Exchange
 from qwartet.openai_api.prepare import Prepared
@@ -90,7 +90,9 @@ class Service:
             request = endpoints.parse(REQUESTS[path], body)
             return request, endpoints.prepare(request, cache_salt=cache_salt)
 
-        request, prepared = await self.run_sized(raw, prepare)
+        # A short body may continue a long stored response.
+        small_bytes = 0 if path == RESPONSES_PATH else SMALL_BODY_BYTES
+        request, prepared = await self.run_sized(raw, prepare, small_bytes=small_bytes)
         num_completions = len(prepared.prompts) * prepared.params.n
         if num_completions > self.limits.max_completions:
             message = f"{num_completions} completions are asked for; at most {self.limits.max_completions} are possible"
@@ -117,9 +119,9 @@ class Service:
         self._release(exchange.num_completions)
         self.metrics.count_exchange(exchange, arrived_s, time.monotonic())
 
-    async def run_sized(self, raw: bytes, work: Callable[[Any], _T]) -> _T:
+    async def run_sized(self, raw: bytes, work: Callable[[Any], _T], *, small_bytes: int = SMALL_BODY_BYTES) -> _T:
         """What `work` makes of the JSON value of a body: here where the body is short, else in a thread."""
-        if len(raw) <= SMALL_BODY_BYTES:
+        if len(raw) <= small_bytes:
             return work(json_of(raw))
         context = contextvars.copy_context()  # in which the log finds the request's id
         return await asyncio.get_running_loop().run_in_executor(

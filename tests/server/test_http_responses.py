@@ -16,6 +16,7 @@ from openai.types.responses import ResponseStreamEvent
 from pydantic import BaseModel, Field, TypeAdapter
 
 from qwartet import LLM
+from qwartet.openai_api.response_store import ResponseStore
 from qwartet.server.access import Access
 from qwartet.server.limits import Limits
 from tests.server.running_server import MODEL, RunningServer, wait_for
@@ -232,6 +233,8 @@ def test_items_of_stored_responses_can_be_named(server: RunningServer, llm: LLM)
     for named in (names, [{"id": one["id"]} for one in names]):
         found = server.post(PATH, input=[question, *named, result], **body).json()
         assert found["output"][-1]["content"] == whole["output"][-1]["content"]
+    twice = server.post(PATH, input=[question, *names, *names, result], **body)
+    assert twice.status_code == 400 and "named twice" in twice.json()["error"]["message"]
     by_response = server.post(PATH, input=[result], previous_response_id=first["id"], **body).json()
     assert by_response["output"][-1]["content"] == whole["output"][-1]["content"]
 
@@ -275,6 +278,19 @@ def test_sec_16_one_key_does_not_find_what_another_one_stored(llm: LLM) -> None:
         assert server.post(PATH, headers=second, input=item).status_code == 400
         assert server.post(PATH, headers=second, input="x", previous_response_id=stored["id"]).status_code == 400
         assert httpx.delete(f"{server.url}{PATH}/{stored['id']}", headers=second).status_code == 404
+
+
+def test_a_long_stored_conversation_is_read_beside_the_event_loop(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RunningServer(llm) as server:
+        threads, resolve = [], ResponseStore.resolve
+
+        def noted(*given: Any) -> None:
+            threads.append(threading.current_thread().name)
+            resolve(*given)
+
+        monkeypatch.setattr(ResponseStore, "resolve", noted)
+        assert server.post(PATH, input="hello", max_output_tokens=1).status_code == 200
+    assert threads and threads[0].startswith("qwartet-tokenize")
 
 
 def test_the_oldest_responses_make_room_and_the_memory_is_bounded(llm: LLM) -> None:
