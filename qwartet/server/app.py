@@ -10,7 +10,6 @@ from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
@@ -33,7 +32,8 @@ from qwartet.openai_api.responses import (
 from qwartet.openai_api.token_ids import detokenize, tokenize, tokenizer_info
 from qwartet.server import docs_page, metrics
 from qwartet.server.access import Access
-from qwartet.server.answering import NOTES_HEADER, Answering
+from qwartet.server.answering import Answering
+from qwartet.server.cors import Cors
 from qwartet.server.guard import Guard
 from qwartet.server.http_body import read_json_body
 from qwartet.server.json_answer import JsonAnswer, error_answer
@@ -83,11 +83,7 @@ def make_app(
     app.add_exception_handler(ApiError, _api_error)
     app.add_middleware(Guard, service=service, access=access, root_path=root_path, has_access_log=has_access_log)
     if allowed_origins:
-        # Any header: SDKs send a dozen of their own, and none of them opens anything here.
-        app.add_middleware(
-            CORSMiddleware, allow_origins=allowed_origins, allow_methods=["GET", "HEAD", "POST"], allow_headers=["*"],
-            expose_headers=["x-request-id", "retry-after", NOTES_HEADER], allow_private_network=True,
-        )  # fmt: skip
+        app.add_middleware(Cors, allowed_origins=allowed_origins)
     return app
 
 
