@@ -41,8 +41,8 @@ from qwartet.server.service import Service
 
 STATIC = Path(__file__).parent / "static"
 _DESCRIPTION = (
-    "OpenAI's API for one first-generation Qwen model. A field that is not listed is refused, and every failure is an "
-    "error object that names it."
+    "OpenAI's API for one first-generation Qwen model. A field that is not listed is refused by its name; inside "
+    "messages and tools it has no effect. null means that a field is not given. Every failure is an error object."
 )
 
 _EVENT = {
