@@ -83,6 +83,9 @@ def validation_api_error(error: ValidationError, body: Any, model: type[BaseMode
         return ApiError(400, message, param=param, code="invalid_value")
     if kind in ("missing", "union_tag_not_found"):
         return ApiError(400, f"{param} is missing", param=param, code="missing_field")
+    if kind == "literal_error" and details["input"] in list(REFUSED_FIELDS):
+        message = f"{param} is {details['input']!r}, which is not supported: {REFUSED_FIELDS[details['input']]}"
+        return ApiError(400, f"{message}; use {details['ctx']['expected']}", param=param, code="invalid_value")
     text = "should be an object" if kind == "model_type" else f"{message[:1].lower()}{message[1:]}"
     is_scalar = not isinstance(details["input"], dict | list)
     shown = f" (it is {_shortened(repr(details['input']), MAX_VALUE_CHARS)})" if is_scalar else ""

@@ -143,6 +143,7 @@ class SamplingFields(HarmlessFields):
     """Server-sent events as the text grows; the last is [DONE]."""
     stream_options: StreamOptions | None = None
     response_format: ResponseFormat | None = None
+    """What the text has to be; with tools, of an answer that calls none."""
     # vLLM's:
     top_k: int | None = None
     """Draws among so many most probable tokens; 0 and -1 keep all."""

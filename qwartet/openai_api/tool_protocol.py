@@ -74,6 +74,18 @@ class NamedTool(PassingObject):
     function: NamedFunction
 
 
+class AllowedTools(PassingObject):
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[NamedTool], Field(min_length=1, max_length=MAX_TOOLS, fail_fast=True)]
+
+
+class AllowedToolChoice(PassingObject):
+    """Some of the tools; the others are not shown."""
+
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedTools
+
+
 class LegacyFunction(PassingObject):
     """A function of the older field, which also takes the keys of Qwen's own examples and their lists of parameters."""
 
@@ -91,7 +103,7 @@ class LegacyFunction(PassingObject):
         return self
 
 
-ToolChoice = Literal["none", "auto", "required"] | NamedTool
+ToolChoice = Literal["none", "auto", "required"] | Annotated[NamedTool | AllowedToolChoice, Field(discriminator="type")]
 FunctionChoice = Literal["none", "auto"] | NamedFunction
 
 

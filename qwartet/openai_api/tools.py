@@ -31,7 +31,7 @@ from qwartet.openai_api.protocol import (
     ToolMessage,
     UserMessage,
 )
-from qwartet.openai_api.tool_protocol import FunctionCall, LegacyFunction, NamedFunction, NamedTool, ToolFunction
+from qwartet.openai_api.tool_protocol import AllowedToolChoice, FunctionCall, LegacyFunction, NamedTool, ToolFunction
 from qwartet.tokenizer.chatml import Message
 from qwartet.tokenizer.react import NEXT_THOUGHT, react_answer, react_call, react_question, react_result
 from qwartet.tokenizer.react_stream import ReactPart
@@ -87,8 +87,8 @@ def tool_chat(body: ChatCompletionRequest) -> ToolChat | None:
     ApiError where a choice names no tool, a call has no result, a result no call, or the order of messages is wrong.
     """
     all_tools = _offered(body)
-    required = _required(body, [one.name for one in all_tools])
-    shown = [] if required is None else all_tools
+    allowed, required = _choice(body, [one.name for one in all_tools])
+    shown = [one for one in all_tools if one.name in allowed]
     if not shown and not any(map(_takes_part, body.messages)):
         return None
     if body.add_generation_prompt is False:
@@ -113,7 +113,7 @@ def tool_chat(body: ChatCompletionRequest) -> ToolChat | None:
         answer_start=answer_start,
         begins_in=begins_in,
         is_legacy=body.functions is not None,
-        calls=_tool_calls(shown, required or (), offered),
+        calls=_tool_calls(shown, required, offered),
         offered=offered,
         has_tools=bool(shown),
     )
@@ -135,21 +135,27 @@ def _offered(body: ChatCompletionRequest) -> list[_Offered]:
     return offered
 
 
-def _required(body: ChatCompletionRequest, names: Sequence[str]) -> Sequence[str] | None:
-    """Of which tools one must be called: of none where the model chooses; None where no tool may be called."""
+def _choice(body: ChatCompletionRequest, names: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """Which tools may be called, and of which one must be: of none where the model chooses."""
     for field, owner, other in (("tool_choice", "tools", "functions"), ("function_call", "functions", "tools")):
         if getattr(body, field) is not None and getattr(body, other) is not None:
             raise _invalid(field, f"{field} belongs to {owner}, and there are {other}; give its counterpart")
         if getattr(body, field) not in (None, "none", "auto") and getattr(body, owner) is None:
             raise _invalid(field, f"{field} asks for a call, and there are no {owner}; give them")
+    field = "function_call" if body.tool_choice is None else "tool_choice"
     choice = body.function_call if body.tool_choice is None else body.tool_choice
-    if isinstance(choice, NamedTool | NamedFunction):
-        name = choice.function.name if isinstance(choice, NamedTool) else choice.name
-        if name not in names:
-            field = "function_call" if body.tool_choice is None else "tool_choice"
-            raise _invalid(field, f"{field} names {name}; there is {', '.join(names):.200}")
-        return [name]
-    return {"none": None, "required": names}.get(choice or "auto", ())
+    if choice is None or isinstance(choice, str):
+        return ([] if choice == "none" else names), (names if choice == "required" else ())
+    if isinstance(choice, AllowedToolChoice):
+        chosen = [tool.function.name for tool in choice.allowed_tools.tools]
+    else:
+        chosen = [choice.function.name if isinstance(choice, NamedTool) else choice.name]
+    unknown = next((name for name in chosen if name not in names), None)
+    if unknown is not None:
+        raise _invalid(field, f"{field} names {unknown}; there is {', '.join(names):.200}")
+    if isinstance(choice, AllowedToolChoice):
+        return chosen, (chosen if choice.allowed_tools.mode == "required" else ())
+    return names, chosen
 
 
 def _of_tool(function: ToolFunction) -> _Offered:

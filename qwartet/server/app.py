@@ -10,7 +10,6 @@ from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
@@ -35,7 +34,8 @@ from qwartet.openai_api.responses_request import ResponsesRequest
 from qwartet.openai_api.token_ids import detokenize, tokenize, tokenizer_info
 from qwartet.server import docs_page, metrics
 from qwartet.server.access import Access
-from qwartet.server.answering import NOTES_HEADER, Answering
+from qwartet.server.answering import Answering
+from qwartet.server.cors import Cors
 from qwartet.server.guard import Guard
 from qwartet.server.http_body import read_json_body
 from qwartet.server.json_answer import JsonAnswer, error_answer
@@ -43,8 +43,8 @@ from qwartet.server.service import Service
 
 STATIC = Path(__file__).parent / "static"
 _DESCRIPTION = (
-    "OpenAI's API for one first-generation Qwen model. A field that is not listed is refused, and every failure is an "
-    "error object that names it."
+    "OpenAI's API for one first-generation Qwen model. A field that is not listed is refused by its name; inside "
+    "messages and tools it has no effect. null means that a field is not given. Every failure is an error object."
 )
 
 _EVENT = {
@@ -86,12 +86,7 @@ def make_app(
     app.add_exception_handler(ApiError, _api_error)
     app.add_middleware(Guard, service=service, access=access, root_path=root_path, has_access_log=has_access_log)
     if allowed_origins:
-        # Any header: SDKs send a dozen of their own, and none of them opens anything here.
-        app.add_middleware(
-            CORSMiddleware, allow_origins=allowed_origins, allow_methods=["DELETE", "GET", "HEAD", "POST"],
-            allow_headers=["*"], expose_headers=["x-request-id", "retry-after", NOTES_HEADER],
-            allow_private_network=True,
-        )  # fmt: skip
+        app.add_middleware(Cors, allowed_origins=allowed_origins)
     return app
 
 

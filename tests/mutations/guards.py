@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 SERVER = "qwartet/server/"
 API = "qwartet/openai_api/"
+FRAMING = "tests/server/test_framing.py::test_sec_08_"
 SEC, REL = "tests/server/test_sec_", "tests/server/test_rel_"
 
 
@@ -171,6 +172,34 @@ GUARDS = (
         SEC + "http.py::test_sec_08_a_request_of_no_certain_length_is_refused_and_nothing_follows",
     ),
     Guard(
+        "a body has no more chunks than the limit",
+        SERVER + "connection.py",
+        "if self.num_chunks > MAX_CHUNKS:",
+        "if False:",
+        FRAMING + "a_body_in_many_chunks_is_read_up_to_the_limit",
+    ),
+    Guard(
+        "what has come is parsed in turns with others",
+        SERVER + "connection.py",
+        "size = len(self._backlog) if is_plain else BYTES_A_TURN",
+        "size = len(self._backlog)",
+        FRAMING + "a_body_in_chunks_of_one_byte_stalls_nobody",
+    ),
+    Guard(
+        "what comes behind an early answer is not parsed",
+        SERVER + "connection.py",
+        'if message["type"] == "http.response.start" and self._is_chunked:',
+        "if False:",
+        FRAMING + "what_comes_behind_an_early_answer_is_not_parsed",
+    ),
+    Guard(
+        "reading waits for parsing",
+        SERVER + "connection.py",
+        "if self._is_wanted and not self._is_held:",
+        "if self._is_wanted:",
+        FRAMING + "a_flood_is_not_read_faster_than_it_is_parsed",
+    ),
+    Guard(
         "a path has a length",
         SERVER + "guard.py",
         'if len(scope["path"]) > MAX_PATH_CHARS:',
@@ -318,6 +347,27 @@ GUARDS = (
         "if _REQUEST_ID.fullmatch(asked_id)",
         "if asked_id",
         SEC + "logs.py::test_sec_18_a_request_id_is_taken_over_only_where_it_is_harmless",
+    ),
+    Guard(
+        "an unforeseen error has a fixed text",
+        API + "error.py",
+        'code="not_finite")\n    return internal_error()',
+        'code="not_finite")\n    return ApiError(500, str(error), code="internal_error")',
+        "tests/server/test_error_texts.py::test_sec_17_whatever_fails_its_text_is_told_to_nobody",
+    ),
+    Guard(
+        "a full queue of the log loses lines",
+        SERVER + "stderr.py",
+        "if self._num_waiting_bytes + len(raw) > self._max_waiting_bytes:",
+        "if False:",
+        "tests/server/test_stderr.py::test_whoever_writes_never_waits_and_what_is_lost_is_counted",
+    ),
+    Guard(
+        "inside of messages, too, what would change the answer is refused",
+        API + "object.py",
+        "return name in _REFUSED_INSIDE and",
+        "return False and",
+        "tests/openai_api/test_passed_over.py::test_what_would_change_the_answer_is_refused_by_its_name_wherever_it_stands",
     ),
     Guard(
         "the log has no messages of unforeseen errors",

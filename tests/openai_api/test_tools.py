@@ -118,6 +118,22 @@ def test_with_a_result_and_no_tools_the_answer_is_begun_so_that_no_call_can_foll
         assert "Use the following format" not in text
 
 
+def test_of_tools_only_those_that_are_allowed_are_shown(llm: LLM) -> None:
+    def choice(mode: str, *names: str) -> dict[str, Any]:
+        tools = [{"type": "function", "function": {"name": name}} for name in names]
+        return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
+
+    alone = prepared(llm, tools=TOOLS[1:])
+    assert prepared(llm, tools=TOOLS, tool_choice=choice("auto", "get_time")) == alone
+    alone = prepared(llm, tools=TOOLS[1:], tool_choice="required")
+    assert prepared(llm, tools=TOOLS, tool_choice=choice("required", "get_time")) == alone
+    both = prepared(llm, tools=TOOLS, tool_choice="required")
+    assert prepared(llm, tools=TOOLS, tool_choice=choice("required", "get_time", "get_weather")) == both
+    for wrong in (choice("auto", "get_time", "f"), choice("auto"), choice("none", "get_time")):
+        error = answers(llm, [{"tools": TOOLS, "tool_choice": wrong}])[0]
+        assert error.status == 400 and error.param.startswith("tool_choice")
+
+
 def test_harmless_forms_mean_the_same(llm: LLM) -> None:
     expected = prepared(llm, tools=TOOLS)
     for body in ({"tool_choice": "auto"}, {"parallel_tool_calls": True}, {"parallel_tool_calls": False}):

@@ -112,6 +112,24 @@ def test_sec_08_no_way_to_frame_a_body_stalls_anybody(server: RunningServer, fra
         assert set(found) <= {400, 401, 413}
 
 
+def test_sec_08_a_flood_is_not_read_faster_than_it_is_parsed(server: RunningServer) -> None:
+    piece = b"64\r\n" + b" " * 100 + b"\r\n"
+    data = chunked(WITH_KEY) + piece * 60_000  # 6 MB, of which 2 MB may be read
+    waiting: list[int] = []
+    parse = connection.Connection._parse_some
+
+    def watch(self: connection.Connection) -> None:
+        waiting.append(len(self._backlog))
+        parse(self)
+
+    connection.Connection._parse_some = watch  # type: ignore[method-assign]
+    try:
+        assert status_of(server, data) == 413
+    finally:
+        connection.Connection._parse_some = parse  # type: ignore[method-assign]
+    assert len(waiting) > 20 and max(waiting) <= 512 << 10
+
+
 def test_sec_08_a_body_byte_by_byte_takes_little_memory(server: RunningServer) -> None:
     body = json.dumps(BODY).encode() + b" " * 20_000
     head = post(CHAT, body, WITH_KEY).partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
