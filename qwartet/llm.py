@@ -38,11 +38,9 @@ from qwartet.models.generation_config import GenerationDefaults, load_generation
 from qwartet.models.load import Dtype, load_model
 from qwartet.models.vocabulary_match import vocabulary_mismatches
 from qwartet.tokenizer.chatml import DEFAULT_SYSTEM, Message
+from qwartet.tokenizer.history import GivenHistory, History, Turns, turns_of
 from qwartet.tokenizer.strip import stripped
 from qwartet.tokenizer.tokenizer import Tokenizer
-
-History = list[tuple[str, str]]
-"""Earlier turns, oldest first: (query, response)."""
 
 
 @dataclass(frozen=True)
@@ -148,22 +146,24 @@ class LLM:
     def chat(
         self,
         query: str,
-        history: Sequence[tuple[str, str]] | None = None,
+        history: GivenHistory | None = None,
         system: str | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> tuple[str, History]:
         """Answers a query; returns the answer and the history with this turn added (the given one is not changed).
 
+        `history` is pairs (query, answer), OpenAI's messages, or what the terminal's /save wrote; pairs are returned.
         `sampling` takes the fields of SamplingParams and the published names (max_new_tokens, do_sample); what is not
         given comes from generation_config.json.
         """
-        response = "".join(self.chat_stream(query, history, system, **sampling))
-        return response, [*(history or ()), (query, response)]
+        turns = turns_of(history, system)
+        response = "".join(self.chat_stream(query, turns, system, **sampling))
+        return response, Turns([*turns, (query, response)], turns.system)
 
     def chat_stream(
         self,
         query: str,
-        history: Sequence[tuple[str, str]] | None = None,
+        history: GivenHistory | None = None,
         system: str | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> Generator[str, None, Completion]:
@@ -176,8 +176,9 @@ class LLM:
                 f"{self.model_path} is a base model (chat_format raw): it completes text and does not chat; "
                 "use generate, or a -Chat checkpoint"
             )
+        turns = turns_of(history, system)
         params = self.sampling_params(**sampling)
-        prompt_ids = self.chat_prompt(query, list(history or ()), system, params)
+        prompt_ids = self.chat_prompt(query, turns, turns.system if system is None else system, params)
         return stripped(self._stream(prompt_ids, params))
 
     def complete_stream(

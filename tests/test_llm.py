@@ -40,6 +40,32 @@ def test_n_completions_of_a_prompt_stand_one_after_another_and_share_its_blocks(
     assert alone[0].text == found[0].text
 
 
+def test_a_history_of_any_form_is_answered_as_pairs_are(llm: LLM) -> None:
+    query, answer = next(iter(SUMS.items()))
+    pairs = [(query, answer)]
+    messages = [{"role": "user", "content": query}, {"role": "assistant", "content": answer}]
+    saved = {"format": "qwartet conversation", "version": 1, "system": None, "sampling": {}}
+    expected = llm.chat("What is 7 + 8?", pairs, temperature=0)
+    for history in (messages, {**saved, "turns": [{"user": query, "assistant": answer}]}, [[query, answer]]):
+        assert llm.chat("What is 7 + 8?", history, temperature=0) == expected
+    assert expected[1] == [*pairs, ("What is 7 + 8?", expected[0])]
+    for wrong in (["ab", "cd"], [{"q": query, "a": answer}], [(query, None)]):
+        with pytest.raises(RequestError, match="history"):
+            llm.chat("What is 7 + 8?", wrong)
+        with pytest.raises(RequestError, match="history"):
+            llm.chat_stream("What is 7 + 8?", wrong)
+
+
+def test_a_system_message_of_the_history_is_the_system_prompt_in_later_turns_too(llm: LLM, monkeypatch) -> None:
+    given: list[str | None] = []
+    build = llm.chat_prompt
+    monkeypatch.setattr(llm, "chat_prompt", lambda *parts: (given.append(parts[2]), build(*parts))[1])
+    _, history = llm.chat("hi", [{"role": "system", "content": "Be brief."}], max_tokens=2)
+    _, history = llm.chat("hi", history, max_tokens=2)
+    llm.chat("hi", history, system="Be kind.", max_tokens=2)
+    assert given == ["Be brief.", "Be brief.", "Be kind."]
+
+
 def test_a_prompt_that_was_served_before_is_found_in_the_cache(llm: LLM) -> None:
     ids = llm.tokenizer.encode("The code of Rosa is 42. " * 10)
     first, second = (llm.generate([ids], llm.sampling_params(temperature=0, max_tokens=4))[0] for _ in range(2))

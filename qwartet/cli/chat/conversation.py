@@ -12,8 +12,9 @@ from typing import Any
 from qwartet.cli.chat.sampling_settings import checked
 from qwartet.errors import SettingError
 from qwartet.files import atomic_write
+from qwartet.tokenizer.history import SAVED_FORMAT as FORMAT
+from qwartet.tokenizer.history import SAVED_VERSION as VERSION
 
-FORMAT, VERSION = "qwartet conversation", 1
 MAX_FILE_BYTES = 64 * 2**20
 _KEYS = {"format", "version", "system", "turns", "sampling"}
 
