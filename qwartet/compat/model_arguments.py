@@ -44,7 +44,9 @@ def check_model_arguments(arguments: Mapping[str, Any], config: Mapping[str, Any
     A key of config.json may be given with the value that it has there.
     """
     for name, value in arguments.items():
-        if name in _WITHOUT_EFFECT or (name in config and config[name] == value and name != "quantization_config"):
+        if name in _WITHOUT_EFFECT or (name in TOKEN_IDS and value is None):
+            continue
+        if name in config and config[name] == value and name != "quantization_config":
             continue
         if name == "quantization_config":
             _check_quantization(value, config.get("quantization_config"))
