@@ -240,7 +240,7 @@ class LLM:
             repetition_penalty=defaults.repetition_penalty,
             stop=self._published_stop_strings(),
         )
-        if sampling.get("do_sample") and "temperature" not in sampling:
+        if sampling.get("do_sample") and sampling.get("temperature") is None:
             sampling["temperature"] = defaults.temperature
         return params.updated(sampling)
 

@@ -74,7 +74,7 @@ class Sampler:
     def __init__(self, head: Head, num_valid_tokens: int | None = None) -> None:
         """Ids from `num_valid_tokens` on (padding rows of the vocabulary) are never chosen; None allows all."""
         self._head = head
-        self.num_valid_tokens = num_valid_tokens or head.weight.shape[0]
+        self.num_valid_tokens = head.weight.shape[0] if num_valid_tokens is None else num_valid_tokens
         self._seen: dict[int, SeenIds] = {}
 
     def sample(self, hidden: Tensor, items: Sequence[ScheduledRequest]) -> list[Sampled]:
