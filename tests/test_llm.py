@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from qwartet import DEMO, LLM
@@ -64,6 +66,16 @@ def test_a_system_message_of_the_history_is_the_system_prompt_in_later_turns_too
     _, history = llm.chat("hi", history, max_tokens=2)
     llm.chat("hi", history, system="Be kind.", max_tokens=2)
     assert given == ["Be brief.", "Be brief.", "Be kind."]
+
+
+def test_a_temperature_of_none_is_one_that_is_not_given(llm: LLM) -> None:
+    params = [llm.sampling_params(do_sample=True, **given) for given in ({}, {"temperature": None})]
+    greedy = replace(llm.generation_defaults, do_sample=False, temperature=0.7)
+    assert params[0] == params[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(llm, "generation_defaults", greedy)
+        assert llm.sampling_params().temperature == 0
+        assert llm.sampling_params(do_sample=True, temperature=None).temperature == 0.7
 
 
 def test_a_prompt_that_was_served_before_is_found_in_the_cache(llm: LLM) -> None:

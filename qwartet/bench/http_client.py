@@ -51,7 +51,8 @@ class HttpClient:
             port = parts.port
         except ValueError:
             raise _no_url(url) from None
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        is_server = parts.scheme in ("http", "https") and port != 0
+        if not is_server or not parts.hostname or parts.query or parts.fragment:
             raise _no_url(url)
         self._host = parts.hostname
         self._port = {"http": 80, "https": 443}[parts.scheme] if port is None else port

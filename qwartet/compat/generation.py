@@ -112,7 +112,8 @@ def eos_ids(settings: GenerationConfig) -> list[int]:
 def add_row(engine: Engine, row: Row, settings: GenerationConfig, processors: Sequence[BatchProcessor] = ()) -> Request:
     """Queues one row."""
     eos = eos_ids(settings)
-    options = RequestOptions(eos, len(row.padding), (_row_processor(row, settings, eos, processors),))
+    own = (_row_processor(row, settings, eos, processors),)
+    options = RequestOptions(eos, len(row.padding), own, speculates=not processors)
     return engine.add_request(row.ids, _sampling_params(row, settings), options)
 
 

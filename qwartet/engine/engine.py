@@ -134,6 +134,7 @@ class Engine:
             table=BlockTable(root),
             logits_processors=options.logits_processors,
             constraint=constraint,
+            speculates=options.speculates,
             text_stream=None if self.tokenizer is None else TextStream(self.tokenizer, params.stop),
         )
         self.scheduler.add(request)
@@ -265,7 +266,7 @@ class Engine:
         self.speculation.release(request)
 
     def _num_drafts_wanted(self, request: Request) -> int:
-        return self.speculation.num_wanted(request, len(self.scheduler.running))
+        return self.speculation.num_wanted(request, len(self.scheduler.running)) if request.speculates else 0
 
     def raise_failure(self) -> None:
         """EngineFailedError after an error in a step, else nothing."""

@@ -240,6 +240,16 @@ def test_logits_processors_see_padding_prompt_and_completion(model, tokenizer) -
     assert sorted(set(seen)) == [((1, width), (1, vocab_size)), ((1, width + 1), (1, vocab_size))]
 
 
+def test_a_processor_with_a_state_is_called_once_for_every_token(model, tokenizer) -> None:
+    """Where text repeats itself, tokens are drafted: a processor must not see those that are rejected."""
+    lengths: list[int] = []
+    ids = tokenizer.encode("The code of Rosa is 42. The code of Rosa is 43. The code of Rosa is")
+    watch = [lambda input_ids, scores: (lengths.append(input_ids.shape[1]), scores)[1]]
+    plain = model.generate(ids, do_sample=False, max_new_tokens=40, eos_token_id=None)
+    watched = model.generate(ids, do_sample=False, max_new_tokens=40, eos_token_id=None, logits_processor=watch)
+    assert watched.equal(plain) and lengths == list(range(len(ids), len(ids) + 40))
+
+
 def test_processors_of_chat_and_of_the_original(model, tokenizer, prompt) -> None:
     def no_six(input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         return scores.index_fill(1, torch.tensor(tokenizer.encode("6")), -torch.inf)
