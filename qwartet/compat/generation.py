@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from qwartet.checkpoint.json_file import read_json
-from qwartet.engine.engine import Engine
+from qwartet.engine.blocking_reader import BlockingReader
+from qwartet.engine.engine_thread import EngineThread, Prompt
 from qwartet.engine.logits_processors import forbid, penalise_repetition
 from qwartet.engine.request import LogitsProcessor, Request, RequestOptions
 from qwartet.engine.sampling_params import SamplingParams
@@ -162,11 +163,13 @@ def eos_ids(settings: GenerationConfig) -> list[int]:
     return [] if eos is None else list(eos) if isinstance(eos, list) else [eos]
 
 
-def add_row(engine: Engine, row: Row, settings: GenerationConfig) -> Request:
-    """Queues one row."""
+def _prompt(thread: EngineThread, row: Row, settings: GenerationConfig) -> Prompt:
+    """A row as a prompt; RequestError or SettingError where it cannot be served."""
     eos = eos_ids(settings)
     options = RequestOptions(eos, len(row.padding), (_row_processor(row, settings, eos),))
-    return engine.add_request(row.ids, _sampling_params(row, settings), options)
+    params = _sampling_params(row, settings)
+    thread.engine.check(row.ids, params, options.first_position)
+    return Prompt(row.ids, params, options)
 
 
 def split_rows(input_ids: Tensor, attention_mask: Tensor | None, settings: GenerationConfig) -> list[Row]:
@@ -186,18 +189,13 @@ def split_rows(input_ids: Tensor, attention_mask: Tensor | None, settings: Gener
     return [Row(row[width:], row[:width]) for row, width in zip(ids, padding, strict=True)]
 
 
-def stream_row(engine: Engine, row: Row, settings: GenerationConfig) -> Iterator[int]:
+def stream_row(thread: EngineThread, row: Row, settings: GenerationConfig) -> Iterator[int]:
     """The completion of one row, id by id, the forced EOS included."""
-    request = add_row(engine, row, settings)
-    num_read = 0
-    try:
-        while not request.is_finished or num_read < len(request.completion_ids):
-            if num_read == len(request.completion_ids):
-                engine.step()
-            yield from request.completion_ids[num_read:]
-            num_read = len(request.completion_ids)
-    finally:
-        engine.finish(request)
+    with BlockingReader(thread) as reader:
+        reader.submit([_prompt(thread, row, settings)])
+        for output in reader:
+            yield from output.token_ids
+    [[request]] = reader.requests
     _raise_error(request)
 
 
@@ -206,18 +204,14 @@ def _raise_error(request: Request) -> None:
         raise request.error
 
 
-def generate(engine: Engine, rows: Sequence[Row], settings: GenerationConfig) -> Tensor:
+def generate(thread: EngineThread, rows: Sequence[Row], settings: GenerationConfig) -> Tensor:
     """Prompt and completion ids [B * num_return_sequences, longest], rows that end early filled with the pad id."""
     rows = [row for row in rows for _ in range(settings.num_return_sequences or 1)]
-    requests = [add_row(engine, row, settings) for row in rows]
-    try:
-        while not all(request.is_finished for request in requests):
-            engine.step()
-    finally:
-        for request in requests:
-            engine.finish(request)
-    for request in requests:
-        _raise_error(request)
+    with BlockingReader(thread, only_ends=True) as reader:
+        reader.submit([_prompt(thread, row, settings) for row in rows])
+        for output in reader:
+            _raise_error(output.request)
+    requests = [request for [request] in reader.requests]
     longest = max(len(request.completion_ids) for request in requests)
     eos = eos_ids(settings)
     pad = settings.pad_token_id if settings.pad_token_id is not None else (eos[0] if eos else 0)

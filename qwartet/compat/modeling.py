@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import difflib
 import os
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from qwartet.checkpoint.json_file import read_json
 from qwartet.compat.generation import GenerationConfig, Row, generate, split_rows, stream_row
 from qwartet.compat.tokenization import QWenTokenizer
 from qwartet.engine.engine import Engine
+from qwartet.engine.engine_thread import EngineThread
 from qwartet.errors import NotAChatModelError, RequestError, SettingError
 from qwartet.hub.resolve import resolve
 from qwartet.layers.dense_batch import dense_batch
@@ -52,14 +54,21 @@ class QWenLMHeadModel:
         self.model = model
         self.config = config
         self.generation_config = generation_config
-        self._engine: Engine | None = None
+        self._thread: EngineThread | None = None
+        self._thread_lock = threading.Lock()
+
+    @property
+    def engine_thread(self) -> EngineThread:
+        """The thread that answers whoever asks, made at first use with its engine: loading alone takes no KV cache."""
+        with self._thread_lock:
+            if self._thread is None:
+                self._thread = EngineThread.of(Engine(self.model))
+            return self._thread
 
     @property
     def engine(self) -> Engine:
-        """The engine, made at first use: loading alone takes no KV cache."""
-        if self._engine is None:
-            self._engine = Engine(self.model)
-        return self._engine
+        """The engine of `engine_thread`."""
+        return self.engine_thread.engine
 
     @property
     def device(self) -> torch.device:
@@ -83,12 +92,19 @@ class QWenLMHeadModel:
         """Logits [B, L, V] of input_ids [B, L]; with labels [B, L] (-100 ignored) also the shifted mean loss."""
         if attention_mask is not None and not bool(attention_mask.bool().all()):
             raise RequestError("a direct call takes rows without padding; call them one by one, or use generate")
-        with torch.inference_mode():
-            batch = dense_batch(input_ids, self.model.config.position, device=self.device)
-            logits = self.model(batch).unflatten(0, tuple(input_ids.shape))
-            loss = None
-            if labels is not None:
-                loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten().to(self.device))
+        with self._thread_lock:
+            thread = self._thread
+            if thread is None:
+                return self._forward(input_ids, labels)
+        return thread.call(lambda: self._forward(input_ids, labels))
+
+    @torch.inference_mode()
+    def _forward(self, input_ids: Tensor, labels: Tensor | None) -> CausalLMOutput:
+        batch = dense_batch(input_ids, self.model.config.position, device=self.device)
+        logits = self.model(batch).unflatten(0, tuple(input_ids.shape))
+        loss = None
+        if labels is not None:
+            loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten().to(self.device))
         return CausalLMOutput(logits, loss)
 
     def generate(
@@ -107,7 +123,7 @@ class QWenLMHeadModel:
         chosen = (generation_config or self.generation_config).changed(settings)
         ids = torch.as_tensor(prompts)
         rows = split_rows(ids if ids.dim() > 1 else ids.view(1, -1), attention_mask, chosen)
-        return generate(self.engine, rows, chosen).to(self.device)
+        return generate(self.engine_thread, rows, chosen).to(self.device)
 
     def chat(
         self,
@@ -126,7 +142,7 @@ class QWenLMHeadModel:
         chosen = self._chat_config(generation_config, settings)
         turns = copy.deepcopy(history) if history is not None else []
         context, row = self._context(tokenizer, query, turns, system, stop_words_ids, chosen)
-        tokens = generate(self.engine, [row], chosen)[0].tolist()
+        tokens = generate(self.engine_thread, [row], chosen)[0].tolist()
         response, _ = decode_tokens(tokenizer.core, tokens, len(context.raw_text), len(row.ids), "chatml")
         turns.append((query, response))
         return response, turns
@@ -145,7 +161,7 @@ class QWenLMHeadModel:
         chosen = self._chat_config(generation_config, settings)
         _, row = self._context(tokenizer, query, list(history or []), system, stop_words_ids, chosen)
         ids: list[int] = []
-        for token_id in stream_row(self.engine, row, chosen):
+        for token_id in stream_row(self.engine_thread, row, chosen):
             ids.append(token_id)
             yield tokenizer.decode(ids, skip_special_tokens=True, errors="ignore")
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import secrets
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count, pairwise
-from threading import Lock
+from threading import Lock, RLock
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +23,7 @@ from qwartet.engine.chunk_limiter import ChunkLimiter
 from qwartet.engine.draft_model import DraftModel
 from qwartet.engine.engine_config import CPU_BATCHED_TOKENS, GPU_BATCHED_TOKENS, EngineConfig
 from qwartet.engine.gumbel import child_seed
+from qwartet.engine.memory_errors import in_our_words, is_memory_error
 from qwartet.engine.request import NO_OPTIONS, FinishReason, Request, RequestOptions, TokenConstraint, TokenLogprobs
 from qwartet.engine.runner import ModelRunner
 from qwartet.engine.sampler import Sampled, Sampler
@@ -55,7 +57,10 @@ class StepOutput:
 
 
 class Engine:
-    """Serves requests on one model. Not for two threads at once: see async_engine.py."""
+    """Serves requests on one model, for one thread at a time; engine_thread.py serves any number.
+
+    RuntimeError where another thread is at work with it.
+    """
 
     def __init__(
         self,
@@ -105,6 +110,21 @@ class Engine:
         self._ids = count()
         self._compiler: ConstraintCompiler | None = None
         self._compiler_lock = Lock()
+        self.renew_owner()
+
+    @contextmanager
+    def owned(self, *, wait: bool = False) -> Iterator[None]:
+        """Within, no other thread adds, steps or finishes; with `wait` once the one that does has left."""
+        if not self._owner.acquire(blocking=wait):
+            raise RuntimeError("another thread is at work with this engine; ask it through LLM or AsyncEngine")
+        try:
+            yield
+        finally:
+            self._owner.release()
+
+    def renew_owner(self) -> None:
+        """Takes it from a thread that is gone: a forked child has none of its parent's."""
+        self._owner = RLock()
 
     def add_request(
         self, prompt_ids: Sequence[int], params: SamplingParams, options: RequestOptions = NO_OPTIONS
@@ -114,6 +134,12 @@ class Engine:
         RequestError when the prompt is empty, too long, or has ids outside the vocabulary; SettingError for a setting
         that cannot be honoured here.
         """
+        with self.owned():
+            request = self._new_request(prompt_ids, params, options)
+            self.scheduler.add(request)
+        return request
+
+    def _new_request(self, prompt_ids: Sequence[int], params: SamplingParams, options: RequestOptions) -> Request:
         self.check(prompt_ids, params, options.first_position)
         room = self.max_model_len - options.first_position - len(prompt_ids)
         stops = stop_ids(params, options.stop_token_ids)
@@ -124,7 +150,7 @@ class Engine:
         salt = options.cache_salt if self.enable_prefix_caching else f"request {request_id}"
         alpha_slot = self.position_config.alpha_slot(len(prompt_ids))
         root = prefix_root(salt.encode(errors="surrogatepass"), alpha_slot, options.first_position)
-        request = Request(
+        return Request(
             request_id=request_id,
             prompt_ids=list(prompt_ids),
             params=params.updated({"max_tokens": min(params.max_tokens, room)}),
@@ -136,19 +162,30 @@ class Engine:
             constraint=constraint,
             text_stream=None if self.tokenizer is None else TextStream(self.tokenizer, params.stop),
         )
-        self.scheduler.add(request)
-        return request
 
     def add_requests(
         self, prompt_ids: Sequence[int], params: SamplingParams, options: RequestOptions = NO_OPTIONS
     ) -> list[Request]:
-        """Queues a prompt for params.n completions; the first is the parent of the others, which find its blocks."""
-        parent = self.add_request(prompt_ids, params, options)
+        """Queues a prompt for params.n completions; the first is the parent of the others, which find its blocks.
+
+        OutOfMemoryError, or another error, queues none of them.
+        """
+        with self.owned():
+            try:
+                family = self._family(prompt_ids, params, options)
+            except MemoryError as error:
+                raise in_our_words(error, f"a prompt of {len(prompt_ids)} tokens was queued") from error
+            for request in family:
+                self.scheduler.add(request)
+        return family
+
+    def _family(self, prompt_ids: Sequence[int], params: SamplingParams, options: RequestOptions) -> list[Request]:
+        parent = self._new_request(prompt_ids, params, options)
         children = []
         for index in range(1, params.n):
             constraint = None if parent.constraint is None else parent.constraint.fork()
             plain = replace(params, structure=None, prompt_logprobs=None)
-            child = self.add_request(prompt_ids, plain, replace(options, constraint=constraint))
+            child = self._new_request(prompt_ids, plain, replace(options, constraint=constraint))
             child.parent, child.prompt_logprobs = parent, parent.prompt_logprobs
             child.seed, child.table.root = child_seed(parent.seed, index), parent.table.root
             children.append(child)
@@ -181,21 +218,28 @@ class Engine:
         """Computes one batch; returns what it added. EngineFailedError after an error in an earlier step."""
         self.raise_failure()
         assert self.has_unfinished, "a step without work: call it only while has_unfinished"
-        try:
-            return self._step()
-        except Exception as error:
-            self.failure = error
-            raise
+        with self.owned():
+            try:
+                return self._step()
+            except Exception as error:
+                self.failure = error
+                raise
 
     @torch.inference_mode()
     def _step(self) -> list[StepOutput]:
         moments = [time.perf_counter()]
         schedule = self.scheduler.schedule()
         moments.append(time.perf_counter())
-        self.speculation.propose(schedule.scheduled)
-        moments.append(time.perf_counter())
-        spans = [step_span(item) for item in schedule.scheduled]
-        hidden = self.runner.run(build_forward_batch(spans, BLOCK_SIZE, self.position_config, self.runner.model.device))
+        try:
+            self.speculation.propose(schedule.scheduled)
+            moments.append(time.perf_counter())
+            spans = [step_span(item) for item in schedule.scheduled]
+            batch = build_forward_batch(spans, BLOCK_SIZE, self.position_config, self.runner.model.device)
+            hidden = self.runner.run(batch)
+        except Exception as error:
+            if not is_memory_error(error):
+                raise
+            return [self._give_up(schedule, error)]
         moments.append(time.perf_counter())
         sampled = self.sampler.sample(hidden, schedule.scheduled)
         moments.append(time.perf_counter())
@@ -220,6 +264,18 @@ class Engine:
             observe(stats)
         return outputs
 
+    def _give_up(self, schedule: Schedule, error: Exception) -> StepOutput:
+        """Ends the request with the most tokens in a step that took too much memory.
+
+        Nothing was committed, so the next step computes the others' part again.
+        """
+        largest = max(schedule.scheduled, key=lambda item: (item.num_scheduled_tokens, *item.request.order))
+        request = largest.request
+        what = f"{largest.num_scheduled_tokens} tokens of request {request.request_id} were computed"
+        self.finish(request, "error")
+        request.error = in_our_words(error, what)
+        return StepOutput(request, [], finish_reason="error")
+
     def _commit(self, schedule: Schedule, sampled: list[Sampled]) -> list[StepOutput]:
         for item in schedule.scheduled:
             item.request.table.num_computed_tokens += item.num_scheduled_tokens
@@ -237,7 +293,8 @@ class Engine:
         request = result.request
         request.draft_ids = []
         if result.error is not None:
-            request.error, request.finish_reason = result.error, "error"
+            what = f"token {request.num_tokens} of request {request.request_id} was chosen"
+            request.error, request.finish_reason = in_our_words(result.error, what), "error"
             return StepOutput(request, [], finish_reason="error")
         num_before, text = len(request.completion_ids), ""
         for token_id in result.token_ids:
@@ -255,9 +312,10 @@ class Engine:
 
     def finish(self, request: Request, reason: FinishReason = "abort") -> None:
         """Ends a request before the model does; its blocks are free at once."""
-        if not request.is_finished:
-            request.finish_reason = reason
-            self._release(request)
+        with self.owned():
+            if not request.is_finished:
+                request.finish_reason = reason
+                self._release(request)
 
     def _release(self, request: Request) -> None:
         self.scheduler.finish(request)
@@ -270,9 +328,13 @@ class Engine:
     def raise_failure(self) -> None:
         """EngineFailedError after an error in a step, else nothing."""
         if self.failure is not None:
-            raise EngineFailedError(f"the engine stopped at an error: {self.failure}; load the model again") from (
-                self.failure
-            )
+            raise self.failure_error()
+
+    def failure_error(self) -> EngineFailedError:
+        """What is raised after an error in a step."""
+        error = EngineFailedError(f"the engine stopped at an error: {self.failure}; load the model again")
+        error.__cause__ = self.failure
+        return error
 
     def _check_prompt(self, prompt_ids: Sequence[int], first_position: int) -> None:
         if not prompt_ids:
