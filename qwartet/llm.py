@@ -17,7 +17,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from operator import index
@@ -33,7 +33,7 @@ from qwartet import DEMO
 from qwartet.checkpoint.safetensors_file import LoadMode
 from qwartet.checkpoint.weight_cache_file import OnPacked
 from qwartet.engine.blocking_reader import BlockingReader
-from qwartet.engine.engine import Engine, stop_ids
+from qwartet.engine.engine import Engine, check_ids, check_length, stop_ids
 from qwartet.engine.engine_config import EngineConfig
 from qwartet.engine.engine_thread import EngineThread, Prompt
 from qwartet.engine.request import FinishReason, Request, RequestOptions, TokenLogprobs
@@ -270,7 +270,7 @@ class LLM:
         except RequestError as error:
             if is_single:
                 raise
-            return ids, error
+            return ids, error.with_traceback(None)  # whose frames hold the model
         return ids, None
 
     def _prompts(self, several: Sequence[list[int]], params: SamplingParams) -> list[Prompt]:
@@ -284,8 +284,9 @@ class LLM:
 
     def logits(self, ids: Sequence[int]) -> Tensor:
         """Logits [T, V] fp32 at every position of a prompt of T ids."""
-        if not ids:
-            raise RequestError("the prompt is empty; give at least one token")
+        config, context = self.model.config, self.model.config.position.max_length
+        check_length(len(ids), context, context)
+        check_ids(ids, config.vocab_size)
         return self._thread.call(partial(_logits, self.model, ids))
 
     def sampling_params(self, **sampling: Unpack[SamplingOptions]) -> SamplingParams:
@@ -322,10 +323,9 @@ class LLM:
     def _ids(self, prompt: str | Sequence[int]) -> list[int]:
         if isinstance(prompt, str):
             return self.tokenizer.encode(prompt)
-        try:
+        with suppress(TypeError):
             return [index(token_id) for token_id in prompt]
-        except TypeError as error:
-            raise RequestError(f"the prompt is {prompt!r:.60}; give a text or a list of token ids") from error
+        raise RequestError(f"the prompt is {prompt!r:.60}; give a text or a list of token ids")
 
     def prompt_ids(
         self, messages: Sequence[Message], add_generation_prompt: bool = True, *, answer_start: str = ""

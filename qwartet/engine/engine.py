@@ -11,9 +11,11 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count, pairwise
 from threading import Lock, RLock
 from typing import TYPE_CHECKING
+from weakref import ReferenceType, ref
 
 import torch
 
@@ -101,7 +103,7 @@ class Engine:
             self.block_manager,
             max_num_batched_tokens=budget,
             max_num_seqs=config.max_num_seqs,
-            num_drafts_wanted=self._num_drafts_wanted,
+            num_drafts_wanted=partial(_num_drafts_wanted, ref(self)),  # a cycle would keep the model until it is found
             chunk_beside_decodes=self.chunk_limiter.chunk,
         )
         self.observers: list[Callable[[StepStats], object]] = [self.chunk_limiter.observe, self.speculation.observe]
@@ -322,9 +324,6 @@ class Engine:
         self.sampler.release(request)
         self.speculation.release(request)
 
-    def _num_drafts_wanted(self, request: Request) -> int:
-        return self.speculation.num_wanted(request, len(self.scheduler.running))
-
     def raise_failure(self) -> None:
         """EngineFailedError after an error in a step, else nothing."""
         if self.failure is not None:
@@ -337,14 +336,9 @@ class Engine:
         return error
 
     def _check_prompt(self, prompt_ids: Sequence[int], first_position: int) -> None:
-        if not prompt_ids:
-            raise RequestError("the prompt is empty; give at least one token")
         length = first_position + len(prompt_ids)
-        if length >= self.max_model_len:
-            raise RequestError(f"the prompt has {length} tokens, the context {self.max_model_len}; shorten the prompt")
-        vocab_size = self.runner.model.config.vocab_size
-        if not 0 <= min(prompt_ids) <= max(prompt_ids) < vocab_size:
-            raise RequestError(f"the prompt has ids outside 0..{vocab_size - 1}; is this the model's tokenizer?")
+        check_length(length, self.max_model_len - 1, self.max_model_len)
+        check_ids(prompt_ids, self.runner.model.config.vocab_size)
 
     def _check_params(self, params: SamplingParams) -> None:
         if params.stop and self.tokenizer is None:
@@ -355,9 +349,29 @@ class Engine:
             raise SettingError(message, param="logit_bias")
 
 
+def _num_drafts_wanted(owner: ReferenceType[Engine], request: Request) -> int:
+    engine = owner()
+    assert engine is not None, "its scheduler is asked in its steps alone"
+    return engine.speculation.num_wanted(request, len(engine.scheduler.running))
+
+
 def stop_ids(params: SamplingParams, stop_token_ids: Sequence[int]) -> frozenset[int]:
     """The ids that end a request: the model's own, unless it ignores them, and those that it asks for."""
     return frozenset(() if params.ignore_eos else stop_token_ids).union(params.stop_token_ids)
+
+
+def check_length(length: int, most: int, context: int) -> None:
+    """RequestError for a prompt of more than `most` tokens."""
+    if length > most:
+        raise RequestError(f"the prompt has {length} tokens, the context {context}; shorten the prompt")
+
+
+def check_ids(prompt_ids: Sequence[int], vocab_size: int) -> None:
+    """RequestError for a prompt that is empty, or has ids outside the vocabulary."""
+    if not prompt_ids:
+        raise RequestError("the prompt is empty; give at least one token")
+    if not 0 <= min(prompt_ids) <= max(prompt_ids) < vocab_size:
+        raise RequestError(f"the prompt has ids outside 0..{vocab_size - 1}; is this the model's tokenizer?")
 
 
 def _affordable_blocks(models: list[QwenModel], kv_cache_dtype: str) -> int:

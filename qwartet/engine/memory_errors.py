@@ -24,5 +24,5 @@ def in_our_words(error: Exception, what: str) -> Exception:
     if isinstance(error, OutOfMemoryError) or not is_memory_error(error):
         return error
     ours = OutOfMemoryError(f"memory ran out while {what}; free some, or ask for less at once")
-    ours.__cause__ = error
+    ours.__cause__ = error.with_traceback(None)  # whose frames hold what took the memory
     return ours
