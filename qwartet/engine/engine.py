@@ -210,7 +210,10 @@ class Engine:
                 from qwartet.engine.constrain import ConstraintCompiler  # takes a library that most runs do not need
 
                 self._compiler = ConstraintCompiler(self.tokenizer, self.runner.model.config.vocab_size)
-        return self._compiler.compile(structure, stop_token_ids)
+        try:
+            return self._compiler.compile(structure, stop_token_ids)
+        except MemoryError as error:
+            raise in_our_words(error, "a structure was compiled") from error
 
     @property
     def has_unfinished(self) -> bool:
