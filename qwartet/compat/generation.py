@@ -19,7 +19,8 @@ from torch import Tensor
 
 from qwartet.compat.generation_config import GenerationConfig
 from qwartet.compat.logits_processors import FORCED_EOS_LOGIT, BatchProcessor, StopWordsLogitsProcessor, row_processor
-from qwartet.engine.engine import Engine
+from qwartet.engine.blocking_reader import BlockingReader
+from qwartet.engine.engine_thread import EngineThread, Prompt
 from qwartet.engine.logits_processors import forbid, penalise_repetition
 from qwartet.engine.request import LogitsProcessor, Request, RequestOptions
 from qwartet.engine.sampling_params import SamplingParams
@@ -109,12 +110,14 @@ def eos_ids(settings: GenerationConfig) -> list[int]:
     return [] if eos is None else list(eos) if isinstance(eos, list | tuple) else [eos]
 
 
-def add_row(engine: Engine, row: Row, settings: GenerationConfig, processors: Sequence[BatchProcessor] = ()) -> Request:
-    """Queues one row."""
+def _prompt(thread: EngineThread, row: Row, settings: GenerationConfig, processors: Sequence[BatchProcessor]) -> Prompt:
+    """A row as a prompt; RequestError or SettingError where it cannot be served."""
     eos = eos_ids(settings)
     own = (_row_processor(row, settings, eos, processors),)
     options = RequestOptions(eos, len(row.padding), own, speculates=not processors)
-    return engine.add_request(row.ids, _sampling_params(row, settings), options)
+    params = _sampling_params(row, settings)
+    thread.engine.check(row.ids, params, options.first_position)
+    return Prompt(row.ids, params, options)
 
 
 def batch_of(ids: Any, name: str = "input_ids") -> Tensor:
@@ -148,19 +151,14 @@ def split_rows(input_ids: Tensor, attention_mask: Tensor | None, settings: Gener
 
 
 def stream_row(
-    engine: Engine, row: Row, settings: GenerationConfig, processors: Sequence[BatchProcessor] = ()
+    thread: EngineThread, row: Row, settings: GenerationConfig, processors: Sequence[BatchProcessor] = ()
 ) -> Iterator[int]:
     """The completion of one row, id by id, the forced EOS included."""
-    request = add_row(engine, row, settings, processors)
-    num_read = 0
-    try:
-        while not request.is_finished or num_read < len(request.completion_ids):
-            if num_read == len(request.completion_ids):
-                engine.step()
-            yield from request.completion_ids[num_read:]
-            num_read = len(request.completion_ids)
-    finally:
-        engine.finish(request)
+    with BlockingReader(thread) as reader:
+        reader.submit([_prompt(thread, row, settings, processors)])
+        for output in reader:
+            yield from output.token_ids
+    [[request]] = reader.requests
     _raise_error(request)
 
 
@@ -170,19 +168,15 @@ def _raise_error(request: Request) -> None:
 
 
 def generate(
-    engine: Engine, rows: Sequence[Row], settings: GenerationConfig, processors: Sequence[BatchProcessor] = ()
+    thread: EngineThread, rows: Sequence[Row], settings: GenerationConfig, processors: Sequence[BatchProcessor] = ()
 ) -> Tensor:
     """Prompt and completion ids [B * num_return_sequences, longest], rows that end early filled with the pad id."""
     rows = [row for row in rows for _ in range(settings.num_return_sequences)]
-    requests = [add_row(engine, row, settings, processors) for row in rows]
-    try:
-        while not all(request.is_finished for request in requests):
-            engine.step()
-    finally:
-        for request in requests:
-            engine.finish(request)
-    for request in requests:
-        _raise_error(request)
+    with BlockingReader(thread, only_ends=True) as reader:
+        reader.submit([_prompt(thread, row, settings, processors) for row in rows])
+        for output in reader:
+            _raise_error(output.request)
+    requests = [request for [request] in reader.requests]
     longest = max(len(request.completion_ids) for request in requests)
     eos = eos_ids(settings)
     pad = settings.pad_token_id if settings.pad_token_id is not None else (eos[0] if eos else 0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from qwartet.compat.placement import chosen_device, chosen_dtype, parsed_to
 from qwartet.compat.streamers import Streamer
 from qwartet.compat.tokenization import QWenTokenizer
 from qwartet.engine.engine import Engine
+from qwartet.engine.engine_thread import EngineThread
 from qwartet.errors import NotAChatModelError, RequestError, SettingError
 from qwartet.layers.dense_batch import dense_batch
 from qwartet.models.load import Dtype, load_model
@@ -87,14 +89,21 @@ class QWenLMHeadModel:
         self.config = config
         self.generation_config = generation_config
         self.model: QwenModel = load_model(directory, dtype=dtype, device=device)
-        self._engine: Engine | None = None
+        self._thread: EngineThread | None = None
+        self._thread_lock = threading.Lock()
+
+    @property
+    def engine_thread(self) -> EngineThread:
+        """The thread that answers whoever asks, made at first use with its engine: loading alone takes no KV cache."""
+        with self._thread_lock:
+            if self._thread is None:
+                self._thread = EngineThread.of(Engine(self.model))
+            return self._thread
 
     @property
     def engine(self) -> Engine:
-        """The engine, made at first use: loading alone takes no KV cache."""
-        if self._engine is None:
-            self._engine = Engine(self.model)
-        return self._engine
+        """The engine of `engine_thread`."""
+        return self.engine_thread.engine
 
     # torch.nn.Module's habits
 
@@ -153,14 +162,17 @@ class QWenLMHeadModel:
         before = self.dtype, self.device
         if (dtype, device) == before:
             return self
-        self._engine = None
-        del self.model
-        gc.collect()  # an engine refers to itself; two models need not fit at once
-        try:
-            self.model = load_model(self.directory, dtype=dtype, device=device)
-        except Exception:
-            self.model = load_model(self.directory, dtype=before[0], device=before[1])
-            raise
+        with self._thread_lock:
+            if self._thread is not None:
+                self._thread.close()
+                self._thread = None
+            del self.model
+            gc.collect()  # two models need not fit at once
+            try:
+                self.model = load_model(self.directory, dtype=dtype, device=device)
+            except Exception:
+                self.model = load_model(self.directory, dtype=before[0], device=before[1])
+                raise
         return self
 
     # Logits and ids
@@ -174,13 +186,20 @@ class QWenLMHeadModel:
         if attention_mask is not None and not bool(batch_of(attention_mask, "attention_mask").bool().all()):
             raise RequestError("a direct call takes rows without padding; call them one by one, or use generate")
         ids = batch_of(input_ids)
-        with torch.inference_mode():
-            batch = dense_batch(ids, self.model.config.position, device=self.device)
-            logits = self.model(batch).unflatten(0, tuple(ids.shape))
-            loss = None
-            if labels is not None:
-                targets = batch_of(labels, "labels")[:, 1:]
-                loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), targets.flatten().to(self.device))
+        targets = None if labels is None else batch_of(labels, "labels")
+        with self._thread_lock:
+            thread = self._thread
+            if thread is None:
+                return self._forward(ids, targets)
+        return thread.call(lambda: self._forward(ids, targets))
+
+    @torch.inference_mode()
+    def _forward(self, ids: Tensor, labels: Tensor | None) -> CausalLMOutput:
+        batch = dense_batch(ids, self.model.config.position, device=self.device)
+        logits = self.model(batch).unflatten(0, tuple(ids.shape))
+        loss = None
+        if labels is not None:
+            loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten().to(self.device))
         return CausalLMOutput(loss, logits)
 
     def generate(
@@ -207,7 +226,7 @@ class QWenLMHeadModel:
 
     def _generated(self, rows: list[Row], chosen: GenerationConfig, hooks: _Hooks) -> Tensor:
         if hooks.streamer is None and not hooks.stopping_criteria:
-            return generate(self.engine, rows, chosen, hooks.processors).to(self.device)
+            return generate(self.engine_thread, rows, chosen, hooks.processors).to(self.device)
         if len(rows) * chosen.num_return_sequences != 1:
             raise SettingError("a streamer and stopping_criteria take one row; generate the rows one by one")
         prompt = rows[0].padding + rows[0].ids
@@ -220,7 +239,7 @@ class QWenLMHeadModel:
         try:
             if hooks.streamer is not None:
                 hooks.streamer.put(torch.tensor([ids]))
-            for token_id in stream_row(self.engine, row, chosen, hooks.processors):
+            for token_id in stream_row(self.engine_thread, row, chosen, hooks.processors):
                 ids.append(token_id)
                 if hooks.streamer is not None:
                     hooks.streamer.put(torch.tensor([token_id]))

@@ -21,6 +21,7 @@ from torch import Tensor
 from qwartet.engine.gumbel import Sampling, sample_rows
 from qwartet.engine.logits_processors import LogitsChange, change_logits
 from qwartet.engine.logprobs import token_logprobs
+from qwartet.engine.memory_errors import is_memory_error
 from qwartet.engine.one_thread import one_thread
 from qwartet.engine.request import Request, TokenConstraint, TokenLogprobs
 from qwartet.engine.scheduler import ScheduledRequest
@@ -85,7 +86,12 @@ class Sampler:
             result = Sampled(item.request)
             sampled.append(result)
             if num_prompt:
-                self._predict_prompt(hidden[start : start + num_prompt], result)
+                try:
+                    self._predict_prompt(hidden[start : start + num_prompt], result)
+                except Exception as error:
+                    if not is_memory_error(error):
+                        raise
+                    result.error = error
             start += num_prompt
             rows.append([Row(item.request, place, start + place) for place in range(item.num_sampled_rows)])
             start += item.num_sampled_rows
@@ -125,8 +131,20 @@ class Sampler:
 
     def _in_pieces(self, choose: Callable[[Tensor, list[Row]], None], rows: list[Row], hidden: Tensor) -> None:
         for start in range(0, len(rows), LOGITS_ROWS):
-            some = rows[start : start + LOGITS_ROWS]
-            choose(hidden if len(some) == len(hidden) else hidden[[row.index for row in some]], some)
+            self._in_piece(choose, rows[start : start + LOGITS_ROWS], hidden)
+
+    def _in_piece(self, choose: Callable[[Tensor, list[Row]], None], rows: list[Row], hidden: Tensor) -> None:
+        """Where memory runs out, row by row; a row for which it still does not suffice ends its request."""
+        try:
+            choose(hidden if len(rows) == len(hidden) else hidden[[row.index for row in rows]], rows)
+        except Exception as error:
+            if not is_memory_error(error):
+                raise
+            if len(rows) == 1:
+                rows[0].token = error
+            else:
+                for row in rows:
+                    self._in_piece(choose, [row], hidden)
 
     def _take_largest(self, hidden: Tensor, rows: list[Row]) -> None:
         """The most probable tokens, without logits where the head can."""
