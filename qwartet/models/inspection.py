@@ -10,7 +10,7 @@ import hashlib
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,7 +30,7 @@ from qwartet.models.families import layout_of, load_config
 from qwartet.models.generation_config import GenerationDefaults, load_generation_defaults
 from qwartet.models.load import choose_settings, load_gptq_config
 from qwartet.models.residency import weights_bytes
-from qwartet.models.vocabulary_match import vocabulary_mismatches
+from qwartet.models.vocabulary_match import ids_out_of_range, vocabulary_mismatches
 from qwartet.quant_format.config import GptqConfig
 from qwartet.tokenizer.tiktoken_tokenizer import find_vocabulary
 from qwartet.tokenizer.vocabulary import Vocabulary
@@ -97,6 +97,8 @@ def inspect_checkpoint(directory: Path) -> Inspection:
         found.model = model_facts(config)
     if defaults is not None:
         found.sampling = sampling_facts(defaults)
+        if config is not None:
+            found.problems += map(str, ids_out_of_range(defaults, config, directory))
     if checkpoint is None:
         for file in _indexed_files(directory):
             found.attempt(read_tensor_infos, file)
@@ -190,9 +192,9 @@ def model_facts(config: ModelConfig) -> dict[str, Any]:
 
 def sampling_facts(defaults: GenerationDefaults) -> dict[str, Any]:
     """How a checkpoint asks to be sampled, as plain values."""
-    names = ("chat_format", "do_sample", "temperature", "top_k", "top_p", "repetition_penalty", "max_new_tokens")
-    values = {name: getattr(defaults, name) for name in (*names, "max_window_size", "eos_token_id")}
-    return {**values, "stop_words_ids": [list(ids) for ids in defaults.stop_words_ids]}
+    values = asdict(defaults)
+    del values["pad_token_id"]
+    return values
 
 
 def _weights(checkpoint: Checkpoint) -> dict[str, Any]:

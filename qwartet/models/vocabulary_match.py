@@ -1,12 +1,14 @@
-"""Do this vocabulary and these weights belong together?"""
+"""Do this vocabulary, these sampling defaults and these weights belong together?"""
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 
 from qwartet.errors import CheckpointError
 from qwartet.models.config import ModelConfig
 from qwartet.models.generation_config import GenerationDefaults
+from qwartet.models.generation_keys import ID_LISTS, SEQUENCE_LISTS
 from qwartet.tokenizer.tokenizer import Tokenizer
 from qwartet.tokenizer.vocabulary import Vocabulary
 
@@ -29,3 +31,15 @@ def vocabulary_mismatches(
         hint = "the .tiktoken file may be cut short: fetch it again"
         mismatches.append(CheckpointError(directory, reason, hint=hint))
     return mismatches
+
+
+def ids_out_of_range(defaults: GenerationDefaults, config: ModelConfig, directory: Path) -> list[CheckpointError]:
+    """The keys of generation_config.json that name tokens which the model has no row for."""
+    found = []
+    for key in (*SEQUENCE_LISTS, *ID_LISTS):
+        runs = getattr(defaults, key) if key in SEQUENCE_LISTS else (getattr(defaults, key),)
+        largest = max(chain(*runs), default=0)
+        if largest >= config.vocab_size:
+            reason = f"{key} holds the id {largest!s:.20}, and the model has {config.vocab_size} tokens (vocab_size)"
+            found.append(CheckpointError(directory / "generation_config.json", reason, hint="correct it, or remove it"))
+    return found
