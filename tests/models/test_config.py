@@ -238,7 +238,7 @@ def test_an_absent_file_a_directory_and_a_huge_file_are_refused_without_reading(
 def test_a_key_with_two_values_is_refused_by_name(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config.json"
     path.write_text(text)
-    with pytest.raises(CheckpointError, match="key '[abc]' stands twice, with .* and .*; remove the wrong one"):
+    with pytest.raises(CheckpointError, match=r"key '[abc]' stands twice, with .* and .*; remove the wrong one"):
         read_json(path)
 
 
