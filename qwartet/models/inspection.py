@@ -19,8 +19,11 @@ import torch
 from qwartet.checkpoint.expected_tensors import check_dense_shapes, check_names
 from qwartet.checkpoint.held_tensors import held_tensors
 from qwartet.checkpoint.json_file import read_json
+from qwartet.checkpoint.layout import Layout
 from qwartet.checkpoint.safetensors_file import read_tensor_infos
 from qwartet.checkpoint.shards import INDEX_NAME, Checkpoint
+from qwartet.checkpoint.unfinished_downloads import check_downloads
+from qwartet.checkpoint.weight_values import value_findings, warn_of
 from qwartet.checkpoint.weights import read_quantized_weight
 from qwartet.errors import CheckpointError, CheckpointWarning
 from qwartet.kernels.device_memory import available_bytes
@@ -85,7 +88,7 @@ def _add(texts: list[str], text: str) -> None:
 
 
 def inspect_checkpoint(directory: Path) -> Inspection:
-    """Reads headers, configs, vocabulary and the small tensors of a checkpoint directory; raises nothing about them."""
+    """Reads headers, configs, vocabulary and all weights of a checkpoint directory; raises nothing about them."""
     found = Inspection(str(directory))
     config = found.attempt(load_config, directory)
     defaults = found.attempt(load_generation_defaults, directory)
@@ -103,6 +106,7 @@ def inspect_checkpoint(directory: Path) -> Inspection:
         for file in _indexed_files(directory):
             found.attempt(read_tensor_infos, file)
     else:
+        found.attempt(check_downloads, checkpoint.files)
         found.weights = _weights(checkpoint)
         found.tensors = _tensors(checkpoint)
     vocabulary = _inspect_vocabulary(found, directory, config, defaults)
@@ -128,8 +132,18 @@ def _check_tensors(found: Inspection, checkpoint: Checkpoint, config: ModelConfi
     found.attempt(check_names, checkpoint, layout_of(config), gptq)
     while (bad := _first_wrong_shape(found, checkpoint, config, gptq)) is not None:
         del checkpoint.tensors[bad]
+    found.attempt(_check_values, found, checkpoint, layout_of(config))
     if gptq is not None:
         found.quantization = _quantization(found, checkpoint, config, gptq)
+
+
+def _check_values(found: Inspection, checkpoint: Checkpoint, layout: Layout) -> None:
+    """Reads every weight."""
+    findings = list(value_findings(checkpoint, layout, whole=True))
+    warn_of(findings, checkpoint.directory)
+    for finding in findings:
+        if finding.num_not_finite and not finding.is_padding:
+            _add(found.problems, str(finding.error()))
 
 
 def _first_wrong_shape(
