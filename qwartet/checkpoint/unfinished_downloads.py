@@ -24,10 +24,12 @@ BESIDE = (
 _PLACES = ("", "._____temp", ".cache/huggingface/download")  # within the directory: modelscope's and the hub's own
 
 
-def check_downloads(files: Iterable[Path]) -> None:
-    """CheckpointError where a tool still writes into one of the files, CheckpointWarning for what others have left."""
+def check_downloads(directory: Path, weights: Iterable[Path]) -> None:
+    """CheckpointError where a tool still writes into a file of a checkpoint, CheckpointWarning for what others have
+    left. Looked at are the files of its weights, its JSON files and its vocabulary.
+    """
     left: list[str] = []
-    for file in files:
+    for file in (*weights, *sorted(directory.glob("*.json")), *sorted(directory.glob("*.tiktoken"))):
         for one in {file, file.resolve()}:
             for note in (one.with_name(one.name + ending) for ending in IN_PLACE):
                 if note.is_file():
@@ -38,7 +40,7 @@ def check_downloads(files: Iterable[Path]) -> None:
     if left:
         names = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
         message = (
-            f"{file.parent}: what a download left lies beside the files that are loaded: {names}; "
+            f"{directory}: what a download left lies beside the files that are loaded: {names}; "
             "remove it if they are whole, else fetch them again"
         )
         warnings.warn(message, CheckpointWarning, stacklevel=3)

@@ -62,7 +62,7 @@ _NUMBERS = (
     "max_window_size", "max_new_tokens", "max_length", "min_new_tokens", "min_length", "temperature", "top_k", "top_p",
     "min_p", "repetition_penalty", "no_repeat_ngram_size",
 )  # fmt: skip
-_KNOWN = {field.name for field in fields(GenerationDefaults)} | NEUTRAL.keys() | WITHOUT_EFFECT
+_KNOWN = {field.name for field in fields(GenerationDefaults)} | {"eos_token_id"} | NEUTRAL.keys() | WITHOUT_EFFECT
 
 
 def _is_id_list(value: Any) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -33,6 +33,7 @@ from qwartet.models.families import layout_of, load_config
 from qwartet.models.generation_config import GenerationDefaults, load_generation_defaults
 from qwartet.models.load import choose_settings, load_gptq_config
 from qwartet.models.residency import weights_bytes
+from qwartet.models.vocabulary_files import extra_vocabulary
 from qwartet.models.vocabulary_match import ids_out_of_range, vocabulary_mismatches
 from qwartet.quant_format.config import GptqConfig
 from qwartet.tokenizer.tiktoken_tokenizer import find_vocabulary
@@ -106,11 +107,11 @@ def inspect_checkpoint(directory: Path) -> Inspection:
         for file in _indexed_files(directory):
             found.attempt(read_tensor_infos, file)
     else:
-        found.attempt(check_downloads, checkpoint.files)
+        found.attempt(check_downloads, directory, checkpoint.files)
         found.weights = _weights(checkpoint)
         found.tensors = _tensors(checkpoint)
-    vocabulary = _inspect_vocabulary(found, directory, config, defaults)
-    found.files = _files(directory, checkpoint, vocabulary)
+    _inspect_vocabulary(found, directory, config, defaults)
+    found.files = _files(directory, checkpoint, found.tokenizer)
     if config is not None and checkpoint is not None and knows_linears:
         _check_tensors(found, checkpoint, config, gptq)
         found.memory = found.attempt(_memory, checkpoint, config, gptq)
@@ -239,34 +240,38 @@ def _memory(checkpoint: Checkpoint, config: ModelConfig, gptq: GptqConfig | None
 
 def _inspect_vocabulary(
     found: Inspection, directory: Path, config: ModelConfig | None, defaults: GenerationDefaults | None
-) -> Path | None:
-    """The vocabulary's file; None without a sound one."""
+) -> None:
     if not any(directory.glob("*.tiktoken")):
         reason = "holds no .tiktoken file, so only token ids can be given"
         found.warnings.append(f"{directory}: {reason}; copy qwen.tiktoken into it")
-        return None
-    file = found.attempt(find_vocabulary, directory)
-    vocabulary = None if file is None else found.attempt(Vocabulary.load, file)
-    if file is None or vocabulary is None:
-        return None
+        return
+    read = found.attempt(_read_vocabulary, directory)
+    if read is None:
+        return
+    file, extra, vocabulary = read
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     found.tokenizer = {
         "file": file.name,
+        "extra_file": None if extra is None else extra.name,
         "num_ranks": vocabulary.num_ranks,
         "num_tokens": vocabulary.num_tokens,
         "sha256": sha256,
         "is_published": sha256 == PUBLISHED_VOCABULARY_SHA256,
     }
-    found.problems += map(str, vocabulary_mismatches(vocabulary, config, defaults, directory))
-    return file
+    found.problems += map(str, found.attempt(vocabulary_mismatches, vocabulary, config, defaults, directory) or ())
 
 
-def _files(directory: Path, checkpoint: Checkpoint | None, vocabulary: Path | None) -> list[dict[str, Any]]:
+def _read_vocabulary(directory: Path) -> tuple[Path, Path | None, Vocabulary]:
+    file, extra = find_vocabulary(directory), extra_vocabulary(directory)
+    return file, extra, Vocabulary.load(file, extra)
+
+
+def _files(directory: Path, checkpoint: Checkpoint | None, tokenizer: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     used = set(_CONFIG_FILES)
     if checkpoint is not None:
         used |= {file.name for file in checkpoint.files}
-    if vocabulary is not None:
-        used.add(vocabulary.name)
+    if tokenizer is not None:
+        used |= {tokenizer["file"], tokenizer["extra_file"]}
     files = (path for path in sorted(directory.iterdir()) if path.is_file())
     return [{"name": path.name, "bytes": path.stat().st_size, "is_used": path.name in used} for path in files]
 

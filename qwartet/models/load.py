@@ -149,7 +149,7 @@ def load_model(
     config = load_config(directory)
     gptq = load_gptq_config(directory)
     checkpoint = Checkpoint(directory, load_mode)
-    check_downloads(checkpoint.files)
+    check_downloads(directory, checkpoint.files)
     layout = layout_of(config)
     check_names(checkpoint, layout, gptq)
     check_dense_shapes(checkpoint, layout, gptq)

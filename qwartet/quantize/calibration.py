@@ -18,8 +18,8 @@ from typing import Any
 from qwartet.checkpoint.safetensors_file import SafetensorsFile, read_tensor_infos
 from qwartet.errors import CheckpointError, SettingError
 from qwartet.models.config import ModelConfig
+from qwartet.models.vocabulary_files import load_tokenizer
 from qwartet.tokenizer.chatml import Message, training_example
-from qwartet.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
 
 TURN_ROLES = ("user", "assistant")
 
@@ -35,7 +35,7 @@ def load_calibration(file: Path, model: Path, *, num_samples: int, max_len: int)
     if file.suffix == ".safetensors":
         return [example[:max_len] for example in _stored_ids(file)[:num_samples]]
     content = _read_text(file)
-    tokenizer = TiktokenTokenizer.load(model)
+    tokenizer = load_tokenizer(model)
     if file.suffix == ".json":
         conversations = _parse_conversations(content, file)[:num_samples]
         return [training_example(tokenizer, messages, max_len)[0] for messages in conversations]

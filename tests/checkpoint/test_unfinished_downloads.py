@@ -27,6 +27,14 @@ def test_a_file_that_a_tool_still_writes_into_is_refused(checkpoint: Copy, endin
     assert inspect_checkpoint(directory).problems == [str(caught.value)]
 
 
+@pytest.mark.parametrize("file", ["config.json", "qwen.tiktoken"])
+def test_so_are_the_files_beside_the_weights(checkpoint: Copy, file: str) -> None:
+    directory = checkpoint()
+    (directory / f"{file}.aria2").touch()
+    with pytest.raises(CheckpointError, match=f"{file}: its download is not finished"):
+        load_model(directory)
+
+
 def test_so_is_one_behind_a_link(checkpoint: Copy) -> None:
     snapshot = checkpoint()
     blobs = snapshot.parent / "blobs"
