@@ -45,11 +45,17 @@ from qwartet.models.families import family_of, load_config
 from qwartet.models.generation_config import GenerationDefaults, load_generation_defaults
 from qwartet.models.load import Dtype, load_model
 from qwartet.models.qwen import QwenModel
-from qwartet.models.vocabulary_match import vocabulary_mismatches
+from qwartet.models.vocabulary_match import ids_out_of_range, vocabulary_mismatches
 from qwartet.tokenizer.chatml import DEFAULT_SYSTEM, Message
 from qwartet.tokenizer.history import GivenHistory, History, Turns, turns_of
 from qwartet.tokenizer.strip import stripped
 from qwartet.tokenizer.tokenizer import Tokenizer
+
+_SAME_NAMES = (
+    "max_length", "min_length", "top_k", "top_p", "min_p", "repetition_penalty", "no_repeat_ngram_size",
+    "bad_words_ids", "suppress_tokens", "begin_suppress_tokens",
+)  # fmt: skip
+"""Settings that SamplingParams and generation_config.json call alike."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +145,8 @@ class LLM:
             activations=activations, head=head, weight_cache=weight_cache, on_packed=on_packed,
         )  # fmt: skip
         network = load(self.model_path)
+        for error in ids_out_of_range(self.generation_defaults, network.config, self.model_path):
+            raise error
         if self._tokenizer is not None:
             defaults = self.generation_defaults
             for error in vocabulary_mismatches(self._tokenizer, network.config, defaults, self.model_path):
@@ -295,11 +303,10 @@ class LLM:
         defaults = self.generation_defaults
         params = SamplingParams(
             max_tokens=defaults.max_new_tokens,
+            min_tokens=defaults.min_new_tokens,
             temperature=defaults.temperature if defaults.do_sample else 0.0,
-            top_k=defaults.top_k,
-            top_p=defaults.top_p,
-            repetition_penalty=defaults.repetition_penalty,
-            stop=self._published_stop_strings(),
+            stop=(*self._published_stop_strings(), *defaults.stop_strings),
+            **{name: getattr(defaults, name) for name in _SAME_NAMES},
         )
         if sampling.get("do_sample") and sampling.get("temperature") is None:
             sampling["temperature"] = defaults.temperature
@@ -319,7 +326,8 @@ class LLM:
 
     def _published_stop_strings(self) -> tuple[str, ...]:
         longer = [words for words in self.generation_defaults.stop_words_ids if len(words) > 1]
-        return tuple(self.tokenizer.decode(words) for words in longer)
+        most = self.engine.sampler.num_valid_tokens  # one with a padding row of the vocabulary never comes
+        return tuple(self.tokenizer.decode(words) for words in longer if max(words) < most)
 
     def _ids(self, prompt: str | Sequence[int]) -> list[int]:
         if isinstance(prompt, str):

@@ -8,11 +8,11 @@ from __future__ import annotations
 import secrets
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count, pairwise
+from itertools import chain, count, pairwise
 from threading import Lock, RLock
 from typing import TYPE_CHECKING
 from weakref import ReferenceType, ref
@@ -44,6 +44,7 @@ from qwartet.tokenizer.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from qwartet.engine.constrain import ConstraintCompiler
 
+NO_LIMIT = 2**31  # tokens
 KV_CACHE_MEMORY_FRACTION = 0.8  # of the memory that is free once the weights are there; a step needs some too
 
 
@@ -143,7 +144,7 @@ class Engine:
 
     def _new_request(self, prompt_ids: Sequence[int], params: SamplingParams, options: RequestOptions) -> Request:
         self.check(prompt_ids, params, options.first_position)
-        room = self.max_model_len - options.first_position - len(prompt_ids)
+        room = min(self.max_model_len - options.first_position, params.max_length or NO_LIMIT) - len(prompt_ids)
         stops = stop_ids(params, options.stop_token_ids)
         constraint = options.constraint
         if constraint is None and params.structure is not None:
@@ -199,6 +200,9 @@ class Engine:
         self.raise_failure()
         self._check_prompt(prompt_ids, first_position)
         self._check_params(params)
+        if params.max_length is not None and len(prompt_ids) >= params.max_length:
+            message = f"max_length is {params.max_length}, and the prompt alone has {len(prompt_ids)} tokens"
+            raise RequestError(f"{message}; give max_tokens, which counts the completion only")
 
     def compile(self, structure: Structure, stop_token_ids: frozenset[int]) -> TokenConstraint:
         """A structure as a constraint; any thread may call it. RequestError where it is ill-formed or too large."""
@@ -347,10 +351,17 @@ class Engine:
     def _check_params(self, params: SamplingParams) -> None:
         if params.stop and self.tokenizer is None:
             raise SettingError("stop strings need the model's tokenizer; use stop_token_ids", param="stop")
-        largest = max((token_id for token_id, _ in params.logit_bias), default=0)
-        if largest >= self.sampler.num_valid_tokens:
-            message = f"logit_bias has token {largest}, the vocabulary {self.sampler.num_valid_tokens} tokens"
-            raise SettingError(message, param="logit_bias")
+        named: dict[str, Iterable[int]] = {
+            "logit_bias": (token_id for token_id, _ in params.logit_bias),
+            "bad_words_ids": chain(*params.bad_words_ids),
+            "suppress_tokens": params.suppress_tokens,
+            "begin_suppress_tokens": params.begin_suppress_tokens,
+        }
+        for name, token_ids in named.items():
+            # What can never be taken is forbidden already: padding rows may be named with the others.
+            most = self.sampler.num_valid_tokens if name == "logit_bias" else self.runner.model.config.vocab_size
+            if (largest := max(token_ids, default=0)) >= most:
+                raise SettingError(f"{name} has token {largest}, the vocabulary {most} tokens", param=name)
 
 
 def _num_drafts_wanted(owner: ReferenceType[Engine], request: Request) -> int:
