@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qwartet.compat.generation_config import GenerationConfig
+from qwartet.compat.generation_config import ENGINE_SETTINGS, GenerationConfig
 from qwartet.compat.logits_processors import FORCED_EOS_LOGIT, BatchProcessor, StopWordsLogitsProcessor, row_processor
 from qwartet.engine.blocking_reader import BlockingReader
 from qwartet.engine.engine_thread import EngineThread, Prompt
@@ -93,14 +93,15 @@ def _sampling_params(row: Row, settings: GenerationConfig) -> SamplingParams:
             raise RequestError(f"max_length is {settings.max_length} and the prompt has {row.length} tokens; raise it")
     # Drawn from torch's global generator, so that torch.manual_seed makes a run repeatable, as it does in transformers.
     seed = int(torch.randint(2**62, (1,)))
+    shared: dict[str, Any] = {"max_tokens": min(int(limit), NO_LIMIT), "seed": seed}
+    shared |= {name: getattr(settings, name) for name in ENGINE_SETTINGS if getattr(settings, name) is not None}
     if not settings.do_sample:
-        return SamplingParams(max_tokens=min(int(limit), NO_LIMIT), temperature=0, seed=seed)
+        return SamplingParams(temperature=0, **shared)
     return SamplingParams(
-        max_tokens=min(int(limit), NO_LIMIT),
         temperature=1.0 if settings.temperature is None else float(settings.temperature),
         top_k=0 if settings.top_k is None else int(settings.top_k),
         top_p=1.0 if settings.top_p is None else float(settings.top_p),
-        seed=seed,
+        **shared,
     )
 
 

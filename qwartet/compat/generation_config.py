@@ -21,11 +21,13 @@ from qwartet.errors import CheckpointError, SettingError
 
 CONFIG_FILE = "generation_config.json"
 
+# The engine's own, which checks them; None leaves them out.
+ENGINE_SETTINGS = ("min_p", "no_repeat_ngram_size", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens")
 _HONOURED: dict[str, Any] = {
     "max_length": 20, "max_new_tokens": None, "min_length": 0, "min_new_tokens": None, "do_sample": False,
     "temperature": 1.0, "top_k": 50, "top_p": 1.0, "repetition_penalty": 1.0, "num_return_sequences": 1,
     "eos_token_id": None, "pad_token_id": None, "chat_format": None, "max_window_size": 6144, "stop_words_ids": None,
-    "return_dict_in_generate": False,
+    "return_dict_in_generate": False, **dict.fromkeys(ENGINE_SETTINGS),
 }  # fmt: skip
 # Of beams, of the cache, of how results of an assistant model are drafted: they do not change which ids come out.
 _WITHOUT_EFFECT: dict[str, Any] = {
@@ -37,13 +39,12 @@ _WITHOUT_EFFECT: dict[str, Any] = {
 # They would change the ids, or what is returned: the values, the default first, that change nothing.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "num_beams": (1,), "num_beam_groups": (1,), "diversity_penalty": (0.0,), "penalty_alpha": (None, 0.0),
-    "typical_p": (1.0,), "epsilon_cutoff": (0.0,), "eta_cutoff": (0.0,), "min_p": (None, 0.0), "guidance_scale":
-    (None, 1.0), "encoder_repetition_penalty": (1.0,), "no_repeat_ngram_size": (0,), "encoder_no_repeat_ngram_size":
-    (0,), "bad_words_ids": (None,), "force_words_ids": (None,), "constraints": (None,), "forced_bos_token_id": (None,),
-    "forced_eos_token_id": (None,), "forced_decoder_ids": (None,), "exponential_decay_length_penalty": (None,),
-    "suppress_tokens": (None,), "begin_suppress_tokens": (None,), "sequence_bias": (None,), "stop_strings": (None,),
-    "watermarking_config": (None,), "max_time": (None,), "output_scores": (False,), "output_attentions": (False,),
-    "output_hidden_states": (False,),
+    "typical_p": (1.0,), "epsilon_cutoff": (0.0,), "eta_cutoff": (0.0,), "guidance_scale": (None, 1.0),
+    "encoder_repetition_penalty": (1.0,), "encoder_no_repeat_ngram_size": (0,), "force_words_ids": (None,),
+    "constraints": (None,), "forced_bos_token_id": (None,), "forced_eos_token_id": (None,),
+    "forced_decoder_ids": (None,), "exponential_decay_length_penalty": (None,), "sequence_bias": (None,),
+    "stop_strings": (None,), "watermarking_config": (None,), "max_time": (None,), "output_scores": (False,),
+    "output_attentions": (False,), "output_hidden_states": (False,),
 }  # fmt: skip
 _DEFAULTS = {**_HONOURED, **_WITHOUT_EFFECT, **{name: values[0] for name, values in _NEUTRAL.items()}}
 # Arguments of generate() and of from_pretrained that are no settings.

@@ -115,12 +115,8 @@ def test_none_and_neutral_values_switch_a_setting_off(model) -> None:
         ("num_beam_groups", 2),
         ("penalty_alpha", 0.6),
         ("typical_p", 0.2),
-        ("no_repeat_ngram_size", 2),
-        ("bad_words_ids", [[5]]),
-        ("suppress_tokens", [5]),
         ("forced_eos_token_id", 5),
         ("guidance_scale", 1.5),
-        ("min_p", 0.1),
         ("stop_strings", ["x"]),
         ("output_scores", True),
         ("sequence_bias", {(5,): 1.0}),
@@ -139,6 +135,28 @@ def test_a_setting_that_would_change_the_answer_is_refused_wherever_it_comes_fro
         (tmp_path / "generation_config.json").write_text(json.dumps({"max_new_tokens": 2, name: value}))
         with pytest.raises(SettingError, match=name):
             model.generate(PROMPT, GenerationConfig.from_pretrained(tmp_path))
+
+
+def test_settings_of_the_engine_are_honoured_in_every_place(model, tmp_path: Path) -> None:
+    plain = model.generate(PROMPT, do_sample=False, max_new_tokens=8)[0, 3:].tolist()
+    first, second = plain[0], plain[1]
+    for settings, is_kept in (
+        ({"suppress_tokens": [first]}, lambda ids: first not in ids),
+        ({"begin_suppress_tokens": [first]}, lambda ids: ids[0] != first),
+        ({"bad_words_ids": [[first, second]]}, lambda ids: [first, second] not in [ids[i : i + 2] for i in range(8)]),
+        ({"no_repeat_ngram_size": 1}, lambda ids: len({5, 6, 7, *ids}) == 11),
+    ):
+        given = model.generate(PROMPT, do_sample=False, max_new_tokens=8, **settings)
+        ids = given[0, 3:].tolist()
+        assert is_kept(ids) and not is_kept(plain), settings
+        config = GenerationConfig(do_sample=False, max_new_tokens=8, **settings)
+        assert model.generate(PROMPT, config).equal(given)
+        config.save_pretrained(tmp_path)
+        assert model.generate(PROMPT, GenerationConfig.from_pretrained(tmp_path)).equal(given)
+    with pytest.raises(SettingError, match="no_repeat_ngram_size is -1"):
+        model.generate(PROMPT, no_repeat_ngram_size=-1)
+    with pytest.raises(SettingError, match="min_p is 2"):
+        model.generate(PROMPT, do_sample=True, min_p=2)
 
 
 @pytest.mark.parametrize(
