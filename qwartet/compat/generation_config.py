@@ -10,6 +10,7 @@ import copy
 import difflib
 import json
 import math
+import warnings
 from collections.abc import Mapping
 from numbers import Integral, Real
 from pathlib import Path
@@ -140,6 +141,9 @@ class GenerationConfig:
         if config.max_window_size is None:  # as published: the argument is looked at before the setting
             config.max_window_size = self.max_window_size
         config._check()
+        if changes.get("max_length") is not None and config.max_new_tokens is not None:
+            message = f"max_length={config.max_length} has no effect: max_new_tokens is {config.max_new_tokens}"
+            warnings.warn(f"{message}; give max_new_tokens, or max_new_tokens=None", stacklevel=4)
         return config
 
     def _check(self) -> None:

@@ -30,12 +30,24 @@ _CALLS = ("tool_calls", "function_call", "audio")  # what an answer may be besid
 class Turns(list[tuple[str, str]]):
     """Earlier turns as pairs, with the system prompt that was found beside them.
 
-    The prompt stays with the list, so that a conversation that was begun from messages keeps it at the next call.
+    The prompt stays with the list, and with its slices, so that a conversation that was begun from messages keeps it
+    at the next call.
     """
 
     def __init__(self, turns: Iterable[tuple[str, str]] = (), system: str | None = None) -> None:
         super().__init__(turns)
         self.system = system
+
+    def __getitem__(self, key: Any) -> Any:
+        found = super().__getitem__(key)
+        return Turns(found, self.system) if isinstance(key, slice) else found
+
+    def __add__(self, other: Any) -> Any:
+        return Turns([*self, *other], self.system)
+
+    def copy(self) -> Turns:
+        """The same turns, with the system prompt."""
+        return self[:]  # type: ignore[no-any-return]
 
 
 def turns_of(history: GivenHistory | None, system: str | None = None) -> Turns:
@@ -58,7 +70,8 @@ def turns_of(history: GivenHistory | None, system: str | None = None) -> Turns:
     return found
 
 
-def _listed_turns(items: Sequence[Any]) -> Turns:
+def _listed_turns(given: Sequence[Any]) -> Turns:
+    items = [item.model_dump() if hasattr(item, "model_dump") else item for item in given]  # an SDK's message
     if all(isinstance(item, list | tuple) for item in items):
         return Turns(_pair(item, number) for number, item in enumerate(items, 1))
     if all(isinstance(item, Mapping) and "role" in item for item in items):

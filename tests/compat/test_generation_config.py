@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -85,6 +86,14 @@ def test_what_is_not_drawn_with_is_not_looked_at(model) -> None:
     assert model.generate(PROMPT, do_sample=False, max_new_tokens=4, **unused).equal(greedy)
     with pytest.raises(SettingError, match="repetition_penalty"):
         model.generate(PROMPT, do_sample=False, repetition_penalty=0)
+
+
+def test_a_length_that_another_one_overrules_is_told_of(model) -> None:
+    with pytest.warns(UserWarning, match="max_length=9 has no effect: max_new_tokens is 4"):
+        assert model.generate(PROMPT, do_sample=False, max_length=9, max_new_tokens=4).shape == (1, 7)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert model.generate(PROMPT, do_sample=False, max_length=9, max_new_tokens=None).shape == (1, 9)
 
 
 def test_none_and_neutral_values_switch_a_setting_off(model) -> None:

@@ -227,6 +227,7 @@ def test_the_web_demo(model, tokenizer) -> None:
     assert task_history[-1] == (SECOND, SECOND_ANSWER)
 
 
+@pytest.mark.filterwarnings("ignore:max_length=9 has no effect")
 def test_the_openai_api_demo(model, tokenizer) -> None:
     """Chat, stream, and the completion of an answer that a function's result was put into."""
     system = "You are a helpful assistant."

@@ -6,6 +6,7 @@ import copy
 import json
 
 import pytest
+from openai.types.chat import ChatCompletionMessage
 
 from qwartet.cli.chat.conversation import Conversation
 from qwartet.errors import RequestError
@@ -60,6 +61,15 @@ def test_a_system_prompt_stays_with_the_turns() -> None:
     longer = Turns([*begun, ("q", "a")], begun.system)
     assert turns_of(longer).system == "Be brief."
     assert turns_of(copy.deepcopy(longer), "Another.") == [*PAIRS, ("q", "a")]
+    more = [("q", "a")]
+    for kept in (longer[-1:], longer + more, longer.copy(), copy.copy(longer), copy.deepcopy(longer)):
+        assert turns_of(kept).system == "Be brief." and kept[-1] == ("q", "a")
+
+
+def test_messages_of_an_sdk_are_messages() -> None:
+    """Its documentation has one append `response.choices[0].message` to the list."""
+    answer = ChatCompletionMessage(role="assistant", content="2")
+    assert turns_of([{"role": "user", "content": "1 + 1"}, answer]) == [("1 + 1", "2")]
 
 
 @pytest.mark.parametrize(
