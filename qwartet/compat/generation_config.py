@@ -53,6 +53,7 @@ _IGNORED = {"token_type_ids", "trust_remote_code", "synced_gpus"}
 _HINTS = {
     "prefix_allowed_tokens_fn": "use logits_processor=",
     "assistant_model": "use LLM(draft_model=...)",
+    "seed": "call set_seed, or torch.manual_seed",
     "inputs_embeds": "give input_ids",
     "past_key_values": "give all of the ids; a common beginning is found in the cache",
     "position_ids": "leave it out; positions follow from the ids, as published",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -246,8 +247,8 @@ class QWenTokenizer:
 
     def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
         """Token of an id, or tokens of ids (without those that have a role); raises ValueError for an unknown id."""
-        if isinstance(ids, int):
-            return self._convert_id_to_token(ids)
+        if isinstance(ids, Integral):
+            return self._convert_id_to_token(int(ids))
         skipped = self.all_special_ids if skip_special_tokens else []
         return [self._convert_id_to_token(token_id) for token_id in _id_list(ids) if token_id not in skipped]
 

@@ -173,6 +173,7 @@ def test_settings_of_the_engine_are_honoured_in_every_place(model, tmp_path: Pat
     [
         ("topp", "did you mean top_p"),
         ("prefix_allowed_tokens_fn", "use logits_processor="),
+        ("seed", "call set_seed"),
         ("inputs_embeds", "give input_ids"),
         ("assistant_model", "draft_model"),
         ("xyz", "there are max_length"),

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -128,6 +129,7 @@ def test_tokens_and_ids_convert_both_ways(tokenizer: QWenTokenizer) -> None:
     assert tokenizer.convert_tokens_to_ids([b"ab", b"x", "<|im_end|>", b"unknown", "unknown"]) == [*ids, None, None]
     assert tokenizer.convert_tokens_to_ids("<|extra_0|>") == PAD
     assert tokenizer.convert_ids_to_tokens(ids) == [b"ab", b"x", "<|im_end|>"]
+    assert tokenizer.convert_ids_to_tokens(np.int64(ord("x"))) == b"x"
     assert tokenizer.convert_ids_to_tokens([PAD, ord("x")], skip_special_tokens=True) == [b"x"]
     with pytest.raises(ValueError, match="unknown ids"):
         tokenizer.convert_ids_to_tokens(SMALL_N + 208)
