@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from qwartet.compat.generation_config import GenerationConfig
     from qwartet.compat.modeling import AutoModelForCausalLM
     from qwartet.compat.tokenization import AutoTokenizer
     from qwartet.engine.sampling_params import SamplingParams
@@ -30,9 +31,13 @@ _LAZY = {
     "Structure": "qwartet.engine.structure",
     "AutoTokenizer": "qwartet.compat.tokenization",
     "AutoModelForCausalLM": "qwartet.compat.modeling",
+    "GenerationConfig": "qwartet.compat.generation_config",
 }
 
-__all__ = ["DEMO", "LLM", "AutoModelForCausalLM", "AutoTokenizer", "SamplingParams", "Structure", "__version__"]
+__all__ = [
+    "DEMO", "LLM", "AutoModelForCausalLM", "AutoTokenizer", "GenerationConfig", "SamplingParams", "Structure",
+    "__version__",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

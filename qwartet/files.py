@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import mmap
 import os
 import secrets
@@ -12,6 +13,39 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from qwartet.errors import SettingError
+
+# UTF-32 first: its mark begins with that of UTF-16.
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_TO_UTF8 = "convert it: iconv -f GB18030 -t UTF-8 OLD > NEW (or the encoding it has, such as LATIN1 or UTF-16LE)"
+
+
+def marked_encoding(content: bytes) -> str | None:
+    """The encoding that a byte order mark at the beginning says."""
+    return next((name for mark, name in _BYTE_ORDER_MARKS if content.startswith(mark)), None)
+
+
+def decode_text(content: bytes) -> str:
+    """The text of a file or pipe: UTF-8, or what its byte order mark says; the mark is no part of the text.
+
+    ValueError, with the offset and what to do, for bytes in another encoding: nothing is replaced.
+    """
+    encoding = marked_encoding(content) or "utf-8"
+    if encoding == "utf-8" and content[:4096].count(0) * 4 >= len(content[:4096]) > 0:
+        raise ValueError(f"looks like UTF-16 without a byte order mark; {_TO_UTF8}")
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        name = encoding.removesuffix("-sig").upper()
+        line = content.count(b"\n", 0, error.start) + 1
+        place = f"byte {error.start} (0x{content[error.start]:02x})"
+        place = f"line {line}, {place}" if name == "UTF-8" else place
+        raise ValueError(f"{place} is not {name} text; {_TO_UTF8}") from None
 
 
 def check_free_space(target: Path, num_bytes: int, hint: str = "choose another disk, or a smaller model") -> None:

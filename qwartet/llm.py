@@ -5,6 +5,9 @@
     response, history = llm.chat("你好")
     response, history = llm.chat("再说一遍", history=history)
 
+Any number of threads may ask one LLM: their requests are computed together, in a thread of its own, with the texts that
+each has alone. `with LLM(...) as llm:`, or `llm.close()`, frees the model; so does dropping the last reference.
+
 Where the original code has a bug, LLM does the right thing; docs/fidelity.md lists each difference.
 """
 
@@ -14,20 +17,25 @@ import os
 import re
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
+from operator import index
 from pathlib import Path
-from typing import Any, Unpack
+from types import TracebackType
+from typing import Any, Self, Unpack
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from qwartet import DEMO
 from qwartet.checkpoint.safetensors_file import LoadMode
 from qwartet.checkpoint.weight_cache_file import OnPacked
-from qwartet.engine.engine import Engine
+from qwartet.engine.blocking_reader import BlockingReader
+from qwartet.engine.engine import Engine, check_ids, check_length, stop_ids
 from qwartet.engine.engine_config import EngineConfig
+from qwartet.engine.engine_thread import EngineThread, Prompt
 from qwartet.engine.request import FinishReason, Request, RequestOptions, TokenLogprobs
 from qwartet.engine.sampling_params import SamplingOptions, SamplingParams
 from qwartet.errors import NotAChatModelError, RequestError, SettingError, VocabularyError
@@ -36,13 +44,18 @@ from qwartet.layers.dense_batch import dense_batch
 from qwartet.models.families import family_of, load_config
 from qwartet.models.generation_config import GenerationDefaults, load_generation_defaults
 from qwartet.models.load import Dtype, load_model
-from qwartet.models.vocabulary_match import vocabulary_mismatches
+from qwartet.models.qwen import QwenModel
+from qwartet.models.vocabulary_match import ids_out_of_range, vocabulary_mismatches
 from qwartet.tokenizer.chatml import DEFAULT_SYSTEM, Message
+from qwartet.tokenizer.history import GivenHistory, History, Turns, turns_of
 from qwartet.tokenizer.strip import stripped
 from qwartet.tokenizer.tokenizer import Tokenizer
 
-History = list[tuple[str, str]]
-"""Earlier turns, oldest first: (query, response)."""
+_SAME_NAMES = (
+    "max_length", "min_length", "top_k", "top_p", "min_p", "repetition_penalty", "no_repeat_ngram_size",
+    "bad_words_ids", "suppress_tokens", "begin_suppress_tokens",
+)  # fmt: skip
+"""Settings that SamplingParams and generation_config.json call alike."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +70,11 @@ class Completion:
     prompt_logprobs: list[TokenLogprobs | None]
     num_cached_tokens: int  # of the prompt, that other requests had computed
     error: Exception | None = None  # why the finish reason is "error"
+
+    @classmethod
+    def refused(cls, prompt_ids: list[int], error: RequestError) -> Completion:
+        """What a prompt that cannot be served comes to."""
+        return cls(prompt_ids, [], "", "error", [], [], 0, error)
 
     @classmethod
     def of(cls, request: Request) -> Completion:
@@ -88,7 +106,10 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 class LLM:
-    """A checkpoint ready to answer. Special tokens in any text given to it are plain text."""
+    """A checkpoint ready to answer, to any number of threads. Special tokens in any text given to it are plain text.
+
+    After `close` all that needs the model raises EngineFailedError.
+    """
 
     def __init__(
         self,
@@ -123,10 +144,12 @@ class LLM:
             load_model, dtype=dtype, device=resolve_device(device), load_mode=load_mode, force=force,
             activations=activations, head=head, weight_cache=weight_cache, on_packed=on_packed,
         )  # fmt: skip
-        self.model = load(self.model_path)
+        network = load(self.model_path)
+        for error in ids_out_of_range(self.generation_defaults, network.config, self.model_path):
+            raise error
         if self._tokenizer is not None:
             defaults = self.generation_defaults
-            for error in vocabulary_mismatches(self._tokenizer, self.model.config, defaults, self.model_path):
+            for error in vocabulary_mismatches(self._tokenizer, network.config, defaults, self.model_path):
                 raise error
         draft = None
         if draft_model is not None:
@@ -136,7 +159,32 @@ class LLM:
                 reason = "the draft model has another vocabulary; take one of the same family"
                 raise SettingError(f"{draft_path}: {reason}", param="draft_model")
             draft = load(draft_path)
-        self.engine = Engine(self.model, config, tokenizer=self._tokenizer, draft_model=draft)
+        self._thread = EngineThread.of(Engine(network, config, tokenizer=self._tokenizer, draft_model=draft))
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that answers; AsyncEngine(llm.engine) serves coroutines beside the calls of this LLM."""
+        return self._thread.engine
+
+    @property
+    def model(self) -> QwenModel:
+        """The network; `logits` and `generate` are for any thread, the network itself is for one at a time."""
+        return self.engine.runner.model
+
+    def close(self) -> None:
+        """Breaks off what is being answered, ends the engine's thread and frees the model; a second call does nothing.
+
+        Those who wait for an answer get an EngineFailedError.
+        """
+        self._thread.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -148,22 +196,24 @@ class LLM:
     def chat(
         self,
         query: str,
-        history: Sequence[tuple[str, str]] | None = None,
+        history: GivenHistory | None = None,
         system: str | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> tuple[str, History]:
         """Answers a query; returns the answer and the history with this turn added (the given one is not changed).
 
+        `history` is pairs (query, answer), OpenAI's messages, or what the terminal's /save wrote; pairs are returned.
         `sampling` takes the fields of SamplingParams and the published names (max_new_tokens, do_sample); what is not
         given comes from generation_config.json.
         """
-        response = "".join(self.chat_stream(query, history, system, **sampling))
-        return response, [*(history or ()), (query, response)]
+        turns = turns_of(history, system)
+        response = "".join(self.chat_stream(query, turns, system, **sampling))
+        return response, Turns([*turns, (query, response)], turns.system)
 
     def chat_stream(
         self,
         query: str,
-        history: Sequence[tuple[str, str]] | None = None,
+        history: GivenHistory | None = None,
         system: str | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> Generator[str, None, Completion]:
@@ -176,8 +226,9 @@ class LLM:
                 f"{self.model_path} is a base model (chat_format raw): it completes text and does not chat; "
                 "use generate, or a -Chat checkpoint"
             )
+        turns = turns_of(history, system)
         params = self.sampling_params(**sampling)
-        prompt_ids = self.chat_prompt(query, list(history or ()), system, params)
+        prompt_ids = self.chat_prompt(query, turns, turns.system if system is None else system, params)
         return stripped(self._stream(prompt_ids, params))
 
     def complete_stream(
@@ -195,51 +246,69 @@ class LLM:
     ) -> list[Completion]:
         """Continues prompts, given as texts or as ids, all together; params.n results for each, in the prompts' order.
 
-        A request that fails does not stop the others: its `error` says why. `progress` shows a bar on stderr; None:
-        where that is a terminal and there is more than one prompt.
+        A prompt of a list that cannot be served, or fails, does not stop the others: its results have finish_reason
+        "error", and `error` says why. A single prompt outside a list raises RequestError where it cannot be served.
+        `progress` shows a bar on stderr; None: where that is a terminal and there is more than one prompt.
         """
+        if isinstance(prompts, Tensor | np.ndarray):
+            prompts = prompts.tolist()
         is_single = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], int))
-        several: Sequence[Any] = [prompts] if is_single else prompts
         params = sampling_params or self.sampling_params()
-        requests: list[Request] = []
+        several = [self._checked(prompt, params, is_single) for prompt in ([prompts] if is_single else prompts)]
+        good = [ids for ids, error in several if error is None]
+        with BlockingReader(self._thread, only_ends=True) as reader:
+            reader.submit(self._prompts(good, params))
+            with _progress(len(good) * params.n, progress) as advance:
+                for _ in reader:
+                    advance(1)
+        requests = iter(reader.requests)
+        found: list[Completion] = []
+        for ids, error in several:
+            if error is not None:
+                found += [Completion.refused(ids, error)] * params.n
+            else:
+                found += map(Completion.of, next(requests))
+        return found
+
+    def _checked(self, prompt: Any, params: SamplingParams, is_single: bool) -> tuple[list[int], RequestError | None]:
+        """The ids of a prompt, and why it cannot be served; a single one raises that."""
+        ids: list[int] = []
         try:
-            for prompt in several:
-                requests += self.add(self._ids(prompt), params)
-            with _progress(len(requests), progress) as advance:
-                waiting = {request.request_id for request in requests}
-                while waiting:
-                    ended = [one.request.request_id for one in self.engine.step() if one.finish_reason is not None]
-                    advance(len(waiting.intersection(ended)))
-                    waiting.difference_update(ended)
-        finally:
-            for request in requests:
-                self.engine.finish(request)
-        return [Completion.of(request) for request in requests]
+            ids = self._ids(prompt)
+            self.engine.check(ids, params)
+        except RequestError as error:
+            if is_single:
+                raise
+            return ids, error.with_traceback(None)  # whose frames hold the model
+        return ids, None
 
-    def add(self, prompt_ids: list[int], params: SamplingParams) -> list[Request]:
-        """Queues a prompt for params.n completions, with this checkpoint's stop tokens."""
-        return self.engine.add_requests(prompt_ids, params, RequestOptions(self.stop_token_ids))
+    def _prompts(self, several: Sequence[list[int]], params: SamplingParams) -> list[Prompt]:
+        """Prompts for the engine's thread, with this checkpoint's stop tokens; a structure is compiled here, once."""
+        if params.structure is None or not several:
+            return [Prompt(ids, params, RequestOptions(self.stop_token_ids)) for ids in several]
+        constraint = self.engine.compile(params.structure, stop_ids(params, self.stop_token_ids))
+        return [
+            Prompt(ids, params, RequestOptions(self.stop_token_ids, constraint=constraint.fork())) for ids in several
+        ]
 
-    @torch.inference_mode()
     def logits(self, ids: Sequence[int]) -> Tensor:
         """Logits [T, V] fp32 at every position of a prompt of T ids."""
-        if not ids:
-            raise RequestError("the prompt is empty; give at least one token")
-        logits: Tensor = self.model(dense_batch([ids], self.model.config.position, device=self.model.device))
-        return logits.float()
+        config, context = self.model.config, self.model.config.position.max_length
+        check_length(len(ids), context, context)
+        check_ids(ids, config.vocab_size)
+        return self._thread.call(partial(_logits, self.model, ids))
 
     def sampling_params(self, **sampling: Unpack[SamplingOptions]) -> SamplingParams:
         """The checkpoint's sampling defaults with the given changes."""
         defaults = self.generation_defaults
         params = SamplingParams(
             max_tokens=defaults.max_new_tokens,
+            min_tokens=defaults.min_new_tokens,
             temperature=defaults.temperature if defaults.do_sample else 0.0,
-            top_k=defaults.top_k,
-            top_p=defaults.top_p,
-            repetition_penalty=defaults.repetition_penalty,
-            stop=self._published_stop_strings(),
+            stop=(*self._published_stop_strings(), *defaults.stop_strings),
+            **{name: getattr(defaults, name) for name in _SAME_NAMES},
         )
-        if sampling.get("do_sample") and "temperature" not in sampling:
+        if sampling.get("do_sample") and sampling.get("temperature") is None:
             sampling["temperature"] = defaults.temperature
         return params.updated(sampling)
 
@@ -257,10 +326,15 @@ class LLM:
 
     def _published_stop_strings(self) -> tuple[str, ...]:
         longer = [words for words in self.generation_defaults.stop_words_ids if len(words) > 1]
-        return tuple(self.tokenizer.decode(words) for words in longer)
+        most = self.engine.sampler.num_valid_tokens  # one with a padding row of the vocabulary never comes
+        return tuple(self.tokenizer.decode(words) for words in longer if max(words) < most)
 
     def _ids(self, prompt: str | Sequence[int]) -> list[int]:
-        return self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        if isinstance(prompt, str):
+            return self.tokenizer.encode(prompt)
+        with suppress(TypeError):
+            return [index(token_id) for token_id in prompt]
+        raise RequestError(f"the prompt is {prompt!r:.60}; give a text or a list of token ids")
 
     def prompt_ids(
         self, messages: Sequence[Message], add_generation_prompt: bool = True, *, answer_start: str = ""
@@ -286,22 +360,22 @@ class LLM:
         """Text of a request as it grows; other requests of the engine advance with it. Its error is raised."""
         if params.n != 1:
             raise SettingError(f"n is {params.n}, and a stream is one completion; use generate")
-        request = self.add(prompt_ids, params)[0]
-        num_read = 0
-        try:
-            while True:
-                text = request.completion_text[num_read:]
-                num_read += len(text)
-                if text:
-                    yield text
-                if request.is_finished:
-                    break
-                self.engine.step()
-        finally:
-            self.engine.finish(request)
+        self.engine.check(prompt_ids, params)
+        with BlockingReader(self._thread) as reader:
+            reader.submit(self._prompts([prompt_ids], params))
+            for output in reader:
+                if output.text:
+                    yield output.text
+        [[request]] = reader.requests
         if request.error is not None:
             raise request.error
         return Completion.of(request)
+
+
+@torch.inference_mode()
+def _logits(model: QwenModel, ids: Sequence[int]) -> Tensor:
+    logits: Tensor = model(dense_batch([ids], model.config.position, device=model.device))
+    return logits.float()
 
 
 @contextmanager

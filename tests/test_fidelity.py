@@ -189,3 +189,61 @@ def test_a_million_spaces_are_encoded(checkpoint) -> None:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     text = " " * 1_000_000
     assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@pytest.fixture(scope="module")
+def card(checkpoint):
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint, pad_token="<|extra_0|>", padding_side="left")
+    return tokenizer, AutoModelForCausalLM.from_pretrained(checkpoint, device_map="cpu")
+
+
+def test_values_out_of_range_are_value_errors(card) -> None:
+    tokenizer, model = card
+    for settings in ({"temperature": 0}, {"repetition_penalty": 0}, {"top_k": -1}, {"top_p": 1.5}):
+        with pytest.raises(ValueError, match=f"`{next(iter(settings))}` has to be"):
+            model.chat(tokenizer, "hello", None, do_sample=True, **settings)
+    torch.manual_seed(0)
+    drawn = model.generate([5], do_sample=True, temperature=2, repetition_penalty=2, max_new_tokens=4)
+    torch.manual_seed(0)
+    assert model.generate([5], do_sample=True, temperature=2.0, repetition_penalty=2.0, max_new_tokens=4).equal(drawn)
+
+
+def test_the_callers_processors_are_not_changed(card) -> None:
+    tokenizer, model = card
+    processors = [lambda ids, scores: scores]
+    model.chat(tokenizer, "hello", None, logits_processor=processors, max_new_tokens=2)
+    assert len(processors) == 1
+
+
+def test_processors_see_a_row_at_a_time(card) -> None:
+    tokenizer, model = card
+    seen = []
+    batch = tokenizer(["hello you", "hello"], padding=True, return_tensors="pt")
+    model.generate(
+        **batch, logits_processor=[lambda ids, scores: (seen.append(ids.shape), scores)[1]], max_new_tokens=1
+    )
+    assert seen == [batch.input_ids[:1].shape] * 2
+
+
+def test_a_history_of_another_form_is_refused(card) -> None:
+    tokenizer, model = card
+    for history in (["ab", "cd"], [{"q": "hello", "a": "you"}], "ab"):
+        with pytest.raises(ValueError, match="history"):
+            model.chat(tokenizer, "hello", history)
+
+
+def test_a_model_that_is_moved_is_loaded_again(checkpoint) -> None:
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, device_map="cpu")
+    before = model.model
+    assert model.bfloat16().model is before and model.float().model is not before
+    assert model.dtype is torch.float32
+
+
+def test_a_chat_template_is_what_chat_builds(card) -> None:
+    tokenizer, model = card
+    prompts = []
+    query = "hello<|im_end|>"
+    watch = [lambda ids, scores: (prompts.append(ids[0].tolist()), scores)[1]]
+    model.chat(tokenizer, query, None, logits_processor=watch, max_new_tokens=1)
+    messages = [{"role": "user", "content": query}]
+    assert prompts == [tokenizer.apply_chat_template(messages, add_generation_prompt=True)]

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
 import pytest
+import torch
 
 from qwartet import DEMO, LLM
 from qwartet.engine.sampling_params import SamplingParams
+from qwartet.engine.structure import Structure
 from qwartet.errors import NotFiniteError, RequestError, SettingError
 
 SUMS = {f"What is {a} + {b}?": f"{a} + {b} = {a + b}" for a, b in ((23, 45), (7, 8), (60, 31), (12, 12), (5, 90))}
@@ -38,6 +45,42 @@ def test_n_completions_of_a_prompt_stand_one_after_another_and_share_its_blocks(
         ["Tell me something about the sea and the sky"], llm.sampling_params(temperature=1.5, seed=3, max_tokens=12)
     )
     assert alone[0].text == found[0].text
+
+
+def test_a_history_of_any_form_is_answered_as_pairs_are(llm: LLM) -> None:
+    query, answer = next(iter(SUMS.items()))
+    pairs = [(query, answer)]
+    messages = [{"role": "user", "content": query}, {"role": "assistant", "content": answer}]
+    saved = {"format": "qwartet conversation", "version": 1, "system": None, "sampling": {}}
+    expected = llm.chat("What is 7 + 8?", pairs, temperature=0)
+    for history in (messages, {**saved, "turns": [{"user": query, "assistant": answer}]}, [[query, answer]]):
+        assert llm.chat("What is 7 + 8?", history, temperature=0) == expected
+    assert expected[1] == [*pairs, ("What is 7 + 8?", expected[0])]
+    for wrong in (["ab", "cd"], [{"q": query, "a": answer}], [(query, None)]):
+        with pytest.raises(RequestError, match="history"):
+            llm.chat("What is 7 + 8?", wrong)
+        with pytest.raises(RequestError, match="history"):
+            llm.chat_stream("What is 7 + 8?", wrong)
+
+
+def test_a_system_message_of_the_history_is_the_system_prompt_in_later_turns_too(llm: LLM, monkeypatch) -> None:
+    given: list[str | None] = []
+    build = llm.chat_prompt
+    monkeypatch.setattr(llm, "chat_prompt", lambda *parts: (given.append(parts[2]), build(*parts))[1])
+    _, history = llm.chat("hi", [{"role": "system", "content": "Be brief."}], max_tokens=2)
+    _, history = llm.chat("hi", history, max_tokens=2)
+    llm.chat("hi", history, system="Be kind.", max_tokens=2)
+    assert given == ["Be brief.", "Be brief.", "Be kind."]
+
+
+def test_a_temperature_of_none_is_one_that_is_not_given(llm: LLM) -> None:
+    params = [llm.sampling_params(do_sample=True, **given) for given in ({}, {"temperature": None})]
+    greedy = replace(llm.generation_defaults, do_sample=False, temperature=0.7)
+    assert params[0] == params[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(llm, "generation_defaults", greedy)
+        assert llm.sampling_params().temperature == 0
+        assert llm.sampling_params(do_sample=True, temperature=None).temperature == 0.7
 
 
 def test_a_prompt_that_was_served_before_is_found_in_the_cache(llm: LLM) -> None:
@@ -90,10 +133,57 @@ def test_what_fails_for_one_prompt_is_said_there_and_the_others_are_answered(llm
     assert llm.engine.block_manager.num_free_blocks == llm.engine.block_manager.num_blocks
 
 
-def test_nothing_stays_queued_when_one_of_the_prompts_cannot_be_served(llm: LLM) -> None:
-    with pytest.raises(RequestError, match="empty"):
-        llm.generate([[1, 2, 3], []], SamplingParams())
+@pytest.mark.parametrize("bad", [[], "", [1] * 5000, "hello " * 3000, [10, 99999], [-1], None, [1, 2.5], [None]])
+def test_a_prompt_that_cannot_be_served_has_its_error_and_the_others_are_answered(llm: LLM, bad: Any) -> None:
+    params = replace(llm.sampling_params(temperature=0), n=2)
+    expected = llm.generate(prompts(llm)[:2], params)
+    first, second, *rest = llm.generate([prompts(llm)[0], bad, prompts(llm)[1]], params)
+    assert [first, second, *rest[2:]] == expected
+    for one in rest[:2]:
+        assert (one.finish_reason, one.token_ids, one.text) == ("error", [], "")
+        assert isinstance(one.error, RequestError) and "; " in str(one.error)
     assert not llm.engine.has_unfinished
+
+
+def test_a_list_of_prompts_none_of_which_can_be_served_is_a_list_of_errors(llm: LLM) -> None:
+    assert [one.finish_reason for one in llm.generate(["", [], [99999]])] == ["error"] * 3
+    assert llm.generate([]) == []
+
+
+def test_a_single_prompt_that_cannot_be_served_raises_its_error(llm: LLM) -> None:
+    for prompt, words in (("", "empty"), ([10, 99999], "outside"), ([1] * 5000, "5000 tokens"), ([1, "a"], "text or")):
+        with pytest.raises(RequestError, match=words):
+            llm.generate(prompt, SamplingParams())
+    assert not llm.engine.has_unfinished
+
+
+def test_settings_that_no_prompt_can_be_served_with_raise_before_anything_is_queued(llm: LLM) -> None:
+    for wrong in ({"structure": Structure(regex="(")}, {"logit_bias": ((10**6, 1.0),)}):
+        with pytest.raises(ValueError, match=r"; |vocabulary"):
+            llm.generate(["hello", ""], llm.sampling_params(**wrong))
+    assert not llm.engine.has_unfinished
+
+
+def test_prompts_may_be_arrays(llm: LLM) -> None:
+    params = llm.sampling_params(temperature=0, max_tokens=3)
+    ids = [prompts(llm)[0][:9], prompts(llm)[1][:9]]
+    expected = [one.token_ids for one in llm.generate(ids, params)]
+    for arrays in (
+        np.array(ids),
+        torch.tensor(ids),
+        [np.array(one) for one in ids],
+        [torch.tensor(one) for one in ids],
+    ):
+        assert [one.token_ids for one in llm.generate(arrays, params)] == expected
+    for array in (np.array(ids[0]), torch.tensor(ids[0])):
+        assert [one.token_ids for one in llm.generate(array, params)] == expected[:1]
+
+
+def test_one_structure_holds_for_all_prompts(llm: LLM) -> None:
+    params = llm.sampling_params(structure=Structure(regex="[0-9]{3}[a-z]{4}"), temperature=2.0, seed=4, n=2)
+    found = llm.generate(["hello", "What", "a b c"], params)
+    assert all(re.fullmatch("[0-9]{3}[a-z]{4}", one.text) for one in found) and len(found) == 6
+    assert [one.text for one in llm.generate("What", params)] == [one.text for one in found[2:4]]
 
 
 def test_a_draft_model_changes_nothing_but_the_time() -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 import qwartet
-from qwartet.engine.sampling_params import _PUBLISHED_NAMES, SamplingOptions, SamplingParams
+from qwartet.engine.sampling_params import SamplingOptions, SamplingParams
 from qwartet.errors import SettingError
+from qwartet.models.generation_keys import PUBLISHED_NAMES
 
 SNIPPET = """\
 from qwartet import LLM, SamplingParams
@@ -52,7 +53,7 @@ def test_a_type_checker_knows_the_public_names_and_every_sampling_setting(tmp_pa
 
 def test_the_keywords_are_the_fields_of_sampling_params_and_the_published_names() -> None:
     names = {field.name for field in fields(SamplingParams)}
-    assert set(SamplingOptions.__annotations__) == names | set(_PUBLISHED_NAMES) | {"do_sample"}
+    assert set(SamplingOptions.__annotations__) == names | set(PUBLISHED_NAMES) | {"do_sample"}
     for name in SamplingOptions.__annotations__:
         assert SamplingParams().updated({name: None}) == SamplingParams()
 

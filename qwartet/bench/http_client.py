@@ -51,10 +51,11 @@ class HttpClient:
             port = parts.port
         except ValueError:
             raise _no_url(url) from None
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        is_server = parts.scheme in ("http", "https") and port != 0
+        if not is_server or not parts.hostname or parts.query or parts.fragment:
             raise _no_url(url)
         self._host = parts.hostname
-        self._port = port or {"http": 80, "https": 443}[parts.scheme]
+        self._port = {"http": 80, "https": 443}[parts.scheme] if port is None else port
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._prefix = parts.path.rstrip("/").removesuffix("/v1")
         self._headers = [("host", parts.netloc.rpartition("@")[2]), *(headers or {}).items()]

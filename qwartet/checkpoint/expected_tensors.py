@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 
@@ -38,6 +39,7 @@ def check_names(checkpoint: Checkpoint, layout: Layout, gptq: GptqConfig | None)
         if gptq is None and any(name.endswith(".qweight") for name in checkpoint):
             hint = "the weights are quantised: fetch the quantize_config.json that belongs to them"
         raise CheckpointError(checkpoint.directory, f"{len(missing)} tensors missing: {listed(missing)}", hint=hint)
+    _check_biases(checkpoint, layout)
     known = optional.union(required)
     extra = [name for name in checkpoint if name not in known and not layout.is_harmless_extra(name)]
     beyond = [name for name in extra if (layout.layer_of(name) or 0) >= layout.num_layers]
@@ -47,6 +49,20 @@ def check_names(checkpoint: Checkpoint, layout: Layout, gptq: GptqConfig | None)
     if extra:
         message = f"{checkpoint.directory}: {len(extra)} tensors of no use for this model, ignored: {listed(extra)}"
         warnings.warn(message, CheckpointWarning, stacklevel=4)
+
+
+def _check_biases(checkpoint: Checkpoint, layout: Layout) -> None:
+    """CheckpointError where a linear, or a part of one, has no bias and those of its kind in other layers have."""
+    kinds: dict[str, list[str]] = {}
+    for module in layout:
+        if module.kind == "linear":
+            kinds.setdefault(re.sub(r"\.\d+\.", ".", module.name), []).extend(module.disk_names("bias"))
+    for names in kinds.values():
+        lost = [name for name in names if name not in checkpoint]
+        if 0 < len(lost) < len(names):
+            reason = f"{len(lost)} of {len(names)} linears of one kind have no bias, the others have: {listed(lost)}"
+            hint = "the tensors were lost on the way here: fetch the checkpoint again, or quantise it again"
+            raise CheckpointError(checkpoint.directory, reason, tensor=lost[0], hint=hint)
 
 
 def check_dense_shapes(checkpoint: Checkpoint, layout: Layout, gptq: GptqConfig | None) -> None:

@@ -1,4 +1,4 @@
-"""A JSON file of a checkpoint, read with a bound on its size."""
+"""A JSON file of a checkpoint, read with a bound on its size; a key that stands twice is refused."""
 
 from __future__ import annotations
 
@@ -7,25 +7,52 @@ from pathlib import Path
 from typing import Any
 
 from qwartet.errors import CheckpointError
+from qwartet.files import decode_text
 
 MAX_JSON_BYTES = 64 * 2**20
+LFS_POINTER = b"version https://git-lfs"
+
+
+class _KeyTwiceError(ValueError):
+    """One key with two values."""
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    unique: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in unique and repr(unique[key]) != repr(value):  # the same value twice changes nothing
+            raise _KeyTwiceError(f"key {key!r:.80} stands twice, with {unique[key]!r:.80} and {value!r:.80}")
+        unique[key] = value
+    return unique
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file of a checkpoint; CheckpointError for anything else."""
+    content = b""
     try:
         size = path.stat().st_size
         if not path.is_file():
             raise CheckpointError(path, "is not a file")
         if size > MAX_JSON_BYTES:
             raise CheckpointError(path, f"is {size} bytes; a JSON file of a checkpoint has less than {MAX_JSON_BYTES}")
-        value = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+        value = json.loads(decode_text(content), object_pairs_hook=_unique_keys)
     except FileNotFoundError:
         raise CheckpointError(path, "file is missing", hint="is this the directory of a checkpoint?") from None
     except OSError as error:
         raise CheckpointError(path, f"cannot be read ({error.strerror})") from None
+    except _KeyTwiceError as error:
+        raise CheckpointError(path, str(error), hint="remove the wrong one") from None
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(path, f"is not valid JSON ({error})", hint="download it again") from None
+        raise CheckpointError(path, f"is not valid JSON ({error})", hint=_hint(content)) from None
     if not isinstance(value, dict):
         raise CheckpointError(path, "does not hold a JSON object", hint="download it again")
     return value
+
+
+def _hint(content: bytes) -> str:
+    if content.startswith(LFS_POINTER):
+        return "it is a Git LFS pointer, not the file itself: run `git lfs pull`"
+    if content.lstrip()[:1] == b"<":
+        return "it looks like a web page: download the file again"
+    return "download it again"

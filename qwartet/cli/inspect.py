@@ -105,4 +105,6 @@ def _memory_line(memory: dict[str, Any]) -> str:
 def _tokenizer_line(tokenizer: dict[str, Any]) -> str:
     origin = "the published vocabulary" if tokenizer["is_published"] else "not the published vocabulary"
     counts = "{file}: {num_ranks} ranks, {num_tokens} ids".format_map(tokenizer)
+    if tokenizer["extra_file"] is not None:
+        counts += f", with the extra vocabulary {tokenizer['extra_file']}"
     return f"{counts}; {origin} (sha256 {tokenizer['sha256'][:12]}...)"

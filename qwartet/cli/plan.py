@@ -111,7 +111,7 @@ def _model(name: str, precision: Precision | None, revision: str | None) -> Mode
     config, gptq, checkpoint = load_config(directory), load_gptq_config(directory), Checkpoint(directory)
     check_names(checkpoint, layout_of(config), gptq)
     check_dense_shapes(checkpoint, layout_of(config), gptq)
-    vocabularies = list(directory.glob("*.tiktoken"))[:1]
+    vocabularies = directory.glob("*.tiktoken")
     return Model(checkpoint, config, gptq, sum(file.read_bytes().count(b"\n") for file in vocabularies))
 
 

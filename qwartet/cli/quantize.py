@@ -28,7 +28,7 @@ def quantize(
     source: Annotated[str, typer.Argument(help="Directory of a float checkpoint, or hub id.")],
     target: Annotated[Path, typer.Argument(help="New directory for the GPTQ checkpoint.")],
     calibration: Annotated[
-        Path, typer.Option(help="Conversations as for fine-tuning (.json), ids (.safetensors) or text.")
+        Path, typer.Option(help="Conversations or texts (.json, .jsonl), ids (.safetensors) or plain text.")
     ],
     bits: Annotated[int, typer.Option(help="4 or 8.")] = 4,
     group_size: Annotated[int, typer.Option(help="Inputs that share a scale; -1: all of them.")] = 128,

@@ -21,6 +21,7 @@ from qwartet.cli.options import MaxNumSeqs, ModelArgument, set_threads
 from qwartet.cli.terminal import inert, one_line
 from qwartet.engine.engine_config import EngineConfig
 from qwartet.errors import SettingError, VocabularyError
+from qwartet.files import decode_text
 from qwartet.hub.resolve import looks_like_hub_id, resolve
 from qwartet.server.access import LOOPBACK_HOSTS, Access
 from qwartet.server.limits import Limits
@@ -155,7 +156,10 @@ def _keys(given: list[str], file: Path | None) -> list[str]:
     keys = list(given)
     if file is not None:
         _readable(file)
-        keys += [line.strip() for line in file.read_text("utf-8", "replace").splitlines() if line.strip()]
+        try:
+            keys += [line.strip() for line in decode_text(file.read_bytes()).splitlines() if line.strip()]
+        except ValueError as error:
+            raise SettingError(f"{file}: {error}") from None
         if not keys:
             raise SettingError(f"{file} holds no key; write one a line")
         if file.stat().st_mode & stat.S_IROTH:

@@ -10,72 +10,23 @@ Kept as the original has it, and held by the golden set `generation_cases`:
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from qwartet.checkpoint.json_file import read_json
-from qwartet.engine.engine import Engine
+from qwartet.compat.generation_config import ENGINE_SETTINGS, GenerationConfig
+from qwartet.compat.logits_processors import FORCED_EOS_LOGIT, BatchProcessor, StopWordsLogitsProcessor, row_processor
+from qwartet.engine.blocking_reader import BlockingReader
+from qwartet.engine.engine_thread import EngineThread, Prompt
 from qwartet.engine.logits_processors import forbid, penalise_repetition
 from qwartet.engine.request import LogitsProcessor, Request, RequestOptions
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.errors import RequestError, SettingError
 
-FORCED_EOS_LOGIT = 32768.0  # the value that the original gives to EOS
 NO_LIMIT = 2**31 - 1
-
-_DEFAULTS: dict[str, Any] = {
-    "max_length": 20, "max_new_tokens": None, "min_length": 0, "min_new_tokens": None, "do_sample": False,
-    "temperature": 1.0, "top_k": 50, "top_p": 1.0, "repetition_penalty": 1.0, "num_return_sequences": 1,
-    "eos_token_id": None, "pad_token_id": None, "chat_format": None, "max_window_size": 6144, "stop_words_ids": None,
-}  # fmt: skip
-# Accepted because callers pass them, and without effect here: one cache, one kind of result.
-_IGNORED = {"use_cache", "return_dict_in_generate", "token_type_ids", "trust_remote_code", "transformers_version"}
-_ONLY = {"num_beams": 1, "num_beam_groups": 1, "penalty_alpha": None, "output_scores": False}
-
-
-class GenerationConfig:
-    """Generation settings as attributes that may be changed, e.g. `model.generation_config.do_sample = False`."""
-
-    def __init__(self, **settings: Any) -> None:
-        self.__dict__.update(_DEFAULTS)
-        self.__dict__.update(settings)
-
-    if TYPE_CHECKING:  # any name: a checkpoint's file may hold more than _DEFAULTS
-
-        def __getattr__(self, name: str) -> Any: ...
-        def __setattr__(self, name: str, value: Any) -> None: ...
-
-    @classmethod
-    def from_pretrained(cls, directory: str | Path, **changes: Any) -> GenerationConfig:
-        """Reads generation_config.json of a directory; transformers' defaults where it is absent."""
-        path = Path(directory) / "generation_config.json"
-        return cls(**{**(read_json(path) if path.is_file() else {}), **changes})
-
-    def to_dict(self) -> dict[str, Any]:
-        """A copy of all settings."""
-        return dict(self.__dict__)
-
-    def changed(self, changes: dict[str, Any]) -> GenerationConfig:
-        """A copy with changes; SettingError for a setting that does not exist or cannot be honoured."""
-        for name, value in changes.items():
-            if name in _IGNORED or name in self.__dict__:
-                continue
-            if name not in _ONLY:
-                near = difflib.get_close_matches(name, _DEFAULTS, n=1)
-                hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(_DEFAULTS)}"
-                raise SettingError(f"generate() has no setting {name!r}{hint}")
-            if value not in (None, _ONLY[name]):
-                raise SettingError(f"{name}={value!r} is not supported; only {_ONLY[name]!r} is")
-        return GenerationConfig(**{**self.__dict__, **changes})
-
-    def __repr__(self) -> str:
-        return f"GenerationConfig({', '.join(f'{key}={value!r}' for key, value in self.__dict__.items())})"
 
 
 @dataclass(frozen=True)
@@ -90,20 +41,11 @@ class Row:
         return len(self.padding) + len(self.ids)
 
 
-def checked_stop_words(stop_words_ids: Any, eos_token_id: int | None) -> list[list[int]]:
-    """Stop words without [eos]; SettingError unless they are a non-empty list of lists of ids."""
-    is_valid = isinstance(stop_words_ids, list) and len(stop_words_ids) > 0
-    is_valid = is_valid and all(isinstance(words, list) for words in stop_words_ids)
-    if not is_valid or not all(isinstance(i, int) and i >= 0 for words in stop_words_ids for i in words):
-        raise SettingError(f"stop_words_ids is {stop_words_ids!r}; it must be a non-empty list of lists of token ids")
-    return [words for words in stop_words_ids if words and words != [eos_token_id]]
-
-
-def _force_eos_after(stop_words: list[list[int]], eos_token_id: int) -> LogitsProcessor:
+def _force_eos_after(stop_words: StopWordsLogitsProcessor) -> LogitsProcessor:
     def process(logits: Tensor, token_ids: list[int]) -> Tensor:
-        if any(token_ids[-len(words) :] == words for words in stop_words):
+        if stop_words.is_stopped(token_ids):
             logits = logits.clone()
-            logits[eos_token_id] = FORCED_EOS_LOGIT
+            logits[stop_words.eos_token_id] = FORCED_EOS_LOGIT
         return logits
 
     return process
@@ -116,17 +58,23 @@ def _forbid_eos_before(length: int, eos: frozenset[int]) -> LogitsProcessor:
     return process
 
 
-def _row_processor(row: Row, settings: GenerationConfig, eos: list[int]) -> LogitsProcessor:
+def _row_processor(
+    row: Row, settings: GenerationConfig, eos: list[int], processors: Sequence[BatchProcessor]
+) -> LogitsProcessor:
     """All that changes this row's logits before temperature, in transformers' order, over its padded ids."""
     steps: list[LogitsProcessor] = []
     penalty = settings.repetition_penalty
     if penalty not in (None, 1.0):
         steps.append(lambda logits, token_ids: penalise_repetition(logits, token_ids, penalty))
-    minimum = max(settings.min_length or 0, row.length + (settings.min_new_tokens or 0))
+    minimum = max(settings.min_length or 0, row.length + (settings.min_new_tokens or 0))  # None or 0: no minimum
     if minimum > row.length and eos:
         steps.append(_forbid_eos_before(minimum, frozenset(eos)))
-    if settings.stop_words_ids is not None and eos:
-        steps.append(_force_eos_after(checked_stop_words(settings.stop_words_ids, eos[0]), eos[0]))
+    if processors:
+        steps.append(row_processor(processors))
+    if settings.stop_words_ids is not None:
+        if not eos:
+            raise SettingError("stop_words_ids end a row by its EOS, but eos_token_id is None; set eos_token_id")
+        steps.append(_force_eos_after(StopWordsLogitsProcessor(settings.stop_words_ids, eos[0])))
 
     def process(logits: Tensor, token_ids: list[int]) -> Tensor:
         padded = row.padding + token_ids
@@ -145,28 +93,45 @@ def _sampling_params(row: Row, settings: GenerationConfig) -> SamplingParams:
             raise RequestError(f"max_length is {settings.max_length} and the prompt has {row.length} tokens; raise it")
     # Drawn from torch's global generator, so that torch.manual_seed makes a run repeatable, as it does in transformers.
     seed = int(torch.randint(2**62, (1,)))
+    shared: dict[str, Any] = {"max_tokens": min(int(limit), NO_LIMIT), "seed": seed}
+    shared |= {name: getattr(settings, name) for name in ENGINE_SETTINGS if getattr(settings, name) is not None}
     if not settings.do_sample:
-        return SamplingParams(max_tokens=min(limit, NO_LIMIT), temperature=0, seed=seed)
+        return SamplingParams(temperature=0, **shared)
     return SamplingParams(
-        max_tokens=min(limit, NO_LIMIT),
-        temperature=settings.temperature or 1.0,
-        top_k=settings.top_k or 0,
-        top_p=1.0 if settings.top_p is None else settings.top_p,
-        seed=seed,
+        temperature=1.0 if settings.temperature is None else float(settings.temperature),
+        top_k=0 if settings.top_k is None else int(settings.top_k),
+        top_p=1.0 if settings.top_p is None else float(settings.top_p),
+        **shared,
     )
 
 
 def eos_ids(settings: GenerationConfig) -> list[int]:
     """eos_token_id as a list."""
     eos = settings.eos_token_id
-    return [] if eos is None else list(eos) if isinstance(eos, list) else [eos]
+    return [] if eos is None else list(eos) if isinstance(eos, list | tuple) else [eos]
 
 
-def add_row(engine: Engine, row: Row, settings: GenerationConfig) -> Request:
-    """Queues one row."""
+def _prompt(thread: EngineThread, row: Row, settings: GenerationConfig, processors: Sequence[BatchProcessor]) -> Prompt:
+    """A row as a prompt; RequestError or SettingError where it cannot be served."""
     eos = eos_ids(settings)
-    options = RequestOptions(eos, len(row.padding), (_row_processor(row, settings, eos),))
-    return engine.add_request(row.ids, _sampling_params(row, settings), options)
+    own = (_row_processor(row, settings, eos, processors),)
+    options = RequestOptions(eos, len(row.padding), own, speculates=not processors)
+    params = _sampling_params(row, settings)
+    thread.engine.check(row.ids, params, options.first_position)
+    return Prompt(row.ids, params, options)
+
+
+def batch_of(ids: Any, name: str = "input_ids") -> Tensor:
+    """Ids [B, L] or [L], as a tensor, an array or lists, as a tensor [B, L]; RequestError for anything else."""
+    try:
+        batch = torch.as_tensor(ids)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise RequestError(f"{name} is no batch of rows of one length; pad the rows on the left", param=name) from error
+    if batch.is_floating_point() or batch.is_complex() or (batch.dtype is torch.bool and name == "input_ids"):
+        raise RequestError(f"{name} has the dtype {batch.dtype}; give whole numbers, at least one", param=name)
+    if batch.dim() not in (1, 2):
+        raise RequestError(f"{name} has {batch.dim()} dimensions; give rows [B, L] or one row [L]", param=name)
+    return batch if batch.dim() == 2 else batch.unsqueeze(0)
 
 
 def split_rows(input_ids: Tensor, attention_mask: Tensor | None, settings: GenerationConfig) -> list[Row]:
@@ -186,18 +151,15 @@ def split_rows(input_ids: Tensor, attention_mask: Tensor | None, settings: Gener
     return [Row(row[width:], row[:width]) for row, width in zip(ids, padding, strict=True)]
 
 
-def stream_row(engine: Engine, row: Row, settings: GenerationConfig) -> Iterator[int]:
+def stream_row(
+    thread: EngineThread, row: Row, settings: GenerationConfig, processors: Sequence[BatchProcessor] = ()
+) -> Iterator[int]:
     """The completion of one row, id by id, the forced EOS included."""
-    request = add_row(engine, row, settings)
-    num_read = 0
-    try:
-        while not request.is_finished or num_read < len(request.completion_ids):
-            if num_read == len(request.completion_ids):
-                engine.step()
-            yield from request.completion_ids[num_read:]
-            num_read = len(request.completion_ids)
-    finally:
-        engine.finish(request)
+    with BlockingReader(thread) as reader:
+        reader.submit([_prompt(thread, row, settings, processors)])
+        for output in reader:
+            yield from output.token_ids
+    [[request]] = reader.requests
     _raise_error(request)
 
 
@@ -206,18 +168,16 @@ def _raise_error(request: Request) -> None:
         raise request.error
 
 
-def generate(engine: Engine, rows: Sequence[Row], settings: GenerationConfig) -> Tensor:
+def generate(
+    thread: EngineThread, rows: Sequence[Row], settings: GenerationConfig, processors: Sequence[BatchProcessor] = ()
+) -> Tensor:
     """Prompt and completion ids [B * num_return_sequences, longest], rows that end early filled with the pad id."""
-    rows = [row for row in rows for _ in range(settings.num_return_sequences or 1)]
-    requests = [add_row(engine, row, settings) for row in rows]
-    try:
-        while not all(request.is_finished for request in requests):
-            engine.step()
-    finally:
-        for request in requests:
-            engine.finish(request)
-    for request in requests:
-        _raise_error(request)
+    rows = [row for row in rows for _ in range(settings.num_return_sequences)]
+    with BlockingReader(thread, only_ends=True) as reader:
+        reader.submit([_prompt(thread, row, settings, processors) for row in rows])
+        for output in reader:
+            _raise_error(output.request)
+    requests = [request for [request] in reader.requests]
     longest = max(len(request.completion_ids) for request in requests)
     eos = eos_ids(settings)
     pad = settings.pad_token_id if settings.pad_token_id is not None else (eos[0] if eos else 0)

@@ -1,9 +1,8 @@
-"""The engine for asyncio: one thread owns it and steps it, coroutines add prompts and read what comes of them.
+"""The engine for asyncio: coroutines of one event loop add prompts to the engine's thread and read what comes of them.
 
-    event loop                                    engine thread
-    add, abort -- commands: deque + condition --> add_requests, finish
-                                                  step, while there is work; else wait
-    streams    <-- at most one call a step ------ what the steps brought
+    event loop                                 engine thread (engine_thread.py)
+    add, abort ------------------------------> commands
+    streams    <-- at most one call a step --- what the steps brought
 
 What a reader has not taken yet is kept as one output per completion, so a slow one costs no more than its completions.
 """
@@ -12,16 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
 from types import TracebackType
 from typing import Literal
-from weakref import WeakSet
 
 from qwartet.engine.engine import Engine, StepOutput, stop_ids
+from qwartet.engine.engine_thread import CLOSED, EngineThread, Event, Prompt
 from qwartet.engine.request import NO_OPTIONS, FinishReason, Request, RequestOptions, TokenConstraint, TokenLogprobs
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.engine.structure import Structure
@@ -51,10 +48,20 @@ class CompletionStream:
     """
 
     def __init__(
-        self, num_completions: int, on_abort: Callable[[CompletionStream], None], on_news: Callable[[], object] | None
+        self,
+        num_completions: int,
+        on_abort: Callable[[CompletionStream], None],
+        on_news: Callable[[], object] | None,
+        on_end: Callable[[CompletionStream], None] = lambda stream: None,
+        post: Callable[[Sequence[Event]], None] = lambda events: None,
     ) -> None:
+        """`on_end`: called when the engine has no more to do with it. `post` has events of the engine's thread called
+        in the event loop.
+        """
         self.requests: list[Request] = []  # set by the engine's thread
-        self._num_open = num_completions
+        self.post = post
+        self._num_open = num_completions  # that the engine has not ended yet
+        self._on_end = on_end
         self._on_abort = on_abort
         self._on_news = on_news
         self._unread: dict[int, StreamOutput] = {}
@@ -105,10 +112,14 @@ class CompletionStream:
     async def __aexit__(self, *_: object) -> None:
         self.abort()
 
-    # What the AsyncEngine calls, in the event loop:
+    # What the engine has to say, in the event loop:
 
     def put(self, index: int, added: StepOutput) -> None:
         """Takes what a step added to completion `index`."""
+        if added.finish_reason is not None:
+            self._num_open -= 1
+            if not self._num_open:
+                self._on_end(self)
         if self.error is not None:
             return
         if added.finish_reason == "error":
@@ -121,11 +132,16 @@ class CompletionStream:
         output.text += added.text
         output.logprobs += added.logprobs
         output.finish_reason = added.finish_reason
-        if added.finish_reason is not None:
-            self._num_open -= 1
-            if not self._num_open:
-                self._has_ended.set()
+        if not self._num_open:
+            self._has_ended.set()
         self._tell()
+
+    def break_off(self, error: Exception) -> None:
+        """Nothing more comes."""
+        self._num_open = 0
+        self._on_end(self)
+        if not self.is_finished:
+            self.fail(error)
 
     def fail(self, error: Exception) -> None:
         """Ends the stream with an error."""
@@ -140,7 +156,7 @@ class CompletionStream:
 
 
 class AsyncEngine:
-    """Serves coroutines of one event loop; nobody else may use the engine until `close`.
+    """Serves coroutines of one event loop; whoever else uses the engine is served in the same steps.
 
         async with AsyncEngine(llm.engine) as engine:
             async for output in engine.generate(prompt_ids, params, RequestOptions(llm.stop_token_ids)):
@@ -152,32 +168,28 @@ class AsyncEngine:
 
     def __init__(self, engine: Engine, *, compile_timeout_s: float = COMPILE_TIMEOUT_S) -> None:
         self._engine = engine
+        self._thread = EngineThread.of(engine)
         self._compile_timeout_s = compile_timeout_s
-        self._condition = threading.Condition()
-        # Under the condition:
-        self._commands: deque[Callable[[], None]] = deque()
-        self._events: list[Callable[[], None]] = []  # for the event loop
-        self._num_queued = 0  # completions of prompts that the thread has not seen yet
-        self._closing: Literal["", "drain", "abort"] = ""
-        # Of the engine's thread:
-        self._places: dict[int, tuple[CompletionStream, int]] = {}  # request id -> stream and index
+        self._lock = threading.Lock()
+        self._events: list[Event] = []  # for the event loop; under the lock
         # Of the event loop, from the first use on:
-        self._streams: WeakSet[CompletionStream] = WeakSet()
+        self._open: set[CompletionStream] = set()  # that the engine has not ended yet
+        self._is_idle = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._closing: Literal["", "drain", "abort"] = ""
         self._compilers: ThreadPoolExecutor | None = None
         self._compiler_places = asyncio.Semaphore(NUM_COMPILERS)
-        self._has_ended = asyncio.Event()
+        self._compiling: set[asyncio.Future[TokenConstraint]] = set()
 
     @property
     def is_healthy(self) -> bool:
         """Whether prompts are served: no step has failed, and nobody has closed the engine."""
-        return self._engine.failure is None and not self._closing
+        return self._thread.is_open and not self._closing
 
     @property
     def num_waiting(self) -> int:
         """Requests that have not been begun, or were preempted."""
-        return self._num_queued + len(self._engine.scheduler.waiting)
+        return self._thread.num_queued + len(self._engine.scheduler.waiting)
 
     @property
     def num_running(self) -> int:
@@ -215,32 +227,38 @@ class AsyncEngine:
         if params.structure is not None and options.constraint is None:
             constraint = await self._compile(params.structure, stop_ids(params, options.stop_token_ids))
             options = replace(options, constraint=constraint)
-        stream = CompletionStream(params.n, self._abort_stream, on_news)
-        with self._condition:
             self._raise_unless_open()
-            self._num_queued += params.n
-            self._commands.append(partial(self._add, stream, prompt_ids, params, options))
-            self._condition.notify()
-        self._streams.add(stream)
+        stream = CompletionStream(params.n, self._abort_stream, on_news, self._forget, self._post)
+        self._thread.submit([(stream, Prompt(prompt_ids, params, options))])
+        self._open.add(stream)
+        self._is_idle.clear()
         return stream
 
     def abort(self, request: Request) -> None:
         """Ends one request that is unfinished, with finish_reason "abort"."""
-        self._send(partial(self._finish, [request]))
+        self._thread.abort(lambda: [request])
 
     async def close(self, *, drain: bool = False) -> None:
-        """Refuses new prompts, ends those that are open (with `drain` only when they are done), joins the thread.
+        """Refuses new prompts, ends those that are open (with `drain` only when they are done); ends the engine's
+        thread unless others have it at work.
 
         A second call without `drain` ends a drain.
         """
-        with self._condition:
-            if self._closing != "abort":
-                self._closing = "drain" if drain else "abort"
-            self._condition.notify()
-        if self._thread is not None:
-            self._check_loop()
-            await self._has_ended.wait()
-            self._thread.join()
+        if self._closing != "abort":
+            self._closing = "drain" if drain else "abort"
+        if self._compilers is None:  # never used
+            return
+        self._check_loop()
+        if self._closing == "abort":
+            for stream in self._open:
+                self._abort_stream(stream)
+        self._compilers.shutdown(wait=False)
+        if self._open:
+            await self._is_idle.wait()
+        if self._compiling:
+            await asyncio.wait(self._compiling)
+        self._compilers.shutdown()
+        self._thread.rest()
 
     async def __aenter__(self) -> AsyncEngine:
         return self
@@ -250,14 +268,10 @@ class AsyncEngine:
     ) -> None:
         await self.close()
 
-    # In the event loop:
-
     def _start(self) -> None:
-        if self._thread is None and not self._closing:
+        if self._loop is None and not self._closing:
             self._loop = asyncio.get_running_loop()
             self._compilers = ThreadPoolExecutor(NUM_COMPILERS, thread_name_prefix="qwartet-compile")
-            self._thread = threading.Thread(target=self._run, name="qwartet-engine", daemon=True)
-            self._thread.start()
         self._check_loop()
 
     def _check_loop(self) -> None:
@@ -266,124 +280,52 @@ class AsyncEngine:
 
     def _raise_unless_open(self) -> None:
         self._engine.raise_failure()
-        if self._closing:
-            raise EngineFailedError("the engine is closed; make a new one")
-
-    def _send(self, command: Callable[[], None]) -> None:
-        with self._condition:
-            if self._closing == "abort" or self._engine.failure is not None:
-                return  # nothing is open, and nobody listens
-            self._commands.append(command)
-            self._condition.notify()
+        if self._closing or not self._thread.is_open:
+            raise EngineFailedError(CLOSED)
 
     def _abort_stream(self, stream: CompletionStream) -> None:
-        self._send(lambda: self._finish(stream.requests))
+        self._thread.abort(lambda: stream.requests)
 
     async def _compile(self, structure: Structure, stops: frozenset[int]) -> TokenConstraint:
         """A constraint, made in another thread; who waits for a place there is not timed."""
         await self._compiler_places.acquire()
         try:
-            work = self._begin_compiling(structure, stops)
+            self._raise_unless_open()
+            assert self._loop is not None, "_start set it"
+            work = self._loop.run_in_executor(self._compilers, self._engine.compile, structure, stops)
         except EngineFailedError:
             self._compiler_places.release()
             raise
+        self._compiling.add(work)
         work.add_done_callback(self._free_compiler)  # not earlier: nothing can stop a thread
         await asyncio.wait({work}, timeout=self._compile_timeout_s)
         if not work.done():
             raise StructureError(f"the structure takes more than {self._compile_timeout_s:g} s to compile; simplify it")
         return work.result()
 
-    def _begin_compiling(self, structure: Structure, stops: frozenset[int]) -> asyncio.Future[TokenConstraint]:
-        assert self._loop is not None and self._compilers is not None, "_start made them"
-        with self._condition:  # under which they are also shut down
-            self._raise_unless_open()
-            return self._loop.run_in_executor(self._compilers, self._engine.compile, structure, stops)
-
     def _free_compiler(self, work: asyncio.Future[TokenConstraint]) -> None:
+        self._compiling.discard(work)
         self._compiler_places.release()
         if not work.cancelled():
             work.exception()  # where nobody waits for it any more, it counts as seen
 
     def _dispatch(self) -> None:
         """Gives the streams what came for them."""
-        with self._condition:
+        with self._lock:
             events, self._events = self._events, []
         for event in events:
             event()
 
-    def _fail_streams(self) -> None:
-        for stream in list(self._streams):
-            if not stream.is_finished:
-                try:
-                    self._engine.raise_failure()
-                except EngineFailedError as error:  # each stream raises one of its own
-                    stream.fail(error)
+    def _forget(self, stream: CompletionStream) -> None:
+        self._open.discard(stream)
+        if not self._open:
+            self._is_idle.set()
 
-    # In the engine's thread:
-
-    def _run(self) -> None:
-        try:
-            while self._obey():
-                if self._engine.has_unfinished:
-                    self._deliver(self._engine.step())
-        except BaseException as error:  # a panic in native code is no Exception, and the streams must hear of it
-            if self._engine.failure is None:
-                self._engine.failure = error if isinstance(error, Exception) else RuntimeError(repr(error))
-            self._post([self._fail_streams])
-        finally:
-            assert self._compilers is not None, "_start made them"
-            with self._condition:
-                self._compilers.shutdown(wait=False)
-            self._compilers.shutdown()  # waits for what is being compiled
-            self._post([self._has_ended.set])
-
-    def _obey(self) -> bool:
-        """Waits until there is something to do and does what was commanded; whether to go on."""
-        with self._condition:
-            self._condition.wait_for(lambda: self._commands or self._closing or self._engine.has_unfinished)
-            commands, self._commands = self._commands, deque()
-            closing = self._closing
-        for command in commands:
-            command()
-        if closing == "abort":
-            self._finish([stream.requests[index] for stream, index in self._places.values()])
-            return False
-        return not closing or self._engine.has_unfinished
-
-    def _add(
-        self, stream: CompletionStream, prompt_ids: Sequence[int], params: SamplingParams, options: RequestOptions
-    ) -> None:
-        try:
-            stream.requests = self._engine.add_requests(prompt_ids, params, options)
-        except Exception as error:  # a wrong setting is the caller's error, and ends nothing else
-            self._post([partial(stream.fail, error)])
-        for index, request in enumerate(stream.requests):
-            self._places[request.request_id] = stream, index
-        with self._condition:
-            self._num_queued -= params.n
-
-    def _finish(self, requests: Sequence[Request]) -> None:
-        unfinished = [request for request in requests if not request.is_finished]
-        for request in unfinished:
-            self._engine.finish(request)
-        self._deliver([StepOutput(request, [], finish_reason=request.finish_reason) for request in unfinished])
-
-    def _deliver(self, outputs: Sequence[StepOutput]) -> None:
-        events: list[Callable[[], None]] = []
-        for output in outputs:
-            request_id = output.request.request_id
-            if request_id in self._places:
-                stream, index = self._places[request_id]
-                events.append(partial(stream.put, index, output))
-                if output.finish_reason is not None:
-                    del self._places[request_id]
-        self._post(events)
-
-    def _post(self, events: list[Callable[[], None]]) -> None:
+    def _post(self, events: Sequence[Event]) -> None:
         """Has the event loop call these; one wake-up serves all that come before it is answered."""
         assert self._loop is not None, "_start set it"
-        with self._condition:
-            is_first = bool(events) and not self._events
+        with self._lock:
+            is_first = not self._events
             self._events += events
         try:
             if is_first:
@@ -392,5 +334,13 @@ class AsyncEngine:
             if not self._loop.is_closed():
                 raise
         if self._loop.is_closed():  # perhaps with a wake-up that it was given and did not answer any more
-            with self._condition:
-                self._closing = "abort"  # nobody can read any more
+            self._leave()
+
+    def _leave(self) -> None:
+        """Ends what is open, in the engine's thread: nobody can read any more."""
+        self._closing = "abort"
+        open_streams, self._open = self._open, set()
+        for stream in open_streams:
+            self._abort_stream(stream)
+        if open_streams:
+            self._thread.rest()

@@ -8,11 +8,14 @@ from __future__ import annotations
 import secrets
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import count, pairwise
-from threading import Lock
+from functools import partial
+from itertools import chain, count, pairwise
+from threading import Lock, RLock
 from typing import TYPE_CHECKING
+from weakref import ReferenceType, ref
 
 import torch
 
@@ -22,6 +25,7 @@ from qwartet.engine.chunk_limiter import ChunkLimiter
 from qwartet.engine.draft_model import DraftModel
 from qwartet.engine.engine_config import CPU_BATCHED_TOKENS, GPU_BATCHED_TOKENS, EngineConfig
 from qwartet.engine.gumbel import child_seed
+from qwartet.engine.memory_errors import in_our_words, is_memory_error
 from qwartet.engine.request import NO_OPTIONS, FinishReason, Request, RequestOptions, TokenConstraint, TokenLogprobs
 from qwartet.engine.runner import ModelRunner
 from qwartet.engine.sampler import Sampled, Sampler
@@ -40,6 +44,7 @@ from qwartet.tokenizer.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from qwartet.engine.constrain import ConstraintCompiler
 
+NO_LIMIT = 2**31  # tokens
 KV_CACHE_MEMORY_FRACTION = 0.8  # of the memory that is free once the weights are there; a step needs some too
 
 
@@ -55,7 +60,10 @@ class StepOutput:
 
 
 class Engine:
-    """Serves requests on one model. Not for two threads at once: see async_engine.py."""
+    """Serves requests on one model, for one thread at a time; engine_thread.py serves any number.
+
+    RuntimeError where another thread is at work with it.
+    """
 
     def __init__(
         self,
@@ -96,7 +104,7 @@ class Engine:
             self.block_manager,
             max_num_batched_tokens=budget,
             max_num_seqs=config.max_num_seqs,
-            num_drafts_wanted=self._num_drafts_wanted,
+            num_drafts_wanted=partial(_num_drafts_wanted, ref(self)),  # a cycle would keep the model until it is found
             chunk_beside_decodes=self.chunk_limiter.chunk,
         )
         self.observers: list[Callable[[StepStats], object]] = [self.chunk_limiter.observe, self.speculation.observe]
@@ -105,6 +113,21 @@ class Engine:
         self._ids = count()
         self._compiler: ConstraintCompiler | None = None
         self._compiler_lock = Lock()
+        self.renew_owner()
+
+    @contextmanager
+    def owned(self, *, wait: bool = False) -> Iterator[None]:
+        """Within, no other thread adds, steps or finishes; with `wait` once the one that does has left."""
+        if not self._owner.acquire(blocking=wait):
+            raise RuntimeError("another thread is at work with this engine; ask it through LLM or AsyncEngine")
+        try:
+            yield
+        finally:
+            self._owner.release()
+
+    def renew_owner(self) -> None:
+        """Takes it from a thread that is gone: a forked child has none of its parent's."""
+        self._owner = RLock()
 
     def add_request(
         self, prompt_ids: Sequence[int], params: SamplingParams, options: RequestOptions = NO_OPTIONS
@@ -114,8 +137,14 @@ class Engine:
         RequestError when the prompt is empty, too long, or has ids outside the vocabulary; SettingError for a setting
         that cannot be honoured here.
         """
+        with self.owned():
+            request = self._new_request(prompt_ids, params, options)
+            self.scheduler.add(request)
+        return request
+
+    def _new_request(self, prompt_ids: Sequence[int], params: SamplingParams, options: RequestOptions) -> Request:
         self.check(prompt_ids, params, options.first_position)
-        room = self.max_model_len - options.first_position - len(prompt_ids)
+        room = min(self.max_model_len - options.first_position, params.max_length or NO_LIMIT) - len(prompt_ids)
         stops = stop_ids(params, options.stop_token_ids)
         constraint = options.constraint
         if constraint is None and params.structure is not None:
@@ -124,7 +153,7 @@ class Engine:
         salt = options.cache_salt if self.enable_prefix_caching else f"request {request_id}"
         alpha_slot = self.position_config.alpha_slot(len(prompt_ids))
         root = prefix_root(salt.encode(errors="surrogatepass"), alpha_slot, options.first_position)
-        request = Request(
+        return Request(
             request_id=request_id,
             prompt_ids=list(prompt_ids),
             params=params.updated({"max_tokens": min(params.max_tokens, room)}),
@@ -134,21 +163,33 @@ class Engine:
             table=BlockTable(root),
             logits_processors=options.logits_processors,
             constraint=constraint,
+            speculates=options.speculates,
             text_stream=None if self.tokenizer is None else TextStream(self.tokenizer, params.stop),
         )
-        self.scheduler.add(request)
-        return request
 
     def add_requests(
         self, prompt_ids: Sequence[int], params: SamplingParams, options: RequestOptions = NO_OPTIONS
     ) -> list[Request]:
-        """Queues a prompt for params.n completions; the first is the parent of the others, which find its blocks."""
-        parent = self.add_request(prompt_ids, params, options)
+        """Queues a prompt for params.n completions; the first is the parent of the others, which find its blocks.
+
+        OutOfMemoryError, or another error, queues none of them.
+        """
+        with self.owned():
+            try:
+                family = self._family(prompt_ids, params, options)
+            except MemoryError as error:
+                raise in_our_words(error, f"a prompt of {len(prompt_ids)} tokens was queued") from error
+            for request in family:
+                self.scheduler.add(request)
+        return family
+
+    def _family(self, prompt_ids: Sequence[int], params: SamplingParams, options: RequestOptions) -> list[Request]:
+        parent = self._new_request(prompt_ids, params, options)
         children = []
         for index in range(1, params.n):
             constraint = None if parent.constraint is None else parent.constraint.fork()
             plain = replace(params, structure=None, prompt_logprobs=None)
-            child = self.add_request(prompt_ids, plain, replace(options, constraint=constraint))
+            child = self._new_request(prompt_ids, plain, replace(options, constraint=constraint))
             child.parent, child.prompt_logprobs = parent, parent.prompt_logprobs
             child.seed, child.table.root = child_seed(parent.seed, index), parent.table.root
             children.append(child)
@@ -159,6 +200,9 @@ class Engine:
         self.raise_failure()
         self._check_prompt(prompt_ids, first_position)
         self._check_params(params)
+        if params.max_length is not None and len(prompt_ids) >= params.max_length:
+            message = f"max_length is {params.max_length}, and the prompt alone has {len(prompt_ids)} tokens"
+            raise RequestError(f"{message}; give max_tokens, which counts the completion only")
 
     def compile(self, structure: Structure, stop_token_ids: frozenset[int]) -> TokenConstraint:
         """A structure as a constraint; any thread may call it. RequestError where it is ill-formed or too large."""
@@ -171,7 +215,10 @@ class Engine:
                 from qwartet.engine.constrain import ConstraintCompiler  # takes a library that most runs do not need
 
                 self._compiler = ConstraintCompiler(self.tokenizer, self.runner.model.config.vocab_size)
-        return self._compiler.compile(structure, stop_token_ids)
+        try:
+            return self._compiler.compile(structure, stop_token_ids)
+        except MemoryError as error:
+            raise in_our_words(error, "a structure was compiled") from error
 
     @property
     def has_unfinished(self) -> bool:
@@ -181,21 +228,28 @@ class Engine:
         """Computes one batch; returns what it added. EngineFailedError after an error in an earlier step."""
         self.raise_failure()
         assert self.has_unfinished, "a step without work: call it only while has_unfinished"
-        try:
-            return self._step()
-        except Exception as error:
-            self.failure = error
-            raise
+        with self.owned():
+            try:
+                return self._step()
+            except Exception as error:
+                self.failure = error
+                raise
 
     @torch.inference_mode()
     def _step(self) -> list[StepOutput]:
         moments = [time.perf_counter()]
         schedule = self.scheduler.schedule()
         moments.append(time.perf_counter())
-        self.speculation.propose(schedule.scheduled)
-        moments.append(time.perf_counter())
-        spans = [step_span(item) for item in schedule.scheduled]
-        hidden = self.runner.run(build_forward_batch(spans, BLOCK_SIZE, self.position_config, self.runner.model.device))
+        try:
+            self.speculation.propose(schedule.scheduled)
+            moments.append(time.perf_counter())
+            spans = [step_span(item) for item in schedule.scheduled]
+            batch = build_forward_batch(spans, BLOCK_SIZE, self.position_config, self.runner.model.device)
+            hidden = self.runner.run(batch)
+        except Exception as error:
+            if not is_memory_error(error):
+                raise
+            return [self._give_up(schedule, error)]
         moments.append(time.perf_counter())
         sampled = self.sampler.sample(hidden, schedule.scheduled)
         moments.append(time.perf_counter())
@@ -220,6 +274,18 @@ class Engine:
             observe(stats)
         return outputs
 
+    def _give_up(self, schedule: Schedule, error: Exception) -> StepOutput:
+        """Ends the request with the most tokens in a step that took too much memory.
+
+        Nothing was committed, so the next step computes the others' part again.
+        """
+        largest = max(schedule.scheduled, key=lambda item: (item.num_scheduled_tokens, *item.request.order))
+        request = largest.request
+        what = f"{largest.num_scheduled_tokens} tokens of request {request.request_id} were computed"
+        self.finish(request, "error")
+        request.error = in_our_words(error, what)
+        return StepOutput(request, [], finish_reason="error")
+
     def _commit(self, schedule: Schedule, sampled: list[Sampled]) -> list[StepOutput]:
         for item in schedule.scheduled:
             item.request.table.num_computed_tokens += item.num_scheduled_tokens
@@ -237,7 +303,8 @@ class Engine:
         request = result.request
         request.draft_ids = []
         if result.error is not None:
-            request.error, request.finish_reason = result.error, "error"
+            what = f"token {request.num_tokens} of request {request.request_id} was chosen"
+            request.error, request.finish_reason = in_our_words(result.error, what), "error"
             return StepOutput(request, [], finish_reason="error")
         num_before, text = len(request.completion_ids), ""
         for token_id in result.token_ids:
@@ -255,47 +322,71 @@ class Engine:
 
     def finish(self, request: Request, reason: FinishReason = "abort") -> None:
         """Ends a request before the model does; its blocks are free at once."""
-        if not request.is_finished:
-            request.finish_reason = reason
-            self._release(request)
+        with self.owned():
+            if not request.is_finished:
+                request.finish_reason = reason
+                self._release(request)
 
     def _release(self, request: Request) -> None:
         self.scheduler.finish(request)
         self.sampler.release(request)
         self.speculation.release(request)
 
-    def _num_drafts_wanted(self, request: Request) -> int:
-        return self.speculation.num_wanted(request, len(self.scheduler.running))
-
     def raise_failure(self) -> None:
         """EngineFailedError after an error in a step, else nothing."""
         if self.failure is not None:
-            raise EngineFailedError(f"the engine stopped at an error: {self.failure}; load the model again") from (
-                self.failure
-            )
+            raise self.failure_error()
+
+    def failure_error(self) -> EngineFailedError:
+        """What is raised after an error in a step."""
+        error = EngineFailedError(f"the engine stopped at an error: {self.failure}; load the model again")
+        error.__cause__ = self.failure
+        return error
 
     def _check_prompt(self, prompt_ids: Sequence[int], first_position: int) -> None:
-        if not prompt_ids:
-            raise RequestError("the prompt is empty; give at least one token")
         length = first_position + len(prompt_ids)
-        if length >= self.max_model_len:
-            raise RequestError(f"the prompt has {length} tokens, the context {self.max_model_len}; shorten the prompt")
-        vocab_size = self.runner.model.config.vocab_size
-        if not 0 <= min(prompt_ids) <= max(prompt_ids) < vocab_size:
-            raise RequestError(f"the prompt has ids outside 0..{vocab_size - 1}; is this the model's tokenizer?")
+        check_length(length, self.max_model_len - 1, self.max_model_len)
+        check_ids(prompt_ids, self.runner.model.config.vocab_size)
 
     def _check_params(self, params: SamplingParams) -> None:
         if params.stop and self.tokenizer is None:
             raise SettingError("stop strings need the model's tokenizer; use stop_token_ids", param="stop")
-        largest = max((token_id for token_id, _ in params.logit_bias), default=0)
-        if largest >= self.sampler.num_valid_tokens:
-            message = f"logit_bias has token {largest}, the vocabulary {self.sampler.num_valid_tokens} tokens"
-            raise SettingError(message, param="logit_bias")
+        named: dict[str, Iterable[int]] = {
+            "logit_bias": (token_id for token_id, _ in params.logit_bias),
+            "bad_words_ids": chain(*params.bad_words_ids),
+            "suppress_tokens": params.suppress_tokens,
+            "begin_suppress_tokens": params.begin_suppress_tokens,
+        }
+        for name, token_ids in named.items():
+            # What can never be taken is forbidden already: padding rows may be named with the others.
+            most = self.sampler.num_valid_tokens if name == "logit_bias" else self.runner.model.config.vocab_size
+            if (largest := max(token_ids, default=0)) >= most:
+                raise SettingError(f"{name} has token {largest}, the vocabulary {most} tokens", param=name)
+
+
+def _num_drafts_wanted(owner: ReferenceType[Engine], request: Request) -> int:
+    engine = owner()
+    assert engine is not None, "its scheduler is asked in its steps alone"
+    return engine.speculation.num_wanted(request, len(engine.scheduler.running)) if request.speculates else 0
 
 
 def stop_ids(params: SamplingParams, stop_token_ids: Sequence[int]) -> frozenset[int]:
     """The ids that end a request: the model's own, unless it ignores them, and those that it asks for."""
     return frozenset(() if params.ignore_eos else stop_token_ids).union(params.stop_token_ids)
+
+
+def check_length(length: int, most: int, context: int) -> None:
+    """RequestError for a prompt of more than `most` tokens."""
+    if length > most:
+        raise RequestError(f"the prompt has {length} tokens, the context {context}; shorten the prompt")
+
+
+def check_ids(prompt_ids: Sequence[int], vocab_size: int) -> None:
+    """RequestError for a prompt that is empty, or has ids outside the vocabulary."""
+    if not prompt_ids:
+        raise RequestError("the prompt is empty; give at least one token")
+    if not 0 <= min(prompt_ids) <= max(prompt_ids) < vocab_size:
+        raise RequestError(f"the prompt has ids outside 0..{vocab_size - 1}; is this the model's tokenizer?")
 
 
 def _affordable_blocks(models: list[QwenModel], kv_cache_dtype: str) -> int:

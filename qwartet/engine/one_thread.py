@@ -19,11 +19,15 @@ def one_thread() -> Iterator[None]:
     OpenMP has a number for each thread (omp_set_num_threads sets the ICV nthreads-var of the calling one). Changes
     nothing where torch was built without OpenMP.
     """
-    before = torch.get_num_threads()  # of this thread; also has torch set its own number first, which it does once
-    if _HAS_OPENMP:
-        _OPENMP.omp_set_num_threads(1)
+    before = torch.get_num_threads()
+    take_threads(1)
     try:
         yield
     finally:
-        if _HAS_OPENMP:
-            _OPENMP.omp_set_num_threads(before)
+        take_threads(before)
+
+
+def take_threads(count: int) -> None:
+    """Has torch take so many threads when this thread asks it for something."""
+    if _HAS_OPENMP and torch.get_num_threads() != count:  # the question has torch set its own number first, once
+        _OPENMP.omp_set_num_threads(count)

@@ -53,6 +53,7 @@ class RequestOptions:
     logits_processors: tuple[LogitsProcessor, ...] = ()  # applied after the built-in ones, before temperature
     cache_salt: str = ""  # only requests with the same one share what is computed
     constraint: TokenConstraint | None = None  # params.structure compiled, where another thread has done that
+    speculates: bool = True  # false where a processor has a state: it must not see ids that may be rejected
 
 
 NO_OPTIONS = RequestOptions()
@@ -72,6 +73,7 @@ class Request:
     constraint: TokenConstraint | None = None
     text_stream: TokenText | None = None
     parent: Request | None = None  # the first completion of its prompt, which it finds in the cache
+    speculates: bool = True  # whether tokens are drafted for it
     # what changes:
     completion_ids: list[int] = field(default_factory=list)
     completion_text: str = ""  # without stop tokens, stop strings, and what may yet become one

@@ -18,9 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from qwartet.engine.forbidden import NgramIndex, forbidden_ids
 from qwartet.engine.gumbel import Sampling, sample_rows
 from qwartet.engine.logits_processors import LogitsChange, change_logits
 from qwartet.engine.logprobs import token_logprobs
+from qwartet.engine.memory_errors import is_memory_error
 from qwartet.engine.one_thread import one_thread
 from qwartet.engine.request import Request, TokenConstraint, TokenLogprobs
 from qwartet.engine.scheduler import ScheduledRequest
@@ -63,18 +65,19 @@ class Row:
     def takes_largest_logit(self) -> bool:
         """Whether the token is the argmax of the logits as they are: greedy, and nothing changes them."""
         request, params = self.request, self.request.params
-        is_changed = params.changes_logits or self.place < params.min_tokens
+        is_changed = params.changes_logits or self.place < params.min_completion(request.num_prompt_tokens)
+        is_changed |= self.place == 0 and bool(params.begin_suppress_tokens)
         is_plain = request.constraint is None and not request.logits_processors
         return params.is_greedy and not is_changed and params.logprobs is None and is_plain
 
 
 class Sampler:
-    """Keeps what penalties have to know of each request."""
+    """Keeps what penalties and no_repeat_ngram_size have to know of each request."""
 
     def __init__(self, head: Head, num_valid_tokens: int | None = None) -> None:
         """Ids from `num_valid_tokens` on (padding rows of the vocabulary) are never chosen; None allows all."""
         self._head = head
-        self.num_valid_tokens = num_valid_tokens or head.weight.shape[0]
+        self.num_valid_tokens = head.weight.shape[0] if num_valid_tokens is None else num_valid_tokens
         self._seen: dict[int, SeenIds] = {}
 
     def sample(self, hidden: Tensor, items: Sequence[ScheduledRequest]) -> list[Sampled]:
@@ -85,7 +88,12 @@ class Sampler:
             result = Sampled(item.request)
             sampled.append(result)
             if num_prompt:
-                self._predict_prompt(hidden[start : start + num_prompt], result)
+                try:
+                    self._predict_prompt(hidden[start : start + num_prompt], result)
+                except Exception as error:
+                    if not is_memory_error(error):
+                        raise
+                    result.error = error
             start += num_prompt
             rows.append([Row(item.request, place, start + place) for place in range(item.num_sampled_rows)])
             start += item.num_sampled_rows
@@ -125,8 +133,20 @@ class Sampler:
 
     def _in_pieces(self, choose: Callable[[Tensor, list[Row]], None], rows: list[Row], hidden: Tensor) -> None:
         for start in range(0, len(rows), LOGITS_ROWS):
-            some = rows[start : start + LOGITS_ROWS]
-            choose(hidden if len(some) == len(hidden) else hidden[[row.index for row in some]], some)
+            self._in_piece(choose, rows[start : start + LOGITS_ROWS], hidden)
+
+    def _in_piece(self, choose: Callable[[Tensor, list[Row]], None], rows: list[Row], hidden: Tensor) -> None:
+        """Where memory runs out, row by row; a row for which it still does not suffice ends its request."""
+        try:
+            choose(hidden if len(rows) == len(hidden) else hidden[[row.index for row in rows]], rows)
+        except Exception as error:
+            if not is_memory_error(error):
+                raise
+            if len(rows) == 1:
+                rows[0].token = error
+            else:
+                for row in rows:
+                    self._in_piece(choose, [row], hidden)
 
     def _take_largest(self, hidden: Tensor, rows: list[Row]) -> None:
         """The most probable tokens, without logits where the head can."""
@@ -152,9 +172,14 @@ class Sampler:
 
 
 class SeenIds:
-    """The ids that a request holds, for penalties: kept from step to step, since a prompt may be long."""
+    """The ids that a request holds: kept from step to step, since a prompt may be long."""
 
     def __init__(self, request: Request) -> None:
+        size = request.params.no_repeat_ngram_size
+        self.ngrams = NgramIndex(size) if size else None
+        if self.ngrams is not None:
+            for token_id in request.prompt_ids:
+                self.ngrams.add(token_id)
         self._places = {token_id: place for place, token_id in enumerate(dict.fromkeys(request.prompt_ids))}
         self._ids = array("q", self._places)
         self._counts = array("q", bytes(8 * len(self._ids)))  # in the completion
@@ -168,6 +193,8 @@ class SeenIds:
             self._ids.append(token_id)
             self._counts.append(0)
         self._counts[place] += 1
+        if self.ngrams is not None:
+            self.ngrams.add(token_id)
 
     def arrays(self, drafts: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The ids and how often each is in the completion, as if it went on with `drafts`."""
@@ -182,24 +209,25 @@ class SeenIds:
 
 
 def process_rows(logits: Tensor, rows: Sequence[Row], seen: dict[int, SeenIds]) -> None:
-    """Changes logits [R, V] in place, whether or not the choice is greedy: penalties, logit_bias, min_tokens, then the
-    requests' own processors and structures. `seen` is by request id. An exception of these becomes the row's token.
+    """Changes logits [R, V] in place, whether or not the choice is greedy: penalties, logit_bias, forbidden ids, then
+    the requests' own processors and structures. `seen` is by request id. An exception of these becomes the row's token.
     """
-    penalties, biases, stops = [], [], []
+    penalties, biases, bans = [], [], []
     for index, row in enumerate(rows):
         request, params = row.request, row.request.params
+        if (params.has_penalties or params.no_repeat_ngram_size) and request.request_id not in seen:
+            seen[request.request_id] = SeenIds(request)
         if params.has_penalties:
-            if request.request_id not in seen:
-                seen[request.request_id] = SeenIds(request)
             ids, counts = seen[request.request_id].arrays(row.drafts)
             added = -params.presence_penalty * (counts > 0) - params.frequency_penalty * counts
             penalties.append(LogitsChange(index, ids, added, params.repetition_penalty))
         if params.logit_bias:
             biased, values = zip(*params.logit_bias, strict=True)
             biases.append(LogitsChange(index, np.array(biased), np.array(values)))
-        if row.place < params.min_tokens and request.stop_token_ids:
-            stops.append(LogitsChange(index, np.array([*request.stop_token_ids]), -np.inf))
-    for changes in (penalties, biases, stops):
+        ngrams = seen[request.request_id].ngrams if params.no_repeat_ngram_size else None
+        if forbidden := forbidden_ids(request, row.num_drafts, ngrams):
+            bans.append(LogitsChange(index, np.array([*forbidden]), -np.inf))
+    for changes in (penalties, biases, bans):
         change_logits(logits, changes)
     ahead: dict[int, tuple[TokenConstraint, int]] = {}  # constraints that have taken so many drafts
     for row, row_logits in zip(rows, logits, strict=True):
@@ -255,7 +283,7 @@ def _why_none(row: Row, is_finite: bool) -> Exception:
         return _not_finite(row.request)
     if isinstance(row.token, Exception):
         return row.token
-    message = "no token may follow: logit_bias, processors and structure together forbid all of them"
+    message = "no token may follow: logit_bias, forbidden ids, processors and structure together leave none"
     return RequestError(message, param="logit_bias")
 
 

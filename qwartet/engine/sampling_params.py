@@ -9,12 +9,13 @@ from typing import Any, TypedDict
 
 from qwartet.engine.structure import Structure
 from qwartet.errors import SettingError
+from qwartet.models.generation_keys import BOUNDS, NEUTRAL, PUBLISHED_NAMES, Bounds, is_neutral
 
 MAX_LOGPROBS = 20  # alternatives of a token, as in OpenAI's API
 MAX_COMPLETIONS = 128  # of one prompt
 MAX_LOGIT_BIAS = 100  # either way: more than any two logits differ by
+_BIAS = Bounds(float, -MAX_LOGIT_BIAS, MAX_LOGIT_BIAS, "from -100 to 100")
 _GREEDY_BELOW = 1e-5  # temperature; a smaller one would only make the logits overflow
-_PUBLISHED_NAMES = {"max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens"}
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -22,6 +23,8 @@ class SamplingOptions(TypedDict, total=False):
 
     max_tokens: int | None
     min_tokens: int | None
+    max_length: int | None
+    min_length: int | None
     temperature: float | None
     top_k: int | None
     top_p: float | None
@@ -30,6 +33,10 @@ class SamplingOptions(TypedDict, total=False):
     presence_penalty: float | None
     frequency_penalty: float | None
     logit_bias: Mapping[int, float] | Sequence[tuple[int, float]] | None
+    no_repeat_ngram_size: int | None
+    bad_words_ids: Sequence[Sequence[int]] | None
+    suppress_tokens: Sequence[int] | None
+    begin_suppress_tokens: Sequence[int] | None
     seed: int | None
     n: int | None
     logprobs: int | None
@@ -44,11 +51,9 @@ class SamplingOptions(TypedDict, total=False):
     min_new_tokens: int | None
 
 
-def _check(name: str, value: Any, kind: type, low: float, high: float, bounds: str, *, of: str = "") -> None:
-    is_number = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
-    if not is_number or not low <= value <= high:  # NaN lies nowhere
-        number = "a whole number" if kind is int else "a number"
-        raise SettingError(f"{name}{of} is {value!r}; it must be {number} {bounds}", param=name)
+def _check(name: str, value: Any, bounds: Bounds, *, of: str = "") -> None:
+    if not bounds.holds(value):
+        raise SettingError(f"{name}{of} is {value!r:.80}; it must be {bounds}", param=name)
 
 
 def _is_id(value: Any) -> bool:
@@ -59,12 +64,15 @@ def _is_id(value: Any) -> bool:
 class SamplingParams:
     """Sampling settings of a request.
 
-    Logits are changed in this order: repetition, presence and frequency penalty, logit_bias, min_tokens, structure;
-    then, unless the choice is greedy, temperature, top_k, top_p, min_p. The published ones are in the original's order.
+    Logits are changed in this order: repetition, presence and frequency penalty, logit_bias, what is forbidden (by
+    min_tokens, min_length, no_repeat_ngram_size, bad_words_ids, suppress_tokens), structure; then, unless the choice is
+    greedy, temperature, top_k, top_p, min_p. The published ones are in the original's order.
     """
 
     max_tokens: int = 512  # completion tokens at most
     min_tokens: int = 0  # no stop token before so many
+    max_length: int | None = None  # the same two for prompt and completion together, as published
+    min_length: int = 0
     temperature: float = 1.0  # 0 is greedy
     top_k: int = 0  # candidates kept; 0 keeps all
     top_p: float = 1.0  # probability mass kept
@@ -73,6 +81,10 @@ class SamplingParams:
     presence_penalty: float = 0.0  # taken off logits of ids that the completion has
     frequency_penalty: float = 0.0  # the same for each time that it has them
     logit_bias: tuple[tuple[int, float], ...] = ()  # added to logits of ids; a dict is taken too
+    no_repeat_ngram_size: int = 0  # no run of so many ids twice, in prompt and completion; 0 forbids nothing
+    bad_words_ids: tuple[tuple[int, ...], ...] = ()  # runs of ids that are not completed
+    suppress_tokens: tuple[int, ...] = ()  # ids that are never taken
+    begin_suppress_tokens: tuple[int, ...] = ()  # ids that are not taken first
     seed: int | None = None  # None: a fresh one
     n: int = 1  # completions of the prompt
     logprobs: int | None = None  # log-probabilities of the completion, and of so many alternatives
@@ -84,28 +96,20 @@ class SamplingParams:
     priority: int = 0  # smaller ones are served first
 
     def __post_init__(self) -> None:
-        _check("max_tokens", self.max_tokens, int, 1, 2**31, "of at least 1")
-        _check("min_tokens", self.min_tokens, int, 0, self.max_tokens, f"from 0 to max_tokens ({self.max_tokens})")
-        _check("temperature", self.temperature, float, 0, 100, "from 0 (greedy) to 100")
-        _check("top_k", self.top_k, int, 0, 2**31, "of at least 0 (0 keeps all)")
-        _check("top_p", self.top_p, float, 0, 1, "from 0 to 1")
-        _check("min_p", self.min_p, float, 0, 1, "from 0 to 1")
-        _check("repetition_penalty", self.repetition_penalty, float, 0.01, 100, "from 0.01 to 100")
-        for name in ("presence_penalty", "frequency_penalty"):
-            _check(name, getattr(self, name), float, -100, 100, "from -100 to 100")
-        _check("n", self.n, int, 1, MAX_COMPLETIONS, f"from 1 to {MAX_COMPLETIONS}")
-        _check("priority", self.priority, int, -(2**31), 2**31, "of 32 bits")
+        for name in _NUMBERS:
+            if getattr(self, name) is not None or name not in ("max_length", "seed"):
+                _check(name, getattr(self, name), BOUNDS[name])
+        at_most = self.max_tokens
+        _check("min_tokens", self.min_tokens, Bounds(int, 0, at_most, f"from 0 to max_tokens ({at_most})"))
+        _check("n", self.n, Bounds(int, 1, MAX_COMPLETIONS, f"from 1 to {MAX_COMPLETIONS}"))
         for name in ("logprobs", "prompt_logprobs"):
             if getattr(self, name) is not None:
-                _check(name, getattr(self, name), int, 0, MAX_LOGPROBS, f"from 0 to {MAX_LOGPROBS}")
-        if self.seed is not None:
-            _check("seed", self.seed, int, 0, 2**63 - 1, "of at least 0")
+                _check(name, getattr(self, name), Bounds(int, 0, MAX_LOGPROBS, f"from 0 to {MAX_LOGPROBS}"))
         if not isinstance(self.stop, tuple | list) or not all(isinstance(text, str) and text for text in self.stop):
             raise SettingError(f"stop is {self.stop!r}; it must be a list of non-empty texts", param="stop")
-        if not isinstance(self.stop_token_ids, tuple | list) or not all(map(_is_id, self.stop_token_ids)):
-            raise SettingError(
-                f"stop_token_ids is {self.stop_token_ids!r}; it must be a list of token ids", param="stop_token_ids"
-            )
+        for name in ("stop_token_ids", "suppress_tokens", "begin_suppress_tokens"):
+            object.__setattr__(self, name, _ids(name, getattr(self, name)))
+        object.__setattr__(self, "bad_words_ids", _id_runs(self.bad_words_ids))
         if self.structure is not None and not isinstance(self.structure, Structure):
             raise SettingError(f"structure is {self.structure!r:.80}; it must be a Structure", param="structure")
         object.__setattr__(self, "logit_bias", _bias_pairs(self.logit_bias))
@@ -116,8 +120,17 @@ class SamplingParams:
 
     @property
     def changes_logits(self) -> bool:
-        """Whether anything but min_tokens changes the logits before the most probable token is taken."""
-        return self.has_penalties or bool(self.logit_bias) or self.structure is not None
+        """Whether anything changes the logits before the most probable token is taken, at every place of a text."""
+        return self.has_penalties or bool(self.logit_bias) or self.forbids or self.structure is not None
+
+    @property
+    def forbids(self) -> bool:
+        """Whether ids may be forbidden at every place of a text."""
+        return self.no_repeat_ngram_size > 0 or bool(self.bad_words_ids) or bool(self.suppress_tokens)
+
+    def min_completion(self, num_prompt_tokens: int) -> int:
+        """The tokens that a completion has before a stop token may follow."""
+        return max(self.min_tokens, self.min_length - num_prompt_tokens)
 
     @property
     def has_penalties(self) -> bool:
@@ -129,21 +142,45 @@ class SamplingParams:
         SettingError for a name that does not exist, with the nearest one that does.
         """
         known = {field.name for field in fields(self)}
-        renamed = {_PUBLISHED_NAMES.get(name, name): value for name, value in changes.items() if value is not None}
+        renamed = {
+            PUBLISHED_NAMES.get(name, name): value
+            for name, value in changes.items()
+            if value is not None and not (name in NEUTRAL and is_neutral(name, value))
+        }
         do_sample = renamed.pop("do_sample", True)
         for name in renamed:
+            if name in NEUTRAL:
+                raise SettingError(f"{name} is {renamed[name]!r:.80}: {NEUTRAL[name][1]}; leave it out", param=name)
             if name not in known:
-                near = difflib.get_close_matches(name, [*known, *_PUBLISHED_NAMES, "do_sample"], n=1)
+                near = difflib.get_close_matches(name, [*known, *PUBLISHED_NAMES, "do_sample"], n=1)
                 hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(sorted(known))}"
                 raise SettingError(f"unknown sampling setting {name!r}{hint}")
         if not do_sample:
             renamed["temperature"] = 0.0
-        for name in ("stop", "stop_token_ids"):
-            if isinstance(renamed.get(name), list):
-                renamed[name] = tuple(renamed[name])
+        if isinstance(renamed.get("stop"), list):
+            renamed["stop"] = tuple(renamed["stop"])
+        if "max_tokens" in renamed and "max_length" not in renamed:
+            renamed["max_length"] = None  # as published: of the two, the tokens of the completion count
         if "max_tokens" in renamed and "min_tokens" not in renamed and isinstance(renamed["max_tokens"], int):
             renamed["min_tokens"] = min(self.min_tokens, max(renamed["max_tokens"], 0))
         return replace(self, **renamed)
+
+
+_NUMBERS = tuple(field.name for field in fields(SamplingParams) if field.name in BOUNDS)
+
+
+def _ids(name: str, value: Any) -> tuple[int, ...]:
+    if not isinstance(value, tuple | list) or not all(map(_is_id, value)):
+        raise SettingError(f"{name} is {value!r:.80}; it must be a list of token ids", param=name)
+    return tuple(value)
+
+
+def _id_runs(value: Any) -> tuple[tuple[int, ...], ...]:
+    is_list = isinstance(value, tuple | list) and all(isinstance(run, tuple | list) and run for run in value)
+    if not is_list or not all(_is_id(token_id) for run in value for token_id in run):
+        reason = "it must be a list of lists of token ids, none of them empty"
+        raise SettingError(f"bad_words_ids is {value!r:.80}; {reason}", param="bad_words_ids")
+    return tuple(map(tuple, value))
 
 
 def _bias_pairs(bias: Any) -> tuple[tuple[int, float], ...]:
@@ -156,7 +193,6 @@ def _bias_pairs(bias: Any) -> tuple[tuple[int, float], ...]:
     for token_id, value in pairs:
         if not _is_id(token_id):
             raise SettingError(f"logit_bias has {token_id!r}; it must map token ids to numbers", param="logit_bias")
-        bounds = (-MAX_LOGIT_BIAS, MAX_LOGIT_BIAS, "from -100 to 100")
-        _check("logit_bias", value, float, *bounds, of=f" of token {token_id}")
+        _check("logit_bias", value, _BIAS, of=f" of token {token_id}")
         biases[token_id] = biases.get(token_id, 0.0) + value
     return tuple(biases.items())

@@ -31,7 +31,8 @@ def select_backend(
     rotary_dim: int = 128,
 ) -> Backend:
     """The backend for a model on this device and in this dtype; SettingError for an unknown kind of activations."""
-    mode = next((mode for mode in ACTIVATIONS if mode == (activations or DEFAULT_ACTIVATIONS)), None)
+    wanted = DEFAULT_ACTIVATIONS if activations is None else activations
+    mode = next((mode for mode in ACTIVATIONS if mode == wanted), None)
     if mode is None:
         raise SettingError(f"activations is {activations!r}; it must be {' or '.join(ACTIVATIONS)}")
     if device.type != "cpu" or dtype != torch.bfloat16:

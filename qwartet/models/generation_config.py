@@ -4,31 +4,49 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from qwartet.checkpoint.json_file import read_json
 from qwartet.errors import CheckpointError, CheckpointWarning
+from qwartet.models.generation_keys import (
+    BOUNDS,
+    ID_LISTS,
+    NEUTRAL,
+    PUBLISHED_NAMES,
+    SEQUENCE_LISTS,
+    WITHOUT_EFFECT,
+    is_neutral,
+)
 
 CHAT_FORMATS = ("chatml", "raw")
 
 
 @dataclass(frozen=True)
 class GenerationDefaults:
-    """The keys that the published files use; the values here are those of the original where a key is missing."""
+    """The keys that are honoured; the values here stand for a key that is missing, or null."""
 
     chat_format: str = "raw"  # "chatml" or "raw" (a base model)
     eos_token_id: int | None = None
     pad_token_id: int | None = None
     max_window_size: int = 6144  # prompt tokens beyond which old turns are forgotten
     max_new_tokens: int = 512
+    max_length: int | None = None  # of prompt and completion, where the file has no max_new_tokens
+    min_new_tokens: int = 0
+    min_length: int = 0
     do_sample: bool = False
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
     repetition_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
     stop_words_ids: tuple[tuple[int, ...], ...] = ()
+    bad_words_ids: tuple[tuple[int, ...], ...] = ()
+    suppress_tokens: tuple[int, ...] = ()
+    begin_suppress_tokens: tuple[int, ...] = ()
+    stop_strings: tuple[str, ...] = ()
 
     @property
     def is_chat(self) -> bool:
@@ -38,14 +56,13 @@ class GenerationDefaults:
 _KINDS: dict[str, tuple[type, ...]] = {
     "eos_token_id": (int,),
     "pad_token_id": (int,),
-    "max_window_size": (int,),
-    "max_new_tokens": (int,),
     "do_sample": (bool,),
-    "temperature": (int, float),
-    "top_k": (int,),
-    "top_p": (int, float),
-    "repetition_penalty": (int, float),
 }
+_NUMBERS = (
+    "max_window_size", "max_new_tokens", "max_length", "min_new_tokens", "min_length", "temperature", "top_k", "top_p",
+    "min_p", "repetition_penalty", "no_repeat_ngram_size",
+)  # fmt: skip
+_KNOWN = {field.name for field in fields(GenerationDefaults)} | {"eos_token_id"} | NEUTRAL.keys() | WITHOUT_EFFECT
 
 
 def _is_id_list(value: Any) -> bool:
@@ -70,12 +87,64 @@ def parse_generation_config(raw: Mapping[str, Any], path: Path) -> GenerationDef
         warnings.warn(message, CheckpointWarning, stacklevel=3)
     else:
         values["chat_format"] = chat_format
-    stop_words = raw.get("stop_words_ids")
-    if stop_words is not None:
-        if not isinstance(stop_words, list) or not all(map(_is_id_list, stop_words)):
-            raise CheckpointError(path, f"stop_words_ids is {str(stop_words)[:80]}; it must be a list of lists of ids")
-        values["stop_words_ids"] = tuple(tuple(ids) for ids in stop_words if ids)
+    values |= _numbers(raw, path) | _lists(raw, path)
+    told = _settle_lengths(values)
+    told += [
+        f"{key} {raw[key]!r:.40} ({meaning})"
+        for key, (_, meaning) in NEUTRAL.items()
+        if key in raw and not is_neutral(key, raw[key])
+    ]
+    unknown = [key for key, value in raw.items() if value is not None and key not in _KNOWN and key[:1] != "_"]
+    told += [f"{key!r:.80} (an unknown key)" for key in unknown]
+    if told:
+        more = f" and {len(told) - 20} more" if len(told) > 20 else ""
+        warnings.warn(f"{path}: not honoured: {'; '.join(told[:20])}{more}", CheckpointWarning, stacklevel=3)
     return GenerationDefaults(**values)
+
+
+def _numbers(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    found = {key: raw[key] for key in _NUMBERS if raw.get(key) is not None}
+    if found.get("top_k") == -1:  # as other engines write it
+        found["top_k"] = 0
+    for key, value in found.items():
+        bounds = BOUNDS[PUBLISHED_NAMES.get(key, key)]
+        if not bounds.holds(value):
+            raise CheckpointError(path, f"{key} is {value!r:.80}; it must be {bounds}", hint="correct it, or remove it")
+    return found
+
+
+def _lists(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key in (*SEQUENCE_LISTS, *ID_LISTS):
+        value = raw.get(key)
+        if value is None:
+            continue
+        is_of_lists = key in SEQUENCE_LISTS
+        if not isinstance(value, list) or not (all(map(_is_id_list, value)) if is_of_lists else _is_id_list(value)):
+            what = "a list of lists of ids" if is_of_lists else "a list of ids"
+            raise CheckpointError(path, f"{key} is {str(value)[:80]}; it must be {what}")
+        found[key] = tuple(tuple(ids) for ids in value if ids) if is_of_lists else tuple(value)
+    texts = raw.get("stop_strings")
+    if texts is not None:
+        texts = [texts] if isinstance(texts, str) else texts
+        if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
+            raise CheckpointError(path, f"stop_strings is {str(texts)[:80]}; it must be a text or a list of texts")
+        found["stop_strings"] = tuple(texts)
+    return found
+
+
+def _settle_lengths(values: dict[str, Any]) -> list[str]:
+    """Makes the limits of a file agree, as transformers does; returns what has to be told of it."""
+    told = []
+    if "max_length" in values and "max_new_tokens" in values:
+        told.append(f"max_length {values.pop('max_length')} (max_new_tokens counts)")
+    elif "max_length" in values:
+        values["max_new_tokens"] = values["max_length"]
+    most = values.get("max_new_tokens", GenerationDefaults.max_new_tokens)
+    if values.get("min_new_tokens", 0) > most:
+        told.append(f"min_new_tokens {values['min_new_tokens']} (an answer ends after {most} tokens at the latest)")
+        values["min_new_tokens"] = most
+    return told
 
 
 def load_generation_defaults(directory: Path) -> GenerationDefaults:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,8 +19,11 @@ import torch
 from qwartet.checkpoint.expected_tensors import check_dense_shapes, check_names
 from qwartet.checkpoint.held_tensors import held_tensors
 from qwartet.checkpoint.json_file import read_json
+from qwartet.checkpoint.layout import Layout
 from qwartet.checkpoint.safetensors_file import read_tensor_infos
 from qwartet.checkpoint.shards import INDEX_NAME, Checkpoint
+from qwartet.checkpoint.unfinished_downloads import check_downloads
+from qwartet.checkpoint.weight_values import value_findings, warn_of
 from qwartet.checkpoint.weights import read_quantized_weight
 from qwartet.errors import CheckpointError, CheckpointWarning
 from qwartet.kernels.device_memory import available_bytes
@@ -30,7 +33,8 @@ from qwartet.models.families import layout_of, load_config
 from qwartet.models.generation_config import GenerationDefaults, load_generation_defaults
 from qwartet.models.load import choose_settings, load_gptq_config
 from qwartet.models.residency import weights_bytes
-from qwartet.models.vocabulary_match import vocabulary_mismatches
+from qwartet.models.vocabulary_files import extra_vocabulary
+from qwartet.models.vocabulary_match import ids_out_of_range, vocabulary_mismatches
 from qwartet.quant_format.config import GptqConfig
 from qwartet.tokenizer.tiktoken_tokenizer import find_vocabulary
 from qwartet.tokenizer.vocabulary import Vocabulary
@@ -85,7 +89,7 @@ def _add(texts: list[str], text: str) -> None:
 
 
 def inspect_checkpoint(directory: Path) -> Inspection:
-    """Reads headers, configs, vocabulary and the small tensors of a checkpoint directory; raises nothing about them."""
+    """Reads headers, configs, vocabulary and all weights of a checkpoint directory; raises nothing about them."""
     found = Inspection(str(directory))
     config = found.attempt(load_config, directory)
     defaults = found.attempt(load_generation_defaults, directory)
@@ -97,14 +101,17 @@ def inspect_checkpoint(directory: Path) -> Inspection:
         found.model = model_facts(config)
     if defaults is not None:
         found.sampling = sampling_facts(defaults)
+        if config is not None:
+            found.problems += map(str, ids_out_of_range(defaults, config, directory))
     if checkpoint is None:
         for file in _indexed_files(directory):
             found.attempt(read_tensor_infos, file)
     else:
+        found.attempt(check_downloads, directory, checkpoint.files)
         found.weights = _weights(checkpoint)
         found.tensors = _tensors(checkpoint)
-    vocabulary = _inspect_vocabulary(found, directory, config, defaults)
-    found.files = _files(directory, checkpoint, vocabulary)
+    _inspect_vocabulary(found, directory, config, defaults)
+    found.files = _files(directory, checkpoint, found.tokenizer)
     if config is not None and checkpoint is not None and knows_linears:
         _check_tensors(found, checkpoint, config, gptq)
         found.memory = found.attempt(_memory, checkpoint, config, gptq)
@@ -126,8 +133,18 @@ def _check_tensors(found: Inspection, checkpoint: Checkpoint, config: ModelConfi
     found.attempt(check_names, checkpoint, layout_of(config), gptq)
     while (bad := _first_wrong_shape(found, checkpoint, config, gptq)) is not None:
         del checkpoint.tensors[bad]
+    found.attempt(_check_values, found, checkpoint, layout_of(config))
     if gptq is not None:
         found.quantization = _quantization(found, checkpoint, config, gptq)
+
+
+def _check_values(found: Inspection, checkpoint: Checkpoint, layout: Layout) -> None:
+    """Reads every weight."""
+    findings = list(value_findings(checkpoint, layout, whole=True))
+    warn_of(findings, checkpoint.directory)
+    for finding in findings:
+        if finding.num_not_finite and not finding.is_padding:
+            _add(found.problems, str(finding.error()))
 
 
 def _first_wrong_shape(
@@ -190,9 +207,9 @@ def model_facts(config: ModelConfig) -> dict[str, Any]:
 
 def sampling_facts(defaults: GenerationDefaults) -> dict[str, Any]:
     """How a checkpoint asks to be sampled, as plain values."""
-    names = ("chat_format", "do_sample", "temperature", "top_k", "top_p", "repetition_penalty", "max_new_tokens")
-    values = {name: getattr(defaults, name) for name in (*names, "max_window_size", "eos_token_id")}
-    return {**values, "stop_words_ids": [list(ids) for ids in defaults.stop_words_ids]}
+    values = asdict(defaults)
+    del values["pad_token_id"]
+    return values
 
 
 def _weights(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -223,34 +240,38 @@ def _memory(checkpoint: Checkpoint, config: ModelConfig, gptq: GptqConfig | None
 
 def _inspect_vocabulary(
     found: Inspection, directory: Path, config: ModelConfig | None, defaults: GenerationDefaults | None
-) -> Path | None:
-    """The vocabulary's file; None without a sound one."""
+) -> None:
     if not any(directory.glob("*.tiktoken")):
         reason = "holds no .tiktoken file, so only token ids can be given"
         found.warnings.append(f"{directory}: {reason}; copy qwen.tiktoken into it")
-        return None
-    file = found.attempt(find_vocabulary, directory)
-    vocabulary = None if file is None else found.attempt(Vocabulary.load, file)
-    if file is None or vocabulary is None:
-        return None
+        return
+    read = found.attempt(_read_vocabulary, directory)
+    if read is None:
+        return
+    file, extra, vocabulary = read
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     found.tokenizer = {
         "file": file.name,
+        "extra_file": None if extra is None else extra.name,
         "num_ranks": vocabulary.num_ranks,
         "num_tokens": vocabulary.num_tokens,
         "sha256": sha256,
         "is_published": sha256 == PUBLISHED_VOCABULARY_SHA256,
     }
-    found.problems += map(str, vocabulary_mismatches(vocabulary, config, defaults, directory))
-    return file
+    found.problems += map(str, found.attempt(vocabulary_mismatches, vocabulary, config, defaults, directory) or ())
 
 
-def _files(directory: Path, checkpoint: Checkpoint | None, vocabulary: Path | None) -> list[dict[str, Any]]:
+def _read_vocabulary(directory: Path) -> tuple[Path, Path | None, Vocabulary]:
+    file, extra = find_vocabulary(directory), extra_vocabulary(directory)
+    return file, extra, Vocabulary.load(file, extra)
+
+
+def _files(directory: Path, checkpoint: Checkpoint | None, tokenizer: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     used = set(_CONFIG_FILES)
     if checkpoint is not None:
         used |= {file.name for file in checkpoint.files}
-    if vocabulary is not None:
-        used.add(vocabulary.name)
+    if tokenizer is not None:
+        used |= {tokenizer["file"], tokenizer["extra_file"]}
     files = (path for path in sorted(directory.iterdir()) if path.is_file())
     return [{"name": path.name, "bytes": path.stat().st_size, "is_used": path.name in used} for path in files]
 

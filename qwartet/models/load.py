@@ -1,7 +1,8 @@
 """A checkpoint directory -> a QwenModel ready to run.
 
 Everything that can be wrong is checked in this order, so that nothing large is read in vain: config.json,
-the quantisation config, file sizes and headers, names, shapes, memory; then the tensors one by one.
+the quantisation config, file sizes and headers, names, shapes, memory, values here and there; then the tensors one by
+one.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from qwartet.checkpoint.json_file import read_json
 from qwartet.checkpoint.layout import Layout
 from qwartet.checkpoint.safetensors_file import LoadMode
 from qwartet.checkpoint.shards import Checkpoint
+from qwartet.checkpoint.unfinished_downloads import check_downloads
 from qwartet.checkpoint.weight_cache import weights_of
 from qwartet.checkpoint.weight_cache_file import OnPacked
+from qwartet.checkpoint.weight_values import check_values
 from qwartet.checkpoint.weights import Weights
 from qwartet.errors import MemoryWarning, SettingError
 from qwartet.kernels.backend import REFERENCE
@@ -146,6 +149,7 @@ def load_model(
     config = load_config(directory)
     gptq = load_gptq_config(directory)
     checkpoint = Checkpoint(directory, load_mode)
+    check_downloads(directory, checkpoint.files)
     layout = layout_of(config)
     check_names(checkpoint, layout, gptq)
     check_dense_shapes(checkpoint, layout, gptq)
@@ -157,6 +161,7 @@ def load_model(
     streams = not force and not fits_memory(needed, device)
     if streams and (load_mode != "mmap" or trainable):
         raise memory_error(directory, needed, device)
+    check_values(checkpoint, layout)
     rotary = RotaryTable(config.position, device)
     with torch.device("meta"):
         model = family_of(config).build(config, rotary, settings.backend)

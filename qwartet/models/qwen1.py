@@ -27,6 +27,7 @@ from qwartet.layers.rotary import PositionConfig, RotaryTable
 from qwartet.models.config import MAX_ROTARY_VALUES, ConfigReader, ModelConfig
 from qwartet.models.family import Family
 from qwartet.models.qwen import QwenModel
+from qwartet.models.vocabulary_files import load_tokenizer
 from qwartet.tokenizer.chatml import build_prompt
 from qwartet.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
 
@@ -167,7 +168,7 @@ def _has_tokenizer(directory: Path) -> bool:
 
 
 def _load_tokenizer(directory: Path) -> TiktokenTokenizer | None:
-    return TiktokenTokenizer.load(directory) if _has_tokenizer(directory) else None
+    return load_tokenizer(directory) if _has_tokenizer(directory) else None
 
 
 QWEN1 = Family("qwen", parse_config, layout, _build, _has_tokenizer, _load_tokenizer, build_prompt)

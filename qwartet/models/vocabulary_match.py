@@ -1,14 +1,24 @@
-"""Do this vocabulary and these weights belong together?"""
+"""Do this vocabulary, these sampling defaults and these weights belong together?"""
 
 from __future__ import annotations
 
+import hashlib
+import warnings
+from collections.abc import Collection
+from itertools import chain
 from pathlib import Path
 
-from qwartet.errors import CheckpointError
+from qwartet.errors import CheckpointError, CheckpointWarning
 from qwartet.models.config import ModelConfig
 from qwartet.models.generation_config import GenerationDefaults
+from qwartet.models.generation_keys import ID_LISTS, SEQUENCE_LISTS
+from qwartet.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
 from qwartet.tokenizer.tokenizer import Tokenizer
-from qwartet.tokenizer.vocabulary import Vocabulary
+from qwartet.tokenizer.vocabulary import ENDOFTEXT, IM_END, SPECIAL_TOKENS, Vocabulary
+
+PUBLISHED_RANKS = 151_643
+# Of the first 1,000 tokens of the published vocabulary, joined by newlines.
+_FIRST_RANKS_SHA256 = "6cfe7d8cd39ebcf5e0c060ae8aceb44a5b7e3c9477f579a3d19f0a41f696bde1"
 
 
 def vocabulary_mismatches(
@@ -28,4 +38,50 @@ def vocabulary_mismatches(
         reason = f"eos_token_id is {eos}, no special token of the vocabulary"
         hint = "the .tiktoken file may be cut short: fetch it again"
         mismatches.append(CheckpointError(directory, reason, hint=hint))
+    elif lost := _cut_short(vocabulary, config, () if eos is None else (eos,)):
+        hint = "the .tiktoken file was cut short by whole lines: fetch it again"
+        mismatches.append(CheckpointError(directory, lost, hint=hint))
     return mismatches
+
+
+def _cut_short(vocabulary: Vocabulary | Tokenizer, config: ModelConfig | None, eos: Collection[int]) -> str | None:
+    """Why a vocabulary has lost lines at its end, so that its special tokens have the ids of others; else None.
+
+    One that was made smaller on purpose, with the weights, says so by eos_token_id.
+    """
+    end, turn_end = vocabulary.special_tokens[ENDOFTEXT], vocabulary.special_tokens[IM_END]
+    if end in eos:
+        return None
+    num_rows = PUBLISHED_RANKS + len(SPECIAL_TOKENS)
+    if _begins_as_published(vocabulary):
+        if end < PUBLISHED_RANKS and (config is None or config.vocab_size >= num_rows):
+            return f"the vocabulary has {end} of the {PUBLISHED_RANKS} published ranks"
+    elif eos and turn_end not in eos:
+        name = next(name for name, token_id in vocabulary.special_tokens.items() if token_id in eos)
+        return f"eos_token_id is the id of {name} here, which ends nothing"
+    elif eos:
+        warnings.warn(
+            f"eos_token_id is {turn_end}, the id of {IM_END} here; if it should be that of {ENDOFTEXT}, two lines of "
+            "the .tiktoken file are lost: fetch it again",
+            CheckpointWarning,
+            stacklevel=3,
+        )
+    return None
+
+
+def _begins_as_published(vocabulary: Vocabulary | Tokenizer) -> bool:
+    ranks = vocabulary.mergeable_ranks if isinstance(vocabulary, Vocabulary | TiktokenTokenizer) else {}
+    first = sorted(ranks, key=ranks.__getitem__)[:1000]
+    return hashlib.sha256(b"\n".join(first)).hexdigest() == _FIRST_RANKS_SHA256
+
+
+def ids_out_of_range(defaults: GenerationDefaults, config: ModelConfig, directory: Path) -> list[CheckpointError]:
+    """The keys of generation_config.json that name tokens which the model has no row for."""
+    found = []
+    for key in (*SEQUENCE_LISTS, *ID_LISTS):
+        runs = getattr(defaults, key) if key in SEQUENCE_LISTS else (getattr(defaults, key),)
+        largest = max(chain(*runs), default=0)
+        if largest >= config.vocab_size:
+            reason = f"{key} holds the id {largest!s:.20}, and the model has {config.vocab_size} tokens (vocab_size)"
+            found.append(CheckpointError(directory / "generation_config.json", reason, hint="correct it, or remove it"))
+    return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -21,13 +22,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qwartet.errors import SettingError
-from qwartet.files import atomic_write
+from qwartet.files import atomic_write, marked_encoding
 from qwartet.openai_api.json_body import parse_json
 
 MAX_LINE_BYTES = 16 << 20  # of a request; a longer line is an error of that line
@@ -65,11 +66,32 @@ class BatchLine:
 
 def open_input(path: Path | None) -> BinaryIO:
     """IN, so that it can be read more than once: a pipe or standard input (None) is copied to a disk first."""
+    file: BinaryIO
     if path is not None and not stat.S_ISFIFO(path.stat().st_mode):
-        return open(path, "rb")
-    copy = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
-    with sys.stdin.buffer if path is None else open(path, "rb") as source:
-        shutil.copyfileobj(source, copy)
+        file = open(path, "rb")  # noqa: SIM115 - the caller closes it
+    else:
+        file = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - the caller closes it
+        with sys.stdin.buffer if path is None else open(path, "rb") as source:
+            shutil.copyfileobj(source, file)
+        file.seek(0)
+    return _in_utf8(file, "standard input" if path is None else str(path))
+
+
+def _in_utf8(file: BinaryIO, name: str) -> BinaryIO:
+    """The file, or where its byte order mark says UTF-16 or UTF-32 a copy in UTF-8."""
+    encoding = marked_encoding(file.read(4))
+    file.seek(0)
+    if encoding in (None, "utf-8-sig"):  # the first line may keep a mark of UTF-8
+        return file
+    copy = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - the caller closes it
+    try:
+        with io.TextIOWrapper(file, encoding=encoding, newline="") as text:
+            while piece := text.read(2**20):
+                copy.write(piece.encode())
+    except UnicodeError as error:
+        copy.close()
+        raise SettingError(f"{name}: {error}; save it as UTF-8 text") from None
+    copy.seek(0)
     return copy
 
 

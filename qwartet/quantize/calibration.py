@@ -1,27 +1,49 @@
 """Calibration: the token ids that a model sees while it is quantised, from a file of conversations, text or ids.
 
-    *.json          conversations as for fine-tuning: [{"conversations": [{"from": "user", "value": "..."}, ...]}, ...]
-                    each becomes one example in ChatML, with the published system prompt, cut at max_len tokens
-    *.safetensors   one integer tensor [examples, tokens], whatever its name
-    anything else   text in UTF-8, cut into examples of max_len tokens
+    JSON or JSON lines   conversations or texts, in the forms of calibration_records.py; each conversation becomes one
+                         example in ChatML, with the published system prompt, each text one of its own; cut at max_len
+    *.safetensors        one integer tensor [examples, tokens], whatever its name
+    anything else        text in UTF-8, cut into examples of max_len tokens
 
 Nothing is padded. The published checkpoints were calibrated on conversations; their text was never published.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from qwartet.checkpoint.safetensors_file import SafetensorsFile, read_tensor_infos
 from qwartet.errors import CheckpointError, SettingError
+from qwartet.files import decode_text
 from qwartet.models.config import ModelConfig
-from qwartet.tokenizer.chatml import Message, training_example
-from qwartet.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
+from qwartet.models.vocabulary_files import load_tokenizer
+from qwartet.quantize.calibration_records import parse_records
+from qwartet.tokenizer.chatml import training_example
 
-TURN_ROLES = ("user", "assistant")
+# What is text to the eye, or packed, and would be calibrated on as it lies there; what to do instead.
+_TABLE = "pandas.read_{kind}('{{file}}').to_json('{{stem}}.jsonl', orient='records', lines=True)"
+_NEXT_STEPS = {
+    ".gz": "unpack it: gunzip -k {file}",
+    ".bz2": "unpack it: bunzip2 -k {file}",
+    ".xz": "unpack it: unxz -k {file}",
+    ".zst": "unpack it: unzstd {file}",
+    ".zip": "unpack it: unzip {file}",
+    ".tar": "unpack it: tar xf {file}",
+    ".tgz": "unpack it: tar xf {file}",
+    ".parquet": "convert it in Python: " + _TABLE.format(kind="parquet"),
+    ".arrow": "convert it in Python: " + _TABLE.format(kind="feather"),
+    ".feather": "convert it in Python: " + _TABLE.format(kind="feather"),
+    ".csv": "convert it in Python: " + _TABLE.format(kind="csv"),
+    ".tsv": "convert it in Python: " + _TABLE.format(kind="table"),
+    ".xlsx": "convert it in Python: " + _TABLE.format(kind="excel"),
+    **dict.fromkeys((".yaml", ".yml", ".xml", ".toml"), "write it as JSON lines, or as plain text in a .txt file"),
+    **dict.fromkeys((".npy", ".npz", ".pt", ".bin", ".pkl"), "write ids as one tensor of a .safetensors file"),
+}
+_MARKS = {
+    b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ": ".xz", b"\x28\xb5\x2f\xfd": ".zst", b"PK\x03\x04": ".zip",
+    b"PAR1": ".parquet", b"ARROW1": ".arrow",
+}  # fmt: skip
 
 
 def load_calibration(file: Path, model: Path, *, num_samples: int, max_len: int) -> list[list[int]]:
@@ -35,10 +57,13 @@ def load_calibration(file: Path, model: Path, *, num_samples: int, max_len: int)
     if file.suffix == ".safetensors":
         return [example[:max_len] for example in _stored_ids(file)[:num_samples]]
     content = _read_text(file)
-    tokenizer = TiktokenTokenizer.load(model)
-    if file.suffix == ".json":
-        conversations = _parse_conversations(content, file)[:num_samples]
-        return [training_example(tokenizer, messages, max_len)[0] for messages in conversations]
+    tokenizer = load_tokenizer(model)
+    records = parse_records(content, file)
+    if records is not None:
+        return [
+            tokenizer.encode(one)[:max_len] if isinstance(one, str) else training_example(tokenizer, one, max_len)[0]
+            for one in records[:num_samples]
+        ]
     ids = tokenizer.encode(content)
     return [ids[start : start + max_len] for start in range(0, len(ids), max_len)][:num_samples]
 
@@ -71,32 +96,14 @@ def _stored_ids(file: Path) -> list[list[int]]:
 
 def _read_text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        content = file.read_bytes()
     except OSError as error:
         raise CheckpointError(file, f"cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise CheckpointError(file, f"is not UTF-8 text ({error})") from None
-
-
-def _parse_conversations(content: str, file: Path) -> list[list[Message]]:
+    kind = next((kind for mark, kind in _MARKS.items() if content.startswith(mark)), file.suffix.lower())
+    if kind in _NEXT_STEPS:
+        hint = _NEXT_STEPS[kind].format(file=file.name, stem=file.stem)
+        raise CheckpointError(file, f"is a {kind} file, which is not read here", hint=hint)
     try:
-        entries = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(file, f"is not valid JSON ({error})") from None
-    if not isinstance(entries, list):
-        raise CheckpointError(file, f"holds a JSON {type(entries).__name__}; it must be a list of conversations")
-    return [_parse_conversation(entry, f"entry {number}", file) for number, entry in enumerate(entries)]
-
-
-def _parse_conversation(entry: Any, where: str, file: Path) -> list[Message]:
-    turns = entry.get("conversations") if isinstance(entry, dict) else None
-    if not isinstance(turns, list) or not turns:
-        raise CheckpointError(file, f'{where} has no list "conversations"')
-    messages = []
-    for turn in turns:
-        role, value = (turn.get("from"), turn.get("value")) if isinstance(turn, dict) else (None, None)
-        if role not in TURN_ROLES or not isinstance(value, str):
-            reason = f'{where}: a turn is {{"from": "user" or "assistant", "value": text}}, not {str(turn)[:80]}'
-            raise CheckpointError(file, reason)
-        messages.append(Message(role, value))
-    return messages
+        return decode_text(content)
+    except ValueError as error:
+        raise CheckpointError(file, str(error)) from None

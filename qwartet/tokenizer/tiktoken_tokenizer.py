@@ -16,8 +16,7 @@ import tiktoken
 from qwartet.errors import RequestError, SettingError, VocabularyError
 from qwartet.tokenizer.long_whitespace import encode_long_whitespace, find_long_whitespace
 from qwartet.tokenizer.normalize import nfc
-from qwartet.tokenizer.tokenizer import SpecialSet, Tokenizer
-from qwartet.tokenizer.vocabulary import ENDOFTEXT, IM_END, IM_START, StrPath, Vocabulary
+from qwartet.tokenizer.vocabulary import ENDOFTEXT, IM_END, IM_START, SpecialSet, StrPath, Vocabulary
 
 VOCABULARY_FILE = "qwen.tiktoken"
 
@@ -120,7 +119,7 @@ class TiktokenTokenizer:
 
         return lltokenizer_from_encoding(self.encoding, eos_token=self.eod_id)
 
-    def has_ids_of(self, other: Tokenizer) -> bool:
+    def has_ids_of(self, other: object) -> bool:
         """Whether the other one has the same vocabulary."""
         return isinstance(other, TiktokenTokenizer) and other.mergeable_ranks == self.mergeable_ranks
 

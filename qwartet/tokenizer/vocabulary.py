@@ -21,11 +21,13 @@ import io
 import logging
 import os
 import re
-from collections.abc import Iterator
+import warnings
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from qwartet.errors import VocabularyError
+from qwartet.errors import CheckpointWarning, VocabularyError
 from qwartet.files import atomic_write
 
 ENDOFTEXT = "<|endoftext|>"
@@ -41,6 +43,8 @@ _LINE = re.compile(rb"([A-Za-z0-9+/=]+) (0|[1-9][0-9]*)")
 _AGAIN = "fetch the file again from where the model came from"
 
 StrPath = str | os.PathLike[str]
+SpecialSet = Collection[str] | Literal["all"]
+"""Names of special tokens, or all of them."""
 logger = logging.getLogger(__name__)
 
 
@@ -110,6 +114,7 @@ class Vocabulary:
         """This vocabulary with the lines of an extra file; known tokens and used ids are skipped, as published."""
         ranks = dict(self.mergeable_ranks)
         used = set(ranks.values()) | set(self.special_tokens.values())
+        num_lines, num_before = 0, len(ranks)
         for line, token, rank in _read(path):
             if token in ranks:
                 logger.info("%s: line %d: skipped, token %r exists already", path, line, token)
@@ -118,6 +123,10 @@ class Vocabulary:
             else:
                 ranks[token] = rank
                 used.add(rank)
+            num_lines = line
+        if num_skipped := num_lines - (len(ranks) - num_before):
+            reason = f"{num_skipped} of {num_lines} lines skipped: the token exists already, or its id is used"
+            warnings.warn(f"{path}: {reason}", CheckpointWarning, stacklevel=4)
         return Vocabulary(ranks, self.special_tokens, self.num_ranks)
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from qwartet.errors import SettingError
 from qwartet.tokenizer.chatml import IGNORED_LABEL, training_example
-from qwartet.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
+from qwartet.tokenizer.tokenizer import Tokenizer
 from recipes.demo.corpus import mixture
 from recipes.demo.corpus.conversation import Conversation
 from recipes.demo.corpus.split import Split
@@ -41,7 +41,7 @@ class Batch:
     lengths: list[list[int]]
 
 
-def encode(tokenizer: TiktokenTokenizer, conversation: Conversation, max_length: int) -> Example | None:
+def encode(tokenizer: Tokenizer, conversation: Conversation, max_length: int) -> Example | None:
     """Ids and labels of a conversation, or None if it is longer than `max_length`.
 
     Labels are on the answers, their <|im_end|> and newline, but not on what is given of the last one.
@@ -87,7 +87,7 @@ class Dataset:
 
     def __init__(
         self,
-        tokenizer: TiktokenTokenizer,
+        tokenizer: Tokenizer,
         total_steps: int,
         tokens_per_step: int = 16384,
         seed: int = 0,

@@ -320,7 +320,7 @@ def test_what_is_no_answer_is_a_broken_one(raw: bytes) -> None:
         asyncio.run(main())
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://a", "http://", "http://a:x", "http://a/?b"])
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://a", "http://", "http://a:x", "http://a:0", "http://a/?b"])
 def test_what_is_no_url_is_refused(url: str) -> None:
     with pytest.raises(SettingError, match="not the URL"):
         HttpClient(url)

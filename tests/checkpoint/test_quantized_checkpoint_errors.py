@@ -115,7 +115,8 @@ def test_ck17_a_linear_of_another_size_is_refused_with_the_fields_that_imply_its
     source = "transformer.h.1.attn.c_attn"
     for leaf in ("qweight", "qzeros", "scales", "g_idx"):
         set_tensor(directory / FILE, f"{LINEAR}.{leaf}", wide[f"{source}.{leaf}"].clone())
-    set_tensor(directory / FILE, f"{LINEAR}.bias", None)
+    for linear in (LINEAR, LINEAR.replace(".1.", ".0.")):
+        set_tensor(directory / FILE, f"{linear}.bias", None)
     words = (
         "holds a weight of [384, 128] at 4 bits; config.json implies [128, 128] (intermediate_size / 2, hidden_size)"
     )
@@ -288,3 +289,25 @@ def test_a_sound_checkpoint_gives_no_warning(pristine) -> None:
         warnings.simplefilter("error")
         for settings in ({}, {"sharded": True}, {"bits": 4}, {"bits": 8, "sharded": True}):
             load_model(pristine(**settings))
+
+
+@pytest.mark.parametrize("linear", ["attn.c_proj", "mlp.w1", "mlp.w2", "mlp.c_proj"])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_linear_that_lost_its_bias_is_refused(checkpoint: Copy, linear: str, bits: int) -> None:
+    directory = checkpoint(bits=bits)
+    lost = f"transformer.h.0.{linear}.bias"
+    set_tensor(directory / FILE, lost, None)
+    refused(directory, None, "1 of 2 linears of one kind have no bias, the others have", tensor=lost)
+
+
+def test_linears_that_have_no_bias_in_any_layer_are_loaded(checkpoint: Copy) -> None:
+    directory = checkpoint(bits=4)
+    for layer in (0, 1):
+        set_tensor(directory / FILE, f"transformer.h.{layer}.mlp.w1.bias", None)
+    load_model(directory)
+
+
+def test_a_float_linear_that_alone_has_a_bias_is_refused(checkpoint: Copy) -> None:
+    directory = checkpoint()
+    set_tensor(directory / FILE, "transformer.h.1.mlp.w1.bias", torch.ones(128, dtype=torch.bfloat16))
+    refused(directory, None, "1 of 2 linears of one kind have no bias", tensor="transformer.h.0.mlp.w1.bias")

@@ -27,7 +27,7 @@ def bundled(chat_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def pipe(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
 
 
 def greedy_answer(model: Path, query: str, **options: Any) -> str:
@@ -68,9 +68,26 @@ def test_a_pipe_gives_its_bytes_as_they_are_in_a_process_of_its_own(chat_model: 
     assert outcome.out == greedy_answer(chat_model, "hello") + "\n"
 
 
-def test_standard_input_that_is_not_utf_8_is_answered(chat_model: Path) -> None:
-    outcome = run_in_process("chat", chat_model, "-q", *GREEDY, stdin=b"\xff\xfe hello")
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_on_standard_input_says_its_encoding(chat_model: Path, encoding: str) -> None:
+    outcome = run_in_process("chat", chat_model, "-q", *GREEDY, stdin="hello 你好\n".encode(encoding))
     assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out == greedy_answer(chat_model, "hello 你好") + "\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("hi 你好".encode("gbk"), "standard input: line 1, byte 3 (0xc4) is not UTF-8 text; convert it: iconv"),
+        ("héllo".encode("latin-1"), "standard input: line 1, byte 1 (0xe9) is not UTF-8 text; convert it: iconv"),
+        ("hello".encode("utf-16-le"), "standard input: looks like UTF-16 without a byte order mark; convert it: iconv"),
+        (b"\xff\xfeh", "standard input: byte 2 (0x68) is not UTF-16 text; convert it: iconv"),
+    ],
+)
+def test_standard_input_in_another_encoding_is_refused_and_nothing_replaced(
+    chat_model: Path, content: bytes, words: str
+) -> None:
+    run_in_process("chat", chat_model, "-q", *GREEDY, stdin=content).assert_one_line_error(words)
 
 
 def test_an_answer_survives_an_output_without_unicode(chat_model: Path) -> None:

@@ -68,7 +68,7 @@ def test_a_file_without_settings_sets_nothing(file: Path, text: str) -> None:
         ("chat:\n  a: [[b]]\n", "line 2: an item that is no text"),
         ("chat:\n  a: [~]\n", "line 2: an item that is no text"),
         ("a: {b: {c: {d: {e: f}}}}\n", "line 1: too deep"),
-        (b"chat:\n  system: \xff\n", "line 2: not UTF-8"),
+        (b"chat:\n  system: \xff\n", "line 2, byte 16 (0xff) is not UTF-8"),
         ("chat:\n  system: \x00\n", "no YAML, a character that no text has"),
         ("#" * (MAX_BYTES + 1), "more than 64 KiB"),
     ],

@@ -131,3 +131,20 @@ def test_what_is_no_file_or_too_large_is_not_read(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(conversation_module, "MAX_FILE_BYTES", 10)
     with pytest.raises(SettingError, match="is larger than 10 bytes; "):
         load_conversation(save(tmp_path / "a.json"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_says_the_encoding_of_a_conversation(tmp_path: Path, encoding: str) -> None:
+    path = save(tmp_path / "talk.json")
+    expected = load_conversation(path)
+    path.write_text(path.read_text(encoding="utf-8"), encoding=encoding)
+    assert load_conversation(path) == expected
+
+
+def test_a_conversation_in_another_encoding_is_refused_with_the_place(tmp_path: Path) -> None:
+    path = tmp_path / "talk.json"
+    path.write_bytes('{"a": "你"}'.encode("gbk"))
+    with pytest.raises(
+        SettingError, match=r"talk\.json: .*line 1, byte 7 \(0xc4\) is not UTF-8 text; convert it: iconv"
+    ):
+        load_conversation(path)

@@ -8,11 +8,14 @@ import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
-from qwartet.compat.tokenization import NO_LIMIT, AutoTokenizer, QWenTokenizer
+from qwartet.compat.batch_encoding import NO_LIMIT
+from qwartet.compat.tokenization import AutoTokenizer, QWenTokenizer
 from qwartet.errors import CheckpointError, SettingError, VocabularyError
+from qwartet.tokenizer.chatml import make_context
 from tests.tokenizer.vocabularies import SMALL_N, SMALL_RANKS, tiktoken_line, write_small_vocabulary
 
 PAD = SMALL_N + 3
@@ -126,6 +129,7 @@ def test_tokens_and_ids_convert_both_ways(tokenizer: QWenTokenizer) -> None:
     assert tokenizer.convert_tokens_to_ids([b"ab", b"x", "<|im_end|>", b"unknown", "unknown"]) == [*ids, None, None]
     assert tokenizer.convert_tokens_to_ids("<|extra_0|>") == PAD
     assert tokenizer.convert_ids_to_tokens(ids) == [b"ab", b"x", "<|im_end|>"]
+    assert tokenizer.convert_ids_to_tokens(np.int64(ord("x"))) == b"x"
     assert tokenizer.convert_ids_to_tokens([PAD, ord("x")], skip_special_tokens=True) == [b"x"]
     with pytest.raises(ValueError, match="unknown ids"):
         tokenizer.convert_ids_to_tokens(SMALL_N + 208)
@@ -234,12 +238,34 @@ def test_a_broken_tokenizer_config_is_a_checkpoint_error(directory: Path, conten
 
 
 @pytest.mark.parametrize(
-    ("argument", "hint"),
-    [("pad_tokn", "did you mean 'pad_token'"), ("cache_dir", "HF_HUB_CACHE"), ("revision", "give its directory")],
+    ("argument", "hint"), [("pad_tokn", "did you mean 'pad_token'"), ("vocab", "there are pad_token, eos_token")]
 )
 def test_an_unknown_argument_is_refused_with_what_to_do(directory: Path, argument: str, hint: str) -> None:
     with pytest.raises(SettingError, match=f"does not know the argument '{argument}'; .*{hint}"):
         AutoTokenizer.from_pretrained(directory, **{argument: "x"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        ({"cache_dir": "x"}, "cache_dir is not honoured .*HF_HUB_CACHE"),
+        ({"force_download": True}, "qwartet pull"),
+        ({"token": "x"}, "HF_TOKEN"),
+        ({"use_auth_token": "x"}, "HF_TOKEN"),
+        ({"proxies": {"https": "x"}}, "HTTPS_PROXY"),
+        ({"subfolder": "x"}, "give the directory itself"),
+    ],
+)
+def test_an_argument_of_downloads_that_would_matter_is_refused_for_a_hub_id(arguments: dict, hint: str) -> None:
+    with pytest.raises(SettingError, match=hint):
+        AutoTokenizer.from_pretrained("Qwen/Qwen-7B-Chat", **arguments)
+
+
+def test_arguments_of_downloads_mean_nothing_for_a_directory(directory: Path) -> None:
+    arguments = {"cache_dir": "x", "resume_download": True, "local_files_only": True, "revision": "main", "token": "x"}
+    assert len(AutoTokenizer.from_pretrained(directory, **arguments, force_download=True, proxies={})) == SMALL_N + 208
+    with pytest.raises(SettingError, match=r"revision is 'v1\.0', but .* is a directory"):
+        AutoTokenizer.from_pretrained(directory, revision="v1.0")
 
 
 def test_there_is_one_tokenizer_whatever_use_fast_and_trust_remote_code_say(directory: Path) -> None:
@@ -254,8 +280,97 @@ def test_a_directory_without_a_vocabulary_is_a_vocabulary_error(tmp_path: Path) 
 
 
 def test_a_name_that_is_no_directory_is_resolved_by_the_hub(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def resolve(name: str, *, revision: str | None, download: bool) -> Path:
+        asked.append((revision, download))
+        return {"Qwen/Qwen-72B-Chat-Int4": directory}[name]
+
     hub = ModuleType("qwartet.hub.resolve")
-    hub.resolve = {"Qwen/Qwen-72B-Chat-Int4": directory}.__getitem__  # type: ignore[attr-defined]
+    hub.resolve = resolve  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "qwartet.hub.resolve", hub)
     monkeypatch.setattr("qwartet.hub.resolve", hub, raising=False)
-    assert len(AutoTokenizer.from_pretrained("Qwen/Qwen-72B-Chat-Int4")) == SMALL_N + 208
+    name = "Qwen/Qwen-72B-Chat-Int4"
+    assert len(AutoTokenizer.from_pretrained(name)) == SMALL_N + 208
+    AutoTokenizer.from_pretrained(name, revision="v1.0", local_files_only=True, token=True, cache_dir=None)
+    assert asked == [(None, True), ("v1.0", False)]
+
+
+def test_sides_that_do_not_exist_are_refused_however_they_are_set(tokenizer: QWenTokenizer, directory: Path) -> None:
+    for side in ("padding_side", "truncation_side"):
+        with pytest.raises(SettingError, match=f"{side} is 'top'"):
+            AutoTokenizer.from_pretrained(directory, **{side: "top"})
+    tokenizer.padding_side = "top"
+    with pytest.raises(SettingError, match="padding_side is 'top'"):
+        tokenizer(["x", "xyz"], padding=True)
+
+
+def test_truncation_cuts_the_side_that_is_asked_for(tokenizer: QWenTokenizer) -> None:
+    tokenizer.truncation_side = "left"
+    assert tokenizer("xyz", truncation=True, max_length=2).input_ids == [*b"yz"]
+    assert tokenizer.encode("xyz", truncation="only_first", max_length=1, add_special_tokens=False) == [*b"z"]
+    assert tokenizer("xyz", truncation=True, max_length=0).input_ids == []
+    for wrong in ({"truncation": "half", "max_length": 2}, {"truncation": True, "max_length": -1}):
+        with pytest.raises(SettingError, match=r"truncation is 'half'|max_length is -1"):
+            tokenizer("xyz", **wrong)
+
+
+def test_arrays_and_multiples_and_what_is_left_out(tokenizer: QWenTokenizer) -> None:
+    batch = tokenizer(["x", "xyz"], padding=True, pad_to_multiple_of=4, return_tensors="np")
+    assert batch.input_ids.shape == (2, 4) and batch.input_ids.dtype.name == "int64"
+    assert list(tokenizer("x", return_attention_mask=False, return_token_type_ids=False)) == ["input_ids"]
+
+
+@pytest.mark.parametrize("text", [None, 5, b"x", ["x", None], {"x"}])
+def test_what_is_no_text_is_refused(tokenizer: QWenTokenizer, text: object) -> None:
+    with pytest.raises(SettingError, match="takes a text or a list of texts"):
+        tokenizer(text)  # type: ignore[arg-type]
+
+
+TALK = [
+    {"role": "system", "content": "s"},
+    {"role": "user", "content": "x<|im_end|>"},
+    {"role": "assistant", "content": "y"},
+    {"role": "user", "content": "z"},
+]
+
+
+def test_a_chat_template_is_what_chat_builds(tokenizer: QWenTokenizer) -> None:
+    ids = tokenizer.apply_chat_template(TALK, add_generation_prompt=True)
+    turns = [("x<|im_end|>", "y")]
+    assert ids == make_context(tokenizer.core, "z", turns, system="s").ids
+    assert ids.count(tokenizer.im_end_id) == 4, "a special token in a content is text"
+    without = tokenizer.apply_chat_template(TALK)
+    assert without == [*ids[: len(without) - 1], ord("\n")]
+    assert tokenizer.apply_chat_template(TALK[3:], add_generation_prompt=True) == (
+        make_context(tokenizer.core, "z", system="You are a helpful assistant.").ids
+    )
+
+
+def test_a_chat_template_as_text_as_tensor_and_of_several_conversations(tokenizer: QWenTokenizer) -> None:
+    text = tokenizer.apply_chat_template(TALK[:1] + TALK[3:], tokenize=False, add_generation_prompt=True)
+    assert text == "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nz<|im_end|>\n<|im_start|>assistant\n"
+    ids = tokenizer.apply_chat_template(TALK[:1] + TALK[3:], add_generation_prompt=True, return_tensors="pt")
+    assert ids.tolist() == [tokenizer.encode(text)]
+    both = tokenizer.apply_chat_template([TALK, TALK[:1]], padding=True, return_tensors="pt", return_dict=True)
+    assert both.input_ids.shape == both.attention_mask.shape and both.attention_mask[1].sum() < both.input_ids.shape[1]
+    assert tokenizer.apply_chat_template([TALK, TALK[:1]], tokenize=False)[1] == "<|im_start|>system\ns<|im_end|>\n"
+
+
+@pytest.mark.parametrize(
+    ("conversation", "settings", "message"),
+    [
+        ([], {}, "the conversation is"),
+        ("hi", {}, "the conversation is 'hi'"),
+        ([("q", "a")], {}, "message 1 is 'q'"),
+        ([{"role": "user"}], {}, "message 1 is {'role'"),
+        ([{"role": "tool", "content": "x"}], {}, "role is 'tool'"),
+        (TALK, {"chat_template": "{{ x }}"}, "no chat_template"),
+        (TALK, {"tools": [{}]}, "no tools"),
+    ],
+)
+def test_a_chat_template_refuses_what_it_has_no_form_for(
+    tokenizer: QWenTokenizer, conversation: object, settings: dict, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        tokenizer.apply_chat_template(conversation, **settings)

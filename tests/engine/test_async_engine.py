@@ -16,6 +16,7 @@ from qwartet import LLM
 from qwartet.engine.async_engine import NUM_COMPILERS, AsyncEngine
 from qwartet.engine.engine import Engine, StepOutput
 from qwartet.engine.engine_config import EngineConfig
+from qwartet.engine.engine_thread import EngineThread
 from qwartet.engine.request import Request, RequestOptions
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.engine.structure import Structure
@@ -37,9 +38,10 @@ def engine(llm: LLM) -> Engine:
 
 
 @pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
+def no_thread_is_left(llm: LLM) -> Iterator[None]:
     before = set(threading.enumerate())
     yield
+    EngineThread.of(llm.engine).rest()  # which has made what was expected
     assert not [thread for thread in threading.enumerate() if thread not in before]
 
 

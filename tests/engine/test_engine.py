@@ -125,6 +125,15 @@ def test_requests_with_another_salt_or_without_caching_share_nothing() -> None:
 
 
 SAMPLED = SamplingParams(temperature=0.8, top_p=0.9, top_k=20, max_tokens=NUM_TOKENS, seed=7)
+FORBIDDING = replace(
+    SAMPLED,
+    seed=13,
+    no_repeat_ngram_size=6,
+    bad_words_ids=((1, 2), (2, 2), (3, 1, 0)),
+    begin_suppress_tokens=(0, 1),
+    suppress_tokens=(7,),
+    min_length=30,
+)
 
 
 FEW = worlds.NUM_FEW  # tokens of the vocabulary: prompt lookup is often right
@@ -143,14 +152,15 @@ FEW = worlds.NUM_FEW  # tokens of the vocabulary: prompt lookup is often right
         ("other", FEW, {}),
     ],
 )
+@pytest.mark.parametrize("params", [SAMPLED, FORBIDDING], ids=["cut", "forbidding"])
 def test_a_seeded_sample_is_the_same_however_it_is_computed(
-    drafting: str, num_valid: int | None, settings: dict
+    drafting: str, num_valid: int | None, settings: dict, params: SamplingParams
 ) -> None:
     some = PROMPTS[::5] + PROMPTS[-4:]
-    alone = [run(fp32_engine(num_valid=num_valid), prompt, SAMPLED).completion_ids for prompt in some]
+    alone = [run(fp32_engine(num_valid=num_valid), prompt, params).completion_ids for prompt in some]
     engine = fp32_engine(drafting, num_valid, **settings)
     for _ in range(2):  # the second time they find their prompts
-        requests = [engine.add_request(prompt, SAMPLED) for prompt in some]
+        requests = [engine.add_request(prompt, params) for prompt in some]
         run_all(engine)
         assert [request.completion_ids for request in requests] == alone
     if "num_blocks" in settings:

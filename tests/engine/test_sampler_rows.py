@@ -79,6 +79,11 @@ def any_request(draw, request_id: int = 0) -> Request:
     params = SamplingParams(
         max_tokens=99,
         min_tokens=draw(st.integers(0, 8)),
+        min_length=draw(st.sampled_from([0, 0, 4, 9])),
+        no_repeat_ngram_size=draw(st.sampled_from([0, 0, 1, 2, 3, 9])),
+        bad_words_ids=draw(st.lists(st.lists(ids, min_size=1, max_size=3), max_size=3)),
+        suppress_tokens=draw(st.lists(st.integers(0, VOCAB_SIZE - 1), max_size=3)),
+        begin_suppress_tokens=draw(st.lists(ids, max_size=3)),
         temperature=draw(st.sampled_from([0.0, 0.0, 1e-4, 0.7, 1.0, 100.0])),
         top_k=draw(st.sampled_from([0, 0, 1, 3, 20])),
         top_p=draw(st.sampled_from([1.0, 1.0, 0.5, 0.8])),

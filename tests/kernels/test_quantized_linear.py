@@ -80,8 +80,9 @@ def test_without_a_library_the_choice_says_what_it_costs_and_what_to_do(monkeypa
 
 
 def test_an_unknown_kind_of_activations_is_refused() -> None:
-    with pytest.raises(SettingError, match="exact or int8"):
-        select_backend(CPU, torch.bfloat16, activations="int4")
+    for unknown in ("int4", ""):
+        with pytest.raises(SettingError, match="exact or int8"):
+            select_backend(CPU, torch.bfloat16, activations=unknown)
 
 
 def test_a_weight_that_the_native_kernels_cannot_take_is_told_and_still_right(isa) -> None:

@@ -231,6 +231,43 @@ def test_an_absent_file_a_directory_and_a_huge_file_are_refused_without_reading(
         read_json(sparse)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ['{"a": 1, "a": 2}', '{"a": 1, "b": {"c": true, "c": 1}}', '{"a": [{"b": null, "b": 0}]}', '{"a": NaN, "a": 0}'],
+)
+def test_a_key_with_two_values_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(CheckpointError, match=r"key '[abc]' stands twice, with .* and .*; remove the wrong one"):
+        read_json(path)
+
+
+def test_a_key_that_stands_twice_with_one_value_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"a": [1], "a": [1]}')
+    assert read_json(tmp_path / "config.json") == {"a": [1]}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_byte_order_mark_says_the_encoding(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "config.json").write_text('{"你": "好"}', encoding=encoding)
+    assert read_json(tmp_path / "config.json") == {"你": "好"}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"你": 1}'.encode("gbk"), r"byte 2 \(0xc4\) is not UTF-8 text; convert it: iconv"),
+        ('{"a": 1}'.encode("utf-16-le"), "looks like UTF-16 without a byte order mark; convert it: iconv"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer.*git lfs pull"),
+        (b"<!DOCTYPE html>", "looks like a web page"),
+    ],
+)
+def test_what_stands_in_its_place_is_named(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"is not valid JSON.*{words}"):
+        read_json(tmp_path / "config.json")
+
+
 def test_a_config_is_read_from_its_directory(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(CONFIGS["14B"]), encoding="utf-8")
     assert load_config(tmp_path) == parse_config(CONFIGS["14B"], PATH)

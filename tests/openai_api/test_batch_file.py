@@ -174,3 +174,19 @@ def test_a_full_disk_is_told_with_the_name_of_the_file() -> None:
         answers.write(entry("a"))
     answers.close()
     assert caught.value.filename == "/dev/full"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_a_byte_order_mark_says_the_encoding_of_the_input(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_text(f"{request('a')}\n{json.dumps({'custom_id': '你'}, ensure_ascii=False)}\n", encoding=encoding)
+    with open_input(path) as file:
+        lines = list(BatchInput(file, "in.jsonl").unanswered(NONE))
+    assert [line.parse()["custom_id"] for line in lines] == ["a", "你"]
+
+
+def test_an_input_that_is_not_in_the_encoding_of_its_mark_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes("a".encode("utf-16") + b"b")
+    with pytest.raises(SettingError, match=r"in\.jsonl: .*utf-16.*; save it as UTF-8 text"):
+        open_input(path)

@@ -56,6 +56,96 @@ def test_conversations_are_cut_and_not_padded(tmp_path: Path) -> None:
     assert load(file, max_len=shortest + 1) == [whole[0], whole[1][: shortest + 1]]
 
 
+ONE = [("user", "ab"), ("assistant", "cd")]
+FORMS: list[tuple[Any, list[tuple[str, str]]]] = [
+    ({"messages": [{"role": "user", "content": "ab"}, {"role": "assistant", "content": "cd"}]}, ONE),
+    ({"messages": [{"role": "user", "content": [{"type": "text", "text": "ab"}]}]}, ONE[:1]),
+    ({"conversations": [{"from": "human", "value": "ab"}, {"from": "gpt", "value": "cd"}], "id": 7}, ONE),
+    ({"conversations": [{"role": "user", "content": "ab"}, {"role": "assistant", "content": "cd"}]}, ONE),
+    ({"system": "be", "conversations": [{"from": "human", "value": "ab"}]}, [("system", "be"), *ONE[:1]]),
+    ([{"role": "system", "content": "be"}, {"role": "user", "content": "ab"}], [("system", "be"), *ONE[:1]]),
+    ([{"role": "user", "content": "ab"}, {"role": "assistant", "content": "cd"}], ONE),
+    ({"instruction": "ab", "input": "", "output": "cd"}, ONE),
+    ({"instruction": "ab", "input": "xy", "output": "cd"}, [("user", "ab\nxy"), ("assistant", "cd")]),
+    ({"instruction": "ab", "output": "cd", "history": [["x", "y"]]}, [("user", "x"), ("assistant", "y"), *ONE]),
+    ({"instruction": "ab", "output": "cd", "system": "be"}, [("system", "be"), *ONE]),
+    ({"prompt": "ab", "completion": "cd"}, ONE),
+    ({"prompt": [{"role": "user", "content": "ab"}], "completion": [{"role": "assistant", "content": "cd"}]}, ONE),
+    ({"query": "ab", "response": "cd"}, ONE),
+    ({"question": "ab", "answer": "cd"}, ONE),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["train.json", "train.jsonl", "train.ndjson", "lines.json", "train.txt", "lines.txt"])
+@pytest.mark.parametrize(
+    ("entry", "turns"), FORMS, ids=lambda value: "-".join(value) if isinstance(value, dict) else ""
+)
+def test_every_common_form_is_the_conversation_that_it_says(
+    tmp_path: Path, entry: Any, turns: list[tuple[str, str]], name: str
+) -> None:
+    # A text may begin with a bracket: an array alone is taken for the record of a line only where the name says JSON.
+    is_lines = name.startswith("lines") and (name != "lines.txt" or isinstance(entry, dict))
+    text = json.dumps(entry)
+    content = f"{text}\n\n{text}\n" if is_lines or name.endswith(("jsonl", "ndjson")) else f"[{text}, {text}]"
+    (tmp_path / name).write_text(content)
+    expected = chatml(*(() if turns[0][0] == "system" else (SYSTEM,)), *turns)
+    assert load(tmp_path / name) == [expected, expected]
+
+
+@pytest.mark.parametrize(
+    "content", ['{"text": "abcd"}\n{"text": "你"}\n', '["abcd", "你"]', '[{"text": "abcd"}, "你"]']
+)
+def test_texts_are_examples_each_of_its_own(tmp_path: Path, content: str) -> None:
+    (tmp_path / "texts.jsonl").write_text(content, encoding="utf-8")
+    assert load(tmp_path / "texts.jsonl") == [small_tokenizer().encode("abcd"), small_tokenizer().encode("你")]
+
+
+@pytest.mark.parametrize("name", ["train.jsonl", "train.json", "train.txt"])
+@pytest.mark.parametrize(
+    ("line", "words"), [("{", "is not valid JSON"), ('{"a": 1}', "is in no form"), ("5", "is 5, not an object")]
+)
+def test_a_line_that_is_wrong_is_named(tmp_path: Path, name: str, line: str, words: str) -> None:
+    good = json.dumps({"messages": [{"role": "user", "content": "ab"}]})
+    (tmp_path / name).write_text(f"{good}\n\n{line}\n{good}\n")
+    with pytest.raises(CheckpointError, match=f"{name}: line 3:? {words}"):
+        load(tmp_path / name)
+
+
+@pytest.mark.parametrize("text", ["ab cd\n", "{ab} cd", "[ab] cd\ncd", "5", '"ab"\n"cd"', "a,b\nc,d\n", ""])
+def test_other_text_is_text(tmp_path: Path, text: str) -> None:
+    (tmp_path / "text.txt").write_text(text)
+    assert load(tmp_path / "text.txt") == ([small_tokenizer().encode(text)] if text else [])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("train.jsonl.gz", b"", "is a .gz file, which is not read here; unpack it: gunzip -k train.jsonl.gz"),
+        ("train.jsonl", b"\x1f\x8b\x08", "is a .gz file"),
+        ("train.txt", b"PK\x03\x04", "is a .zip file"),
+        ("train.parquet", b"PAR1", "read_parquet.*train.jsonl"),
+        ("train.csv", b"a,b\n", "is a .csv file, which is not read here; convert it in Python: pandas.read_csv"),
+        ("train.tsv", b"a\tb\n", "is a .tsv file"),
+        ("train.yaml", b"a: b\n", "is a .yaml file.*write it as JSON lines"),
+        ("ids.npy", b"x", "is a .npy file.*one tensor of a .safetensors file"),
+        ("text.txt", "你好".encode("gbk"), "byte 0 .0xc4. is not UTF-8 text; convert it: iconv"),
+        ("text.txt", "ab".encode("utf-16-le"), "UTF-16 without a byte order mark"),
+    ],
+)
+def test_what_is_no_text_is_refused_with_the_next_step(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=words):
+        load(tmp_path / name)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("name", ["text.txt", "train.json"])
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path, encoding: str, name: str) -> None:
+    text = "ab你" if name == "text.txt" else '["ab你"]'
+    (tmp_path / name).write_text(text, encoding=encoding)
+    assert load(tmp_path / name) == [small_tokenizer().encode("ab你")]
+
+
 def test_text_is_cut_into_examples_of_max_len_tokens(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("abcd你xyz", encoding="utf-8")
     ids = small_tokenizer().encode("abcd你xyz")
@@ -80,13 +170,24 @@ def test_only_the_first_num_samples_are_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ({"conversations": TURNS}, "holds a JSON dict; it must be a list of conversations"),
-        ([{"conversations": TURNS}, {"messages": TURNS}], 'entry 1 has no list "conversations"'),
-        ([{"conversations": []}], 'entry 0 has no list "conversations"'),
+        (
+            [{"conversations": TURNS}, {"dialogue": TURNS}],
+            "entry 1: is in no form that is known; its keys are 'dialogue'",
+        ),
+        ({"data": [{"conversations": TURNS}]}, "the object: is in no form that is known; its keys are 'data'"),
+        ([{"conversations": []}], r"entry 0: conversations is \[\], not a list of turns"),
         ([{"conversations": [{"from": "robot", "value": "ab"}]}], "entry 0: a turn is"),
-        ([{"conversations": [{"from": "user", "value": 3}]}], "entry 0: a turn is"),
-        ([{"conversations": ["ab"]}], "not ab"),
-        ([[]], "entry 0 has no list"),
+        ([{"conversations": [{"from": "tool", "value": "ab"}]}], "entry 0: a turn is"),
+        ([{"conversations": [{"from": "user", "value": 3}]}], "entry 0: a turn of user has the content 3, not a text"),
+        ([{"conversations": ["ab"]}], "not 'ab'"),
+        ([[]], r"entry 0: conversation is \[\], not a list of turns"),
+        ([5], "entry 0: is 5, not an object"),
+        (5, "holds a JSON int; give a list of conversations, or one a line"),
+        ([{"prompt": "ab", "chosen": "cd", "rejected": "x"}], "its keys are 'prompt', 'chosen', 'rejected'"),
+        ([{"instruction": "ab", "output": 5}], "entry 0: output is 5, not a text"),
+        ([{"instruction": "a", "output": "b", "history": ["x"]}], r"not a list of \[question, answer\]"),
+        ([{"messages": [*TURNS, {"role": "system", "content": "ab"}]}], "entry 0: a system turn is not the first"),
+        ([{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}], "has the content .*, not a text"),
     ],
 )
 def test_a_conversation_file_of_another_form_is_refused_with_its_entry(

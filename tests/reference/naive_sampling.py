@@ -54,8 +54,27 @@ def draw(logits: Logits, params: Any, seed: int, place: int) -> int:
     return ids[int(np.argmax(scores + gumbel(seed, place, ids)))]
 
 
+def forbidden(params: Any, ids: list[int], num_prompt: int, stops: Sequence[int]) -> set[int]:
+    """The ids that transformers 4.37 sets to -inf behind `ids`, each processor written as it is there."""
+    found = set(params.suppress_tokens)
+    if len(ids) == num_prompt:
+        found |= set(params.begin_suppress_tokens)
+    if len(ids) < params.min_length or len(ids) - num_prompt < params.min_tokens:
+        found |= set(stops)
+    size = params.no_repeat_ngram_size
+    if 0 < size <= len(ids) + 1:
+        grams = [tuple(ids[place : place + size]) for place in range(len(ids) - size + 1)]
+        found |= {gram[-1] for gram in grams if list(gram[:-1]) == ids[len(ids) + 1 - size :]}
+    for words in params.bad_words_ids:
+        if len(words) == 1 and words[0] not in stops:
+            found.add(words[0])
+        if 1 < len(words) <= len(ids) and ids[-(len(words) - 1) :] == list(words[:-1]):
+            found.add(words[-1])
+    return found
+
+
 def process(logits: Logits, request: Any, new_ids: Sequence[int], constraint: Any = None) -> Logits:
-    """What penalties, logit_bias, min_tokens, processors and a structure make of a row behind `new_ids` of the step."""
+    """What a request's settings, processors and structure make of a row behind `new_ids` of the step."""
     logits, params = logits.copy(), request.params
     completion = [*request.completion_ids, *new_ids]
     for token_id in {*request.prompt_ids, *completion}:
@@ -69,10 +88,11 @@ def process(logits: Logits, request: Any, new_ids: Sequence[int], constraint: An
     for token_id, bias in params.logit_bias:
         if token_id < len(logits):
             logits[token_id] += np.float32(bias)
-    if len(completion) < params.min_tokens:
-        logits[[token_id for token_id in request.stop_token_ids if token_id < len(logits)]] = -np.inf
+    text = [*request.prompt_ids, *completion]
+    banned = forbidden(params, text, len(request.prompt_ids), list(request.stop_token_ids))
+    logits[[token_id for token_id in banned if token_id < len(logits)]] = -np.inf
     for processor in request.logits_processors:
-        logits = processor(torch.from_numpy(logits), [*request.prompt_ids, *completion]).numpy()
+        logits = processor(torch.from_numpy(logits), text).numpy()
     if constraint is not None:
         logits = np.where(constraint.mask(len(logits)), logits, np.float32(-np.inf))
     return logits

@@ -207,11 +207,11 @@ class ComparisonOptions:
         """The model's directory, and what `measure` reports of it; sets the threads first."""
         from qwartet.bench.contexts import read_examples
         from qwartet.models.families import load_config
-        from qwartet.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
+        from qwartet.models.vocabulary_files import load_tokenizer
 
         directory = DEMO if self.model is None else resolve(self.model)
         set_threads(self.threads)
-        tokenizer = TiktokenTokenizer.load(directory)
+        tokenizer = load_tokenizer(directory)
         examples = read_examples(self.text, tokenizer, load_config(directory).position.max_length)
         return directory, measure(directory, examples, self.positions, tokenizer.num_tokens, log)
 

@@ -11,9 +11,10 @@ from typing import Any
 
 from qwartet.cli.chat.sampling_settings import checked
 from qwartet.errors import SettingError
-from qwartet.files import atomic_write
+from qwartet.files import atomic_write, decode_text
+from qwartet.tokenizer.history import SAVED_FORMAT as FORMAT
+from qwartet.tokenizer.history import SAVED_VERSION as VERSION
 
-FORMAT, VERSION = "qwartet conversation", 1
 MAX_FILE_BYTES = 64 * 2**20
 _KEYS = {"format", "version", "system", "turns", "sampling"}
 
@@ -56,7 +57,7 @@ def load_conversation(path: Path) -> Conversation:
     if path.stat().st_size > MAX_FILE_BYTES:
         raise SettingError(f"{path}: is larger than {MAX_FILE_BYTES} bytes; is it a conversation?")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(decode_text(path.read_bytes()))
     except (ValueError, RecursionError) as error:
         raise SettingError(f"{path}: is no JSON ({error}); choose a file that /save made") from error
     try:

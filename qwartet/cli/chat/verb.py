@@ -19,6 +19,7 @@ from qwartet.cli.settings.configuration import typed_or_set
 from qwartet.cli.terminal import json_line, one_line, printable
 from qwartet.cli.units import format_bytes, format_count
 from qwartet.errors import ModelNotFoundError, NotAChatModelError, SettingError
+from qwartet.files import decode_text
 from qwartet.hub.resolve import looks_like_hub_id, resolve
 
 if TYPE_CHECKING:
@@ -162,7 +163,10 @@ def _directory(model: str | None, revision: str | None) -> Path:
 
 
 def _piped_prompt() -> str:
-    text = sys.stdin.read()
+    try:
+        text = decode_text(sys.stdin.buffer.read())
+    except ValueError as error:
+        raise SettingError(f"standard input: {error}") from None
     if not text.strip():
         raise SettingError("there is nothing on standard input; give a prompt with --prompt, or run it in a terminal")
     return text.rstrip("\r\n")

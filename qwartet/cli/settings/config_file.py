@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qwartet.errors import SettingError
+from qwartet.files import decode_text
 
 if TYPE_CHECKING:
     from yaml import Event  # type: ignore[import-untyped]  # PyYAML has no types
@@ -47,10 +48,9 @@ def read_config_file(path: Path) -> dict[str, Entry]:
     if len(raw) > MAX_BYTES:
         raise SettingError(f"{path}: more than {MAX_BYTES // 1024} KiB; give a YAML file of settings")
     try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise SettingError(f"{path}: line {line}: not UTF-8; save it as UTF-8 text") from None
+        text = decode_text(raw)
+    except ValueError as error:
+        raise SettingError(f"{path}: {error}") from None
     return _Reader(path, text).sections()
 
 

@@ -1,0 +1,95 @@
+"""Logits processors as transformers calls them, over ids [B, L] and scores [B, V], and the one that Qwen published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from numbers import Integral
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qwartet.engine.request import LogitsProcessor as RowProcessor
+from qwartet.errors import SettingError
+
+FORCED_EOS_LOGIT = 32768.0  # the value that the original gives to EOS
+
+BatchProcessor = Callable[[Tensor, Tensor], Tensor]
+
+
+class LogitsProcessor:
+    """What a processor of one's own may derive from; any callable of ids and scores will do."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores [B, V] from the ids so far [B, L] and scores [B, V]."""
+        raise NotImplementedError(f"{type(self).__name__} has no __call__(input_ids, scores)")
+
+
+class LogitsProcessorList(list[Any]):
+    """Processors that are applied one after another."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores [B, V] after all of them."""
+        for processor in self:
+            scores = processor(input_ids, scores)
+        return scores
+
+
+class StopWordsLogitsProcessor(LogitsProcessor):
+    """Forces EOS in every row whose ids end with one of the stop words, prompt included, as published."""
+
+    def __init__(self, stop_words_ids: list[list[int]], eos_token_id: int) -> None:
+        self.eos_token_id = eos_token_id
+        self.stop_words_ids = checked_stop_words(stop_words_ids, eos_token_id)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores [B, V] with EOS far above all others where a stop word stands at the end of input_ids [B, L]."""
+        forced = [self.is_stopped(row) for row in input_ids.tolist()]
+        if any(forced):
+            scores = scores.clone()
+            scores[torch.tensor(forced, device=scores.device), self.eos_token_id] = FORCED_EOS_LOGIT
+        return scores
+
+    def is_stopped(self, token_ids: list[int]) -> bool:
+        """Whether ids end with a stop word."""
+        return any(token_ids[-len(words) :] == words for words in self.stop_words_ids)
+
+
+def checked_stop_words(stop_words_ids: Any, eos_token_id: int | None) -> list[list[int]]:
+    """Stop words without [eos]; SettingError unless they are a non-empty list of lists of ids."""
+    is_valid = isinstance(stop_words_ids, list) and len(stop_words_ids) > 0
+    is_valid = is_valid and all(isinstance(words, list) for words in stop_words_ids)
+    if not is_valid or not all(_is_id(token_id) for words in stop_words_ids for token_id in words):
+        raise SettingError(f"stop_words_ids is {stop_words_ids!r}; it must be a non-empty list of lists of token ids")
+    if [] in stop_words_ids:  # would end every row at once
+        raise SettingError("stop_words_ids has a stop word of no token; leave it out")
+    return [list(map(int, words)) for words in stop_words_ids if words != [eos_token_id]]
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 0
+
+
+def checked_processors(processors: Any) -> list[BatchProcessor]:
+    """What was given as logits_processor, as a list; SettingError unless it is None or a list of callables."""
+    if processors is None:
+        return []
+    if not isinstance(processors, Sequence) or not all(map(callable, processors)):
+        raise SettingError(f"logits_processor is {processors!r:.60}; give a list of callables (input_ids, scores)")
+    return list(processors)
+
+
+def row_processor(processors: Sequence[BatchProcessor]) -> RowProcessor:
+    """The same for one row: logits [V] and its ids."""
+
+    def process(logits: Tensor, token_ids: list[int]) -> Tensor:
+        input_ids = torch.tensor([token_ids], dtype=torch.int64, device=logits.device)
+        scores = logits.clone().unsqueeze(0)  # they may be changed in place
+        for processor in processors:
+            scores = processor(input_ids, scores)
+            if not isinstance(scores, Tensor) or scores.shape != (1, len(logits)):
+                name = getattr(processor, "__name__", type(processor).__name__)
+                raise SettingError(f"the logits processor {name} must return scores of shape {[1, len(logits)]}")
+        return scores[0]
+
+    return process

@@ -1,0 +1,90 @@
+"""The completions of prompts for a thread that waits for them: the synchronous face of the engine's thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from queue import SimpleQueue
+
+from qwartet.engine.engine import StepOutput
+from qwartet.engine.engine_thread import EngineThread, Event, Prompt
+from qwartet.engine.request import Request
+
+
+class BlockingReader:
+    """Submits prompts once and gives what each step adds to their completions, as a context that ends what is left.
+
+        with BlockingReader(thread) as reader:
+            reader.submit([Prompt(ids, params)])
+            for output in reader: ...
+
+    An interrupt (Ctrl-C) while it waits, or leaving early, ends these prompts alone.
+    """
+
+    def __init__(self, thread: EngineThread, *, only_ends: bool = False) -> None:
+        """`only_ends`: give a completion's last output alone, so that nothing wakes up before."""
+        self._thread = thread
+        self._only_ends = only_ends
+        self._news: SimpleQueue[StepOutput | _BrokenOff] = SimpleQueue()
+        self._sinks: list[_Sink] = []
+        self._num_open = 0
+
+    def submit(self, prompts: Sequence[Prompt]) -> None:
+        """Queues the prompts together; they have to have passed Engine.check. EngineFailedError as EngineThread."""
+        self._sinks = [_Sink(self._news, self._only_ends, prompt.params.n) for prompt in prompts]
+        self._num_open = sum(sink.num_completions for sink in self._sinks)
+        self._thread.submit(list(zip(self._sinks, prompts, strict=True)))
+
+    @property
+    def requests(self) -> list[list[Request]]:
+        """Of each prompt, its completions' requests, once they are done."""
+        return [sink.requests for sink in self._sinks]
+
+    def __iter__(self) -> Iterator[StepOutput]:
+        """What each step adds, as it comes; raises where the engine serves a prompt no more."""
+        while self._num_open:
+            news = self._news.get()
+            if isinstance(news, _BrokenOff):
+                self._num_open -= news.num_completions
+                raise news.error
+            if news.finish_reason is not None:
+                self._num_open -= 1
+            yield news
+
+    def __enter__(self) -> BlockingReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Returns once the blocks of what was left are free: after the running step."""
+        if self._num_open:
+            self._num_open = 0
+            self._thread.end(self._sinks)
+
+
+class _BrokenOff:
+    """That nothing more comes of a prompt."""
+
+    def __init__(self, error: Exception, num_completions: int) -> None:
+        self.error, self.num_completions = error, num_completions
+
+
+def _call_all(events: Sequence[Event]) -> None:
+    for event in events:
+        event()
+
+
+class _Sink:
+    """Where the engine's thread puts what it adds to the completions of one prompt."""
+
+    def __init__(self, news: SimpleQueue[StepOutput | _BrokenOff], only_ends: bool, num_completions: int) -> None:
+        self.requests: list[Request] = []
+        self.num_completions = num_completions
+        self._news, self._only_ends = news, only_ends
+
+    post = staticmethod(_call_all)
+
+    def put(self, index: int, added: StepOutput) -> None:
+        if not self._only_ends or added.finish_reason is not None:
+            self._news.put(added)
+
+    def break_off(self, error: Exception) -> None:
+        self._news.put(_BrokenOff(error, self.num_completions))
