@@ -17,7 +17,7 @@ from typing import Any
 from llguidance import regex_to_lark
 
 from qwartet.engine.structure import Structure, ToolCalls
-from qwartet.engine.structure_limits import check_choice, check_regex, parse_schema, parse_schemas
+from qwartet.engine.structure_limits import check_choice, check_regex, check_tools, parse_schema, parse_schemas
 
 JSON_OPTIONS = {"whitespace_pattern": r"[ \t]?|\r?\n[ \t]{0,64}", "json_allowed_escapes": '"\\bfnrt'}
 MAX_THOUGHT_CHARS = 512  # before a call that is required: no thought goes on for ever
@@ -30,6 +30,7 @@ def write_grammar(structure: Structure) -> str:
     calls = structure.tool_calls
     if calls is None:
         return _HEAD + _rules("start", structure, parse_schema(structure) if structure.json_schema is not None else {})
+    check_tools([name for name, _ in calls.schemas])
     places = [i for i, (_, schema) in enumerate(calls.schemas) if schema is not None]
     texts = calls.schema_texts
     if calls.answer is not None and calls.answer.json_schema is not None:
