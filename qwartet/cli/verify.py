@@ -10,7 +10,7 @@ import typer
 
 from qwartet.cli.options import AsJson, Revision
 from qwartet.cli.progress import byte_progress
-from qwartet.cli.terminal import json_line, one_line
+from qwartet.cli.terminal import error_line, json_line, one_line
 from qwartet.cli.units import format_bytes
 from qwartet.hub.listing import named
 
@@ -45,7 +45,7 @@ def verify(
 
 def _lines(stored: StoredModel, found: Verification) -> Iterator[str]:
     for problem in found.problems:
-        yield f"problem: {problem}"
+        yield f"problem: {error_line(problem)}"
     commit = "" if stored.commit is None else f", commit {stored.commit}"
     files = f"{found.num_files} files, {format_bytes(found.num_bytes)}"
     if found.against == "structure":

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from qwartet.cli import failures
 from qwartet.cli.chat.conversant import Conversant, Turns, read_answer
 from qwartet.cli.chat.conversation import Conversation
-from qwartet.cli.terminal import one_line, printable
+from qwartet.cli.terminal import error_line, printable
 from qwartet.client.openai_server import AnswerEnd
-
-MAX_ERROR_CHARS = 1000
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ def say(text: str) -> None:
 
 def complain(text: str) -> None:
     """One line about what went wrong."""
-    say(f"error: {one_line(text if len(text) <= MAX_ERROR_CHARS else f'{text[:MAX_ERROR_CHARS]}...')}")
+    say(f"error: {error_line(text)}")
 
 
 class Dialogue:
