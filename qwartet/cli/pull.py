@@ -31,8 +31,8 @@ def pull(
     """Download a model, or the rest of it.
 
     Only data is fetched (JSON, vocabulary, safetensors, licence), every file is compared with the hash that the hub
-    lists before it gets its name, and commit, sizes and hashes are recorded. A download that was stopped goes on when
-    the same command is given again.
+    lists before it gets its name (with the size alone where it lists none, which is told), and commit, sizes and hashes
+    are recorded. A download that was stopped goes on when the same command is given again.
     """
     repository = parse_repository(model, source)
     if repository is None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Event, Lock
 
 from qwartet.checkpoint.json_file import read_json
-from qwartet.errors import CheckpointError, DownloadWarning, ModelNotFoundError
+from qwartet.errors import CheckpointError, DownloadError, DownloadWarning, ModelNotFoundError
 from qwartet.files import check_free_space, locked
 from qwartet.hub.download_errors import explain
 from qwartet.hub.fetch import Stopped, Transfer, fetch_file, hash_file
@@ -84,7 +84,9 @@ def _now() -> str:
 def _complete(hub: Hub, listing: Listing, on_bytes: OnBytes | None) -> Pulled:
     """Fetches the files that no earlier run has found right."""
     place, manifest = hub.place(listing), _known(_begun(hub, listing))
-    right = {file.name for file in manifest.files if file.sha256 is not None and manifest.is_here(file)}
+    # Of a file without a hash it is known at the end of a pull alone that it belongs to this commit.
+    known = [file for file in manifest.files if file.sha256 is not None and (file.blob or manifest.finished_at)]
+    right = {file.name for file in known if manifest.is_here(file)}
     missing = [file for file in listing.files if file.name not in right]
     _check_space(hub, place, missing)
     place.directory.mkdir(parents=True, exist_ok=True)
@@ -110,10 +112,22 @@ def _complete(hub: Hub, listing: Listing, on_bytes: OnBytes | None) -> Pulled:
         _fetch_all(small, place, headers, count, on_right)
         _check_family(place)  # before the weights, which are large
         _fetch_all([file for file in missing if file not in small], place, headers, count, on_right)
+    if any(not file.has_hash for file in missing):
+        _check_unmoved(hub, listing)
     hub.finish(listing)
     manifest = replace(manifest, finished_at=manifest.finished_at or _now())
     write_manifest(manifest)
     return Pulled(manifest, num_fetched)
+
+
+def _check_unmoved(hub: Hub, listing: Listing) -> None:
+    """DownloadError where a branch has moved while files were fetched that nothing but their commit tells apart."""
+    now = hub.listing(listing.repository, listing.revision)
+    if now.commit != listing.commit:
+        raise DownloadError(
+            f"{listing.revision} moved from commit {listing.commit} to {now.commit} while it was fetched, and without "
+            "hashes the files of both cannot be told apart; run it again"
+        )
 
 
 def _known(begun: Manifest) -> Manifest:

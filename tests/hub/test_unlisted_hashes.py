@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from qwartet.errors import DownloadError, DownloadWarning
+from qwartet.hub.manifest import read_manifests
 from qwartet.hub.verification import verify
 from tests.hub.fake_hub import COMMIT, NAME, SHARDS, TINY_MODEL, UNWANTED, FakeHub
 from tests.hub.test_pull import BOTH, MODELSCOPE, Repository, asked_ranges, fetched, files_of, refusal
@@ -72,6 +73,28 @@ def test_a_file_of_another_commit_than_was_listed_is_refused(hub: FakeHub) -> No
     hub.headers = {"X-Repo-Commit": OTHER_COMMIT}
     with pytest.warns(DownloadWarning):
         assert "the hub sends it from another commit than it listed" in refusal(DownloadError)
+
+
+@quiet
+@BOTH
+def test_a_branch_that_moves_while_it_is_fetched_gives_no_mixture(
+    hub: FakeHub, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub sends what the branch has, whatever commit is asked for."""
+
+    def moved(place: object) -> None:
+        hub.commit, hub.repositories[NAME] = OTHER_COMMIT, hub.repositories[NAME] | {SHARD: NEW}
+
+    with monkeypatch.context() as during_the_first:
+        during_the_first.setattr("qwartet.hub.pull._check_family", moved)
+        text = refusal(DownloadError, repository)
+    assert f"moved from commit {COMMIT} to {OTHER_COMMIT} while it was fetched" in text
+    (record,) = read_manifests()
+    assert record.finished_at is None
+    new = fetched(repository).manifest
+    assert new.commit == OTHER_COMMIT and files_of(new.directory) == TINY_MODEL | {SHARD: NEW}
+    hub.commit, hub.repositories[NAME][SHARD] = COMMIT, TINY_MODEL[SHARD]
+    assert files_of(fetched(repository).manifest.directory) == TINY_MODEL, "nothing of the mixture is taken"
 
 
 def test_a_hub_that_says_neither_commit_nor_hashes_is_refused(hub: FakeHub) -> None:
