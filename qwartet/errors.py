@@ -19,13 +19,21 @@
     DownloadWarning                                    a download broke off and goes on
     KernelWarning                                      a weight is served by a slower kernel than others
 
-A message says what is wrong and, after "; ", what to do. The command line prints it as one line and
-exits with code 2. Internal invariants use `assert` instead: they are our bugs, not the user's.
+A message says what is wrong and, after "; ", what to do. Whatever it quotes, it is one line of bounded length, without
+control characters, so that a traceback may show it too. The command line prints it and exits with code 2. Internal
+invariants use `assert` instead: they are our bugs, not the user's.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
+
+from qwartet.inert_text import error_line
+
+
+def _safe(args: Sequence[object]) -> Iterator[object]:
+    return (error_line(arg) if isinstance(arg, str) else arg for arg in args)
 
 
 class QwartetError(Exception):
@@ -34,7 +42,7 @@ class QwartetError(Exception):
     param: str | None = None
 
     def __init__(self, *args: object, param: str | None = None) -> None:
-        super().__init__(*args)
+        super().__init__(*_safe(args))
         self.param = param or self.param
 
 
@@ -114,6 +122,9 @@ class OutOfMemoryError(QwartetError, MemoryError):
 
 class QwartetWarning(UserWarning):
     """Base of all warnings that Qwartet gives on purpose."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*_safe(args))
 
 
 class ContextWarning(QwartetWarning):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import errno
+import fcntl
 import mmap
 import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -74,6 +76,49 @@ def atomic_write(target: Path) -> Iterator[Path]:
         else:
             path.unlink(missing_ok=True)
         raise
+
+
+_CANNOT_LOCK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+@contextmanager
+def locked(path: Path, on_busy: Callable[[], None]) -> Iterator[None]:
+    """While the block runs, no other process and no other thread runs one for the same path, a file made for this.
+
+    `on_busy` is called where one does: it raises, or the block waits. A process that is killed gives its lock back.
+    Where the disk allows no locks, or is read-only, there is none.
+    """
+    descriptor: int | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = _lock(path, on_busy)
+    except OSError as error:
+        if error.errno not in _CANNOT_LOCK:
+            raise
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            path.unlink(missing_ok=True)  # before it is given back: who waited sees that it has another file
+            os.close(descriptor)
+
+
+def _lock(path: Path, on_busy: Callable[[], None]) -> int:
+    """Descriptor of the locked file that has the path's name, not of one that its last holder has removed."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                on_busy()
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
 
 
 def cache_directory() -> Path:

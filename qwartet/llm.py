@@ -79,7 +79,7 @@ class Completion:
     @classmethod
     def of(cls, request: Request) -> Completion:
         """What a request that has ended has come to."""
-        has_prompt = request.params.prompt_logprobs is not None or request.parent is not None
+        has_prompt = request.params.prompt_logprobs is not None
         return cls(
             prompt_ids=request.prompt_ids,
             token_ids=request.completion_ids,

@@ -16,6 +16,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "qwartet"
 
 FLOORS = (
+    ("inert_text",),
     ("__init__", "errors"),
     ("files",),
     ("tokenizer", "quant_format", "client"),

@@ -38,7 +38,7 @@ from qwartet.bench.random_values import (
 from qwartet.checkpoint.layout import Layout, ModuleSpec
 from qwartet.checkpoint.shards import INDEX_NAME
 from qwartet.errors import SettingError
-from qwartet.files import atomic_write, check_free_space
+from qwartet.files import atomic_write, check_free_space, locked
 from qwartet.models.config import ModelConfig
 from qwartet.models.families import layout_of, parse_config
 from qwartet.models.generation_config import parse_generation_config
@@ -124,12 +124,17 @@ def write_synthesis(
     """Writes a planned checkpoint into `target`, which must not exist or be empty; returns its safetensors files.
 
     Either all of it appears there, at the end, or nothing: whatever stops it, Ctrl-C included, its files are removed.
-    SettingError for a target that is in use and for too little free space, OSError when the disk refuses.
+    SettingError for a target that is in use or being written and for too little free space, OSError when the disk
+    refuses.
     """
     target = target.resolve()
     _check_target(target)
     check_free_space(target, synthesis.nbytes)
-    with atomic_write(target) as directory:
+
+    def on_busy() -> None:
+        raise SettingError(f"{target}: another process is writing it; wait until it has ended, or choose another name")
+
+    with locked(target.with_name(f".{target.name}.lock"), on_busy), atomic_write(target) as directory:
         directory.mkdir()
         for name, content in synthesis.jsons.items():
             _write_json(directory / name, content)

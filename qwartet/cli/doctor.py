@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from qwartet.cli.options import AsJson
-from qwartet.cli.terminal import json_line, one_line
+from qwartet.cli.terminal import error_line, json_line, one_line
 from qwartet.cli.units import format_bytes
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def _lines(report: Report) -> Iterator[str]:
     for label, text in _facts(report):
         yield f"{label:<15}{one_line(text)}"
     for text in report.problems:
-        yield f"problem: {one_line(text)}"
+        yield f"problem: {error_line(text)}"
     yield f"{len(report.problems) or 'no'} problem{'' if len(report.problems) == 1 else 's'} found"
 
 

@@ -10,7 +10,7 @@ import typer
 
 from qwartet.cli.model_lines import files_line, gptq_line, kind_line, model_line, positions_line
 from qwartet.cli.options import AsJson, Revision
-from qwartet.cli.terminal import json_line, one_line
+from qwartet.cli.terminal import error_line, json_line, one_line
 from qwartet.cli.units import format_bytes
 from qwartet.hub.resolve import resolve
 
@@ -54,11 +54,11 @@ def _lines(found: Inspection, with_tensors: bool) -> Iterator[str]:
         yield ""
         for tensor in found.tensors:
             shape = " x ".join(map(str, tensor["shape"]))
-            yield one_line(f"  {tensor['name']:<44} {tensor['dtype']:<5} {shape:<18} {tensor['file']}")
+            yield one_line(f"  {error_line(tensor['name']):<44} {tensor['dtype']:<5} {shape:<18} {tensor['file']}")
     for text in found.warnings:
-        yield f"warning: {one_line(text)}"
+        yield f"warning: {error_line(text)}"
     for text in found.problems:
-        yield f"problem: {one_line(text)}"
+        yield f"problem: {error_line(text)}"
     yield f"{len(found.problems) or 'no'} problem{'' if len(found.problems) == 1 else 's'} found"
 
 

@@ -37,7 +37,7 @@ from qwartet.cli.settings.configuration import ConfigFile, make_configurable, ne
 from qwartet.cli.settings.verb import config
 from qwartet.cli.show import show
 from qwartet.cli.synth import synth
-from qwartet.cli.terminal import one_line
+from qwartet.cli.terminal import error_line, guard_terminals
 from qwartet.cli.verify import verify
 from qwartet.errors import QwartetWarning
 
@@ -87,7 +87,7 @@ def qwartet(
         print(context.get_help())
     else:
         for text in near_misses(context.command):
-            print(f"warning: {one_line(text)}", file=sys.stderr)
+            print(f"warning: {error_line(text)}", file=sys.stderr)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -99,6 +99,7 @@ def run(arguments: Sequence[str]) -> int:
     """Runs one command line; returns the exit code. Every failure is one line on stderr."""
     debug, arguments = _take_debug(arguments)
     _forgive_encoding_errors()
+    guard_terminals()
     warnings.showwarning = _show_warning
     try:
         code = command_tree().main(list(arguments), prog_name="qwartet", standalone_mode=False)
@@ -116,7 +117,7 @@ def run(arguments: Sequence[str]) -> int:
             _discard_stdout()  # what is buffered may be what could not be written
         text = failures.message(error)
         bug = f"{type(error).__name__}: {error}; this is a bug in Qwartet, please report it with the output of --debug"
-        print(f"error: {one_line(bug if text is None else text)}", file=sys.stderr)
+        print(f"error: {error_line(bug if text is None else text)}", file=sys.stderr)
         return 1 if text is None else 2
 
 
@@ -161,7 +162,7 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     if issubclass(category, QwartetWarning):
-        print(f"warning: {one_line(str(message))}", file=sys.stderr)
+        print(f"warning: {error_line(str(message))}", file=sys.stderr)
     else:
         _show_other_warning(message, category, filename, lineno, file, line)
 

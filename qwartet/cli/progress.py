@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from qwartet.cli.terminal import direct
 from qwartet.cli.units import format_bytes
 
 
@@ -18,7 +19,7 @@ def byte_progress(doing: str, done: str) -> Iterator[Callable[[int, int], None]]
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    console = Console(file=sys.stderr, markup=False, highlight=False)
+    console = Console(file=direct(sys.stderr), markup=False, highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn())
     progress = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
     num_done, of = 0, 0

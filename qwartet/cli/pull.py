@@ -31,8 +31,8 @@ def pull(
     """Download a model, or the rest of it.
 
     Only data is fetched (JSON, vocabulary, safetensors, licence), every file is compared with the hash that the hub
-    lists before it gets its name, and commit, sizes and hashes are recorded. A download that was stopped goes on when
-    the same command is given again.
+    lists before it gets its name (with the size alone where it lists none, which is told), and commit, sizes and hashes
+    are recorded. A download that was stopped goes on when the same command is given again.
     """
     repository = parse_repository(model, source)
     if repository is None:
@@ -51,7 +51,10 @@ def pull(
 
 def _report(pulled: Pulled) -> dict[str, Any]:
     manifest = pulled.manifest
-    files = [{"name": file.name, "bytes": file.size, "sha256": file.sha256} for file in manifest.files]
+    files = [
+        {"name": file.name, "bytes": file.size, "sha256": file.sha256, "hub_lists_hash": file.blob != ""}
+        for file in manifest.files
+    ]
     return {
         **asdict(manifest.repository),
         "endpoint": manifest.endpoint,
@@ -68,7 +71,13 @@ def _line(pulled: Pulled) -> str:
     manifest = pulled.manifest
     num_files = len(manifest.files)
     fetched = {0: "all here already", num_files: "all fetched"}.get(pulled.num_fetched, f"{pulled.num_fetched} fetched")
+    num_hashed = sum(file.blob != "" for file in manifest.files)
+    compared = "every hash right"
+    if num_hashed < num_files:
+        compared = f"{num_hashed} with the right hash, {num_files - num_hashed} compared by size only"
+    if not pulled.num_fetched:
+        compared += " when fetched"
     return (
-        f"{manifest.repository}: {num_files} files, {format_bytes(manifest.num_bytes)}, {fetched}, every hash right; "
+        f"{manifest.repository}: {num_files} files, {format_bytes(manifest.num_bytes)}, {fetched}, {compared}; "
         f"commit {manifest.commit}; in {manifest.directory}"
     )

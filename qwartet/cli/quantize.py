@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from qwartet.checkpoint.layout import LINEARS
-from qwartet.cli.terminal import json_line, one_line
+from qwartet.cli.terminal import direct, json_line, one_line
 from qwartet.cli.units import format_bytes
 from qwartet.errors import SettingError
 from qwartet.hub.resolve import resolve
@@ -81,7 +81,7 @@ def _progress() -> Iterator[OnEvent]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    console = Console(file=sys.stderr, markup=False, highlight=False)
+    console = Console(file=direct(sys.stderr), markup=False, highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"))
     progress = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
     task = progress.add_task("reading the checkpoint", total=None)

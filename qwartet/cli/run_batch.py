@@ -16,7 +16,7 @@ from qwartet.cli.extras import require
 from qwartet.cli.loading import LoadOptions, own_names
 from qwartet.cli.option_groups import with_groups
 from qwartet.cli.options import JsonLine, MaxNumSeqs, set_threads
-from qwartet.cli.terminal import json_line, one_line
+from qwartet.cli.terminal import direct, error_line, json_line, one_line
 from qwartet.engine.engine_config import EngineConfig
 from qwartet.errors import SettingError
 
@@ -67,7 +67,7 @@ def run_batch(
     else:
         print(one_line(run.summary()), file=sys.stderr if str(target) == "-" else sys.stdout)
     if run.failure_text is not None:
-        print(one_line(f"first failure: {run.failure_text}"), file=sys.stderr)
+        print(error_line(f"first failure: {run.failure_text}"), file=sys.stderr)
 
 
 @dataclass
@@ -186,7 +186,7 @@ def _progress(total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(file=sys.stderr, markup=False, highlight=False, quiet=quiet)
+    console = Console(file=direct(sys.stderr), markup=False, highlight=False, quiet=quiet)
     columns = (TextColumn("requests"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     num_answered, started = 0, time.perf_counter()
     with Progress(

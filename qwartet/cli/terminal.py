@@ -1,35 +1,22 @@
-"""Text made safe to print: control characters become visible signs, so that no text can steer a terminal.
+"""Everything that the command line writes to a terminal is inert, whoever writes it.
 
-    ESC [ 3 1 m      ␛[31m          C0 controls and DEL: their control pictures, U+2400 to U+2421
-    U+009B 3 1 m     �31m           C1 controls, which some terminals obey as they do ESC
-
-A model's answer, a file's name, a key of a stranger's config.json: each may hold an escape sequence that recolours the
-screen, rewrites earlier lines, or puts text on the clipboard. Characters are replaced one by one, so text may come in
-any pieces.
+What it prints itself goes through `one_line`, `printable` or `json_line`. What others write (warnings, tracebacks, logs
+and usage of libraries) goes through a stream that makes it so.
 """
 
 from __future__ import annotations
 
-import json
 import re
+import sys
+from collections.abc import Iterable
 from typing import Any, TextIO
 
-_C1 = range(0x80, 0xA0)
-_ONE_LINE = {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x2421} | dict.fromkeys(_C1, 0xFFFD)
+from qwartet.inert_text import error_line as error_line
+from qwartet.inert_text import inert as inert
+from qwartet.inert_text import json_line as json_line
+from qwartet.inert_text import one_line as one_line
+
 _HALF_CHARACTER = re.compile(r"[\ud800-\udfff]")
-_INERT = {code: sign for code, sign in _ONE_LINE.items() if chr(code) not in "\n\t"}
-# JSON's own escapes: json.dumps leaves these as they are, and a terminal would not.
-_JSON_ESCAPES = {code: f"\\u{code:04x}" for code in (0x7F, *_C1)}
-
-
-def inert(text: str) -> str:
-    """Text whose only control characters are newline and tab."""
-    return text.translate(_INERT)
-
-
-def one_line(text: str) -> str:
-    """Text without any control character, newline and tab included."""
-    return text.translate(_ONE_LINE)
 
 
 def whole_text(text: str) -> str:
@@ -42,6 +29,31 @@ def printable(text: str, stream: TextIO) -> str:
     return inert(text) if stream.isatty() else text
 
 
-def json_line(value: Any) -> str:
-    """JSON of a value on one line, other scripts as they are, every control character escaped."""
-    return json.dumps(value, ensure_ascii=False).translate(_JSON_ESCAPES)
+class InertStream:
+    """A terminal to which only inert text is written; `direct` is for those who draw on it."""
+
+    def __init__(self, direct: TextIO) -> None:
+        self.direct = direct
+
+    def write(self, text: str) -> int:
+        return self.direct.write(inert(text))
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.direct, name)
+
+
+def guard_terminals() -> None:
+    """From here on, whatever this process writes to stdout and stderr as text is inert where they are terminals."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if not isinstance(stream, InertStream) and stream is not None and stream.isatty():
+            setattr(sys, name, InertStream(stream))
+
+
+def direct(stream: TextIO) -> TextIO:
+    """The stream itself, for a bar that moves the cursor and shows nothing of others."""
+    return stream.direct if isinstance(stream, InertStream) else stream

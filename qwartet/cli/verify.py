@@ -10,8 +10,9 @@ import typer
 
 from qwartet.cli.options import AsJson, Revision
 from qwartet.cli.progress import byte_progress
-from qwartet.cli.terminal import json_line, one_line
+from qwartet.cli.terminal import error_line, json_line, one_line
 from qwartet.cli.units import format_bytes
+from qwartet.hub.listing import named
 
 if TYPE_CHECKING:
     from qwartet.hub.stored import StoredModel
@@ -44,7 +45,7 @@ def verify(
 
 def _lines(stored: StoredModel, found: Verification) -> Iterator[str]:
     for problem in found.problems:
-        yield f"problem: {problem}"
+        yield f"problem: {error_line(problem)}"
     commit = "" if stored.commit is None else f", commit {stored.commit}"
     files = f"{found.num_files} files, {format_bytes(found.num_bytes)}"
     if found.against == "structure":
@@ -54,13 +55,25 @@ def _lines(stored: StoredModel, found: Verification) -> Iterator[str]:
         )
         return
     recorded = "recorded when it was fetched" if found.against == "manifest" else "that the hub's cache names them by"
+    yield from _limits(found)
     if found.is_sound:
-        yield f"{stored.name}{commit}: {files}, all with the hash {recorded}"
+        how = "all with the hash"
+        if found.num_by_hash < found.num_files:
+            how = f"{found.num_by_hash} with the hash, {found.num_files - found.num_by_hash} only with the size"
+        yield f"{stored.name}{commit}: {files}, {how} {recorded}"
         return
     repair = (
         "fetch it again" if stored.repository is None else f"qwartet pull {_pull_arguments(stored)} fetches them again"
     )
     yield f"{stored.name}{commit}: {len(found.problems)} of {found.num_files} files are not as {recorded}; {repair}"
+
+
+def _limits(found: Verification) -> Iterator[str]:
+    """What was not compared, or not with what the hub says."""
+    if found.unlisted:
+        yield f"note: the hub listed no hash of {named(found.unlisted)}; recorded is that of what arrived"
+    if found.uncompared:
+        yield f"note: not compared, for no record names them: {named(found.uncompared)}"
 
 
 def _pull_arguments(stored: StoredModel) -> str:

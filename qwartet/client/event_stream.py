@@ -43,7 +43,7 @@ def events(chunks: Iterable[bytes]) -> Iterator[Event]:
                 yield Event("\n".join(data), name or "message")
             name, data, num_bytes = "", [], 0
         elif field == b"data":
-            num_bytes += len(value)
+            num_bytes += len(line) + 1  # an empty one takes memory too
             _check_size(num_bytes)
             data.append(value.decode("utf-8", "replace"))
         elif field == b"event":

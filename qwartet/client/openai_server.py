@@ -23,7 +23,7 @@ from qwartet.errors import ServerError, SettingError
 CONNECT_TIMEOUT_S = 10.0
 MAX_BODY_BYTES = 4 * 2**20  # of an answer that is no stream
 MAX_REFUSAL_BYTES = 2**16
-MAX_ANSWER_CHARS = 2**24
+MAX_ANSWER_CHARS = 2**21  # each may come as a piece of its own, which takes 80 bytes
 CHUNK_BYTES = 2**16
 
 _LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -128,6 +128,10 @@ class OpenAIServer:
         return chunk
 
     def _check_status(self, response: http.client.HTTPResponse, fields: Sequence[str] = ()) -> None:
+        coding = response.headers.get("Content-Encoding", "identity").strip().lower()
+        if coding not in ("", "identity"):
+            hint = "a proxy before it does that: go around it, or have it leave answers as they are"
+            raise ServerError(f"{self.address}: answers compressed ({coding:.40}), which was not asked for; {hint}")
         if response.status != 200:
             body = response.read(MAX_REFUSAL_BYTES)
             raise refusal(str(self.address), response.status, response.headers, body, fields)

@@ -170,7 +170,7 @@ class Engine:
     def add_requests(
         self, prompt_ids: Sequence[int], params: SamplingParams, options: RequestOptions = NO_OPTIONS
     ) -> list[Request]:
-        """Queues a prompt for params.n completions; the first is the parent of the others, which find its blocks.
+        """Queues a prompt for params.n completions; the first computes what the others find.
 
         OutOfMemoryError, or another error, queues none of them.
         """
@@ -188,11 +188,12 @@ class Engine:
         children = []
         for index in range(1, params.n):
             constraint = None if parent.constraint is None else parent.constraint.fork()
-            plain = replace(params, structure=None, prompt_logprobs=None)
+            plain = replace(params, structure=None)
             child = self._new_request(prompt_ids, plain, replace(options, constraint=constraint))
             child.parent, child.prompt_logprobs = parent, parent.prompt_logprobs
             child.seed, child.table.root = child_seed(parent.seed, index), parent.table.root
             children.append(child)
+        parent.children = list(children)
         return [parent, *children]
 
     def check(self, prompt_ids: Sequence[int], params: SamplingParams, first_position: int = 0) -> None:
@@ -328,6 +329,7 @@ class Engine:
                 self._release(request)
 
     def _release(self, request: Request) -> None:
+        request.leave_children()
         self.scheduler.finish(request)
         self.sampler.release(request)
         self.speculation.release(request)

@@ -75,6 +75,7 @@ class Request:
     parent: Request | None = None  # the first completion of its prompt, which it finds in the cache
     speculates: bool = True  # whether tokens are drafted for it
     # what changes:
+    children: list[Request] = field(default_factory=list)  # the other completions, until this one ends
     completion_ids: list[int] = field(default_factory=list)
     completion_text: str = ""  # without stop tokens, stop strings, and what may yet become one
     logprobs: list[TokenLogprobs] = field(default_factory=list)  # of the completion, where they are asked for
@@ -117,6 +118,21 @@ class Request:
         """Whether the parent is still computing the prompt that this request will find in the cache."""
         parent = self.parent
         return parent is not None and not parent.is_finished and parent.num_computed_tokens < parent.num_prompt_tokens
+
+    @property
+    def is_prompt_done(self) -> bool:
+        """Whether the prompt is computed, and what was asked about it is known."""
+        is_told = self.params.prompt_logprobs is None or len(self.prompt_logprobs) >= self.num_prompt_tokens
+        return is_told and self.num_computed_tokens >= self.num_prompt_tokens
+
+    def leave_children(self) -> None:
+        """What an ending request does: where its prompt is not done, its first child does that for the others."""
+        heirs = [] if self.is_prompt_done else [child for child in self.children if not child.is_finished]
+        self.children = []
+        if heirs:
+            heirs[0].parent, heirs[0].children = None, heirs[1:]
+            for other in heirs[1:]:
+                other.parent = heirs[0]
 
     @property
     def order(self) -> tuple[int, int]:

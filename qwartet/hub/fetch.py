@@ -1,8 +1,9 @@
-"""The bytes of a file, from a hub to the disk: resumed where they broke off, hashed while they pass, named when right.
+"""The bytes of a file, from a hub to the disk: resumed where they broke off, hashed on the disk, named when right.
 
 A file is gathered in `<name>.incomplete`. Ctrl-C, a crash or a cut leave that, and the next run asks for the rest. It
-gets its name by a rename, after its hash was found to be the one that the hub lists: wrong bytes never get it.
-huggingface_hub's own transfer begins a file anew in each run and compares its size only.
+gets its name by a rename, after what lies on the disk was found to have the hash that the hub lists: wrong bytes never
+get it. A file that the hub lists no hash of is compared by its size alone, so it is only put together from answers that
+name the same version of it. huggingface_hub's own transfer begins a file anew in each run and compares its size only.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import Any, TypeVar
 
 from qwartet.errors import DownloadError, DownloadWarning
+from qwartet.hub.answers import TryAgain, body_of, content_coding, response_to
 from qwartet.hub.listing import RemoteFile
 from qwartet.hub.snapshot import unfinished
 
@@ -33,10 +34,6 @@ class Stopped(Exception):
     """The model's download was given up; this file's ends too."""
 
 
-class _TryAgain(Exception):
-    """An answer that may be right next time."""
-
-
 @dataclass(frozen=True)
 class Transfer:
     """What the files of one model have in common."""
@@ -47,97 +44,117 @@ class Transfer:
 
 
 def fetch_file(file: RemoteFile, target: Path, transfer: Transfer) -> str:
-    """Downloads a file to `target` and returns its SHA-256.
+    """Downloads a file to `target` and returns the SHA-256 of what lies there.
 
     DownloadError when the hub does not deliver, or delivers other bytes than it lists; the client's exceptions when it
     refuses; OSError of the disk.
     """
-    gathered = _Gathered(unfinished(target), file, transfer)
-    with gathered:
+    with _Gathered(unfinished(target), file, transfer) as gathered:
         _gather(file, gathered, transfer)
-        if not gathered.is_right:
+        if (sha256 := gathered.right_sha256()) is None:
             text = f"{file.name}: the bytes do not have the hash that the hub lists; fetching it again from the start"
             warnings.warn(text, DownloadWarning, stacklevel=2)
             gathered.restart()
             _gather(file, gathered, transfer)
-        if not gathered.is_right:
+            sha256 = gathered.right_sha256()
+        if sha256 is None:
             gathered.restart()
             raise DownloadError(
                 f"{file.name}: the bytes do not have the hash that the hub lists, twice; they were thrown away. Try "
                 "another time, or another HF_ENDPOINT or --source: something between here and the hub changes files"
             )
-        gathered.sync()
     os.replace(gathered.path, target)
-    return gathered.sha256
+    return sha256
 
 
 class _Gathered:
-    """The bytes of a file that are here so far, and their hashes."""
+    """The bytes of a file that are here so far."""
 
     def __init__(self, path: Path, file: RemoteFile, transfer: Transfer) -> None:
         self.path = path
+        self.num_bytes = 0
         self._file, self._transfer = file, transfer
-        self._hashes = self._new_hashes()
+        self._version: str | None = None  # what the hub calls the bytes that are here, where it lists no hash of them
         self._stream = path.open("a+b")
 
-    def __enter__(self) -> None:
-        self._stream.seek(0)
-        if os.fstat(self._stream.fileno()).st_size > self._file.size:
+    def __enter__(self) -> _Gathered:
+        size = os.fstat(self._stream.fileno()).st_size
+        if size > self._file.size or not self._file.has_hash:
             self._stream.truncate(0)
-        while piece := self._stream.read(PIECE_BYTES):
-            self._hashes.update(piece)
-        self._transfer.on_bytes(self.num_bytes)
+            size = 0
+        self.num_bytes = size
+        self._transfer.on_bytes(size)
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._stream.close()
 
-    def _new_hashes(self) -> FileHashes:
-        return FileHashes(self._file.size, with_git=self._file.sha256 is None)
+    def right_sha256(self) -> str | None:
+        """SHA-256 of what lies on the disk; None where it is not what the hub lists."""
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        with_git = self._file.sha256 is None
+        hashes = hash_file(self.path, with_git=with_git, on_bytes=lambda _: self._transfer.on_bytes(0))
+        is_right = hashes.num_bytes == self._file.size and hashes.match(self._file.sha256, self._file.git_sha1)
+        return hashes.sha256 if is_right else None
 
-    @property
-    def num_bytes(self) -> int:
-        return self._hashes.num_bytes
-
-    @property
-    def sha256(self) -> str:
-        return self._hashes.sha256
-
-    @property
-    def is_right(self) -> bool:
-        return self._hashes.match(self._file.sha256, self._file.git_sha1)
+    def begin(self, response: Any) -> None:
+        """Makes sure that a response goes on where this ends; TryAgain, with nothing kept, where it cannot."""
+        begin, is_part = self.num_bytes, response.status_code == 206
+        placed = response.headers.get("Content-Range", "").strip().lower()
+        commit = response.headers.get("X-Repo-Commit")
+        version = commit or response.headers.get("ETag")
+        if is_part and not placed.startswith(f"bytes {begin}-"):
+            self.restart()
+            raise TryAgain("the hub sends another part than was asked for")
+        if is_part and not placed.endswith((f"/{self._file.size}", "/*")):
+            self.restart()
+            raise TryAgain(f"the hub sends part of a file that does not have the {self._file.size} bytes that it lists")
+        if is_part and content_coding(response):
+            self.restart()  # the part is one of the compressed bytes
+            raise TryAgain("a proxy compresses what the hub sends")
+        if is_part and begin and not self._file.has_hash and (version is None or version != self._version):
+            self.restart()
+            raise TryAgain("the hub may send another version of the file")
+        if commit and not self._file.has_hash and commit not in self._file.url:
+            reason = "the hub sends it from another commit than it listed, and lists no hash to compare it with"
+            raise DownloadError(f"{self._file.name}: {reason}; run it again, or set another HF_ENDPOINT or --source")
+        if begin and not is_part:
+            self.restart()  # it sends the whole file
+        self._version = version
 
     def append(self, piece: bytes) -> None:
         if self.num_bytes + len(piece) > self._file.size:
             self.restart()
-            raise _TryAgain(f"the hub sends more than the {self._file.size} bytes that it lists")
+            raise TryAgain(f"the hub sends more than the {self._file.size} bytes that it lists")
         self._stream.write(piece)
-        self._hashes.update(piece)
+        self.num_bytes += len(piece)
         self._transfer.on_bytes(len(piece))
 
     def restart(self) -> None:
         """Throws all away."""
         self._transfer.on_bytes(-self.num_bytes)
         self._stream.truncate(0)
-        self._hashes = self._new_hashes()
-
-    def sync(self) -> None:
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
+        self.num_bytes = 0
 
 
 def _gather(file: RemoteFile, gathered: _Gathered, transfer: Transfer) -> None:
     """Asks for what is missing until nothing is; DownloadError when several attempts in turn bring nothing."""
     num_failures, furthest = 0, gathered.num_bytes
-    while gathered.num_bytes < file.size:
+    is_missing = gathered.num_bytes < file.size or not file.has_hash  # nothing else tells that a file is empty
+    while is_missing:
         try:
             _receive(file, gathered, transfer)
-            error: Exception = _TryAgain("the hub ended early")
+            error: Exception = TryAgain("the hub ended early")
         except Exception as caught:
             if not _may_pass(caught):
                 raise
             error = caught
-        if gathered.num_bytes >= file.size:
-            return  # the connection broke, but after the last byte
+            is_missing = gathered.num_bytes < file.size or file.size == 0
+        else:
+            is_missing = gathered.num_bytes < file.size
+        if not is_missing:
+            return  # also where the connection broke after the last byte
         if gathered.num_bytes > furthest:
             num_failures, furthest = 0, gathered.num_bytes
         _pause(num_failures, error, file.name, transfer.stop)
@@ -147,31 +164,15 @@ def _gather(file: RemoteFile, gathered: _Gathered, transfer: Transfer) -> None:
 def _receive(file: RemoteFile, gathered: _Gathered, transfer: Transfer) -> None:
     """One request for the bytes that are missing."""
     begin = gathered.num_bytes
-    headers = {**transfer.headers, "Accept-Encoding": "identity"}
-    if begin:
-        headers["Range"] = f"bytes={begin}-"
+    headers = {**transfer.headers, "Range": f"bytes={begin}-"} if begin else transfer.headers
     with response_to(file.url, headers, NO_SUCH_RANGE) as response:
         if response.status_code == NO_SUCH_RANGE:
             gathered.restart()
-            raise _TryAgain(f"the hub has fewer than the {file.size} bytes that it lists")
-        if begin and response.status_code != 206:
-            gathered.restart()  # it sends the whole file
-        elif begin and not response.headers.get("Content-Range", "").startswith(f"bytes {begin}-"):
-            gathered.restart()
-            raise _TryAgain("the hub sends another part than was asked for")
-        for piece in response.iter_raw():
+            raise TryAgain(f"the hub has fewer than the {file.size} bytes that it lists")
+        pieces = body_of(response, file.name)
+        gathered.begin(response)
+        for piece in pieces:
             gathered.append(piece)
-
-
-@contextmanager
-def response_to(url: str, headers: Mapping[str, str], *expected: int) -> Iterator[Any]:
-    """The response to a GET, its body unread; the client's exceptions for a refusal whose status is not expected."""
-    from huggingface_hub import constants, get_session, hf_raise_for_status
-
-    with get_session().stream("GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT) as response:
-        if response.status_code not in expected:
-            hf_raise_for_status(response)
-        yield response
 
 
 def patiently(ask: Callable[[], T], what: str) -> T:
@@ -209,7 +210,7 @@ def _may_pass(error: Exception) -> bool:
     response: Any = getattr(error, "response", None)
     if response is not None:
         return response.status_code in (408, 429) or response.status_code >= 500
-    return isinstance(error, _TryAgain) or (_is_a(error, "TransportError") and not _is_a(error, "UnsupportedProtocol"))
+    return isinstance(error, TryAgain) or (_is_a(error, "TransportError") and not _is_a(error, "UnsupportedProtocol"))
 
 
 def _is_unreachable(error: Exception) -> bool:
@@ -223,7 +224,7 @@ def _is_a(error: Exception, name: str) -> bool:
 
 def reason_of(error: BaseException) -> str:
     """One short line about an exception."""
-    if isinstance(error, _TryAgain):
+    if isinstance(error, TryAgain):
         return str(error)
     response: Any = getattr(error, "response", None)
     if response is not None:

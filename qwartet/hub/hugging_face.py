@@ -14,10 +14,12 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 from qwartet import __version__
 from qwartet.errors import DownloadError
 from qwartet.files import atomic_write
+from qwartet.hub.answers import json_answer
 from qwartet.hub.download_errors import Wording
 from qwartet.hub.fetch import patiently
 from qwartet.hub.listing import Listing, RemoteFile, check_commit, checked_files, is_commit, is_safe_revision
@@ -33,17 +35,15 @@ class HuggingFace:
 
     def listing(self, repository: Repository, revision: str) -> Listing:
         """Asks the hub; any exception means that the model cannot be had."""
-        from huggingface_hub import HfApi, constants
+        from huggingface_hub import constants
 
-        api = HfApi(endpoint=constants.ENDPOINT, library_name="qwartet", library_version=__version__)
-        info = patiently(
-            lambda: api.model_info(
-                repository.name, revision=revision, files_metadata=True, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
-            ),
-            str(repository),
-        )
-        commit = check_commit(repository, info.sha)
-        files = checked_files(repository, _remote_files(repository.name, commit, info.siblings or ()))
+        url = f"{constants.ENDPOINT}/api/models/{repository.name}/revision/{quote(revision, safe='')}?blobs=true"
+        answer = patiently(lambda: json_answer(url, self.headers(), "HF_ENDPOINT"), str(repository))
+        siblings = answer.get("siblings") if isinstance(answer, dict) else None
+        if not isinstance(siblings, list):
+            raise DownloadError("the hub's answer is not what Hugging Face answers; check HF_ENDPOINT")
+        commit = check_commit(repository, answer.get("sha"))
+        files = checked_files(repository, _remote_files(repository.name, commit, siblings))
         return Listing(repository, revision, commit, constants.ENDPOINT, files)
 
     def headers(self) -> Mapping[str, str]:
@@ -55,7 +55,8 @@ class HuggingFace:
     def place(self, listing: Listing) -> Place:
         """Where the files of a listing lie, or will."""
         storage = _storage(listing.repository)
-        return Place(storage / "snapshots" / listing.commit, storage / "blobs")
+        lock = _cache() / ".locks" / storage.name / "qwartet.lock"
+        return Place(storage / "snapshots" / listing.commit, lock, storage / "blobs")
 
     def finish(self, listing: Listing) -> None:
         """Notes on disk that `revision` is `commit`, all files being there."""
@@ -128,11 +129,13 @@ def _remote_files(name: str, commit: str, siblings: Iterable[object]) -> Iterato
     from huggingface_hub import constants, hf_hub_url
 
     for sibling in siblings:
-        file, large = getattr(sibling, "rfilename", ""), getattr(sibling, "lfs", None)
-        url = hf_hub_url(name, file, revision=commit, endpoint=constants.ENDPOINT) if file else ""
-        sha256 = None if large is None else large.sha256
-        git_sha1 = None if large is not None else getattr(sibling, "blob_id", None)
-        yield RemoteFile(file, getattr(sibling, "size", 0), sha256, git_sha1, url)
+        entry = sibling if isinstance(sibling, dict) else {}
+        file, large = entry.get("rfilename", ""), entry.get("lfs")
+        is_name = isinstance(file, str) and file.isprintable() and file != ""
+        url = hf_hub_url(name, file, revision=commit, endpoint=constants.ENDPOINT) if is_name else ""
+        sha256 = large.get("sha256") if isinstance(large, dict) else None
+        git_sha1 = entry.get("blobId") if large is None else None  # of a large file it is that of a pointer to it
+        yield RemoteFile(file, entry.get("size", -1), sha256, git_sha1, url)
 
 
 def _cache() -> Path:

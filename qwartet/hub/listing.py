@@ -7,7 +7,7 @@ is not trusted: names, sizes and hashes are checked here, before any of them bec
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from qwartet.errors import DownloadError
@@ -16,7 +16,9 @@ from qwartet.hub.repository import Repository
 MAX_FILES = 10_000
 MAX_FILE_BYTES = 2**46
 
-_WANTED = re.compile(r"\w[\w.+-]{0,200}\.(json|tiktoken|safetensors)|(LICENSE|NOTICE)(\.(txt|md))?", re.ASCII)
+MAX_NAME_BYTES = 200  # with what is added to it while the file is gathered, a disk takes 255
+
+_WANTED = re.compile(r"[^/.][^/]*\.(json|tiktoken|safetensors)|(LICENSE|NOTICE)(\.(txt|md))?")
 _REVISION = re.compile(r"[\w][\w./-]{0,100}", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SHA1 = re.compile(r"[0-9a-f]{40}")
@@ -24,7 +26,7 @@ _SHA1 = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file; its `sha256` or, where the hub does not know it, its `git_sha1` names the content."""
+    """One file; its `sha256` or, where the hub does not know it, its `git_sha1` names the content, or neither does."""
 
     name: str
     size: int  # bytes
@@ -34,8 +36,13 @@ class RemoteFile:
 
     @property
     def blob(self) -> str:
-        """What the hub calls the content."""
-        return self.sha256 or self.git_sha1 or self.name
+        """The hash by which the hub names the content; empty where it lists none."""
+        return self.sha256 or self.git_sha1 or ""
+
+    @property
+    def has_hash(self) -> bool:
+        """Whether the content can be compared with what the hub lists by more than its size."""
+        return bool(self.blob)
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,8 @@ def checked_files(repository: Repository, files: Iterable[RemoteFile]) -> tuple[
             raise _dishonest(repository, f"a file called {_shown(file.name)}")
         if not _WANTED.fullmatch(file.name):
             continue
+        if len(file.name.encode()) > MAX_NAME_BYTES:
+            raise _dishonest(repository, f"a file called {_shown(file.name)}, longer than {MAX_NAME_BYTES} bytes")
         if file.name in wanted:
             raise _dishonest(repository, f"{file.name} twice")
         _check_numbers(repository, file)
@@ -85,6 +94,12 @@ def is_commit(revision: str) -> bool:
 def is_safe_revision(revision: str) -> bool:
     """Whether a branch or tag may become part of a path."""
     return _REVISION.fullmatch(revision) is not None and ".." not in revision and "//" not in revision
+
+
+def named(names: Sequence[str], most: int = 5) -> str:
+    """The first of some files, and how many there are besides."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _leads_out(name: object) -> bool:

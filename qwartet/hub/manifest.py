@@ -25,7 +25,7 @@ class ManifestFile:
 
     name: str
     size: int  # bytes
-    blob: str  # what the hub calls its content: its SHA-256, or the SHA-1 of a git blob
+    blob: str  # what the hub calls its content: its SHA-256, or the SHA-1 of a git blob; empty where it does not
     sha256: str | None = None
     is_damaged: bool = False  # as a later check found
 

@@ -20,15 +20,15 @@ from urllib.parse import quote, urlencode
 
 from qwartet import __version__
 from qwartet.errors import DownloadError
+from qwartet.hub.answers import json_answer
 from qwartet.hub.download_errors import Wording, unknown_revision
-from qwartet.hub.fetch import patiently, response_to
+from qwartet.hub.fetch import patiently
 from qwartet.hub.listing import Listing, RemoteFile, checked_files, is_commit, is_safe_revision
 from qwartet.hub.manifest import read_manifests
 from qwartet.hub.repository import HubName, Repository, parse_repository
 from qwartet.hub.snapshot import Place, Removal, Snapshot, size_of
 
 DEFAULT_ENDPOINT = "https://modelscope.cn"
-MAX_ANSWER_BYTES = 16 * 2**20
 _OLD_LAYOUTS = ("", "hub", "models", "hub/models")
 _NOT_OWNERS = {"hub", "models", "datasets", "studios", "endpoints", "._____temp", ".lock", "temp"}
 
@@ -54,9 +54,15 @@ class ModelScope:
                 if isinstance(entry, dict) and entry.get("Type") != "tree":
                     path = entry.get("Path", "")
                     url = f"{model}?{urlencode({'Revision': asked, 'FilePath': path})}"
-                    yield RemoteFile(path, entry.get("Size", 0), entry.get("Sha256") or None, None, url)
+                    yield RemoteFile(path, entry.get("Size", -1), entry.get("Sha256") or None, None, url)
 
-        return Listing(repository, revision, commit, _endpoint(), checked_files(repository, remote_files()))
+        files = checked_files(repository, remote_files())
+        if not is_commit(commit) and not all(file.has_hash for file in files):
+            raise DownloadError(
+                "the hub lists neither a commit nor hashes, so files of several versions could be mixed; "
+                "give a full commit hash as --revision"
+            )
+        return Listing(repository, revision, commit, _endpoint(), files)
 
     def headers(self) -> Mapping[str, str]:
         headers = {"User-Agent": f"qwartet/{__version__}"}
@@ -65,7 +71,8 @@ class ModelScope:
         return headers
 
     def place(self, listing: Listing) -> Place:
-        return Place(_storage(listing.repository) / "snapshots" / listing.commit)
+        storage = _storage(listing.repository)
+        return Place(storage / "snapshots" / listing.commit, _cache() / ".lock" / f"{storage.name}.qwartet.lock")
 
     def finish(self, listing: Listing) -> None:
         """Nothing: its layout has no names for commits; the manifest knows them."""
@@ -142,20 +149,11 @@ def _old_revision(directory: Path) -> str:
 
 def _data(url: str, headers: Mapping[str, str]) -> dict[str, Any]:
     """The "Data" of an answer of the REST interface; the client's exceptions for a refusal."""
-    with response_to(url, headers) as response:
-        text = bytearray()
-        for piece in response.iter_bytes():
-            text += piece
-            if len(text) > MAX_ANSWER_BYTES:
-                raise DownloadError(f"the hub's answer is longer than {MAX_ANSWER_BYTES} bytes; is that a hub?")
-    try:
-        answer = json.loads(text)
-        data = answer["Data"]
-        if answer.get("Success", True) and isinstance(data, dict):
-            return data
-    except (ValueError, KeyError, TypeError, RecursionError):
-        pass
-    raise DownloadError("the hub's answer is not what ModelScope answers; check MODELSCOPE_ENDPOINT")
+    answer = json_answer(url, headers, "MODELSCOPE_ENDPOINT")
+    data = answer.get("Data") if isinstance(answer, dict) else None
+    if not isinstance(data, dict) or not answer.get("Success", True):
+        raise DownloadError("the hub's answer is not what ModelScope answers; check MODELSCOPE_ENDPOINT")
+    return data
 
 
 def _commit(data: dict[str, Any], files: list[Any], revision: str) -> str:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from threading import Event, Lock
 
 from qwartet.checkpoint.json_file import read_json
-from qwartet.errors import CheckpointError, DownloadWarning, ModelNotFoundError
-from qwartet.files import check_free_space
+from qwartet.errors import CheckpointError, DownloadError, DownloadWarning, ModelNotFoundError
+from qwartet.files import check_free_space, locked
 from qwartet.hub.download_errors import explain
 from qwartet.hub.fetch import Stopped, Transfer, fetch_file, hash_file
 from qwartet.hub.hubs import HUBS, Hub
-from qwartet.hub.listing import Listing, RemoteFile
+from qwartet.hub.listing import Listing, RemoteFile, named
 from qwartet.hub.manifest import Manifest, ManifestFile, read_manifests, write_manifest
 from qwartet.hub.repository import Repository
 from qwartet.hub.snapshot import Place, unfinished
@@ -51,7 +51,12 @@ def pull_model(
         if not any(file.name.endswith(".safetensors") for file in listing.files):
             reason = "has no .safetensors files, and Qwartet loads no others (pickled weights can run code)"
             raise ModelNotFoundError(f"{repository}: the model on the hub {reason}; choose another model or revision")
-        with _alone(_begun(hub, listing)):
+
+        def on_busy() -> None:
+            text = f"{repository}: another process is fetching it; waiting until it has ended"
+            warnings.warn(text, DownloadWarning, stacklevel=2)
+
+        with locked(hub.place(listing).lock, on_busy):
             return _complete(hub, listing, on_bytes)
     # Between the hub's own exceptions and those of an HTTP client that it has changed before, no shorter list is whole.
     except Exception as error:
@@ -76,31 +81,21 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-@contextmanager
-def _alone(manifest: Manifest) -> Iterator[None]:
-    """While the block runs, no other process fetches the same commit."""
-    path = manifest.path.with_suffix(".lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            text = f"{manifest.repository}: another process is fetching it; waiting until it has ended"
-            warnings.warn(text, DownloadWarning, stacklevel=4)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def _complete(hub: Hub, listing: Listing, on_bytes: OnBytes | None) -> Pulled:
     """Fetches the files that no earlier run has found right."""
     place, manifest = hub.place(listing), _known(_begun(hub, listing))
-    right = {file.name for file in manifest.files if file.sha256 is not None and manifest.is_here(file)}
+    # Of a file without a hash it is known at the end of a pull alone that it belongs to this commit.
+    known = [file for file in manifest.files if file.sha256 is not None and (file.blob or manifest.finished_at)]
+    right = {file.name for file in known if manifest.is_here(file)}
     missing = [file for file in listing.files if file.name not in right]
     _check_space(hub, place, missing)
     place.directory.mkdir(parents=True, exist_ok=True)
     (place.blobs or place.directory).mkdir(parents=True, exist_ok=True)
     if missing:
         manifest = replace(manifest, finished_at=None)
+    if unhashed := [file.name for file in listing.files if not file.has_hash]:
+        text = f"{listing.repository}: the hub lists no hash of {named(unhashed)}; only the size can be compared"
+        warnings.warn(text, DownloadWarning, stacklevel=3)
     write_manifest(manifest)
     here = listing.num_bytes - sum(file.size for file in missing)
     num_fetched = 0
@@ -117,10 +112,22 @@ def _complete(hub: Hub, listing: Listing, on_bytes: OnBytes | None) -> Pulled:
         _fetch_all(small, place, headers, count, on_right)
         _check_family(place)  # before the weights, which are large
         _fetch_all([file for file in missing if file not in small], place, headers, count, on_right)
+    if any(not file.has_hash for file in missing):
+        _check_unmoved(hub, listing)
     hub.finish(listing)
     manifest = replace(manifest, finished_at=manifest.finished_at or _now())
     write_manifest(manifest)
     return Pulled(manifest, num_fetched)
+
+
+def _check_unmoved(hub: Hub, listing: Listing) -> None:
+    """DownloadError where a branch has moved while files were fetched that nothing but their commit tells apart."""
+    now = hub.listing(listing.repository, listing.revision)
+    if now.commit != listing.commit:
+        raise DownloadError(
+            f"{listing.revision} moved from commit {listing.commit} to {now.commit} while it was fetched, and without "
+            "hashes the files of both cannot be told apart; run it again"
+        )
 
 
 def _known(begun: Manifest) -> Manifest:
@@ -169,19 +176,30 @@ def _fetch_all(
     transfer = Transfer(headers, on_bytes, stop)
     with ThreadPoolExecutor(NUM_AT_ONCE) as pool:
         try:
-            futures = {pool.submit(_keep, file, place, transfer): file for file in files}
+            contents: dict[Path, list[RemoteFile]] = {}  # files of equal bytes may have one
+            for file in files:
+                contents.setdefault(place.content(file.name, file.blob), []).append(file)
+            futures = [pool.submit(_keep_all, same, place, transfer) for same in contents.values()]
             for future in as_completed(futures):
-                on_right(futures[future], *future.result())
+                for file, sha256, is_new in future.result():
+                    on_right(file, sha256, is_new)
         except BaseException:  # Ctrl-C too: the other files end where they are
             stop.set()
             pool.shutdown(cancel_futures=True)
             raise
 
 
+def _keep_all(files: Sequence[RemoteFile], place: Place, transfer: Transfer) -> list[tuple[RemoteFile, str, bool]]:
+    """Sees to it that files of one content are there, the first before the others; see _keep."""
+    kept = [(file, *_keep(file, place, transfer)) for file in files]
+    is_new = any(new for _, _, new in kept)
+    return [(file, sha256, is_new) for file, sha256, _ in kept]
+
+
 def _keep(file: RemoteFile, place: Place, transfer: Transfer) -> tuple[str, bool]:
     """Sees to it that a file is there and right: its SHA-256, and whether it was fetched."""
     existing = place.existing(file.name, file.blob)
-    if existing is not None:
+    if existing is not None and file.has_hash:
         hashes = hash_file(existing, with_git=file.sha256 is None, on_bytes=transfer.on_bytes)
         if hashes.num_bytes == file.size and hashes.match(file.sha256, file.git_sha1):
             if existing != place.directory / file.name:

@@ -13,14 +13,18 @@ from qwartet.hub.repository import Repository
 
 @dataclass(frozen=True)
 class Place:
-    """Where files are put: in `directory`, or under their hashes in `blobs` with links to them in `directory`."""
+    """Where files are put: in `directory`, or under their hashes in `blobs` with links to them in `directory`.
+
+    A file without a hash always lies in `directory`: in `blobs` other commits would find it under the same name.
+    """
 
     directory: Path
+    lock: Path  # held by the process that fetches files of the repository
     blobs: Path | None = None
 
     def content(self, name: str, blob: str) -> Path:
         """Where the bytes of a file appear, once they are known to be the right ones."""
-        return self.directory / name if self.blobs is None else self.blobs / blob
+        return self.directory / name if self.blobs is None or not blob else self.blobs / blob
 
     def existing(self, name: str, blob: str) -> Path | None:
         """Where the bytes of a file lie already; None where they do not."""
@@ -29,7 +33,7 @@ class Place:
     def publish(self, name: str, blob: str) -> None:
         """Gives a file whose content is there its name."""
         target = self.directory / name
-        if self.blobs is None:
+        if self.blobs is None or not blob:
             return
         link = target.with_name(f".{name}.{secrets.token_hex(4)}.tmp")
         try:

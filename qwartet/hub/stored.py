@@ -204,7 +204,7 @@ def removal_of(model: StoredModel) -> Removal:
         from qwartet.checkpoint.weight_cache import packed_directory
 
         packed = caches_of(packed_directory(), model.directory)
-    records = [] if manifest is None else [manifest.path, manifest.path.with_suffix(".lock")]
+    records = [] if manifest is None else [manifest.path]
 
     def execute() -> None:
         of_hub.execute()

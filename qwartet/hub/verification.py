@@ -23,8 +23,11 @@ class Verification:
 
     directory: str
     against: Literal["manifest", "hub cache", "structure"]
-    num_files: int
+    num_files: int  # that were looked at
     num_bytes: int
+    num_by_hash: int  # of them, compared byte for byte; of the others only the size is known
+    unlisted: list[str]  # of the hub: files whose recorded hash is that of what arrived, for the hub listed none
+    uncompared: list[str]  # other files of the directory, of which nothing is known
     problems: list[str]  # each begins with the name of a file, where it is about one
 
     @property
@@ -49,13 +52,22 @@ def verify(directory: Path, manifest: Manifest | None, on_bytes: Callable[[int, 
         marked = manifest.with_damage(set(problems))
         if marked != manifest:
             _try_to_write(marked)
+    known = {file.name for file in files}
     return Verification(
         directory=str(directory),
         against="hub cache" if manifest is None else "manifest",
         num_files=len(files),
         num_bytes=num_bytes,
+        num_by_hash=sum(_has_hash(file) for file in files),
+        unlisted=[file.name for file in files if not _HASH.fullmatch(file.blob)],
+        uncompared=sorted(path.name for path in directory.iterdir() if path.is_file() and path.name not in known),
         problems=[f"{name}: {problem}" for name, problem in problems.items()],
     )
+
+
+def _has_hash(file: ManifestFile) -> bool:
+    """Whether anything but a file's size is known."""
+    return file.sha256 is not None or _HASH.fullmatch(file.blob) is not None
 
 
 def _problem(directory: Path, file: ManifestFile, of: int, on_bytes: Callable[[int, int], None]) -> str | None:
@@ -65,6 +77,8 @@ def _problem(directory: Path, file: ManifestFile, of: int, on_bytes: Callable[[i
         return "is missing"
     if (size := path.stat().st_size) != file.size:
         return f"has {size} bytes, not {file.size}"
+    if not _has_hash(file):
+        return None
     is_git = file.sha256 is None and len(file.blob) == 40
     hashes = hash_file(path, with_git=is_git, on_bytes=lambda count: on_bytes(count, of))
     sha256 = file.sha256 or (None if is_git else file.blob)
@@ -98,5 +112,13 @@ def _by_structure(directory: Path) -> Verification:
     from qwartet.models.inspection import inspect_checkpoint
 
     found = inspect_checkpoint(directory)
-    num_bytes = sum(file["bytes"] for file in found.files)
-    return Verification(str(directory), "structure", len(found.files), num_bytes, found.problems)
+    return Verification(
+        directory=str(directory),
+        against="structure",
+        num_files=len(found.files),
+        num_bytes=sum(file["bytes"] for file in found.files),
+        num_by_hash=0,
+        unlisted=[],
+        uncompared=[file["name"] for file in found.files],
+        problems=found.problems,
+    )

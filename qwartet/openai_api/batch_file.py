@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from qwartet.errors import SettingError
 from qwartet.files import atomic_write, marked_encoding
+from qwartet.inert_text import json_line
 from qwartet.openai_api.json_body import parse_json
 
 MAX_LINE_BYTES = 16 << 20  # of a request; a longer line is an error of that line
@@ -254,7 +255,7 @@ def is_answer(entry: dict[str, Any]) -> bool:
 def entry_line(entry: dict[str, Any]) -> bytes:
     """An entry of OUT, its newline included; begins with ENTRY_START."""
     # Half of a surrogate pair cannot be UTF-8; its backslash form is what JSON writes for it.
-    line = json.dumps(entry, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+    line = json_line(entry).encode("utf-8", "backslashreplace") + b"\n"
     assert line.startswith(ENTRY_START), "by this a half line is recognised"
     return line
 

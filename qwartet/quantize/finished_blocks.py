@@ -2,7 +2,7 @@
 
 A file carries the fingerprint of everything that its content depends on: the settings, the calibration, the
 embedding, and the float tensors of its own and of all earlier blocks. A file with another fingerprint, or one that
-cannot be read, is as good as none.
+cannot be read, is as good as none; blocks that hours went into are not overwritten because other settings were given.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from qwartet.checkpoint.shards import Checkpoint
+from qwartet.errors import SettingError
 from qwartet.files import atomic_write
 from qwartet.quantize.writer import save_tensors
 
@@ -61,6 +62,12 @@ class Fingerprint:
         return self._digest.hexdigest()
 
 
+def _difference(name: str, theirs: Any, ours: Any) -> str:
+    """What a setting was, and is now, as far as that can be said in a word."""
+    is_word = isinstance(ours, int | float | str) and name != "calibration"
+    return f"{name} {theirs!r:.40}, not {ours!r:.40}" if is_word else f"another {name}"
+
+
 class FinishedBlocks:
     """One file for each block in `directory`; a file appears complete or not at all."""
 
@@ -69,6 +76,25 @@ class FinishedBlocks:
 
     def file(self, index: int) -> Path:
         return self.directory / f"block-{index:05}.safetensors"
+
+    def claim(self, settings: dict[str, Any]) -> None:
+        """Notes the settings of the blocks to come; SettingError where blocks of other settings wait here."""
+        note, ours = self.directory / "settings.json", json.dumps(settings, sort_keys=True)
+        try:
+            theirs = json.loads(note.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            theirs = None
+        if isinstance(theirs, dict) and any(self.directory.glob("block-*.safetensors")):
+            known = json.loads(ours)
+            differing = [name for name in known if theirs.get(name) != known[name]]
+            if differing:
+                words = ", ".join(_difference(name, theirs.get(name), known[name]) for name in differing)
+                raise SettingError(
+                    f"{self.directory} holds finished blocks of a run with other settings ({words}); give those to go "
+                    "on, remove the directory to begin anew, or choose another target"
+                )
+        with atomic_write(note) as unfinished:
+            unfinished.write_text(ours, encoding="utf-8")
 
     def load(self, index: int, fingerprint: str) -> FinishedBlock | None:
         """The block as an earlier run left it; None when there is none of this fingerprint."""

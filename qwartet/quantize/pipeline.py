@@ -11,9 +11,12 @@ Source: the sequence of AutoGPTQ 0.7.1, which made the published checkpoints.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -24,6 +27,7 @@ from qwartet.checkpoint.expected_tensors import check_dense_shapes, check_names
 from qwartet.checkpoint.layout import LINEARS, ModuleSpec
 from qwartet.checkpoint.shards import Checkpoint
 from qwartet.errors import CheckpointError, SettingError
+from qwartet.files import locked
 from qwartet.layers.rotary import RotaryTable
 from qwartet.models.config import ModelConfig
 from qwartet.models.families import layout_of, load_config
@@ -57,30 +61,49 @@ def quantize_checkpoint(
     on_event is told of each linear as it is done; what it raises stops the run. A stopped run, given the same
     arguments, goes on after its last finished block and ends with the same bits.
 
-    SettingError for settings or a calibration that cannot serve and for a target that exists; CheckpointError for a
-    source that is broken, quantised already or beyond the range of fp16, and where the disk refuses.
+    SettingError for settings or a calibration that cannot serve, for a target that exists or is being written, and for
+    blocks of a run with other settings that wait there; CheckpointError for a source that is broken, quantised already
+    or beyond the range of fp16, and where the disk refuses.
     """
     config = _checked_settings(config)
-    if target.exists():
-        raise SettingError(f"{target} exists; choose another name, or remove it")
+    _check_target(target)
     checkpoint, model_config = _open_float_checkpoint(source)
     check_calibration(calibration, model_config)
-    work = target.with_name(f"{target.name}.partial")
-    make_directory(work)
-    finished = FinishedBlocks(work)
     layout = layout_of(model_config)
     computed_in = resolve_dtype(dtype, checkpoint, layout)
-    quantization = _Quantization(
-        checkpoint, model_config, config, calibration, finished, computed_in, torch.device(device)
-    )
-    events = []
-    for index in range(model_config.num_layers):
-        events += quantization.run_block(index, on_event or (lambda _event: None))
-    block_files = [finished.file(index) for index in range(model_config.num_layers)]
-    write_checkpoint(work / "output", checkpoint, layout, block_files, config, max_shard_bytes)
-    publish(work / "output", target)
-    shutil.rmtree(work, ignore_errors=True)
+    with _alone(target):
+        work = target.with_name(f"{target.name}.partial")
+        make_directory(work)
+        finished = FinishedBlocks(work)
+        quantization = _Quantization(
+            checkpoint, model_config, config, calibration, finished, computed_in, torch.device(device)
+        )
+        events = []
+        for index in range(model_config.num_layers):
+            events += quantization.run_block(index, on_event or (lambda _event: None))
+        block_files = [finished.file(index) for index in range(model_config.num_layers)]
+        write_checkpoint(work / "output", checkpoint, layout, block_files, config, max_shard_bytes)
+        publish(work / "output", target)
+        shutil.rmtree(work, ignore_errors=True)
     return events
+
+
+@contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """While the block runs, no other process quantises into `target`; SettingError where one does."""
+    make_directory(target.parent)
+
+    def on_busy() -> None:
+        raise SettingError(f"{target}: another process is writing it; wait until it has ended, or choose another name")
+
+    with locked(target.with_name(f".{target.name}.lock"), on_busy):
+        _check_target(target)  # the other process may have ended just now
+        yield
+
+
+def _check_target(target: Path) -> None:
+    if target.exists():
+        raise SettingError(f"{target} exists; choose another name, or remove it")
 
 
 class _Quantization:
@@ -105,9 +128,17 @@ class _Quantization:
         self.device = device
         self.rotary = RotaryTable(model_config.position, device)
         self.calibration = embed_calibration(checkpoint, model_config, calibration, dtype=dtype, device=device)
-        settings = {"config": asdict(config), "model": asdict(model_config), "dtype": str(dtype), "device": device.type}
         examples = [list(map(int, example)) for example in calibration]
-        self.fingerprint = Fingerprint({**settings, "calibration": examples, "version": __version__})
+        settings = {
+            **asdict(config),
+            "model": asdict(model_config),
+            "dtype": str(dtype),
+            "device": device.type,
+            "calibration": hashlib.sha256(json.dumps(examples).encode()).hexdigest(),
+            "version": __version__,
+        }
+        finished.claim(settings)
+        self.fingerprint = Fingerprint(settings)
         self.fingerprint.add(checkpoint, [self.layout.parameter_name("embedding.weight")])
 
     def run_block(self, index: int, on_event: OnEvent) -> list[QuantizeEvent]:

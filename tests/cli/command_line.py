@@ -106,6 +106,18 @@ class Terminal:
                 return found
         raise AssertionError(f"no {pattern!r} after Ctrl-C in {self._unread!r}")
 
+    def rest(self) -> str:
+        """Everything that is shown until the process has ended."""
+        shown, self._unread = self._unread, b""
+        while True:
+            try:
+                data = os.read(self._master, 2**16)
+            except OSError:  # what Linux says when the last process on the terminal has ended
+                data = b""
+            if not data:
+                return shown.decode(errors="replace")
+            shown += data
+
     def wait(self, timeout_s: float = 30) -> int:
         """Exit code, once the process has ended."""
         return self._process.wait(timeout_s)

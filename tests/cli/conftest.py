@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.cli.command_line import CommandLine
+from tests.hub.fake_hub import NAME, TINY_MODEL, UNWANTED, FakeHub
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
 
@@ -25,6 +26,14 @@ def one_thread() -> Iterator[None]:
 def qwartet(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
     monkeypatch.delenv("QWARTET_DEBUG", raising=False)
     return CommandLine(capsys)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
+    """Both hubs of this process, with one tiny model."""
+    with FakeHub({NAME: TINY_MODEL | UNWANTED}).serving() as hub:
+        hub.become_the_hub(monkeypatch, tmp_path)
+        yield hub
 
 
 @pytest.fixture(scope="session")

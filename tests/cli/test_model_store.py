@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,19 +14,12 @@ from safetensors.torch import load_file
 from qwartet.files import cache_directory
 from qwartet.hub.manifest import read_manifests
 from tests.cli.command_line import CommandLine, listing
-from tests.hub.fake_hub import COMMIT, NAME, SHARDS, TINY_MODEL, UNWANTED, FakeHub, sha256
+from tests.hub.fake_hub import COMMIT, NAME, SHARDS, TINY_MODEL, FakeHub, sha256
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
 SHARD = SHARDS[0]
 TOTAL = sum(map(len, TINY_MODEL.values()))
 BOTH = pytest.mark.parametrize("name", [NAME, f"modelscope:{NAME}"])
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
-    with FakeHub({NAME: TINY_MODEL | UNWANTED}).serving() as hub:
-        hub.become_the_hub(monkeypatch, tmp_path)
-        yield hub
 
 
 def pulled(qwartet: CommandLine, *arguments: str) -> Path:

@@ -10,14 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwartet.cli.terminal import inert, json_line, one_line, printable
+from qwartet.cli.terminal import error_line, inert, json_line, one_line, printable
+from qwartet.inert_text import MAX_ERROR_CHARS, MAX_LINE_CHARS
 
-CONTROLS = [chr(code) for code in (*range(0x20), 0x7F, *range(0x80, 0xA0))]
+# C0, DEL, C1, separators of lines and paragraphs, overrides and isolates of the writing direction
+CONTROLS = [
+    chr(code) for code in (*range(0x20), 0x7F, *range(0x80, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A))
+]
 TEXT = st.text(st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from(CONTROLS)))
 
 
 def controls_in(text: str) -> set[str]:
-    return {character for character in text if unicodedata.category(character) == "Cc"}
+    return {character for character in text if unicodedata.category(character) == "Cc" or character in CONTROLS}
 
 
 @pytest.mark.parametrize(
@@ -29,6 +33,9 @@ def controls_in(text: str) -> set[str]:
         ("\x9b31m", "\ufffd31m"),
         ("safe\rEVIL", "safe␍EVIL"),
         ("ab\b\x7f\0", "ab␈␡␀"),
+        ("admin\u202e\u2066gpj.exe\u2069", "admin\ufffd\ufffdgpj.exe\ufffd"),
+        ("a\u2028b\u2029c\x85d", "a\ufffdb\ufffdc\ufffdd"),
+        ("\u0645\u200f\u200e \u05d0\u200d", "\u0645\u200f\u200e \u05d0\u200d"),
         ("a\tb\nc 你好 👋🏽 é", "a\tb\nc 你好 👋🏽 é"),
     ],
 )
@@ -70,3 +77,10 @@ def test_a_file_gets_the_text_unchanged_and_a_terminal_does_not() -> None:
 
     assert printable("\x1b[31m", io.StringIO()) == "\x1b[31m"
     assert printable("\x1b[31m", TerminalStream()) == "␛[31m"
+
+
+@given(st.text(), st.integers(1, 10**6))
+def test_a_line_has_a_length_and_keeps_its_end(text: str, count: int) -> None:
+    assert len(error_line(text * count)) <= MAX_ERROR_CHARS + 100
+    line = one_line("\x1b" * count + "; what to do")
+    assert len(line) <= MAX_LINE_CHARS + 100 and line.endswith("; what to do") and not controls_in(line)

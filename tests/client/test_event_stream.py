@@ -45,7 +45,7 @@ def test_an_event_is_given_out_before_the_next_one_comes() -> None:
     assert next(events(chunks())) == Event("a")
 
 
-@pytest.mark.parametrize("part", [b"x" * 1000, b"data: x" + b"x" * 1000 + b"\n"])
+@pytest.mark.parametrize("part", [b"x" * 1000, b"data: x" + b"x" * 1000 + b"\n", b"data:\n" * 100, b"data\r" * 100])
 def test_an_event_without_end_is_refused_before_it_fills_the_memory(part: bytes) -> None:
     num_read = 0
 

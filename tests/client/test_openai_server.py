@@ -264,6 +264,15 @@ def test_an_answer_that_is_no_stream_is_told(scripted: ScriptedServer) -> None:
 # Connections
 
 
+@pytest.mark.parametrize("coding", ["gzip", "br", "zstd, gzip"])
+def test_an_answer_that_a_proxy_compressed_is_told(scripted: ScriptedServer, coding: str) -> None:
+    scripted.chat = [sends(head(Content_Encoding=coding) + b"\x1f\x8b")]
+    assert f"answers compressed ({coding}), which was not asked for; a proxy" in failure(scripted)
+    scripted.models = [whole("\x1f", Content_Encoding=coding)]
+    with pytest.raises(ServerError, match="answers compressed"):
+        OpenAIServer(scripted.url).models()
+
+
 def test_silence_has_a_limit(scripted: ScriptedServer) -> None:
     scripted.chat = [Waits("a")]
     with pytest.raises(ServerError, match=r"silent for 0\.2 s; try again, or allow a longer silence"):

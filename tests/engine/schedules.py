@@ -341,7 +341,7 @@ class Player:
             for one, logprob in zip(request.logprobs[:num_compared], answer.logprobs, strict=False):
                 assert abs(one.logprob - logprob) <= tolerance, (one.logprob, logprob)
             self.seen["logprobs"] += num_compared
-        if index == 0 and arrival.prompt_logprobs is not None and request.finish_reason in ("stop", "length"):
+        if arrival.prompt_logprobs is not None and request.finish_reason in ("stop", "length"):
             self._check_prompt_logprobs(arrival, request)
 
     def _check_prompt_logprobs(self, arrival: Arrival, request: Request) -> None:

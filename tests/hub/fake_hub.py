@@ -6,11 +6,12 @@ never asked.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -49,7 +50,10 @@ class FakeHub:
     A fault is taken by one request for its file, or for the listing under the name "listing":
     "503", "401" and other numbers (that status), "cut" (half of the bytes, then the connection ends), "flip" (one bit
     is wrong), "long" (Content-Length says more than there is), "short" (less), "extra" (more bytes than the listing
-    says), "loop" (a redirect to itself), "gated", "hang" (half, and then nothing until `released`).
+    says), "loop" (a redirect to itself), "gated", "hang" (half, and then nothing until `released`), "endless" (a body
+    without an end; also "endless 500", "endless 302"), "gzip", "br" (compressed, unasked), "gzip part" (a range of the
+    compressed bytes), "other part" (a range that was not asked for), "whole" (all, whatever range was asked for),
+    "304". "json" as a fault of the listing: `answer`.
     """
 
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
@@ -59,6 +63,11 @@ class FakeHub:
     tokens: set[str] = field(default_factory=set)  # what requests for files carried
     downloads: list[tuple[str, str | None]] = field(default_factory=list)  # (file, Range header)
     num_requests: int = 0
+    num_endless_bytes: int = 0  # that were sent of bodies without an end
+    answer: bytes = b""
+    part: str = ""  # the Content-Range of an "unasked part"
+    codings: set[str] = field(default_factory=set)  # that were asked for
+    headers: dict[str, str] = field(default_factory=dict)  # of every file
     hanging: Event = field(default_factory=Event)
     released: Event = field(default_factory=Event)
     endpoint: str = ""
@@ -108,12 +117,15 @@ class FakeHub:
 class _Handler(BaseHTTPRequestHandler):
     hub: FakeHub
     protocol_version = "HTTP/1.1"
+    coding = ""  # of what is sent next
 
     def log_message(self, *_: object) -> None:
         pass
 
     def do_GET(self) -> None:
         self.hub.num_requests += 1
+        self.coding = ""
+        self.hub.codings.add(self.headers.get("Accept-Encoding") or "")
         url = urlsplit(self.path)
         path, query = unquote(url.path), {key: values[0] for key, values in parse_qs(url.query).items()}
         if match := re.fullmatch(r"/api/models/(.+)/revision/([^/]+)", path):
@@ -129,11 +141,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _list(self, repository: str, revision: str, describe: Any) -> None:
         fault, files = self.hub.fault("listing"), self.hub.repositories.get(repository)
-        if fault == "loop":
+        self.coding = {"gzip": "gzip", "br": "br", "json gzip": "gzip"}.get(fault or "", "")
+        if fault is not None and fault.startswith("endless"):
+            self._send_without_end(int(fault.removeprefix("endless") or 200))
+        elif fault in ("json", "json gzip"):
+            self._send(200, self.hub.answer)
+        elif fault == "loop":
             self._send(302, b"", {"Location": self.path})
         elif fault == "gated":
             self._refuse(403, "GatedRepo")
-        elif fault is not None:
+        elif fault is not None and fault.isdecimal():
             self._refuse(int(fault), "")
         elif files is None:
             self._refuse(404, "RepoNotFound")
@@ -177,6 +194,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(302, b"", {"Location": self.path})
         elif fault is not None and fault.isdecimal():
             self._refuse(int(fault), "")
+        elif fault is not None and fault.startswith("endless"):
+            self._send_without_end(int(fault.removeprefix("endless") or 200))
+        elif fault in ("gzip", "br"):
+            self.coding = fault
+            self._send(200, content)
+        elif fault == "unasked part":
+            self._send(206, content[:10], {"Content-Range": self.hub.part})
         else:
             self._download(content, int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0, fault)
 
@@ -184,6 +208,13 @@ class _Handler(BaseHTTPRequestHandler):
         if start >= len(content) > 0:
             self._refuse(416, "")
             return
+        placed = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        if fault == "whole":
+            start = 0
+        if fault == "gzip part":
+            content = gzip.compress(content)
+        if fault == "other part":
+            placed, start = f"bytes {start + 7}-{len(content) - 1}/{len(content)}", start + 7
         if fault == "flip":
             content = content[:-1] + bytes([content[-1] ^ 1])
         if fault == "extra":
@@ -193,7 +224,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(length))
         if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+            self.send_header("Content-Range", placed)
+        if fault == "gzip part":
+            self.send_header("Content-Encoding", "gzip")
+        for name, value in self.hub.headers.items():
+            self.send_header(name, value)
         self.end_headers()
         half = body[: len(body) // 2]
         self.wfile.write(half if fault in ("cut", "hang") else body[:length])
@@ -206,7 +241,24 @@ class _Handler(BaseHTTPRequestHandler):
     def _refuse(self, status: int, code: str) -> None:
         self._send(status, b"", {"X-Error-Code": code} if code else {})
 
+    def _send_without_end(self, status: int) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        if status // 100 == 3:
+            self.send_header("Location", self.path)
+        self.end_headers()
+        self.close_connection = True
+        piece = b'{"error": "' + b"a" * 2**16
+        with suppress(OSError):  # the other side has had enough
+            while not self.hub.released.is_set():
+                self.wfile.write(piece)
+                self.hub.num_endless_bytes += len(piece)
+                piece = b"a" * 2**16
+
     def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        if self.coding:
+            body = gzip.compress(body) if self.coding == "gzip" else b"\x1b\x03" + body
+            headers = {**(headers or {}), "Content-Encoding": self.coding}
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(name, value)

@@ -447,9 +447,9 @@ def test_rel_20_ctrl_c_while_downloads_are_still_being_started_ends_those_that_r
     class Interrupted(pull.ThreadPoolExecutor):
         """Ctrl-C comes after the first half of the last file, before its submit() has returned."""
 
-        def submit(self, work: Callable, file: RemoteFile, *others: object) -> Future:
-            future = super().submit(work, file, *others)
-            if file.name == SHARD:
+        def submit(self, work: Callable, files: list[RemoteFile], *others: object) -> Future:
+            future = super().submit(work, files, *others)
+            if files[0].name == SHARD:
                 assert hub.hanging.wait(30)
                 hub.released.set()
                 raise KeyboardInterrupt

@@ -282,6 +282,10 @@ def test_finished_blocks_are_reused_only_for_the_same_settings_and_inputs(
         arguments["dtype"] = "bf16"
     elif changed == "weights":
         edit_tensor(tmp_path / "source", "transformer.h.0.mlp.w1.weight", lambda weight: weight[3].neg_())
+    if changed in ("settings", "calibration", "dtype"):
+        with pytest.raises(SettingError, match=r"finished blocks of a run with other settings .*; give those to go on"):
+            quantize_checkpoint(target=tmp_path / "out", **arguments)
+        (tmp_path / "out.partial" / "settings.json").unlink()  # nor are they taken where their settings are not known
     events = quantize_checkpoint(target=tmp_path / "out", **arguments)
     assert events[0].is_resumed == (changed == "nothing")
     assert_same_files(tmp_path / "out", fresh(tmp_path / "fresh", **arguments))

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from qwartet.cli import failures
 from qwartet.cli.chat.conversant import Conversant, Turns, read_answer
 from qwartet.cli.chat.conversation import Conversation
-from qwartet.cli.terminal import one_line, printable
+from qwartet.cli.terminal import error_line, printable
 from qwartet.client.openai_server import AnswerEnd
-
-MAX_ERROR_CHARS = 1000
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ def say(text: str) -> None:
 
 def complain(text: str) -> None:
     """One line about what went wrong."""
-    say(f"error: {one_line(text if len(text) <= MAX_ERROR_CHARS else f'{text[:MAX_ERROR_CHARS]}...')}")
+    say(f"error: {error_line(text)}")
 
 
 class Dialogue:
@@ -93,10 +91,12 @@ class Dialogue:
     def _answer(self, query: str, turns: Turns, otherwise: str = "This turn is not kept.") -> Answer | None:
         """The whole answer, shown as it came; None, with a line about it, where it was stopped or failed."""
         pieces: list[str] = []
-        times_s = [time.perf_counter()]
+        started = time.perf_counter()
+        first: float | None = None  # when the first piece came
 
         def show(piece: str) -> None:
-            times_s.append(time.perf_counter())
+            nonlocal first
+            first = first or time.perf_counter()
             pieces.append(piece)
             print(printable(piece, sys.stdout), end="", flush=True)
 
@@ -117,8 +117,8 @@ class Dialogue:
                 print()
             complain(text)
             return None
-        started, first, *_ = [*times_s, time.perf_counter()]
-        answer = Answer("".join(pieces), end, first - started, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        answer = Answer("".join(pieces), end, seconds if first is None else first - started, seconds)
         if end.finish_reason == "length":
             say("(Cut at max_tokens, or at the context's end; /set max_tokens N allows more.)")
         self.last_answer = answer

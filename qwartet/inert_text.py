@@ -1,0 +1,47 @@
+"""Text made safe to show: no character of it steers a terminal, and what is to be one line is one, of bounded length.
+
+    ESC [ 3 1 m      ␛[31m          C0 controls and DEL: their control pictures, U+2400 to U+2421
+    U+009B 3 1 m     �31m           C1 controls, which some terminals obey as they do ESC
+    U+202E d m p     �dmp           overrides and isolates of the writing direction, separators of lines and paragraphs
+
+A model's answer, a file's name, a key of a stranger's config.json, a hub's words: each may hold an escape sequence that
+recolours the screen, rewrites earlier lines, or puts text on the clipboard. Characters are replaced one by one, so text
+may come in any pieces.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+MAX_LINE_CHARS = 8000
+MAX_ERROR_CHARS = 1000
+_TAIL_CHARS = 300  # of a line that is cut: errors say at their end what to do
+
+_UNSAFE = (*range(0x80, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A))
+_ONE_LINE = {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x2421} | dict.fromkeys(_UNSAFE, 0xFFFD)
+_INERT = {code: sign for code, sign in _ONE_LINE.items() if chr(code) not in "\n\t"}
+# JSON's own escapes: json.dumps leaves these as they are, and a terminal would not.
+_JSON_ESCAPES = {code: f"\\u{code:04x}" for code in (0x7F, *_UNSAFE)}
+
+
+def inert(text: str) -> str:
+    """Text whose only control characters are newline and tab."""
+    return text.translate(_INERT)
+
+
+def one_line(text: str, most: int = MAX_LINE_CHARS) -> str:
+    """Text without any control character, newline and tab included, of about `most` characters at most."""
+    if len(text) > most:
+        text = f"{text[: most - _TAIL_CHARS]} [... {len(text) - most} more characters ...] {text[-_TAIL_CHARS:]}"
+    return text.translate(_ONE_LINE)
+
+
+def error_line(text: str) -> str:
+    """The line of an error or a warning."""
+    return one_line(text, MAX_ERROR_CHARS)
+
+
+def json_line(value: Any) -> str:
+    """JSON of a value on one line, other scripts as they are, every control character escaped."""
+    return json.dumps(value, ensure_ascii=False).translate(_JSON_ESCAPES)
