@@ -27,7 +27,7 @@ from qwartet.cli.chat.verb import chat
 from qwartet.cli.doctor import doctor
 from qwartet.cli.inspect import inspect
 from qwartet.cli.list_models import list_models
-from qwartet.cli.plan import plan
+from qwartet.cli.plan.verb import plan
 from qwartet.cli.pull import pull
 from qwartet.cli.quantize import quantize
 from qwartet.cli.rm import rm
