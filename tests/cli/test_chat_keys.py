@@ -1,4 +1,4 @@
-"""Every key that docs/chat.md lists, on a pseudo-terminal: what reaches the model, and that the conversation goes on."""
+"""Every key that docs/chat.md lists, on a pseudo-terminal: what reaches the model, and the conversation goes on."""
 
 from __future__ import annotations
 

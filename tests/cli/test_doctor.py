@@ -24,7 +24,7 @@ def bundled(chat_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def examined(qwartet: CommandLine) -> dict[str, Any]:
     outcome = qwartet("doctor", "--json")
     content = json.loads(outcome.out)
-    assert outcome.code == (2 if content["problems"] else 0), outcome
+    assert outcome.code == (1 if content["problems"] else 0), outcome
     return content
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import time
 from dataclasses import dataclass, field, fields, replace
@@ -74,7 +75,9 @@ def chat(
             help="Directory of a checkpoint, or hub id. If it is alone and can be neither, it is the prompt.",
         ),
     ] = None,
-    prompt: Annotated[str | None, typer.Argument(show_default=False, help="Answer this once; or pipe it in.")] = None,
+    prompt: Annotated[
+        str | None, typer.Argument(show_default=False, help="Answer this once. Text that is piped in goes before it.")
+    ] = None,
     prompt_option: Annotated[str | None, typer.Option("--prompt", "-p", help="The prompt, as an option.")] = None,
     system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
     sampling: SamplingOptions,
@@ -88,6 +91,8 @@ def chat(
 ) -> None:
     """Talk to a model, or have it answer one prompt.
 
+    cat notes.txt | qwartet chat "Summarise this" asks about a file.
+
     Sampling defaults are the checkpoint's own, or the server's. In a conversation, /help lists the commands.
     """
     _check_place(context)
@@ -96,7 +101,7 @@ def chat(
     model, prompt = _model_and_prompt(typed, prompt, prompt_option, server.url is not None)
     model = model or set_model
     directory = None if server.url is not None else _directory(model, load.revision)
-    prompt = _piped_prompt() if prompt is None and not sys.stdin.isatty() else prompt
+    prompt = _with_piped_text(prompt)
     if prompt is None and as_json:
         raise SettingError("--json answers one prompt; give it with --prompt, or pipe it in")
     if directory is None:
@@ -158,14 +163,26 @@ def _directory(model: str | None, revision: str | None) -> Path:
     except ModelNotFoundError as error:
         if "/" in model:
             raise
-        raise ModelNotFoundError(f"{error} (to say it to the bundled model: qwartet chat -p {model})") from error
+        raise ModelNotFoundError(f"{error} (to send it to the bundled model: qwartet chat -p {model})") from error
 
 
-def _piped_prompt() -> str:
-    text = sys.stdin.read()
-    if not text.strip():
-        raise SettingError("there is nothing on standard input; give a prompt with --prompt, or run it in a terminal")
-    return text.rstrip("\r\n")
+def _with_piped_text(prompt: str | None) -> str | None:
+    """The prompt, after the text that is piped in; None on a terminal without a prompt."""
+    if sys.stdin.isatty() or (prompt is not None and not _is_piped()):
+        return prompt
+    text = sys.stdin.read().rstrip("\r\n")
+    if prompt is None and not text.strip():
+        raise SettingError("standard input is empty; give a prompt with --prompt, or run it in a terminal")
+    return "\n\n".join(part for part in (text, prompt) if part)
+
+
+def _is_piped() -> bool:
+    """Whether standard input is a pipe or a file, and not /dev/null or a socket that some service runs with."""
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except (OSError, ValueError):  # closed, or no file
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
 
 
 def _connect(options: ServerOptions) -> tuple[Conversant, str]:

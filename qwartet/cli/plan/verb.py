@@ -50,9 +50,10 @@ def plan(
     revision: Revision = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show how much memory a model needs, whether it fits, and how fast it can decode.
+    """Show the memory that a model needs and the speed it can reach.
 
-    Reads only config and headers; a published model needs no file at all.
+    It says whether the model fits this machine, or the GPUs that are given, and what would make it fit. It reads only
+    config and headers; a published model needs no file at all.
     """
     for name, value in (("--bandwidth", bandwidth), ("--gpu-bandwidth", gpu_bandwidth)):
         if value is not None and not 0 < value < 1e6:

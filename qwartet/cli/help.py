@@ -1,0 +1,19 @@
+"""`qwartet help`: the help of a verb, for those who type it before the verb."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def help_on(
+    context: typer.Context,
+    verb: Annotated[
+        list[str] | None, typer.Argument(metavar="[VERB]", show_default=False, help="Such as chat.")
+    ] = None,
+) -> None:
+    """Show the help of a verb."""
+    from qwartet.cli.main import run
+
+    raise typer.Exit(run([*(verb or ()), "--help"]))
