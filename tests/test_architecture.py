@@ -27,6 +27,7 @@ FLOORS = (
     ("openai_api", "planning", "quantize", "compat", "hf"),
     ("server", "evaluate", "bench", "finetune", "convert", "card", "cluster"),
     ("cli",),
+    ("__main__",),
 )
 FLOOR_OF_ROOM = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

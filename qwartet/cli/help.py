@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,6 +14,5 @@ def help_on(
     ] = None,
 ) -> None:
     """Show the help of a verb."""
-    from qwartet.cli.main import run
-
-    raise typer.Exit(run([*(verb or ()), "--help"]))
+    command: Any = context.find_root().command
+    command.main([*(verb or ()), "--help"], prog_name="qwartet", standalone_mode=False)

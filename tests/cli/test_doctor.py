@@ -97,6 +97,17 @@ def test_a_package_that_is_missing_or_too_old_is_a_problem(
     assert len(problems) == 2
 
 
+def test_kernels_that_are_missing_are_a_problem_unless_that_was_asked_for(
+    qwartet: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qwartet.kernels.cpu.library.unavailable_reason", lambda: "install a C++ compiler")
+    monkeypatch.delenv("QWARTET_CPU_ISA", raising=False)
+    assert any("kernels are missing" in text and "C++ compiler" in text for text in examined(qwartet)["problems"])
+    assert qwartet("doctor").code == 1
+    monkeypatch.setenv("QWARTET_CPU_ISA", "none")
+    assert not any("kernels" in text for text in examined(qwartet)["problems"])
+
+
 def test_a_torch_that_cannot_be_imported_is_a_problem(qwartet: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
     content = examined(qwartet)
