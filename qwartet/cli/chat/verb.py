@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qwartet import DEMO
+from qwartet.cli.chat.answer_view import AnswerView, answer_view, can_move_cursor
 from qwartet.cli.loading import LoadOptions
 from qwartet.cli.option_groups import with_groups
 from qwartet.cli.options import AsJson, set_threads
 from qwartet.cli.settings.configuration import typed_or_set
-from qwartet.cli.terminal import json_line, one_line, printable
+from qwartet.cli.terminal import json_line, one_line
 from qwartet.cli.units import format_bytes, format_count
 from qwartet.errors import ModelNotFoundError, NotAChatModelError, SettingError
 from qwartet.hub.resolve import looks_like_hub_id, resolve
@@ -86,6 +87,7 @@ def chat(
     history: Annotated[
         bool, typer.Option(envvar="QWARTET_HISTORY", help="Keep the lines of a conversation for the next one.")
     ] = True,
+    markdown: Annotated[bool, typer.Option(help="Render Markdown in answers on a terminal.")] = True,
     as_json: AsJson = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No line about the model.")] = False,
 ) -> None:
@@ -111,11 +113,11 @@ def chat(
     if not quiet:
         print(one_line(summary), file=sys.stderr)
     if prompt is not None:
-        _answer_once(conversant, prompt, system, settings, as_json)
+        _answer_once(conversant, prompt, system, settings, answer_view(markdown), as_json)
         return
     from qwartet.cli.chat.session import Session
 
-    session = Session(conversant, system=system, sampling=settings)
+    session = Session(conversant, system=system, sampling=settings, wants_markdown=markdown)
     session.run(_reader(session, history))
 
 
@@ -242,7 +244,12 @@ def _bandwidth(llm: LLM) -> str:
 
 
 def _answer_once(
-    conversant: Conversant, prompt: str, system: str | None, sampling: dict[str, Any], as_json: bool
+    conversant: Conversant,
+    prompt: str,
+    system: str | None,
+    sampling: dict[str, Any],
+    view: AnswerView,
+    as_json: bool,
 ) -> None:
     """Prints one answer as it comes, or with its figures as JSON; `seconds` is the time to answer, without loading."""
     from qwartet.cli.chat.conversant import read_answer
@@ -252,17 +259,17 @@ def _answer_once(
     def show(piece: str) -> None:
         pieces.append(piece)
         if not as_json:
-            print(printable(piece, sys.stdout), end="", flush=True)
+            view.show(piece)
 
     started = time.perf_counter()
     try:
         end = read_answer(conversant.chat_stream(prompt, [], system, **sampling), show)
     except Exception:
         if pieces and not as_json:
-            print()
+            view.end()
         raise
     if not as_json:
-        print()
+        view.end()
         return
     answer = {
         "response": "".join(pieces),
@@ -278,8 +285,7 @@ def _reader(session: Session, keeps_history: bool) -> ReadMessage:
     """How messages are read: with a line editor where there is a terminal that can move its cursor."""
     from qwartet.cli.chat.session import read_plainly
 
-    is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    if not is_terminal or os.environ.get("TERM", "") in ("", "dumb", "unknown"):
+    if not sys.stdin.isatty() or not can_move_cursor():
         return read_plainly
     from qwartet.cli.chat.editor import Editor
     from qwartet.files import state_directory
