@@ -1,7 +1,7 @@
 """Is what `make dist` built fit to be published? `python -m tests.wheels DIR` looks into the files; see the Makefile.
 
-The Linux wheel has a manylinux tag and the kernels, the pure wheel and the source archive have no binaries, every link of
-the long description is absolute, and all three hold the bundled model, the licence and the page.
+The Linux wheel has a manylinux tag and the kernels, the pure wheel and the source archive have no binaries, every link
+of the long description is absolute, and all three hold the bundled model, the licence and the page.
 """
 
 from __future__ import annotations
@@ -12,7 +12,12 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-ESSENTIAL = ("qwartet/demo/config.json", "qwartet/demo/model.safetensors", "qwartet/server/static/index.html", "LICENSE")
+ESSENTIAL = (
+    "qwartet/demo/config.json",
+    "qwartet/demo/model.safetensors",
+    "qwartet/server/static/index.html",
+    "LICENSE",
+)
 BINARIES = (".so", ".a", ".o", ".dylib", ".dll", ".pyd")
 LIBRARIES = {f"qwartet/kernels/cpu/lib/libqwartet_cpu_{isa}.so" for isa in ("scalar", "avx2", "avx512")}
 
