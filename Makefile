@@ -11,6 +11,8 @@
 # make docs               write docs/cli.md from the commands, docs/rooms.md from the docstrings
 # make mutate             take each guard of the server out: its test must fail (some 8 minutes on 2 cores)
 # make security-table     write the tables of docs/security.md anew
+# make site               the documentation as a site, into build/site; a broken link fails
+# make dist               source archive, Linux wheel and pure wheel into dist/, checked      (1 minute)
 # make demo-model         train the bundled model from nothing           (meant for 2 hours on 2 cores)
 #
 # Variables: PYTHON, VENV, TORCH (what pip installs as torch), PROMPT, MODEL, ROOM.
@@ -30,7 +32,8 @@ endif
 
 VOCABULARY_PACKAGE := dashscope==2.0.2   # carries the published vocabulary, which tests use where it is
 
-.PHONY: chat serve quick test check lint slow sanitize fuzz-kernels fuzz-http test-clients soak mutate security-table docs demo-model clean
+.PHONY: chat serve quick test check lint slow sanitize fuzz-kernels fuzz-http test-clients soak mutate security-table docs site dist \
+        demo-model clean
 
 chat: $(VENV)/.installed
 	@$(BIN)/qwartet chat $(MODEL) $(if $(PROMPT),--prompt "$(PROMPT)")
@@ -85,6 +88,22 @@ mutate: $(VENV)/.installed-test
 
 security-table: $(VENV)/.installed-test
 	$(BIN)/python -m tests.security_table
+
+# Without its notice that MkDocs 2 will be another program: 1.x is what is pinned.
+site: $(VENV)/.installed
+	@$(PIP) install --quiet "mkdocs-material>=9.6,<10" "mkdocs>=1.6,<2"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# The pure wheel is for processors that have no kernels of ours; on the others pip prefers the Linux wheel.
+dist: $(VENV)/.installed
+	@$(PIP) install --quiet --editable ".[dist]"
+	rm -rf dist build/wheels
+	$(BIN)/python -m build --outdir build/wheels
+	QWARTET_PURE_WHEEL=1 $(BIN)/python -m build --wheel --outdir dist
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist build/wheels/*linux_*.whl
+	mv build/wheels/*.tar.gz dist
+	$(BIN)/python -m tests.wheels dist
+	$(BIN)/twine check --strict dist/*
 
 demo-model: $(VENV)/.installed-test
 	$(BIN)/python -m recipes.demo.make --install

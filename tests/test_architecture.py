@@ -28,6 +28,7 @@ FLOORS = (
     ("openai_api", "planning", "quantize", "compat", "hf"),
     ("server", "evaluate", "bench", "finetune", "convert", "card", "cluster"),
     ("cli",),
+    ("__main__",),
 )
 FLOOR_OF_ROOM = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -133,7 +134,7 @@ def test_every_module_stands_on_a_floor() -> None:
 def test_the_document_draws_these_floors() -> None:
     text = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
     drawn = dict(re.findall(r"^ (\d)  ([a-z_, |]+?)(?:  +\S.*)?$", text, re.MULTILINE))
-    rooms = {room_of(name) for name in package_modules()} - {"__init__"}
+    rooms = {room_of(name) for name in package_modules()} - {"__init__", "__main__"}
     for number, names in drawn.items():
         floors = {FLOOR_OF_ROOM[name] for name in re.split(r"[ ,|]+", names)}
         assert len(floors) == 1 or number == "0", names

@@ -77,6 +77,7 @@ def examine() -> Report:
             f"there is an NVIDIA driver, but torch {torch.__version__} sees no GPU; install its CUDA build"
         )
     report.kernels = _kernels(bool(report.gpus))
+    report.problems += _missing_kernels()
     report.bundled_model, problems = _try_bundled_model()
     report.problems += problems
     return report
@@ -160,6 +161,16 @@ def _kernels(has_gpu: bool) -> dict[str, dict[str, str]]:
 
     devices = ["cpu", "cuda"] if has_gpu else ["cpu"]
     return {device: dict(select_backend(torch.device(device), torch.bfloat16).names) for device in devices}
+
+
+def _missing_kernels() -> list[str]:
+    """Why the native CPU kernels are not used, unless somebody asked for that."""
+    from qwartet.kernels.cpu.library import ISA_VARIABLE, NO_LIBRARY, unavailable_reason
+
+    reason = unavailable_reason()
+    if reason is None or os.environ.get(ISA_VARIABLE) == NO_LIBRARY:
+        return []
+    return [f"the native CPU kernels are missing, so models run many times slower: {reason}"]
 
 
 def _try_bundled_model() -> tuple[str, list[str]]:

@@ -15,10 +15,10 @@ def cache(
     action: Annotated[Literal["show", "clear"], typer.Argument(help="show, or clear: remove all of it.")] = "show",
     as_json: AsJson = False,
 ) -> None:
-    """Show or remove the packed weights that are kept for the next start.
+    """Show or remove repacked weights, kept for the next start.
 
-    They lie in $QWARTET_CACHE, else $XDG_CACHE_HOME/qwartet, else ~/.cache/qwartet. Everything there can be made again;
-    models that are running keep what they have open.
+    The cache is $QWARTET_CACHE, else $XDG_CACHE_HOME/qwartet, else ~/.cache/qwartet. Everything in it can be rebuilt;
+    running models keep the files that they have open.
     """
     from qwartet.checkpoint.weight_cache import packed_directory
 

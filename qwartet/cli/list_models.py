@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 def list_models(
     as_json: AsJson = False,
 ) -> None:
-    """List the models on this machine: the bundled one, and those in the caches of the hubs.
+    """List the models on this machine.
 
-    Nothing is asked of a hub and nothing is hashed. Models that other tools downloaded are listed too.
+    These are the bundled model and those in the hubs' caches, including models that other tools downloaded. No hub is
+    contacted and nothing is hashed.
     """
     from qwartet.hub.stored import stored_models
 

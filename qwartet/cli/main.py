@@ -1,6 +1,7 @@
 """The command `qwartet`: its verbs, and the one place where a failure becomes a line and an exit code.
 
-    0 done   1 a bug of ours, or the reader of our output went away   2 something the user can fix   130 Ctrl-C
+    0 done   1 a bug of ours, the reader of our output went away, or something failed that the output names
+    2 something the user can fix   130 Ctrl-C
 
 Results go to stdout, everything else to stderr. Each verb imports what it needs when it runs: `qwartet --help` loads
 no torch.
@@ -25,9 +26,10 @@ from qwartet.cli.bench import verbs as bench
 from qwartet.cli.cache import cache
 from qwartet.cli.chat.verb import chat
 from qwartet.cli.doctor import doctor
+from qwartet.cli.help import help_on
 from qwartet.cli.inspect import inspect
 from qwartet.cli.list_models import list_models
-from qwartet.cli.plan import plan
+from qwartet.cli.plan.verb import plan
 from qwartet.cli.pull import pull
 from qwartet.cli.quantize import quantize
 from qwartet.cli.rm import rm
@@ -58,6 +60,7 @@ app.command()(run_batch)
 app.command()(synth)
 app.command()(cache)
 app.command()(doctor)
+app.command("help")(help_on)
 app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(config)
 app.add_typer(bench.app, name="bench")
 

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import typer
 
-from qwartet.cli.units import parse_count
+from qwartet.cli.units import parse_count, parse_gpu_memory
 from qwartet.errors import SettingError
 
 
-def _count(text: str | int) -> int:
-    if isinstance(text, int):  # a default
-        return text
-    try:
-        return parse_count(text)
-    except SettingError as error:
-        raise typer.BadParameter(str(error)) from None
+def _parser(parse: Callable[[str], int]) -> Callable[[str | int], int]:
+    def parsed(text: str | int) -> int:
+        if isinstance(text, int):  # a default
+            return text
+        try:
+            return parse(text)
+        except SettingError as error:
+            raise typer.BadParameter(str(error)) from None
+
+    return parsed
 
 
 def count_option(help: str, **settings: Any) -> Any:
     """An option that takes a count as people write it: 4096, 32k, 32K."""
-    return typer.Option(parser=_count, metavar="COUNT", help=help, **settings)
+    return typer.Option(parser=_parser(parse_count), metavar="COUNT", help=help, **settings)
+
+
+def bytes_option(help: str, **settings: Any) -> Any:
+    """An option that takes a memory size: 48GiB, 80GB."""
+    return typer.Option(parser=_parser(parse_gpu_memory), metavar="SIZE", help=help, **settings)
 
 
 ModelArgument = Annotated[

@@ -28,7 +28,7 @@ def pull(
     ] = "hf",
     as_json: AsJson = False,
 ) -> None:
-    """Download a model, or the rest of it.
+    """Download a model, or resume a download.
 
     Only data is fetched (JSON, vocabulary, safetensors, licence), every file is compared with the hash that the hub
     lists before it gets its name (with the size alone where it lists none, which is told), and commit, sizes and hashes

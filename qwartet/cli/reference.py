@@ -19,8 +19,9 @@ INTRODUCTION = f"""# Commands
 
 Written by `make docs` from the commands themselves; change them, not this file. `qwartet VERB --help` shows the same.
 
-Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 a bug of ours or the reader of the output went
-away, 2 something that you can fix (one line on stderr says what), 130 Ctrl-C.
+Results go to stdout, everything else to stderr. Exit codes: 0 done; 1 requests failed
+(`run-batch`), the installation needs repair (`doctor`), the reader of the output went away, or a bug of ours;
+2 something that you can fix (one line on stderr says what); 130 Ctrl-C.
 
 Every verb takes `--config FILE` and `--help`; `--debug`, before or after the verb, prints the traceback of a failure.
 `qwartet --install-completion` lets the shell complete verbs and options.

@@ -19,9 +19,10 @@ def rm(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove a model from the cache of its hub, with its record and its packed weights.
+    """Remove a downloaded model from this machine.
 
-    All commits of it that are here, or the one of --revision. Contents that other commits share stay.
+    Its record and its repacked weights go with it. All its commits are removed, or only the one of --revision; files
+    that other commits share stay.
     """
     from qwartet.hub.stored import find_stored, removal_of
 

@@ -42,10 +42,11 @@ def run_batch(
     as_json: JsonLine = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no line about the model.")] = False,
 ) -> None:
-    """Answer a file of requests, in OpenAI's batch format: {"custom_id", "method": "POST", "url", "body"} a line.
+    """Answer a file of requests in OpenAI's batch format.
 
-    url is /v1/chat/completions or /v1/completions. Answers are added as they are made, in any order. Started again,
-    it skips what has an answer in OUT.jsonl and tries failures once more.
+    Each line is {"custom_id", "method": "POST", "url", "body"}, where url is /v1/chat/completions or /v1/completions.
+    Answers are appended as they are finished, in any order. Run again, it skips requests that have an answer in
+    OUT.jsonl and retries failed ones. The exit code is 1 if requests failed.
     """
     _check_files(source, target, as_json)
     from qwartet.openai_api.batch_file import AnswerFile, BatchInput, open_input
@@ -68,6 +69,7 @@ def run_batch(
         print(one_line(run.summary()), file=sys.stderr if str(target) == "-" else sys.stdout)
     if run.failure_text is not None:
         print(error_line(f"first failure: {run.failure_text}"), file=sys.stderr)
+        raise typer.Exit(1)
 
 
 @dataclass

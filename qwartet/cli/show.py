@@ -26,10 +26,10 @@ def show(
     revision: Revision = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a model is and where it came from: source, commit, hashes, licence, shape, sampling.
+    """Show a model's source, commit, licence, shape and sampling.
 
-    It tells what the model says of itself; `qwartet inspect` looks for what is wrong with it, `qwartet verify` compares
-    every byte with what was fetched.
+    This is what the model says about itself; `qwartet inspect` checks it for faults, and `qwartet verify` compares
+    every byte with what was downloaded.
     """
     from qwartet.hub.stored import find_stored
 

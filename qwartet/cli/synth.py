@@ -40,9 +40,10 @@ def synth(
     seed: Annotated[int, typer.Option(help="The same seed gives the same weights.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Write a checkpoint of a published size with random weights, to measure speed and memory with.
+    """Write a checkpoint of a published size with random weights.
 
-    Its answers are noise. Nothing half-written is left behind when the command is stopped.
+    It serves to measure speed and memory; its answers are noise. Nothing half-written is left behind when the command
+    is stopped.
     """
     size = _with_layers(SHAPES[shape], layers)
     gptq = gptq_config(precision, group_size, desc_act)

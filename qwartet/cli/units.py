@@ -20,6 +20,18 @@ def parse_count(text: str) -> int:
     return int(count)
 
 
+_GPU_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(M|G|T)i?B?", re.IGNORECASE | re.ASCII)
+
+
+def parse_gpu_memory(text: str) -> int:
+    """Bytes from "48GiB", "48 GB" or "48g"; GB means GiB, as GPU vendors use it. SettingError for anything else."""
+    match = _GPU_SIZE.fullmatch(text.strip())
+    size = float(match[1]) * 2 ** {"m": 20, "g": 30, "t": 40}[match[2].lower()] if match else 0.0
+    if not 2**20 <= size < 2**53:
+        raise SettingError(f"{text!r} is not a memory size; write 48GiB or 80GB")
+    return int(size)
+
+
 def format_bytes(num_bytes: int) -> str:
     """Size with three digits: "412 B", "5.1 MiB", "38.4 GiB"."""
     size, unit = float(num_bytes), "B"

@@ -24,10 +24,11 @@ def verify(
     revision: Revision = None,
     as_json: AsJson = False,
 ) -> int:
-    """Read every byte of a model and compare it with the hashes that were recorded when it was fetched.
+    """Compare every byte of a model with its recorded hashes.
 
-    Without a record, the hashes by which the hub's cache names its contents are taken; without those, the structure of
-    the files is looked at, and that is said. The exit code is 2 if something is wrong.
+    They were recorded when it was downloaded. Without a record, the hashes by which the hub's cache names its contents
+    are taken; without those, the structure of the files is looked at, and that is said. The exit code is 2 if something
+    is wrong.
     """
     from qwartet.hub.stored import find_stored
     from qwartet.hub.verification import verify as verify_directory

@@ -47,7 +47,8 @@ def did_you_mean(repository: Repository) -> str | None:
         return near
     if repository.name in PUBLISHED_NAMES:
         return None
-    near_names = difflib.get_close_matches(repository.name, PUBLISHED_NAMES, n=2, cutoff=0.85)
+    name = repository.name if "/" in repository.name else f"Qwen/{repository.name}"
+    near_names = difflib.get_close_matches(name, PUBLISHED_NAMES, n=1 if name in PUBLISHED_NAMES else 2, cutoff=0.85)
     return f"did you mean {' or '.join(near_names)}?" if near_names else None
 
 
@@ -80,6 +81,9 @@ def _stored_or_fetched(repository: Repository, revision: str | None, download: b
     if snapshot is not None and (state == "complete" or (state == "loadable" and not download)):
         return snapshot.directory
     near = did_you_mean(repository)
+    if "/" not in repository.name:  # no Qwen model has such a name: it is more likely a typo, or a prompt
+        hint = near or "give the directory of a checkpoint, or a hub id such as Qwen/Qwen-7B-Chat"
+        raise ModelNotFoundError(f"{repository}: no such directory, and not a hub id (OWNER/NAME); {hint}")
     if not download:
         hint = near or f"`qwartet pull {repository}` downloads it"
         place = hub.wording().cache

@@ -1,12 +1,13 @@
-"""Memory on each of several GPUs, by calculation: weights and KV cache evenly shared out by tensor parallelism.
+"""Memory on each of several GPUs, by calculation: weights and KV cache shared out by heads, else by layers.
 
 The layout is that of kernels for GPUs: packed codes and scales without stored zeros and group indices, embedding and
-head once, no 8-bit copy of the head. The driver's own memory (CUDA context, libraries: some hundred MB) is not counted.
+head once, no 8-bit copy of the head.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 
@@ -17,12 +18,22 @@ from qwartet.errors import SettingError
 from qwartet.kernels.backend import Backend, TensorSpec
 from qwartet.kernels.cpu.weights import weight_specs
 from qwartet.models.config import ModelConfig
-from qwartet.planning.memory_plan import NetworkMemory, Workload, cache_bytes_per_token, network_memory
+from qwartet.planning.memory_plan import (
+    NetworkMemory,
+    Workload,
+    cache_bytes_per_token,
+    largest_concurrency,
+    largest_context,
+    network_memory,
+)
 from qwartet.planning.step_memory import gpu_bytes, logits_bytes, sampler_bytes
 from qwartet.quant_format.weight import QuantizedShape
 
 GPU_COUNTS = (1, 2, 4)
 MOST_GPUS = 64
+CUDA_CONTEXT_BYTES = 2**29  # an allowance for the CUDA context and its libraries
+
+Split = Literal["none", "heads", "layers"]
 
 
 class _PlannedBackend(Backend):
@@ -33,13 +44,15 @@ class _PlannedBackend(Backend):
 
 
 def gpu_counts(config: ModelConfig, wanted: int | None = None) -> list[int]:
-    """How many GPUs to plan for: 1, 2 and 4, or those `wanted`; SettingError where heads cannot be shared out so."""
-    possible = [count for count in range(1, MOST_GPUS + 1) if config.num_kv_heads % count == 0]
+    """How many GPUs to plan for: `wanted`, else those of 1, 2 and 4 that share the heads evenly.
+
+    SettingError for fewer than one, and for more than there are layers or than 64.
+    """
     if wanted is None:
-        return [count for count in GPU_COUNTS if count in possible]
-    if wanted not in possible:
-        choice = ", ".join(map(str, possible))
-        raise SettingError(f"gpus is {wanted}; {config.num_kv_heads} heads can be shared out over {choice}")
+        return [count for count in GPU_COUNTS if config.num_kv_heads % count == 0]
+    most = min(MOST_GPUS, config.num_layers)
+    if not 1 <= wanted <= most:
+        raise SettingError(f"gpus is {wanted}; it must be a number from 1 to {most}")
     return [wanted]
 
 
@@ -49,16 +62,66 @@ def gpu_network(checkpoint: Checkpoint, config: ModelConfig, settings: LoadSetti
     return network_memory(checkpoint, config, on_gpu)
 
 
-def gpu_rows(network: NetworkMemory, workload: Workload, num_gpus: int) -> dict[str, int]:
-    """Bytes on each GPU for a workload."""
-    config = network.config
-    step = replace(workload, max_num_batched_tokens=GPU_BATCHED_TOKENS).step
-    cache = workload.num_cache_tokens * cache_bytes_per_token(config, workload.kind)
-    return {
-        "weights": -(-network.weights_bytes // num_gpus),
-        "KV cache": -(-cache // num_gpus),
-        "rotary tables": network.rotary_bytes,
-        "step": gpu_bytes(config, network.settings.dtype.itemsize, num_gpus, step)
-        + logits_bytes(config, step)
-        + sampler_bytes(config),
-    }
+@dataclass(frozen=True)
+class GpuPlan:
+    """A workload on `num_gpus` GPUs; sizes are those of the fullest one, in bytes."""
+
+    network: NetworkMemory
+    workload: Workload
+    num_gpus: int
+    gpu_bytes: int | None = None  # memory of each GPU; None where it is not known
+
+    @property
+    def split(self) -> Split:
+        """Tensor parallelism where the heads can be shared out evenly, else each GPU runs some of the layers."""
+        if self.num_gpus == 1:
+            return "none"
+        return "heads" if self.network.config.num_kv_heads % self.num_gpus == 0 else "layers"
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """What takes memory on one GPU."""
+        config, workload, network = self.network.config, self.workload, self.network
+        step = replace(workload, max_num_batched_tokens=GPU_BATCHED_TOKENS).step
+        cache = workload.num_cache_tokens * cache_bytes_per_token(config, workload.kind)
+        num_sharing = 1
+        if self.split == "layers":
+            num_layers = -(-config.num_layers // self.num_gpus)
+            ends = max(network.weights["embedding"], network.weights["head"])
+            weights = sum(sorted(network.layer_bytes)[-num_layers:]) + ends
+            cache = cache * num_layers // config.num_layers
+        else:
+            num_sharing = self.num_gpus
+            weights, cache = -(-network.weights_bytes // num_sharing), -(-cache // num_sharing)
+        itemsize = network.settings.dtype.itemsize
+        scratch = gpu_bytes(config, itemsize, num_sharing, step) + logits_bytes(config, step) + sampler_bytes(config)
+        return {
+            "weights": weights,
+            "KV cache": cache,
+            "rotary tables": network.rotary_bytes,
+            "step": scratch,
+            "CUDA context": CUDA_CONTEXT_BYTES,
+        }
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(self.rows.values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether each GPU holds its share; false where their memory is not known."""
+        return self.gpu_bytes is not None and self.total_bytes <= self.gpu_bytes
+
+    def with_workload(self, **changes: Any) -> GpuPlan:
+        """The same for a workload that differs in these fields."""
+        return replace(self, workload=replace(self.workload, **changes))
+
+    @property
+    def largest_context(self) -> int:
+        """The longest context, in tokens, that fits with as many requests at once; 0 where none does."""
+        return largest_context(self)
+
+    @property
+    def largest_concurrency(self) -> int:
+        """The most requests at once that fit with this context."""
+        return largest_concurrency(self)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -289,14 +289,12 @@ class MemoryPlan:
     @property
     def largest_context(self) -> int:
         """The longest context, in tokens, that fits with as many requests at once; 0 where not even 2 tokens do."""
-        most = self.network.config.position.max_length
-        found = _largest(lambda context: self.with_workload(context=context).fits, most)
-        return found if found >= 2 else 0
+        return largest_context(self)
 
     @property
     def largest_concurrency(self) -> int:
         """The most requests at once that fit with this context."""
-        return _largest(lambda count: self.with_workload(concurrency=count).fits, MOST_REQUESTS)
+        return largest_concurrency(self)
 
     @property
     def stream(self) -> StreamForecast | None:
@@ -309,6 +307,28 @@ class MemoryPlan:
         sizes = network.layer_bytes
         resident = _largest(lambda count: sum(sizes[:count]) <= room, len(sizes))
         return StreamForecast(resident, len(sizes), sum(sizes[resident:]))
+
+
+class Plan(Protocol):
+    """What fits, or does not, depending on its workload."""
+
+    @property
+    def network(self) -> NetworkMemory: ...
+    @property
+    def fits(self) -> bool: ...
+    def with_workload(self, **changes: Any) -> Plan: ...
+
+
+def largest_context(plan: Plan) -> int:
+    """The longest context, in tokens, with which a plan fits; 0 where not even 2 tokens do."""
+    most = plan.network.config.position.max_length
+    found = _largest(lambda context: plan.with_workload(context=context).fits, most)
+    return found if found >= 2 else 0
+
+
+def largest_concurrency(plan: Plan) -> int:
+    """The most requests at once with which a plan fits."""
+    return _largest(lambda count: plan.with_workload(concurrency=count).fits, MOST_REQUESTS)
 
 
 def _largest(fits: Callable[[int], bool], most: int) -> int:

@@ -99,10 +99,25 @@ def test_nothing_on_standard_input_is_one_line(
     qwartet: CommandLine, chat_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipe(monkeypatch, " \n")
-    qwartet("chat", chat_model).assert_one_line_error("nothing on standard input")
+    qwartet("chat", chat_model).assert_one_line_error("standard input is empty")
 
 
-def test_a_given_prompt_leaves_standard_input_alone(
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "expected"),
+    [
+        (["hello"], b"the weather\n", "the weather\n\nhello"),
+        (["--prompt", "hello"], "你好\r\n".encode(), "你好\n\nhello"),
+        (["hello"], b"\n", "hello"),
+        ([], b"the weather\n", "the weather"),
+    ],
+)
+def test_piped_text_goes_before_the_prompt(chat_model: Path, arguments: list[str], stdin: bytes, expected: str) -> None:
+    options = (*GREEDY, "--device", "cpu", "-q")
+    joined = run_in_process("chat", chat_model, *arguments, *options, stdin=stdin)
+    assert joined.out == run_in_process("chat", chat_model, "--prompt", expected, *options).out
+
+
+def test_a_given_prompt_leaves_a_stream_that_is_no_pipe_alone(
     qwartet: CommandLine, chat_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class NeverEnding(io.StringIO):
@@ -123,7 +138,7 @@ def test_a_lone_argument_that_can_be_no_model_is_said_to_the_bundled_one(
 
 
 def test_a_lone_word_is_a_model_and_the_error_says_how_to_send_it(bundled: Path) -> None:
-    run_in_process("chat", "hello").assert_one_line_error("(to say it to the bundled model: qwartet chat -p hello)")
+    run_in_process("chat", "hello").assert_one_line_error("(to send it to the bundled model: qwartet chat -p hello)")
 
 
 def test_a_missing_bundled_model_is_one_line(

@@ -24,7 +24,7 @@ def bundled(chat_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def examined(qwartet: CommandLine) -> dict[str, Any]:
     outcome = qwartet("doctor", "--json")
     content = json.loads(outcome.out)
-    assert outcome.code == (2 if content["problems"] else 0), outcome
+    assert outcome.code == (1 if content["problems"] else 0), outcome
     return content
 
 
@@ -95,6 +95,17 @@ def test_a_package_that_is_missing_or_too_old_is_a_problem(
     assert any(text.startswith(f"torch is {torch.__version__}; run: pip install 'torch>=9999'") for text in problems)
     assert any(text.startswith("nothing-of-this-name is not installed") for text in problems)
     assert len(problems) == 2
+
+
+def test_kernels_that_are_missing_are_a_problem_unless_that_was_asked_for(
+    qwartet: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qwartet.kernels.cpu.library.unavailable_reason", lambda: "install a C++ compiler")
+    monkeypatch.delenv("QWARTET_CPU_ISA", raising=False)
+    assert any("kernels are missing" in text and "C++ compiler" in text for text in examined(qwartet)["problems"])
+    assert qwartet("doctor").code == 1
+    monkeypatch.setenv("QWARTET_CPU_ISA", "none")
+    assert not any("kernels" in text for text in examined(qwartet)["problems"])
 
 
 def test_a_torch_that_cannot_be_imported_is_a_problem(qwartet: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,8 @@ from prompt_toolkit.output import DummyOutput
 from qwartet.cli.chat.editor import Editor
 
 ENTER, ALT_ENTER, CTRL_C, CTRL_D, CTRL_UNDERSCORE = "\r", "\x1b\r", "\x03", "\x04", "\x1f"
-UP, LEFT, HOME, BACKSPACE = "\x1b[A", "\x1b[D", "\x1b[H", "\x7f"
+CTRL_G, CTRL_R, CTRL_S = "\x07", "\x12", "\x13"
+UP, DOWN, LEFT, HOME, END, BACKSPACE = "\x1b[A", "\x1b[B", "\x1b[D", "\x1b[H", "\x1b[F", "\x7f"
 WORDS = ["/save ", "/set ", "/stats"]
 
 
@@ -74,6 +75,24 @@ def test_lines_of_earlier_runs_come_back(typed: Type) -> None:
     assert typed(UP, UP, UP, ENTER) == "one"
     assert typed("not kept", ENTER, history=None) == "not kept"
     assert typed(UP, UP, ENTER) == "two\nlines"
+
+
+@pytest.mark.parametrize("key", [CTRL_R, CTRL_S])
+def test_a_search_takes_the_line_found_into_the_message(typed: Type, key: str) -> None:
+    typed("the first", ENTER)
+    typed("the second", ENTER)
+    assert typed(UP, UP, UP, key, "fir", ENTER, END, "!", ENTER) == "the first!"
+
+
+@pytest.mark.parametrize("leave", [CTRL_C, CTRL_G])
+def test_a_search_that_is_left_changes_nothing(typed: Type, leave: str) -> None:
+    typed("the first", ENTER)
+    assert typed("a draft", CTRL_R, "fir", leave, "!", ENTER) == "a draft!"
+
+
+def test_a_search_that_finds_nothing_changes_nothing(typed: Type) -> None:
+    typed("the first", ENTER)
+    assert typed("a draft", CTRL_R, "nowhere", ENTER, "!", ENTER) == "a draft!"
 
 
 def test_ctrl_c_clears_the_line_and_ctrl_underscore_brings_it_back(typed: Type) -> None:

@@ -32,6 +32,7 @@ VERBS = (
     "run-batch",
     "synth",
     "doctor",
+    "help",
     "config",
     "bench",
 )
@@ -46,6 +47,28 @@ def test_the_help_of_no_verb_loads_anything_heavy() -> None:
     assert result.returncode == 0, result.stderr
     assert ast.literal_eval(result.stderr) == []
     assert all(f"Usage: qwartet {verb} " in result.stdout for verb in VERBS)
+
+
+def test_each_verb_is_summarised_in_a_whole_line(qwartet: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for arguments in (["--help"], ["bench", "--help"]):
+        lines = qwartet(*arguments).out.partition("Commands:\n")[2].splitlines()
+        assert lines and all(line.endswith(".") and not line.endswith("...") for line in lines), lines
+
+
+@pytest.mark.parametrize("arguments", [["help", "chat"], ["help", "bench", "latency"], ["help"]])
+def test_help_is_a_verb_too(qwartet: CommandLine, arguments: list[str]) -> None:
+    assert qwartet(*arguments).out == qwartet(*arguments[1:], "--help").out != ""
+
+
+def test_help_on_a_typo_suggests_the_verb(qwartet: CommandLine) -> None:
+    qwartet("help", "caht").assert_one_line_error("did you mean 'chat'")
+
+
+def test_the_package_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "qwartet", "--version"]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=60)
+    assert (result.returncode, result.stdout) == (0, f"qwartet {package.__version__}\n")
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])

@@ -58,6 +58,40 @@ def test_only_headers_are_read_and_nothing_is_written(
     assert listing(tmp_path) == before
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "precision"),
+    [
+        ("Qwen/Qwen-72B-Chat-Int4", "72b", "int4"),
+        ("qwen-1_8B-chat-int8", "1.8b", "int8"),
+        ("modelscope:qwen/Qwen-14B", "14b", "bf16"),
+        ("hf:Qwen/Qwen-7B-Chat", "7b", "bf16"),
+    ],
+)
+def test_a_published_name_needs_no_download(qwartet: CommandLine, name: str, size: str, precision: str) -> None:
+    by_name = planned(qwartet, name)
+    assert by_name["precision"] == precision
+    assert by_name["rows"]["linears"] == planned(qwartet, size, "--precision", precision)["rows"]["linears"]
+
+
+def test_the_question_of_the_card_is_answered_first(qwartet: CommandLine) -> None:
+    """Does Qwen-72B-Chat-Int4 run in 48 GB?"""
+    arguments = ["Qwen/Qwen-72B-Chat-Int4", "--gpus", "1", "--gpu-memory", "48GB", "--gpu-bandwidth", "2039"]
+    report, lines = planned(qwartet, *arguments), qwartet("plan", *arguments).out.splitlines()
+    (gpu,) = report["gpus"]
+    assert not gpu["fits"] and gpu["largest_contexts"]["bf16"] > 3000
+    assert lines[2].startswith("GPUs of 48 GiB: calculated")
+    assert f"--context {gpu['largest_contexts']['bf16']:,} (bf16 KV cache)" in lines[3]
+    assert f"at most {gpu['speed']['most_tokens_per_s']:.1f} tokens/s" in lines[5]
+    assert any("11.67     48.86 GiB" in line for line in lines) and "GB are GiB" in "".join(lines)
+    fitting = planned(qwartet, *arguments, "--context", gpu["largest_contexts"]["bf16"])
+    assert fitting["gpus"][0]["fits"] and fitting["gpus"][0]["largest_concurrency"] == 1
+
+
+def test_the_speed_follows_from_the_bandwidth_that_is_given(qwartet: CommandLine) -> None:
+    speeds = [planned(qwartet, "1.8b", "--bandwidth", rate)["speed"]["most_tokens_per_s"] for rate in (40, 80)]
+    assert speeds[1] == pytest.approx(2 * speeds[0], rel=0.01)
+
+
 @pytest.mark.parametrize("name", ["72b", "72B"])
 def test_a_published_size_needs_no_files(qwartet: CommandLine, name: str, free) -> None:
     free(64 * 2**30)
@@ -91,12 +125,14 @@ def test_what_would_fit_does_fit(qwartet: CommandLine, free) -> None:
     assert planned(qwartet, "1.8b", "--concurrency", "16", "--context", context)["fits"]
 
 
-def test_the_text_has_bytes_and_gib_and_says_whether_it_fits(qwartet: CommandLine, free) -> None:
+def test_the_text_has_gib_and_says_whether_it_fits(qwartet: CommandLine, free) -> None:
     free(2**40)
     outcome = qwartet("plan", "1.8b", "--context", "1K", "--concurrency", "2")
     assert (outcome.code, outcome.err) == (0, "")
-    for fragment in ("2 requests of 1,024 tokens", "0.375 GiB", "402,653,184 B", "fits, ", "on GPUs, by calculation"):
+    for fragment in ("2 requests of 1,024 tokens", "0.375 GiB", "fits, ", "GPUs: calculated", "--gpu-memory"):
         assert fragment in outcome.out
+    assert "402,653,184" not in outcome.out  # bytes are for machines
+    assert outcome.out.index("CPU of this machine") < outcome.out.index("GPUs: calculated")
 
 
 def test_weights_that_do_not_fit_are_streamed_or_refused(qwartet: CommandLine, free) -> None:
@@ -105,7 +141,7 @@ def test_weights_that_do_not_fit_are_streamed_or_refused(qwartet: CommandLine, f
     assert "does not fit: the weights alone take" in streamed and "does not fit: the weights alone take" in refused
     if "copy of the head" in streamed:  # with the native library
         assert "of 80 layers stay in memory" in streamed and "read from disk for every token" in streamed
-    assert "cannot stream them from disk" in refused
+    assert "cannot stream from disk" in refused
 
 
 def test_the_speed_of_the_disk_is_told_where_the_files_are(
@@ -134,11 +170,14 @@ def test_a_checkpoint_that_is_broken_is_one_line(qwartet: CommandLine, tmp_path:
         (["7b", "--concurrency", "-3"], ["concurrency is -3 requests"]),
         (["7b", "--concurrency", "9" * 40], ["1..65536"]),
         (["7b", "--kv-cache-dtype", "int3"], ["'int3'"]),
-        (["7b", "--gpus", "3"], ["gpus is 3", "1, 2, 4, 8, 16, 32"]),
-        (["3b"], ["3b: no such directory", "published size", "1.8b, 7b, 14b, 72b"]),
+        (["7b", "--gpus", "33"], ["gpus is 33", "1 to 32"]),
+        (["7b", "--gpu-memory", "48"], ["'48' is not a memory size; write 48GiB"]),
+        (["7b", "--gpu-bandwidth", "nan"], ["--gpu-bandwidth is nan; give GB/s"]),
+        (["7b", "--bandwidth", "0"], ["--bandwidth is 0; give GB/s"]),
+        (["3b"], ["3b: no such directory", "1.8b, 7b, 14b, 72b"]),
         (["/nowhere"], ["/nowhere: no such directory"]),
         (["7b", "--revision", "main"], ["--revision belongs to a hub id"]),
-        (["/nowhere", "--precision", "int4"], ["--precision belongs to a published size"]),
+        (["/nowhere", "--precision", "int4"], ["--precision needs a published size"]),
         ([], ["'MODEL'"]),
     ],
 )

@@ -112,7 +112,7 @@ def test_a_model_has_its_own_names_and_those_that_it_is_given(
     names = [str(chat_model), chat_model.name, "gpt-4o", "other"]
     write(source, [line(name, model=name) for name in [*names, "qwartet-demo"]])
     options = ("--model", chat_model, "--served-model-name", "gpt-4o", "--served-model-name", "other", *ON_CPU)
-    assert qwartet("run-batch", source, target, *options).code == 0
+    assert qwartet("run-batch", source, target, *options).code == 1
     codes = {custom_id: entry["response"]["status_code"] for custom_id, entry in read(target).items()}
     assert codes == {**dict.fromkeys(names, 200), "qwartet-demo": 404}
 
@@ -121,7 +121,7 @@ def test_a_bad_line_is_answered_and_stops_nothing(qwartet: CommandLine, source: 
     bad = [line("b", temprature=1), "broken", line("c", n=0), line("d", "/v1/embeddings")]
     write(source, [line("a"), *bad, line("e")])
     outcome = qwartet("run-batch", source, target, *ON_CPU, "-q")
-    assert outcome.code == 0 and outcome.out.startswith("2 done, 4 failed; ")
+    assert outcome.code == 1 and outcome.out.startswith("2 done, 4 failed; ")
     assert outcome.err.startswith("first failure: line 2: temprature is not a field")
     entries = read(target)
     codes = {custom_id: entry["response"]["status_code"] for custom_id, entry in entries.items()}

@@ -23,7 +23,8 @@ from qwartet.models import residency
 from qwartet.models.families import layout_of, load_config
 from qwartet.models.load import choose_settings, load_gptq_config, load_model
 from qwartet.models.shapes import SHAPES, Precision, Shape, ShapeName, gptq_config
-from qwartet.planning.gpu_memory import gpu_counts, gpu_network, gpu_rows
+from qwartet.planning.decode_speed import most_tokens_per_s, read_bytes
+from qwartet.planning.gpu_memory import CUDA_CONTEXT_BYTES, GpuPlan, gpu_counts, gpu_network
 from qwartet.planning.memory_plan import (
     Machine,
     MemoryPlan,
@@ -35,6 +36,7 @@ from qwartet.planning.memory_plan import (
     this_machine,
 )
 from qwartet.planning.planned_checkpoint import PlannedCheckpoint
+from qwartet.planning.published_figures import PUBLISHED_RUNS, PublishedRun
 from tests.bench.tiny_shape import TINY
 
 GIB = 2**30
@@ -262,22 +264,70 @@ def test_the_forecast_of_streaming_is_what_loading_does(
 # --- GPUs
 
 
+def on_gpus(size: ShapeName, num_gpus: int, gpu_bytes: int | None = None, **workload: Any) -> GpuPlan:
+    settings = {"context": 32_768, "concurrency": 2, "kind": "int8", **workload}
+    return GpuPlan(published(SHAPES[size], "int4", gpu_network), Workload(**settings), num_gpus, gpu_bytes)
+
+
 def test_gpus_share_weights_and_cache_evenly() -> None:
-    network = published(SHAPES["72b"], "int4", gpu_network)
-    workload = Workload(context=32_768, concurrency=2, kind="int8")
-    one, four = (gpu_rows(network, workload, count) for count in (1, 4))
+    one, four = (on_gpus("72b", count).rows for count in (1, 4))
     for name in ("weights", "KV cache"):
         assert four[name] == math.ceil(one[name] / 4)
     assert one["KV cache"] == 2 * 32_768 * 1_351_680
     assert four["rotary tables"] == one["rotary tables"] and one["step"] / 4 < four["step"] < one["step"]
+    assert one["CUDA context"] == four["CUDA context"] == CUDA_CONTEXT_BYTES
 
 
-def test_only_counts_that_share_the_heads_evenly_are_planned_for() -> None:
+def test_gpus_that_cannot_share_the_heads_share_the_layers() -> None:
+    one, three = on_gpus("72b", 1), on_gpus("72b", 3)
+    assert (one.split, on_gpus("72b", 4).split, three.split) == ("none", "heads", "layers")
+    assert three.rows["KV cache"] == one.rows["KV cache"] * 27 // 80
+    assert three.rows["weights"] == 27 * one.network.layer_bytes[0] + one.network.weights["head"]
+    assert 3 * three.rows["weights"] > one.rows["weights"] and three.rows["step"] == one.rows["step"]
+
+
+def test_the_question_of_the_card_is_answered() -> None:
+    """48 GiB hold the 72B in Int4, with a context of some thousand tokens and not with the whole."""
+    plan = on_gpus("72b", 1, 48 * GIB, concurrency=1, kind="bf16")
+    assert not plan.fits and 3000 < plan.largest_context < 4000
+    fitting = plan.with_workload(context=plan.largest_context)
+    assert fitting.fits and fitting.largest_concurrency == 1
+    assert not plan.with_workload(context=plan.largest_context + 16).fits
+    assert not on_gpus("72b", 1, 36 * GIB).largest_context
+
+
+def test_memory_that_is_not_known_fits_nothing() -> None:
+    assert not on_gpus("1.8b", 1).fits
+
+
+def test_which_numbers_of_gpus_are_planned_for() -> None:
     config = published(SHAPES["14b"], "int4", gpu_network).config
     assert gpu_counts(config) == [1, 2, 4]
-    assert gpu_counts(config, 5) == [5]
-    with pytest.raises(SettingError, match="gpus is 3; 40 heads can be shared out over 1, 2, 4, 5, 8, 10, 20, 40"):
-        gpu_counts(config, 3)
-    for count in (0, -1, 10**9):
-        with pytest.raises(SettingError, match=f"gpus is {count}"):
+    assert gpu_counts(config, 5) == [5] and gpu_counts(config, 3) == [3]
+    for count in (0, -1, 41, 10**9):
+        with pytest.raises(SettingError, match=f"gpus is {count}; it must be a number from 1 to 40"):
             gpu_counts(config, count)
+
+
+# --- speed
+
+
+def test_a_decoded_token_reads_all_weights_but_the_embedding_and_the_cache() -> None:
+    network = published(SHAPES["72b"], "int4", gpu_network)
+    weights = network.weights_bytes - network.weights["embedding"]
+    assert read_bytes(network, "bf16", 0) == weights
+    assert read_bytes(network, "bf16", 1000) == weights + 1000 * 2_621_440
+    assert most_tokens_per_s(network, "bf16", 0, 2e12, 2) == pytest.approx(2 * 2e12 / weights)
+
+
+@pytest.mark.parametrize(
+    "run", PUBLISHED_RUNS, ids=lambda run: f"{run.size}-{run.precision}-{run.engine}-{run.prompt_tokens}"
+)
+def test_the_bounds_lie_above_the_published_speed_and_below_the_published_memory(run: PublishedRun) -> None:
+    """Of an A100-SXM4-80G, which reads 2,039 GB/s (NVIDIA's data sheet)."""
+    network = published(SHAPES[run.size], run.precision, gpu_network)
+    workload = Workload(min(run.prompt_tokens + 2048, network.config.position.max_length), 1, "bf16")
+    assert run.tokens_per_s < most_tokens_per_s(network, "bf16", run.prompt_tokens, 2039e9, run.num_gpus)
+    if run.memory_gib is not None:
+        planned = GpuPlan(network, workload, run.num_gpus)
+        assert (planned.total_bytes - CUDA_CONTEXT_BYTES) * run.num_gpus < run.memory_gib * GIB

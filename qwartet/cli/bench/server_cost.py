@@ -27,9 +27,10 @@ def server_cost(
     seed: Annotated[int, typer.Option(help="Of the prompts.")] = 0,
     as_json: JsonLine = False,
 ) -> None:
-    """Measure what the server adds to its engine: a server of its own and the engine alone, in turns.
+    """Measure what the server adds to the time of its engine.
 
-    With as many threads as cores, server and client take time from the kernels; --threads leaves them a core.
+    A server and the engine alone take turns. With as many threads as cores, server and client take time from the
+    kernels; --threads leaves them a core.
     """
     require("server", "qwartet bench server-cost", "fastapi", "h11")
     if min(rounds, streams) < 1 or min(prompt, generate) < 2:

@@ -42,9 +42,10 @@ def serving(
     seed: Annotated[int, typer.Option(help="Of prompts and arrivals.")] = 0,
     as_json: JsonLine = False,
 ) -> None:
-    """Measure a server under load: time to the first token and between tokens, tokens a second, errors, goodput.
+    """Measure a server under load.
 
-    Requests are sent when they are due, whatever has become of those before, and times count from there.
+    It reports time to first token, time between tokens, tokens per second, errors and goodput. Requests are sent when
+    they are due, whether or not earlier ones have finished, and times count from then.
     """
     require("server", "qwartet bench serving", "h11")
     if min(requests, generate) < 1 or prompt < 2 or not timeout > 0:

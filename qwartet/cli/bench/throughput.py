@@ -49,9 +49,10 @@ def throughput(
     seed: Annotated[int, typer.Option(help="Of prompts and arrivals.")] = 0,
     as_json: JsonLine = False,
 ) -> None:
-    """Measure the engine under load: tokens a second, time to the first token and between tokens.
+    """Measure the engine under load.
 
-    Greedy; every request writes all its tokens.
+    It reports tokens per second, time to first token and time between tokens. Decoding is greedy, and every request
+    generates all its tokens.
     """
     if min(requests, generate, rounds) < 1 or prompt < 2:
         raise SettingError("requests, generate and rounds must be at least 1, prompt at least 2")

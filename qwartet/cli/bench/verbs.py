@@ -51,7 +51,7 @@ def kernels(
     threads: Threads = None,
     as_json: JsonLine = False,
 ) -> None:
-    """Measure every native operation at the shapes of the published models."""
+    """Measure native operations at the published shapes."""
     from qwartet.bench.kernels import measure_kernels, results_dict
 
     chosen = [name.strip() for name in shapes.split(",")]
@@ -99,7 +99,7 @@ def latency(
     threads: Threads = None,
     as_json: JsonLine = False,
 ) -> None:
-    """Measure how fast a model reads a prompt and writes tokens, with the kernels alone."""
+    """Measure prefill and decode speed of the kernels alone."""
     from qwartet.bench.latency import LatencySettings, measure_latency
 
     settings = LatencySettings(
@@ -143,7 +143,7 @@ def peer(
     layers: Annotated[int | None, typer.Option(help="Fewer layers, for a quick look.")] = None,
     as_json: JsonLine = False,
 ) -> None:
-    """Measure llama.cpp on the same shape, and ours in turns with it."""
+    """Measure llama.cpp and Qwartet in turns on one shape."""
     from qwartet.bench.peers.run import PeerSettings, measure_peer, report_lines
 
     size = SHAPES[shape] if layers is None else replace(SHAPES[shape], num_layers=layers)
@@ -165,7 +165,10 @@ def report(
     rounds: Annotated[int, typer.Option(help="How often the two take turns.")] = 3,
     shapes: Annotated[str, typer.Option(help="Published sizes for single linears, with commas.")] = "7b,72b",
 ) -> None:
-    """Measure everything that docs/performance.md shows, in turns with llama.cpp: about a quarter of an hour."""
+    """Measure all figures of docs/performance.md.
+
+    Qwartet and llama.cpp take turns; it takes about 15 minutes.
+    """
     from qwartet.bench.report import ReportSettings, measure_report
 
     settings = ReportSettings(resolve(model), llama_bench, batched_bench, gguf, threads, rounds, shapes)
@@ -180,7 +183,7 @@ def render(
     directory: Annotated[Path, typer.Argument(help="Where the raw figures are.")] = Path("docs/performance"),
     out: Annotated[Path, typer.Option(help="The document.")] = Path("docs/performance.md"),
 ) -> None:
-    """Write docs/performance.md from the raw figures of all machines."""
+    """Write docs/performance.md from raw figures."""
     from qwartet.bench.render import render as render_document
 
     if not directory.is_dir():
@@ -219,7 +222,9 @@ class ComparisonOptions:
 @app.command()
 @with_groups
 def numerics(*, options: ComparisonOptions) -> None:
-    """Measure how far each kind of activations is from the fp32 reference, with and without outliers.
+    """Measure the error of each kind of activations.
+
+    The reference computes in fp32; inputs with and without outliers are compared.
 
     For the bundled model: python -m recipes.demo.heldout build/heldout.jsonl writes the text.
     """
@@ -237,7 +242,9 @@ def numerics(*, options: ComparisonOptions) -> None:
 @app.command()
 @with_groups
 def kv_cache(*, options: ComparisonOptions) -> None:
-    """Measure what each kind of KV cache does to the probabilities, with and without outliers in the keys.
+    """Measure the error of each kind of KV cache.
+
+    It compares probabilities, with and without outliers in the keys.
 
     For the bundled model: python -m recipes.demo.heldout build/heldout.jsonl writes the text.
     """

@@ -7,9 +7,10 @@ import time
 from dataclasses import dataclass
 
 from qwartet.cli import failures
+from qwartet.cli.chat.answer_view import answer_view
 from qwartet.cli.chat.conversant import Conversant, Turns, read_answer
 from qwartet.cli.chat.conversation import Conversation
-from qwartet.cli.terminal import error_line, printable
+from qwartet.cli.terminal import error_line
 from qwartet.client.openai_server import AnswerEnd
 
 
@@ -42,7 +43,8 @@ def complain(text: str) -> None:
 class Dialogue:
     """One conversation with whoever answers. A turn is kept when its answer is whole: a stopped one leaves no trace."""
 
-    def __init__(self, conversant: Conversant, conversation: Conversation) -> None:
+    def __init__(self, conversant: Conversant, conversation: Conversation, *, wants_markdown: bool = False) -> None:
+        self._wants_markdown = wants_markdown
         self.conversant = conversant
         self.conversation = conversation
         self.last_answer: Answer | None = None
@@ -91,6 +93,7 @@ class Dialogue:
     def _answer(self, query: str, turns: Turns, otherwise: str = "This turn is not kept.") -> Answer | None:
         """The whole answer, shown as it came; None, with a line about it, where it was stopped or failed."""
         pieces: list[str] = []
+        view = answer_view(self._wants_markdown)
         started = time.perf_counter()
         first: float | None = None  # when the first piece came
 
@@ -98,15 +101,15 @@ class Dialogue:
             nonlocal first
             first = first or time.perf_counter()
             pieces.append(piece)
-            print(printable(piece, sys.stdout), end="", flush=True)
+            view.show(piece)
 
         conversation = self.conversation
         try:
             stream = self.conversant.chat_stream(query, turns, conversation.system, **conversation.sampling)
             end = read_answer(stream, show)
-            print()
+            view.end()
         except KeyboardInterrupt:
-            print()
+            view.end()
             say(f"(Stopped. {otherwise})")
             return None
         except Exception as error:
@@ -114,7 +117,7 @@ class Dialogue:
             if text is None or isinstance(error, BrokenPipeError):
                 raise
             if pieces:
-                print()
+                view.end()
             complain(text)
             return None
         seconds = time.perf_counter() - started

@@ -9,6 +9,8 @@ from typing import Any
 from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
+from prompt_toolkit.enums import DEFAULT_BUFFER
+from prompt_toolkit.filters import has_focus
 from prompt_toolkit.history import History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.shortcuts import CompleteStyle
@@ -65,19 +67,20 @@ class _CommandCompleter(Completer):
 
 def _key_bindings() -> KeyBindings:
     bindings = KeyBindings()
+    in_message = has_focus(DEFAULT_BUFFER)  # and not in a search, which has bindings of its own for these keys
 
-    @bindings.add("enter")
+    @bindings.add("enter", filter=in_message)
     def _(event: KeyPressEvent) -> None:
         if is_open_block(event.current_buffer.text):
             event.current_buffer.insert_text("\n")
         else:
             event.current_buffer.validate_and_handle()
 
-    @bindings.add("escape", "enter")
+    @bindings.add("escape", "enter", filter=in_message)
     def _(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
 
-    @bindings.add("c-c")
+    @bindings.add("c-c", filter=in_message)
     def _(event: KeyPressEvent) -> None:
         if not event.current_buffer.text:
             event.app.exit(exception=KeyboardInterrupt())

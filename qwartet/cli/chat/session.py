@@ -45,8 +45,11 @@ def _plain_line(prompt: str) -> str:
 class Session:
     """Reads messages and sees to each: commands to Commands, questions to the Dialogue."""
 
-    def __init__(self, conversant: Conversant, *, system: str | None, sampling: dict[str, Any]) -> None:
-        self.dialogue = Dialogue(conversant, Conversation(system, [], dict(sampling)))
+    def __init__(
+        self, conversant: Conversant, *, system: str | None, sampling: dict[str, Any], wants_markdown: bool = False
+    ) -> None:
+        conversation = Conversation(system, [], dict(sampling))
+        self.dialogue = Dialogue(conversant, conversation, wants_markdown=wants_markdown)
         self.commands = Commands(self.dialogue)
 
     def run(self, read: ReadMessage = read_plainly) -> None:

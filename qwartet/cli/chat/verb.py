@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import time
 from dataclasses import dataclass, field, fields, replace
@@ -12,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qwartet import DEMO
+from qwartet.cli.chat.answer_view import AnswerView, answer_view, can_move_cursor
 from qwartet.cli.loading import LoadOptions
 from qwartet.cli.option_groups import with_groups
 from qwartet.cli.options import AsJson, set_threads
 from qwartet.cli.settings.configuration import typed_or_set
-from qwartet.cli.terminal import json_line, one_line, printable
+from qwartet.cli.terminal import json_line, one_line
 from qwartet.cli.units import format_bytes, format_count
 from qwartet.errors import ModelNotFoundError, NotAChatModelError, SettingError
 from qwartet.files import decode_text
@@ -75,7 +77,9 @@ def chat(
             help="Directory of a checkpoint, or hub id. If it is alone and can be neither, it is the prompt.",
         ),
     ] = None,
-    prompt: Annotated[str | None, typer.Argument(show_default=False, help="Answer this once; or pipe it in.")] = None,
+    prompt: Annotated[
+        str | None, typer.Argument(show_default=False, help="Answer this once. Text that is piped in goes before it.")
+    ] = None,
     prompt_option: Annotated[str | None, typer.Option("--prompt", "-p", help="The prompt, as an option.")] = None,
     system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
     sampling: SamplingOptions,
@@ -84,10 +88,13 @@ def chat(
     history: Annotated[
         bool, typer.Option(envvar="QWARTET_HISTORY", help="Keep the lines of a conversation for the next one.")
     ] = True,
+    markdown: Annotated[bool, typer.Option(help="Render Markdown in answers on a terminal.")] = True,
     as_json: AsJson = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No line about the model.")] = False,
 ) -> None:
     """Talk to a model, or have it answer one prompt.
+
+    cat notes.txt | qwartet chat "Summarise this" asks about a file.
 
     Sampling defaults are the checkpoint's own, or the server's. In a conversation, /help lists the commands.
     """
@@ -97,7 +104,7 @@ def chat(
     model, prompt = _model_and_prompt(typed, prompt, prompt_option, server.url is not None)
     model = model or set_model
     directory = None if server.url is not None else _directory(model, load.revision)
-    prompt = _piped_prompt() if prompt is None and not sys.stdin.isatty() else prompt
+    prompt = _with_piped_text(prompt)
     if prompt is None and as_json:
         raise SettingError("--json answers one prompt; give it with --prompt, or pipe it in")
     if directory is None:
@@ -107,11 +114,11 @@ def chat(
     if not quiet:
         print(one_line(summary), file=sys.stderr)
     if prompt is not None:
-        _answer_once(conversant, prompt, system, settings, as_json)
+        _answer_once(conversant, prompt, system, settings, answer_view(markdown), as_json)
         return
     from qwartet.cli.chat.session import Session
 
-    session = Session(conversant, system=system, sampling=settings)
+    session = Session(conversant, system=system, sampling=settings, wants_markdown=markdown)
     session.run(_reader(session, history))
 
 
@@ -159,17 +166,29 @@ def _directory(model: str | None, revision: str | None) -> Path:
     except ModelNotFoundError as error:
         if "/" in model:
             raise
-        raise ModelNotFoundError(f"{error} (to say it to the bundled model: qwartet chat -p {model})") from error
+        raise ModelNotFoundError(f"{error} (to send it to the bundled model: qwartet chat -p {model})") from error
 
 
-def _piped_prompt() -> str:
+def _with_piped_text(prompt: str | None) -> str | None:
+    """The prompt, after the text that is piped in; None on a terminal without a prompt."""
+    if sys.stdin.isatty() or (prompt is not None and not _is_piped()):
+        return prompt
     try:
-        text = decode_text(sys.stdin.buffer.read())
+        text = decode_text(sys.stdin.buffer.read()).rstrip("\r\n")
     except ValueError as error:
         raise SettingError(f"standard input: {error}") from None
-    if not text.strip():
-        raise SettingError("there is nothing on standard input; give a prompt with --prompt, or run it in a terminal")
-    return text.rstrip("\r\n")
+    if prompt is None and not text.strip():
+        raise SettingError("standard input is empty; give a prompt with --prompt, or run it in a terminal")
+    return "\n\n".join(part for part in (text, prompt) if part)
+
+
+def _is_piped() -> bool:
+    """Whether standard input is a pipe or a file, and not /dev/null or a socket that some service runs with."""
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except (OSError, ValueError):  # closed, or no file
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
 
 
 def _connect(options: ServerOptions) -> tuple[Conversant, str]:
@@ -229,7 +248,12 @@ def _bandwidth(llm: LLM) -> str:
 
 
 def _answer_once(
-    conversant: Conversant, prompt: str, system: str | None, sampling: dict[str, Any], as_json: bool
+    conversant: Conversant,
+    prompt: str,
+    system: str | None,
+    sampling: dict[str, Any],
+    view: AnswerView,
+    as_json: bool,
 ) -> None:
     """Prints one answer as it comes, or with its figures as JSON; `seconds` is the time to answer, without loading."""
     from qwartet.cli.chat.conversant import read_answer
@@ -239,17 +263,17 @@ def _answer_once(
     def show(piece: str) -> None:
         pieces.append(piece)
         if not as_json:
-            print(printable(piece, sys.stdout), end="", flush=True)
+            view.show(piece)
 
     started = time.perf_counter()
     try:
         end = read_answer(conversant.chat_stream(prompt, [], system, **sampling), show)
     except Exception:
         if pieces and not as_json:
-            print()
+            view.end()
         raise
     if not as_json:
-        print()
+        view.end()
         return
     answer = {
         "response": "".join(pieces),
@@ -265,8 +289,7 @@ def _reader(session: Session, keeps_history: bool) -> ReadMessage:
     """How messages are read: with a line editor where there is a terminal that can move its cursor."""
     from qwartet.cli.chat.session import read_plainly
 
-    is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    if not is_terminal or os.environ.get("TERM", "") in ("", "dumb", "unknown"):
+    if not sys.stdin.isatty() or not can_move_cursor():
         return read_plainly
     from qwartet.cli.chat.editor import Editor
     from qwartet.files import state_directory

@@ -32,11 +32,12 @@ def config(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what the options of a verb are, and where each was found; without VERB, what is set at all.
+    """Show the settings of a verb and where each one comes from.
 
-    Of these, the first that has an option: the command line (--top-k 5), QWARTET_CHAT_TOP_K, QWARTET_TOP_K, the section
-    chat: of the file, its section all:, the default. The file is --config, else $QWARTET_CONFIG, else
-    ~/.config/qwartet/config.yaml. An empty variable is not set; in one for a repeatable option, spaces separate values.
+    Without VERB, it shows what is set at all. An option is taken from the first of these that has it: the command line
+    (--top-k 5), QWARTET_CHAT_TOP_K, QWARTET_TOP_K, the section chat: of the file, its section all:, the default. The
+    file is --config, else $QWARTET_CONFIG, else ~/.config/qwartet/config.yaml. An empty variable is not set; in one for
+    a repeatable option, spaces separate values.
     """
     report = _settings_in_use(context) if verb is None else _options(context, [verb, *context.args])
     if as_json:

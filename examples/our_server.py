@@ -1,0 +1,41 @@
+"""What the examples with a server share: `with running_server() as url:` starts one with the bundled model."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def running_server(*options: str) -> Iterator[str]:
+    """Address of `qwartet serve`, once it answers; stops it afterwards."""
+    port = free_port()
+    command = [sys.executable, "-m", "qwartet", "serve", "--port", str(port), "--log-level", "warning", *options]
+    with subprocess.Popen(command) as process:
+        try:
+            _wait_for(f"http://127.0.0.1:{port}/health", process)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    while process.poll() is None:
+        try:
+            urllib.request.urlopen(url, timeout=5)
+            return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    raise SystemExit("the server did not start")

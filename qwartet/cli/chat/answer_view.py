@@ -1,0 +1,151 @@
+"""Shows an answer as it comes: rendered Markdown on a terminal that can move its cursor, else the text as it is."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+from qwartet.cli.terminal import inert, printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.segment import Segment
+
+REFRESH_S = 0.1
+_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+
+
+class AnswerView(Protocol):
+    """Takes an answer piece by piece."""
+
+    def show(self, piece: str) -> None:
+        """Shows what was added."""
+
+    def end(self) -> None:
+        """Ends the last line; the answer may be unfinished."""
+
+
+def answer_view(wants_markdown: bool) -> AnswerView:
+    """The view for standard output."""
+    if wants_markdown and can_move_cursor():
+        return MarkdownView(sys.stdout)
+    return PlainView()
+
+
+def can_move_cursor() -> bool:
+    """Whether standard output is a terminal that knows more than to print."""
+    return sys.stdout.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
+
+
+class PlainView:
+    """Prints every piece at once; on a terminal without control characters."""
+
+    def show(self, piece: str) -> None:
+        """See AnswerView."""
+        print(printable(piece, sys.stdout), end="", flush=True)
+
+    def end(self) -> None:
+        """See AnswerView."""
+        print()
+
+
+class MarkdownView:
+    """Prints each block (paragraph, list, code) for good when it is whole; the one that grows is drawn again and again.
+
+    Of a block taller than the terminal, the last lines are shown while it grows: what has scrolled away cannot be drawn
+    again. A newline is a line break, as in all chats.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        from rich.console import Console
+
+        self._stream = stream
+        self._console: Console = Console(file=stream, highlight=False)
+        self._block: list[str] = []  # whole lines of the block that grows
+        self._line = ""  # the line that grows
+        self._fence = ""  # what closes the code block that is open
+        self._num_drawn = 0  # terminal lines of the block that grows
+        self._drawn_s = 0.0
+        self._is_first = True
+
+    def show(self, piece: str) -> None:
+        """See AnswerView."""
+        *lines, self._line = (self._line + inert(piece)).split("\n")
+        for line in lines:
+            self._take(line)
+        if time.monotonic() - self._drawn_s >= REFRESH_S:
+            self._drawn_s = time.monotonic()
+            self._draw([*self._block, self._line], most=max(self._console.height - 2, 1))
+
+    def end(self) -> None:
+        """See AnswerView."""
+        self._take(self._line)
+        self._line = ""
+        self._finish()
+        if self._is_first:
+            print(file=self._stream)
+
+    def _take(self, line: str) -> None:
+        """Adds a whole line; a blank one outside code ends the block."""
+        fence = _FENCE.match(line)
+        if self._fence:
+            if fence is not None and fence[1].startswith(self._fence) and not line.strip(" `~"):
+                self._fence = ""
+        elif fence is not None:
+            self._fence = fence[1]
+        elif not line.strip():
+            self._finish()
+            return
+        self._block.append(line)
+
+    def _finish(self) -> None:
+        """Leaves the block as it is now."""
+        if self._block:
+            self._draw(self._block)
+            self._block = []
+            self._num_drawn, self._is_first, self._fence = 0, False, ""
+
+    def _draw(self, block: list[str], most: int | None = None) -> None:
+        """Draws the block, or its last `most` terminal lines, in place of what was drawn of it before."""
+        from rich.segment import Segment, Segments
+
+        lines = self._rendered(block)
+        if self._num_drawn:
+            self._stream.write(f"\x1b[{self._num_drawn}F\x1b[J")  # up to the first line, and clear from there on
+        if most is not None:
+            lines = lines[-most:]
+        for line in lines:
+            self._console.print(Segments([*line, Segment.line()]))
+        self._stream.flush()
+        self._num_drawn = len(lines)
+
+    def _rendered(self, block: list[str]) -> list[list[Segment]]:
+        """Terminal lines; the block's own blank lines make way for one between blocks."""
+        from rich.markdown import Markdown
+        from rich.segment import Segment
+
+        is_code = any(map(_FENCE.match, block))
+        text = ("\n" if is_code else "  \n").join(block)
+        markdown = Markdown(text, code_theme="ansi_dark", hyperlinks=False)  # themes without a background
+        lines = [_shortened(line) for line in self._console.render_lines(markdown, pad=False)]
+        while lines and not lines[0]:
+            del lines[0]
+        while lines and not lines[-1]:
+            del lines[-1]
+        if not lines:  # a marker alone, such as "1.", renders to nothing
+            lines = [[Segment(line)] for line in block]
+        return lines if self._is_first else [[Segment("")], *lines]
+
+
+def _shortened(line: list[Segment]) -> list[Segment]:
+    """A line without the spaces at its end, unless they have a background."""
+    line = list(line)
+    while line and (line[-1].style is None or line[-1].style.bgcolor is None):
+        if text := line[-1].text.rstrip():
+            line[-1] = line[-1]._replace(text=text)
+            break
+        line.pop()
+    return line

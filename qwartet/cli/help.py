@@ -1,0 +1,18 @@
+"""`qwartet help`: the help of a verb, for those who type it before the verb."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+
+def help_on(
+    context: typer.Context,
+    verb: Annotated[
+        list[str] | None, typer.Argument(metavar="[VERB]", show_default=False, help="Such as chat.")
+    ] = None,
+) -> None:
+    """Show the help of a verb."""
+    command: Any = context.find_root().command
+    command.main([*(verb or ()), "--help"], prog_name="qwartet", standalone_mode=False)

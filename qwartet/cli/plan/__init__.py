@@ -1,0 +1,1 @@
+"""`qwartet plan`: whether a model fits, on this machine and on GPUs."""

@@ -1,0 +1,71 @@
+"""`qwartet plan`: does a model run here, or on those GPUs? Answered before anything is downloaded or loaded."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from qwartet.cli.options import AsJson, Dtype, Head, Revision, bytes_option, count_option
+from qwartet.cli.plan.model import find_model
+from qwartet.cli.plan.report import Hardware, report_of
+from qwartet.cli.plan.text import report_lines
+from qwartet.cli.terminal import json_line, one_line
+from qwartet.errors import SettingError
+from qwartet.models.shapes import Precision
+
+
+def plan(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="Checkpoint directory, hub id, or published size: 1.8b, 7b, 14b, 72b. Published models need no files.",
+        ),
+    ],
+    context: Annotated[
+        int | None,
+        count_option("Tokens of one request, prompt and answer; 32K is 32,768.", show_default="the model's"),
+    ] = None,
+    concurrency: Annotated[int, typer.Option(help="Requests at once.")] = 1,
+    kv_cache_dtype: Annotated[
+        Literal["auto", "bf16", "int8", "int4"], typer.Option(help="auto: the dtype that the model computes in.")
+    ] = "auto",
+    precision: Annotated[
+        Precision | None, typer.Option(help="Precision of a published size.", show_default="int4")
+    ] = None,
+    dtype: Dtype = "auto",
+    head: Head = "auto",
+    gpus: Annotated[int | None, typer.Option(help="Number of GPUs.", show_default="1, 2 and 4")] = None,
+    gpu_memory: Annotated[
+        int | None, bytes_option("Memory of each GPU, such as 48GiB; GB counts as GiB, as GPU vendors use it.")
+    ] = None,
+    gpu_bandwidth: Annotated[
+        float | None, typer.Option(metavar="GB/S", help="Memory bandwidth of each GPU, to estimate tokens/s.")
+    ] = None,
+    bandwidth: Annotated[
+        float | None,
+        typer.Option(metavar="GB/S", help="Memory bandwidth of the CPU.", show_default="measured in a second"),
+    ] = None,
+    revision: Revision = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the memory that a model needs and the speed it can reach.
+
+    It says whether the model fits this machine, or the GPUs that are given, and what would make it fit. It reads only
+    config and headers; a published model needs no file at all.
+    """
+    for name, value in (("--bandwidth", bandwidth), ("--gpu-bandwidth", gpu_bandwidth)):
+        if value is not None and not 0 < value < 1e6:
+            raise SettingError(f"{name} is {value:g}; give GB/s, such as 85 for a desktop CPU or 2039 for an A100")
+    report = report_of(
+        model,
+        find_model(model, precision, revision),
+        Hardware(gpus, gpu_memory, gpu_bandwidth, bandwidth),
+        context=context, concurrency=concurrency, kv_cache_dtype=kv_cache_dtype, dtype=dtype, head=head,
+    )  # fmt: skip
+    if as_json:
+        print(json_line(report))
+    else:
+        for line in report_lines(report):
+            print(one_line(line))
