@@ -170,4 +170,8 @@ export default {
   keySearch: "Search conversations",
   keyNew: "New conversation",
   keyShortcuts: "Show this list (outside a text field)",
+  taskDone: "Done",
+  taskOpen: "To do",
+  formula: "Formula",
+  footnote: "Footnote {label}",
 };

@@ -170,4 +170,8 @@ export default {
   keySearch: "搜索对话",
   keyNew: "新对话",
   keyShortcuts: "显示此列表（不在输入框中时）",
+  taskDone: "已完成",
+  taskOpen: "待办",
+  formula: "公式",
+  footnote: "脚注 {label}",
 };
