@@ -68,10 +68,13 @@ export class Conversation {
 
   /** A new turn below `parent` (a turn, or null), which is shown from now on. */
   add(parent, fields) {
-    const turn = { id: newId(), parent: parent?.id ?? ROOT, created: Date.now(), ...fields };
+    const place = parent?.id ?? ROOT;
+    const before = this.#children().get(place)?.at(-1);
+    const created = Math.max(Date.now(), (before?.created ?? 0) + 1); // the newest version, also where the clock was set back
+    const turn = { id: newId(), parent: place, created, ...fields };
     this.turns.set(turn.id, turn);
     this.choose(turn);
-    this.updated = turn.created;
+    this.updated = Date.now();
     return turn;
   }
 

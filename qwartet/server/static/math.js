@@ -10,6 +10,7 @@ const TOKEN = /\\(?:(?:operatorname|tag)\*|[a-zA-Z]+|[^])|\d+(?:[.,]\d+)*|[ \t\r
 const MAX_CHARS = 20_000;
 const MAX_DEPTH = 40;
 const FENCES = new Set(["(", ")", "[", "]", "{", "}", "|", "‖", "⟨", "⟩", "⌊", "⌋", "⌈", "⌉", "/"]);
+const SIGNS = new Set(["+", "−", "±", "∓"]);
 const TEXTS = new Set(["text", "textrm", "textnormal", "mbox", "textit", "textbf", "texttt", "textsf", "tag", "tag*"]);
 const UPRIGHT = new Set(["mathrm", "operatorname", "operatorname*", "mathsf", "mathtt", "mathit", "mathnormal"]);
 const BOLD = new Set(["mathbf", "boldsymbol", "bm", "pmb", "bold"]);
@@ -99,7 +100,10 @@ class Parser {
     for (let token = this.#peek(); token !== null && !ends.includes(token); token = this.#peek()) {
       if (token === "}") throw new UnknownError("a brace too many");
       const node = this.#scripted();
-      if (node) nodes.push(node);
+      if (!node) continue;
+      // Else a sign behind an operator would be spaced as one between two terms.
+      if (SIGNS.has(node.textContent) && nodes.at(-1)?.localName === "mo") node.setAttribute("form", "prefix");
+      nodes.push(node);
     }
     if (this.#peek() === null && !ends.includes(null)) throw new UnknownError("the formula ends too early");
     return nodes;

@@ -76,8 +76,7 @@ assert longest_palindrome("a violin, level") == "level"
 - For texts of many thousand characters there is **Manacher's algorithm**, which needs `O(n)` steps.
 - An empty text gives an empty palindrome.
 """
-FORMULAS = r"""\
-The roots of a quadratic equation follow from completing the square[^1]:
+FORMULAS = r"""The roots of a quadratic equation follow from completing the square[^1]:
 
 $$
 x = \frac{-b \pm \sqrt{b^2 - 4ac}}{2a}
@@ -207,6 +206,12 @@ def settings(browser: Browser, server: StubServer) -> Page:
     return page
 
 
+def settings_end(browser: Browser, server: StubServer) -> Page:
+    page = settings(browser, server)
+    page.locator("#version").scroll_into_view_if_needed()
+    return page
+
+
 def failure(browser: Browser, server: StubServer) -> Page:
     page = new_page(browser, server, **DESKTOP)
     cut = Answer(["Both instruments play the same **fundamental**, but a tone is never only"], is_cut=True)
@@ -254,7 +259,8 @@ def phone_sidebar(browser: Browser, server: StubServer) -> Page:
 
 
 PICTURES: tuple[Callable[..., Any], ...] = (
-    desktop_light, desktop_dark, code, chinese, formulas, composing, phone_composing, shortcuts, settings, failure, busy, key, welcome,
+    desktop_light, desktop_dark, code, chinese, formulas, composing, phone_composing, shortcuts, settings, settings_end,
+    failure, busy, key, welcome,
     phone_welcome, phone_dark, phone_sidebar,
 )  # fmt: skip
 

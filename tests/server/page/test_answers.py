@@ -87,6 +87,17 @@ def test_earlier_versions_of_an_answer_are_kept_and_can_be_gone_on_from(page: Pa
     expect(page.locator(".said")).to_have_text(["Hello", "And now?"])
 
 
+def test_versions_stay_in_their_order_where_the_clock_is_set_back(page: Page, server: StubServer) -> None:
+    server.answers = [Answer([text]) for text in ("First", "Second")]
+    ask(page, "Hello")
+    page.clock.set_fixed_time("2001-01-01")
+    page.click(".answer [data-action=regenerate]")
+    expect(answer(page)).to_have_text("Second")
+    expect(page.locator(".version-place")).to_contain_text("2 / 2")
+    page.reload()
+    expect(page.locator(".version-place")).to_contain_text("2 / 2")
+
+
 def test_an_answer_that_came_to_nothing_is_no_version(page: Page, server: StubServer) -> None:
     server.answers = [Answer(status=500, error={"message": ""}), Answer(["Good"])]
     ask(page, "Hello")

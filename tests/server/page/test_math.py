@@ -22,6 +22,7 @@ CASES = {
     "a": "<mi>a</mi>",
     "2.5x": "<mn>2.5</mn><mi>x</mi>",
     "a-b": "<mi>a</mi><mo>−</mo><mi>b</mi>",
+    "a=-b": '<mi>a</mi><mo>=</mo><mo form="prefix">−</mo><mi>b</mi>',
     "x^2": "<msup><mi>x</mi><mn>2</mn></msup>",
     "x^23": "<msup><mi>x</mi><mn>23</mn></msup>",
     "x_{i j}^2": "<msubsup><mi>x</mi><mrow><mi>i</mi><mi>j</mi></mrow><mn>2</mn></msubsup>",

@@ -48,7 +48,17 @@ HOSTILE = {
 SHOWN = {"A", "B", "BLOCKQUOTE", "BR", "BUTTON", "CODE", "DEL", "DIV", "EM", "H3", "H4", "H5", "H6", "HR", "LI", "OL"}
 FORMULA = {"math", "mrow", "mi", "mn", "mo", "mtext", "mspace", "mfrac", "msqrt", "mroot", "msub", "msup", "msubsup"}
 FORMULA |= {"mover", "munder", "munderover", "mtable", "mtr", "mtd"}
-FORMULA_ATTRIBUTES = {"display", "stretchy", "fence", "largeop", "accent", "linethickness", "mathvariant", "width"}
+FORMULA_ATTRIBUTES = {
+    "display",
+    "stretchy",
+    "fence",
+    "form",
+    "largeop",
+    "accent",
+    "linethickness",
+    "mathvariant",
+    "width",
+}
 ATTRIBUTES = {"href", "title", "target", "rel", "class", "dir", "type", "data-action", "tabindex", "role", "aria-label"}
 SHOWN |= {"P", "PRE", "SPAN", "STRONG", "TABLE", "TBODY", "TD", "SUP", "TH", "THEAD", "TR", "UL"} | FORMULA
 ATTRIBUTES |= {"data-note", "id"} | FORMULA_ATTRIBUTES
