@@ -96,10 +96,28 @@ def prepare_chat(llm: LLM, body: ChatCompletionRequest) -> Prepared:
 
 def chat_prompt_ids(llm: LLM, body: ChatCompletionRequest, tools: ToolChat | None) -> list[int]:
     """The prompt that a conversation makes, where `tools` is what `tool_chat` makes of it."""
+    turns = _plain_turns(body.messages) if tools is None else tools.messages
+    answer_start = "" if tools is None else tools.answer_start
     with_answer = body.add_generation_prompt is not False
-    if tools is not None:
-        return llm.prompt_ids(tools.messages, with_answer, answer_start=tools.answer_start)
-    return llm.prompt_ids(_plain_turns(body.messages), with_answer)
+    if body.continue_final_message:
+        turns, answer_start = _begun_answer(body, turns, has_tools=tools is not None)
+        with_answer = True
+    return llm.prompt_ids(turns, with_answer, answer_start=answer_start)
+
+
+def _begun_answer(body: ChatCompletionRequest, turns: list[Message], *, has_tools: bool) -> tuple[list[Message], str]:
+    """The turns before the last message, and the text of that one, which the answer continues."""
+    reason = None
+    if body.add_generation_prompt:
+        reason = "and add_generation_prompt are both true; set one of them to false"
+    elif has_tools:
+        reason = "does not work with tools; leave one of them out"
+    elif turns[-1].role != "assistant":
+        reason = "needs an assistant message at the end of messages; append the text to continue"
+    if reason is not None:
+        message = f"continue_final_message {reason}"
+        raise ApiError(400, message, param="continue_final_message", code="invalid_value")
+    return turns[:-1], turns[-1].content
 
 
 def _with_tools(params: SamplingParams, tools: ToolChat) -> SamplingParams:

@@ -291,7 +291,8 @@ class ChatCompletionRequest(SamplingFields):
     """And of so many alternatives of each."""
     add_generation_prompt: bool | None = None
     """False: the prompt ends behind the last message instead of where an answer begins."""
-    continue_final_message: Literal[False] | None = None
+    continue_final_message: bool | None = None
+    """True: the answer continues the last message, which is the assistant's; not with add_generation_prompt."""
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None

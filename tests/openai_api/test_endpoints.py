@@ -191,6 +191,19 @@ def test_the_harmless_fields_change_nothing(llm: LLM) -> None:
     assert complete(llm, **harmless, suffix="", max_tokens=4)["choices"] == complete(llm, max_tokens=4)["choices"]
 
 
+@pytest.mark.parametrize("add", [None, False])
+def test_an_answer_goes_on_behind_its_beginning(llm: LLM, add: bool | None) -> None:
+    question = {"role": "user", "content": "What is 23 + 45?"}
+    whole = chat(llm, messages=[question])["choices"][0]["message"]["content"]
+    begun = [question, {"role": "assistant", "content": whole[:7]}]
+    settings = {"continue_final_message": True, "add_generation_prompt": add}
+    assert chat(llm, messages=begun, **settings)["choices"][0]["message"]["content"] == whole[7:] == " = 68"
+    turns = [Message("user", question["content"])]
+    prompt = build_prompt(llm.tokenizer, turns, answer_start=whole[:7])
+    assert prepared(llm, messages=begun, **settings).prompts == [prompt]
+    assert llm.tokenizer.im_end_id not in prompt[-6:], "the turn is open"
+
+
 CHAT_FAULTS = [
     ({"temprature": 1}, 400, "temprature", "did you mean temperature?"),
     ({"messages": []}, 400, "messages", "at least 1"),
@@ -240,7 +253,19 @@ CHAT_FAULTS = [
         "response_format",
         "unevaluatedItems",
     ),
-    ({"continue_final_message": True}, 400, "continue_final_message", "False"),
+    ({"continue_final_message": True}, 400, "continue_final_message", "needs an assistant message at the end"),
+    (
+        {"continue_final_message": True, "add_generation_prompt": True},
+        400,
+        "continue_final_message",
+        "set one of them to false",
+    ),
+    (
+        {"continue_final_message": True, "tools": [{"type": "function", "function": {"name": "f"}}]},
+        400,
+        "continue_final_message",
+        "does not work with tools",
+    ),
 ]
 
 

@@ -97,10 +97,12 @@ function readChunk(data) {
 
 /**
  * Streams one answer: yields {text, finishReason, usage, model}. `settings` are fields of the request that are not left
- * to the model. Throws RequestFailure, or AbortError after `signal`.
+ * to the model; `isContinued`: the last message is the beginning of the answer. Throws RequestFailure, or AbortError after
+ * `signal`.
  */
-export async function* streamChat({ model, messages, settings, key, signal }) {
+export async function* streamChat({ model, messages, isContinued = false, settings, key, signal }) {
   const body = { model, messages, stream: true, stream_options: { include_usage: true }, ...settings };
+  if (isContinued) Object.assign(body, { add_generation_prompt: false, continue_final_message: true });
   const response = await request("v1/chat/completions", key, {
     method: "POST",
     headers: { "Content-Type": "application/json" },

@@ -1,101 +1,110 @@
 // What happens when? The page's state, and what every control does with it.
 
-import { listModels, readVersion, RequestFailure } from "./api.js";
-import { Conversations, titleOf } from "./conversations.js";
-import { byId, copyText, element, fitHeight, isPlainEnter } from "./dom.js";
-import { download, fileName, toJson, toMarkdown } from "./export.js";
-import { Generation } from "./generation.js";
-import { currentLanguage, number, setLanguage, t } from "./i18n.js";
+import { readVersion } from "./api.js";
+import { Answering } from "./answering.js";
+import { sentText } from "./attachments.js";
+import { Composer } from "./composer.js";
+import { drawRoom, dropOldest, summaryOf } from "./context_room.js";
+import { Connection } from "./connection.js";
+import { ROOT } from "./conversation.js";
+import { Conversations } from "./conversations.js";
+import { byId, copyText, element } from "./dom.js";
+import { NEW } from "./drafts.js";
+import { currentLanguage, setLanguage, t } from "./i18n.js";
+import { Library } from "./library.js";
 import { ModelPicker } from "./model_picker.js";
 import { announce, hideNotice, prepareDialog, showNotice, showToast } from "./notices.js";
 import { Preferences } from "./preferences.js";
 import { Settings } from "./settings.js";
+import { listenToKeys, showShortcuts } from "./shortcuts.js";
 import { Sidebar } from "./sidebar.js";
+import { titleOf } from "./title.js";
 import { Transcript } from "./transcript.js";
 
 const MAX_ANNOUNCED_CHARS = 3000;
-const NEARLY_FULL = 0.85; // of the context
-const TOUCH = window.matchMedia("(hover: none) and (pointer: coarse)");
 
 class App {
-  generations = new Map(); // conversation id -> the answer that is being made
-  afterKey = null; // what to do when a key has been given
   version = null;
 
   constructor() {
     this.preferences = new Preferences();
     setLanguage(this.preferences.language);
     this.conversations = new Conversations((trouble) => this.onStorageTrouble(trouble));
-    this.picker = new ModelPicker(this.preferences, () => this.drawContext());
+    this.picker = new ModelPicker(this.preferences, () => this.drawRoom());
+    this.answering = new Answering(this.conversations, {
+      request: () => this.request(),
+      onBegin: (conversation) => this.onBegin(conversation),
+      onText: (turn, text) => this.transcript.append(turn, text),
+      onEnd: (conversation, turn) => this.onEnd(conversation, turn),
+    });
+    this.connection = new Connection(this.preferences, {
+      onModels: (models) => this.onModels(models),
+      onKeyChange: () => this.drawSettings(),
+    });
     this.transcript = new Transcript({ onEdited: (turn, text) => this.sendEdited(turn, text) });
+    this.composer = new Composer({
+      onSend: (text, attachments) => this.send(text, attachments),
+      onStop: () => this.answering.stop(this.conversation),
+      onEditLast: () => this.transcript.editLast(),
+    });
+    this.makeLists();
+    this.listen();
+    this.open(this.conversations.get(this.preferences.opened) ?? this.conversations.create());
+    this.connection.connect();
+  }
+
+  makeLists() {
+    this.library = new Library(this.conversations, {
+      onChange: () => this.drawState(),
+      onOpen: (conversation) => this.open(conversation),
+      onRemoved: (removed, remove) => this.remove(removed, remove),
+    });
     this.sidebar = new Sidebar({
       onOpen: (id) => this.open(this.conversations.get(id) ?? this.conversations.create()),
-      onOptions: (id, opener) => this.showMenu(this.conversations.get(id), opener),
+      onOptions: (id, opener) => this.library.showMenu(this.conversations.get(id), opener),
     });
     this.settings = new Settings(this.preferences, {
       onSystem: (text) => this.setSystem(text),
       onLanguage: (language) => this.setLanguage(language),
       onTheme: (theme) => this.setTheme(theme),
-      onKey: () => this.changeKey(),
+      onKey: () => this.connection.changeKey(),
     });
-    this.listen();
-    this.open(this.conversations.get(this.preferences.opened) ?? this.conversations.create());
-    this.connect();
   }
 
   // What the person does
 
   listen() {
+    const openNew = () => this.open(this.conversations.create());
     const actions = {
-      new: () => this.open(this.conversations.create()),
+      new: openNew,
       settings: () => this.openSettings(),
-      options: (button) => this.showMenu(this.conversation, button),
+      shortcuts: showShortcuts,
+      options: (button) => this.library.showMenu(this.conversation, button),
       retry: () => this.regenerate(),
       regenerate: () => this.regenerate(),
-      "enter-key": () => this.askKey(() => this.regenerate()),
-      copy: (button) => this.copy(this.transcript.turnOf(button).content, button),
+      continue: () => this.continue(),
+      earlier: (button) => this.showVersion(button, -1),
+      later: (button) => this.showVersion(button, 1),
+      "drop-oldest": () => this.dropOldest(),
+      "send-all": () => this.setSentFrom(""),
+      summarise: (button) => this.summarise(button),
+      "enter-key": () => this.connection.askKey(() => this.regenerate()),
+      copy: (button) => this.copy(sentText(this.transcript.turnOf(button)), button),
       "copy-code": (button) => this.copy(button.closest(".code").querySelector("code").textContent, button),
     };
     document.addEventListener("click", (event) => {
       const button = event.target.closest("[data-action]");
       if (button) actions[button.dataset.action]?.(button);
     });
-    document.addEventListener("keydown", (event) => this.onKey(event));
-    this.listenToComposer();
-    this.listenToDialogs();
+    listenToKeys({
+      onStop: () => this.answering.stop(this.conversation),
+      onSearch: () => this.sidebar.focusSearch(),
+      onNew: openNew,
+    });
+    for (const dialog of document.querySelectorAll("dialog")) prepareDialog(dialog);
     byId("switch-language").addEventListener("click", () => this.setLanguage(currentLanguage() === "en" ? "zh" : "en"));
     byId("switch-theme").addEventListener("click", () => this.setTheme(this.isDark() ? "light" : "dark"));
-    byId("menu").addEventListener("click", (event) => this.onMenu(event.target.closest("[data-menu]")?.dataset.menu));
     window.addEventListener("storage", (event) => this.onOtherTab(event));
-    window.addEventListener("pagehide", () => {
-      for (const { conversation } of this.generations.values()) this.conversations.save(conversation);
-    });
-  }
-
-  listenToComposer() {
-    const field = byId("message");
-    field.addEventListener("input", () => fitHeight(field));
-    field.addEventListener("keydown", (event) => {
-      if (!isPlainEnter(event) || TOUCH.matches) return; // a screen's keyboard has no Shift + Enter
-      event.preventDefault();
-      this.sendMessage();
-    });
-    byId("composer").addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.sendMessage();
-    });
-    byId("stop").addEventListener("click", () => this.stop());
-  }
-
-  listenToDialogs() {
-    for (const dialog of document.querySelectorAll("dialog")) prepareDialog(dialog);
-    byId("key").addEventListener("submit", () => this.onKeyGiven(byId("key-field").value.trim()));
-    byId("rename").addEventListener("submit", () => this.rename(byId("rename-field").value.trim()));
-  }
-
-  onKey(event) {
-    const isElsewhere = document.querySelector("dialog[open], :popover-open") !== null;
-    if (event.key === "Escape" && !event.isComposing && !event.defaultPrevented && !isElsewhere) this.stop();
   }
 
   async copy(text, button) {
@@ -110,237 +119,221 @@ class App {
 
   open(conversation) {
     this.conversation = conversation;
-    this.preferences.set({ opened: conversation.id });
+    this.preferences.setOpened(conversation.id);
+    hideNotice("removed");
     this.draw();
     this.transcript.scrollToEnd();
-    if (!TOUCH.matches) byId("message").focus();
+    this.composer.open(this.conversations.get(conversation.id) ? conversation.id : NEW);
   }
 
   draw() {
+    this.conversation.pin();
     this.transcript.draw(this.conversation);
-    byId("welcome").hidden = this.conversation.turns.length > 0;
+    byId("welcome").hidden = this.conversation.turns.size > 0;
     this.drawStarters();
     this.drawState();
-    this.settings.draw({ system: this.conversation.system, version: this.version });
+    this.drawSettings();
+    this.answering.watch(this.conversation);
   }
 
   /** What changes with every turn. */
   drawState() {
     const { id, title } = this.conversation;
-    this.sidebar.draw(this.conversations.list(), id, (other) => this.generations.has(other));
+    const isKept = this.conversations.get(id) !== null;
+    if (isKept) hideNotice("removed");
+    this.sidebar.draw(this.conversations.list(), id, (other) => this.answering.isMakingIn(other));
     byId("title").textContent = title || t("untitled");
-    byId("options").disabled = this.conversations.get(id) === null;
+    byId("options").disabled = !isKept;
     document.title = title ? `${title} · Qwartet` : t("pageTitle");
-    const isMaking = this.generations.has(id);
-    byId("send").hidden = isMaking;
-    byId("stop").hidden = !isMaking;
+    const isBusy = this.answering.isBusy(this.conversation);
+    byId("send").hidden = isBusy;
+    byId("stop").hidden = !isBusy;
     byId("switch-language").textContent = currentLanguage() === "en" ? "中文" : "English";
     byId("switch-language").lang = currentLanguage() === "en" ? "zh-CN" : "en";
-    this.drawContext();
+    this.drawRoom();
   }
 
-  drawContext() {
-    const used = this.conversation?.turns.findLast((turn) => turn.figures?.totalTokens)?.figures.totalTokens;
-    const all = this.picker.chosen?.maxModelLen;
-    byId("context").hidden = !used || !all;
-    if (!used || !all) return;
-    const bar = byId("context-bar");
-    bar.max = all;
-    bar.value = used;
-    bar.classList.toggle("nearly-full", used / all > NEARLY_FULL);
-    byId("context-text").textContent = t("contextOf", { used: number(used), all: number(all) });
+  drawRoom() {
+    if (this.conversation) drawRoom(this.conversation, this.picker.chosen);
   }
 
   drawStarters() {
     const starters = [1, 2, 3, 4].map((i) => {
       const text = t(`starter${i}Text`);
       const button = element("button", { type: "button" }, element("b", {}, t(`starter${i}`)), element("span", {}, text));
-      button.addEventListener("click", () => this.say(text));
+      button.addEventListener("click", () => this.send(text, []));
       return element("li", {}, button);
     });
     byId("starters").replaceChildren(...starters);
   }
 
-  showMenu(conversation, opener) {
-    this.menuConversation = conversation;
-    const menu = byId("menu");
-    menu.showPopover();
-    const { bottom, right } = opener.getBoundingClientRect();
-    menu.style.top = `${Math.min(bottom + 4, window.innerHeight - menu.offsetHeight - 8)}px`;
-    menu.style.left = `${Math.max(8, Math.min(right, window.innerWidth - 8) - menu.offsetWidth)}px`;
-    menu.querySelector("button").focus();
-  }
-
-  onMenu(choice) {
-    if (!choice) return;
-    byId("menu").hidePopover();
-    const conversation = this.menuConversation;
-    if (choice === "rename") {
-      byId("rename-field").value = conversation.title;
-      byId("rename").showModal();
-      byId("rename-field").select();
-    } else if (choice === "exportMarkdown") {
-      download(fileName(conversation, "md"), "text/markdown", toMarkdown(conversation));
-    } else if (choice === "exportJson") {
-      download(fileName(conversation, "json"), "application/json", toJson(conversation));
-    } else this.remove(conversation);
-  }
-
-  rename(title) {
-    if (title === "") return;
-    Object.assign(this.menuConversation, { title, isNamed: true });
-    this.conversations.save(this.menuConversation);
-    this.drawState();
-  }
-
-  remove(conversation) {
-    this.generations.get(conversation.id)?.stop();
-    this.conversations.remove(conversation.id);
-    const wasOpen = conversation === this.conversation;
-    if (wasOpen) this.open(this.conversations.list()[0] ?? this.conversations.create());
+  /** Of `removed`, the open one gives way to another. */
+  remove(removed, remove) {
+    for (const conversation of removed) this.answering.stopAll(conversation);
+    remove();
+    if (removed.includes(this.conversation)) this.open(this.conversations.list()[0] ?? this.conversations.create());
     else this.drawState();
-    const undo = () => {
-      this.conversations.save(conversation);
-      this.open(conversation);
-    };
-    showToast(t("removed", { title: conversation.title }), { label: t("undo"), run: undo });
-  }
-
-  save(conversation) {
-    if (conversation.turns.length > 0) this.conversations.save(conversation);
   }
 
   onOtherTab(event) {
-    const id = this.conversations.onStorage(event);
-    if (id === null) return;
-    const changed = this.conversations.get(id);
-    if (id === this.conversation.id && changed && !this.generations.has(id)) {
-      this.conversation = changed;
+    this.preferences.onStorage(event, () => {
+      this.applyTheme();
+      setLanguage(this.preferences.language);
       this.draw();
-    } else this.drawState();
+      this.picker.draw();
+    });
+    const changes = this.conversations.onStorage(event, (turn) => this.answering.isHere(turn));
+    for (const { conversation, turn, isRemoved } of changes) this.onChange(conversation, turn, isRemoved);
+  }
+
+  /** Another tab has changed a conversation. */
+  onChange(conversation, turn, isRemoved) {
+    if (isRemoved) this.answering.stopAll(conversation);
+    if (conversation.id !== this.conversation.id) {
+      this.drawState();
+    } else if (isRemoved && conversation.turns.size > 0) {
+      this.drawState();
+      const run = () => {
+        this.conversations.restore(conversation);
+        this.open(conversation);
+      };
+      showNotice("removed", t("removedElsewhere"), { label: t("keepIt"), run });
+    } else {
+      this.conversation = conversation; // it may have been removed and brought back
+      hideNotice("removed");
+      if (turn) this.transcript.refresh(turn);
+      this.draw();
+    }
   }
 
   onStorageTrouble(trouble) {
-    showNotice("storage", t(trouble === "full" ? "storageFull" : "storageBlocked"));
+    if (trouble === null) hideNotice("storage");
+    else showNotice("storage", t(trouble === "full" ? "storageFull" : "storageBlocked"));
   }
 
   // Answers
 
-  sendMessage() {
-    const field = byId("message");
-    if (field.value.trim() === "" || this.generations.has(this.conversation.id)) return;
-    const text = field.value;
-    field.value = "";
-    fitHeight(field);
-    this.say(text);
+  request() {
+    return { model: this.picker.chosen?.id, settings: this.preferences.samplingFields(), key: this.preferences.key };
   }
 
-  say(text) {
+  /** Says it at the end of what is shown, if nothing is being answered there. */
+  send(text, attachments) {
+    if (this.answering.isBusy(this.conversation)) return false;
+    this.say(this.conversation.last, text, attachments);
+    return true;
+  }
+
+  say(parent, text, attachments) {
     const { conversation } = this;
-    if (conversation.turns.length === 0 && !conversation.isNamed) conversation.title = titleOf(text);
-    conversation.turns.push({ role: "user", content: text });
-    this.generate();
+    if (conversation.turns.size === 0 && !conversation.isNamed) conversation.title = titleOf(text || attachments[0].name);
+    const turn = conversation.add(parent, { role: "user", content: text, attachments });
+    this.conversations.saveFields(conversation, "title", "updated", "chosen");
+    this.conversations.saveTurn(conversation, turn);
+    this.answering.answer(conversation, turn);
   }
 
   sendEdited(turn, text) {
-    const { turns } = this.conversation;
-    this.stop();
-    turns.length = turns.indexOf(turn);
-    this.say(text);
+    this.answering.stop(this.conversation);
+    const parent = turn.parent === ROOT ? null : this.conversation.turns.get(turn.parent);
+    this.say(parent, text, turn.attachments);
   }
 
   regenerate() {
-    const { turns } = this.conversation;
-    if (this.generations.has(this.conversation.id)) return;
-    if (turns.at(-1)?.role === "assistant") turns.pop();
-    this.generate();
+    const question = this.conversation.path.findLast(({ role }) => role === "user");
+    if (question && !this.answering.isBusy(this.conversation)) this.answering.answer(this.conversation, question);
   }
 
-  stop() {
-    this.generations.get(this.conversation.id)?.stop();
-  }
-
-  generate() {
+  continue() {
     const { conversation } = this;
-    const model = this.picker.chosen?.id;
-    const turn = { role: "assistant", content: "", model, finish: null };
-    conversation.turns.push(turn);
-    conversation.updated = Date.now();
-    const generation = new Generation(conversation, turn, {
-      save: () => this.isKept(conversation) && this.save(conversation),
-      onText: (text) => this.transcript.append(turn, text),
-      onEnd: () => this.onEnd(generation),
-    });
-    this.generations.set(conversation.id, generation);
-    this.save(conversation);
+    if (this.answering.isBusy(conversation)) return;
+    this.answering.continue(conversation, conversation.last);
+  }
+
+  showVersion(button, step) {
+    const turn = this.transcript.turnOf(button);
+    const versions = this.conversation.versionsOf(turn);
+    const wanted = versions[versions.indexOf(turn) + step];
+    this.conversation.choose(wanted);
+    this.conversations.saveFields(this.conversation, "chosen");
+    this.draw();
+    this.transcript.focusOn(wanted, button.dataset.action);
+  }
+
+  onBegin(conversation) {
+    if (conversation !== this.conversation) return;
+    this.transcript.refresh(conversation.last);
     this.draw();
     this.transcript.scrollToEnd();
+    this.composer.open(conversation.id);
     announce(t("answering"));
-    generation.run({ model, settings: this.preferences.samplingFields(), key: this.preferences.key });
   }
 
-  /** Not removed since: an answer that ends late must not bring its conversation back. */
-  isKept(conversation) {
-    return this.conversations.get(conversation.id) === conversation;
-  }
-
-  onEnd({ conversation, turn }) {
-    if (this.generations.get(conversation.id)?.turn === turn) this.generations.delete(conversation.id);
-    const text = this.transcript.end(turn);
+  onEnd(conversation, turn) {
+    if (this.answering.isKept(conversation)) this.conversations.saveFields(conversation, "updated");
+    this.transcript.refresh(turn);
     this.drawState();
-    if (conversation !== this.conversation || conversation.turns.at(-1) !== turn) return;
+    if (conversation !== this.conversation || conversation.last !== turn) return;
     if (turn.finish === "failed") {
       announce(t("answerFailed", { text: t(turn.failure.kind) }));
-      if (turn.failure.kind === "key") this.askKey(() => this.regenerate());
+      if (turn.failure.kind === "key") this.connection.askKey(() => this.regenerate());
     } else if (turn.finish === "stopped") announce(t("answerStopped"));
-    else announce(t("answerDone", { text: text.slice(0, MAX_ANNOUNCED_CHARS) }));
+    else announce(t("answerDone", { text: this.transcript.textOf(turn).slice(0, MAX_ANNOUNCED_CHARS) }));
+  }
+
+  // The context
+
+  dropOldest() {
+    const { conversation } = this;
+    const hasFailed = conversation.last.finish === "failed";
+    if (!dropOldest(conversation)) {
+      showToast(t("nothingToDrop"));
+      return;
+    }
+    this.setSentFrom(conversation.sentFrom);
+    if (hasFailed) this.regenerate();
+  }
+
+  setSentFrom(sentFrom) {
+    this.conversation.sentFrom = sentFrom;
+    this.conversations.saveFields(this.conversation, "sentFrom");
+    this.draw();
+  }
+
+  async summarise(button) {
+    const { conversation } = this;
+    button.disabled = true;
+    showToast(t("summarising"));
+    try {
+      const summary = await summaryOf(conversation, this.request(), this.picker.chosen?.maxModelLen);
+      const next = this.conversations.create();
+      next.system = conversation.system;
+      this.open(next);
+      this.composer.put({ text: t("summaryDraft", { summary }), attachments: [] });
+      showToast(t("summarised"));
+    } catch (error) {
+      showToast(t("summaryFailed", { text: t(error.kind ?? "failed") }));
+    } finally {
+      button.disabled = false;
+    }
   }
 
   // The server
 
-  /** Learns what is served; is there an answer? A wrong key is asked for again. */
-  async connect() {
-    const { key } = this.preferences;
-    hideNotice("server");
-    try {
-      this.picker.offer(await listModels(key));
-    } catch (error) {
-      if (!(error instanceof RequestFailure)) throw error;
-      if (error.kind === "key") this.askKey(this.afterKey);
-      else showNotice("server", t(error.kind), { label: t("retry"), run: () => this.connect() });
-      return false;
-    }
-    this.version = await readVersion(key);
-    this.settings.draw({ system: this.conversation.system, version: this.version });
-    return true;
-  }
-
-  askKey(afterwards) {
-    this.afterKey = afterwards;
-    byId("key-problem").hidden = this.preferences.key === "";
-    byId("key-field").value = "";
-    if (!byId("key").open) byId("key").showModal();
-  }
-
-  async onKeyGiven(key) {
-    if (key === "") return;
-    this.preferences.setKey(key);
-    if (!(await this.connect())) return;
-    const afterwards = this.afterKey;
-    this.afterKey = null;
-    afterwards?.();
-  }
-
-  changeKey() {
-    if (this.preferences.key === "") this.askKey(null);
-    else this.preferences.setKey("");
-    this.settings.draw({ system: this.conversation.system, version: this.version });
+  async onModels(models) {
+    this.picker.offer(models);
+    this.version = await readVersion(this.preferences.key);
+    this.drawSettings();
   }
 
   // Preferences
 
-  openSettings() {
+  drawSettings() {
     this.settings.draw({ system: this.conversation.system, version: this.version });
+  }
+
+  openSettings() {
+    this.drawSettings();
     this.sidebar.hide();
     this.settings.dialog.showModal();
   }
@@ -348,7 +341,7 @@ class App {
   setSystem(text) {
     this.conversation.system = text;
     this.transcript.drawSystem(text);
-    this.save(this.conversation);
+    if (this.conversation.turns.size > 0) this.conversations.saveFields(this.conversation, "system");
   }
 
   setLanguage(language) {
@@ -365,9 +358,14 @@ class App {
 
   setTheme(theme) {
     this.preferences.set({ theme });
+    this.applyTheme();
+    this.drawSettings();
+  }
+
+  applyTheme() {
+    const { theme } = this.preferences;
     if (theme) document.documentElement.dataset.theme = theme;
     else delete document.documentElement.dataset.theme;
-    this.settings.draw({ system: this.conversation.system, version: this.version });
   }
 }
 

@@ -4,6 +4,9 @@
 // not mean when they write something that looks like it. Nesting ends at MAX_DEPTH: deeper markers are text.
 
 const MAX_DEPTH = 8;
+const MATH = { "\\[": "\\]", $$: "$$" };
+const FOOTNOTE = /^\[\^([^\]\s[]{1,40})\]:[ \t]*/;
+const TASK = /^\[([ xX])\][ \t]+(?=\S)/;
 const MAX_COLUMNS = 64; // of a table; rows are not filled up, so that short rows cannot multiply into many cells
 
 const isBlank = (line) => line.trim() === "";
@@ -102,11 +105,21 @@ function markerOf(line) {
   };
 }
 
+/** The sign that ends a formula which this line begins, where nothing but the formula is on the line; else null. */
+function mathEndOf(trimmed) {
+  const end = MATH[trimmed.slice(0, 2)];
+  if (!end) return null;
+  const at = trimmed.indexOf(end, 2);
+  return at === -1 || at === trimmed.trimEnd().length - 2 ? end : null;
+}
+
 /** Does this line begin something that is no paragraph, even in the middle of one? */
 function interrupts(line, depth) {
   const trimmed = line.trimStart();
   if (fenceOf(trimmed) || headingOf(trimmed) || isRule(trimmed)) return true;
+  if (mathEndOf(trimmed)) return true;
   if (depth >= MAX_DEPTH) return false;
+  if (FOOTNOTE.test(trimmed.slice(0, 50))) return true;
   if (trimmed[0] === ">") return true;
   const marker = markerOf(line);
   return marker !== null && marker.rest !== "" && (marker.number === null || marker.number === 1);
@@ -167,6 +180,31 @@ function readCode(lines, i, fence) {
   return [{ type: "code", language: fence.info.split(/\s/, 1)[0], lines: code, isOpen }, isOpen ? next : next + 1];
 }
 
+/** A formula on lines of its own; one without an end is a paragraph, up to the next blank line. */
+function readMath(lines, i, end) {
+  const own = [];
+  for (let next = i; next < lines.length && !isBlank(lines[next]); next += 1) {
+    const line = lines[next].trim();
+    own.push(line);
+    if (line.endsWith(end) && (next > i || line.length >= 4)) {
+      const text = own.join("\n");
+      return [{ type: "math", text, source: text.slice(2, -2) }, next + 1];
+    }
+  }
+  return [{ type: "paragraph", text: own.join("\n") }, i + own.length];
+}
+
+function readFootnote(lines, i, depth) {
+  const [mark, label] = FOOTNOTE.exec(lines[i].trimStart());
+  const own = [lines[i].trimStart().slice(mark.length)];
+  let next = i + 1;
+  for (; next < lines.length && !isBlank(lines[next]); next += 1) {
+    if (indentOf(lines[next]) < 2 && interrupts(lines[next], depth)) break;
+    own.push(withoutIndent(lines[next], 4));
+  }
+  return [{ type: "footnote", label, children: parseBlocks(own, depth + 1) }, next];
+}
+
 function readQuote(lines, i, depth) {
   const own = [];
   const fence = new FenceTracker();
@@ -189,9 +227,11 @@ function continuesParagraph(own, trimmed, fence, depth) {
 }
 
 function readItem(lines, i, marker, depth) {
-  const own = [marker.rest];
+  const task = TASK.exec(marker.rest.slice(0, 20));
+  const first = marker.rest.slice(task ? task[0].length : 0);
+  const own = [first];
   const fence = new FenceTracker();
-  fence.feed(marker.rest);
+  fence.feed(first);
   let next = i + 1;
   for (; next < lines.length; next += 1) {
     const line = lines[next];
@@ -206,7 +246,7 @@ function readItem(lines, i, marker, depth) {
   }
   const hadBlankEnd = isBlank(own.at(-1)) && own.length > 1;
   const children = parseBlocks(own, depth + 1);
-  return { children, next, hadBlankEnd };
+  return { children, isDone: task ? task[1] !== " " : null, next, hadBlankEnd };
 }
 
 function readList(lines, i, first, depth) {
@@ -218,7 +258,7 @@ function readList(lines, i, first, depth) {
     isLoose ||= endedBlank;
     const item = readItem(lines, next, marker, depth);
     isLoose ||= item.children.filter((child) => child.type === "paragraph").length > 1;
-    items.push(item.children);
+    items.push({ children: item.children, isDone: item.isDone });
     endedBlank = item.hadBlankEnd;
     next = item.next;
     marker = next < lines.length && !isRule(lines[next].trim()) ? markerOf(lines[next]) : null;
@@ -244,7 +284,10 @@ function readBlock(lines, i, depth) {
   const heading = headingOf(trimmed);
   if (heading) return [{ type: "heading", ...heading }, i + 1];
   if (isRule(trimmed)) return [{ type: "rule" }, i + 1];
+  const mathEnd = mathEndOf(trimmed);
+  if (mathEnd) return readMath(lines, i, mathEnd);
   if (depth < MAX_DEPTH) {
+    if (FOOTNOTE.test(trimmed.slice(0, 50))) return readFootnote(lines, i, depth);
     if (trimmed[0] === ">") return readQuote(lines, i, depth);
     const marker = markerOf(lines[i]);
     if (marker) return readList(lines, i, marker, depth);

@@ -1,79 +1,84 @@
-// Where are conversations kept? In the browser's localStorage, one entry each; in memory alone where that is refused.
+// Where are conversations kept? In the browser's localStorage, in memory alone where that is refused.
 //
-// A conversation: {id, title, isNamed, created, updated, system, turns}; a turn: {role: "user", content} or
-// {role: "assistant", content, model, finish, figures}, where finish is null while the answer is made, "stop", "length",
-// "stopped" (by the person) or "failed", and then there is `failure`: {kind, detail}.
+// Several tabs write at the same time, and no lock is to be had everywhere. So every turn is an entry of its own, which
+// only the tab that makes it writes: PREFIX + conversation + "/" + turn. What else is known of a conversation is in the
+// entry PREFIX + conversation; of it a tab changes single fields, and leaves alone whatever it does not know.
+
+import { Conversation } from "./conversation.js";
+import { parseObject, readConversation, readFields, readList, readTurn } from "./stored.js";
 
 const PREFIX = "qwartet.conversation.";
-const MAX_TITLE_CHARS = 60;
+const VERSION = 2;
 
-function isText(value) {
-  return typeof value === "string";
+const nameOf = (id) => PREFIX + id;
+const turnNameOf = (id, turnId) => `${PREFIX}${id}/${turnId}`;
+
+/** The ids of the conversation and of the turn (null: the conversation's own entry) in the name of an entry, or null. */
+function idsIn(name) {
+  if (!name.startsWith(PREFIX)) return null;
+  const rest = name.slice(PREFIX.length);
+  const slash = rest.lastIndexOf("/");
+  return slash === -1 ? { id: rest, turnId: null } : { id: rest.slice(0, slash), turnId: rest.slice(slash + 1) };
 }
 
-function isTurn(turn) {
-  return isText(turn?.content) && (turn.role === "user" || turn.role === "assistant");
-}
-
-/** The conversation in an entry, or null: what is in the storage may be from anybody on this origin. */
-function readEntry(id, entry) {
-  try {
-    const { title, isNamed, created, updated, system, turns } = JSON.parse(entry);
-    if (!isText(title) || !isText(system) || !Array.isArray(turns) || !turns.every(isTurn)) return null;
-    const last = turns.at(-1);
-    if (last?.role === "assistant" && last.finish === null) {
-      last.finish = "failed";
-      last.failure = { kind: "cut", detail: "" };
-    }
-    return { id, title, isNamed: isNamed === true, created: Number(created), updated: Number(updated), system, turns };
-  } catch {
-    return null;
+/** What localStorage can do, for a page that may not keep anything. */
+class MemoryStorage {
+  #entries = new Map();
+  getItem = (name) => this.#entries.get(name) ?? null;
+  setItem = (name, text) => this.#entries.set(name, text);
+  removeItem = (name) => this.#entries.delete(name);
+  key = (place) => [...this.#entries.keys()][place] ?? null;
+  get length() {
+    return this.#entries.size;
   }
-}
-
-/** A title from what was said first. */
-export function titleOf(text) {
-  const line = text.trim().split("\n", 1)[0];
-  const characters = Array.from(line.slice(0, 4 * MAX_TITLE_CHARS));
-  if (characters.length <= MAX_TITLE_CHARS) return characters.join("");
-  return `${characters.slice(0, MAX_TITLE_CHARS - 1).join("").trimEnd()}…`;
 }
 
 export class Conversations {
   #byId = new Map();
-  #storage = null;
+  #numAside = new Map(); // conversation id -> how many of its values could not be read
+  #unwritten = new Map(); // name -> text, where the storage was full
+  #isFull = false;
+  #storage = new MemoryStorage();
 
-  /** `onTrouble` is called with "blocked" or "full" when something could not be kept. */
+  /** `onTrouble` is called with "blocked" or "full" when something could not be kept, with null when it is kept again. */
   constructor(onTrouble) {
     this.onTrouble = onTrouble;
     try {
-      this.#storage = window.localStorage;
-      this.#readAll();
+      const storage = window.localStorage;
+      this.#readAll(storage);
+      this.#storage = storage;
     } catch {
-      this.#storage = null;
       onTrouble("blocked");
     }
   }
 
-  #readAll() {
-    for (let i = 0; i < this.#storage.length; i += 1) {
-      const name = this.#storage.key(i);
-      if (name.startsWith(PREFIX)) this.#read(name);
+  #readAll(storage) {
+    const names = Array.from({ length: storage.length }, (_, place) => storage.key(place));
+    const entriesOf = new Map();
+    for (const name of names) {
+      const ids = idsIn(name);
+      if (ids === null) continue;
+      const entries = entriesOf.get(ids.id) ?? { value: undefined, turnValues: new Map() };
+      const value = parseObject(storage.getItem(name));
+      if (ids.turnId === null) entries.value = value;
+      else entries.turnValues.set(ids.turnId, value);
+      entriesOf.set(ids.id, entries);
+    }
+    for (const [id, { value, turnValues }] of entriesOf) {
+      const { conversation, numAside } = readConversation(id, value, turnValues);
+      if (conversation) this.#byId.set(id, conversation);
+      if (numAside > 0) this.#numAside.set(id, numAside);
     }
   }
 
-  #read(name) {
-    const id = name.slice(PREFIX.length);
-    const conversation = readEntry(id, this.#storage.getItem(name));
-    if (conversation) this.#byId.set(id, conversation);
-    else this.#byId.delete(id);
+  /** Of how many values in the storage nothing can be shown. */
+  get numAside() {
+    return [...this.#numAside.values()].reduce((sum, count) => sum + count, 0);
   }
 
-  /** Another tab has changed an entry; returns the id of the conversation, or null. */
-  onStorage(event) {
-    if (event.storageArea !== this.#storage || !event.key?.startsWith(PREFIX)) return null;
-    this.#read(event.key);
-    return event.key.slice(PREFIX.length);
+  /** The entries, as they are, in which something could not be read: [name, text]. */
+  asideEntries() {
+    return [...this.#numAside.keys()].flatMap((id) => this.#entriesOf(id));
   }
 
   /** Newest first. */
@@ -88,28 +93,168 @@ export class Conversations {
   /** A new one, which is kept as soon as something is said in it. */
   create() {
     const now = Date.now();
-    // crypto.randomUUID is missing where the page comes over plain HTTP from another machine.
-    const bytes = crypto.getRandomValues(new Uint8Array(12));
-    const id = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-    return { id, title: "", isNamed: false, created: now, updated: now, system: "", turns: [] };
+    return new Conversation({ created: now, updated: now });
   }
 
-  save(conversation) {
-    this.#byId.set(conversation.id, conversation);
-    if (this.#storage === null) return;
-    try {
-      this.#storage.setItem(PREFIX + conversation.id, JSON.stringify(conversation));
-    } catch {
-      this.onTrouble("full");
-    }
+  /** Keeps these fields, and the whole conversation where it is not kept yet, or no longer. */
+  saveFields(conversation, ...names) {
+    if (this.get(conversation.id) === conversation) this.#writeFields(conversation, names);
+    else this.#writeWhole(conversation);
   }
 
+  saveTurn(conversation, turn) {
+    if (this.get(conversation.id) === conversation) this.#writeTurn(conversation, turn);
+    else this.#writeWhole(conversation);
+  }
+
+  removeTurn(conversation, turn) {
+    conversation.turns.delete(turn.id);
+    this.#drop(turnNameOf(conversation.id, turn.id));
+  }
+
+  /** Returns the entries, for `restore`. */
   remove(id) {
+    const entries = this.#entriesOf(id);
     this.#byId.delete(id);
+    this.#numAside.delete(id);
+    // The conversation's own entry goes first: it tells other tabs that this is the end of the whole.
+    for (const [name] of entries) this.#drop(name);
+    return entries;
+  }
+
+  /** Brings a removed one back with all that its entries held; without them, as it is in memory. */
+  restore(conversation, entries = []) {
+    this.#writeWhole(conversation);
+    for (const [name, text] of entries) this.#write(name, text);
+  }
+
+  /** Removes what cannot be read too. */
+  removeAll() {
+    for (const id of [...this.#byId.keys(), ...this.#numAside.keys()]) this.remove(id);
+  }
+
+  /**
+   * Another tab has changed the storage; what that means here: [{conversation, turn, isRemoved}]. `isOurs(turn)` says that
+   * this tab makes the turn, and knows best.
+   */
+  onStorage(event, isOurs) {
+    if (event.storageArea !== this.#storage) return [];
+    if (event.key === null) return this.list().map((conversation) => this.#forget(conversation));
+    const ids = idsIn(event.key);
+    if (ids === null) return [];
+    const conversation = this.get(ids.id);
+    if (ids.turnId === null && event.newValue === null) return conversation ? [this.#forget(conversation)] : [];
+    if (event.newValue === null) return conversation ? this.#onTurnRemoved(conversation, ids.turnId, isOurs) : [];
+    const value = parseObject(event.newValue);
+    if (value === null) return [];
+    if (conversation === null) return this.#onUnknown(ids.id);
+    if (ids.turnId === null) return this.#onFields(conversation, value);
+    const turn = readTurn(value, ids.turnId);
+    return turn ? this.#onTurn(conversation, turn, isOurs) : [];
+  }
+
+  #forget(conversation) {
+    const { id } = conversation;
+    this.#byId.delete(id);
+    // What this tab has written meanwhile goes too, unless the other one has brought the conversation back.
+    if (this.#read(nameOf(id)) === null) for (const [name] of this.#entriesOf(id)) this.#drop(name);
+    return { conversation, turn: null, isRemoved: true };
+  }
+
+  #onTurnRemoved(conversation, turnId, isOurs) {
+    const turn = conversation.turns.get(turnId);
+    if (!turn || isOurs(turn)) return [];
+    conversation.turns.delete(turnId);
+    return [{ conversation, turn: null, isRemoved: false }];
+  }
+
+  #onUnknown(id) {
+    const values = this.#entriesOf(id).map(([name, text]) => [idsIn(name).turnId, parseObject(text)]);
+    const value = values.find(([turnId]) => turnId === null)?.[1];
+    const { conversation } = readConversation(id, value, new Map(values.filter(([turnId]) => turnId !== null)));
+    if (conversation === null || !value) return []; // its other entries are still on their way
+    this.#byId.set(id, conversation);
+    return [{ conversation, turn: null, isRemoved: false }];
+  }
+
+  #onFields(conversation, value) {
+    const { title, isNamed, system, updated, sentFrom } = readFields(value);
+    Object.assign(conversation, { title: title || conversation.title, isNamed, system, updated, sentFrom });
+    const changes = [{ conversation, turn: null, isRemoved: false }];
+    for (const turn of readList(value.turns).turns) {
+      // A page of the first version writes all turns again; what has an entry of its own is newer.
+      const isKnown = this.#read(turnNameOf(conversation.id, turn.id)) !== null;
+      if (!isKnown) changes.push(...this.#onTurn(conversation, turn, () => false));
+    }
+    return changes;
+  }
+
+  #onTurn(conversation, turn, isOurs) {
+    const known = conversation.turns.get(turn.id);
+    if (known && isOurs(known)) return [];
+    if (known) Object.assign(known, turn);
+    else conversation.turns.set(turn.id, turn);
+    conversation.mend();
+    return [{ conversation, turn: known ?? turn, isRemoved: false }];
+  }
+
+  #writeWhole(conversation) {
+    this.#byId.set(conversation.id, conversation);
+    this.#writeFields(conversation, ["title", "isNamed", "created", "updated", "system", "sentFrom", "chosen"]);
+    for (const turn of conversation.turns.values()) this.#writeTurn(conversation, turn);
+  }
+
+  #writeFields(conversation, names) {
+    const name = nameOf(conversation.id);
+    const value = { version: VERSION, ...parseObject(this.#read(name)) };
+    for (const field of names) {
+      if (field === "chosen") value.chosen = { ...value.chosen, ...Object.fromEntries(conversation.chosen) };
+      else value[field] = conversation[field];
+    }
+    this.#write(name, JSON.stringify(value));
+  }
+
+  #writeTurn(conversation, turn) {
+    const name = turnNameOf(conversation.id, turn.id);
+    const { id, ...value } = turn;
+    this.#write(name, JSON.stringify({ ...parseObject(this.#read(name)), ...value }));
+  }
+
+  /** All entries of a conversation, its own one first. */
+  #entriesOf(id) {
+    const names = Array.from({ length: this.#storage.length }, (_, place) => this.#storage.key(place));
+    const all = new Set([...names, ...this.#unwritten.keys()].filter((name) => idsIn(name)?.id === id));
+    const sorted = [...all].sort((a, b) => a.length - b.length);
+    return sorted.map((name) => [name, this.#read(name)]).filter(([, text]) => text !== null);
+  }
+
+  #read(name) {
+    return this.#unwritten.get(name) ?? this.#storage.getItem(name);
+  }
+
+  #write(name, text) {
+    this.#unwritten.set(name, text);
+    this.#writeRest();
+  }
+
+  #drop(name) {
+    this.#unwritten.delete(name);
+    this.#storage.removeItem(name);
+    this.#writeRest();
+  }
+
+  /** Writes what is not written yet; it is tried again with every change. */
+  #writeRest() {
     try {
-      this.#storage?.removeItem(PREFIX + id);
+      for (const [name, text] of this.#unwritten) {
+        this.#storage.setItem(name, text);
+        this.#unwritten.delete(name);
+      }
+      if (this.#isFull) this.onTrouble(null);
+      this.#isFull = false;
     } catch {
-      this.onTrouble("blocked");
+      this.#isFull = true;
+      this.onTrouble("full");
     }
   }
 }

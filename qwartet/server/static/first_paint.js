@@ -10,5 +10,5 @@
   const root = document.documentElement;
   if (stored.theme === "light" || stored.theme === "dark") root.dataset.theme = stored.theme;
   const language = stored.language || navigator.language;
-  root.lang = language.toLowerCase().startsWith("zh") ? "zh-CN" : "en";
+  root.lang = String(language).toLowerCase().startsWith("zh") ? "zh-CN" : "en";
 })();

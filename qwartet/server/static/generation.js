@@ -1,15 +1,16 @@
 // How does one answer come about? From the request to the last piece, with its figures, into a turn that can be kept.
 
 import { RequestFailure, streamChat } from "./api.js";
+import { sentText } from "./attachments.js";
 
 const SAVE_EVERY_MS = 1000;
 
-/** What is sent of a conversation before this turn; an answer without text did not happen. */
-export function messagesBefore(conversation, turn) {
+/** What is sent of a conversation up to the end of `path`; an answer without text did not happen. */
+export function messagesOf(system, path) {
   const messages = [];
-  if (conversation.system.trim() !== "") messages.push({ role: "system", content: conversation.system });
-  for (const { role, content } of conversation.turns.slice(0, conversation.turns.indexOf(turn))) {
-    if (role === "user" || content !== "") messages.push({ role, content });
+  if (system.trim() !== "") messages.push({ role: "system", content: system });
+  for (const turn of path) {
+    if (turn.role === "user" || turn.content !== "") messages.push({ role: turn.role, content: sentText(turn) });
   }
   return messages;
 }
@@ -38,8 +39,9 @@ class Stopwatch {
 export class Generation {
   #controller = new AbortController();
   #savedAt = 0;
+  #isCut = false;
 
-  /** `turn` is the conversation's last one, empty. Callbacks: onText(text), onEnd(); `save()` keeps the conversation. */
+  /** `turn` is an answer without an end, with or without text. Callbacks: save(), onText(text), onEnd(). */
   constructor(conversation, turn, { save, onText, onEnd }) {
     Object.assign(this, { conversation, turn, save, onText, onEnd });
   }
@@ -48,15 +50,23 @@ export class Generation {
     this.#controller.abort();
   }
 
+  /** The page goes away: there is no time to wait for the stream's end. */
+  cut() {
+    this.#isCut = true;
+    this.#controller.abort();
+    Object.assign(this.turn, { finish: "failed", failure: { kind: "cut", detail: "", retryAt: null } });
+    this.save();
+  }
+
   /** What goes wrong with the request is in the turn afterwards. */
-  async run({ model, settings, key }) {
-    const { conversation, turn } = this;
+  async run({ model, messages, settings, key }) {
+    const { turn } = this;
     const watch = new Stopwatch();
     let usage = null;
     let finish = null;
     try {
-      const messages = messagesBefore(conversation, turn);
-      const pieces = streamChat({ model, messages, settings, key, signal: this.#controller.signal });
+      const isContinued = turn.content !== "";
+      const pieces = streamChat({ model, messages, isContinued, settings, key, signal: this.#controller.signal });
       for await (const piece of pieces) {
         if (piece.text !== "") {
           watch.onText();
@@ -73,19 +83,19 @@ export class Generation {
       this.#onError(error);
     } finally {
       turn.figures = watch.figures(usage);
-      conversation.updated = Date.now();
-      this.save(conversation);
+      this.save();
       this.onEnd();
     }
   }
 
   #onError(error) {
+    if (this.#isCut) return;
     if (error.name === "AbortError") {
       this.turn.finish = "stopped";
       return;
     }
     this.turn.finish = "failed";
-    this.turn.failure = { kind: "failed", detail: "" };
+    this.turn.failure = { kind: "failed", detail: "", retryAt: null };
     if (!(error instanceof RequestFailure)) throw error; // a mistake of the page: for the console
     const { kind, detail, retryAfterS } = error;
     this.turn.failure = { kind, detail, retryAt: retryAfterS === null ? null : Date.now() + retryAfterS * 1000 };
@@ -95,6 +105,6 @@ export class Generation {
     const now = Date.now();
     if (now - this.#savedAt < SAVE_EVERY_MS) return;
     this.#savedAt = now;
-    this.save(this.conversation);
+    this.save();
   }
 }

@@ -8,7 +8,8 @@ let language = document.documentElement.lang.startsWith("zh") ? "zh" : "en"; // 
 
 /** The text of a key, with {name} filled in. A key that does not exist is a mistake in the page: it shows as itself. */
 export function t(key, values = {}) {
-  return (WORDS[language][key] ?? key).replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
+  const words = Object.hasOwn(WORDS[language], key) ? WORDS[language][key] : String(key);
+  return words.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
 }
 
 export function currentLanguage() {

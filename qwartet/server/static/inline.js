@@ -1,7 +1,8 @@
 // What stands inside a paragraph: emphasis, links, code? A flat list of pieces, in time linear in the text.
 //
-// Pieces: {type: "text" | "code" | "math", text}, {type: "break"}, {type: "open" | "close", tag}, {type: "link", url},
-// {type: "unlink"}; opening and closing ones nest. Images and links to anywhere but the web or mail stay text.
+// Pieces: {type: "text" | "code", text}, {type: "math", text, source, isBlock}, {type: "note", label}, {type: "break"},
+// {type: "open" | "close", tag}, {type: "link", url}, {type: "unlink"}; opening and closing ones nest. Images and links to
+// anywhere but the web or mail stay text.
 
 const SPECIAL = /[\\`*_~[\]!<&\n$]|https?:\/\//gi;
 const ASCII_PUNCTUATION = /[!-/:-@[-`{-~]/;
@@ -12,6 +13,7 @@ const ENTITIES = { "&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&nbsp
 const AUTOLINK = /<((?:https?:\/\/|mailto:)[^\s<>]{1,2000})>/iy;
 const BARE_URL = /https?:\/\/[!#-;=?-Z^_a-z~]{1,2000}/iy; // ASCII only: Chinese text may follow without a space
 const MATH = { "\\(": "\\)", "\\[": "\\]", $$: "$$" };
+const NOTE = /\[\^([^\]\s[]{1,40})\]/y;
 const MAX_DESTINATION = 2000;
 const MAX_TITLE = 500;
 const MAX_PARENTHESES = 32;
@@ -199,9 +201,9 @@ class InlineParser {
       this.at += 1;
     } else if (special === "\\") this.readEscape();
     else if (special === "`") this.readCode();
-    else if (special === "$") this.readMath("$$") || this.take(this.at + 1);
+    else if (special === "$") this.readMath("$$") || this.readDollars() || this.take(this.at + 1);
     else if (special === "*" || special === "_" || special === "~") this.readRun();
-    else if (special === "[") this.openBracket(1);
+    else if (special === "[") this.readNote() || this.openBracket(1);
     else if (special === "!") this.text[this.at + 1] === "[" ? this.openBracket(2) : this.take(this.at + 1);
     else if (special === "]") this.closeBracket();
     else if (special === "<") this.readLink(AUTOLINK) || this.take(this.at + 1);
@@ -217,14 +219,38 @@ class InlineParser {
     else this.take(this.at + 1);
   }
 
-  /** Formulas are shown as they are written, so that Markdown eats none of their signs. */
+  /** Markdown eats none of a formula's signs. */
   readMath(opening) {
     const closing = MATH[opening];
     if (!closing || !this.text.startsWith(opening, this.at)) return false;
     const end = this.nextIndex.of(closing, this.at + 2);
     if (end === -1) return false;
-    this.pieces.push({ type: "math", text: this.text.slice(this.at, end + 2) });
-    this.at = end + 2;
+    this.pushMath(end + 2, 2, opening !== "\\(");
+    return true;
+  }
+
+  pushMath(end, length, isBlock) {
+    const text = this.text.slice(this.at, end);
+    this.pieces.push({ type: "math", text, source: text.slice(length, -length), isBlock });
+    this.at = end;
+  }
+
+  /** `$x$`, but not two sums of money: no space inside of the signs, no digit behind. */
+  readDollars() {
+    const end = this.text.indexOf("$", this.at + 1);
+    if (end <= this.at + 1 || /\s/.test(this.text[this.at + 1]) || /[\s\\]/.test(this.text[end - 1])) return false;
+    if (/[\d$]/.test(this.text[end + 1] ?? "") || this.text.slice(this.at, end).includes("`")) return false;
+    this.pushMath(end + 1, 1, false);
+    return true;
+  }
+
+  /** `[^1]`, which refers to a footnote if there is one. */
+  readNote() {
+    NOTE.lastIndex = this.at;
+    const match = NOTE.exec(this.text);
+    if (match === null) return false;
+    this.pieces.push({ type: "note", label: match[1] });
+    this.at += match[0].length;
     return true;
   }
 

@@ -3,9 +3,11 @@
 
 import { parseBlocks } from "./blocks.js";
 import { element } from "./dom.js";
+import { linkNotes, noteReference, noteTarget } from "./footnotes.js";
 import { Highlighter } from "./highlight.js";
 import { parseInline } from "./inline.js";
 import { t } from "./i18n.js";
+import { typeset } from "./math.js";
 
 const MAX_INLINE_DEPTH = 12; // of emphasis in emphasis; deeper marks are left away
 const MAX_LINES = 20_000; // of one text; what follows is not drawn, and that is said
@@ -14,6 +16,11 @@ const MAX_SHARE = 0.25; // of the time that drawing may take while text arrives
 function openInline(piece) {
   if (piece.type === "open") return element(piece.tag);
   return element("a", { href: piece.url, title: piece.url, target: "_blank", rel: "noopener noreferrer nofollow" });
+}
+
+/** A formula, typeset where all of it is known. */
+function mathOf({ text, source, isBlock }) {
+  return typeset(source, isBlock) ?? element("code", { class: "math" }, text);
 }
 
 /** Appends the pieces of a paragraph's text. */
@@ -26,7 +33,8 @@ export function appendInline(parent, text) {
     if (piece.type === "text") top.append(piece.text);
     else if (piece.type === "break") top.append(element("br"));
     else if (piece.type === "code") top.append(element("code", {}, piece.text));
-    else if (piece.type === "math") top.append(element("code", { class: "math" }, piece.text));
+    else if (piece.type === "math") top.append(mathOf(piece));
+    else if (piece.type === "note") top.append(noteReference(piece.label));
     else if (piece.type === "open" || piece.type === "link") {
       const isInner = piece.type === "link" && numLinks > 0;
       if (numSkipped > 0 || isInner || stack.length > MAX_INLINE_DEPTH) {
@@ -118,8 +126,24 @@ class BlockDrawer {
   list({ start, isLoose, items }) {
     const node = element(start === null ? "ul" : "ol", isLoose ? { class: "loose" } : {});
     if (start !== null && start !== 1) node.setAttribute("start", start);
-    for (const children of items) node.append(this.drawAll(element("li"), children));
+    for (const item of items) node.append(this.item(item));
     return node;
+  }
+
+  item({ children, isDone }) {
+    if (isDone === null) return this.drawAll(element("li"), children);
+    const label = t(isDone ? "taskDone" : "taskOpen");
+    const box = element("span", { class: isDone ? "box done" : "box", role: "img", "aria-label": label });
+    return this.drawAll(element("li", { class: "task" }, box), children);
+  }
+
+  math({ text, source }) {
+    const formula = mathOf({ text, source, isBlock: true });
+    return element("div", { class: "formula", tabindex: "0", role: "group", "aria-label": t("formula") }, formula);
+  }
+
+  footnote({ label, children }) {
+    return this.drawAll(noteTarget(label), children);
   }
 
   table({ head, align, rows }) {
@@ -201,6 +225,7 @@ export class MarkdownView {
   #draw() {
     const lines = this.#tail.split("\n");
     if (this.#isFull || !this.#growCode(lines)) this.#redrawTail(parseBlocks(lines));
+    linkNotes(this.container);
     this.afterDraw();
   }
 

@@ -11,6 +11,7 @@ export const SAMPLING = [
 
 const NAME = "qwartet.preferences";
 const KEY_NAME = "qwartet.key";
+const OPENED_NAME = "qwartet.opened";
 
 function read(storageName, name) {
   try {
@@ -49,20 +50,42 @@ export class Preferences {
   key = read("sessionStorage", KEY_NAME) ?? "";
 
   constructor() {
-    const stored = parsed(read("localStorage", NAME));
+    this.#take(parsed(read("localStorage", NAME)));
+    // The conversation that was open last: in this tab, else in any.
+    this.opened = read("sessionStorage", OPENED_NAME) ?? this.opened;
+  }
+
+  #take(stored) {
     const text = (value) => (typeof value === "string" ? value : "");
-    this.language = text(stored.language); // "en", "zh" or "": the browser's
-    this.theme = text(stored.theme); // "light", "dark" or "": the system's
+    const oneOf = (value, ...known) => (known.includes(value) ? value : "");
+    this.language = oneOf(stored.language, "en", "zh"); // "": the browser's
+    this.theme = oneOf(stored.theme, "light", "dark"); // "": the system's
     this.model = text(stored.model);
-    this.opened = text(stored.opened); // id of the conversation that was open last
+    this.opened ??= text(stored.opened);
     this.isGreedy = stored.isGreedy === true;
     this.sampling = Object.fromEntries(SAMPLING.map(({ name }) => [name, text(stored.sampling?.[name])]));
   }
 
-  set(values) {
+  /** Changes these values and no other one, so that what another tab has set meanwhile stays. */
+  set({ sampling = {}, ...values }) {
     Object.assign(this, values);
-    const { language, theme, model, opened, isGreedy, sampling } = this;
-    write("localStorage", NAME, JSON.stringify({ language, theme, model, opened, isGreedy, sampling }));
+    Object.assign(this.sampling, sampling);
+    const stored = parsed(read("localStorage", NAME));
+    const kept = { ...stored, ...values, sampling: { ...stored.sampling, ...sampling } };
+    write("localStorage", NAME, JSON.stringify(kept));
+  }
+
+  setOpened(opened) {
+    this.set({ opened });
+    write("sessionStorage", OPENED_NAME, opened);
+  }
+
+  /** Another tab has changed the storage; `onChange` is called where that means something here. */
+  onStorage(event, onChange) {
+    if (event.key !== NAME || event.newValue === null) return;
+    const before = JSON.stringify(this);
+    this.#take(parsed(event.newValue));
+    if (JSON.stringify(this) !== before) onChange();
   }
 
   setKey(key) {

@@ -38,7 +38,7 @@ export class Settings {
       });
       const problem = element("p", { class: "problem-text", id: problemId });
       input.addEventListener("input", () => {
-        this.preferences.set({ sampling: { ...this.preferences.sampling, [field.name]: input.value.trim() } });
+        this.preferences.set({ sampling: { [field.name]: input.value.trim() } });
         this.#drawField(field);
       });
       const label = element("label", { for: id, "data-t": field.name });

@@ -1,15 +1,19 @@
 // What is seen of the open conversation? Its turns, the newest kept in sight while the person stays at the end.
 
+import { AnswerTurn } from "./answer_turn.js";
 import { byId, element } from "./dom.js";
-import { currentLanguage, t } from "./i18n.js";
-import { AnswerTurn, UserTurn } from "./turns.js";
+import { currentLanguage, number, t } from "./i18n.js";
+import { UserTurn } from "./user_turn.js";
 
 const NEAR_END_PX = 48;
+const NUM_AT_ONCE = 100; // turns; earlier ones are drawn when they are asked for
 
 export class Transcript {
   #views = new Map(); // turn -> its view
   #language = null; // in which they are drawn
   #follows = true; // does the page stay at the end while text arrives?
+  #conversation = null;
+  #numShown = NUM_AT_ONCE;
 
   constructor({ onEdited }) {
     this.onEdited = onEdited;
@@ -17,11 +21,16 @@ export class Transcript {
     this.turns = byId("turns");
     this.scroll.addEventListener("scroll", () => this.#onScroll(), { passive: true });
     byId("latest").addEventListener("click", () => this.scrollToEnd());
+    byId("earlier-turns").addEventListener("click", () => this.#showEarlier());
   }
 
   /** Shows the conversation; turns that are shown already, in this language, stay as they are. */
   draw(conversation) {
-    const staying = new Set(this.#language === currentLanguage() ? conversation.turns : []);
+    if (conversation.id !== this.#conversation?.id) this.#numShown = NUM_AT_ONCE;
+    this.#conversation = conversation;
+    const { path } = conversation;
+    const shown = path.slice(-this.#numShown);
+    const staying = new Set(this.#language === currentLanguage() ? shown : []);
     this.#language = currentLanguage();
     for (const [turn, view] of this.#views) {
       if (staying.has(turn)) continue;
@@ -29,13 +38,19 @@ export class Transcript {
       view.node.remove();
       this.#views.delete(turn);
     }
-    for (const turn of conversation.turns) {
-      if (this.#views.has(turn)) continue;
-      const view = this.#viewOf(turn);
-      this.#views.set(turn, view);
-      this.turns.append(view.node);
-    }
+    for (const [place, turn] of shown.entries()) this.#place(turn, place);
+    const numEarlier = path.length - shown.length;
+    byId("earlier-turns").hidden = numEarlier === 0;
+    byId("earlier-turns").textContent = t("showEarlier", { turns: number(numEarlier) });
+    this.#drawVersions(conversation, shown);
+    this.#drawUnsent(conversation);
     this.drawSystem(conversation.system);
+  }
+
+  #place(turn, place) {
+    const view = this.#views.get(turn) ?? this.#viewOf(turn);
+    this.#views.set(turn, view);
+    if (this.turns.children[place] !== view.node) this.turns.insertBefore(view.node, this.turns.children[place] ?? null);
   }
 
   #viewOf(turn) {
@@ -43,12 +58,29 @@ export class Transcript {
     return new AnswerTurn(turn, { onChange: () => this.#follow() });
   }
 
+  #drawVersions(conversation, shown) {
+    for (const [turn, versions] of conversation.versionsOfAll(shown)) {
+      this.#views.get(turn).drawVersions(versions.indexOf(turn) + 1, versions.length);
+    }
+  }
+
+  /** Marks what is no longer sent. */
+  #drawUnsent({ path, sentPath }) {
+    const sent = new Set(sentPath);
+    for (const [turn, view] of this.#views) view.node.classList.toggle("unsent", !sent.has(turn));
+    byId("unsent").hidden = path.length === sentPath.length;
+  }
+
+  #showEarlier() {
+    const { scrollHeight, scrollTop } = this.scroll;
+    this.#numShown += NUM_AT_ONCE;
+    this.draw(this.#conversation);
+    this.scroll.scrollTop = scrollTop + this.scroll.scrollHeight - scrollHeight;
+  }
+
   drawSystem(text) {
-    this.turns.querySelector(".system")?.remove();
-    if (text.trim() === "") return;
-    const label = element("b", {}, t("systemPrompt"));
-    const words = element("span", { dir: "auto" }, text);
-    this.turns.prepend(element("button", { type: "button", class: "system", "data-action": "settings" }, label, words));
+    byId("system-shown").hidden = text.trim() === "";
+    byId("system-text").textContent = text;
   }
 
   turnOf(node) {
@@ -57,16 +89,30 @@ export class Transcript {
     return null;
   }
 
+  /** Edits the last message of the person, if it is there. */
+  editLast() {
+    const turn = this.#conversation.path.findLast(({ role }) => role === "user");
+    this.#views.get(turn)?.edit();
+  }
+
+  focusOn(turn, action) {
+    const buttons = this.#views.get(turn)?.node.querySelectorAll(`.versions button:not(:disabled)`) ?? [];
+    ([...buttons].find(({ dataset }) => dataset.action === action) ?? buttons[0])?.focus();
+  }
+
   append(turn, text) {
     this.#views.get(turn)?.append(text);
   }
 
-  /** The answer is complete; its text as it is read. */
-  end(turn) {
-    const view = this.#views.get(turn);
-    view?.end();
+  /** The turn has changed, here or in another tab. */
+  refresh(turn) {
+    this.#views.get(turn)?.refresh();
     this.#follow();
-    return view?.text.innerText ?? "";
+  }
+
+  /** The text of an answer as it is read. */
+  textOf(turn) {
+    return this.#views.get(turn)?.text.innerText ?? "";
   }
 
   scrollToEnd() {

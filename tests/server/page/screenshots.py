@@ -76,6 +76,21 @@ assert longest_palindrome("a violin, level") == "level"
 - For texts of many thousand characters there is **Manacher's algorithm**, which needs `O(n)` steps.
 - An empty text gives an empty palindrome.
 """
+FORMULAS = r"""The roots of a quadratic equation follow from completing the square[^1]:
+
+$$
+x = \frac{-b \pm \sqrt{b^2 - 4ac}}{2a}
+$$
+
+For a sum, \(\sum_{i=1}^{n} i = \frac{n(n+1)}{2}\), and a matrix is written
+
+\[ A = \begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}, \qquad f(x) = \begin{cases} x^2 & \text{if } x \ge 0 \\ -x & \text{otherwise} \end{cases} \]
+
+- [x] derive the formula
+- [ ] check it with $a = 1$, $b = -3$, $c = 2$
+
+[^1]: The method is older than the notation: it was first described in words.
+"""  # noqa: E501
 PROVERB = "A journey of a thousand miles begins with a single step."
 CHINESE = """\
 两种乐器演奏的是同一个**基频**，但任何乐音都不只有一个频率。区别在于基频之上的*泛音*如何混合，以及声音如何开始。
@@ -149,12 +164,51 @@ def chinese(browser: Browser, server: StubServer) -> Page:
     return page
 
 
+def formulas(browser: Browser, server: StubServer) -> Page:
+    page = new_page(browser, server, **DESKTOP)
+    say(page, server, "How are quadratic equations solved?", spoken(FORMULAS))
+    page.click(".answer [data-action=regenerate]")
+    page.wait_for_selector(".answer:not(.making) .foot .actions", state="attached")
+    page.click(".versions [data-action=earlier]")
+    return page
+
+
+def composing(browser: Browser, server: StubServer, **settings: Any) -> Page:
+    page = new_page(browser, server, **{**DESKTOP, **settings})
+    full = Answer(["It holds the **minutes** of three meetings."], finish="length", usage=(7900, 120))
+    notes = [{"name": "minutes.txt", "mimeType": "text/plain", "buffer": b"Monday\nTuesday\n"}]
+    page.set_input_files("#files", notes)
+    say(page, server, "What is in this file?", full)
+    page.set_input_files("#files", [{**notes[0], "name": "a long name of a file with notes.md"}])
+    page.fill("#message", "And in this one?")
+    return page
+
+
+def phone_composing(browser: Browser, server: StubServer) -> Page:
+    return composing(browser, server, **PHONE, color_scheme="dark", locale="zh-CN")
+
+
+def shortcuts(browser: Browser, server: StubServer) -> Page:
+    page = new_page(browser, server, **DESKTOP)
+    page.focus("#search")
+    page.fill("#search", "quartet")
+    page.focus("#options")
+    page.click(".keys button")
+    return page
+
+
 def settings(browser: Browser, server: StubServer) -> Page:
     page = desktop_light(browser, server)
     page.click(".sidebar [data-action=settings]")
     page.fill("#system", "Answer like a patient teacher of physics.")
     page.fill("#sampling-temperature", "0.7")
     page.fill("#sampling-top_p", "3")
+    return page
+
+
+def settings_end(browser: Browser, server: StubServer) -> Page:
+    page = settings(browser, server)
+    page.locator("#version").scroll_into_view_if_needed()
     return page
 
 
@@ -205,7 +259,8 @@ def phone_sidebar(browser: Browser, server: StubServer) -> Page:
 
 
 PICTURES: tuple[Callable[..., Any], ...] = (
-    desktop_light, desktop_dark, code, chinese, settings, failure, busy, key, welcome,
+    desktop_light, desktop_dark, code, chinese, formulas, composing, phone_composing, shortcuts, settings, settings_end,
+    failure, busy, key, welcome,
     phone_welcome, phone_dark, phone_sidebar,
 )  # fmt: skip
 

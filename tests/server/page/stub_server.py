@@ -17,7 +17,8 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'none'; object-src 'none'"
 )
 SETTINGS = {"temperature", "top_p", "top_k", "repetition_penalty", "max_tokens", "seed"}
-FIELDS = {"model", "messages", "stream", "stream_options"} | SETTINGS
+CONTINUES = {"add_generation_prompt", "continue_final_message"}
+FIELDS = {"model", "messages", "stream", "stream_options"} | CONTINUES | SETTINGS
 PATIENCE_S = 20  # for a gate that a test has forgotten to open
 
 

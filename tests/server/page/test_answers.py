@@ -53,7 +53,7 @@ def test_the_stop_button_ends_the_answer_and_the_request(page: Page, server: Stu
     expect(answer(page)).to_have_text("Never")
 
 
-def test_an_answer_made_again_replaces_the_old_one(page: Page, server: StubServer) -> None:
+def test_an_answer_made_again_takes_the_place_of_the_old_one(page: Page, server: StubServer) -> None:
     server.answers = [Answer(["First"]), Answer(["Second"])]
     ask(page, "Hello")
     page.click(".answer [data-action=regenerate]")
@@ -62,13 +62,92 @@ def test_an_answer_made_again_replaces_the_old_one(page: Page, server: StubServe
     assert messages(server.bodies[1]) == [("user", "Hello")]
 
 
+def test_earlier_versions_of_an_answer_are_kept_and_can_be_gone_on_from(page: Page, server: StubServer) -> None:
+    server.answers = [Answer([text]) for text in ("First", "Second", "Third")]
+    ask(page, "Hello")
+    for _ in range(2):
+        page.click(".answer [data-action=regenerate]")
+        expect(page.locator(".making")).to_have_count(0)
+    expect(page.locator(".version-place")).to_contain_text("3 / 3")
+    expect(page.locator(".versions [data-action=later]")).to_be_disabled()
+    page.click(".versions [data-action=earlier]")
+    expect(page.locator(".versions [data-action=earlier]")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(answer(page)).to_have_text("First")
+    expect(page.locator(".versions [data-action=later]")).to_be_focused()
+    ask(page, "And now?")
+    assert messages(server.bodies[-1]) == [("user", "Hello"), ("assistant", "First"), ("user", "And now?")]
+    page.locator(".answer").first.hover()
+    page.locator(".versions [data-action=later]").first.click()
+    expect(page.locator(".said")).to_have_text(["Hello"])
+    expect(answer(page)).to_have_text("Second")
+    page.reload()
+    expect(answer(page)).to_have_text("Second")
+    page.click(".versions [data-action=earlier]")
+    expect(page.locator(".said")).to_have_text(["Hello", "And now?"])
+
+
+def test_versions_stay_in_their_order_where_the_clock_is_set_back(page: Page, server: StubServer) -> None:
+    server.answers = [Answer([text]) for text in ("First", "Second")]
+    ask(page, "Hello")
+    page.clock.set_fixed_time("2001-01-01")
+    page.click(".answer [data-action=regenerate]")
+    expect(answer(page)).to_have_text("Second")
+    expect(page.locator(".version-place")).to_contain_text("2 / 2")
+    page.reload()
+    expect(page.locator(".version-place")).to_contain_text("2 / 2")
+
+
+def test_an_answer_that_came_to_nothing_is_no_version(page: Page, server: StubServer) -> None:
+    server.answers = [Answer(status=500, error={"message": ""}), Answer(["Good"])]
+    ask(page, "Hello")
+    page.click("[data-action=retry]")
+    expect(answer(page)).to_have_text("Good")
+    expect(page.locator(".versions:visible")).to_have_count(0)
+
+
+def test_an_answer_that_was_stopped_or_cut_goes_on(page: Page, server: StubServer) -> None:
+    pieces = (["One, ", "two, "], ["three, "], ["four."])
+    server.answers = [Answer(pieces[0], gate_after=1), Answer(pieces[1], finish="length"), Answer(pieces[2])]
+    send(page, "Count")
+    expect(answer(page)).to_have_text("One,")
+    page.click("#stop")
+    page.click("[data-action=continue]")
+    expect(page.locator(".remark")).to_contain_text("max_tokens")
+    page.click("[data-action=continue]")
+    expect(answer(page)).to_have_text("One, three, four.")
+    expect(page.locator(".remark")).to_have_count(0)
+    begun = [("user", "Count"), ("assistant", "One, three, ")]
+    assert messages(server.bodies[2]) == begun
+    assert (server.bodies[2]["continue_final_message"], server.bodies[2]["add_generation_prompt"]) == (True, False)
+    assert "continue_final_message" not in server.bodies[0]
+    page.reload()
+    expect(answer(page)).to_have_text("One, three, four.")
+
+
+def test_a_message_without_an_answer_can_be_answered(page: Page, server: StubServer) -> None:
+    ask(page, "Hello")
+    page.evaluate(
+        """() => {
+            for (const name of Object.keys(localStorage)) {
+                if (localStorage[name].includes("Hello there.")) localStorage.removeItem(name);
+            }
+        }"""
+    )
+    page.reload()
+    expect(page.locator(".turn")).to_have_count(1)
+    page.locator(".user").hover()
+    page.click(".user [data-action=regenerate]")
+    expect(answer(page)).to_have_text("Hello there.")
+
+
 def test_only_the_newest_answer_can_be_made_again(page: Page) -> None:
     ask(page, "One")
     ask(page, "Two")
     expect(page.locator("[data-action=regenerate]:visible")).to_have_count(1)
 
 
-def test_an_edited_message_cuts_the_conversation_there(page: Page, server: StubServer) -> None:
+def test_an_edited_message_begins_a_version_of_the_conversation(page: Page, server: StubServer) -> None:
     server.answers = [Answer(["One."]), Answer(["Two."]), Answer(["Three."])]
     ask(page, "First")
     ask(page, "Second")
@@ -79,6 +158,10 @@ def test_an_edited_message_cuts_the_conversation_there(page: Page, server: StubS
     expect(answer(page)).to_have_text("Three.")
     expect(page.locator(".said")).to_have_text(["First, but better"])
     assert messages(server.bodies[2]) == [("user", "First, but better")]
+    page.locator(".user").hover()
+    page.click(".user .versions [data-action=earlier]")
+    expect(page.locator(".said")).to_have_text(["First", "Second"])
+    expect(page.locator(".text")).to_have_text(["One.", "Two."])
 
 
 def test_leaving_the_editor_changes_nothing(page: Page, server: StubServer) -> None:

@@ -152,7 +152,7 @@ def test_a_full_storage_is_told_and_nothing_breaks(visit) -> None:
 
 def test_a_blocked_storage_is_told_and_nothing_breaks(visit) -> None:
     page = visit(init_script=BLOCKED)
-    expect(page.locator(".notice")).to_contain_text("This browser lets the page keep nothing")
+    expect(page.locator(".notice")).to_contain_text("This browser does not let the page store anything")
     assert ask(page, "Hello") == "Hello there."
     page.click(".new")
     page.click(f"{LIST} >> text=Hello")

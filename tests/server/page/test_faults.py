@@ -12,7 +12,7 @@ from tests.server.page.conversation import answer, ask, messages, send
 from tests.server.page.stub_server import Answer
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Route
 
     from tests.server.page.stub_server import StubServer
 
@@ -111,6 +111,30 @@ def test_a_server_that_lists_no_models_is_told_and_asked_again(page: Page, serve
     expect(broken.locator("#model-name")).to_have_text("qwen-demo")
     expect(broken.locator(".notice")).to_have_count(0)
     broken.close()
+
+
+@pytest.mark.parametrize("how", ["loading", "gone"])
+def test_a_page_that_was_opened_too_early_notices_that_the_server_is_ready(
+    page: Page, server: StubServer, how: str
+) -> None:
+    def answer_early(route: Route) -> None:
+        if how == "gone":
+            route.abort()
+            return
+        error = {"message": "the model is being loaded", "type": "server_error", "param": None, "code": "loading"}
+        route.fulfill(status=503, json={"error": error})
+
+    early = page.context.new_page()
+    early.route("**/v1/models", answer_early)
+    early.goto(server.url)
+    words = "The server is not ready" if how == "loading" else "The server cannot be reached."
+    expect(early.locator(".notice")).to_contain_text(words)
+    expect(early.locator(".notice")).to_contain_text("The page keeps trying.")
+    early.unroute("**/v1/models")
+    expect(early.locator("#model-name")).to_have_text("qwen-demo")
+    expect(early.locator(".notice")).to_have_count(0)
+    expect(early.locator("#context")).to_be_hidden()
+    early.close()
 
 
 def test_a_key_is_asked_for_where_the_server_wants_one(page: Page, server: StubServer) -> None:

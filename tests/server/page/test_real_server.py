@@ -38,6 +38,43 @@ def test_a_conversation_with_the_bundled_model(visit: Callable[..., Page], serve
     assert "Rosa" in ask(page, "What is my name?")
 
 
+def test_an_answer_that_was_cut_goes_on(visit: Callable[..., Page], server: RunningServer) -> None:
+    page = visit(url=server.url)
+    page.click(".sidebar [data-action=settings]")
+    page.fill("#sampling-max_tokens", "4")
+    page.check("#greedy")
+    page.press("#settings", "Escape")
+    begun = ask(page, "What is the capital of France?")
+    page.click(".sidebar [data-action=settings]")
+    page.fill("#sampling-max_tokens", "")
+    page.press("#settings", "Escape")
+    page.click("[data-action=continue]")
+    page.wait_for_selector(".answer:not(.making) .text >> text=Paris")
+    assert page.inner_text(".answer .text") == "The capital of France is Paris."
+    assert begun != "The capital of France is Paris."
+
+
+@pytest.mark.parametrize("locale", ["en-GB", "zh-CN"])
+def test_the_bundled_model_answers_what_the_page_suggests(
+    visit: Callable[..., Page], server: RunningServer, locale: str
+) -> None:
+    page = visit(url=server.url, locale=locale)
+    page.click(".sidebar [data-action=settings]")
+    page.check("#greedy")
+    page.press("#settings", "Escape")
+    answers = []
+    for place in range(4):
+        page.click(".new")
+        page.locator(".starters button").nth(place).click()
+        page.wait_for_selector(".answer:not(.making) .foot .actions", state="attached")
+        answers.append(page.inner_text(".answer .text"))
+    wanted = {
+        "en-GB": ["add and subtract", "Paris", "23 + 45 = 68", "byte"],
+        "zh-CN": ["算加减法", "巴黎", "23 + 45 = 68", "小模型"],
+    }[locale]
+    assert [word for word, answer in zip(wanted, answers, strict=True) if word not in answer] == [], answers
+
+
 def test_stopping_frees_the_engine(
     visit: Callable[..., Page], server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,11 +40,28 @@ HOSTILE = {
     "table": "|<img src=x onerror=alert(1)>|\n|---|\n|<script>alert(1)</script>|",
     "entities": "&lt;img src=x onerror=alert(1)&gt; &#60;script&#62;alert(1)&#60;/script&#62;",
     "heading": "# <img src=x onerror=alert(1)>\n> <script>alert(1)</script>\n- <svg onload=alert(1)>",
+    "formula": r"\(\text{<img src=x onerror=alert(1)>} \href{javascript:alert(1)}{x}\) $$\boxed{<script>}$$",
+    "footnote": 'a[^"><img/src=x/onerror=alert(1)>]\n\n[^"><img/src=x/onerror=alert(1)>]: <script>alert(1)</script>',
+    "task": "- [x] <img src=x onerror=alert(1)>\n- [ ] [a](javascript:alert(1))",
     "template": "<template><script>alert(1)</script></template><noscript><img src=x onerror=alert(1)>",
 }  # fmt: skip
 SHOWN = {"A", "B", "BLOCKQUOTE", "BR", "BUTTON", "CODE", "DEL", "DIV", "EM", "H3", "H4", "H5", "H6", "HR", "LI", "OL"}
+FORMULA = {"math", "mrow", "mi", "mn", "mo", "mtext", "mspace", "mfrac", "msqrt", "mroot", "msub", "msup", "msubsup"}
+FORMULA |= {"mover", "munder", "munderover", "mtable", "mtr", "mtd"}
+FORMULA_ATTRIBUTES = {
+    "display",
+    "stretchy",
+    "fence",
+    "form",
+    "largeop",
+    "accent",
+    "linethickness",
+    "mathvariant",
+    "width",
+}
 ATTRIBUTES = {"href", "title", "target", "rel", "class", "dir", "type", "data-action", "tabindex", "role", "aria-label"}
-SHOWN |= {"P", "PRE", "SPAN", "STRONG", "TABLE", "TBODY", "TD", "TH", "THEAD", "TR", "UL"}
+SHOWN |= {"P", "PRE", "SPAN", "STRONG", "TABLE", "TBODY", "TD", "SUP", "TH", "THEAD", "TR", "UL"} | FORMULA
+ATTRIBUTES |= {"data-note", "id"} | FORMULA_ATTRIBUTES
 
 
 @pytest.fixture(scope="module")

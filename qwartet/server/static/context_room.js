@@ -1,0 +1,66 @@
+// What can be done when a conversation fills the model's context? It is shortened, or summed up for a new one.
+
+import { RequestFailure, streamChat } from "./api.js";
+import { sentText } from "./attachments.js";
+import { byId } from "./dom.js";
+import { messagesOf } from "./generation.js";
+import { number, t } from "./i18n.js";
+
+const NEARLY_FULL = 0.85;
+const KEPT_SHARE = 0.5; // of the text that is sent, when the oldest turns are left out
+const SUMMARY_TOKENS = 400;
+
+const lengthOf = (turns) => turns.reduce((sum, turn) => sum + sentText(turn).length, 0);
+
+/** The message from which on about half of what is sent would remain; null where nothing can be left out. */
+function cutOf(path) {
+  const questions = path.filter(({ role }, place) => role === "user" && place > 0);
+  const all = lengthOf(path);
+  const fits = (question) => lengthOf(path.slice(path.indexOf(question))) <= KEPT_SHARE * all;
+  return questions.find(fits) ?? questions.at(-1) ?? null;
+}
+
+/** Shows how much of the context is used, and what to do when it is nearly full. */
+export function drawRoom(conversation, model) {
+  const answer = conversation.sentPath.findLast((turn) => turn.figures?.totalTokens);
+  const used = answer?.sentFrom === conversation.sentFrom ? answer.figures.totalTokens : null; // else it says nothing now
+  const all = model?.maxModelLen;
+  const isKnown = Boolean(used && all);
+  byId("context").hidden = !isKnown;
+  const isNearlyFull = isKnown && used / all > NEARLY_FULL;
+  byId("room").hidden = !isNearlyFull || conversation.last?.finish === null;
+  byId("drop-oldest").hidden = cutOf(conversation.sentPath) === null;
+  if (!isKnown) return;
+  const bar = byId("context-bar");
+  bar.max = all;
+  bar.value = used;
+  bar.classList.toggle("nearly-full", isNearlyFull);
+  byId("context-text").textContent = t("contextOf", { used: number(used), all: number(all) });
+}
+
+/** Leaves the oldest turns out of what is sent from now on; false where only one message is left. */
+export function dropOldest(conversation) {
+  const cut = cutOf(conversation.sentPath);
+  if (cut === null) return false;
+  conversation.sentFrom = cut.id;
+  return true;
+}
+
+/** A summary of what is sent of a conversation, by the model. Throws RequestFailure. */
+export async function summaryOf(conversation, { model, settings, key }, maxModelLen) {
+  const asked = { role: "user", content: t("summaryRequest") };
+  let path = conversation.sentPath.filter(({ finish }) => finish !== null);
+  for (;;) {
+    const messages = [...messagesOf(conversation.system, path), asked];
+    const limits = { ...settings, max_tokens: Math.min(SUMMARY_TOKENS, Math.ceil((maxModelLen ?? 4096) / 8)) };
+    try {
+      let text = "";
+      for await (const piece of streamChat({ model, messages, settings: limits, key })) text += piece.text;
+      return text.trim();
+    } catch (error) {
+      const cut = cutOf(path);
+      if (!(error instanceof RequestFailure) || error.kind !== "too_long" || cut === null) throw error;
+      path = path.slice(path.indexOf(cut)); // the oldest part does not fit beside the question
+    }
+  }
+}

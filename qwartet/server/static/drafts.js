@@ -1,0 +1,45 @@
+// What has been written but not sent? One draft for each conversation, and one for all that are new.
+//
+// A draft is this tab's own while the tab lives (sessionStorage); what was written last is kept beyond that (localStorage).
+
+import { parseObject } from "./stored.js";
+
+const PREFIX = "qwartet.draft.";
+const STORAGES = ["sessionStorage", "localStorage"];
+export const NEW = "new";
+
+const isText = (value) => typeof value === "string";
+
+function withStorage(name, use) {
+  try {
+    return use(window[name]);
+  } catch {
+    return null; // blocked or full: Conversations tells the person
+  }
+}
+
+export class Drafts {
+  #inMemory = new Map();
+
+  get(id) {
+    if (this.#inMemory.has(id)) return this.#inMemory.get(id);
+    for (const storage of STORAGES) {
+      const value = parseObject(withStorage(storage, (found) => found.getItem(PREFIX + id)));
+      if (!isText(value?.text)) continue;
+      const attachments = Array.isArray(value.attachments) ? value.attachments : [];
+      return { text: value.text, attachments: attachments.filter((one) => isText(one?.name) && isText(one.text)) };
+    }
+    return { text: "", attachments: [] };
+  }
+
+  set(id, draft) {
+    this.#inMemory.set(id, draft);
+    const isEmpty = draft.text === "" && draft.attachments.length === 0;
+    for (const storage of STORAGES) {
+      withStorage(storage, (found) => {
+        if (isEmpty) found.removeItem(PREFIX + id);
+        else found.setItem(PREFIX + id, JSON.stringify(draft));
+      });
+    }
+  }
+}
