@@ -6,6 +6,7 @@ MODEL.safetensors.part      the file is made from this one when all is there: th
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -30,7 +31,7 @@ def check_downloads(directory: Path, weights: Iterable[Path]) -> None:
     """
     left: list[str] = []
     for file in (*weights, *sorted(directory.glob("*.json")), *sorted(directory.glob("*.tiktoken"))):
-        for one in {file, file.resolve()}:
+        for one in {file, Path(os.path.realpath(file))}:  # a link that leads in a circle is refused where it is read
             for note in (one.with_name(one.name + ending) for ending in IN_PLACE):
                 if note.is_file():
                     reason = f"its download is not finished: {note.name} lies beside it"

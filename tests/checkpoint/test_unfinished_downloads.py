@@ -75,3 +75,9 @@ def test_other_files_mean_nothing(checkpoint: Copy, other: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load_model(directory)
+
+
+def test_a_link_in_a_circle_is_left_to_what_reads_it(checkpoint: Copy) -> None:
+    directory = checkpoint()
+    (directory / "notes.json").symlink_to("notes.json")
+    load_model(directory)
