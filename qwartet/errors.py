@@ -12,7 +12,7 @@
     ├── EngineFailedError                              an error in a step ended the engine
     ├── ServerError                                    a server that was asked refuses, fails or breaks off
     │   └── PromptTooLongError                         it says that the prompt does not fit its context
-    └── OutOfMemoryError (also a MemoryError)          the model or the KV cache does not fit
+    └── OutOfMemoryError (also a MemoryError)          the model, the KV cache or a request does not fit
 
     CheckpointWarning (a UserWarning)                  a file on disk is odd, and is used all the same
     ContextWarning                                     the context is shorter than the model's own
@@ -109,7 +109,7 @@ class PromptTooLongError(ServerError):
 
 
 class OutOfMemoryError(QwartetError, MemoryError):
-    """The model or its KV cache does not fit the memory that there is."""
+    """The model, its KV cache or one request does not fit the memory that there is."""
 
 
 class QwartetWarning(UserWarning):

@@ -28,6 +28,7 @@ from qwartet.tokenizer.tokenizer import Tokenizer
 LIMITS = LLParserLimits(max_lexer_states=100_000, verbose_errors=False)
 
 STACK_BYTES = 16 << 20  # for compiling; structure_limits.py keeps a schema to a third of it, what follows takes little
+HEADROOM_BYTES = 256 << 20  # for compiling: native code ends the process where it gets none
 MAX_REASON_LETTERS = 400
 
 T = TypeVar("T")
@@ -85,10 +86,13 @@ class ConstraintCompiler:
     def compile(self, structure: Structure, stop_token_ids: Collection[int] | None = None) -> Constraint:
         """The state before the first token; StructureError says why there is none. None: the compiler's stop tokens.
 
+        MemoryError where the process may take less than HEADROOM_BYTES more.
+
         Takes milliseconds, at worst about a second and 200 MB: for a thread that is not the engine's. The first call
         also builds the vocabulary's tree, which takes most of a second for the published one.
         """
         grammar = write_grammar(structure)
+        np.empty(HEADROOM_BYTES, dtype=np.uint8)  # MemoryError where a limit of the process leaves less
         ll_tokenizer, is_text = self._build()
         stops = self._stop_token_ids if stop_token_ids is None else stop_token_ids
         known_stops = frozenset(token_id for token_id in stops if 0 <= token_id < self._vocab_size)

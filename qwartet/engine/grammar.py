@@ -17,7 +17,7 @@ from typing import Any
 from llguidance import regex_to_lark
 
 from qwartet.engine.structure import Structure, ToolCalls
-from qwartet.engine.structure_limits import check_choice, check_regex, parse_schema, parse_schemas
+from qwartet.engine.structure_limits import check_choice, check_regex, check_tools, parse_schema, parse_schemas
 
 JSON_OPTIONS = {"whitespace_pattern": r"[ \t]?|\r?\n[ \t]{0,64}", "json_allowed_escapes": '"\\bfnrt'}
 MAX_THOUGHT_CHARS = 512  # before a call that is required: no thought goes on for ever
@@ -36,6 +36,7 @@ def write_grammar(structure: Structure) -> str:
         return _HEAD + f"start: /{regex_to_lark(structure.regex, '')}/\n"
     if structure.tool_calls is not None:
         calls = structure.tool_calls
+        check_tools([name for name, _ in calls.schemas])
         return _HEAD + _call_or_text(calls) + _arguments(calls)
     assert structure.choice is not None, "a structure is one of five kinds"
     check_choice(structure.choice)

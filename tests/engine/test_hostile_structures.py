@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from qwartet.engine.structure import Structure
+from qwartet.engine.structure import Structure, ToolCalls
 from qwartet.errors import RequestError
 from tests.engine.walks import BYTE_IDS, COMPILER, walk
 
@@ -142,3 +142,48 @@ def test_no_structure_ends_the_process_or_takes_long_or_much() -> None:
     done = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, cwd=REPOSITORY, timeout=120)
     assert done.stdout.startswith("survived"), f"{done.returncode}: {done.stderr[-2000:]}"
     assert int(done.stdout.split()[1]) < 1000, "MB"
+
+
+@pytest.mark.parametrize(
+    "structure",
+    [
+        Structure(choice=[f"{i}" for i in range(10_001)]),
+        Structure(choice=["a" * 65_537]),
+        Structure(json_schema={"enum": [f"{i:06}" for i in range(10_001)]}),
+        Structure(json_schema={"enum": ["a" * 65_537]}),
+        Structure(tool_calls=ToolCalls({f"t{i}": None for i in range(1001)})),
+    ],
+)
+def test_what_is_huge_is_refused_before_native_code_sees_it(
+    structure: Structure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qwartet.engine.constrain.LLMatcher", None)
+    with pytest.raises(RequestError, match=r"has \d+ \w+; at most \d+ are allowed"):
+        COMPILER.compile(structure)
+
+
+LIMITED = """
+import re, resource
+from pathlib import Path
+from tests.engine.test_hostile_structures import COMPILER, Structure
+
+choice = Structure(choice=[f"{i:06}" for i in range(10_000)])
+COMPILER.compile(Structure(choice=["a", "b"]))
+in_use = int(re.search(r"VmSize:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) << 10
+for free in (1, 4, 16, 64, 200):
+    resource.setrlimit(resource.RLIMIT_AS, (in_use + (free << 20), resource.RLIM_INFINITY))
+    try:
+        COMPILER.compile(choice)
+    except MemoryError:
+        continue
+    raise SystemExit(f"compiled with {free} MB")
+resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+COMPILER.compile(choice)
+print("survived")
+"""
+
+
+def test_a_process_without_memory_for_a_structure_says_so_and_goes_on() -> None:
+    """Native code would end it, or the thread that compiles would never start."""
+    done = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True, cwd=REPOSITORY, timeout=120)
+    assert done.stdout == "survived\n", f"{done.returncode}: {done.stderr[-2000:]}"
