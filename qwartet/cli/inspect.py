@@ -28,8 +28,8 @@ def inspect(
 ) -> int:
     """Show what is in a checkpoint, and what is wrong with it.
 
-    Nothing is run and nothing is downloaded. All problems that can be found are listed; the exit code is 2 if there are
-    any.
+    Nothing is run and nothing is downloaded; every weight is read. All problems that can be found are listed; the exit
+    code is 2 if there are any.
     """
     directory = resolve(model, revision=revision, download=False)
     from qwartet.models.inspection import inspect_checkpoint

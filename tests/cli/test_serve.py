@@ -53,6 +53,11 @@ def test_keys_come_from_options_and_a_file(tmp_path: Path, capsys: pytest.Captur
     file.chmod(0o644)
     _keys([], file)
     assert "can be read by everybody" in capsys.readouterr().err
+    file.write_text("first-key-1\n", encoding="utf-16")
+    assert _keys([], file) == ["first-key-1"]
+    file.write_bytes("clé-clé-clé-1\n".encode("latin-1"))
+    with pytest.raises(SettingError, match=r"line 1, byte 2 \(0xe9\) is not UTF-8 text"):
+        _keys([], file)
 
 
 @pytest.mark.parametrize("key", ["short", "with space in it", "schlüssel-lang", "tab\tinside-it", ""])
