@@ -68,7 +68,7 @@ def check_text(llm: LLM, body: GenerateRequest | TokenizeRequest) -> None:
     most = CHARS_PER_TOKEN * llm.engine.max_model_len
     if body.num_chars > most:
         param = field_of(body, "prompt") or "prompt"
-        what = f"your {param} has {body.num_chars} characters, and no text of more than {most} characters fits"
+        what = f"your {param} came to {body.num_chars} characters, and no text of more than {most} characters fits"
         raise _too_long(llm, what, param)
 
 

@@ -61,4 +61,7 @@ def test_a_refusal_of_the_server_names_the_field(qwartet: CommandLine, served: R
     outcome = qwartet("chat", "--url", served.url, "-q", "hello", "--model", "another")
     outcome.assert_one_line_error("the model 'another' is not served here", "check the model's name")
     outcome = qwartet("chat", "--url", served.url, "-q", "hello " * 5000)
-    outcome.assert_one_line_error("the conversation is too long (the text has ", "; shorten it, or max_tokens")
+    outcome.assert_one_line_error(
+        "the conversation is too long (This model's maximum context length is 2048 tokens",
+        "; shorten it, or max_tokens",
+    )
