@@ -18,7 +18,6 @@ import subprocess
 import sys
 import time
 import tomllib
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -60,6 +59,8 @@ def server(*options: str) -> Iterator[str]:
         copying = subprocess.Popen(["cat"], stdin=process.stderr, stdout=log)  # nothing waits for a full pipe
     try:
         while not _is_ready(url):
+            if process.poll() is not None:
+                raise SystemExit(f"the server did not start; see {BUILD / 'server.log'}")
             time.sleep(0.1)
         yield f"{url}/v1"
     finally:
@@ -71,7 +72,7 @@ def server(*options: str) -> Iterator[str]:
 def _is_ready(url: str) -> bool:
     try:
         return bool(urllib.request.urlopen(f"{url}/health", timeout=10).status == 200)
-    except urllib.error.HTTPError:  # 503 while the model is loaded
+    except OSError:  # 503 while the model is loaded, or no answer yet
         return False
 
 
