@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from qwartet.checkpoint.directory import cannot_read, has_file
 from qwartet.errors import CheckpointError
 
 MAX_JSON_BYTES = 64 * 2**20
@@ -13,17 +14,15 @@ MAX_JSON_BYTES = 64 * 2**20
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file of a checkpoint; CheckpointError for anything else."""
+    if not has_file(path):
+        raise CheckpointError(path, "file is missing", hint="is this the directory of a checkpoint?")
     try:
         size = path.stat().st_size
-        if not path.is_file():
-            raise CheckpointError(path, "is not a file")
         if size > MAX_JSON_BYTES:
             raise CheckpointError(path, f"is {size} bytes; a JSON file of a checkpoint has less than {MAX_JSON_BYTES}")
         value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(path, "file is missing", hint="is this the directory of a checkpoint?") from None
     except OSError as error:
-        raise CheckpointError(path, f"cannot be read ({error.strerror})") from None
+        raise cannot_read(path, error) from None
     except (ValueError, RecursionError) as error:
         raise CheckpointError(path, f"is not valid JSON ({error})", hint="download it again") from None
     if not isinstance(value, dict):

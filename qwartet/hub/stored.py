@@ -133,7 +133,7 @@ def stored_model(
         changed_at=changed_at,
         size=_published_size(config),
         precision=_precision(config),
-        is_chat=None if not config else chat_format == "chatml",
+        is_chat=None if not config or chat_format is None else chat_format == "chatml",
         manifest=manifest,
     )
 

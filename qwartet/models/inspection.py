@@ -20,8 +20,10 @@ from qwartet.checkpoint.expected_tensors import check_dense_shapes, check_names
 from qwartet.checkpoint.held_tensors import held_tensors
 from qwartet.checkpoint.json_file import read_json
 from qwartet.checkpoint.safetensors_file import read_tensor_infos
-from qwartet.checkpoint.shards import INDEX_NAME, Checkpoint
+from qwartet.checkpoint.shards import Checkpoint
+from qwartet.checkpoint.weight_files import find_weights
 from qwartet.checkpoint.weights import read_quantized_weight
+from qwartet.checkpoint.zero_version import with_zero_version
 from qwartet.errors import CheckpointError, CheckpointWarning
 from qwartet.kernels.device_memory import available_bytes
 from qwartet.layers.kv_cache import kv_bytes_per_token
@@ -38,7 +40,7 @@ from qwartet.tokenizer.vocabulary import Vocabulary
 # qwen.tiktoken, the same file for every published first-generation Qwen
 PUBLISHED_VOCABULARY_SHA256 = "b2b1b8dfb5cc5f024bafc373121c6aba3f66f9a5a0269e243470a1de16a33186"
 
-_CONFIG_FILES = {"config.json", "generation_config.json", "quantize_config.json", "tokenizer_config.json", INDEX_NAME}
+_CONFIG_FILES = {"config.json", "generation_config.json", "quantize_config.json", "tokenizer_config.json"}
 
 T = TypeVar("T")
 
@@ -98,7 +100,7 @@ def inspect_checkpoint(directory: Path) -> Inspection:
     if defaults is not None:
         found.sampling = sampling_facts(defaults)
     if checkpoint is None:
-        for file in _indexed_files(directory):
+        for file in found.attempt(_indexed_files, directory) or ():
             found.attempt(read_tensor_infos, file)
     else:
         found.weights = _weights(checkpoint)
@@ -112,13 +114,10 @@ def inspect_checkpoint(directory: Path) -> Inspection:
 
 
 def _indexed_files(directory: Path) -> list[Path]:
-    """The files that an index names and that are there; none without a readable index."""
-    index = directory / INDEX_NAME
-    try:
-        weight_map = read_json(index).get("weight_map")
-    except CheckpointError:
-        return []
-    names = weight_map.values() if isinstance(weight_map, dict) else ()
+    """The files that an index names and that are there; none without an index."""
+    weights = find_weights(directory)
+    weight_map = read_json(weights).get("weight_map") if weights.suffix == ".json" else None
+    names = {name for name in weight_map.values() if isinstance(name, str)} if isinstance(weight_map, dict) else set()
     return [file for file in sorted(directory.glob("*.safetensors")) if file.name in names]
 
 
@@ -145,6 +144,7 @@ def _quantization(found: Inspection, checkpoint: Checkpoint, config: ModelConfig
     """The GPTQ settings, after every quantised linear has been checked against them."""
     formats = set()
     num_checked = 0
+    gptq = found.attempt(with_zero_version, gptq, checkpoint, layout_of(config)) or gptq
     linears = [module for module in layout_of(config) if module.kind == "linear"]
     for module in linears:
         names = (name for leaf in ("qweight", "qzeros", "scales") for name in module.disk_names(leaf))
@@ -191,8 +191,10 @@ def model_facts(config: ModelConfig) -> dict[str, Any]:
 def sampling_facts(defaults: GenerationDefaults) -> dict[str, Any]:
     """How a checkpoint asks to be sampled, as plain values."""
     names = ("chat_format", "do_sample", "temperature", "top_k", "top_p", "repetition_penalty", "max_new_tokens")
-    values = {name: getattr(defaults, name) for name in (*names, "max_window_size", "eos_token_id")}
-    return {**values, "stop_words_ids": [list(ids) for ids in defaults.stop_words_ids]}
+    values = {name: getattr(defaults, name) for name in (*names, "max_window_size")}
+    eos = list(defaults.eos_token_ids)
+    eos_token_id = (eos[0] if eos else None) if len(eos) < 2 else eos
+    return {**values, "eos_token_id": eos_token_id, "stop_words_ids": [list(ids) for ids in defaults.stop_words_ids]}
 
 
 def _weights(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -249,6 +251,7 @@ def _files(directory: Path, checkpoint: Checkpoint | None, vocabulary: Path | No
     used = set(_CONFIG_FILES)
     if checkpoint is not None:
         used |= {file.name for file in checkpoint.files}
+        used |= set() if checkpoint.index is None else {checkpoint.index.name}
     if vocabulary is not None:
         used.add(vocabulary.name)
     files = (path for path in sorted(directory.iterdir()) if path.is_file())

@@ -29,7 +29,7 @@ def test_the_published_chat_file_is_read() -> None:
     assert defaults.is_chat
     assert (defaults.do_sample, defaults.top_k, defaults.top_p, defaults.temperature) == (True, 0, 0.8, 1.0)
     assert (defaults.repetition_penalty, defaults.max_new_tokens, defaults.max_window_size) == (1.1, 512, 6144)
-    assert (defaults.eos_token_id, defaults.pad_token_id, defaults.stop_words_ids) == (151643, 151643, ())
+    assert (defaults.eos_token_ids, defaults.pad_token_id, defaults.stop_words_ids) == ((151643,), 151643, ())
 
 
 def test_the_published_base_file_is_read() -> None:
@@ -55,8 +55,10 @@ def test_without_a_chat_format_a_checkpoint_is_a_base_model_and_this_is_said(tmp
     [
         ({"chat_format": "llama"}, "chat_format is 'llama'; it must be one of chatml, raw"),
         ({"chat_format": ["chatml"]}, "chat_format is ['chatml']"),
-        ({"eos_token_id": "151643"}, "eos_token_id is '151643'; it must be of type int"),
-        ({"eos_token_id": [151643]}, "eos_token_id is [151643]"),
+        ({"eos_token_id": "151643"}, "eos_token_id is '151643'; it must be an id or a list of ids"),
+        ({"eos_token_id": [151643, "a"]}, "eos_token_id is [151643, 'a']"),
+        ({"eos_token_id": [[151643]]}, "eos_token_id is [[151643]]"),
+        ({"eos_token_id": True}, "eos_token_id is True"),
         ({"do_sample": 1}, "do_sample is 1; it must be of type bool"),
         ({"top_p": True}, "top_p is True; it must be of type float"),
         ({"stop_words_ids": [151643]}, "it must be a list of lists of ids"),
