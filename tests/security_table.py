@@ -20,7 +20,7 @@ BEGIN, END = "<!-- made by python -m tests.security_table -->", "<!-- end -->"
 _ID = re.compile(r"(?:^|_)(sec|rel|ck)_?(\d\d)(?=_|$)")
 
 OUTCOMES = {
-    "SEC-01": "Weights are safetensors. Pickles are not read, downloaded or used by any code of the package.",
+    "SEC-01": "Weights are safetensors. Pickles are not downloaded or loaded; only `qwartet convert` reads them, in a confined process.",
     "SEC-02": "Code that comes with a checkpoint is not run or downloaded, whatever its config says.",
     "SEC-03": "",
     "SEC-04": "What a model writes as arguments of a call stays text.",

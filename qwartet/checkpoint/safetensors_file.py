@@ -189,7 +189,7 @@ class SafetensorsFile:
                 raise CheckpointError(self.path, f"changed from {self._size} to {size} bytes while it was being read")
             reads_part = bool(part) and self._load_mode == "pread"
             if self._pages is not None:
-                whole = self._pages.read(info)
+                whole: Any = self._pages.read(info)
             else:
                 whole = self._file.get_slice(info.name) if reads_part else self._file.get_tensor(info.name)
             shape = tuple(whole.get_shape() if reads_part else whole.shape)

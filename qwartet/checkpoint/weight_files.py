@@ -22,7 +22,7 @@ from qwartet.errors import CheckpointError, CheckpointWarning
 
 INDEX_NAME = "model.safetensors.index.json"
 _FILE_SUFFIXES = (".safetensors.index.json", ".safetensors")
-_BASE_KEYS = ("model_file_base_name", "model_basename")
+BASE_KEYS = ("model_file_base_name", "model_basename")
 _BASE_NAME = re.compile(r"\w[\w.-]{0,200}", re.ASCII)
 # Beside a model, and not it: adapters of PEFT, the state of a training run.
 _STRAY = re.compile(r"adapter_|optimizer|scheduler|rng_state|training_args|random_states")
@@ -42,7 +42,7 @@ def find_weights(directory: Path) -> Path:
                 return directory / f"{base}{suffix}"
     found: list[str] = []
     for suffix in _FILE_SUFFIXES:
-        found = [name for name in names if name.endswith(suffix) and not _STRAY.match(name)]
+        found = [name for name in names if name.endswith(suffix) and not is_stray(name)]
         if len(found) == 1 and has_file(directory / found[0]):
             return directory / found[0]
         if found:
@@ -51,7 +51,7 @@ def find_weights(directory: Path) -> Path:
         raise _without_weights(directory, names)
     hint = "fetch the index file too"
     if found[0].endswith(_FILE_SUFFIXES[0]):
-        hint = f"say which in quantize_config.json ({_BASE_KEYS[0]}), or remove the others"
+        hint = f"say which in quantize_config.json ({BASE_KEYS[0]}), or remove the others"
     raise CheckpointError(directory, f"{listed(found)} without {INDEX_NAME}", hint=hint)
 
 
@@ -69,15 +69,20 @@ def _stated_base_names(directory: Path) -> Iterator[str]:
         except CheckpointError:  # told by who needs it
             continue
         config = content if key is None else content.get(key)
-        for name in _BASE_KEYS:
+        for name in BASE_KEYS:
             base = config.get(name) if isinstance(config, dict) else None
             if isinstance(base, str) and _BASE_NAME.fullmatch(base):
                 yield base.removesuffix(".safetensors")
 
 
+def is_stray(name: str) -> bool:
+    """Whether a file of this name lies beside weights and is none of them."""
+    return _STRAY.match(name) is not None
+
+
 def pickled_weights(names: list[str]) -> list[str]:
     """Those of the names that are of files with pickled weights."""
-    return [name for name in names if name.endswith(_PICKLE_SUFFIXES) and not _STRAY.match(name)]
+    return [name for name in names if name.endswith(_PICKLE_SUFFIXES) and not is_stray(name)]
 
 
 def _without_weights(directory: Path, names: list[str]) -> CheckpointError:
@@ -85,7 +90,7 @@ def _without_weights(directory: Path, names: list[str]) -> CheckpointError:
         return adapter_error(directory)
     if pickled_weights(names):
         reason = "holds only pickled weights, which can run code when loaded; Qwartet never loads them"
-        hint = f"qwartet convert {shlex.quote(str(directory))} NEW writes them as safetensors, in a closed-off process"
+        hint = f"qwartet convert {shlex.quote(str(directory))} NEW-DIRECTORY writes them as safetensors"
         return CheckpointError(directory, reason, hint=hint)
     return CheckpointError(directory, "holds no .safetensors file", hint="is this the directory of a checkpoint?")
 
@@ -96,6 +101,6 @@ def _is_adapter(name: str) -> bool:
 
 def _warn_of_adapter(directory: Path, names: list[str]) -> None:
     adapters = list(filter(_is_adapter, names))
-    if adapters and any(name.endswith(".safetensors") and not _STRAY.match(name) for name in names):
+    if adapters and any(name.endswith(".safetensors") and not is_stray(name) for name in names):
         message = f"{directory}: {listed(adapters)} is an adapter (LoRA) and is not applied; merge it into the model"
         warnings.warn(message, CheckpointWarning, stacklevel=4)

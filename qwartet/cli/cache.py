@@ -20,7 +20,7 @@ def cache(
     They lie in $QWARTET_CACHE, else $XDG_CACHE_HOME/qwartet, else ~/.cache/qwartet. Everything there can be made again;
     models that are running keep what they have open.
     """
-    from qwartet.checkpoint.weight_cache import packed_directory
+    from qwartet.checkpoint.cache_directory import packed_directory
 
     directory = packed_directory()
     files = [path for path in sorted(directory.glob("*")) if path.is_file()] if directory.is_dir() else []

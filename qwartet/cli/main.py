@@ -24,6 +24,7 @@ from qwartet.cli import failures
 from qwartet.cli.bench import verbs as bench
 from qwartet.cli.cache import cache
 from qwartet.cli.chat.verb import chat
+from qwartet.cli.convert import convert
 from qwartet.cli.doctor import doctor
 from qwartet.cli.inspect import inspect
 from qwartet.cli.list_models import list_models
@@ -54,6 +55,7 @@ app.command()(rm)
 app.command()(inspect)
 app.command()(plan)
 app.command()(quantize)
+app.command()(convert)
 app.command()(run_batch)
 app.command()(synth)
 app.command()(cache)

@@ -103,6 +103,7 @@ def _model(name: str, precision: Precision | None, revision: str | None) -> Mode
         directory = resolve(name, revision=revision, download=False)
     except ModelNotFoundError as error:
         raise ModelNotFoundError(f"{error}; a published size can be planned without: {', '.join(SHAPES)}") from None
+    from qwartet.checkpoint.directory import has_file
     from qwartet.checkpoint.expected_tensors import check_dense_shapes, check_names
     from qwartet.checkpoint.shards import Checkpoint
     from qwartet.models.families import layout_of, load_config
@@ -111,7 +112,7 @@ def _model(name: str, precision: Precision | None, revision: str | None) -> Mode
     config, gptq, checkpoint = load_config(directory), load_gptq_config(directory), Checkpoint(directory)
     check_names(checkpoint, layout_of(config), gptq)
     check_dense_shapes(checkpoint, layout_of(config), gptq)
-    vocabularies = list(directory.glob("*.tiktoken"))[:1]
+    vocabularies = list(filter(has_file, directory.glob("*.tiktoken")))[:1]
     return Model(checkpoint, config, gptq, sum(file.read_bytes().count(b"\n") for file in vocabularies))
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from qwartet.checkpoint.directory import has_file
 from qwartet.checkpoint.json_file import read_json
 from qwartet.engine.engine import Engine
 from qwartet.engine.logits_processors import forbid, penalise_repetition
@@ -55,7 +56,7 @@ class GenerationConfig:
     def from_pretrained(cls, directory: str | Path, **changes: Any) -> GenerationConfig:
         """Reads generation_config.json of a directory; transformers' defaults where it is absent."""
         path = Path(directory) / "generation_config.json"
-        return cls(**{**(read_json(path) if path.is_file() else {}), **changes})
+        return cls(**{**(read_json(path) if has_file(path) else {}), **changes})
 
     def to_dict(self) -> dict[str, Any]:
         """A copy of all settings."""

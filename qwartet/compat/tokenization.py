@@ -16,6 +16,7 @@ from typing import Any, Literal, Self
 
 import tiktoken
 
+from qwartet.checkpoint.directory import has_file
 from qwartet.errors import CheckpointError, RequestError, SettingError
 from qwartet.tokenizer.tiktoken_tokenizer import ERROR_HANDLERS, VOCABULARY_FILE, TiktokenTokenizer
 from qwartet.tokenizer.tokenizer import SpecialSet
@@ -390,7 +391,7 @@ class AutoTokenizer:
 def _read_config(directory: Path) -> dict[str, Any]:
     """Settings of a tokenizer_config.json that mean something to us; none if there is no such file."""
     path = directory / CONFIG_FILE
-    if not path.exists():
+    if not has_file(path):
         return {}
     try:
         config = json.loads(path.read_text(encoding="utf-8"))

@@ -200,8 +200,8 @@ def removal_of(model: StoredModel) -> Removal:
     of_hub = HUBS[model.repository.hub].removal(snapshot, blobs)
     packed = []
     if (cache_directory() / "packed").is_dir():  # else torch, which this imports, need not be loaded
+        from qwartet.checkpoint.cache_directory import packed_directory
         from qwartet.checkpoint.cache_key import caches_of
-        from qwartet.checkpoint.weight_cache import packed_directory
 
         packed = caches_of(packed_directory(), model.directory)
     records = [] if manifest is None else [manifest.path, manifest.path.with_suffix(".lock")]

@@ -69,8 +69,9 @@ class QuantizedWeight:
     ) -> QuantizedWeight:
         """Takes `qweight`, `qzeros`, `scales` and maybe `g_idx`, `bias` of the linear `name` from the file at `path`.
 
-        Only scales that are not fp16 are copied: they become it. CheckpointError if they contradict each other or `config`, hold NaN, or could make a
-        kernel read out of bounds; CheckpointWarning for scales below or at zero and for a wrong format label.
+        Only scales that are not fp16 are copied: they become it. CheckpointError if tensors contradict each other or
+        `config`, hold NaN, or could make a kernel read out of bounds; CheckpointWarning for scales that are rounded or
+        not above zero, and for a wrong format label.
         """
         checks = LinearChecks(tensors, config, name=name, path=path)
         checks.check_dtypes()
