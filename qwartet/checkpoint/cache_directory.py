@@ -33,26 +33,23 @@ def packed_directory() -> Path:
 def check_is_ours(path: Path) -> None:
     """SettingError where another user could have made or changed what lies at `path`, or could do so now."""
     hint = "set QWARTET_CACHE to a directory of yours"
-    real = path.resolve()
+    real, inner = path.resolve(), packed_directory().resolve()
     for place in (real, *real.parents):
         try:
             status = place.stat()
         except FileNotFoundError:  # not made yet
             continue
-        is_above = place != real and place != real.parent
+        is_above = place in inner.parents
         if status.st_uid not in (os.getuid(), 0) and not (is_above and status.st_uid == _UNMAPPED_UID):
             raise SettingError(f"{place} belongs to another user; {hint}")
-        if _is_writable_by_others(status) and not (is_above and status.st_mode & stat.S_ISVTX):
+        writers = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if is_above and is_own_group(status.st_gid):  # as a umask of 002 makes directories
+            writers &= stat.S_IWOTH
+        if writers and not (is_above and status.st_mode & stat.S_ISVTX):
             raise SettingError(f"other users can write {place}; chmod go-w it and what is in it, or {hint}")
 
 
-def _is_writable_by_others(status: os.stat_result) -> bool:
-    if status.st_mode & stat.S_IWOTH:
-        return True
-    return bool(status.st_mode & stat.S_IWGRP) and not _is_own_group(status.st_gid)
-
-
-def _is_own_group(group: int) -> bool:
+def is_own_group(group: int) -> bool:
     """Whether a group is root's, or that of this user alone: called as the user is, and without other members."""
     try:
         user, entry = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(group)

@@ -1,4 +1,4 @@
-"""GPTQ files as other quantisers write them: asymmetric ones that state no version, scales and biases in wider floats."""
+"""GPTQ files as other quantisers write them: asymmetric ones that state no version, wider scales and biases."""
 
 from __future__ import annotations
 
