@@ -121,8 +121,8 @@ class LLM:
         if model is None and revision is not None:
             raise SettingError("revision needs a hub id; give the model too")
         self.model_path: Path = DEMO if model is None else resolve(os.fspath(model), revision=revision)
-        self.generation_defaults: GenerationDefaults = load_generation_defaults(self.model_path, chat_format)
         self.family = family_of(load_config(self.model_path))
+        self.generation_defaults: GenerationDefaults = load_generation_defaults(self.model_path, chat_format)
         self._tokenizer = self.family.load_tokenizer(self.model_path)
         load = partial(
             load_model, dtype=dtype, device=resolve_device(device), load_mode=load_mode, force=force,
