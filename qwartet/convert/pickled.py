@@ -98,7 +98,7 @@ def _index(path: Path) -> dict[str, Any]:
 def _converted(file: Path, output: Path) -> dict[str, TensorInfo]:
     """The tensors of one file, written to `output` by another process and checked by this one."""
     environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
-    environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    environment |= {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)), "OMP_NUM_THREADS": "1"}
     command = [
         sys.executable,
         "-P",
