@@ -43,8 +43,8 @@ def check_is_ours(path: Path) -> None:
         if status.st_uid not in (os.getuid(), 0) and not (is_above and status.st_uid == _UNMAPPED_UID):
             raise SettingError(f"{place} belongs to another user; {hint}")
         writers = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        if is_above and is_own_group(status.st_gid):  # as a umask of 002 makes directories
-            writers &= stat.S_IWOTH
+        if is_above and writers == stat.S_IWGRP and is_own_group(status.st_gid):
+            continue  # as a umask of 002 makes directories
         if writers and not (is_above and status.st_mode & stat.S_ISVTX):
             raise SettingError(f"other users can write {place}; chmod go-w it and what is in it, or {hint}")
 
