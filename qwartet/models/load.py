@@ -163,6 +163,8 @@ def load_model(
     check_dense_shapes(checkpoint, layout, gptq)
     if gptq is not None:
         gptq = with_zero_version(gptq, checkpoint, layout, checkpoint_format)
+    elif checkpoint_format is not None:
+        raise SettingError(f"checkpoint_format is {checkpoint_format!r}, and {directory} is not GPTQ; leave it out")
     settings = choose_settings(
         checkpoint, config, gptq, dtype=dtype, device=device, activations=activations, head=head, trainable=trainable
     )

@@ -131,6 +131,14 @@ def test_a_version_that_there_is_not_is_refused(checkpoint: Copy) -> None:
         load_model(checkpoint(bits=4), checkpoint_format="v1")
 
 
+def test_a_version_for_a_model_that_is_not_quantised_is_refused(pristine) -> None:
+    with pytest.raises(SettingError, match=r"checkpoint_format is 'gptq', and .* is not GPTQ; leave it out"):
+        load_model(pristine(), checkpoint_format="gptq")
+    with pytest.raises(SettingError, match="is not GPTQ"):  # the version is the model's, and not its draft's
+        LLM(pristine(), device="cpu", draft_model=pristine(bits=4), checkpoint_format="gptq")
+    assert LLM(pristine(bits=4), device="cpu", draft_model=pristine(), checkpoint_format="gptq")
+
+
 # Scales and biases in other floats
 
 
