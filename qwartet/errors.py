@@ -120,6 +120,15 @@ class OutOfMemoryError(QwartetError, MemoryError):
     """The model, its KV cache or one request does not fit the memory that there is."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed; torch says so on the CPU by a RuntimeError of no class of its own."""
+    if isinstance(error, MemoryError):
+        return True
+    if not isinstance(error, RuntimeError):
+        return False
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+
+
 class QwartetWarning(UserWarning):
     """Base of all warnings that Qwartet gives on purpose."""
 

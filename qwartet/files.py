@@ -9,6 +9,7 @@ import mmap
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -56,6 +57,26 @@ def check_free_space(target: Path, num_bytes: int, hint: str = "choose another d
     free = shutil.disk_usage(place).free
     if num_bytes > free:
         raise SettingError(f"{target} takes {num_bytes / 1e9:.1f} GB and {free / 1e9:.1f} GB are free there; {hint}")
+
+
+_KINDS = (
+    (stat.S_ISREG, "a file"), (stat.S_ISDIR, "a directory"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"),
+)  # fmt: skip
+
+
+def kind_of(path: Path) -> str | None:
+    """What has this name, links followed: "a file", "a directory", "a pipe", "a link that leads nowhere", ...; None for
+    nothing. Opens nothing, so it never waits; OSError where the system does not say.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "a link that leads nowhere" if path.is_symlink() else None
+    except (OSError, RuntimeError):
+        if path.is_symlink():  # links that lead in a circle
+            return "a link that leads nowhere"
+        raise
+    return next((kind for is_kind, kind in _KINDS if is_kind(mode)), "a device")
 
 
 @contextmanager

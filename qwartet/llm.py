@@ -45,6 +45,7 @@ from qwartet.models.families import family_of, load_config
 from qwartet.models.generation_config import GenerationDefaults, load_generation_defaults
 from qwartet.models.load import Dtype, load_model
 from qwartet.models.qwen import QwenModel
+from qwartet.models.residency import told_of_memory
 from qwartet.models.vocabulary_match import ids_out_of_range, vocabulary_mismatches
 from qwartet.tokenizer.chatml import DEFAULT_SYSTEM, Message
 from qwartet.tokenizer.history import GivenHistory, History, Turns, turns_of
@@ -111,6 +112,7 @@ class LLM:
     After `close` all that needs the model raises EngineFailedError.
     """
 
+    @told_of_memory()
     def __init__(
         self,
         model: str | os.PathLike[str] | None = None,
@@ -125,10 +127,13 @@ class LLM:
         weight_cache: bool = True,
         on_packed: OnPacked | None = None,
         draft_model: str | os.PathLike[str] | None = None,
+        chat_format: str | None = None,
+        checkpoint_format: str | None = None,
         **engine: Any,
     ) -> None:
         """`activations` ("exact", "int8"), `head` ("auto", "int8", "exact"), `weight_cache` and `on_packed`: see
         load_model. `draft_model`: a smaller checkpoint of the same vocabulary, which speeds up the answers of this one.
+        `chat_format` ("chatml", "raw") and `checkpoint_format` ("gptq", "gptq_v2") are for checkpoints that do not say.
         `engine` takes the fields of EngineConfig: max_model_len, max_num_seqs, kv_cache_dtype ("auto", "int8", "int4").
 
         Raises ModelNotFoundError, CheckpointError, OutOfMemoryError (unless `force`), SettingError.
@@ -137,14 +142,14 @@ class LLM:
         if model is None and revision is not None:
             raise SettingError("revision needs a hub id; give the model too")
         self.model_path: Path = DEMO if model is None else resolve(os.fspath(model), revision=revision)
-        self.generation_defaults: GenerationDefaults = load_generation_defaults(self.model_path)
         self.family = family_of(load_config(self.model_path))
+        self.generation_defaults: GenerationDefaults = load_generation_defaults(self.model_path, chat_format)
         self._tokenizer = self.family.load_tokenizer(self.model_path)
         load = partial(
             load_model, dtype=dtype, device=resolve_device(device), load_mode=load_mode, force=force,
             activations=activations, head=head, weight_cache=weight_cache, on_packed=on_packed,
         )  # fmt: skip
-        network = load(self.model_path)
+        network = load(self.model_path, checkpoint_format=checkpoint_format)
         for error in ids_out_of_range(self.generation_defaults, network.config, self.model_path):
             raise error
         if self._tokenizer is not None:
@@ -222,10 +227,7 @@ class LLM:
         The generator's value is the whole completion, its text not stripped.
         """
         if not self.generation_defaults.is_chat:
-            raise NotAChatModelError(
-                f"{self.model_path} is a base model (chat_format raw): it completes text and does not chat; "
-                "use generate, or a -Chat checkpoint"
-            )
+            raise NotAChatModelError(f"{self.model_path}: {self.generation_defaults.chat_refusal}, or generate")
         turns = turns_of(history, system)
         params = self.sampling_params(**sampling)
         prompt_ids = self.chat_prompt(query, turns, turns.system if system is None else system, params)
@@ -317,8 +319,7 @@ class LLM:
         """Ids that end a completion: the published ones, and the single-id stop words of generation_config.json."""
         defaults = self.generation_defaults
         ids = [words[0] for words in defaults.stop_words_ids if len(words) == 1]
-        if defaults.eos_token_id is not None:
-            ids.append(defaults.eos_token_id)
+        ids += defaults.eos_token_ids
         if self._tokenizer is not None:
             ids.append(self._tokenizer.eod_id)
             ids += [self._tokenizer.im_end_id, self._tokenizer.im_start_id] if defaults.is_chat else []

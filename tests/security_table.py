@@ -20,7 +20,7 @@ BEGIN, END = "<!-- made by python -m tests.security_table -->", "<!-- end -->"
 _ID = re.compile(r"(?:^|_)(sec|rel|ck)_?(\d\d)(?=_|$)")
 
 OUTCOMES = {
-    "SEC-01": "Weights are safetensors. Pickles are not read, downloaded or used by any code of the package.",
+    "SEC-01": "Weights are safetensors. Pickles are not downloaded; only `qwartet convert` reads them, confined.",
     "SEC-02": "Code that comes with a checkpoint is not run or downloaded, whatever its config says.",
     "SEC-03": "",
     "SEC-04": "What a model writes as arguments of a call stays text.",
@@ -78,6 +78,8 @@ NAMED_OTHERWISE = {
         "tests/test_architecture.py::test_the_package_runs_no_code_that_comes_with_a_checkpoint",
         "tests/hub/test_pull.py::test_data_and_the_licence_are_fetched_and_code_pickles_and_folders_are_not",
         "tests/checkpoint/test_checkpoint_errors.py::test_a_directory_without_safetensors_is_refused",
+        "tests/convert/test_pickled.py::test_a_pickle_that_would_run_code_is_refused_and_runs_none",
+        "tests/convert/test_confinement.py::test_a_confined_process_has_no_network_and_starts_no_program",
     ),
     "SEC-02": (
         "tests/test_architecture.py::test_the_package_runs_no_code_that_comes_with_a_checkpoint",

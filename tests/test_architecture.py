@@ -283,8 +283,21 @@ def unsafe_things(name: str, path: Path) -> Iterator[str]:
                 yield f"{name} passes {keyword.arg}=True to {called}"
 
 
+READER = "qwartet.convert.confined_reader"
+
+
 def test_the_package_runs_no_code_that_comes_with_a_checkpoint() -> None:
-    assert not [thing for name, path in package_modules().items() for thing in unsafe_things(name, path)]
+    things = [thing for name, path in package_modules().items() for thing in unsafe_things(name, path)]
+    assert things == [f"{READER} calls torch.load"]
+
+
+def test_the_one_reader_of_pickles_is_a_program_of_its_own_confined_and_takes_weights_alone() -> None:
+    assert not [name for name in package_modules() if READER in package_imports(name)]
+    calls = [node for node in ast.walk(tree_of(package_modules()[READER])) if isinstance(node, ast.Call)]
+    (load,) = [call for call in calls if ast.unparse(call.func) == "torch.load"]
+    assert "weights_only=True" in map(ast.unparse, load.keywords)
+    (confine,) = [call for call in calls if ast.unparse(call.func) == "confine"]
+    assert confine.lineno < load.lineno
 
 
 # Spelt in pieces, so that this file is not its own first offence.

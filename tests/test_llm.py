@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -198,3 +201,21 @@ def test_an_unknown_engine_setting_is_refused_with_the_nearest_one() -> None:
         LLM(max_num_seq=3)
     with pytest.raises(SettingError, match="a stream is one completion"):
         next(LLM(max_model_len=64).complete_stream("x", n=2))
+
+
+@pytest.mark.parametrize("name", ["generation_config.json", "config.json"])
+def test_each_of_several_end_ids_ends_a_completion(llm: LLM, tmp_path: Path, name: str) -> None:
+    directory = Path(shutil.copytree(DEMO, tmp_path / "model"))
+    im_end = llm.tokenizer.im_end_id
+    query = prompts(llm)[:1]
+
+    def completion() -> tuple[str, int]:
+        one = LLM(directory, chat_format="raw")  # a chat stops at <|im_end|> anyway
+        found = one.generate(query, one.sampling_params(temperature=0, max_tokens=20))[0]
+        return found.finish_reason, found.token_ids.index(im_end)
+
+    assert completion() == ("length", place := completion()[1])
+    content = json.loads((directory / name).read_text(encoding="utf-8"))
+    content["eos_token_id"] = [llm.tokenizer.eod_id, im_end]
+    (directory / name).write_text(json.dumps(content), encoding="utf-8")
+    assert completion() == ("stop", place)

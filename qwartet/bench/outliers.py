@@ -27,7 +27,8 @@ import torch
 from torch import Tensor
 
 from qwartet.checkpoint.layout import Layout
-from qwartet.checkpoint.shards import INDEX_NAME, Checkpoint
+from qwartet.checkpoint.shards import Checkpoint
+from qwartet.checkpoint.weight_files import INDEX_NAME
 from qwartet.errors import SettingError
 from qwartet.models.families import layout_of, load_config
 from qwartet.models.load import load_gptq_config

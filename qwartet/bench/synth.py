@@ -36,7 +36,7 @@ from qwartet.bench.random_values import (
     to_bits,
 )
 from qwartet.checkpoint.layout import Layout, ModuleSpec
-from qwartet.checkpoint.shards import INDEX_NAME
+from qwartet.checkpoint.weight_files import INDEX_NAME
 from qwartet.errors import SettingError
 from qwartet.files import atomic_write, check_free_space, locked
 from qwartet.models.config import ModelConfig

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from qwartet.checkpoint.cache_directory import check_is_ours
 from qwartet.checkpoint.held_tensors import LoadSettings
 from qwartet.checkpoint.shards import Checkpoint
 from qwartet.files import atomic_write
@@ -40,6 +41,7 @@ def cache_key(directory: Path, checkpoint: Checkpoint, settings: LoadSettings, h
     if changed != record and [_identity(file) for file in files] == before:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with atomic_write(known) as unfinished:
+            unfinished.touch(mode=0o600)
             unfinished.write_text(json.dumps(changed), encoding="utf-8")
     return key
 
@@ -56,12 +58,13 @@ def _record_path(directory: Path, checkpoint: Path) -> Path:
 
 
 def _record(known: Path) -> dict[str, Any]:
-    """What is remembered of a checkpoint; nothing where that cannot be read."""
+    """What is remembered of a checkpoint; nothing where that cannot be read, or others could have written it."""
     try:
+        check_is_ours(known)
         record: dict[str, Any] = json.loads(known.read_text(encoding="utf-8"))
         if all(isinstance(key, str) for key in record.get("caches", [])):
             return record
-    except (OSError, ValueError, AttributeError, TypeError):
+    except (OSError, ValueError, AttributeError, TypeError):  # SettingError is a ValueError
         pass
     return {}
 

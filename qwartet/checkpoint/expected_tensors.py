@@ -7,7 +7,9 @@ import warnings
 from collections.abc import Iterator
 
 from qwartet.checkpoint.layout import Layout, ModuleSpec
-from qwartet.checkpoint.shards import Checkpoint, listed
+from qwartet.checkpoint.other_kinds import adapter_error
+from qwartet.checkpoint.shards import Checkpoint
+from qwartet.checkpoint.weight_files import listed
 from qwartet.errors import CheckpointError, CheckpointWarning
 from qwartet.quant_format.config import GptqConfig
 
@@ -32,6 +34,8 @@ def _expected_names(layout: Layout, gptq: GptqConfig | None) -> tuple[list[str],
 
 def check_names(checkpoint: Checkpoint, layout: Layout, gptq: GptqConfig | None) -> None:
     """CheckpointError for missing tensors and for layers too many, CheckpointWarning for other unexpected tensors."""
+    if any(".lora_" in name for name in checkpoint):
+        raise adapter_error(checkpoint.directory)
     required, optional = _expected_names(layout, gptq)
     missing = [name for name in required if name not in checkpoint]
     if missing:

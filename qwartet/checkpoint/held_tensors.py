@@ -121,7 +121,8 @@ def _of_quantized(
     for leaf in _GPTQ_LEAVES:
         infos = [checkpoint.info(name) for name in module.disk_names(leaf) if name in checkpoint]
         if infos:
-            is_in_file = len(module.parts) == 1
+            dtype = torch.float16 if leaf == "scales" else DTYPES[infos[0].dtype]
+            is_in_file = len(module.parts) == 1 and DTYPES[infos[0].dtype] == dtype
             rows = infos[0].shape[:-1]
             shape_of_all = (*rows, sum(info.shape[-1] for info in infos)) if leaf != "g_idx" else infos[0].shape
-            yield HeldTensor(module.name, leaf, DTYPES[infos[0].dtype], shape_of_all, is_in_file)
+            yield HeldTensor(module.name, leaf, dtype, shape_of_all, is_in_file)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from qwartet.checkpoint.directory import cannot_read, has_file
 from qwartet.errors import CheckpointError
 from qwartet.files import decode_text
 
@@ -29,18 +30,16 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file of a checkpoint; CheckpointError for anything else."""
     content = b""
+    if not has_file(path):
+        raise CheckpointError(path, "file is missing", hint="is this the directory of a checkpoint?")
     try:
         size = path.stat().st_size
-        if not path.is_file():
-            raise CheckpointError(path, "is not a file")
         if size > MAX_JSON_BYTES:
             raise CheckpointError(path, f"is {size} bytes; a JSON file of a checkpoint has less than {MAX_JSON_BYTES}")
         content = path.read_bytes()
         value = json.loads(decode_text(content), object_pairs_hook=_unique_keys)
-    except FileNotFoundError:
-        raise CheckpointError(path, "file is missing", hint="is this the directory of a checkpoint?") from None
     except OSError as error:
-        raise CheckpointError(path, f"cannot be read ({error.strerror})") from None
+        raise cannot_read(path, error) from None
     except _KeyTwiceError as error:
         raise CheckpointError(path, str(error), hint="remove the wrong one") from None
     except (ValueError, RecursionError) as error:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 import mmap
+import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from qwartet.errors import CheckpointError, SettingError
+from qwartet.checkpoint.directory import cannot_read, has_file
+from qwartet.errors import CheckpointError, OutOfMemoryError, SettingError
 
 LoadMode = Literal["mmap", "pread"]
 
@@ -35,6 +37,7 @@ DTYPES = {
     "F64": torch.float64,
 }  # fmt: skip
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_MAP_NORESERVE = 0x4000 if sys.platform == "linux" else 0  # mmap has no name for it before Python 3.13
 _DOWNLOAD_AGAIN = "the download may be incomplete: fetch this file again"
 
 
@@ -85,6 +88,8 @@ def _sniff(head: bytes) -> str:
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     """The header's entries and the size of the data part in bytes."""
+    if not has_file(path):
+        raise CheckpointError(path, "file is missing", hint=_DOWNLOAD_AGAIN)
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -99,7 +104,7 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
             text = file.read(length).decode("utf-8")
             header = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
     except OSError as error:
-        raise CheckpointError(path, f"cannot be read ({error.strerror})") from None
+        raise cannot_read(path, error) from None
     except (ValueError, RecursionError) as error:
         raise CheckpointError(path, f"header is not valid ({error})", hint=_sniff(head)) from None
     if not isinstance(header, dict):
@@ -158,11 +163,24 @@ class SafetensorsFile:
         if load_mode not in ("mmap", "pread"):
             raise SettingError(f"load_mode is {load_mode!r}; it must be mmap or pread")
         self.path, self._load_mode = path, load_mode
+        self._pages: MappedFile | None = None
         try:
-            self._file = safe_open(path, framework="pt", device="cpu", backend=load_mode)
             self._size = path.stat().st_size
+            self._file = safe_open(path, framework="pt", device="cpu", backend=load_mode)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(path, f"cannot be opened ({error})", hint=_DOWNLOAD_AGAIN) from None
+        except RuntimeError as error:  # torch maps with a claim on memory for all pages, which the system may refuse
+            if load_mode != "mmap" or "mmap" not in str(error):
+                raise
+            self._pages = self._map()
+
+    def _map(self) -> MappedFile:
+        """The file mapped without that claim; pages that are written to are this process's own, as with torch."""
+        try:
+            return MappedFile(self.path, is_writable=True)
+        except OSError as error:
+            reason = f"{self.path}: its {self._size} bytes cannot be mapped ({error.strerror})"
+            raise OutOfMemoryError(f"{reason}; raise the limit of address space (ulimit -v)") from None
 
     def read(self, info: TensorInfo, part: tuple[slice, ...] = ()) -> Tensor:
         """The tensor, or a part of it, on the CPU, in the file's dtype."""
@@ -170,7 +188,10 @@ class SafetensorsFile:
             if (size := self.path.stat().st_size) != self._size:
                 raise CheckpointError(self.path, f"changed from {self._size} to {size} bytes while it was being read")
             reads_part = bool(part) and self._load_mode == "pread"
-            whole = self._file.get_slice(info.name) if reads_part else self._file.get_tensor(info.name)
+            if self._pages is not None:
+                whole: Any = self._pages.read(info)
+            else:
+                whole = self._file.get_slice(info.name) if reads_part else self._file.get_tensor(info.name)
             shape = tuple(whole.get_shape() if reads_part else whole.shape)
             tensor: Tensor = whole[part] if part else whole
         except (OSError, SafetensorError) as error:
@@ -182,13 +203,19 @@ class SafetensorsFile:
 
 
 class MappedFile:
-    """A file whose header has been checked (`read_tensor_infos`). Writing to one of its tensors ends the process."""
+    """A file whose header has been checked (`read_tensor_infos`).
 
-    def __init__(self, path: Path) -> None:
+    Writing to one of its tensors ends the process, or where it `is_writable` changes this process's copy of the page.
+    """
+
+    def __init__(self, path: Path, *, is_writable: bool = False) -> None:
         """OSError when it cannot be mapped."""
         self.path = path
+        flags, protection = mmap.MAP_SHARED, mmap.PROT_READ
+        if is_writable:
+            flags, protection = mmap.MAP_PRIVATE | _MAP_NORESERVE, mmap.PROT_READ | mmap.PROT_WRITE
         with path.open("rb") as file:
-            self._pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._pages = mmap.mmap(file.fileno(), 0, flags=flags, prot=protection)
         self._data = 8 + int.from_bytes(self._pages[:8], "little")
 
     def read(self, info: TensorInfo) -> Tensor:

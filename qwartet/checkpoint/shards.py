@@ -1,6 +1,6 @@
 """A checkpoint directory: which file holds which tensor, checked before a byte of a tensor is read.
 
-Only safetensors. A directory has one `model.safetensors`, or shards with `model.safetensors.index.json`.
+Only safetensors: one file, or shards with an index (weight_files.py finds them).
 """
 
 from __future__ import annotations
@@ -13,69 +13,36 @@ from typing import Any
 
 from torch import Tensor
 
+from qwartet.checkpoint.directory import has_file
 from qwartet.checkpoint.json_file import read_json
 from qwartet.checkpoint.safetensors_file import LoadMode, SafetensorsFile, TensorInfo, read_tensor_infos, shown
+from qwartet.checkpoint.weight_files import find_weights, listed
 from qwartet.errors import CheckpointError, CheckpointWarning
 
-INDEX_NAME = "model.safetensors.index.json"
 _SHARD_NAME = re.compile(r"\w[\w.-]{0,200}\.safetensors", re.ASCII)
-_PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
 
 
-def listed(names: list[str], most: int = 10) -> str:
-    """The first names of a list, for a message."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(shown, names[:most])) + more
-
-
-def _checked_shard(directory: Path, name: Any) -> Path:
-    """Path of a shard; refuses everything that is not a plain .safetensors file in the directory."""
+def _checked_shard(index: Path, name: Any) -> Path:
+    """Path of a shard; refuses everything that is not a plain name of a .safetensors file beside the index."""
     if not isinstance(name, str) or not _SHARD_NAME.fullmatch(name):
-        reason = f"names the file {shown(name)}, which is not a plain name of a .safetensors file"
-        raise CheckpointError(directory / INDEX_NAME, reason)
-    path = directory / name
-    try:
-        target, home = path.resolve(), directory.resolve()
-    except (OSError, RuntimeError):  # RuntimeError: links that lead in a circle
-        raise CheckpointError(path, "is a link that leads nowhere", hint="fetch this file again") from None
-    # A Hugging Face cache keeps snapshots/<commit>/file as a link to ../../blobs/<hash>, and that one may be a link to
-    # ../../blobs/<2 digits>/<hash> of the whole cache: these are allowed.
-    is_in_cache = home.parent.name == "snapshots" and target.parent == home.parent.parent / "blobs"
-    is_shared = home.parent.name == "snapshots" and target.parent.parent == home.parent.parent.parent / "blobs"
-    if target.parent != home and not is_in_cache and not is_shared:
-        raise CheckpointError(path, "is a link to a file outside the checkpoint", hint="put the file itself there")
-    return path
+        raise CheckpointError(index, f"names the file {shown(name)}, which is not a plain name of a .safetensors file")
+    return index.with_name(name)
 
 
-def _shards_of_index(directory: Path) -> dict[str, Path]:
-    """Tensor name -> file, from the index; CheckpointError when files are missing."""
-    index_path = directory / INDEX_NAME
-    weight_map = read_json(index_path).get("weight_map")
+def _shards_of_index(index: Path) -> dict[Path, list[str]]:
+    """File -> names of its tensors, from the index; CheckpointError when files are missing."""
+    weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(index_path, "has no weight_map", hint="fetch this file again")
-    shards = {name: _checked_shard(directory, file) for name, file in weight_map.items()}
-    files = sorted(set(shards.values()))
-    missing = [file.name for file in files if not file.is_file()]
+        raise CheckpointError(index, "has no weight_map", hint="fetch this file again")
+    by_name: dict[Any, list[str]] = {}
+    for tensor, file in weight_map.items():
+        by_name.setdefault(file if isinstance(file, str) else shown(file), []).append(tensor)
+    shards = {_checked_shard(index, file): tensors for file, tensors in sorted(by_name.items())}
+    missing = [file.name for file in shards if not has_file(file)]
     if missing:
-        reason = f"{len(missing)} of {len(files)} shards missing: {listed(missing)}"
-        raise CheckpointError(directory, reason, hint="fetch them (a download that stopped can be resumed)")
+        reason = f"{len(missing)} of {len(shards)} shards missing: {listed(missing)}"
+        raise CheckpointError(index.parent, reason, hint="fetch them (a download that stopped can be resumed)")
     return shards
-
-
-def _single_file(directory: Path) -> Path:
-    path = directory / "model.safetensors"
-    if path.is_file():
-        return _checked_shard(directory, path.name)
-    found = sorted(directory.glob("*.safetensors"))
-    if len(found) == 1:
-        return _checked_shard(directory, found[0].name)
-    if found:
-        names = [file.name for file in found]
-        raise CheckpointError(directory, f"{listed(names)} without {INDEX_NAME}", hint="fetch the index file too")
-    if any(file.suffix in _PICKLE_SUFFIXES for file in directory.iterdir()):
-        reason = "holds only pickled weights, which can run code when loaded; Qwartet never loads them"
-        raise CheckpointError(directory, reason, hint="convert them with safetensors' own converter, in a sandbox")
-    raise CheckpointError(directory, "holds no .safetensors file", hint="is this the directory of a checkpoint?")
 
 
 class Checkpoint:
@@ -85,32 +52,34 @@ class Checkpoint:
         self.directory = directory
         self.load_mode = load_mode
         self._open: dict[Path, SafetensorsFile] = {}
-        if (directory / INDEX_NAME).is_file():
-            self.tensors = self._indexed(_shards_of_index(directory))
-        else:
-            self.tensors = read_tensor_infos(_single_file(directory))
+        weights = find_weights(directory)
+        self.index = weights if weights.suffix == ".json" else None
+        self.tensors = read_tensor_infos(weights) if self.index is None else self._indexed(self.index)
 
-    def _indexed(self, shards: dict[str, Path]) -> dict[str, TensorInfo]:
+    def _indexed(self, index: Path) -> dict[str, TensorInfo]:
         found: dict[str, TensorInfo] = {}
-        for file in sorted(set(shards.values())):
+        shards = _shards_of_index(index)
+        indexed = {name for names in shards.values() for name in names}
+        for file, names in shards.items():
             infos = read_tensor_infos(file)
-            absent = [name for name, shard in shards.items() if shard == file and name not in infos]
+            absent = [name for name in names if name not in infos]
             if absent:
                 reason = f"the index says that it holds {listed(absent)}; it does not"
                 raise CheckpointError(file, reason, hint="index and shards do not belong together; fetch both again")
-            found |= {name: info for name, info in infos.items() if shards.get(name) == file}
-            strays = [name for name in infos if name not in shards]
+            own = set(names)
+            found |= {name: info for name, info in infos.items() if name in own}
+            strays = [name for name in infos if name not in indexed]
             if strays:
                 warnings.warn(f"{file}: not in the index, ignored: {listed(strays)}", CheckpointWarning, stacklevel=4)
-        self._check_total_size(found)
+        self._check_total_size(index, found)
         return found
 
-    def _check_total_size(self, found: dict[str, TensorInfo]) -> None:
-        metadata = read_json(self.directory / INDEX_NAME).get("metadata")
+    def _check_total_size(self, index: Path, found: dict[str, TensorInfo]) -> None:
+        metadata = read_json(index).get("metadata")
         total = metadata.get("total_size") if isinstance(metadata, dict) else None
         actual = sum(info.nbytes for info in found.values())
         if total is not None and total != actual:
-            message = f"{self.directory / INDEX_NAME}: total_size is {total}, the tensors take {actual} bytes"
+            message = f"{index}: total_size is {total}, the tensors take {actual} bytes"
             warnings.warn(message, CheckpointWarning, stacklevel=5)
 
     @property

@@ -7,14 +7,13 @@ what it was made from (cache_key.py), so a changed checkpoint, or a newer layout
 
 from __future__ import annotations
 
-import os
-import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
 
+from qwartet.checkpoint.cache_directory import check_is_ours, packed_directory, remove_leftovers
 from qwartet.checkpoint.cache_key import cache_key
 from qwartet.checkpoint.held_tensors import HeldTensor, LoadSettings, head_specs, quantized_shape
 from qwartet.checkpoint.layout import Layout, ModuleSpec
@@ -23,16 +22,10 @@ from qwartet.checkpoint.shards import Checkpoint
 from qwartet.checkpoint.weight_cache_file import OnPacked, cache_header, write_cache
 from qwartet.checkpoint.weights import Weights
 from qwartet.errors import CacheWarning, CheckpointError, SettingError
-from qwartet.files import cache_directory, check_free_space
+from qwartet.files import check_free_space
 from qwartet.kernels.backend import PreparedHead, PreparedWeight, TensorSpec
 
 LEAST_BYTES = 64 * 2**20  # smaller models are packed sooner than they are looked up
-STALE_S = 86_400.0  # what an interrupted run left behind is removed after a day
-
-
-def packed_directory() -> Path:
-    """Where caches of packed weights lie."""
-    return cache_directory() / "packed"
 
 
 def weights_of(
@@ -60,7 +53,7 @@ def weights_of(
                 weights.add(_cache_file(checkpoint, layout, settings, part, on_packed), part)
         except (OSError, SettingError) as error:
             reason = (error.strerror or error) if isinstance(error, OSError) else error
-            message = f"packed weights are not kept for the next start: {packed_directory()}: {reason}"
+            message = f"packed weights are not used, and not kept for the next start: {packed_directory()}: {reason}"
             warnings.warn(message, CacheWarning, stacklevel=3)
     return weights
 
@@ -137,15 +130,13 @@ def _cache_file(
 ) -> Path:
     """The file with these tensors, written if it is not there."""
     header, directory = cache_header(part), packed_directory()
+    check_is_ours(directory)
+    remove_leftovers(directory)
     path = directory / f"{cache_key(directory, checkpoint, settings, header)}.safetensors"
     if path.is_file():
-        if path.stat().st_uid not in (os.getuid(), 0):
-            raise SettingError(f"{path} belongs to another user; set QWARTET_CACHE to a directory of yours")
+        check_is_ours(path)
         return path
     check_free_space(path, len(header) + sum(tensor.nbytes for tensor in part))
-    for left in directory.glob(".*.tmp"):
-        if time.time() - left.stat().st_mtime > STALE_S:
-            left.unlink(missing_ok=True)
     # Read, not mapped: what is packed already takes no memory.
     weights = Weights(Checkpoint(checkpoint.directory, "pread"), settings)
     write_cache(path, header, part, weights, layout, on_packed)

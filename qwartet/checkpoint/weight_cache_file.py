@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from qwartet.checkpoint.cache_directory import locked_write
 from qwartet.checkpoint.held_tensors import HeldTensor
 from qwartet.checkpoint.layout import Layout, ModuleSpec
 from qwartet.checkpoint.safetensors_file import DTYPE_NAMES
 from qwartet.checkpoint.weights import Weights
-from qwartet.files import atomic_write
 
 OnPacked = Callable[[int, int], None]
 """Hears how many bytes more are packed, and of how many."""
@@ -55,7 +55,7 @@ def write_cache(
     places = {name: entry["data_offsets"][0] + len(header) for name, entry in json.loads(header[8:]).items()}
     total = sum(tensor.nbytes for tensor in made)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with atomic_write(path) as unfinished, unfinished.open("xb") as file:
+    with locked_write(path) as file:
         os.fchmod(file.fileno(), 0o600)
         file.write(header)
         for module in dict.fromkeys(tensor.module for tensor in made):

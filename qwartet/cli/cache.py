@@ -20,7 +20,7 @@ def cache(
     The cache is $QWARTET_CACHE, else $XDG_CACHE_HOME/qwartet, else ~/.cache/qwartet. Everything in it can be rebuilt;
     running models keep the files that they have open.
     """
-    from qwartet.checkpoint.weight_cache import packed_directory
+    from qwartet.checkpoint.cache_directory import packed_directory
 
     directory = packed_directory()
     files = [path for path in sorted(directory.glob("*")) if path.is_file()] if directory.is_dir() else []

@@ -7,7 +7,7 @@ from typing import Any
 import typer
 
 from qwartet.cli.settings.configuration import origin
-from qwartet.errors import QwartetError
+from qwartet.errors import QwartetError, is_out_of_memory
 
 # Typer keeps click's exceptions under a name that has changed; this is the UsageError that all of them come from.
 USAGE_ERROR: Any = typer.BadParameter.__base__
@@ -27,15 +27,6 @@ def message(error: BaseException) -> str | None:
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror or error}; check the path, its permissions and the space on the disk"
     return None
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed; torch says so on the CPU by a RuntimeError of no class of its own."""
-    if isinstance(error, MemoryError):
-        return True
-    if not isinstance(error, RuntimeError):
-        return False
-    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 def _first_sentence(error: BaseException) -> str:

@@ -44,6 +44,14 @@ class LoadOptions:
         Literal["prompt-lookup", "off"],
         typer.Option(help="Guess tokens from what stood before; the text is the same, copies come sooner."),
     ] = _ENGINE.speculation
+    chat_format: Annotated[
+        Literal["chatml", "raw"] | None,
+        typer.Option(help="How the model chats, where its generation_config.json does not say; raw: it does not."),
+    ] = None
+    checkpoint_format: Annotated[
+        Literal["gptq", "gptq_v2"] | None,
+        typer.Option(help="How zeros of an asymmetric GPTQ checkpoint are stored, where its configs do not say."),
+    ] = None
     threads: Threads = None
     weight_cache: Annotated[
         bool, typer.Option(help="Keep packed weights on disk, so that the next start is sooner (qwartet cache).")

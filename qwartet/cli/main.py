@@ -25,6 +25,7 @@ from qwartet.cli import failures
 from qwartet.cli.bench import verbs as bench
 from qwartet.cli.cache import cache
 from qwartet.cli.chat.verb import chat
+from qwartet.cli.convert import convert
 from qwartet.cli.doctor import doctor
 from qwartet.cli.help import help_on
 from qwartet.cli.inspect import inspect
@@ -56,6 +57,7 @@ app.command()(rm)
 app.command()(inspect)
 app.command()(plan)
 app.command()(quantize)
+app.command()(convert)
 app.command()(run_batch)
 app.command()(synth)
 app.command()(cache)

@@ -25,7 +25,8 @@ def positions_line(model: dict[str, Any]) -> str:
 
 def kind_line(sampling: dict[str, Any]) -> str:
     """Whether it chats, and how it asks to be sampled."""
-    kind = "chat (ChatML)" if sampling["chat_format"] == "chatml" else "base (completes text)"
+    kinds = {"chatml": "chat (ChatML)", "raw": "base (completes text)"}
+    kind = kinds.get(sampling["chat_format"], "chat or base: chat_format does not say")
     settings = "temperature {temperature:g}, top_k {top_k}, top_p {top_p:g}" if sampling["do_sample"] else "greedy"
     settings += ", repetition_penalty {repetition_penalty:g}, up to {max_new_tokens} tokens"
     return f"{kind}; sampling defaults: {settings.format_map(sampling)}"

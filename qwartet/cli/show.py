@@ -46,7 +46,7 @@ def show(
 
 
 def _facts(stored: StoredModel) -> dict[str, Any]:
-    """What the files of a directory say, as plain values; None where one cannot be read."""
+    """What the files of a directory say, as plain values; None where one cannot be read, and why is a problem."""
     from qwartet.models.families import load_config
     from qwartet.models.generation_config import load_generation_defaults
     from qwartet.models.inspection import gptq_facts, model_facts, sampling_facts
@@ -55,8 +55,9 @@ def _facts(stored: StoredModel) -> dict[str, Any]:
     directory = stored.directory
     if stored.manifest is None and not (directory / "config.json").is_file():
         load_config(directory)  # says that this is no checkpoint
+    problems: list[str] = []
     config, defaults, gptq = (
-        _attempt(read, directory) for read in (load_config, load_generation_defaults, load_gptq_config)
+        _attempt(read, directory, problems) for read in (load_config, load_generation_defaults, load_gptq_config)
     )
     hashes = {} if stored.manifest is None else {file.name: file.sha256 for file in stored.manifest.files}
     files = [path for path in sorted(directory.iterdir()) if path.is_file()]
@@ -65,15 +66,17 @@ def _facts(stored: StoredModel) -> dict[str, Any]:
         "model": None if config is None else model_facts(config),
         "sampling": None if defaults is None else sampling_facts(defaults),
         "quantization": None if gptq is None else gptq_facts(gptq),
+        "problems": problems,
         "license": next((path.name for path in files if path.name.startswith("LICENSE")), None),
         "files": [{"name": path.name, "bytes": path.stat().st_size, "sha256": hashes.get(path.name)} for path in files],
     }
 
 
-def _attempt(read: Callable[[Path], Any], directory: Path) -> Any:
+def _attempt(read: Callable[[Path], Any], directory: Path, problems: list[str]) -> Any:
     try:
         return read(directory)
-    except CheckpointError:
+    except CheckpointError as error:
+        problems += [str(error)] * (str(error) not in problems)
         return None
 
 
@@ -97,6 +100,7 @@ def _lines(stored: StoredModel, facts: dict[str, Any]) -> Iterator[tuple[str, st
     ):
         if facts[key] is not None:
             yield label, describe(facts[key])
+    yield from (("problem", text) for text in facts["problems"])
     other = "that of Qwartet" if stored.name == BUNDLED else "no file of it is here; see the model's page"
     yield "licence", facts["license"] or other
     yield "files", files_line(facts["files"], most=100)

@@ -16,6 +16,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qwartet.checkpoint.directory import has_file
 from qwartet.checkpoint.json_file import read_json
 from qwartet.compat.location import StrPath, locate
 from qwartet.errors import CheckpointError, SettingError
@@ -83,7 +84,7 @@ class GenerationConfig:
         """
         directory = locate(name_or_path, changes)
         path = directory / CONFIG_FILE
-        if not path.is_file():
+        if not has_file(path):
             raise CheckpointError(path, "there is no such file", hint="fetch it, or use GenerationConfig(top_p=...)")
         config = cls._of_file(path)
         config.update(**changes)
@@ -93,7 +94,7 @@ class GenerationConfig:
     def of_checkpoint(cls, directory: Path, config: Mapping[str, Any]) -> GenerationConfig:
         """Settings of a checkpoint; without a generation_config.json those that its config.json holds, as published."""
         path = directory / CONFIG_FILE
-        if path.is_file():
+        if has_file(path):
             return cls._of_file(path)
         return cls(**{name: config[name] for name in _HONOURED if name in config})
 

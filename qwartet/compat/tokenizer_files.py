@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from qwartet.checkpoint.directory import has_file
+from qwartet.checkpoint.json_file import read_json
 from qwartet.compat.batch_encoding import NO_LIMIT
 from qwartet.compat.token_roles import ROLES, surface_form
 from qwartet.errors import CheckpointError
@@ -21,14 +23,9 @@ SETTINGS = (*ROLES, "padding_side", "truncation_side", "model_max_length", "erro
 def read_settings(directory: Path) -> dict[str, Any]:
     """Settings of a tokenizer_config.json that mean something to us; none if there is no such file."""
     path = directory / CONFIG_FILE
-    if not path.exists():
+    if not has_file(path):
         return {}
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(path, f"not a JSON file ({error})", hint="fetch it again, or remove it") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(path, f"holds a {type(config).__name__}, not an object", hint="fetch it again")
+    config = read_json(path)
     settings = {key: config[key] for key in SETTINGS if config.get(key) is not None}
     limit = settings.get("model_max_length", NO_LIMIT)
     checks = {

@@ -11,7 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event, Lock
 
+from qwartet.checkpoint.directory import has_file
 from qwartet.checkpoint.json_file import read_json
+from qwartet.checkpoint.other_kinds import ADAPTER_CONFIG, adapter_error, check_senses
 from qwartet.errors import CheckpointError, DownloadError, DownloadWarning, ModelNotFoundError
 from qwartet.files import check_free_space, locked
 from qwartet.hub.download_errors import explain
@@ -50,7 +52,8 @@ def pull_model(
         listing = hub.listing(repository, revision)
         if not any(file.name.endswith(".safetensors") for file in listing.files):
             reason = "has no .safetensors files, and Qwartet loads no others (pickled weights can run code)"
-            raise ModelNotFoundError(f"{repository}: the model on the hub {reason}; choose another model or revision")
+            hint = "choose another model or revision, or fetch it otherwise and have `qwartet convert` write it anew"
+            raise ModelNotFoundError(f"{repository}: the model on the hub {reason}; {hint}")
 
         def on_busy() -> None:
             text = f"{repository}: another process is fetching it; waiting until it has ended"
@@ -151,10 +154,15 @@ def _check_space(hub: Hub, place: Place, missing: Sequence[RemoteFile]) -> None:
 
 
 def _check_family(place: Place) -> None:
-    model_type = read_json(place.directory / "config.json").get("model_type")
+    config_path = place.directory / "config.json"
+    if not has_file(config_path) and has_file(place.directory / ADAPTER_CONFIG):
+        raise adapter_error(place.directory)
+    config = read_json(config_path)
+    model_type = config.get("model_type")
     if model_type != "qwen":
         hint = 'Qwartet runs first-generation Qwen models (model_type "qwen"); its weights were not fetched'
-        raise CheckpointError(place.directory / "config.json", f"model_type is {model_type!r}", hint=hint)
+        raise CheckpointError(config_path, f"model_type is {model_type!r}", hint=hint)
+    check_senses(config, config_path)
 
 
 def _fetch_all(

@@ -133,7 +133,7 @@ def stored_model(
         changed_at=changed_at,
         size=_published_size(config),
         precision=_precision(config),
-        is_chat=None if not config else chat_format == "chatml",
+        is_chat=None if not config or chat_format is None else chat_format == "chatml",
         manifest=manifest,
     )
 
@@ -200,8 +200,8 @@ def removal_of(model: StoredModel) -> Removal:
     of_hub = HUBS[model.repository.hub].removal(snapshot, blobs)
     packed = []
     if (cache_directory() / "packed").is_dir():  # else torch, which this imports, need not be loaded
+        from qwartet.checkpoint.cache_directory import packed_directory
         from qwartet.checkpoint.cache_key import caches_of
-        from qwartet.checkpoint.weight_cache import packed_directory
 
         packed = caches_of(packed_directory(), model.directory)
     records = [] if manifest is None else [manifest.path]

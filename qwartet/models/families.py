@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from qwartet.checkpoint.directory import has_file
 from qwartet.checkpoint.json_file import read_json
 from qwartet.checkpoint.layout import Layout
+from qwartet.checkpoint.other_kinds import ADAPTER_CONFIG, adapter_error
 from qwartet.errors import CheckpointError
 from qwartet.models.config import ModelConfig
 from qwartet.models.family import Family
@@ -29,6 +31,8 @@ def parse_config(raw: Mapping[str, Any], path: Path) -> ModelConfig:
 def load_config(directory: Path) -> ModelConfig:
     """ModelConfig of a checkpoint directory."""
     path = directory / "config.json"
+    if not has_file(path) and has_file(directory / ADAPTER_CONFIG):
+        raise adapter_error(directory)
     return parse_config(read_json(path), path)
 
 

@@ -21,10 +21,12 @@ from qwartet.checkpoint.held_tensors import held_tensors
 from qwartet.checkpoint.json_file import read_json
 from qwartet.checkpoint.layout import Layout
 from qwartet.checkpoint.safetensors_file import read_tensor_infos
-from qwartet.checkpoint.shards import INDEX_NAME, Checkpoint
+from qwartet.checkpoint.shards import Checkpoint
 from qwartet.checkpoint.unfinished_downloads import check_downloads
+from qwartet.checkpoint.weight_files import find_weights
 from qwartet.checkpoint.weight_values import value_findings, warn_of
 from qwartet.checkpoint.weights import read_quantized_weight
+from qwartet.checkpoint.zero_version import with_zero_version
 from qwartet.errors import CheckpointError, CheckpointWarning
 from qwartet.kernels.device_memory import available_bytes
 from qwartet.layers.kv_cache import kv_bytes_per_token
@@ -42,7 +44,7 @@ from qwartet.tokenizer.vocabulary import Vocabulary
 # qwen.tiktoken, the same file for every published first-generation Qwen
 PUBLISHED_VOCABULARY_SHA256 = "b2b1b8dfb5cc5f024bafc373121c6aba3f66f9a5a0269e243470a1de16a33186"
 
-_CONFIG_FILES = {"config.json", "generation_config.json", "quantize_config.json", "tokenizer_config.json", INDEX_NAME}
+_CONFIG_FILES = {"config.json", "generation_config.json", "quantize_config.json", "tokenizer_config.json"}
 
 T = TypeVar("T")
 
@@ -104,7 +106,7 @@ def inspect_checkpoint(directory: Path) -> Inspection:
         if config is not None:
             found.problems += map(str, ids_out_of_range(defaults, config, directory))
     if checkpoint is None:
-        for file in _indexed_files(directory):
+        for file in found.attempt(_indexed_files, directory) or ():
             found.attempt(read_tensor_infos, file)
     else:
         found.attempt(check_downloads, directory, checkpoint.files)
@@ -119,13 +121,10 @@ def inspect_checkpoint(directory: Path) -> Inspection:
 
 
 def _indexed_files(directory: Path) -> list[Path]:
-    """The files that an index names and that are there; none without a readable index."""
-    index = directory / INDEX_NAME
-    try:
-        weight_map = read_json(index).get("weight_map")
-    except CheckpointError:
-        return []
-    names = weight_map.values() if isinstance(weight_map, dict) else ()
+    """The files that an index names and that are there; none without an index."""
+    weights = find_weights(directory)
+    weight_map = read_json(weights).get("weight_map") if weights.suffix == ".json" else None
+    names = {name for name in weight_map.values() if isinstance(name, str)} if isinstance(weight_map, dict) else set()
     return [file for file in sorted(directory.glob("*.safetensors")) if file.name in names]
 
 
@@ -162,6 +161,7 @@ def _quantization(found: Inspection, checkpoint: Checkpoint, config: ModelConfig
     """The GPTQ settings, after every quantised linear has been checked against them."""
     formats = set()
     num_checked = 0
+    gptq = found.attempt(with_zero_version, gptq, checkpoint, layout_of(config)) or gptq
     linears = [module for module in layout_of(config) if module.kind == "linear"]
     for module in linears:
         names = (name for leaf in ("qweight", "qzeros", "scales") for name in module.disk_names(leaf))
@@ -209,7 +209,8 @@ def sampling_facts(defaults: GenerationDefaults) -> dict[str, Any]:
     """How a checkpoint asks to be sampled, as plain values."""
     values = asdict(defaults)
     del values["pad_token_id"]
-    return values
+    eos = values.pop("eos_token_ids")
+    return {**values, "eos_token_id": (eos[0] if eos else None) if len(eos) < 2 else list(eos)}
 
 
 def _weights(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -270,6 +271,7 @@ def _files(directory: Path, checkpoint: Checkpoint | None, tokenizer: Mapping[st
     used = set(_CONFIG_FILES)
     if checkpoint is not None:
         used |= {file.name for file in checkpoint.files}
+        used |= set() if checkpoint.index is None else {checkpoint.index.name}
     if tokenizer is not None:
         used |= {tokenizer["file"], tokenizer["extra_file"]}
     files = (path for path in sorted(directory.iterdir()) if path.is_file())

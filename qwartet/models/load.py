@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from qwartet.checkpoint.directory import has_file
 from qwartet.checkpoint.expected_tensors import check_dense_shapes, check_names
 from qwartet.checkpoint.held_tensors import LoadSettings, held_tensors
 from qwartet.checkpoint.json_file import read_json
@@ -25,6 +26,7 @@ from qwartet.checkpoint.weight_cache import weights_of
 from qwartet.checkpoint.weight_cache_file import OnPacked
 from qwartet.checkpoint.weight_values import check_values
 from qwartet.checkpoint.weights import Weights
+from qwartet.checkpoint.zero_version import with_zero_version
 from qwartet.errors import MemoryWarning, SettingError
 from qwartet.kernels.backend import REFERENCE
 from qwartet.kernels.select import select_backend
@@ -35,7 +37,14 @@ from qwartet.layers.weight_stream import StreamedLayers, WeightStream
 from qwartet.models.config import ModelConfig
 from qwartet.models.families import family_of, layout_of, load_config
 from qwartet.models.qwen import QwenModel
-from qwartet.models.residency import fits_memory, memory_error, resident_budget, stream_forecast, weights_bytes
+from qwartet.models.residency import (
+    fits_memory,
+    memory_error,
+    resident_budget,
+    stream_forecast,
+    told_of_memory,
+    weights_bytes,
+)
 from qwartet.quant_format.config import GptqConfig
 
 Dtype = torch.dtype | Literal["auto", "bf16", "bfloat16", "fp16", "float16", "fp32", "float32"]
@@ -68,7 +77,7 @@ def load_gptq_config(directory: Path) -> GptqConfig | None:
     if embedded is not None:
         found.append(GptqConfig.from_dict(embedded, directory / "config.json"))
     separate = directory / "quantize_config.json"
-    if separate.is_file():
+    if has_file(separate):
         found.append(GptqConfig.from_dict(read_json(separate), separate))
     if len(found) == 2:
         return found[0].merge(found[1], separate)
@@ -119,6 +128,7 @@ def _assign(model: QwenModel, layout: Layout, weights: Weights) -> None:
     model.lm_head.prepared = weights.prepared_head(model.lm_head.weight)
 
 
+@told_of_memory()
 def load_model(
     directory: Path,
     *,
@@ -131,6 +141,7 @@ def load_model(
     weight_cache: bool = True,
     on_packed: OnPacked | None = None,
     trainable: bool = False,
+    checkpoint_format: str | None = None,
 ) -> QwenModel:
     """The network of a checkpoint directory, in eval mode and without gradients.
 
@@ -144,6 +155,7 @@ def load_model(
     come sooner (layers/head.py). "auto" does so beside quantised weights, where the head is most of what a token reads.
     Weights that do not fit the memory are read from disk again and again, where they can be mapped (MemoryWarning).
     `weight_cache` keeps what is packed on disk for the next start; `on_packed(count, total)` hears of the bytes.
+    `checkpoint_format` ("gptq", "gptq_v2") is how zeros are stored, where the configs of a GPTQ checkpoint do not say.
     """
     device = torch.device(device)
     config = load_config(directory)
@@ -153,6 +165,10 @@ def load_model(
     layout = layout_of(config)
     check_names(checkpoint, layout, gptq)
     check_dense_shapes(checkpoint, layout, gptq)
+    if gptq is not None:
+        gptq = with_zero_version(gptq, checkpoint, layout, checkpoint_format)
+    elif checkpoint_format is not None:
+        raise SettingError(f"checkpoint_format is {checkpoint_format!r}, and {directory} is not GPTQ; leave it out")
     settings = choose_settings(
         checkpoint, config, gptq, dtype=dtype, device=device, activations=activations, head=head, trainable=trainable
     )

@@ -20,7 +20,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from qwartet.checkpoint.directory import names_in
 from qwartet.checkpoint.layout import Kind, Layout, ModuleSpec
+from qwartet.checkpoint.other_kinds import check_senses
 from qwartet.errors import CheckpointError, CheckpointWarning
 from qwartet.kernels.backend import Backend
 from qwartet.layers.rotary import PositionConfig, RotaryTable
@@ -96,6 +98,7 @@ def _position_config(config: ConfigReader, head_dim: int) -> PositionConfig:
 
 def parse_config(raw: Mapping[str, Any], path: Path) -> ModelConfig:
     """ModelConfig of a first-generation config.json; CheckpointError names the key that is missing or wrong."""
+    check_senses(raw, path)
     config = ConfigReader(raw, path, _BOUNDS, _ALIASES, "is this a first-generation Qwen?")
     hidden_size = config.integer("hidden_size")
     num_heads = config.integer("num_heads")
@@ -164,7 +167,7 @@ def _build(config: ModelConfig, rotary: RotaryTable | None, backend: Backend) ->
 
 
 def _has_tokenizer(directory: Path) -> bool:
-    return any(directory.glob("*.tiktoken"))
+    return any(name.endswith(".tiktoken") for name in names_in(directory))
 
 
 def _load_tokenizer(directory: Path) -> TiktokenTokenizer | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from qwartet.checkpoint.held_tensors import HeldTensor
-from qwartet.errors import OutOfMemoryError
+from qwartet.errors import OutOfMemoryError, is_out_of_memory
 from qwartet.files import disk_read_speed
 from qwartet.kernels.device_memory import available_bytes
 from qwartet.layers.weight_stream import WeightStream
@@ -37,6 +38,21 @@ def memory_error(directory: Path, needed: int, device: torch.device) -> OutOfMem
         f"{directory}: the weights take {needed / 2**30:.2f} GiB and {available_bytes(device) / 2**30:.2f} GiB are "
         f"free on {device}; use a smaller or more quantised checkpoint, or force the load (--force), which may swap"
     )
+
+
+@contextmanager
+def told_of_memory() -> Iterator[None]:
+    """Turns the errors of numpy, torch and the system for memory that cannot be had into OutOfMemoryError."""
+    try:
+        yield
+    except OutOfMemoryError:
+        raise
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        hint = "use a smaller or more quantised checkpoint, or raise the limit of memory or address space (ulimit -v)"
+        detail = str(error).partition("\n")[0][:200] or "no figures"
+        raise OutOfMemoryError(f"memory ended while the model was loaded ({detail}); {hint}") from error
 
 
 def stream_forecast(stream: WeightStream, path: Path) -> str:

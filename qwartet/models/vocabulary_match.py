@@ -33,14 +33,17 @@ def vocabulary_mismatches(
         reason = f"vocab_size is {config.vocab_size}, but the tokenizer has {vocabulary.num_tokens} tokens"
         hint = "tokenizer and weights belong to different models"
         mismatches.append(CheckpointError(directory, reason, hint=hint))
-    eos = None if defaults is None else defaults.eos_token_id
-    if eos is not None and eos not in vocabulary.special_tokens.values():
-        reason = f"eos_token_id is {eos}, no special token of the vocabulary"
-        hint = "the .tiktoken file may be cut short: fetch it again"
-        mismatches.append(CheckpointError(directory, reason, hint=hint))
-    elif lost := _cut_short(vocabulary, config, () if eos is None else (eos,)):
-        hint = "the .tiktoken file was cut short by whole lines: fetch it again"
-        mismatches.append(CheckpointError(directory, lost, hint=hint))
+    all_eos = () if defaults is None else defaults.eos_token_ids
+    for eos in all_eos:
+        if eos not in vocabulary.special_tokens.values():
+            reason = f"eos_token_id is {eos}, no special token of the vocabulary"
+            hint = "the .tiktoken file may be cut short: fetch it again"
+            mismatches.append(CheckpointError(directory, reason, hint=hint))
+            break
+    else:
+        if lost := _cut_short(vocabulary, config, all_eos):
+            hint = "the .tiktoken file was cut short by whole lines: fetch it again"
+            mismatches.append(CheckpointError(directory, lost, hint=hint))
     return mismatches
 
 

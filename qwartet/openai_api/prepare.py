@@ -75,7 +75,7 @@ def check_text(llm: LLM, body: GenerateRequest | TokenizeRequest) -> None:
 def prepare_chat(llm: LLM, body: ChatCompletionRequest) -> Prepared:
     """RequestError, SettingError or NotAChatModelError where it cannot be served; text never becomes special tokens."""
     if not llm.generation_defaults.is_chat:
-        raise NotAChatModelError("the model is a base model, which does not chat; use /v1/completions")
+        raise NotAChatModelError(f"{llm.generation_defaults.chat_refusal}, or /v1/completions")
     if body.top_logprobs and not body.logprobs:
         raise ApiError(400, "top_logprobs needs logprobs: true", param="top_logprobs", code="invalid_value")
     max_tokens = body.max_completion_tokens if body.max_tokens is None else body.max_tokens

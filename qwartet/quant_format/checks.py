@@ -17,12 +17,14 @@ from qwartet.errors import CheckpointError, CheckpointWarning
 from qwartet.quant_format.config import GptqConfig
 from qwartet.quant_format.packing import ZeroFormat, detect_zero_format
 
+INTEGERS = (torch.int32,)
+FLOATS = (torch.float16, torch.bfloat16, torch.float32)  # published files have fp16
 DTYPES = {
-    "qweight": (torch.int32, 2),
-    "qzeros": (torch.int32, 2),
-    "scales": (torch.float16, 2),
-    "g_idx": (torch.int32, 1),
-    "bias": (torch.float16, 1),
+    "qweight": (INTEGERS, 2),
+    "qzeros": (INTEGERS, 2),
+    "scales": (FLOATS, 2),
+    "g_idx": (INTEGERS, 1),
+    "bias": (FLOATS, 1),
 }
 OPTIONAL = ("g_idx", "bias")
 FORMAT_OF_LABEL: dict[str | None, ZeroFormat] = {None: "v1", "gptq": "v1", "gptq_v2": "v2"}
@@ -40,15 +42,16 @@ class LinearChecks:
         self.path = path
 
     def check_dtypes(self) -> None:
-        """Each tensor is there, and has the published dtype and number of dimensions."""
-        for suffix, (dtype, num_dims) in DTYPES.items():
+        """Each tensor is there, and has a dtype of its kind and the published number of dimensions."""
+        for suffix, (dtypes, num_dims) in DTYPES.items():
             tensor = self.tensors.get(suffix)
             if tensor is None:
                 if suffix not in OPTIONAL:
                     raise self._error(suffix, "is missing", "the download is incomplete, or this linear is not GPTQ")
                 continue
-            if tensor.dtype != dtype:
-                raise self._error(suffix, f"dtype is {_short(tensor.dtype)}; GPTQ stores {_short(dtype)}")
+            if tensor.dtype not in dtypes:
+                stored = " or ".join(map(_short, dtypes))
+                raise self._error(suffix, f"dtype is {_short(tensor.dtype)}; GPTQ stores {stored}")
             if tensor.dim() != num_dims or tensor.numel() == 0:
                 raise self._error(suffix, f"shape is {list(tensor.shape)}; {num_dims} dimensions above 0 are needed")
 
@@ -112,6 +115,19 @@ class LinearChecks:
                 raise self._error(suffix, f"{bad} of {tensor.numel()} values are NaN or infinite", "download it again")
         if bad := int((self.tensors["scales"] <= 0).sum()):
             self._warn(f"{self.path}: {self.name}.scales: {bad} values are negative or zero; used as they are")
+
+    def half_scales(self) -> Tensor:
+        """The scales in fp16, which kernels take: as they are, or rounded to the nearest, with a warning."""
+        scales = self.tensors["scales"]
+        half = scales.half()
+        if not half.isfinite().all():
+            raise self._error("scales", f"reach {scales.abs().max():g}; fp16 ends at 65504", "quantise the model again")
+        if half.dtype != scales.dtype and not torch.equal(half.to(scales.dtype), scales):
+            self._warn(
+                f"{self.path}: scales are {_short(scales.dtype)} and not all of them fp16 numbers; each is rounded to "
+                "the nearest, by up to 2^-11 of itself (by 2^-25 where it is below 2^-14)"
+            )
+        return half
 
     def choose_zero_format(self) -> ZeroFormat:
         """Which version wrote qzeros: for symmetric weights their value decides, for others the config must say."""

@@ -16,7 +16,7 @@ FORMATS = ("gptq", "gptq_v2")
 # Keys that other writers add and that say nothing about the tensors.
 HARMLESS_KEYS = frozenset(
     """
-    model_name_or_path model_file_base_name meta damp_auto_increment mse hyb_act act_group_aware
+    model_name_or_path model_file_base_name model_basename meta damp_auto_increment mse hyb_act act_group_aware
     batch_size backend block_name_to_quantize cache_block_outputs dataset disable_exllama exllama_config
     max_input_length model_seqlen module_name_preceding_first_block modules_in_block_to_quantize pad_token_id
     tokenizer use_cuda_fp16 use_exllama

@@ -51,7 +51,7 @@ class QuantizedWeight:
     scales: Tensor  # fp16 [G, N]
     qzeros: Tensor  # int32 [G, N * bits / 32]
     g_idx: Tensor | None = None  # int32 [K], group of each input; None: k // group_size
-    bias: Tensor | None = None  # fp16 [N]
+    bias: Tensor | None = None  # fp16, bf16 or fp32 [N], as the file has it
     zero_format: ZeroFormat = "v1"  # how qzeros stores a zero
     sym: bool = True  # every zero is 2**(bits - 1)
 
@@ -69,8 +69,9 @@ class QuantizedWeight:
     ) -> QuantizedWeight:
         """Takes `qweight`, `qzeros`, `scales` and maybe `g_idx`, `bias` of the linear `name` from the file at `path`.
 
-        No tensor is copied. CheckpointError if they contradict each other or `config`, hold NaN, or could make a
-        kernel read out of bounds; CheckpointWarning for scales below or at zero and for a wrong format label.
+        Only scales that are not fp16 are copied: they become it. CheckpointError if tensors contradict each other or
+        `config`, hold NaN, or could make a kernel read out of bounds; CheckpointWarning for scales that are rounded or
+        not above zero, and for a wrong format label.
         """
         checks = LinearChecks(tensors, config, name=name, path=path)
         checks.check_dtypes()
@@ -81,7 +82,7 @@ class QuantizedWeight:
             bits=config.bits,
             group_size=group_size,
             qweight=tensors["qweight"],
-            scales=tensors["scales"],
+            scales=checks.half_scales(),
             qzeros=tensors["qzeros"],
             g_idx=g_idx,
             bias=tensors.get("bias"),

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from qwartet.checkpoint.directory import has_file
 from qwartet.checkpoint.safetensors_file import SafetensorsFile, read_tensor_infos
 from qwartet.errors import CheckpointError, SettingError
 from qwartet.files import decode_text
@@ -54,6 +55,8 @@ def load_calibration(file: Path, model: Path, *, num_samples: int, max_len: int)
     """
     if num_samples < 1 or max_len < 1:
         raise SettingError(f"num_samples is {num_samples} and max_len is {max_len}; both must be at least 1")
+    if not has_file(file):
+        raise CheckpointError(file, "cannot be read (No such file or directory)", hint="check the path")
     if file.suffix == ".safetensors":
         return [example[:max_len] for example in _stored_ids(file)[:num_samples]]
     content = _read_text(file)

@@ -28,7 +28,8 @@ from torch import Tensor
 from qwartet.checkpoint.json_file import read_json
 from qwartet.checkpoint.layout import Layout
 from qwartet.checkpoint.safetensors_file import SafetensorsFile, read_tensor_infos
-from qwartet.checkpoint.shards import INDEX_NAME, Checkpoint
+from qwartet.checkpoint.shards import Checkpoint
+from qwartet.checkpoint.weight_files import INDEX_NAME
 from qwartet.errors import CheckpointError
 from qwartet.quant_format.config import GptqConfig
 

@@ -17,7 +17,8 @@ from qwartet import LLM, SamplingParams
 from qwartet import files as whole_files
 from qwartet.bench import synth
 from qwartet.bench.synth import plan_synthesis, write_synthesis
-from qwartet.checkpoint.shards import INDEX_NAME, Checkpoint
+from qwartet.checkpoint.shards import Checkpoint
+from qwartet.checkpoint.weight_files import INDEX_NAME
 from qwartet.checkpoint.weights import read_quantized_weight
 from qwartet.errors import CheckpointError, SettingError, VocabularyError
 from qwartet.models.families import layout_of

@@ -180,15 +180,6 @@ def test_ck19_symmetric_zeros_of_neither_format_are_refused(checkpoint: Copy) ->
     refused(directory, FILE, "not all the midpoint of either format version", tensor=f"{LINEAR}.qzeros")
 
 
-def test_ck19_asymmetric_weights_are_read_only_when_the_format_is_stated(checkpoint: Copy) -> None:
-    directory = checkpoint(bits=4)
-    expected = logits(directory)
-    edit_both_configs(directory, {"sym": False})
-    refused(directory, FILE, "sym is false and checkpoint_format is not stated", 'add "checkpoint_format": "gptq"')
-    edit_both_configs(directory, {"checkpoint_format": "gptq"})
-    assert torch.equal(logits(directory), expected)
-
-
 @pytest.mark.parametrize("value", [-1, 1, 2**31 - 1, -(2**31)])
 @pytest.mark.parametrize("desc_act", [False, True])
 def test_ck20_a_group_that_does_not_exist_is_refused(checkpoint: Copy, desc_act: bool, value: int) -> None:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shutil
+import signal
 import stat
+import subprocess
+import sys
+import threading
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +23,7 @@ from torch import Tensor
 from qwartet import files as whole_files
 from qwartet.bench.synth import plan_synthesis, write_synthesis
 from qwartet.checkpoint import weight_cache
+from qwartet.checkpoint.cache_directory import is_own_group, locked_write, remove_leftovers
 from qwartet.checkpoint.cache_key import cache_key
 from qwartet.checkpoint.shards import Checkpoint
 from qwartet.checkpoint.weights import Weights
@@ -27,9 +35,11 @@ from qwartet.models.load import choose_settings, load_gptq_config, load_model
 from qwartet.models.qwen import QwenModel
 from qwartet.models.shapes import gptq_config
 from tests.bench.tiny_shape import TINY
+from tests.golden_data import REPOSITORY
 from tests.models.broken import edit_tensors, refused, split_file
 from tests.tiny_checkpoint import Copy
 
+OTHERS_GROUP = 54321
 pytestmark = pytest.mark.skipif(native_library() is None, reason="there is no native library, and nothing to keep")
 
 
@@ -182,13 +192,126 @@ def test_an_interrupted_start_leaves_nothing_behind(pristine, directory) -> None
     assert [path.suffix for path in directory.iterdir()] == [".json"]
 
 
-def test_leftovers_of_a_day_ago_are_removed_and_younger_ones_left(pristine, directory) -> None:
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from qwartet.checkpoint import weight_cache
+from qwartet.models.load import load_model
+weight_cache.LEAST_BYTES = 0
+load_model(Path(sys.argv[1]), dtype="bf16", on_packed=lambda count, total: os.kill(os.getpid(), signal.SIGKILL))
+"""
+
+
+def test_what_a_killed_start_left_is_removed_by_the_next_one_that_finds_all_packed_too(pristine, directory) -> None:
+    path = pristine(bits=4)
+    load(path)
+    packed = {file: file.rename(directory.parent / file.name) for file in files(directory)}
+    ended = subprocess.run([sys.executable, "-c", KILLED, str(path)], cwd=REPOSITORY, timeout=60)
+    assert ended.returncode == -signal.SIGKILL
+    assert [left.name[0] for left in directory.glob(".*.safetensors.*.tmp")] == ["."]
+    for file, kept in packed.items():
+        kept.rename(file)
+    assert packings(path) == 0
+    assert not list(directory.glob(".*.tmp"))
+
+
+def test_what_another_process_is_writing_is_left_and_gets_its_name(pristine, directory) -> None:
     directory.mkdir(parents=True)
-    old, young = directory / ".a.safetensors.1.tmp", directory / ".b.safetensors.2.tmp"
-    old.touch(), young.touch()
-    os.utime(old, (1, 1))
+    with locked_write(directory / "other.safetensors") as file:
+        load(pristine(bits=4))
+        (unfinished,) = directory.glob(".*.tmp")
+        assert unfinished.stat().st_ino == os.fstat(file.fileno()).st_ino
+        file.write(b"whole")
+    assert (directory / "other.safetensors").read_bytes() == b"whole" and not list(directory.glob(".*.tmp"))
+
+
+def test_leftovers_that_no_lock_tells_about_are_removed_after_a_day(pristine, directory, monkeypatch) -> None:
+    directory.mkdir(parents=True)
+    names = (".a.json.1.tmp", ".b.json.2.tmp", ".a.safetensors.1.tmp", ".b.safetensors.2.tmp")
+    for name in names:
+        (directory / name).touch()
+        if name.startswith(".a"):
+            os.utime(directory / name, (1, 1))
+
+    def no_locks(*_arguments: int) -> None:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
     load(pristine(bits=4))
-    assert not old.exists() and young.exists()
+    assert sorted(path.name for path in directory.glob(".*.tmp")) == [".b.json.2.tmp", ".b.safetensors.2.tmp"]
+
+
+def test_a_lock_that_comes_too_late_would_be_noticed(directory) -> None:
+    """Between the making of a file and its lock nobody removes leftovers: both happen while the directory is locked."""
+    directory.mkdir(parents=True)
+    left = directory / ".a.safetensors.1.tmp"
+    left.touch()
+    holder = os.open(directory, os.O_RDONLY)
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    cleaner = threading.Thread(target=remove_leftovers, args=[directory])
+    cleaner.start()
+    cleaner.join(0.2)
+    assert cleaner.is_alive() and left.exists()
+    os.close(holder)
+    cleaner.join(5)
+    assert not left.exists()
+
+
+def writable(path: Path, mode: int) -> None:
+    path.chmod(stat.S_IMODE(path.stat().st_mode) | mode)
+
+
+@pytest.mark.parametrize("place", ["file", "packed", "cache"])
+@pytest.mark.parametrize("mode", [stat.S_IWOTH, stat.S_IWGRP])
+def test_what_others_could_have_written_is_not_used_and_this_is_told(pristine, directory, place, mode) -> None:
+    if place == "cache" and os.getuid() != 0:
+        pytest.skip("only root gives a directory to a group that it is not in")
+    path = pristine(bits=4)
+    right = logits(load(path))
+    for file in files(directory):  # sound, and another's: only trust tells
+        edit_tensors(file, lambda tensors: [tensor.zero_() for tensor in tensors.values()])
+        file.chmod(0o600)
+    assert not torch.equal(logits(load(path)), right)
+    places = {"file": files(directory), "packed": [directory], "cache": [directory.parent]}[place]
+    for one in places:
+        if place == "cache":  # above those that are packed in, one's own group is no other user
+            os.chown(one, -1, OTHERS_GROUP)
+        writable(one, mode)
+    with pytest.warns(CacheWarning, match=r"not used, and not kept.*other users can write .*; chmod go-w it"):
+        assert torch.equal(logits(load(path)), right)
+    for one in places:
+        one.chmod(stat.S_IMODE(one.stat().st_mode) & ~mode)
+    assert not torch.equal(logits(load(path)), right)
+
+
+def test_a_directory_of_all_users_is_none_for_packed_weights_even_if_sticky(pristine, directory) -> None:
+    load(pristine(bits=4))
+    directory.chmod(0o1777)
+    with pytest.warns(CacheWarning, match="other users can write"):
+        load(pristine(bits=4))
+
+
+def test_a_sticky_directory_above_and_a_group_of_ones_own_are_no_others(pristine, directory) -> None:
+    path = pristine(bits=4)
+    assert packings(path) > 0
+    directory.parent.chmod(0o1777)
+    os.chown(directory.parent.parent, -1, os.getgid())
+    writable(directory.parent.parent, stat.S_IWGRP * is_own_group(os.getgid()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CacheWarning)
+        assert packings(path) == 0
+
+
+def test_a_remembered_hash_that_others_could_have_written_is_not_believed(pristine, directory) -> None:
+    path = pristine(bits=4)
+    load(path)
+    (record,) = directory.glob("*.json")
+    assert stat.S_IMODE(record.stat().st_mode) == 0o600
+    record.write_text(record.read_text().replace('"sha256": "', '"sha256": "0'))
+    assert packings(path) > 0  # believed: other names of files
+    record.write_text(record.read_text().replace('"sha256": "', '"sha256": "1'))
+    record.chmod(0o666)
+    assert packings(path) == 0
 
 
 def test_nobody_else_may_read_or_provide_a_cache(pristine, directory, monkeypatch) -> None:

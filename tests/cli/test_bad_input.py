@@ -61,6 +61,49 @@ def test_a_base_model_is_one_line_and_does_not_chat(qwartet: CommandLine, base_m
     qwartet("chat", base_model, "hello").assert_one_line_error("is a base model", "use a -Chat checkpoint")
 
 
+@pytest.mark.parametrize("is_file", [True, False])
+def test_a_model_that_does_not_say_whether_it_chats_is_told_how_to_say_it_and_then_chats(
+    qwartet: CommandLine, chat_model: Path, tmp_path: Path, is_file: bool
+) -> None:
+    directory = write_tiny_checkpoint(tmp_path / "model")
+    path = directory / "generation_config.json"
+    if is_file:
+        path.write_text(
+            json.dumps({key: value for key, value in json.loads(path.read_text()).items() if "chat" not in key})
+        )
+    else:
+        path.unlink()
+    outcome = qwartet("chat", directory, "hello", "--greedy", "--max-tokens", "4")
+    assert outcome.code == 2 and "error: " in outcome.err and "base model" not in outcome.err
+    assert "chat_format is missing in its generation_config.json" in outcome.err
+    assert "give --chat-format chatml" in outcome.err
+    assert "chat or base: chat_format does not say" in qwartet("inspect", directory).out
+    assert "chat or base: chat_format does not say" in qwartet("show", directory).out
+    answers = [
+        qwartet("chat", model, "hello", "--greedy", "--max-tokens", "4", "--repetition-penalty", "1", *options)
+        for model, options in ((directory, ["--chat-format", "chatml"]), (chat_model, []))
+    ]
+    assert answers[0].code == 0 and answers[0].out == answers[1].out
+
+
+@pytest.mark.parametrize(("key", "name"), [("visual", "Qwen-VL"), ("audio", "Qwen-Audio")])
+def test_a_model_that_sees_or_hears_is_called_that_by_every_verb(
+    qwartet: CommandLine, tmp_path: Path, key: str, name: str
+) -> None:
+    directory = write_tiny_checkpoint(tmp_path / "model")
+    edit_json(directory / "config.json", **{key: {"width": 8}})
+    qwartet("chat", directory, "hello").assert_one_line_error(name, "take one of those")
+    assert name in qwartet("show", directory).out
+    assert name in qwartet("inspect", directory).out
+
+
+def test_an_adapter_is_called_that_by_every_verb(qwartet: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    for verb in (("chat", tmp_path, "hello"), ("show", tmp_path), ("plan", tmp_path)):
+        qwartet(*verb).assert_one_line_error("holds a LoRA adapter", "merge it into its base model")
+    assert "holds a LoRA adapter" in qwartet("inspect", tmp_path).out
+
+
 @pytest.mark.parametrize(
     ("options", "fragment"),
     [

@@ -7,8 +7,8 @@ import errno
 import pytest
 import torch
 
-from qwartet.cli.failures import is_out_of_memory, message
-from qwartet.errors import CheckpointError, ModelNotFoundError
+from qwartet.cli.failures import message
+from qwartet.errors import CheckpointError, ModelNotFoundError, is_out_of_memory
 
 
 def test_an_error_of_qwartet_speaks_for_itself() -> None:

@@ -47,6 +47,7 @@ def test_every_limit_of_a_server_is_an_option_with_its_own_default() -> None:
 GIVEN = {
     "dtype": "fp32", "device": "cpu", "load_mode": "pread", "max_model_len": 4096, "activations": "exact",
     "head": "int8", "kv_cache_dtype": "int4", "draft_model": "/draft", "speculation": "off",
+    "chat_format": "chatml", "checkpoint_format": "gptq",
     "weight_cache": False, "force": True,
 }  # fmt: skip
 

@@ -30,6 +30,7 @@ VERBS = (
     "plan",
     "quantize",
     "run-batch",
+    "convert",
     "synth",
     "doctor",
     "help",

@@ -222,7 +222,7 @@ def test_an_absent_file_a_directory_and_a_huge_file_are_refused_without_reading(
     with pytest.raises(CheckpointError, match="file is missing; is this the directory of a checkpoint"):
         load_config(tmp_path)
     (tmp_path / "config.json").mkdir()
-    with pytest.raises(CheckpointError, match="is not a file"):
+    with pytest.raises(CheckpointError, match="is a directory, not a file"):
         load_config(tmp_path)
     sparse = tmp_path / "huge.json"
     with sparse.open("wb") as file:

@@ -78,7 +78,7 @@ def test_a_float_config_does_not_speak_of_quantisation() -> None:
 @pytest.mark.parametrize("name", SHAPES)
 def test_it_chats_and_ends_at_the_published_special_token(name: ShapeName) -> None:
     defaults = parse_generation_config(generation_config_json(SHAPES[name]), Path("generation_config.json"))
-    assert defaults.is_chat and defaults.eos_token_id == 151_643
+    assert defaults.is_chat and defaults.eos_token_ids == (151_643,)
     assert generation_config_json(SHAPES[name], eos_token_id=7)["eos_token_id"] == 7
 
 

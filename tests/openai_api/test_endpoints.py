@@ -371,6 +371,15 @@ def test_a_base_model_completes_and_does_not_chat(tmp_path: Path) -> None:
     assert complete(base, max_tokens=3)["usage"]["completion_tokens"] == 3
 
 
+def test_a_model_that_does_not_say_whether_it_chats_is_no_base_model_and_its_path_is_not_told(tmp_path: Path) -> None:
+    directory = write_tiny_checkpoint(tmp_path / "silent")
+    (directory / "generation_config.json").unlink()
+    message = chat(LLM(directory, device="cpu")).message
+    assert "chat_format is missing" in message and "--chat-format chatml" in message
+    assert "base model" not in message and str(tmp_path) not in message
+    assert chat(LLM(directory, device="cpu", chat_format="chatml"), max_tokens=3)["choices"]
+
+
 def test_siblings_have_their_index_and_share_the_prompt(llm: LLM) -> None:
     response = chat(llm, n=3, temperature=9, top_p=1, seed=2, max_tokens=6, ignore_eos=True)
     assert [choice["index"] for choice in response["choices"]] == [0, 1, 2]

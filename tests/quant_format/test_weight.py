@@ -152,8 +152,8 @@ def test_a_missing_tensor_is_named(suffix: str) -> None:
         ("qweight", torch.int16),
         ("qweight", torch.float32),
         ("qzeros", torch.int64),
-        ("scales", torch.bfloat16),
-        ("scales", torch.float32),
+        ("scales", torch.float64),
+        ("scales", torch.int32),
         ("g_idx", torch.int64),
         ("g_idx", torch.float16),
         ("bias", torch.int32),
@@ -161,10 +161,33 @@ def test_a_missing_tensor_is_named(suffix: str) -> None:
 )
 def test_another_dtype_is_refused_naming_both(suffix: str, dtype: torch.dtype) -> None:
     tensors = tensors_of()
-    wanted = str(tensors[suffix].dtype).removeprefix("torch.")
+    is_float = suffix in ("scales", "bias")
+    wanted = "float16 or bfloat16 or float32" if is_float else str(tensors[suffix].dtype).removeprefix("torch.")
     tensors[suffix] = tensors[suffix].to(dtype)
     found = str(dtype).removeprefix("torch.")
     assert f"c_attn.{suffix}: dtype is {found}; GPTQ stores {wanted}" in refused(tensors)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_wider_scales_become_fp16_and_a_wider_bias_stays(dtype: torch.dtype) -> None:
+    tensors = tensors_of()
+    values = torch.tensor([2.0**-24, 2.0**-14, 0.01171875, 1.5, 65280.0]).to(dtype)  # both formats hold them
+    tensors["scales"] = values.repeat(13)[: K // GROUP * N].view(K // GROUP, N).clone()
+    tensors["bias"] = tensors["bias"].to(dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        weight = read(tensors)
+    assert weight.scales.dtype == torch.float16 and torch.equal(weight.scales.to(dtype), tensors["scales"])
+    assert weight.bias is tensors["bias"]
+
+
+@pytest.mark.parametrize(("value", "bound"), [(0.3, 0.3 * 2**-11), (1e-5, 2**-25), (1e-9, 2**-25)])
+def test_a_scale_that_fp16_does_not_hold_is_off_by_no_more_than_is_told(value: float, bound: float) -> None:
+    tensors = tensors_of()
+    tensors["scales"] = torch.full(tensors["scales"].shape, value)
+    with pytest.warns(CheckpointWarning, match=r"by up to 2\^-11 of itself \(by 2\^-25 where it is below 2\^-14\)"):
+        weight = read(tensors)
+    assert float((weight.scales.double() - value).abs().max()) <= bound
 
 
 # CK-13, CK-17: shapes that contradict each other or the config

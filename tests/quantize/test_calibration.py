@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -234,3 +235,10 @@ def test_a_missing_file_and_a_missing_vocabulary_are_told_apart(tmp_path: Path) 
 def test_counts_below_one_are_refused(tmp_path: Path, bad: dict[str, int]) -> None:
     with pytest.raises(SettingError, match="both must be at least 1"):
         load(tmp_path / "text.txt", **bad)
+
+
+@pytest.mark.parametrize("name", ["text.txt", "train.json", "ids.safetensors"])
+def test_a_pipe_is_refused_at_once(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(CheckpointError, match="is a pipe, not a file"):
+        load_calibration(tmp_path / name, tmp_path, num_samples=1, max_len=1)

@@ -217,8 +217,8 @@ def _local(directory: Path, name: str | None, options: LoadOptions) -> tuple[Con
     started = time.perf_counter()
     llm = options.load(directory)
     if not llm.generation_defaults.is_chat:
-        hint = "use a -Chat checkpoint, or complete text with qwartet.LLM(...).generate"
-        raise NotAChatModelError(f"{directory}: is a base model (chat_format raw), which does not chat; {hint}")
+        refusal = llm.generation_defaults.chat_refusal
+        raise NotAChatModelError(f"{directory}: {refusal}, or qwartet.LLM(...).generate")
     return LocalModel(llm), _summary(name, llm, time.perf_counter() - started)
 
 

@@ -1,0 +1,33 @@
+"""What people take for a checkpoint of ours and is something else: a LoRA adapter, Qwen-VL, Qwen-Audio."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from qwartet.checkpoint.json_file import read_json
+from qwartet.errors import CheckpointError
+
+ADAPTER_CONFIG = "adapter_config.json"
+# Models of the same architecture and model_type that have a second network in front.
+_OTHER_SENSES = {"visual": ("Qwen-VL", "sees images"), "audio": ("Qwen-Audio", "hears sound")}
+
+
+def adapter_error(directory: Path) -> CheckpointError:
+    """The error for weights that are an adapter, or were saved with one that is not merged."""
+    try:
+        base = read_json(directory / ADAPTER_CONFIG).get("base_model_name_or_path")
+    except CheckpointError:
+        base = None
+    of = f" for {base!r:.120}" if base else ""
+    hint = "merge it into its base model (in PEFT: merge_and_unload, then save_pretrained), and load what that saves"
+    return CheckpointError(directory, f"holds a LoRA adapter{of}, not a whole model", hint=hint)
+
+
+def check_senses(raw: Mapping[str, Any], path: Path) -> None:
+    """CheckpointError for the config.json of a model that sees or hears."""
+    for key, (model, what) in _OTHER_SENSES.items():
+        if raw.get(key) is not None:
+            reason = f"is of a {model} checkpoint (key {key!r}), which {what}; Qwartet runs the text models alone"
+            raise CheckpointError(path, reason, hint="take one of those, as Qwen/Qwen-7B-Chat")

@@ -1,0 +1,39 @@
+"""`qwartet convert`: pickled weights (*.bin) to safetensors, without loading a pickle here."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qwartet.cli.options import AsJson
+from qwartet.cli.progress import byte_progress
+from qwartet.cli.terminal import json_line, one_line
+from qwartet.cli.units import format_bytes
+from qwartet.hub.resolve import resolve
+
+
+def convert(
+    source: Annotated[str, typer.Argument(metavar="DIR", help="Directory of a checkpoint with *.bin files.")],
+    target: Annotated[Path, typer.Argument(help="New directory for the same checkpoint as safetensors.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write a checkpoint of pickled weights (pytorch_model*.bin, a quantiser's *.bin) as safetensors.
+
+    Each file is read by a process without network, with bounds on its memory and time, and with torch's unpickler for
+    weights alone, which runs no code. Nothing half-written is left behind.
+    """
+    directory = resolve(source, download=False)
+    from qwartet.convert.pickled import convert_pickled
+
+    started = time.perf_counter()
+    with byte_progress("converting", "converted") as on_bytes:
+        files = convert_pickled(directory, target, on_bytes)
+    size = sum((target / name).stat().st_size for name in files)
+    seconds = round(time.perf_counter() - started, 3)
+    if as_json:
+        print(json_line({"target": str(target), "files": files, "bytes": size, "seconds": seconds}))
+    else:
+        print(one_line(f"{target}: {format_bytes(size)} in {len(files)} files, converted in {seconds:.1f} s"))

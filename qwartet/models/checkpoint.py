@@ -1,0 +1,7 @@
+"""The former place of `qwartet.checkpoint.shards`, for scripts that import it from here."""
+
+import sys
+
+from qwartet.checkpoint import shards
+
+sys.modules[__name__] = shards
