@@ -87,7 +87,8 @@ def test_earlier_versions_of_an_answer_are_kept_and_can_be_gone_on_from(page: Pa
     expect(page.locator(".said")).to_have_text(["Hello", "And now?"])
 
 
-def test_versions_stay_in_their_order_where_the_clock_is_set_back(page: Page, server: StubServer) -> None:
+def test_versions_stay_in_their_order_where_the_clock_is_set_back(visit, server: StubServer) -> None:
+    page = visit(locale="en-GB")  # a clock is its context's
     server.answers = [Answer([text]) for text in ("First", "Second")]
     ask(page, "Hello")
     page.clock.set_fixed_time("2001-01-01")

@@ -68,7 +68,8 @@ def file_of(value: Any, name: str = "talk.json") -> dict[str, Any]:
     return {"name": name, "mimeType": "application/json", "buffer": text.encode()}
 
 
-def test_the_list_is_grouped_by_date(page: Page) -> None:
+def test_the_list_is_grouped_by_date(visit) -> None:
+    page = visit(locale="en-GB")  # a clock is its context's
     page.clock.set_fixed_time("2026-11-20T12:00:00")
     page.evaluate(GROUPS, page.evaluate("Date.now()"))
     page.reload()
