@@ -18,7 +18,7 @@ import re
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from operator import index
 from pathlib import Path
@@ -226,12 +226,34 @@ class LLM:
 
         The generator's value is the whole completion, its text not stripped.
         """
-        if not self.generation_defaults.is_chat:
-            raise NotAChatModelError(f"{self.model_path}: {self.generation_defaults.chat_refusal}, or generate")
+        self._check_chat()
         turns = turns_of(history, system)
         params = self.sampling_params(**sampling)
         prompt_ids = self.chat_prompt(query, turns, turns.system if system is None else system, params)
         return stripped(self._stream(prompt_ids, params))
+
+    def chat_batch(
+        self,
+        queries: Sequence[str],
+        system: str | None = None,
+        *,
+        progress: bool | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> list[Completion]:
+        """Answers queries that have nothing to do with each other, batched; n results for each, in their order.
+
+        Each `text` is what `chat` would return. A query that cannot be served gives its `error`; see `generate`.
+        """
+        self._check_chat()
+        if isinstance(queries, str):
+            raise RequestError("queries is one text; give a list of texts, or use chat")
+        params = self.sampling_params(**sampling)
+        prompts = [self.chat_prompt(query, [], system, params) for query in queries]
+        return [replace(one, text=one.text.strip()) for one in self.generate(prompts, params, progress=progress)]
+
+    def _check_chat(self) -> None:
+        if not self.generation_defaults.is_chat:
+            raise NotAChatModelError(f"{self.model_path}: {self.generation_defaults.chat_refusal}, or generate")
 
     def complete_stream(
         self, prompt: str | Sequence[int], **sampling: Unpack[SamplingOptions]

@@ -219,3 +219,21 @@ def test_each_of_several_end_ids_ends_a_completion(llm: LLM, tmp_path: Path, nam
     content["eos_token_id"] = [llm.tokenizer.eod_id, im_end]
     (directory / name).write_text(json.dumps(content), encoding="utf-8")
     assert completion() == ("stop", place)
+
+
+def test_a_batch_of_queries_has_the_answers_that_each_has_alone(llm: LLM) -> None:
+    queries = ["What is 3 + 4?", "你好", "What is 23 + 45?"]
+    batch = llm.chat_batch(queries, temperature=0)
+    assert [one.text for one in batch] == [llm.chat(query, temperature=0)[0] for query in queries]
+    formal = llm.chat_batch(queries[1:2], system="请用二次元可爱语气和我说话", temperature=0)
+    assert (
+        formal[0].text == llm.chat(queries[1], system="请用二次元可爱语气和我说话", temperature=0)[0] != batch[1].text
+    )
+
+
+def test_a_query_of_a_batch_that_is_too_long_is_its_own_error(llm: LLM) -> None:
+    good, bad, also_good = llm.chat_batch(["你好", "long " * 5000, "你好"], temperature=0)
+    assert good.text == also_good.text == "你好！很高兴为你提供帮助。" and good.error is None
+    assert isinstance(bad.error, RequestError) and bad.finish_reason == "error"
+    with pytest.raises(RequestError, match="queries is one text"):
+        llm.chat_batch("你好")

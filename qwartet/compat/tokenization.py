@@ -21,6 +21,7 @@ from qwartet.compat.location import LOCATION_ARGUMENTS, StrPath, locate
 from qwartet.compat.token_roles import ROLES, Role, RoleId, surface_form
 from qwartet.compat.tokenizer_files import SETTINGS, read_settings, write_settings
 from qwartet.errors import RequestError, SettingError
+from qwartet.models.vocabulary_files import extra_vocabulary
 from qwartet.tokenizer.tiktoken_tokenizer import VOCABULARY_FILE, TiktokenTokenizer
 from qwartet.tokenizer.tokenizer import SpecialSet
 
@@ -75,7 +76,9 @@ class QWenTokenizer:
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
             raise SettingError(f"from_pretrained does not know the argument {name!r}; {hint}", param=name)
         directory = locate(name_or_path, settings)
-        return cls(directory, **(read_settings(directory) | settings))
+        return cls(
+            directory, **({"extra_vocab_file": extra_vocabulary(directory)} | read_settings(directory) | settings)
+        )
 
     # Text to ids
 
