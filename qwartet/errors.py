@@ -29,11 +29,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 
-from qwartet.inert_text import error_line
+from qwartet.inert_text import error_text
 
 
 def _safe(args: Sequence[object]) -> Iterator[object]:
-    return (error_line(arg) if isinstance(arg, str) else arg for arg in args)
+    return (error_text(arg) if isinstance(arg, str) else arg for arg in args)
 
 
 class QwartetError(Exception):

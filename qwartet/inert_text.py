@@ -32,14 +32,23 @@ def inert(text: str) -> str:
 
 def one_line(text: str, most: int = MAX_LINE_CHARS) -> str:
     """Text without any control character, newline and tab included, of about `most` characters at most."""
-    if len(text) > most:
-        text = f"{text[: most - _TAIL_CHARS]} [... {len(text) - most} more characters ...] {text[-_TAIL_CHARS:]}"
-    return text.translate(_ONE_LINE)
+    return _shortened(text, most).translate(_ONE_LINE)
 
 
 def error_line(text: str) -> str:
     """The line of an error or a warning."""
     return one_line(text, MAX_ERROR_CHARS)
+
+
+def error_text(text: str) -> str:
+    """The text of an exception, which may have several lines."""
+    return inert(_shortened(text, MAX_ERROR_CHARS))
+
+
+def _shortened(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    return f"{text[: most - _TAIL_CHARS]} [... {len(text) - most} more characters ...] {text[-_TAIL_CHARS:]}"
 
 
 def json_line(value: Any) -> str:

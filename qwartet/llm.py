@@ -315,6 +315,10 @@ class LLM:
             Prompt(ids, params, RequestOptions(self.stop_token_ids, constraint=constraint.fork())) for ids in several
         ]
 
+    def add(self, prompt_ids: list[int], params: SamplingParams) -> list[Request]:
+        """Queues a prompt for params.n completions, with this checkpoint's stop tokens, for those who step `engine`."""
+        return self.engine.add_requests(prompt_ids, params, RequestOptions(self.stop_token_ids))
+
     def logits(self, ids: Sequence[int]) -> Tensor:
         """Logits [T, V] fp32 at every position of a prompt of T ids."""
         config, context = self.model.config, self.model.config.position.max_length

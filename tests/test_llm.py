@@ -221,6 +221,16 @@ def test_each_of_several_end_ids_ends_a_completion(llm: LLM, tmp_path: Path, nam
     assert completion() == ("stop", place)
 
 
+def test_the_engine_can_be_stepped_by_hand() -> None:
+    llm = LLM(device="cpu")
+    [request] = llm.add(
+        llm.chat_prompt("What is 3 + 4?", [], None, llm.sampling_params()), SamplingParams(temperature=0)
+    )
+    while llm.engine.has_unfinished:
+        llm.engine.step()
+    assert request.completion_text == "3 + 4 = 7"
+
+
 def test_a_batch_of_queries_has_the_answers_that_each_has_alone(llm: LLM) -> None:
     queries = ["What is 3 + 4?", "你好", "What is 23 + 45?"]
     batch = llm.chat_batch(queries, temperature=0)

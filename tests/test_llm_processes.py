@@ -170,8 +170,9 @@ def test_ctrl_c_in_a_program_is_one_interrupt_and_the_next_question_is_answered(
         """
 llm = LLM(device="cpu")
 for number in range(5):
-    threading.Timer(0.01 * number, os.kill, (os.getpid(), signal.SIGINT)).start()
+    timer = threading.Timer(0.01 * number, os.kill, (os.getpid(), signal.SIGINT))
     try:
+        timer.start()
         llm.chat("hello", **LONG)
         time.sleep(50)
     except KeyboardInterrupt:

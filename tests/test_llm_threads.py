@@ -244,8 +244,8 @@ def test_an_interrupt_ends_the_answer_that_is_waited_for_and_no_other(
         with ThreadPoolExecutor(1) as pool:
             for delay_s in (0.004, 0.01, 0.015, 0.02):
                 other = pool.submit(llm.generate, "你好", params)
-                signal.setitimer(signal.ITIMER_REAL, delay_s)
                 with pytest.raises(KeyboardInterrupt):
+                    signal.setitimer(signal.ITIMER_REAL, delay_s)
                     asks[kind]()
                     time.sleep(MAX_WAIT_S)
                 assert other.result(MAX_WAIT_S)[0].token_ids == expected

@@ -20,10 +20,11 @@ def convert(
     target: Annotated[Path, typer.Argument(help="New directory for the same checkpoint as safetensors.")],
     as_json: AsJson = False,
 ) -> None:
-    """Write a checkpoint of pickled weights (pytorch_model*.bin, a quantiser's *.bin) as safetensors.
+    """Convert pickled weights (*.bin) to safetensors.
 
-    Each file is read by a process without network, with bounds on its memory and time, and with torch's unpickler for
-    weights alone, which runs no code. Nothing half-written is left behind.
+    pytorch_model*.bin and a quantiser's *.bin are understood. Each file is read by a process without network, with
+    bounds on its memory and time, and with torch's unpickler for weights alone, which runs no code. Nothing
+    half-written is left behind.
     """
     directory = resolve(source, download=False)
     from qwartet.convert.pickled import convert_pickled

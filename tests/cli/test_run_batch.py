@@ -217,6 +217,7 @@ def test_all_engine_options_reach_the_engine(
     write(source, [line("a")])
     options = "--dtype fp32 --load-mode pread --max-model-len 1K --max-num-seqs 3 --force --activations exact"
     more = "--head exact --kv-cache-dtype int8 --draft-model x --speculation off --no-weight-cache --revision main"
+    more += " --chat-format chatml"
     model = ("--model", chat_model, *ON_CPU)
     assert qwartet("run-batch", source, target, *model, *options.split(), *more.split()).code == 130
     del seen["on_packed"]
@@ -224,6 +225,7 @@ def test_all_engine_options_reach_the_engine(
         "model": str(chat_model), "device": "cpu", "dtype": "fp32", "load_mode": "pread", "max_model_len": 1024,
         "max_num_seqs": 3, "force": True, "activations": "exact", "head": "exact", "kv_cache_dtype": "int8",
         "draft_model": "x", "speculation": "off", "weight_cache": False, "revision": "main",
+        "chat_format": "chatml", "checkpoint_format": None,
     }  # fmt: skip
 
 
