@@ -235,7 +235,7 @@ def test_an_interrupt_ends_the_answer_that_is_waited_for_and_no_other(
         "chat": lambda: llm.chat("hello", **LONG),
         "stream": lambda: collected(llm.chat_stream("hello", **LONG)),
         "generate": lambda: llm.generate(["hello", "你好"], SamplingParams(**LONG)),
-        "card": lambda: model.chat(tokenizer, "a", None, do_sample=False, max_new_tokens=1500, eos_token_id=None),
+        "card": lambda: model.chat(tokenizer, "a", None, do_sample=False, max_new_tokens=1500, min_new_tokens=1500),
     }
     before = signal.signal(signal.SIGALRM, interrupt)
     params = SamplingParams(temperature=0, max_tokens=150, ignore_eos=True)
