@@ -48,9 +48,12 @@ class HuggingFace:
 
     def headers(self) -> Mapping[str, str]:
         """What a request for a file carries."""
-        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+        from huggingface_hub import constants, get_token
 
-        return build_hf_headers(library_name="qwartet", library_version=__version__)
+        # Not build_hf_headers: it asks the hub for a list of programs, of any length, to say which one runs this.
+        token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
+        secret = {} if token is None else {"authorization": f"Bearer {token}"}
+        return {"user-agent": f"qwartet/{__version__}", **secret}
 
     def place(self, listing: Listing) -> Place:
         """Where the files of a listing lie, or will."""

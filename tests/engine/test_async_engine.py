@@ -224,17 +224,19 @@ def test_a_reader_that_leaves_ends_its_request(engine: Engine, gate: GatedSteps,
 def test_a_failed_step_reaches_every_stream_and_every_later_call(
     llm: LLM, engine: Engine, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
-    steps = iter(range(1000))
+    are_all_there = threading.Event()
 
     def fail_at_last(schedule: Any) -> None:
-        if next(steps) >= 5:
+        if are_all_there.is_set():
             raise error
 
     monkeypatch.setattr(engine.speculation, "propose", fail_at_last)
+    endless = replace(GREEDY, max_tokens=1000, ignore_eos=True)
     prompt_ids = llm.tokenizer.encode("hello")
 
     async def use(async_engine: AsyncEngine) -> None:
-        streams = [await async_engine.add(prompt_ids, GREEDY) for _ in range(12)]
+        streams = [await async_engine.add(prompt_ids, endless) for _ in range(12)]
+        are_all_there.set()
         for stream in streams:
             with pytest.raises(EngineFailedError, match=r"broken|a panic"):
                 await stream.collect()

@@ -18,9 +18,13 @@ pytestmark = pytest.mark.filterwarnings("ignore::qwartet.errors.DownloadWarning"
 
 
 @BOTH
-def test_identity_is_asked_for(hub: FakeHub, repository: Repository) -> None:
+def test_identity_is_asked_for_and_nothing_that_is_not_needed(
+    hub: FakeHub, repository: Repository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.AGENT_HARNESSES_PATH", str(tmp_path / "none"))
     fetched(repository)
     assert hub.codings == {"identity"}
+    assert hub.num_requests == 1 + len(TINY_MODEL)
 
 
 @BOTH
