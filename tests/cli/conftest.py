@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,9 +24,14 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
-def qwartet(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+def qwartet(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[CommandLine]:
     monkeypatch.delenv("QWARTET_DEBUG", raising=False)
-    return CommandLine(capsys)
+    loggers = [logging.getLogger(name) for name in ("qwartet", "uvicorn", "asyncio")]
+    kept = [(logger, logger.handlers, logger.propagate, logger.level) for logger in loggers]
+    yield CommandLine(capsys)
+    for logger, handlers, propagate, level in kept:  # `serve` has its log written to what is closed now
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)
 
 
 @pytest.fixture

@@ -231,11 +231,10 @@ def test_a_failed_step_reaches_every_stream_and_every_later_call(
             raise error
 
     monkeypatch.setattr(engine.speculation, "propose", fail_at_last)
-    endless = replace(GREEDY, max_tokens=1000, ignore_eos=True)
     prompt_ids = llm.tokenizer.encode("hello")
 
     async def use(async_engine: AsyncEngine) -> None:
-        streams = [await async_engine.add(prompt_ids, endless) for _ in range(12)]
+        streams = [await async_engine.add(prompt_ids, LONG) for _ in range(12)]
         are_all_there.set()
         for stream in streams:
             with pytest.raises(EngineFailedError, match=r"broken|a panic"):
