@@ -1,7 +1,7 @@
 # make chat               install, then talk with the bundled model      (make chat PROMPT="你好" answers once)
 # make serve              install, then serve it: a web page and OpenAI's API at http://127.0.0.1:8000
 # make quick              lint, types and the tests of the rooms that differ from the last commit, or of ROOM    (< 60 s)
-# make test               install, then run the tests                    (< 6 minutes on 2 cores)
+# make test               install, then run the tests                    (about 10 minutes on 2 cores)
 # make check              lint, types, all tests, the long ones too      (<= 40 minutes on 2 cores)
 # make sanitize           the kernel tests under AddressSanitizer and UBSan      (g++; some minutes)
 # make fuzz-kernels       the kernels against their references at 10,000 random shapes
