@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -20,9 +21,12 @@ def free_port() -> int:
 
 @contextmanager
 def running_server(*options: str) -> Iterator[str]:
-    """Address of `qwartet serve`, once it answers; stops it afterwards."""
-    port = free_port()
-    command = [sys.executable, "-m", "qwartet", "serve", "--port", str(port), "--log-level", "warning", *options]
+    """Address of `qwartet serve`, once it answers; stops it afterwards.
+
+    QWARTET_PYTHON is the interpreter that has Qwartet, if it is not this one.
+    """
+    port, python = free_port(), os.environ.get("QWARTET_PYTHON", sys.executable)
+    command = [python, "-m", "qwartet", "serve", "--port", str(port), "--log-level", "warning", *options]
     with subprocess.Popen(command) as process:
         try:
             _wait_for(f"http://127.0.0.1:{port}/health", process)

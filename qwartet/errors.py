@@ -27,9 +27,12 @@ invariants use `assert` instead: they are our bugs, not the user's.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 
 from qwartet.inert_text import error_text
+
+_CPU_ALLOCATOR = re.compile(r"(not enough memory|can't allocate memory): you tried to allocate \d+ bytes")
 
 
 def _safe(args: Sequence[object]) -> Iterator[object]:
@@ -121,12 +124,16 @@ class OutOfMemoryError(QwartetError, MemoryError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed; torch says so on the CPU by a RuntimeError of no class of its own."""
+    """Whether an exception says that an allocation failed, and nothing else: Python's, ours, or torch's.
+
+    torch's class for GPUs is told by its name, for this module imports no torch. On the CPU its allocator raises a
+    plain RuntimeError (c10/core/impl/alloc_cpu.cpp).
+    """
     if isinstance(error, MemoryError):
         return True
     if not isinstance(error, RuntimeError):
         return False
-    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return type(error).__name__ == "OutOfMemoryError" or _CPU_ALLOCATOR.search(str(error)) is not None
 
 
 class QwartetWarning(UserWarning):

@@ -28,7 +28,7 @@ PRINTED = {
     "llama_index_chat.py": ["23 + 45 = 68"],
     "tour.ipynb": ["codes 0 to 15"],
 }
-NEEDS = {"langchain_chat.py": "langchain_openai", "llama_index_chat.py": "llama_index"}  # make test-clients has them
+NEEDS = {"langchain_chat.py": "langchain_openai", "llama_index_chat.py": "llama_index"}  # make test-clients runs these
 
 
 def run(*command: object) -> str:

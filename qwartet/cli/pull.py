@@ -30,9 +30,9 @@ def pull(
 ) -> None:
     """Download a model, or resume a download.
 
-    Only data is fetched (JSON, vocabulary, safetensors, licence), every file is compared with the hash that the hub
-    lists before it gets its name (with the size alone where it lists none, which is told), and commit, sizes and hashes
-    are recorded. A download that was stopped goes on when the same command is given again.
+    Only data files are downloaded (JSON, vocabulary, safetensors, licence). Each one is verified against the hub's hash
+    before it is moved into place; if the hub lists no hash, only the size is compared, and a warning says so. Commit,
+    sizes and hashes are recorded. Run the same command again to resume a stopped download.
     """
     repository = parse_repository(model, source)
     if repository is None:

@@ -1,7 +1,7 @@
-"""Everything that the command line writes to a terminal is inert, whoever writes it.
+"""Removes control characters from everything that the command line writes to a terminal.
 
-What it prints itself goes through `one_line`, `printable` or `json_line`. What others write (warnings, tracebacks, logs
-and usage of libraries) goes through a stream that makes it so.
+Our own output goes through `one_line`, `printable` or `json_line`. Output of libraries (warnings, tracebacks, logs,
+usage) goes through a stream that filters it.
 """
 
 from __future__ import annotations

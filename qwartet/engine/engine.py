@@ -25,7 +25,7 @@ from qwartet.engine.chunk_limiter import ChunkLimiter
 from qwartet.engine.draft_model import DraftModel
 from qwartet.engine.engine_config import CPU_BATCHED_TOKENS, GPU_BATCHED_TOKENS, EngineConfig
 from qwartet.engine.gumbel import child_seed
-from qwartet.engine.memory_errors import in_our_words, is_memory_error
+from qwartet.engine.memory_errors import in_our_words
 from qwartet.engine.request import NO_OPTIONS, FinishReason, Request, RequestOptions, TokenConstraint, TokenLogprobs
 from qwartet.engine.runner import ModelRunner
 from qwartet.engine.sampler import Sampled, Sampler
@@ -34,7 +34,14 @@ from qwartet.engine.scheduler import Schedule, Scheduler
 from qwartet.engine.speculate import NoDrafts, PromptLookup, Speculation
 from qwartet.engine.step_stats import StepStats
 from qwartet.engine.structure import Structure
-from qwartet.errors import ContextWarning, EngineFailedError, OutOfMemoryError, RequestError, SettingError
+from qwartet.errors import (
+    ContextWarning,
+    EngineFailedError,
+    OutOfMemoryError,
+    RequestError,
+    SettingError,
+    is_out_of_memory,
+)
 from qwartet.kernels.device_memory import available_bytes
 from qwartet.layers.kv_cache import BLOCK_SIZE, choose_cache_dtype, kv_bytes_per_token
 from qwartet.models.qwen import QwenModel
@@ -248,7 +255,7 @@ class Engine:
             batch = build_forward_batch(spans, BLOCK_SIZE, self.position_config, self.runner.model.device)
             hidden = self.runner.run(batch)
         except Exception as error:
-            if not is_memory_error(error):
+            if not is_out_of_memory(error):
                 raise
             return [self._give_up(schedule, error)]
         moments.append(time.perf_counter())

@@ -1,4 +1,4 @@
-"""One thread that owns an engine and steps it, whoever asks: threads of a program, an event loop, or both at once.
+"""The thread that owns an engine and runs its steps, for any number of threads and an event loop at the same time.
 
     callers                                engine thread
     submit, end, call -- commands -------> add_requests, finish, work between two steps

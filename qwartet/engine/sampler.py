@@ -22,11 +22,10 @@ from qwartet.engine.forbidden import NgramIndex, forbidden_ids
 from qwartet.engine.gumbel import Sampling, sample_rows
 from qwartet.engine.logits_processors import LogitsChange, change_logits
 from qwartet.engine.logprobs import token_logprobs
-from qwartet.engine.memory_errors import is_memory_error
 from qwartet.engine.one_thread import one_thread
 from qwartet.engine.request import Request, TokenConstraint, TokenLogprobs
 from qwartet.engine.scheduler import ScheduledRequest
-from qwartet.errors import NotFiniteError, RequestError
+from qwartet.errors import NotFiniteError, RequestError, is_out_of_memory
 from qwartet.layers.head import Head
 
 LOGITS_ROWS = 64  # of logits that are in memory at once
@@ -91,7 +90,7 @@ class Sampler:
                 try:
                     self._predict_prompt(hidden[start : start + num_prompt], result)
                 except Exception as error:
-                    if not is_memory_error(error):
+                    if not is_out_of_memory(error):
                         raise
                     result.error = error
             start += num_prompt
@@ -140,7 +139,7 @@ class Sampler:
         try:
             choose(hidden if len(rows) == len(hidden) else hidden[[row.index for row in rows]], rows)
         except Exception as error:
-            if not is_memory_error(error):
+            if not is_out_of_memory(error):
                 raise
             if len(rows) == 1:
                 rows[0].token = error

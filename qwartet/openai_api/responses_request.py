@@ -18,6 +18,7 @@ from qwartet.openai_api.protocol import (
     NO_EFFECT,
     GenerateRequest,
     JsonSchemaFormat,
+    RefusalPart,
     RequestBody,
     StopText,
 )
@@ -31,17 +32,6 @@ class TextPart(PassingObject):
 
     type: Literal["input_text", "output_text", "text"]
     text: Text
-
-
-class RefusalPart(PassingObject):
-    """An earlier answer that was a refusal."""
-
-    type: Literal["refusal"]
-    refusal: Text
-
-    @property
-    def text(self) -> str:
-        return self.refusal
 
 
 Part = Annotated[TextPart | RefusalPart, Field(discriminator="type")]

@@ -7,7 +7,7 @@ head once, no 8-bit copy of the head.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -20,10 +20,8 @@ from qwartet.kernels.cpu.weights import weight_specs
 from qwartet.models.config import ModelConfig
 from qwartet.planning.memory_plan import (
     NetworkMemory,
-    Workload,
+    Plan,
     cache_bytes_per_token,
-    largest_concurrency,
-    largest_context,
     network_memory,
 )
 from qwartet.planning.step_memory import gpu_bytes, logits_bytes, sampler_bytes
@@ -63,11 +61,9 @@ def gpu_network(checkpoint: Checkpoint, config: ModelConfig, settings: LoadSetti
 
 
 @dataclass(frozen=True)
-class GpuPlan:
-    """A workload on `num_gpus` GPUs; sizes are those of the fullest one, in bytes."""
+class GpuPlan(Plan):
+    """The memory of each of `num_gpus` GPUs; sizes are those of the fullest one."""
 
-    network: NetworkMemory
-    workload: Workload
     num_gpus: int
     gpu_bytes: int | None = None  # memory of each GPU; None where it is not known
 
@@ -104,24 +100,6 @@ class GpuPlan:
         }
 
     @property
-    def total_bytes(self) -> int:
-        return sum(self.rows.values())
-
-    @property
     def fits(self) -> bool:
         """Whether each GPU holds its share; false where their memory is not known."""
         return self.gpu_bytes is not None and self.total_bytes <= self.gpu_bytes
-
-    def with_workload(self, **changes: Any) -> GpuPlan:
-        """The same for a workload that differs in these fields."""
-        return replace(self, workload=replace(self.workload, **changes))
-
-    @property
-    def largest_context(self) -> int:
-        """The longest context, in tokens, that fits with as many requests at once; 0 where none does."""
-        return largest_context(self)
-
-    @property
-    def largest_concurrency(self) -> int:
-        """The most requests at once that fit with this context."""
-        return largest_concurrency(self)

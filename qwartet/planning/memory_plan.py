@@ -9,10 +9,11 @@ Machine what there is. A MemoryPlan adds them up; it only calculates.
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -233,12 +234,49 @@ class StreamForecast:
 
 
 @dataclass(frozen=True)
-class MemoryPlan:
-    """All of it added up for one workload."""
+class Plan(ABC):
+    """A network and what is asked of it, on some hardware: what takes memory there, and the most that fits."""
 
     network: NetworkMemory
-    machine: Machine
     workload: Workload
+
+    @property
+    @abstractmethod
+    def rows(self) -> dict[str, int]:
+        """What takes memory, in bytes."""
+
+    @property
+    @abstractmethod
+    def fits(self) -> bool:
+        """Whether there is so much."""
+
+    @property
+    def total_bytes(self) -> int:
+        """The most that is taken once every block of the cache is used."""
+        return sum(self.rows.values())
+
+    def with_workload(self, **changes: Any) -> Self:
+        """The same for a workload that differs in these fields."""
+        return replace(self, workload=replace(self.workload, **changes))
+
+    @property
+    def largest_context(self) -> int:
+        """The longest context, in tokens, that fits with as many requests at once; 0 where not even 2 tokens do."""
+        most = self.network.config.position.max_length
+        found = _largest(lambda context: self.with_workload(context=context).fits, most)
+        return found if found >= 2 else 0
+
+    @property
+    def largest_concurrency(self) -> int:
+        """The most requests at once that fit with this context."""
+        return _largest(lambda count: self.with_workload(concurrency=count).fits, MOST_REQUESTS)
+
+
+@dataclass(frozen=True)
+class MemoryPlan(Plan):
+    """The memory of a process on this machine's CPU."""
+
+    machine: Machine
     num_ranks: int = 0  # of the vocabulary; 0: ids in, ids out
 
     @property
@@ -254,11 +292,6 @@ class MemoryPlan:
             "the process itself": self.machine.process_bytes,
         }
         return {name: size for name, size in rows.items() if size}
-
-    @property
-    def total_bytes(self) -> int:
-        """The most that the process takes once it has started and every block of the cache is used."""
-        return sum(self.rows.values())
 
     @property
     def fits(self) -> bool:
@@ -282,20 +315,6 @@ class MemoryPlan:
         """The same for a later one."""
         return self.total_bytes if self.network.kept_bytes else self.peak_unkept_bytes
 
-    def with_workload(self, **changes: Any) -> MemoryPlan:
-        """The same for a workload that differs in these fields."""
-        return replace(self, workload=replace(self.workload, **changes))
-
-    @property
-    def largest_context(self) -> int:
-        """The longest context, in tokens, that fits with as many requests at once; 0 where not even 2 tokens do."""
-        return largest_context(self)
-
-    @property
-    def largest_concurrency(self) -> int:
-        """The most requests at once that fit with this context."""
-        return largest_concurrency(self)
-
     @property
     def stream(self) -> StreamForecast | None:
         """How the weights would be streamed from disk; None where they fit, and where they cannot be streamed."""
@@ -307,28 +326,6 @@ class MemoryPlan:
         sizes = network.layer_bytes
         resident = _largest(lambda count: sum(sizes[:count]) <= room, len(sizes))
         return StreamForecast(resident, len(sizes), sum(sizes[resident:]))
-
-
-class Plan(Protocol):
-    """What fits, or does not, depending on its workload."""
-
-    @property
-    def network(self) -> NetworkMemory: ...
-    @property
-    def fits(self) -> bool: ...
-    def with_workload(self, **changes: Any) -> Plan: ...
-
-
-def largest_context(plan: Plan) -> int:
-    """The longest context, in tokens, with which a plan fits; 0 where not even 2 tokens do."""
-    most = plan.network.config.position.max_length
-    found = _largest(lambda context: plan.with_workload(context=context).fits, most)
-    return found if found >= 2 else 0
-
-
-def largest_concurrency(plan: Plan) -> int:
-    """The most requests at once with which a plan fits."""
-    return _largest(lambda count: plan.with_workload(concurrency=count).fits, MOST_REQUESTS)
 
 
 def _largest(fits: Callable[[int], bool], most: int) -> int:

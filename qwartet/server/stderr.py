@@ -1,8 +1,8 @@
-"""A standard error that nobody has to read: whoever writes to it never waits.
+"""A non-blocking standard error: writing never waits for the reader of a pipe.
 
-A pipe that is not read is full after 64 KB. The next line of the log would hold up the event loop, or the engine, for
-ever. So a thread of its own writes; what does not fit its queue is lost, and how much that was is said once the reader
-goes on.
+A pipe that is not read is full after 64 KB, and the next log line would block the event loop or the engine for ever. So
+a separate thread does the writing. Lines that do not fit its queue are dropped, and their number is logged once the
+pipe is read again.
 """
 
 from __future__ import annotations

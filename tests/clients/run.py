@@ -170,6 +170,7 @@ def main(arguments: Sequence[str]) -> int:
     ):
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "PYTHON"))}
         environment |= {"CLIENTS_BASE_URL": url, "CLIENTS_BUSY_URL": busy_url, "CLIENTS_API_KEY": API_KEY}
+        environment |= {"CLIENTS_EXAMPLES": str(REPOSITORY / "examples"), "QWARTET_PYTHON": sys.executable}
         programs = {
             name: installer.submit(install, name, client, given.torch, deadline_s) for name, client in chosen.items()
         }

@@ -9,7 +9,7 @@ from langchain_core.messages import HumanMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAI
 from pydantic import BaseModel, Field
-from uses import API_KEY, BASE_URL, MODEL, WEATHER, busy, raises, run, use
+from uses import API_KEY, BASE_URL, MODEL, WEATHER, busy, raises, run, run_example, use
 
 where: dict[str, Any] = {"model": MODEL, "base_url": BASE_URL, "api_key": API_KEY, "temperature": 0}
 model = ChatOpenAI(**where)
@@ -96,6 +96,11 @@ def errors() -> None:
 def retries() -> None:
     with busy() as url:
         assert ChatOpenAI(**{**where, "base_url": url, "max_tokens": 5}).invoke("hello").content
+
+
+@use
+def example() -> None:
+    run_example("langchain_chat.py")
 
 
 run()

@@ -11,7 +11,7 @@ from llama_index.core.program import FunctionCallingProgram
 from llama_index.core.tools import FunctionTool
 from llama_index.llms.openai_like import OpenAILike, OpenAILikeResponses
 from pydantic import BaseModel, Field
-from uses import API_KEY, BASE_URL, MODEL, WEATHER, busy, raises, run, use
+from uses import API_KEY, BASE_URL, MODEL, WEATHER, busy, raises, run, run_example, use
 
 where: dict[str, Any] = {
     "model": MODEL, "api_base": BASE_URL, "api_key": API_KEY, "is_chat_model": True, "temperature": 0.0,
@@ -86,6 +86,11 @@ def errors() -> None:
 def retries() -> None:
     with busy() as url:
         assert OpenAILike(**{**where, "api_base": url}).chat([ChatMessage("hello")]).message.content
+
+
+@use
+def example() -> None:
+    run_example("llama_index_chat.py")
 
 
 run()

@@ -12,12 +12,15 @@ import asyncio
 import inspect
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 import traceback
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 BASE_URL = os.environ["CLIENTS_BASE_URL"]  # ends in /v1
@@ -34,6 +37,13 @@ CITY = {
 }
 TOO_LONG = "one two three " * 1500  # more than the context of the bundled model
 _uses: list[Callable[[], Any]] = []
+
+
+def run_example(name: str) -> None:
+    """An example of the project, in this client's environment; it prints how the bundled model adds."""
+    script = Path(os.environ["CLIENTS_EXAMPLES"], name)
+    ran = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0 and "23 + 45 = 68" in ran.stdout, ran.stderr[-1000:]
 
 
 def use(function: Callable[[], Any]) -> Callable[[], Any]:

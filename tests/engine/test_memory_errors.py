@@ -12,11 +12,10 @@ import torch
 from qwartet import LLM
 from qwartet.engine.engine import Engine
 from qwartet.engine.engine_config import EngineConfig
-from qwartet.engine.memory_errors import is_memory_error
 from qwartet.engine.request import Request, RequestOptions
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.engine.structure import Structure
-from qwartet.errors import OutOfMemoryError
+from qwartet.errors import OutOfMemoryError, is_out_of_memory
 from tests.engine import worlds
 from tests.engine.schedules import check_nothing_is_left, make_engine
 from tests.engine.worlds import NUM_TOKENS, answer
@@ -60,13 +59,13 @@ def assert_ended_for_lack_of_memory(request: Request) -> None:
 
 
 def test_what_says_that_memory_ran_out_is_told_from_what_says_something_else() -> None:
-    assert all(map(is_memory_error, ERRORS)) and not any(map(is_memory_error, OTHERS))
+    assert all(map(is_out_of_memory, ERRORS)) and not any(map(is_out_of_memory, OTHERS))
 
 
 def test_torch_still_says_so_in_these_words() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60, dtype=torch.uint8)
-    assert is_memory_error(caught.value)
+    assert is_out_of_memory(caught.value)
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=repr)

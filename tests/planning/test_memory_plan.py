@@ -58,7 +58,7 @@ def of_directory(directory: Path) -> NetworkMemory:
 
 def planned(network: NetworkMemory, free_bytes: int = 24 * GIB, **workload: Any) -> MemoryPlan:
     settings = {"context": 2048, "concurrency": 2, "kind": "bf16", **workload}
-    return MemoryPlan(network, Machine(free_bytes, process_bytes=250_000_000, num_threads=2), Workload(**settings))
+    return MemoryPlan(network, Workload(**settings), Machine(free_bytes, process_bytes=250_000_000, num_threads=2))
 
 
 @pytest.fixture(scope="module")

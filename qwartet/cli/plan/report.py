@@ -46,7 +46,7 @@ def report_of(
     workload = Workload(num_tokens, concurrency, cache_kind(kv_cache_dtype, settings.dtype))
     workload.check(config)
     counts = gpu_counts(config, hardware.num_gpus)
-    made = MemoryPlan(network_memory(checkpoint, config, settings), this_machine(), workload, model.num_ranks)
+    made = MemoryPlan(network_memory(checkpoint, config, settings), workload, this_machine(), model.num_ranks)
     on_gpus = gpu_network(checkpoint, config, settings)
     gpu_bytes = _memory_of_gpus() if hardware.gpu_bytes is None else hardware.gpu_bytes
     return {

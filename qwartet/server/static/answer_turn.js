@@ -1,4 +1,4 @@
-// How does an answer look, while it is made and afterwards, and what is told where it ended otherwise than it should?
+// Draws an answer while it is generated and afterwards, and says why it stopped early.
 
 import { button, element, icon } from "./dom.js";
 import { number, t } from "./i18n.js";
