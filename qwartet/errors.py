@@ -3,6 +3,7 @@
     QwartetError
     ├── CheckpointError(path, tensor, reason, hint)    a file on disk is wrong
     │   └── VocabularyError(path, line, reason, hint)  a line of a .tiktoken file is wrong
+    ├── DataError(path, line, reason, hint)            a benchmark's data file is wrong
     ├── ModelNotFoundError                             no such path or hub id
     ├── DownloadError                                  a model could not be fetched whole and unharmed
     ├── NotAChatModelError                             a base model was asked to chat
@@ -71,6 +72,17 @@ class VocabularyError(CheckpointError):
     ) -> None:
         self.line = line
         super().__init__(path, reason if line is None else f"line {line}: {reason}", hint=hint)
+
+
+class DataError(QwartetError):
+    """A data file of a benchmark is not what its protocol expects; `line` counts from 1, None means the whole file."""
+
+    def __init__(
+        self, path: str | os.PathLike[str], reason: str, *, line: int | None = None, hint: str | None = None
+    ) -> None:
+        self.path, self.line = os.fspath(path), line
+        where = self.path if line is None else f"{self.path}, line {line}"
+        super().__init__(f"{where}: {reason}" + (f"; {hint}" if hint else ""))
 
 
 class ModelNotFoundError(QwartetError):

@@ -36,6 +36,7 @@ from qwartet.engine.blocking_reader import BlockingReader
 from qwartet.engine.engine import Engine, check_ids, check_length, stop_ids
 from qwartet.engine.engine_config import EngineConfig
 from qwartet.engine.engine_thread import EngineThread, Prompt
+from qwartet.engine.likelihood import Likelihood, likelihood_requests
 from qwartet.engine.request import FinishReason, Request, RequestOptions, TokenLogprobs
 from qwartet.engine.sampling_params import SamplingOptions, SamplingParams
 from qwartet.errors import NotAChatModelError, RequestError, SettingError, VocabularyError
@@ -293,6 +294,50 @@ class LLM:
             else:
                 found += map(Completion.of, next(requests))
         return found
+
+    def loglikelihood(
+        self,
+        pairs: Sequence[tuple[str | Sequence[int], str | Sequence[int]]],
+        *,
+        progress: bool | None = None,
+    ) -> list[Likelihood]:
+        """How probable each continuation is after its context, for pairs (context, continuation) of texts or of ids.
+
+        Two texts are tokenised together, and blanks at the end of the context belong to the continuation, as in
+        EleutherAI's lm-evaluation-harness; an empty context is <|endoftext|>. What contexts have in common is computed
+        once. RequestError, with the pair's number, for one that cannot be served. `progress`: see `generate`.
+        """
+        requests = likelihood_requests(self.likelihood_ids(context, text) for context, text in pairs)
+        prompts = [request.prompt for request in requests]
+        for prompt, request in zip(prompts, requests, strict=True):
+            try:
+                self.engine.check(prompt.ids, prompt.params)
+                check_ids(list(request.last_ids), self.model.config.vocab_size)
+            except RequestError as error:
+                first = min(index for indices in request.last_ids.values() for index in indices)
+                raise RequestError(f"pair {first}: {error}") from None
+        found: dict[int, Likelihood] = {}
+        with BlockingReader(self._thread, only_ends=True) as reader:
+            reader.submit(prompts)
+            with _progress(len(prompts), progress) as advance:
+                for _ in reader:
+                    advance(1)
+        for request, [done] in zip(requests, reader.requests, strict=True):
+            found.update(request.read(done))
+        return [found[index] for index in range(len(pairs))]
+
+    def likelihood_ids(
+        self, context: str | Sequence[int], continuation: str | Sequence[int]
+    ) -> tuple[list[int], list[int]]:
+        """The ids of one pair of `loglikelihood`."""
+        if isinstance(context, str) and isinstance(continuation, str):
+            kept = context.rstrip()
+            continuation = context[len(kept) :] + continuation
+            context_ids, whole = self._ids(kept), self._ids(kept + continuation)
+            ids = context_ids, whole[len(context_ids) :]
+        else:
+            ids = self._ids(context), self._ids(continuation)
+        return ids[0] or [self.tokenizer.eod_id], ids[1]
 
     def _checked(self, prompt: Any, params: SamplingParams, is_single: bool) -> tuple[list[int], RequestError | None]:
         """The ids of a prompt, and why it cannot be served; a single one raises that."""

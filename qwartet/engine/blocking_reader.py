@@ -11,7 +11,7 @@ from qwartet.engine.request import Request
 
 
 class BlockingReader:
-    """Submits prompts once and gives what each step adds to their completions, as a context that ends what is left.
+    """Submits prompts and gives what each step adds to their completions, as a context that ends what is left.
 
         with BlockingReader(thread) as reader:
             reader.submit([Prompt(ids, params)])
@@ -24,15 +24,22 @@ class BlockingReader:
         """`only_ends`: give a completion's last output alone, so that nothing wakes up before."""
         self._thread = thread
         self._only_ends = only_ends
-        self._news: SimpleQueue[StepOutput | _BrokenOff] = SimpleQueue()
+        self._news: SimpleQueue[tuple[int, StepOutput | _BrokenOff]] = SimpleQueue()
         self._sinks: list[_Sink] = []
         self._num_open = 0
 
     def submit(self, prompts: Sequence[Prompt]) -> None:
-        """Queues the prompts together; they have to have passed Engine.check. EngineFailedError as EngineThread."""
-        self._sinks = [_Sink(self._news, self._only_ends, prompt.params.n) for prompt in prompts]
-        self._num_open = sum(sink.num_completions for sink in self._sinks)
-        self._thread.submit(list(zip(self._sinks, prompts, strict=True)))
+        """Queues the prompts together; they have to have passed Engine.check. EngineFailedError as EngineThread.
+
+        More may follow while the others are served; prompts are numbered in their order.
+        """
+        first = len(self._sinks)
+        sinks = [
+            _Sink(self._news, self._only_ends, first + number, prompt.params.n) for number, prompt in enumerate(prompts)
+        ]
+        self._sinks += sinks
+        self._num_open += sum(sink.num_completions for sink in sinks)
+        self._thread.submit(list(zip(sinks, prompts, strict=True)))
 
     @property
     def requests(self) -> list[list[Request]]:
@@ -41,14 +48,18 @@ class BlockingReader:
 
     def __iter__(self) -> Iterator[StepOutput]:
         """What each step adds, as it comes; raises where the engine serves a prompt no more."""
+        return (added for _, added in self.numbered())
+
+    def numbered(self) -> Iterator[tuple[int, StepOutput]]:
+        """The same, each with the number of its prompt."""
         while self._num_open:
-            news = self._news.get()
+            number, news = self._news.get()
             if isinstance(news, _BrokenOff):
                 self._num_open -= news.num_completions
                 raise news.error
             if news.finish_reason is not None:
                 self._num_open -= 1
-            yield news
+            yield number, news
 
     def __enter__(self) -> BlockingReader:
         return self
@@ -75,16 +86,22 @@ def _call_all(events: Sequence[Event]) -> None:
 class _Sink:
     """Where the engine's thread puts what it adds to the completions of one prompt."""
 
-    def __init__(self, news: SimpleQueue[StepOutput | _BrokenOff], only_ends: bool, num_completions: int) -> None:
+    def __init__(
+        self,
+        news: SimpleQueue[tuple[int, StepOutput | _BrokenOff]],
+        only_ends: bool,
+        number: int,
+        num_completions: int,
+    ) -> None:
         self.requests: list[Request] = []
         self.num_completions = num_completions
-        self._news, self._only_ends = news, only_ends
+        self._news, self._only_ends, self._number = news, only_ends, number
 
     post = staticmethod(_call_all)
 
     def put(self, index: int, added: StepOutput) -> None:
         if not self._only_ends or added.finish_reason is not None:
-            self._news.put(added)
+            self._news.put((self._number, added))
 
     def break_off(self, error: Exception) -> None:
-        self._news.put(_BrokenOff(error, self.num_completions))
+        self._news.put((self._number, _BrokenOff(error, self.num_completions)))

@@ -171,6 +171,8 @@ class Engine:
             logits_processors=options.logits_processors,
             constraint=constraint,
             speculates=options.speculates,
+            logprob_token_ids=options.logprob_token_ids,
+            prompt_logprobs=[None] * max(options.prompt_logprobs_from, 1),
             text_stream=None if self.tokenizer is None else TextStream(self.tokenizer, params.stop),
         )
 

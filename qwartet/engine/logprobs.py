@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -24,3 +25,9 @@ def token_logprobs(logits: Tensor, token_ids: Sequence[int], num_top: int) -> li
         TokenLogprobs(token_id, logprob, tuple(zip(best_ids, best_values, strict=True)))
         for token_id, logprob, best_ids, best_values in zip(token_ids, chosen, top_ids, top_values, strict=True)
     ]
+
+
+def logprobs_of(logits: Tensor, token_ids: Sequence[int]) -> tuple[tuple[int, float], ...]:
+    """Ids, each with its log-probability by logits [V], in the given order; an id from V on is impossible."""
+    values = logits - logits.logsumexp(-1)
+    return tuple((token_id, float(values[token_id]) if token_id < len(values) else -math.inf) for token_id in token_ids)

@@ -54,6 +54,8 @@ class RequestOptions:
     cache_salt: str = ""  # only requests with the same one share what is computed
     constraint: TokenConstraint | None = None  # params.structure compiled, where another thread has done that
     speculates: bool = True  # false where a processor has a state: it must not see ids that may be rejected
+    prompt_logprobs_from: int = 0  # place in the prompt; what comes before has no log-probabilities, and may be cached
+    logprob_token_ids: tuple[int, ...] = ()  # ids whose log-probabilities are reported instead of the most probable
 
 
 NO_OPTIONS = RequestOptions()
@@ -74,6 +76,7 @@ class Request:
     text_stream: TokenText | None = None
     parent: Request | None = None  # the first completion of its prompt, which it finds in the cache
     speculates: bool = True  # whether tokens are drafted for it
+    logprob_token_ids: tuple[int, ...] = ()  # ids whose log-probabilities are reported instead of the most probable
     # what changes:
     children: list[Request] = field(default_factory=list)  # the other completions, until this one ends
     completion_ids: list[int] = field(default_factory=list)

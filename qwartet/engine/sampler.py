@@ -21,7 +21,7 @@ from torch import Tensor
 from qwartet.engine.forbidden import NgramIndex, forbidden_ids
 from qwartet.engine.gumbel import Sampling, sample_rows
 from qwartet.engine.logits_processors import LogitsChange, change_logits
-from qwartet.engine.logprobs import token_logprobs
+from qwartet.engine.logprobs import logprobs_of, token_logprobs
 from qwartet.engine.one_thread import one_thread
 from qwartet.engine.request import Request, TokenConstraint, TokenLogprobs
 from qwartet.engine.scheduler import ScheduledRequest
@@ -256,8 +256,10 @@ def _restrict(logits: Tensor, row: Row, ahead: dict[int, tuple[TokenConstraint, 
 def _tell(rows: Sequence[Row], logits: Tensor, token_ids: Sequence[int]) -> None:
     """Sets the logprobs of rows, from their logits before anything changed them."""
     most = max(row.request.params.logprobs or 0 for row in rows)
-    for row, one in zip(rows, token_logprobs(logits, token_ids, most), strict=True):
-        row.logprobs = replace(one, top=one.top[: row.request.params.logprobs])
+    for index, (row, one) in enumerate(zip(rows, token_logprobs(logits, token_ids, most), strict=True)):
+        wanted = row.request.logprob_token_ids
+        top = logprobs_of(logits[index], wanted) if wanted else one.top[: row.request.params.logprobs]
+        row.logprobs = replace(one, top=top)
 
 
 def _walk(result: Sampled, rows: Sequence[Row]) -> None:

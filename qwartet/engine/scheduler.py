@@ -150,9 +150,8 @@ class Scheduler:
                 return
             if request.waits_for_parent:
                 continue
-            num_cached = 0
-            if not _wants_all_logits(request):
-                num_cached = self.block_manager.adopt_prefix(request.table, request.token_ids, request.num_tokens)
+            most = _num_without_logits(request)
+            num_cached = self.block_manager.adopt_prefix(request.table, request.token_ids, most)
             num_tokens = min(request.num_tokens - num_cached, step.budget)
             if not self._grow(request, num_cached + num_tokens):
                 self.block_manager.release(request.table)
@@ -193,6 +192,9 @@ def _order(request: Request) -> tuple[int, int]:
     return request.order
 
 
-def _wants_all_logits(request: Request) -> bool:
-    """Whether prompt logprobs are still to be made: for them every token of the prompt has to be computed."""
-    return request.params.prompt_logprobs is not None and len(request.prompt_logprobs) < request.num_prompt_tokens
+def _num_without_logits(request: Request) -> int:
+    """How many tokens may come from the cache, and one: what follows them has to be predicted in a step."""
+    if request.params.prompt_logprobs is None:
+        return request.num_tokens
+    is_done = len(request.prompt_logprobs) >= request.num_prompt_tokens
+    return request.num_tokens if is_done else len(request.prompt_logprobs)

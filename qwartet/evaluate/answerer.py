@@ -1,0 +1,30 @@
+"""What a run needs of whatever answers: a model in this process, or a server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+from qwartet.evaluate.question import Answer, Question
+
+
+class Answerer(Protocol):
+    """Answers questions, many at once."""
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """The model and all that its answers depend on, as JSON."""
+        ...
+
+    def check(self, questions: Sequence[Question]) -> None:
+        """RequestError for questions that cannot be asked at all: too long, or of a kind that this cannot answer."""
+        ...
+
+    def answers(self, questions: Sequence[Question]) -> Iterator[tuple[int, Answer]]:
+        """Each question's index and its answer, as they are ready; at most one answer per question.
+
+        An answer that fails carries its error; EngineFailedError or ServerError where nothing more can be answered.
+        """
+        ...
+
+    def close(self) -> None: ...

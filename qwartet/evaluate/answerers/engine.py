@@ -1,0 +1,141 @@
+"""Answers from a model in this process: the engine's batch is kept full, shared beginnings are computed once."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from qwartet import __version__
+from qwartet.engine.blocking_reader import BlockingReader
+from qwartet.engine.engine_thread import EngineThread, Prompt
+from qwartet.engine.likelihood import Likelihood, LikelihoodRequest, likelihood_requests
+from qwartet.engine.request import Request as EngineRequest
+from qwartet.engine.request import RequestOptions
+from qwartet.engine.sampling_params import SamplingParams
+from qwartet.errors import NotAChatModelError, RequestError
+from qwartet.evaluate.order import leaders_ahead
+from qwartet.evaluate.question import Answer, Chat, Choose, Continue, Question
+from qwartet.llm import LLM
+
+NUM_CHECKED = 8  # longest questions whose tokens are counted before a run; the others are counted when they are asked
+QUEUED_PER_SEQUENCE = 2  # prompts that the engine holds, running and waiting, for each place of its batch
+
+
+class EngineAnswerer:
+    """An LLM as an answerer. Answers do not depend on the order or the batch."""
+
+    def __init__(self, llm: LLM) -> None:
+        self._llm = llm
+        self._thread = EngineThread.of(llm.engine)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        config = self._llm.model.config
+        return {
+            "model": self._llm.model_path.name,
+            "parameters": config.num_parameters,
+            "qwartet": __version__,
+        }
+
+    def check(self, questions: Sequence[Question]) -> None:
+        defaults = self._llm.generation_defaults
+        if not defaults.is_chat and any(isinstance(question.request, Chat) for question in questions):
+            raise NotAChatModelError(f"{self._llm.model_path}: {defaults.chat_refusal}")
+        for question in sorted(questions, key=lambda one: -_num_characters(one))[:NUM_CHECKED]:
+            self._jobs(question)
+
+    def answers(self, questions: Sequence[Question]) -> Iterator[tuple[int, Answer]]:
+        waiting = deque(leaders_ahead([question.prefix for question in questions]))
+        room = QUEUED_PER_SEQUENCE * self._llm.engine.scheduler.max_num_seqs
+        open_jobs: dict[int, tuple[int, _Job]] = {}  # number of the prompt -> question and job
+        left: dict[int, list[_Job]] = {}  # question -> its jobs, of which some are not done
+        is_first = True
+        with BlockingReader(self._thread, only_ends=True) as reader:
+            numbered, num_submitted = reader.numbered(), 0
+            while waiting or open_jobs:
+                while waiting and len(open_jobs) < room and not (is_first and open_jobs):
+                    index = waiting.popleft()
+                    try:
+                        jobs = self._jobs(questions[index])
+                    except RequestError as error:
+                        yield index, Answer(error=str(error))
+                        continue
+                    left[index] = list(jobs)
+                    for job in jobs:
+                        open_jobs[num_submitted] = index, job
+                        num_submitted += 1
+                    reader.submit([job.prompt for job in jobs])
+                if not open_jobs:
+                    continue
+                number, _ = next(numbered)
+                index, job = open_jobs.pop(number)
+                is_first = False
+                job.request = reader.requests[number][0]
+                if all(one.request is not None for one in left[index]):
+                    yield index, _answer(questions[index], left.pop(index))
+
+    def close(self) -> None:
+        self._llm.close()
+
+    def _jobs(self, question: Question) -> list[_Job]:
+        """The requests that a question takes; RequestError where it does not fit the context."""
+        jobs = list(self._jobs_of(question))
+        for job in jobs:
+            try:
+                self._llm.engine.check(job.prompt.ids, job.prompt.params)
+            except RequestError as error:
+                raise RequestError(f"question {question.id}: {error}") from None
+        return jobs
+
+    def _jobs_of(self, question: Question) -> Iterator[_Job]:
+        asked, llm = question.request, self._llm
+        if isinstance(asked, Choose):
+            pairs = [self._pair(asked, choice) for choice in asked.choices]
+            yield from (_Job(request.prompt, likelihood=request) for request in likelihood_requests(pairs))
+            return
+        params = SamplingParams(max_tokens=asked.max_tokens, temperature=0.0, stop=asked.stop)
+        if isinstance(asked, Chat):
+            params = params.updated({"repetition_penalty": asked.repetition_penalty})
+            ids = llm.prompt_ids(asked.messages)
+        else:
+            ids = llm.tokenizer.encode(asked.prompt)
+        yield _Job(Prompt(ids, params, RequestOptions(llm.stop_token_ids)))
+
+    def _pair(self, asked: Choose, choice: str) -> tuple[list[int], list[int]]:
+        context, continuation = self._llm.tokenizer.encode(asked.prompt), self._llm.tokenizer.encode(choice)
+        if asked.max_length is not None:
+            context = context[max(len(context) + len(continuation) - asked.max_length, 0) :]
+        return context or [self._llm.tokenizer.eod_id], continuation
+
+
+class _Job:
+    """One request of a question, and the engine's request once it has ended."""
+
+    def __init__(self, prompt: Prompt, likelihood: LikelihoodRequest | None = None) -> None:
+        self.prompt, self.likelihood = prompt, likelihood
+        self.request: EngineRequest | None = None
+
+
+def _answer(question: Question, jobs: Sequence[_Job]) -> Answer:
+    requests = [job.request for job in jobs if job.request is not None]
+    if error := next((request.error for request in requests if request.error is not None), None):
+        return Answer(error=str(error), finish_reason="error")
+    if not isinstance(question.request, Choose):
+        [request] = requests
+        return Answer(request.completion_text, finish_reason=request.finish_reason or "stop")
+    found: dict[int, Likelihood] = {}
+    for job, request in zip(jobs, requests, strict=True):
+        assert job.likelihood is not None, "a choice is scored by its likelihood"
+        found.update(job.likelihood.read(request))
+    in_order = [found[index] for index in range(len(question.request.choices))]
+    return Answer(logprobs=tuple(one.logprob for one in in_order), num_tokens=tuple(one.num_tokens for one in in_order))
+
+
+def _num_characters(question: Question) -> int:
+    asked = question.request
+    if isinstance(asked, Chat):
+        return sum(len(message.content) for message in asked.messages)
+    if isinstance(asked, Continue):
+        return len(asked.prompt)
+    return min(len(asked.prompt), (asked.max_length or 10**9) * 4) + max(map(len, asked.choices))

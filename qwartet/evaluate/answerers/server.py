@@ -1,0 +1,84 @@
+"""Answers from a server with OpenAI's API, so that other engines are measured with the same command."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any
+
+from qwartet.client.openai_server import OpenAIServer
+from qwartet.errors import PromptTooLongError, RequestError, ServerError
+from qwartet.evaluate.question import Answer, Chat, Choose, Question
+
+MAX_FAILURES = 8  # one after another, before the server is given up
+
+
+class ServerAnswerer:
+    """A server as an answerer of chat questions; each is a request of its own, `concurrency` at a time."""
+
+    def __init__(self, server: OpenAIServer, model: str | None = None, *, concurrency: int = 16) -> None:
+        """Takes the server's only model where `model` is None. RequestError where that is ambiguous."""
+        served = [one.name for one in server.models()]
+        if model is None and len(served) > 1:
+            raise RequestError(f"{server.address} serves {', '.join(served[:8])}; choose one with --model-name")
+        if model is not None and model not in served:
+            raise RequestError(f"{server.address} does not serve {model!r}; it serves {', '.join(served[:8])}")
+        self._server, self._model, self._concurrency = server, model or served[0], concurrency
+
+    @property
+    def description(self) -> dict[str, Any]:
+        return {"model": self._model, "server": str(self._server.address)}
+
+    def check(self, questions: Sequence[Question]) -> None:
+        wrong = next((one for one in questions if not isinstance(one.request, Chat)), None)
+        if wrong is not None:
+            needs = "log-probabilities of choices" if isinstance(wrong.request, Choose) else "plain continuation"
+            raise RequestError(f"the task needs {needs}, but servers are asked by chat only; evaluate a checkpoint")
+
+    def answers(self, questions: Sequence[Question]) -> Iterator[tuple[int, Answer]]:
+        waiting, failures = iter(enumerate(questions)), 0
+        with ThreadPoolExecutor(self._concurrency) as pool:
+            running: dict[Future[Answer], int] = {}
+
+            def fill() -> None:
+                while len(running) < self._concurrency and (following := next(waiting, None)) is not None:
+                    running[pool.submit(self._ask, following[1])] = following[0]
+
+            fill()
+            while running:
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    index = running.pop(future)
+                    try:
+                        answer = future.result()
+                        failures = 0
+                    except ServerError as error:
+                        failures += not isinstance(error, PromptTooLongError)
+                        if failures >= MAX_FAILURES:
+                            raise
+                        answer = Answer(error=str(error), finish_reason="error")
+                    yield index, answer
+                fill()
+
+    def close(self) -> None:
+        """Nothing stays open between requests."""
+
+    def _ask(self, question: Question) -> Answer:
+        asked = question.request
+        assert isinstance(asked, Chat), "`check` lets nothing else through"
+        fields: dict[str, Any] = {"temperature": 0, "max_tokens": asked.max_tokens}
+        if asked.stop:
+            fields["stop"] = list(asked.stop)
+        if asked.repetition_penalty != 1.0:
+            fields["repetition_penalty"] = asked.repetition_penalty
+        messages = [{"role": message.role, "content": message.content} for message in asked.messages]
+        return _collect(self._server.chat_stream(messages, model=self._model, **fields))
+
+
+def _collect(stream: Generator[str, None, Any]) -> Answer:
+    pieces = []
+    while True:
+        try:
+            pieces.append(next(stream))
+        except StopIteration as end:
+            return Answer("".join(pieces), finish_reason=end.value.finish_reason)

@@ -1,0 +1,102 @@
+"""Data files of benchmarks: CSV and JSON lines, checked row by row, each error with file and line."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from qwartet.errors import DataError
+from qwartet.files import kind_of
+
+MAX_FILE_BYTES = 2**30  # unpacked; the largest published file, L-Eval's, has less than 100 MB
+MAX_CELL_CHARS = 2**24
+
+
+def csv_rows(
+    path: Path, columns: Sequence[str], *, has_header: bool, optional: Sequence[str] = ()
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """The line number and the columns of each row.
+
+    Without a header a row is the columns in their order. DataError for missing columns and rows of another width.
+    """
+    csv.field_size_limit(MAX_CELL_CHARS)
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    names: Sequence[str] = columns
+    try:
+        if has_header:
+            names = [name.strip() for name in next(reader, [])]
+            if missing := [column for column in columns if column not in names]:
+                reason = f"the column {missing[0]!r} is missing; there are {', '.join(names[:12]) or 'none'}"
+                raise DataError(path, reason, line=1, hint="use the published file")
+        for row in reader:
+            if not row:
+                continue
+            if len(row) != len(names):
+                reason = f"{len(row)} columns where {len(names)} are expected ({', '.join(names[:12])})"
+                raise DataError(path, reason, line=reader.line_num, hint="fix the row")
+            cells = dict(zip(names, row, strict=True))
+            yield reader.line_num, {name: cells[name] for name in (*columns, *optional) if name in cells}
+    except csv.Error as error:
+        raise DataError(path, f"not valid CSV ({error})", line=reader.line_num, hint="fix the row") from None
+
+
+def json_rows(path: Path, fields: dict[str, type | tuple[type, ...]]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The line number and the object of each line of a JSON lines file, gzipped or not.
+
+    DataError for a line that is not an object, and for a field of `fields` that is missing or of another type.
+    """
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(path, f"not valid JSON ({error})", line=number, hint="fix the line") from None
+        if not isinstance(value, dict):
+            raise DataError(path, "not a JSON object", line=number, hint="fix the line")
+        for name, kind in fields.items():
+            if name not in value:
+                raise DataError(path, f"the field {name!r} is missing", line=number, hint="use the published file")
+            if not isinstance(value[name], kind):
+                raise DataError(path, f"the field {name!r} has the wrong type", line=number, hint="fix the line")
+        yield number, value
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, a byte order mark left out, unpacked where its name ends in .gz."""
+    if (kind := kind_of(path)) != "a file":
+        raise DataError(path, "no such file" if kind is None else f"{kind}, not a regular file", hint="check the path")
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except (OSError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(path, f"cannot be read ({reason})", hint="check the path, or download it again") from None
+    if len(content) > MAX_FILE_BYTES:
+        raise DataError(path, "larger than 1 GiB, unlike any published file", hint="check what it is")
+    try:
+        return content.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise DataError(path, "not valid UTF-8", line=line, hint="save it as UTF-8") from None
+
+
+def sha256_of(path: Path) -> str:
+    """The hash of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def find_file(directory: Path, *names: str) -> Path:
+    """The first of these names that exists in a directory or one level below; DataError, naming all, without one."""
+    for name in names:
+        for place in (directory, *sorted(path for path in directory.glob("*") if path.is_dir())):
+            if (place / name).is_file():
+                return place / name
+    raise DataError(directory, f"no {' or '.join(names)} here", hint="see qwartet evaluate --help for the data files")

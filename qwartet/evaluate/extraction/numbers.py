@@ -1,0 +1,37 @@
+"""The last number of a text, as the published GSM8K scripts find it."""
+
+from __future__ import annotations
+
+import re
+from math import isclose
+
+# eval/evaluate_chat_gsm8k.py of the Qwen repository: a sign, digits with or without groups of thousands, a fraction.
+_CHAT = re.compile(r"([+-])?(?=([0-9]|\.[0-9]))(0|([1-9](\d{0,2}(,\d{3})*)|\d*))?(\.\d*)?(?=\D|$)")
+_BASE = re.compile(r"\d+")
+_REFERENCE = re.compile(r"#### (-?[0-9.,]+)")
+
+
+def last_number(text: str) -> str | None:
+    """The last number of a chat model's answer, without its commas; None without one."""
+    found = [match[0] for match in _CHAT.finditer(text)]
+    return found[-1].replace(",", "") if found else None
+
+
+def last_digits(text: str) -> str | None:
+    """The last run of digits of a base model's answer; None without one."""
+    found = _BASE.findall(text)
+    return found[-1] if found else None
+
+
+def reference_number(solution: str) -> str | None:
+    """The number after "####" of a GSM8K solution, without its commas; None without one."""
+    match = _REFERENCE.search(solution)
+    return None if match is None else match[1].replace(",", "")
+
+
+def is_same_number(found: str | None, reference: str) -> bool:
+    """Whether two numbers differ by at most 1e-4, the published tolerance (relative 1e-9, math.isclose's own)."""
+    try:
+        return found is not None and isclose(float(found), float(reference), abs_tol=1e-4)
+    except ValueError:  # a lone point, say
+        return False

@@ -1,0 +1,126 @@
+"""What a task asks, what comes back, and what it is worth. Plain data: a task needs no model, a model no task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from qwartet.tokenizer.chatml import Message
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A conversation whose next answer is generated, greedily."""
+
+    messages: tuple[Message, ...]  # the system message too; without one, the model's default
+    max_tokens: int = 512
+    stop: tuple[str, ...] = ()
+    repetition_penalty: float = 1.0
+
+
+@dataclass(frozen=True)
+class Continue:
+    """A text that is continued, greedily, without a chat format."""
+
+    prompt: str
+    max_tokens: int = 512
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Choose:
+    """Continuations of a text, each to be scored by its log-probability.
+
+    A choice is tokenised by itself, as in the published scripts. A prompt that is too long loses its beginning where
+    `max_length` (tokens, prompt and choice together) is given.
+    """
+
+    prompt: str
+    choices: tuple[str, ...]
+    max_length: int | None = None
+
+
+Request = Chat | Continue | Choose
+
+
+@dataclass(frozen=True)
+class Question:
+    """One item of a task."""
+
+    id: str  # unique within the task
+    group: str  # subject or category, by which scores are also reported
+    request: Request
+    reference: Any  # the right answer, as JSON
+    prefix: str = ""  # questions with the same one begin alike (few-shot examples), and are asked one after another
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model answered: a text, or a log-probability (nats) and a number of tokens for each choice."""
+
+    text: str = ""
+    logprobs: tuple[float, ...] = ()
+    num_tokens: tuple[int, ...] = ()
+    finish_reason: str = "stop"
+    error: str | None = None  # why there is no answer
+
+
+@dataclass(frozen=True)
+class Grade:
+    """What an answer is worth."""
+
+    extracted: Any  # what was read out of the answer, as JSON; None where nothing could be
+    score: float  # 0 to 1
+    details: dict[str, Any] = field(default_factory=dict)  # further figures of this item, as JSON
+
+
+@dataclass(frozen=True)
+class Record:
+    """A line of a run's file: one question, answered and graded."""
+
+    id: str
+    group: str
+    prompt: Any  # what was asked, readable
+    answer: Any  # the text, or the log-probabilities
+    reference: Any
+    extracted: Any
+    score: float | None  # None where there is no answer
+    details: dict[str, Any]
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of a task's result: a share with its interval, or a mean."""
+
+    name: str
+    value: float
+    count: int  # items behind it
+    low: float | None = None  # 95 % confidence interval; None where the protocol has none
+    high: float | None = None
+    unit: str = "%"
+
+
+class Task(Protocol):
+    """A benchmark: its questions, how an answer is graded, and what the grades come to."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that the questions and grades depend on, as JSON: shots, data files with their hashes, seed."""
+        ...
+
+    def questions(self) -> Sequence[Question]:
+        """All of them, in the order of the data. DataError for data that is not what the protocol expects."""
+        ...
+
+    def grade(self, question: Question, answer: Answer) -> Grade:
+        """The worth of an answer. May take long and may run in another thread than `questions`."""
+        ...
+
+    def summarise(self, records: Sequence[Record]) -> list[Figure]:
+        """The main figure first. Records without a score count as 0, as in the published scripts."""
+        ...

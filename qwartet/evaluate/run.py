@@ -1,0 +1,144 @@
+"""Runs a task: asks what is not answered yet, grades as answers come, and sums up."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from qwartet.errors import SettingError
+from qwartet.evaluate.answerer import Answerer
+from qwartet.evaluate.question import Answer, Chat, Choose, Figure, Question, Record, Task
+from qwartet.evaluate.run_file import RunFile
+
+GRADING_THREADS = 2
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What a run of a task came to."""
+
+    task: str
+    settings: dict[str, Any]
+    figures: list[Figure]  # the main one first
+    num_questions: int
+    num_errors: int  # questions without an answer; they count as wrong
+    file: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Which questions of a task are asked, and where the run is kept."""
+
+    directory: Path
+    limit: int | None = None  # at most so many questions, chosen by `seed` and asked in the order of the data
+    seed: int = 0
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise SettingError(f"--limit is {self.limit}; it must be at least 1")
+
+
+def chosen_questions(task: Task, settings: RunSettings) -> list[Question]:
+    """The questions of a run. SettingError where the task has none, or an id twice."""
+    questions = list(task.questions())
+    seen: set[str] = set()
+    for question in questions:
+        if question.id in seen:
+            raise SettingError(f"{task.name}: the id {question.id!r:.80} comes twice; fix the data")
+        seen.add(question.id)
+    if not questions:
+        raise SettingError(f"{task.name}: the data holds no question")
+    if settings.limit is not None and settings.limit < len(questions):
+        kept = sorted(random.Random(settings.seed).sample(range(len(questions)), settings.limit))
+        questions = [questions[index] for index in kept]
+    return questions
+
+
+def run_task(
+    task: Task, answerer: Answerer, settings: RunSettings, on_done: Callable[[int, int], None] = lambda _done, _of: None
+) -> TaskResult:
+    """Answers and grades a task's questions, and writes DIRECTORY/TASK.jsonl; on_done is told how many are done.
+
+    RequestError, before anything is asked, where the model cannot take the questions; errors of single questions are
+    recorded. Whatever ends the run, what was graded before is kept, and the next run goes on from there.
+    """
+    questions = chosen_questions(task, settings)
+    answerer.check(questions)
+    what = {
+        "task": task.name,
+        "settings": task.settings,
+        "limit": settings.limit,
+        "seed": settings.seed if settings.limit is not None else None,
+        "answerer": answerer.description,
+    }
+    file = RunFile.open(settings.directory / f"{task.name}.jsonl", what, overwrite=settings.overwrite)
+    try:
+        left = [question for question in questions if question.id not in file.records]
+        on_done(len(questions) - len(left), len(questions))
+        for number, record in enumerate(_graded(task, answerer, left), start=len(questions) - len(left) + 1):
+            file.add(record)
+            on_done(number, len(questions))
+        records = file.complete([question.id for question in questions])
+    finally:
+        file.close()
+    num_errors = sum(record.error is not None for record in records)
+    return TaskResult(task.name, task.settings, task.summarise(records), len(records), num_errors, str(file.path))
+
+
+def _graded(task: Task, answerer: Answerer, questions: Sequence[Question]) -> Iterator[Record]:
+    """Records as they are ready; some threads grade while others answers are awaited."""
+    with ThreadPoolExecutor(GRADING_THREADS) as pool, closing(_closable(answerer.answers(questions))) as answers:
+        grading: list[Future[Record]] = []
+        try:
+            for index, answer in answers:
+                grading.append(pool.submit(_record, task, questions[index], answer))
+                while grading and (grading[0].done() or len(grading) > 4 * GRADING_THREADS):
+                    yield grading.pop(0).result()
+            while grading:
+                yield grading.pop(0).result()
+        finally:
+            for future in grading:
+                future.cancel()
+
+
+def _closable(answers: Iterator[tuple[int, Answer]]) -> Any:
+    """The iterator as something that can be closed, so that leaving early ends what the engine still answers."""
+    return (one for one in answers) if not hasattr(answers, "close") else answers
+
+
+def _record(task: Task, question: Question, answer: Answer) -> Record:
+    answered: Any = answer.text
+    if isinstance(question.request, Choose):
+        answered = {"logprobs": list(answer.logprobs), "num_tokens": list(answer.num_tokens)}
+    common = {
+        "id": question.id,
+        "group": question.group,
+        "prompt": readable(question),
+        "answer": answered,
+        "reference": question.reference,
+    }
+    if answer.error is not None:
+        return Record(**common, extracted=None, score=None, details={}, error=answer.error)
+    grade = task.grade(question, answer)
+    details = {**grade.details, **({} if answer.finish_reason == "stop" else {"finish_reason": answer.finish_reason})}
+    return Record(**common, extracted=grade.extracted, score=grade.score, details=details)
+
+
+def readable(question: Question) -> Any:
+    """What was asked, as JSON that a person can read."""
+    asked = question.request
+    if isinstance(asked, Chat):
+        return [{"role": message.role, "content": message.content} for message in asked.messages]
+    if isinstance(asked, Choose):
+        return {"prompt": asked.prompt, "choices": list(asked.choices)}
+    return asked.prompt
