@@ -27,6 +27,7 @@ from qwartet.cli.cache import cache
 from qwartet.cli.chat.verb import chat
 from qwartet.cli.convert import convert
 from qwartet.cli.doctor import doctor
+from qwartet.cli.evaluate.verb import evaluate
 from qwartet.cli.help import help_on
 from qwartet.cli.inspect import inspect
 from qwartet.cli.list_models import list_models
@@ -57,6 +58,7 @@ app.command()(rm)
 app.command()(inspect)
 app.command()(plan)
 app.command()(quantize)
+app.command()(evaluate)
 app.command()(convert)
 app.command()(run_batch)
 app.command()(synth)

@@ -1,4 +1,4 @@
-"""How far a long piece of work is, in bytes: a bar on a terminal, else a line for each tenth; always on stderr."""
+"""How far a long piece of work is, in bytes or items: a bar on a terminal, else a line for each tenth; on stderr."""
 
 from __future__ import annotations
 
@@ -38,5 +38,38 @@ def byte_progress(doing: str, done: str) -> Iterator[Callable[[int, int], None]]
 
     try:
         yield on_bytes
+    finally:
+        progress.stop()
+
+
+@contextmanager
+def item_progress(doing: str) -> Iterator[Callable[[int, int], None]]:
+    """A function that takes how many items are done, and of how many; those of its first call were done before."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(file=direct(sys.stderr), markup=False, highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    progress = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
+    task = progress.add_task(doing, visible=False)
+    before = 0
+
+    def on_done(done: int, of: int) -> None:
+        nonlocal before
+        progress.start()
+        progress.update(task, completed=done, total=of, visible=True)
+        if not console.is_terminal and of and before * 10 // of < done * 10 // of:
+            console.print(f"{doing}: {done:,} of {of:,}")
+        before = done
+
+    try:
+        yield on_done
     finally:
         progress.stop()

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from qwartet.evaluate.question import Answer, Question
+from qwartet.tokenizer.tokenizer import Tokenizer
 
 
 class Answerer(Protocol):
@@ -14,6 +15,11 @@ class Answerer(Protocol):
     @property
     def description(self) -> dict[str, Any]:
         """The model and all that its answers depend on, as JSON."""
+        ...
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """The model's tokenizer; None where there is none at hand."""
         ...
 
     def check(self, questions: Sequence[Question]) -> None:

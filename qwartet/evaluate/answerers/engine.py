@@ -17,6 +17,7 @@ from qwartet.errors import NotAChatModelError, RequestError
 from qwartet.evaluate.order import leaders_ahead
 from qwartet.evaluate.question import Answer, Chat, Choose, Continue, Question
 from qwartet.llm import LLM
+from qwartet.tokenizer.tokenizer import Tokenizer
 
 NUM_CHECKED = 8  # longest questions whose tokens are counted before a run; the others are counted when they are asked
 QUEUED_PER_SEQUENCE = 2  # prompts that the engine holds, running and waiting, for each place of its batch
@@ -37,6 +38,10 @@ class EngineAnswerer:
             "parameters": config.num_parameters,
             "qwartet": __version__,
         }
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self._llm.tokenizer
 
     def check(self, questions: Sequence[Question]) -> None:
         defaults = self._llm.generation_defaults

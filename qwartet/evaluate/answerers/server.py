@@ -29,6 +29,10 @@ class ServerAnswerer:
     def description(self) -> dict[str, Any]:
         return {"model": self._model, "server": str(self._server.address)}
 
+    @property
+    def tokenizer(self) -> None:
+        return None
+
     def check(self, questions: Sequence[Question]) -> None:
         wrong = next((one for one in questions if not isinstance(one.request, Chat)), None)
         if wrong is not None:

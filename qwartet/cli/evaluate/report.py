@@ -1,0 +1,73 @@
+"""Results of evaluations: as lines on the terminal, and as a file beside the runs."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qwartet import __version__
+from qwartet.files import atomic_write
+
+if TYPE_CHECKING:
+    from qwartet.evaluate.compare import RunComparison
+    from qwartet.evaluate.question import Figure
+    from qwartet.evaluate.run import TaskResult
+
+RESULTS_FILE = "results.json"
+NUM_SHOWN = 12  # figures of a task; the others are in the file
+
+
+def figure_lines(result: TaskResult) -> Iterator[str]:
+    """A task's figures, the main one first."""
+    errors = f", {result.num_errors} without an answer" if result.num_errors else ""
+    yield f"{result.task}: {result.num_questions:,} questions{errors}; {result.file}"
+    for figure in result.figures[:NUM_SHOWN]:
+        yield f"  {figure.name:<28} {_value(figure)}"
+    if len(result.figures) > NUM_SHOWN:
+        yield f"  and {len(result.figures) - NUM_SHOWN} more in {RESULTS_FILE}"
+
+
+def _value(figure: Figure) -> str:
+    interval = "" if figure.low is None or figure.high is None else f"  ({figure.low:.1f} to {figure.high:.1f})"
+    return f"{figure.value:6.2f} {figure.unit}{interval}  of {figure.count:,}"
+
+
+def write_results(directory: Path, answerer: dict[str, Any], results: Sequence[TaskResult]) -> dict[str, Any]:
+    """Adds the results to DIRECTORY/results.json, tasks of earlier runs kept; returns what the file then holds."""
+    path = directory / RESULTS_FILE
+    earlier: dict[str, Any] = {}
+    if path.exists():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            earlier = found["tasks"] if found.get("answerer") == answerer else {}
+        except (ValueError, KeyError, AttributeError, OSError):
+            earlier = {}
+    report = {
+        "answerer": answerer,
+        "environment": {"qwartet": __version__, "python": platform.python_version(), "platform": platform.platform()},
+        "date": datetime.now(UTC).date().isoformat(),
+        "tasks": {**earlier, **{result.task: result.to_dict() for result in results}},
+    }
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    return report
+
+
+def comparison_lines(comparison: RunComparison) -> Iterator[str]:
+    """A table of two runs: both scores, their difference with its interval, and the p-value."""
+    yield f"A: {comparison.first}"
+    yield f"B: {comparison.second}"
+    yield f"{'task':<14}{'items':>7}{'A':>8}{'B':>8}{'B - A':>8}  {'95 %':<16}{'only A':>7}{'only B':>7}  p"
+    for name, one in comparison.tasks.items():
+        interval = f"{100 * one.low:+.1f} to {100 * one.high:+.1f}"
+        yield (
+            f"{name:<14}{one.count:>7,}{100 * one.first:>8.2f}{100 * one.second:>8.2f}"
+            f"{100 * (one.second - one.first):>+8.2f}  {interval:<16}{one.num_only_first:>7}{one.num_only_second:>7}"
+            f"  {one.p_value:.3f}"
+        )
+    for name, reason in comparison.left_out.items():
+        yield f"{name}: not compared; {reason}"

@@ -1,0 +1,141 @@
+"""`qwartet evaluate`: benchmarks of a model's answers, or of a server's; and two runs compared."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qwartet.cli.evaluate.report import comparison_lines, figure_lines, write_results
+from qwartet.cli.loading import LoadOptions
+from qwartet.cli.option_groups import with_groups
+from qwartet.cli.options import AsJson, MaxNumSeqs, set_threads
+from qwartet.cli.progress import item_progress
+from qwartet.cli.terminal import error_line, json_line, one_line
+from qwartet.engine.engine_config import EngineConfig
+from qwartet.errors import SettingError
+
+if TYPE_CHECKING:
+    from qwartet.evaluate.answerer import Answerer
+
+COMPARE = "compare"
+
+
+@dataclass(frozen=True)
+class AskOptions:
+    """How a server is asked, where MODEL is a URL."""
+
+    api_key: Annotated[
+        str | None, typer.Option(envvar="QWARTET_API_KEY", help="The server's key; other users can see arguments.")
+    ] = field(default=None, repr=False)
+    model_name: Annotated[str | None, typer.Option(help="The server's model, if it serves several.")] = None
+    concurrency: Annotated[int, typer.Option(help="Requests to the server at once.")] = 16
+    timeout: Annotated[float, typer.Option(help="Longest silence of the server, in seconds.")] = 600.0
+
+
+@with_groups
+def evaluate(
+    *,
+    model: Annotated[
+        str,
+        typer.Argument(help="Directory of a checkpoint, hub id, or URL of an OpenAI-compatible server; or: compare."),
+    ],
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="[A B]", help="With compare: two directories of runs.")
+    ] = None,
+    tasks: Annotated[str, typer.Option(help="Tasks, with commas; all: those whose data is there.")] = "all",
+    shots: Annotated[
+        int | None, typer.Option(help="Worked examples before each question.", show_default="0 to chat, 5 or 8 else")
+    ] = None,
+    data: Annotated[Path, typer.Option(help="Directory of the published data files.")] = Path("data"),
+    out: Annotated[
+        Path | None, typer.Option(help="Directory of the run: a line for each question.", show_default="runs/MODEL")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Questions of each task, chosen by --seed.")] = None,
+    seed: Annotated[int, typer.Option(help="Which questions --limit keeps.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew, whatever --out holds.")] = False,
+    allow_code_execution: Annotated[
+        bool, typer.Option("--allow-code-execution", help="Run code that the model wrote, in a sandbox.")
+    ] = False,
+    max_num_seqs: MaxNumSeqs = EngineConfig.max_num_seqs,
+    load: LoadOptions,
+    ask: AskOptions,
+    as_json: AsJson = False,
+) -> None:
+    """Score a model on benchmarks.
+
+    Prompts, extraction and metrics are those of the published evaluation scripts. Every answer is kept in OUT/TASK.jsonl;
+    a run that was stopped goes on from there. `qwartet evaluate compare A B` compares two runs question by question.
+    """
+    if model == COMPARE:
+        _compare(runs or [], as_json)
+        return
+    if runs:
+        raise SettingError(f"unexpected argument {str(runs[0])!r}; only `compare` takes more than one")
+    from qwartet.evaluate.run import RunSettings, run_task
+    from qwartet.evaluate.tasks.registry import TaskOptions, make_tasks
+
+    settings = RunSettings(out or Path("runs", _name(model)), limit, seed, overwrite)
+    names = tasks.split(",")
+    if not is_url(model):  # a wrong name or a broken data file is told before a model is loaded
+        make_tasks(names, TaskOptions(data, shots, None, allow_code_execution))
+    set_threads(load.threads)
+    with closing(_answerer(model, max_num_seqs, load, ask)) as answerer:
+        made, left_out = make_tasks(names, TaskOptions(data, shots, answerer.tokenizer, allow_code_execution))
+        for name, reason in left_out.items():
+            print(error_line(f"{name}: left out ({reason})"), file=sys.stderr)
+        if not made:
+            raise SettingError(f"{data}: no data of any task; pass --data")
+        results = []
+        for task in made:
+            with item_progress(task.name) as on_done:
+                results.append(run_task(task, answerer, settings, on_done))
+            if not as_json:
+                for line in figure_lines(results[-1]):
+                    print(one_line(line))
+        report = write_results(settings.directory, answerer.description, results)
+    if as_json:
+        print(json_line(report))
+    if any(result.num_errors for result in results):
+        raise typer.Exit(1)
+
+
+def is_url(model: str) -> bool:
+    """Whether MODEL is a server's address."""
+    return model.startswith(("http://", "https://"))
+
+
+def _name(model: str) -> str:
+    """The directory of a model's runs: the last part of its name."""
+    return model.rstrip("/").rpartition("/")[2].replace(":", "_") or "model"
+
+
+def _answerer(model: str, max_num_seqs: int, load: LoadOptions, ask: AskOptions) -> Answerer:
+    if is_url(model):
+        from qwartet.client.openai_server import OpenAIServer
+        from qwartet.evaluate.answerers.server import ServerAnswerer
+
+        if ask.concurrency < 1:
+            raise SettingError(f"--concurrency is {ask.concurrency}; it must be at least 1")
+        server = OpenAIServer(model, api_key=ask.api_key, timeout_s=ask.timeout)
+        return ServerAnswerer(server, ask.model_name, concurrency=ask.concurrency)
+    from qwartet.evaluate.answerers.engine import EngineAnswerer
+
+    return EngineAnswerer(load.load(model, max_num_seqs=max_num_seqs))
+
+
+def _compare(runs: list[Path], as_json: bool) -> None:
+    from qwartet.evaluate.compare import compare_runs
+
+    if len(runs) != 2:
+        raise SettingError("compare takes two directories of runs: qwartet evaluate compare A B")
+    comparison = compare_runs(*runs)
+    if as_json:
+        print(json_line(comparison.to_dict()))
+        return
+    for line in comparison_lines(comparison):
+        print(one_line(line))

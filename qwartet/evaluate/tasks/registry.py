@@ -1,0 +1,71 @@
+"""The tasks by name. What makes a task imports its module, so that a list of tasks loads none of them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from qwartet.errors import DataError, SettingError
+from qwartet.evaluate.question import Task
+from qwartet.tokenizer.tokenizer import Tokenizer
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """What a task is made from."""
+
+    data: Path  # the directory that holds the benchmarks' files, each in a directory of its own or not
+    shots: int | None = None  # worked examples; None: the task's usual number
+    tokenizer: Tokenizer | None = None  # the model's; None for a server
+    allow_code_execution: bool = False
+
+
+@dataclass(frozen=True)
+class TaskEntry:
+    """A task that can be asked for."""
+
+    summary: str
+    folder: str  # of its data, under TaskOptions.data; the files may also be right there
+    make: Callable[[Path, TaskOptions], Task]
+
+
+def _gsm8k(directory: Path, options: TaskOptions) -> Task:
+    from qwartet.evaluate.tasks.gsm8k import Gsm8k
+
+    return Gsm8k(directory)
+
+
+TASKS: dict[str, TaskEntry] = {
+    "gsm8k": TaskEntry("1,319 problems of primary-school arithmetic", "gsm8k", _gsm8k),
+}
+
+
+def make_tasks(names: Sequence[str], options: TaskOptions) -> tuple[list[Task], dict[str, str]]:
+    """The tasks of these names, and why others are left out: "all" takes those whose data is there.
+
+    SettingError, with a suggestion, for an unknown name; DataError where the data of a named task is missing.
+    """
+    wanted = list(dict.fromkeys(name.strip() for name in names if name.strip()))
+    for name in wanted:
+        if name != ALL and name not in TASKS:
+            near = difflib.get_close_matches(name, [*TASKS, ALL], 1)
+            hint = f"did you mean {near[0]}?" if near else f"it must be one of {', '.join(TASKS)} or {ALL}"
+            raise SettingError(f"unknown task {name!r:.60}; {hint}", param="tasks")
+    if not wanted:
+        raise SettingError(f"no task named; choose from {', '.join(TASKS)} or {ALL}", param="tasks")
+    made: list[Task] = []
+    left_out: dict[str, str] = {}
+    for name in TASKS if ALL in wanted else wanted:
+        entry = TASKS[name]
+        folder = options.data / entry.folder
+        try:
+            made.append(entry.make(folder if folder.is_dir() else options.data, options))
+        except (DataError, SettingError) as error:
+            if name in wanted:
+                raise
+            left_out[name] = str(error)
+    return made, left_out

@@ -1,0 +1,54 @@
+"""A task and an answerer whose answers are known, so that the known score must come out of the whole path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from qwartet.evaluate.figures import share
+from qwartet.evaluate.question import Answer, Chat, Figure, Grade, Question, Record
+from qwartet.tokenizer.chatml import Message
+
+
+class SumTask:
+    """n + n = ?"""
+
+    name = "sums"
+
+    def __init__(self, count: int = 10, shots: int = 0) -> None:
+        self.settings: dict[str, Any] = {"shots": shots}
+        self._count = count
+
+    def questions(self) -> list[Question]:
+        return [
+            Question(f"sums/{n}", "even" if n % 2 == 0 else "odd", Chat((Message("user", f"{n} + {n}"),)), str(2 * n))
+            for n in range(self._count)
+        ]
+
+    def grade(self, question: Question, answer: Answer) -> Grade:
+        return Grade(answer.text.strip(), float(answer.text.strip() == question.reference))
+
+    def summarise(self, records: Sequence[Record]) -> list[Figure]:
+        return [share("accuracy", records)]
+
+
+class FakeAnswerer:
+    """Answers with a function of the question, from the last question to the first; `asked` lists their ids."""
+
+    def __init__(self, reply: Callable[[Question], str | Answer], model: str = "fake") -> None:
+        self._reply = reply
+        self.description = {"model": model}
+        self.asked: list[str] = []
+        self.tokenizer = None
+
+    def check(self, questions: Sequence[Question]) -> None:
+        pass
+
+    def answers(self, questions: Sequence[Question]) -> Iterator[tuple[int, Answer]]:
+        for index in reversed(range(len(questions))):
+            self.asked.append(questions[index].id)
+            reply = self._reply(questions[index])
+            yield index, reply if isinstance(reply, Answer) else Answer(reply)
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,128 @@
+"""A run scores what is known, keeps what was answered, and goes on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from qwartet.errors import SettingError
+from qwartet.evaluate.question import Answer
+from qwartet.evaluate.run import RunSettings, chosen_questions, run_task
+from qwartet.evaluate.run_file import read_run
+from tests.evaluate.fake import FakeAnswerer, SumTask
+
+
+def right_below(limit: int):
+    return lambda question: question.reference if int(question.id.split("/")[1]) < limit else "no idea"
+
+
+def test_known_answers_give_the_known_score(tmp_path: Path) -> None:
+    result = run_task(SumTask(10), FakeAnswerer(right_below(7)), RunSettings(tmp_path))
+    [accuracy] = result.figures
+    assert (accuracy.value, accuracy.count, result.num_errors) == (70.0, 10, 0)
+    assert 39 < accuracy.low < 41 and 89 < accuracy.high < 90  # Wilson's interval of 7 in 10
+
+
+def test_lines_are_in_the_order_of_the_questions_whatever_the_order_of_answers(tmp_path: Path) -> None:
+    run_task(SumTask(30), FakeAnswerer(right_below(30)), RunSettings(tmp_path / "a"))
+    run_task(SumTask(30), FakeAnswerer(right_below(30)), RunSettings(tmp_path / "b"))
+    _, records = read_run(tmp_path / "a" / "sums.jsonl")
+    assert [record.id for record in records] == [f"sums/{n}" for n in range(30)]
+    assert records[3].prompt == [{"role": "user", "content": "3 + 3"}] and records[3].answer == "6"
+    assert (tmp_path / "a/sums.jsonl").read_bytes() == (tmp_path / "b/sums.jsonl").read_bytes()
+
+
+def test_a_crash_loses_nothing_that_was_answered_before(tmp_path: Path) -> None:
+    def fails_at_five(question):
+        if question.id == "sums/5":
+            raise KeyboardInterrupt
+        return question.reference
+
+    first = FakeAnswerer(fails_at_five)
+    with pytest.raises(KeyboardInterrupt):
+        run_task(SumTask(20), first, RunSettings(tmp_path))
+    _, kept = read_run(tmp_path / "sums.jsonl")
+    again = FakeAnswerer(right_below(20))
+    result = run_task(SumTask(20), again, RunSettings(tmp_path))
+    assert len(kept) >= 8 and len(kept) + len(again.asked) == 20  # of 14 answered, some were still being graded
+    assert not {record.id for record in kept} & set(again.asked)
+    assert result.figures[0].value == 100.0
+
+
+def test_a_torn_last_line_is_asked_again(tmp_path: Path) -> None:
+    run_task(SumTask(5), FakeAnswerer(right_below(5)), RunSettings(tmp_path))
+    file = tmp_path / "sums.jsonl"
+    file.write_bytes(file.read_bytes()[:-20])
+    again = FakeAnswerer(right_below(5))
+    assert run_task(SumTask(5), again, RunSettings(tmp_path)).num_questions == 5
+    assert again.asked == ["sums/4"]
+
+
+def test_a_failed_question_counts_as_wrong_and_is_asked_again(tmp_path: Path) -> None:
+    reply = lambda question: Answer(error="the cache is full") if question.id == "sums/1" else question.reference  # noqa: E731
+    result = run_task(SumTask(4), FakeAnswerer(reply), RunSettings(tmp_path))
+    assert (result.figures[0].value, result.num_errors) == (75.0, 1)
+    again = FakeAnswerer(right_below(4))
+    assert run_task(SumTask(4), again, RunSettings(tmp_path)).figures[0].value == 100.0
+    assert again.asked == ["sums/1"]
+
+
+@pytest.mark.parametrize(
+    ("task", "model", "difference"),
+    [
+        (SumTask(5, shots=5), "fake", "settings.shots was 0 and is 5"),
+        (SumTask(5), "other", "answerer.model was 'fake'"),
+    ],
+)
+def test_a_file_of_another_run_is_not_taken_up(tmp_path: Path, task: SumTask, model: str, difference: str) -> None:
+    run_task(SumTask(5), FakeAnswerer(right_below(5)), RunSettings(tmp_path))
+    before = (tmp_path / "sums.jsonl").read_bytes()
+    with pytest.raises(SettingError, match=difference):
+        run_task(task, FakeAnswerer(right_below(5), model), RunSettings(tmp_path))
+    assert (tmp_path / "sums.jsonl").read_bytes() == before
+    run_task(task, FakeAnswerer(right_below(5), model), RunSettings(tmp_path, overwrite=True))
+    assert (tmp_path / "sums.jsonl").read_bytes() != before
+
+
+def test_another_file_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "sums.jsonl").write_text("notes of mine\n")
+    with pytest.raises(SettingError, match="not a run"):
+        run_task(SumTask(5), FakeAnswerer(right_below(5)), RunSettings(tmp_path))
+    assert (tmp_path / "sums.jsonl").read_text() == "notes of mine\n"
+
+
+def test_a_limit_chooses_by_seed_in_the_order_of_the_data() -> None:
+    def ids(seed: int) -> list[str]:
+        return [one.id for one in chosen_questions(SumTask(100), RunSettings(Path(), limit=10, seed=seed))]
+
+    assert len(ids(0)) == 10 and ids(0) == ids(0) != ids(1)
+    assert ids(0) == sorted(ids(0), key=lambda one: int(one.split("/")[1]))
+    with pytest.raises(SettingError, match="at least 1"):
+        RunSettings(Path(), limit=0)
+
+
+def test_an_id_that_comes_twice_and_an_empty_task_are_refused(tmp_path: Path) -> None:
+    class Twice(SumTask):
+        def questions(self):
+            return super().questions() * 2
+
+    with pytest.raises(SettingError, match="sums/0' comes twice"):
+        run_task(Twice(3), FakeAnswerer(right_below(3)), RunSettings(tmp_path))
+    with pytest.raises(SettingError, match="no question"):
+        run_task(SumTask(0), FakeAnswerer(right_below(3)), RunSettings(tmp_path))
+
+
+def test_progress_tells_how_many_of_how_many(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    run_task(SumTask(6), FakeAnswerer(right_below(6)), RunSettings(tmp_path), lambda done, of: told.append((done, of)))
+    assert told == [(n, 6) for n in range(7)]
+
+
+def test_the_first_line_says_what_was_run(tmp_path: Path) -> None:
+    run_task(SumTask(3), FakeAnswerer(right_below(3)), RunSettings(tmp_path, limit=2, seed=7))
+    first = json.loads((tmp_path / "sums.jsonl").read_text().splitlines()[0])["run"]
+    assert first == {
+        "task": "sums", "settings": {"shots": 0}, "limit": 2, "seed": 7, "answerer": {"model": "fake"},
+    }  # fmt: skip
