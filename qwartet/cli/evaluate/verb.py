@@ -68,8 +68,9 @@ def evaluate(
 ) -> None:
     """Score a model on benchmarks.
 
-    Prompts, extraction and metrics are those of the published evaluation scripts. Every answer is kept in OUT/TASK.jsonl;
-    a run that was stopped goes on from there. `qwartet evaluate compare A B` compares two runs question by question.
+    Prompts, extraction and metrics are those of the published evaluation scripts. Every answer is kept in
+    OUT/TASK.jsonl; a run that was stopped goes on from there. `qwartet evaluate compare A B` compares two runs question
+    by question.
     """
     if model == COMPARE:
         _compare(runs or [], as_json)
