@@ -7,7 +7,7 @@ import gzip
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +100,23 @@ def find_file(directory: Path, *names: str) -> Path:
             if (place / name).is_file():
                 return place / name
     raise DataError(directory, f"no {' or '.join(names)} here", hint="see qwartet evaluate --help for the data files")
+
+
+def find_folder(directory: Path, name: str, files: Sequence[str]) -> Path:
+    """The folder of a split, in a directory or one level below; DataError where it or one of its files is missing."""
+    for place in (directory, *sorted(path for path in directory.glob("*") if path.is_dir())):
+        folder = place / name
+        if folder.is_dir():
+            if missing := [file for file in files if not (folder / file).is_file()]:
+                more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+                raise DataError(folder, f"{missing[0]}{more} missing", hint="unpack the published archive again")
+            return folder
+    raise DataError(directory, f"no folder {name}/ here", hint="unpack the published archive here, or pass --data")
+
+
+def sha256_of_all(paths: Iterable[Path]) -> str:
+    """One hash of several files, in their order, names included."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(f"{path.name} {sha256_of(path)}\n".encode())
+    return digest.hexdigest()

@@ -124,3 +124,7 @@ class Task(Protocol):
     def summarise(self, records: Sequence[Record]) -> list[Figure]:
         """The main figure first. Records without a score count as 0, as in the published scripts."""
         ...
+
+    def files(self, records: Sequence[Record]) -> dict[str, bytes]:
+        """Further files of a complete run, by name: a picture, a submission."""
+        ...

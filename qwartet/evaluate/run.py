@@ -14,6 +14,7 @@ from qwartet.errors import SettingError
 from qwartet.evaluate.answerer import Answerer
 from qwartet.evaluate.question import Answer, Chat, Choose, Figure, Question, Record, Task
 from qwartet.evaluate.run_file import RunFile
+from qwartet.files import atomic_write
 
 GRADING_THREADS = 2
 
@@ -91,6 +92,9 @@ def run_task(
         records = file.complete([question.id for question in questions])
     finally:
         file.close()
+    for name, content in task.files(records).items():
+        with atomic_write(settings.directory / name) as temporary:
+            temporary.write_bytes(content)
     num_errors = sum(record.error is not None for record in records)
     return TaskResult(task.name, task.settings, task.summarise(records), len(records), num_errors, str(file.path))
 

@@ -21,6 +21,7 @@ class TaskOptions:
     data: Path  # the directory that holds the benchmarks' files, each in a directory of its own or not
     shots: int | None = None  # worked examples; None: the task's usual number
     tokenizer: Tokenizer | None = None  # the model's; None for a server
+    is_chat: bool = True
     allow_code_execution: bool = False
 
 
@@ -33,6 +34,33 @@ class TaskEntry:
     make: Callable[[Path, TaskOptions], Task]
 
 
+def _shots(options: TaskOptions, usual: int) -> int:
+    """Shots as asked for; else none for a model that chats, and the usual number for a base model."""
+    if options.shots is not None:
+        if not 0 <= options.shots <= 100:
+            raise SettingError(f"--shots is {options.shots}; it must be from 0 to 100", param="shots")
+        return options.shots
+    return 0 if options.is_chat else usual
+
+
+def _ceval(directory: Path, options: TaskOptions) -> Task:
+    from qwartet.evaluate.tasks.ceval import Ceval
+
+    return Ceval(directory, _shots(options, 5))
+
+
+def _ceval_test(directory: Path, options: TaskOptions) -> Task:
+    from qwartet.evaluate.tasks.ceval import Ceval
+
+    return Ceval(directory, _shots(options, 5), "test")
+
+
+def _mmlu(directory: Path, options: TaskOptions) -> Task:
+    from qwartet.evaluate.tasks.mmlu import Mmlu
+
+    return Mmlu(directory, _shots(options, 5))
+
+
 def _gsm8k(directory: Path, options: TaskOptions) -> Task:
     from qwartet.evaluate.tasks.gsm8k import Gsm8k
 
@@ -40,6 +68,9 @@ def _gsm8k(directory: Path, options: TaskOptions) -> Task:
 
 
 TASKS: dict[str, TaskEntry] = {
+    "ceval": TaskEntry("1,346 Chinese multiple-choice questions of 52 subjects (val split)", "ceval", _ceval),
+    "ceval-test": TaskEntry("C-Eval's test split: writes the submission file", "ceval", _ceval_test),
+    "mmlu": TaskEntry("14,042 English multiple-choice questions of 57 subjects", "mmlu", _mmlu),
     "gsm8k": TaskEntry("1,319 problems of primary-school arithmetic", "gsm8k", _gsm8k),
 }
 
