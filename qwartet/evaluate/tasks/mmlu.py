@@ -37,11 +37,7 @@ class Mmlu:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        folders = [self._test, *([self._dev] if self._dev else [])]
-        return {
-            "shots": self._shots,
-            "sha256": sha256_of_all(path for one in folders for path in sorted(one.glob("*.csv"))),
-        }
+        return {"shots": self._shots, "sha256": sha256_of_all(csv_files(self._test, self._dev))}
 
     def questions(self) -> Sequence[Question]:
         found = []
