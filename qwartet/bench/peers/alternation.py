@@ -6,6 +6,7 @@ The two runs of a pair lie next to each other in time, so their ratio holds even
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -73,12 +74,22 @@ def measure_command(command: str) -> Speed:
         ) from None
 
 
-def run_to_end(arguments: Sequence[str]) -> str:
-    """What a program prints on stdout; SettingError, with its last line on stderr, when it cannot start or fails."""
+def run_to_end(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
+    """What a program prints on stdout; SettingError, with its last line on stderr, when it cannot start or fails.
+
+    `environment` adds to the variables of this process.
+    """
     if not arguments:
         raise SettingError("the command is empty; give a program and its arguments")
     try:
-        result = subprocess.run(arguments, capture_output=True, text=True, errors="replace", check=False)
+        result = subprocess.run(
+            arguments,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            env={**os.environ, **(environment or {})},
+        )
     except OSError as error:
         raise SettingError(f"{arguments[0]} cannot be started ({error.strerror}); check the path") from None
     if result.returncode:
