@@ -33,6 +33,7 @@ from qwartet.models.shapes import SHAPES, Shape, gptq_config
 Log = Callable[[str], None]
 CONTEXT = 4096  # tokens, of the memory needed
 DEPTHS = (4, 12)  # layers that are measured of a size that does not fit
+_SHAPES: dict[str, Shape] = {**SHAPES}
 SIDES = ("ours", "llama.cpp")
 
 
@@ -69,8 +70,8 @@ def measure_sizes(settings: SizesSettings, log: Log = lambda _text: None) -> dic
     settings.directory.mkdir(parents=True, exist_ok=True)
     for name in settings.shapes:
         memory = planned_bytes(name)
-        depths = (SHAPES[name].num_layers,) if memory < available_bytes(torch.device("cpu")) else DEPTHS
-        shapes = [replace(SHAPES[name], num_layers=depth) for depth in depths]
+        depths = (_SHAPES[name].num_layers,) if memory < available_bytes(torch.device("cpu")) else DEPTHS
+        shapes = [replace(_SHAPES[name], num_layers=depth) for depth in depths]
         raw["sizes"][name] = {
             "memory_bytes": memory,
             "runs": [_measure(shape, settings, raw["versions"], log) for shape in shapes],
@@ -130,7 +131,7 @@ def tokens_per_s(raw: dict[str, Any], name: str, side: str, phase: str) -> float
 
     Layers that were not measured take the time of those between the two depths.
     """
-    runs, layers = raw["sizes"][name]["runs"], SHAPES[name].num_layers
+    runs, layers = raw["sizes"][name]["runs"], _SHAPES[name].num_layers
     seconds: list[float] = [1 / median(speed[f"{phase}_tok_s"] for speed in run[side]) for run in runs]
     if len(runs) == 1:
         return 1 / seconds[0]
