@@ -33,7 +33,7 @@ from qwartet.models.shapes import SHAPES, Shape, gptq_config
 Log = Callable[[str], None]
 CONTEXT = 4096  # tokens, of the memory needed
 DEPTHS = (4, 12)  # layers that are measured of a size that does not fit
-_SHAPES: dict[str, Shape] = {**SHAPES}
+_SHAPES: dict[str, Shape] = dict(SHAPES.items())
 SIDES = ("ours", "llama.cpp")
 
 
