@@ -1,7 +1,7 @@
 """Gigabytes of random weights in seconds: random bits as they are, or as indices into a table of 65,536 values.
 
     weight of 16 bits      table[random 16 bits]           the table holds equally likely values of a distribution
-    packed 4-bit codes     random 32 bits, slightly biased  so that the mean of the codes is 8, the zero point
+    packed 4-bit codes     random 32 bits, slightly biased so that the mean of the codes is 8, the zero point
 
 Everything comes in slices of at most SLICE_BYTES, so that memory stays bounded whatever the tensor's size.
 """

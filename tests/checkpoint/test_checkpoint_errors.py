@@ -241,7 +241,7 @@ def test_ck09_swapped_shards_are_noticed(checkpoint: Copy) -> None:
     first.rename(directory / "tmp")
     second.rename(first)
     (directory / "tmp").rename(second)
-    refused(directory, SHARDS[0], f"lacks {WTE}, which the index lists in it")
+    refused(directory, SHARDS[0], f"lacks {WTE}, ", "which the index lists in it")
 
 
 def test_ck10_missing_shards_are_counted_and_named(checkpoint: Copy) -> None:

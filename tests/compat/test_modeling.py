@@ -397,5 +397,5 @@ def test_swapped_arguments_are_named(model, tokenizer) -> None:
         model.chat("Hi", tokenizer, None)
     with pytest.raises(SettingError, match=r"stop_words_ids is \(\(5,\),\)"):
         model.chat(tokenizer, "Hi", None, stop_words_ids=((5,),))
-    with pytest.raises(SettingError, match="no token"):
+    with pytest.raises(SettingError, match="an empty stop word"):
         model.chat(tokenizer, "Hi", None, stop_words_ids=[[5], tokenizer.encode("")])

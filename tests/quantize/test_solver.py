@@ -170,7 +170,7 @@ def test_the_result_passes_the_checks_of_a_file(bits: int, sym: bool, desc_act: 
         ({"hessian": torch.zeros(K, K)}, "no calibration text reached this linear"),
         ({"hessian": torch.ones(K, K) - 2 * torch.eye(K)}, "not positive definite at any damp_percent below 1"),
         ({"hessian": -torch.eye(K)}, "not positive definite"),
-        ({"damp_percent": 0.0}, "damp_percent is 0.0; it must be between 0 and 1"),
+        ({"damp_percent": 0.0}, "damp_percent is 0.0; it must lie between 0 and 1"),
         ({"damp_percent": float("nan")}, "damp_percent is nan"),
     ],
 )

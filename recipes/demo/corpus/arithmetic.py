@@ -78,7 +78,7 @@ QUESTIONS: dict[tuple[Language, Operation], tuple[str, ...]] = {
         "算一算：{a}减去{b}得多少？",
     ),
 }
-NUM_BARE = 4  # of the questions above, the first ones, contain no words
+NUM_BARE = 4  # the first questions above contain no words
 DRILL_TURNS = (5, 12)
 # A story in which something is taken away needs a result that is not negative.
 TAKE_AWAY: dict[Language, tuple[str, ...]] = {
