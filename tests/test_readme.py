@@ -1,4 +1,4 @@
-"""What the READMEs promise: their Python runs, their commands and files exist, both languages say the same."""
+"""The READMEs: their Python runs, their commands and files exist, both languages say the same."""
 
 from __future__ import annotations
 
