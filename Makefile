@@ -1,19 +1,19 @@
-# make chat               install, then talk with the bundled model      (make chat PROMPT="你好" answers once)
+# make chat               install, then chat with the bundled model      (make chat PROMPT="你好" answers once)
 # make serve              install, then serve it: a web page and OpenAI's API at http://127.0.0.1:8000
-# make quick              lint, types and the tests of the rooms that differ from the last commit, or of ROOM    (< 60 s)
+# make quick              lint, types and the tests of the rooms changed since the last commit, or of ROOM       (< 60 s)
 # make test               install, then run the tests                    (about 10 minutes on 2 cores)
-# make check              lint, types, all tests, the long ones too      (<= 40 minutes on 2 cores)
-# make sanitize           the kernel tests under AddressSanitizer and UBSan      (g++; some minutes)
+# make check              lint, types, all tests, slow ones included      (<= 40 minutes on 2 cores)
+# make sanitize           the kernel tests under AddressSanitizer and UBSan      (g++; about 6 minutes)
 # make fuzz-kernels       the kernels against their references at 10,000 random shapes
-# make fuzz-http          500 random requests of each kind, right and wrong ones    (some minutes)
-# make test-clients       main uses of 16 client libraries against a server of ours, each as published (some 7 minutes)
-# make soak               the engine against its oracle at 100,000 random schedules  (some 90 minutes on 2 cores)
+# make fuzz-http          500 random requests of each kind, valid and invalid    (a few minutes)
+# make test-clients       main uses of 16 client libraries, as published, against our server (about 7 minutes)
+# make soak               the engine against its oracle at 100,000 random schedules  (about 90 minutes on 2 cores)
 # make docs               write docs/cli.md from the commands, docs/rooms.md from the docstrings
-# make mutate             take each guard of the server out: its test must fail (some 8 minutes on 2 cores)
-# make security-table     write the tables of docs/security.md anew
+# make mutate             remove each guard of the server in turn: its test must fail (about 8 minutes on 2 cores)
+# make security-table     regenerate the tables of docs/security.md
 # make site               the documentation as a site, into build/site; a broken link fails
 # make dist               source archive, Linux wheel and pure wheel into dist/, checked      (1 minute)
-# make demo-model         train the bundled model from nothing           (meant for 2 hours on 2 cores)
+# make demo-model         train the bundled model from scratch           (meant for 2 hours on 2 cores)
 #
 # Variables: PYTHON, VENV, TORCH (what pip installs as torch), PROMPT, MODEL, ROOM.
 
@@ -22,7 +22,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-# Without an NVIDIA GPU, PyTorch's own index of CPU builds: the default build brings gigabytes of CUDA.
+# Without an NVIDIA GPU, PyTorch's own index of CPU builds: the default build includes gigabytes of CUDA.
 CPU_TORCH := torch>=2.10 --index-url https://download.pytorch.org/whl/cpu
 ifeq ($(shell command -v nvidia-smi 2>/dev/null),)
 TORCH ?= $(CPU_TORCH)
@@ -30,7 +30,7 @@ else
 TORCH ?= torch>=2.10
 endif
 
-VOCABULARY_PACKAGE := dashscope==2.0.2   # carries the published vocabulary, which tests use where it is
+VOCABULARY_PACKAGE := dashscope==2.0.2   # contains the published vocabulary, which tests use if available
 
 .PHONY: chat serve quick test check lint slow sanitize fuzz-kernels fuzz-http test-clients soak mutate security-table docs site dist \
         demo-model clean
@@ -41,7 +41,7 @@ chat: $(VENV)/.installed
 serve: $(VENV)/.installed-server
 	@$(BIN)/qwartet serve $(MODEL)
 
-# The tests start some hundred processes: each would compile the package anew.
+# The tests start about a hundred processes: each would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
 quick: $(VENV)/.installed-test
@@ -79,7 +79,7 @@ docs: $(VENV)/.installed-test
 	mv build/cli.md docs/cli.md
 	$(BIN)/python -m tests.room_table
 
-# Each client in an environment of its own under build/clients. One needs torch, for which the CPU build will do.
+# Each client in an environment of its own under build/clients. One needs torch, for which the CPU build suffices.
 test-clients: $(VENV)/.installed-test
 	$(BIN)/python -m tests.clients.run --torch "$(if $(filter file,$(origin TORCH)),$(CPU_TORCH),$(TORCH))"
 
@@ -89,12 +89,12 @@ mutate: $(VENV)/.installed-test
 security-table: $(VENV)/.installed-test
 	$(BIN)/python -m tests.security_table
 
-# Without its notice that MkDocs 2 will be another program: 1.x is what is pinned.
+# Without its notice about MkDocs 2: this project pins 1.x.
 site: $(VENV)/.installed
 	@$(PIP) install --quiet "mkdocs-material>=9.6,<10" "mkdocs>=1.6,<2"
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# The pure wheel is for processors that have no kernels of ours; on the others pip prefers the Linux wheel.
+# The pure wheel is for processors without native kernels; on the others pip prefers the Linux wheel.
 dist: $(VENV)/.installed
 	@$(PIP) install --quiet --editable ".[dist]"
 	rm -rf dist build/wheels

@@ -1,6 +1,6 @@
-"""Build hook: compiles the native CPU library; where there is no C++ compiler the package installs without it.
+"""Build hook: compiles the native CPU library; without a C++ compiler the package installs without it.
 
-QWARTET_PURE_WHEEL=1 leaves it out: the wheel for every other processor, which runs on torch's own operations.
+QWARTET_PURE_WHEEL=1 leaves it out: this wheel is for all other processors, which use torch's own operations.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class NativeLibraryHook(BuildHookInterface):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if self.target_name != "wheel" or os.environ.get("QWARTET_PURE_WHEEL") == "1":
             return
-        # By its path: the package itself cannot be imported before what it depends on is installed.
+        # By its path: the package itself cannot be imported before its dependencies are installed.
         spec = spec_from_file_location("native_build", Path(self.root, "qwartet", "kernels", "cpu", "build.py"))
         assert spec is not None and spec.loader is not None
         native_build = module_from_spec(spec)

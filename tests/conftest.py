@@ -1,4 +1,4 @@
-"""Threads and checkpoints of the tests; the last lines of a run say which golden sets it used and what it left out."""
+"""Threads and checkpoints of the tests; a run ends with a list of the golden sets used and absent."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-# The networks of the tests are tiny: a second thread costs them more than it gives. Before torch is imported.
+# The networks of the tests are tiny: a second thread costs more than it gains. Set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# What a test leaves in a cache is not found by the next run, and never in the user's own.
+# Tests use a cache of their own, not the user's, and the next run does not find what they leave.
 os.environ["QWARTET_CACHE"] = tempfile.mkdtemp(prefix="qwartet-test-cache-")
-# Nor do the user's settings reach a test.
+# The user's settings do not reach the tests either.
 os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="qwartet-test-config-")
-# No test speaks TLS, and to read all certificates takes longer (40 ms for each client) than most of their requests.
+# No test uses TLS, and loading all certificates takes longer (40 ms per client) than most of their requests.
 os.environ["SSL_CERT_DIR"] = tempfile.mkdtemp(prefix="qwartet-test-no-certificates-")
 os.environ.pop("SSL_CERT_FILE", None)
 
@@ -26,20 +26,20 @@ from tests import golden_data
 from tests.quick import LONG
 from tests.server.page.browser import summary_of_skipped
 
-# How long an example takes says how busy the machine is.
+# The time of an example only shows how busy the machine is.
 hypothesis.settings.register_profile(
     "busy machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("busy machine")
 
-# A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C, which some send.
+# Tests started in the background by a shell ignore Ctrl-C, as do their children, and some tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Directory of a sound checkpoint with these settings of write_tiny_checkpoint; not to be written to."""
-    from tests.tiny_checkpoint import write_tiny_checkpoint  # brings torch
+    """Directory of a valid checkpoint with these settings of write_tiny_checkpoint; read-only."""
+    from tests.tiny_checkpoint import write_tiny_checkpoint  # imports torch
 
     made: dict[str, Path] = {}
 
@@ -59,15 +59,15 @@ def checkpoint(pristine: Callable[..., Path], tmp_path: Path) -> Callable[..., P
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With several workers, files that take long begin first."""
+    """With several workers, slow files start first."""
     if hasattr(config, "workerinput"):
         begins_first = tuple(name.partition("::")[0] for name in LONG)
         items.sort(key=lambda item: not item.nodeid.startswith(begins_first))
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)  # what it writes comes after all else
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # its output comes last
 def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
-    """What a worker of pytest-xdist has used is told to the process that it works for."""
+    """A worker of pytest-xdist reports the sets that it used to the controlling process."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["golden"] = [sorted(golden_data.used), sorted(golden_data.absent)]
     yield

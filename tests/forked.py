@@ -1,9 +1,9 @@
-"""`qwartet` in processes of its own that begin with torch loaded: to load it takes longer than what most tests ask.
+"""`qwartet` in separate processes that start with torch loaded: loading it takes longer than most tests.
 
-The first test that starts one begins a parent, which loads packages of others and nothing of Qwartet's, and forks for
-each `Forked`. The child then does what `python -m qwartet.cli.main` does, in its own environment and on its own files,
-and ends as any interpreter does. What an interpreter reads from its environment as it starts (PYTHON..., LC_...) is
-the parent's: tests of that, and of what is loaded at all, start a plain process.
+The first test that starts one creates a parent, which loads third-party packages, none of Qwartet's, and forks for each
+`Forked`. The child then does what `python -m qwartet.cli.main` does, in its own environment and on its own files,
+and exits like any interpreter. What an interpreter reads from its environment as it starts (PYTHON..., LC_...) is
+the parent's: tests of that, and of imports, start a plain process.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MAX_REQUEST_BYTES = 2**17
 
 
 class Forked:
-    """A running `qwartet`, used like a subprocess.Popen; `files` become its standard input, output and errors."""
+    """A running `qwartet`, used like a subprocess.Popen; `files` become its standard input, output and error."""
 
     def __init__(
         self, arguments: list[str], env: dict[str, str], files: tuple[int, int, int], *, on_terminal: bool = False
@@ -63,7 +63,7 @@ class Forked:
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
-            with suppress(ProcessLookupError):  # it has ended since, and who waits for it has not told yet
+            with suppress(ProcessLookupError):  # it has ended, but its waiter has not reported that yet
                 os.kill(self.pid, number)
 
     def terminate(self) -> None:
@@ -97,10 +97,10 @@ class Piped(Forked):
             file.close()
 
     def communicate(self, stdin: bytes = b"") -> tuple[bytes, bytes]:
-        """What it writes on standard output and errors until it ends."""
+        """Its standard output and standard error until it ends."""
         with ThreadPoolExecutor(2) as pool:
             written = [pool.submit(file.read) for file in (self.stdout, self.stderr)]
-            with suppress(BrokenPipeError):  # it ended before it had read all
+            with suppress(BrokenPipeError):  # it ended before it had read everything
                 self.stdin.write(stdin)
                 self.stdin.close()
             self.wait(120)
@@ -110,7 +110,7 @@ class Piped(Forked):
 def run_forked(
     arguments: list[str], env: dict[str, str], stdin: bytes = b"", stdout: int | None = None
 ) -> tuple[int, bytes, bytes]:
-    """Exit code of a `qwartet`, and what it wrote on standard output and errors."""
+    """Exit code, standard output and standard error of a `qwartet`."""
     with Piped(arguments, env, stdout) as process:
         written = process.communicate(stdin)
         return process.wait(), *written
@@ -128,7 +128,7 @@ def _parent() -> socket.socket:
         env=kept | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is not meant for it
+        start_new_session=True,  # Ctrl-C must not stop it
     )
     others.close()
     atexit.register(lambda: (connection.close(), parent.wait()))
@@ -136,11 +136,11 @@ def _parent() -> socket.socket:
 
 
 def main(connection: socket.socket) -> None:
-    """Forks for each request until nobody asks any more; each child returns from here when its `qwartet` has ended."""
+    """Forks for each request until there are no more; each child returns from here when its `qwartet` has ended."""
     for name in LOADED:
         importlib.import_module(name)
-    gc.freeze()  # else each child visits all of it as it ends, which takes as long as most of them run
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait for the children
+    gc.freeze()  # otherwise each child visits all of it as it exits, which takes as long as most of them run
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the processes that wait for the children are reaped by the system
     while True:
         request, files, _, _ = socket.recv_fds(connection, MAX_REQUEST_BYTES, 4)
         if not request:

@@ -28,7 +28,7 @@ def golden_root() -> Path:
 
 
 def golden_path(relative: str) -> Path:
-    """Path of a golden file or set; skips the test, and reports the absence at the end, when there is none."""
+    """Path of a golden file or set; if there is none, skips the test and reports that at the end."""
     path = golden_root() / relative
     if not path.exists():
         absent.add(relative)
@@ -59,7 +59,7 @@ def _vocabulary_from_wheel() -> Path | None:
 
 
 def real_vocabulary() -> Path:
-    """The published qwen.tiktoken (151,643 ranks); skips the test when it is nowhere."""
+    """The published qwen.tiktoken (151,643 ranks); skips the test if it is not found."""
     path = golden_root() / "qwen.tiktoken"
     found = path if path.exists() else _vocabulary_from_wheel()
     if found is None:

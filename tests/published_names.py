@@ -11,7 +11,7 @@ from qwartet.models.shapes import SHAPES, config_json
 
 @cache
 def published_layout() -> Layout:
-    """That of the 72B shape, which has the most layers."""
+    """The layout of the 72B shape, which has the most layers."""
     from pathlib import Path
 
     return layout_of(parse_config(config_json(SHAPES["72b"], None), Path("config.json")))

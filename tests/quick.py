@@ -1,8 +1,8 @@
-"""What a change to a room should run, in less than a minute: lint, types, the room's tests, the rules of architecture.
+"""The checks for a change to a room, in less than a minute: lint, types, the room's tests, the rules of architecture.
 
     python -m tests.quick [ROOM ...]        (make quick, make quick ROOM=engine)
 
-Without names: the rooms of all files that differ from the last commit.
+Without arguments: the rooms of all files changed since the last commit.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ LONG = (
     "tests/server/page/",
     "tests/server/test_rel_life.py",
 )
-"""Left to `make test`, which begins with their files: else one worker has one of them left when the others are done."""
+"""Left to `make test`, which starts with these files: otherwise one worker still runs one when the others are done."""
 
 ALWAYS = "tests/test_architecture.py"
 OF_DOCUMENTS = ("tests/test_readme.py", "tests/test_security_table.py", "tests/cli/test_reference.py")
 
 
 def tests_of(path: str) -> Iterator[str]:
-    """Where the tests of a file or a room are: tests/ROOM, tests/test_FILE.py, those of the documents, or nowhere."""
+    """Where the tests of a file or a room are: tests/ROOM, tests/test_FILE.py, those of the documents, or none."""
     if path.endswith(".md"):
         yield from OF_DOCUMENTS
         return
@@ -40,7 +40,7 @@ def tests_of(path: str) -> Iterator[str]:
 
 
 def changed_files() -> list[str]:
-    """What differs from the last commit, new files too."""
+    """Files changed since the last commit, new ones included."""
     commands = (["git", "diff", "--name-only", "HEAD"], ["git", "ls-files", "--others", "--exclude-standard"])
     return [line for command in commands for line in _output(command).splitlines()]
 
@@ -53,7 +53,7 @@ def main(rooms: Sequence[str]) -> int:
     """Exit code of the first command that fails, or 0."""
     for room in rooms:
         if not list(tests_of(room)):
-            print(f"there is no tests/{room} and no tests/test_{room}.py", file=sys.stderr)
+            print(f"neither tests/{room} nor tests/test_{room}.py exists", file=sys.stderr)
             return 2
     targets = sorted({target for path in rooms or changed_files() for target in tests_of(path)} | {ALWAYS})
     print(f"lint, types, {', '.join(targets)}", flush=True)

@@ -1,6 +1,6 @@
-"""docs/rooms.md: what each file of the package is for, read off the first sentence of its docstring or opening comment.
+"""docs/rooms.md: the purpose of each file of the package, from the first sentence of its docstring or opening comment.
 
-python -m tests.room_table        writes it anew (make docs)
+python -m tests.room_table        regenerates it (make docs)
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _SUFFIXES = (".py", ".h", ".js", ".css")  # a .cpp file is described by its head
 _COMMENT = re.compile(r"(?://|/\*)\s*(.*?)\s*(?:\*/)?$")
 HEAD = """# What each file is for
 
-Made from the sources by `make docs`: the first sentence of every docstring, or opening comment. How the rooms stand on
-each other is said in [architecture.md](architecture.md).
+Made from the sources by `make docs`: the first sentence of every docstring, or opening comment.
+[architecture.md](architecture.md) says how the rooms depend on each other.
 """
 
 
 def purpose(path: Path) -> str:
-    """The first sentence of a file about itself; empty where it says nothing."""
+    """The first sentence of a file about itself; empty if there is none."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".py":
         said = ast.get_docstring(ast.parse(text)) or ""
@@ -39,7 +39,7 @@ def purpose(path: Path) -> str:
 
 
 def folders() -> Iterator[tuple[Path, list[Path]]]:
-    """Every folder of the package with the files in it that are described, the folder's own description apart."""
+    """Every folder of the package with its described files, without the folder's own description."""
     for folder in sorted([PACKAGE, *(path for path in PACKAGE.rglob("*") if path.is_dir())]):
         files = [path for path in sorted(folder.iterdir()) if path.suffix in _SUFFIXES]
         if files and folder.name != "__pycache__":

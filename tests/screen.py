@@ -1,4 +1,4 @@
-"""What a terminal shows after the few sequences that our programs write; lines that scrolled away are kept."""
+"""A terminal that knows the few control sequences that our programs write; lines that scrolled away are kept."""
 
 from __future__ import annotations
 

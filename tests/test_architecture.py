@@ -1,4 +1,4 @@
-"""The rules of docs/architecture.md, read off the source with `ast`: floors, cycles, sizes, names, unsafe calls."""
+"""The rules of docs/architecture.md, checked on the source with `ast`: floors, cycles, sizes, names, unsafe calls."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ UNSAFE_CALLS = {"eval", "exec", "compile", "__import__", "torch.load", "os.syste
 
 
 def ignored_names() -> list[str]:
-    """What git does not track, as patterns of file names."""
+    """Patterns of the file names that git ignores."""
     lines = (REPOSITORY / ".gitignore").read_text(encoding="utf-8").split()
     return [".git", *(line.strip("/") for line in lines)]
 
@@ -92,7 +92,7 @@ def package_modules() -> dict[str, Path]:
 def imported_names(name: str, path: Path) -> Iterator[str]:
     """Dotted names of the modules that a module imports, at its top, inside functions, or through import_module.
 
-    Not what the package's own names are to a type checker: they are loaded on first use.
+    Without TYPE_CHECKING imports of the package's own names, which are loaded on first use.
     """
     blocks = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.If)] if name == "qwartet" else []
     typing = [node for one in blocks if ast.unparse(one.test) == "TYPE_CHECKING" for node in ast.walk(one)]
@@ -300,7 +300,7 @@ def test_the_one_reader_of_pickles_is_a_program_of_its_own_confined_and_takes_we
     assert confine.lineno < load.lineno
 
 
-# Spelt in pieces, so that this file is not its own first offence.
+# Spelt in pieces, so that this file does not match itself.
 MACHINE_PLACES = (
     r"/wo" r"rk/(?:main|shared|\.)",
     r"/ro" r"ot/",

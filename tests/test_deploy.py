@@ -1,4 +1,4 @@
-"""What deploy/ says fits the command line and the repository; no image is built and no service started."""
+"""The files in deploy/ match the command line and the repository; no image is built and no service started."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COMPILERS = re.compile(r"(?<!\S)(?:g\+\+|gcc|clang|build-essential|cmake)(?!\S)"
 
 
 def instructions(text: str) -> list[tuple[str, str]]:
-    """(FROM, what follows it) and so on, lines put together, comments left out."""
+    """(instruction, arguments) pairs, with continued lines joined and comments left out."""
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     joined = re.sub(r"\\\n\s*", " ", "\n".join(lines))
     return [(name.upper(), rest.strip()) for name, _, rest in (line.partition(" ") for line in joined.splitlines())]
@@ -31,7 +31,7 @@ def instructions(text: str) -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def stages() -> list[list[tuple[str, str]]]:
-    """The instructions of the Containerfile, by stage; the first holds what stands before any FROM."""
+    """The instructions of the Containerfile, by stage; the first holds those before any FROM."""
     found: list[list[tuple[str, str]]] = [[]]
     for name, rest in instructions((DEPLOY / "Containerfile").read_text(encoding="utf-8")):
         if name == "FROM":
@@ -53,7 +53,7 @@ def values(pairs: list[tuple[str, str]], name: str) -> list[str]:
 
 
 def serve_settings(arguments: list[str]) -> dict[str, Any]:
-    """What `qwartet serve` makes of arguments; an error where it would be one."""
+    """The options that `qwartet serve` parses from arguments; an error if it would reject them."""
     settings: dict[str, Any] = verbs(command_tree())["serve",].make_context("serve", list(arguments)).params
     return settings
 
@@ -98,7 +98,7 @@ def test_the_image_s_settings_are_settings_and_its_port_is_the_one_that_is_shown
     settings = serve_settings([])
     assert set(own) <= known_variables(command_tree())
     assert values(stages[2], "EXPOSE") == [str(settings["port"])]
-    assert settings["host"] == "0.0.0.0"  # the network of a container is its own
+    assert settings["host"] == "0.0.0.0"  # a container has its own network
 
 
 def test_the_image_s_health_check_is_python_and_asks_for_a_path_that_there_is(stages) -> None:
@@ -116,7 +116,7 @@ def test_the_unit_s_command_line_is_one_that_serve_takes(unit) -> None:
     program, verb, *arguments = shlex.split(command)
     assert (Path(program).name, verb) == ("qwartet", "serve")
     settings = serve_settings(arguments)
-    assert settings["host"] == "127.0.0.1"  # others come through a proxy
+    assert settings["host"] == "127.0.0.1"  # other clients connect through a proxy
     assert settings["api_key_file"] == Path("%d/api-keys")
     assert any(credential.startswith("api-keys:/") for credential in values(unit, "LoadCredential"))
 
@@ -124,7 +124,7 @@ def test_the_unit_s_command_line_is_one_that_serve_takes(unit) -> None:
 def test_the_unit_waits_longer_for_the_end_than_the_server_for_open_answers(unit) -> None:
     (command,) = values(unit, "ExecStart")
     settings = serve_settings(shlex.split(command)[2:])
-    # 2 s for clients to hear of the end, 2 s for connections (server/run.py)
+    # 2 s to notify clients of the shutdown, 2 s for connections (server/run.py)
     assert int(*values(unit, "TimeoutStopSec")) >= settings["shutdown_timeout"] + 4
 
 

@@ -1,4 +1,4 @@
-"""Locks: one at a time, given back by whoever dies, never two files under one name."""
+"""Locks: one holder at a time, released when it dies, never two files under one name."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.golden_data import REPOSITORY
 
 
 def wait() -> None:
-    """What a caller does who waits."""
+    """The callback of a caller that waits."""
 
 
 class Busy(Exception):
-    """What a caller raises who does not."""
+    """Raised by a caller that does not wait."""
 
 
 def refuse() -> None:

@@ -1,4 +1,4 @@
-"""A process that uses an LLM ends when its main thread does, whatever is open; a forked child answers, or is told."""
+"""A process that uses an LLM ends when its main thread does, whatever is open; a forked child answers or fails."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def run(script: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_interpreter_ends_whatever_is_open() -> None:
-    """Each case is a child of one process that has loaded what takes long, and ends as an interpreter does."""
+    """Each case is a child of one process that has loaded the slow imports, and exits like an interpreter."""
     script = f"""
 ENDS, CODES = {ENDS!r}, {CODES!r}
 for name, script in ENDS.items():

@@ -1,6 +1,6 @@
-"""LLM and the card's model under several threads, streams read in turns, interrupts, `close`, and what is dropped.
+"""LLM and the card's model under several threads, interleaved streams, interrupts, `close`, and dropped references.
 
-Right is always what the same question gets when it is asked alone, token for token.
+The expected answer is always that of the same question asked alone, token for token.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def wait_for(is_true: Callable[[], bool]) -> None:
 
 
 def assert_all_get_what_they_get_alone(asked: dict[str, Ask], num_rounds: int) -> None:
-    """Each of as many threads asks everything, in an order of its own."""
+    """Each thread asks every question, in an order of its own."""
     alone = {name: ask() for name, ask in asked.items()}
     names = list(asked)
 
@@ -144,7 +144,7 @@ def test_requests_of_several_threads_are_computed_together(llm: LLM) -> None:
 
 
 def streams_of_every_kind(llm: LLM, card: tuple[Any, Any]) -> list[Callable[[], Iterator[str]]]:
-    """Of texts piece by piece; the card's, which are all so far, as what each adds."""
+    """Streams of text pieces; the card's cumulative texts are reduced to what each adds."""
     model, tokenizer = card
 
     def added(query: str, **settings: Any) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What the READMEs promise: their Python runs, their commands and files exist, both languages say the same."""
+"""The READMEs: their Python runs, their commands and files exist, both languages say the same."""
 
 from __future__ import annotations
 
@@ -36,6 +36,9 @@ def test_both_languages_show_the_same_code_and_the_same_links() -> None:
         links = re.findall(r"\]\(([^)]+)\)", (REPOSITORY / name).read_text(encoding="utf-8"))
         return {link for link in links if not link.startswith("README")}
 
+    assert [re.sub(r"#.*", "", block) for block in blocks("README.md", "sh")] == [
+        re.sub(r"#.*", "", block) for block in blocks("README.zh.md", "sh")
+    ]
     assert code_of("README.md") == code_of("README.zh.md")
     assert links_of("README.md") == links_of("README.zh.md")
 
@@ -50,11 +53,19 @@ def test_every_linked_file_exists(name: str) -> None:
 def test_every_make_target_and_verb_exists(name: str) -> None:
     text = (REPOSITORY / name).read_text(encoding="utf-8")
     makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
-    for target in set(re.findall(r"\$ make (\S+)|`make (\S+?)`", text)):
-        assert re.search(rf"^{''.join(target)}:", makefile, flags=re.MULTILINE), target
-    verbs = set(re.findall(r"`qwartet (\w+)", text))
+    shell = "".join(blocks(name, "sh"))
+    targets = set(re.findall(r"^make (\S+)", shell, flags=re.MULTILINE) + re.findall(r"`make (\S+?)`", text))
+    assert targets >= {"chat", "test", "serve"}
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+    verbs = set(re.findall(r"(?:`|^|/)qwartet (\w+)", text, flags=re.MULTILINE))
     assert verbs
     listed = subprocess.run(
         [sys.executable, "-m", "qwartet.cli.main", "--help"], capture_output=True, text=True, check=True
     ).stdout
     assert all(re.search(rf"^\s+{verb}\b", listed, flags=re.MULTILINE) for verb in verbs)
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_shell_blocks_can_be_pasted(name: str) -> None:
+    assert not re.search(r"^\$ ", (REPOSITORY / name).read_text(encoding="utf-8"), flags=re.MULTILINE)

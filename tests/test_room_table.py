@@ -1,4 +1,4 @@
-"""docs/rooms.md describes the files that there are, and every file describes itself."""
+"""docs/rooms.md describes the existing files, and every file describes itself."""
 
 from __future__ import annotations
 

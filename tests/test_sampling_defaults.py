@@ -1,4 +1,4 @@
-"""What generation_config.json asks for reaches the answers of LLM, and what it cannot ask for fails at load."""
+"""Settings of generation_config.json affect the answers of LLM, and invalid ones fail at load."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/security.md says what the tests show, and every guard of `make mutate` still stands where it is looked for."""
+"""docs/security.md matches the tests, and every guard of `make mutate` is still in its place."""
 
 from __future__ import annotations
 

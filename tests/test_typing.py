@@ -1,4 +1,4 @@
-"""What a type checker knows of the package: names that are loaded on first use, and settings given as keywords."""
+"""What a type checker knows about the package: names that are loaded on first use, and settings given as keywords."""
 
 from __future__ import annotations
 

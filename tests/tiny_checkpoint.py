@@ -22,7 +22,7 @@ from qwartet.quantize.quantizer import fit_group, quantize
 from qwartet.tokenizer.vocabulary import SPECIAL_TOKENS, Vocabulary
 
 Copy = Callable[..., Path]
-"""Makes a copy of a sound checkpoint: the fixture `checkpoint`."""
+"""Makes a copy of a valid checkpoint: the fixture `checkpoint`."""
 
 HIDDEN_SIZE = 128
 NUM_LAYERS = 2
@@ -45,8 +45,8 @@ def write_tiny_checkpoint(
 ) -> Path:
     """Writes a checkpoint into `directory`, which is created, and returns it.
 
-    `bits` makes it a GPTQ checkpoint, rounded to nearest, in fp16; without it the weights are bf16. `sharded` spreads
-    the tensors over two files with an index.
+    `bits` makes it a GPTQ checkpoint, rounded to nearest, in fp16; without it the weights are bf16. `sharded` splits
+    the tensors into two files with an index.
     """
     directory.mkdir(parents=True, exist_ok=True)
     gptq = None if bits is None else GptqConfig(bits=bits, group_size=128, desc_act=False, sym=True)
@@ -101,7 +101,7 @@ def _random_tensors(seed: int, gptq: GptqConfig | None) -> dict[str, Tensor]:
 
 
 def _linear_tensors(weight: Tensor, bias: Tensor | None, gptq: GptqConfig | None) -> dict[str, Tensor]:
-    """What a checkpoint stores for one linear; GPTQ ones have a bias always."""
+    """What a checkpoint stores for one linear; GPTQ linears always have a bias."""
     if gptq is None:
         return {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
     columns = weight.t().float()  # [K, N]; K is 128, one group

@@ -1,4 +1,4 @@
-"""Is what `make dist` built fit to be published? `python -m tests.wheels DIR` looks into the files; see the Makefile.
+"""Are the files that `make dist` built fit to be published? `python -m tests.wheels DIR` checks them; see the Makefile.
 
 The Linux wheel has a manylinux tag and the kernels, the pure wheel and the source archive have no binaries, every link
 of the long description is absolute, and all three hold the bundled model, the licence and the page.

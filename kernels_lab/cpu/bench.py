@@ -1,12 +1,12 @@
-"""Are the rungs of ladder.cpp right, and how fast are they?
+"""Are the rungs of ladder.cpp correct, and how fast are they?
 
     python -m kernels_lab.cpu.bench                 all rungs at the shape of up and gate of the 7B model
     python -m kernels_lab.cpu.bench --check         only the comparison with numpy, at a small shape
-    python -m kernels_lab.cpu.bench --only GEMM     the rungs whose line has this word
+    python -m kernels_lab.cpu.bench --only GEMM     the rungs whose line contains this word
 
 Compiles ladder.cpp with g++ for this processor: AVX-512 where it has VNNI, else AVX2. Every rung is compared with the
-dequantised weight times x in float64. GEMV goes round 600 MB of weights, far beyond any cache, and is bound by reading
-them; GEMM is bound by products. Median of the rounds, in which all take turns; fixed seed; the last line is JSON.
+dequantised weight times x in float64. GEMV cycles through 600 MB of weights, far beyond any cache, and is bound by
+reading them; GEMM is bound by products. Median of rounds in which all take turns; fixed seed; the last line is JSON.
 """
 
 from __future__ import annotations
@@ -106,10 +106,10 @@ class Ladder:
 
 
 def compile_ladder(directory: Path, flags: tuple[str, ...]) -> Path:
-    """Compiles ladder.cpp into a library there; SystemExit with the compiler's words."""
+    """Compiles ladder.cpp into a library there; SystemExit with the compiler's message."""
     compiler, library = shutil.which(os.environ.get("CXX", "g++")), directory / "ladder.so"
     if compiler is None:
-        sys.exit("the lab needs g++, or a compiler that CXX names")
+        sys.exit("the lab needs g++, or another compiler named in CXX")
     command = [compiler, *FLAGS, *flags, str(SOURCE), "-o", str(library)]
     result = subprocess.run(command, stderr=subprocess.PIPE, text=True)
     if result.returncode:
@@ -142,7 +142,7 @@ class Weight:
         return (codes.astype(np.float64) - 8) * np.repeat(self.scales.astype(np.float64), GROUP, axis=0)
 
     def copies(self, count: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """The same at other places of the memory."""
+        """A copy at another address."""
         return [tuple(array.copy() for array in (self.words, self.scales, self.panels)) for _ in range(count)]
 
 
@@ -169,7 +169,7 @@ def problem(arrays: tuple[np.ndarray, np.ndarray, np.ndarray], x: Activations, y
 
 
 def error(ladder: Ladder, step: Step, weight: Weight, dense: np.ndarray, x: Activations) -> float:
-    """|y - reference| / |reference|; the integer rungs are held to the rounded activations."""
+    """|y - reference| / |reference|; integer rungs are compared with the rounded activations."""
     y = np.full((x.x.shape[0], dense.shape[1]), np.nan, dtype=np.float32)
     ladder.run(step, [problem((weight.words, weight.scales, weight.panels), x, y)])
     reference = (x.x.astype(np.float64) if "fp32" in step.rung else x.rounded) @ dense
@@ -188,10 +188,10 @@ def check(ladder: Ladder, steps: list[Step], weight: Weight, x: dict[int, Activa
 
 
 def measure(ladder: Ladder, steps: list[Step], weight: Weight, x: dict[int, Activations]) -> list[dict[str, object]]:
-    """Prints and returns a row for every step. They take turns, so that all see the same moods of the machine."""
+    """Prints and returns a row for every step. They take turns, so that all see the same machine."""
     K, N = weight.dequantize().shape
     copies = weight.copies(max(FEWEST_COPIES, ROTATED_BYTES // weight.panels.nbytes))
-    runs: list[tuple[Step, int, list[Problem], np.ndarray]] = []  # the results too: problems only point to them
+    runs: list[tuple[Step, int, list[Problem], np.ndarray]] = []  # keeps the results alive: problems only point to them
     for step in steps:
         for M, tokens in x.items():
             if (M == 1) == (step.kind == "GEMV"):
@@ -215,8 +215,8 @@ def measure(ladder: Ladder, steps: list[Step], weight: Weight, x: dict[int, Acti
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="compare with numpy at a small shape, and stop")
-    parser.add_argument("--only", default="", help="a word in the lines to run")
+    parser.add_argument("--check", action="store_true", help="only compare with numpy at a small shape")
+    parser.add_argument("--only", default="", help="run only the rungs whose line contains this word")
     options = parser.parse_args()
     steps = [step for step in STEPS if options.only in f"{step.kind} {step.name}"]
     with tempfile.TemporaryDirectory() as directory:

@@ -1,4 +1,4 @@
-// Int4 products on a CPU, rung by rung: each changes one thing, README.md says what it brought. bench.py runs them.
+// Int4 products on a CPU, rung by rung: each changes one thing, README.md says what it gained. bench.py runs them.
 //
 //   y[m, n] = sum over k of s[g, n] (q[k, n] - 8) x[m, k]         g = k / 128
 //           = sum over g of s[g, n] sx[g, m] (sum of q[k, n] c[m, k] - 8 sum of c[m, k])    with x ~ sx c, c in int8
@@ -9,7 +9,7 @@
 //   panels   [N / 64] panels of [G] groups of uint32 [16, 64] and fp16 [64]     4,224 bytes a group, read in a row
 //
 // K is a multiple of 128 and N of 64. The integer rungs are written in the operations of `Bytes`, one register: AVX2, or
-// AVX-512 with VNNI where the compiler is told so. Every rung takes a range of panels, so that threads can share it out.
+// AVX-512 with VNNI if the compiler targets it. Every rung takes a range of panels, so that threads can split the work.
 #include <immintrin.h>
 
 #include <algorithm>
@@ -76,7 +76,7 @@ inline void add_scaled(float* y, Bytes total, const uint16_t* scales, float scal
     const __m512 product = _mm512_mul_ps(_mm512_cvtepi32_ps(total), s);
     _mm512_storeu_ps(y, _mm512_fmadd_ps(product, _mm512_set1_ps(scale), _mm512_loadu_ps(y)));
 }
-// acc[lane] += sum of the lane's 4 products, unsigned times signed: one instruction, so there is nothing to hold back.
+// acc[lane] += sum of the lane's 4 products, unsigned times signed: one instruction, so there is nothing to defer.
 struct WideSum {
     Bytes total;
     INLINE void start(int32_t value) { total = set(value); }
@@ -116,7 +116,7 @@ struct PairSum {
     INLINE void add(Bytes w, Bytes x) { pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(w, x)); }
     INLINE void flush() { total = widened(total, pairs), pairs = set(0); }
 };
-// The same, tied to its register: else GCC adds the products of several inputs first, and sums go into memory meanwhile.
+// The same, tied to its register: otherwise GCC adds the products of several inputs first and spills sums to memory.
 struct TiedSum : PairSum {
     INLINE void add(Bytes w, Bytes x) {
         const Bytes products = _mm256_maddubs_epi16(w, x);
@@ -136,9 +136,9 @@ INLINE inline Bytes broadcast4(const int8_t* p) {
 
 // ---- GEMV (M = 1)
 
-std::atomic<int32_t> sink;  // what is read must have a use
+std::atomic<int32_t> sink;  // keeps reads from being optimised away
 
-// The bytes of the panels, and nothing done with them.
+// Reads the bytes of the panels and does nothing with them.
 void read_only(const Problem& p, int64_t begin, int64_t end) {
     Bytes sums[4] = {set(0), set(0), set(0), set(0)};
     const uint8_t* stop = p.group_of(end, 0);
@@ -212,7 +212,7 @@ void panels_int8(const Problem& p, int64_t begin, int64_t end) {
 
 // ---- GEMM (many tokens): PARTS tokens x WIDTH registers of outputs at a time
 
-enum class Nibbles { IN_REGISTERS, IN_BUFFER };  // taken apart for every tile of tokens, or once for all of them
+enum class Nibbles { IN_REGISTERS, IN_BUFFER };  // unpacked for every tile of tokens, or once for all of them
 
 // sums[PARTS, 64] += one group for PARTS tokens. `codes`: nibbles, or 8 KB of bytes in the order in which they are used.
 template <class Sum, int PARTS, int WIDTH, Nibbles NIBBLES, bool BY_TEMPLATES>
@@ -277,7 +277,7 @@ void gemm(const Problem& p, int64_t begin, int64_t end) {
     }
 }
 
-// What the processor can do at most: products of registers with registers, as many as 2 K N M has, from nowhere.
+// The processor's ceiling: as many register-to-register products as 2 K N M has, without loads.
 void products_only(const Problem& p, int64_t begin, int64_t end) {
     constexpr int CHAINS = 10;
     TiedSum sums[CHAINS];
@@ -345,7 +345,7 @@ const char* rung_name(int index) { return index < int(std::size(RUNGS)) ? RUNGS[
 
 int lanes() { return LANES; }
 
-// Seconds of one rung over each of `count` problems, one after the other, their panels shared out evenly among threads.
+// Seconds of one rung over each of `count` problems, one after the other, their panels split evenly among threads.
 double run(int rung, const Problem* problems, int count, int num_threads) {
     std::barrier all_here(num_threads);
     std::chrono::steady_clock::time_point start;

@@ -1,12 +1,12 @@
-"""How fast are the kernels of int4_gemv.py at the layer shapes of the 72B model, against what the memory gives?
+"""How fast are the kernels of int4_gemv.py at the layer shapes of the 72B model, compared with the memory?
 
     python -m kernels_lab.gpu.bench --out build/gpu
 
 What bounds a GEMV is reading its weights. First comes the ceiling: the best rate at which a kernel that only reads,
-or torch's copy, goes through 2 GiB. A layer's weights are read in tens of microseconds, so starting and draining the
-memory costs a part of them; the row "read only" of a shape is a plain read of as many bytes, the ceiling at that size.
+or torch's copy, goes through 2 GiB. A layer's weights are read in tens of microseconds, so filling and draining the
+pipeline costs a part of that; the row "read only" is a plain read of as many bytes, the ceiling at that size.
 
-Every kernel is timed as a CUDA graph of 64 or more calls that go round 512 MiB or more of different weights, so that
+Every kernel is timed as a CUDA graph of 64 or more calls that cycle through 512 MiB or more of other weights, so that
 the 50 MB of L2 cannot hold them, and gaps between launches count as they would in a model. Median of 15 replays; every
 number of splits (and, on tensor cores, of stages) is tried, and the table has the best one. Random weights, fixed seed.
 """
@@ -32,7 +32,7 @@ from kernels_lab.gpu.check import SHAPES_72B, Shape
 from kernels_lab.gpu.int4_gemv import GROUP, PANEL, VARIANTS, PreparedWeight, Workspace
 
 CEILING_BYTES = 2**31
-ROTATED_BYTES = 2**29  # of weights at least, ten times the L2
+ROTATED_BYTES = 2**29  # of weights, at least: ten times the L2
 GRAPH_CALLS = 64  # at least: starting a graph, a few us, is shared among them
 NUM_REPLAYS = 15
 SEED = 0
@@ -74,7 +74,7 @@ class Result:
     setting: str  # what was tried: splits, stages, tile sizes
     num_bytes: int  # read and written by one call, each tensor once
     timing: Timing
-    is_right: bool = True  # the graph left the same bits as a call outside of it
+    is_right: bool = True  # the graph gave the same bits as a call outside of it
 
     @property
     def gb_per_s(self) -> float:
@@ -247,7 +247,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("build/gpu"), help="folder for the full result")
     options = parser.parse_args()
     if not torch.cuda.is_available():
-        print("no GPU: there is nothing to time", file=sys.stderr)
+        print("no GPU: nothing to time", file=sys.stderr)
         return 2
     began = time.monotonic()
     generator = torch.Generator("cuda").manual_seed(SEED)
@@ -262,7 +262,7 @@ def main() -> int:
     (options.out / "int4_gemv.json").write_text(json.dumps(full, indent=1), encoding="utf-8")
     wrong = {f"{result.kernel} at {result.shape}" for result in results if not result.is_right}
     if wrong:
-        print(f"WRONG: other bits in the graph than outside of it: {', '.join(sorted(wrong))}")
+        print(f"WRONG: the graph gives other bits than separate calls: {', '.join(sorted(wrong))}")
     print(json.dumps(summary))
     return 1 if wrong else 0
 

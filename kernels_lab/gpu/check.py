@@ -1,12 +1,12 @@
-"""Are the kernels of int4_gemv.py right, and do they compile?
+"""Are the kernels of int4_gemv.py correct, and do they compile?
 
     python -m kernels_lab.gpu.check                       on a GPU: the layer shapes of the 72B model
     TRITON_INTERPRET=1 python -m kernels_lab.gpu.check    without one: small shapes, in Triton's interpreter
     python -m kernels_lab.gpu.check --compile             for Hopper, with or without a GPU: registers, instructions
 
 Every result is compared with QuantizedWeight.dequantize_rows and a product in float64, by |y - ref| / |ref|. The
-output, the memory behind it and the workspace hold NaN before the launch; a second launch must give the same bits.
-Exit code: 0 all right, 1 something is wrong, 2 there is nothing to run on.
+output, the memory after it and the workspace hold NaN before the launch; a second launch must give the same bits.
+Exit code: 0 all correct, 1 something is wrong, 2 no GPU.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ from kernels_lab.gpu.int4_gemv import (
 )
 from qwartet.quant_format.weight import QuantizedWeight
 
-# Sums of up to 24,576 products in fp32, in one kernel with an offset of 256 that is taken off again: up to 1e-5 is
+# Sums of up to 24,576 products in fp32, in one kernel with an offset of 256 that is subtracted again: up to 1e-5 is
 # usual.
 BOUND_FP32 = 1e-4
 # bf16 has 8 bits: rounding moves a value by up to 2^-8 = 3.9e-3, about 1.7e-3 in the norm. Triton's interpreter
-# cuts off instead of rounding: twice that.
+# truncates instead of rounding: twice that.
 BOUND_BF16 = 4e-3
 BOUND_BF16_INTERPRETER = 8e-3
-GUARD = 64  # values behind the output that must stay as they are
+GUARD = 64  # values after the output that must not change
 TILE_ROWS = 1024  # outputs of the reference computed at a time
 
 
@@ -92,7 +92,7 @@ class Case:
 
 
 def cases(variant: Variant, on_gpu: bool) -> Iterator[Case]:
-    """What a variant is checked on: every shape, with even and uneven splits, and all it may hold of M."""
+    """What a variant is checked on: every shape, with even and uneven splits, and every M that it takes."""
     for index, shape in enumerate(SHAPES_72B if on_gpu else SMALL_SHAPES):
         for num_splits in (1, 5, 16) if on_gpu else (1, 3):
             for num_rows in sorted({1, min(3, variant.max_rows), variant.max_rows}):
@@ -132,7 +132,7 @@ def reference(x: Tensor, weight: QuantizedWeight) -> Tensor:
 def compare(
     variant: Variant, prepared: PreparedWeight, x: Tensor, expected: Tensor, num_splits: int, dtype: torch.dtype
 ) -> tuple[float, str]:
-    """Launches twice into poisoned memory. Returns the relative error and what is wrong, "" where nothing is."""
+    """Launches twice into poisoned memory. Returns the relative error and what is wrong, "" if nothing is."""
     M, N = expected.shape
     memory = torch.full((M * N + GUARD,), float("nan"), dtype=dtype, device=x.device)
     out = memory[: M * N].view(M, N)
@@ -144,11 +144,11 @@ def compare(
     if not bool(first.isfinite().all()):
         return error, f"{int((~first.isfinite()).sum())} outputs are not finite or were not written"
     if not bool(memory[M * N :].isnan().all()):
-        return error, "it wrote behind the output"
+        return error, "it wrote past the end of the output"
     if bool(workspace.counters.any()):
-        return error, "a counter of the workspace is not 0 again"
+        return error, "a counter of the workspace was not reset to 0"
     if not torch.equal(variant.run(x, prepared, workspace, out), first):
-        return error, "a second launch gave other bits"
+        return error, "a second launch gave different bits"
     rounding = BOUND_BF16 if x.is_cuda else BOUND_BF16_INTERPRETER
     bound = BOUND_FP32 if dtype == torch.float32 else rounding
     return error, "" if error <= bound else f"the error is above {bound:g}"
@@ -175,7 +175,7 @@ def check_variant(name: str, generator: torch.Generator, on_gpu: bool) -> bool:
 
 
 def compile_kernels(capability: int) -> None:
-    """Compiles every kernel for a compute capability and prints what the assembler made of it. Needs no GPU."""
+    """Compiles every kernel for a compute capability and prints registers and instructions. Needs no GPU."""
     options = {"HAS_BIAS": True, "OPERAND": tl.bfloat16, "NUM_STAGES": 3}
     weights = 64 * GROUP // 128  # of a tile, per thread
     for kernel in (file_fma_kernel, tiles_fma_kernel, tiles_dot_kernel):

@@ -3,7 +3,7 @@
     y[m, n] = sum_g scales[g, n] * sum_{k in g} x[m, k] * (q[k, n] - 8) + bias[n]
 
 x bf16 [M, K], q 4 bits, scales fp16 [K / 128, N], bias fp16 [N] or none; sums in fp32; y bf16 [M, N], or fp32 where the
-caller gives such an `out`. K is a multiple of 128, N of 8. `file_fma` and `tiles_fma` take M = 1, `tiles_dot` takes
+caller passes such an `out`. K is a multiple of 128, N of 8. `file_fma` and `tiles_fma` take M = 1, `tiles_dot` takes
 M = 1..16 at the same cost.
 
 What bounds it: bytes. A weight takes 4 bits and 1/128 of a scale, 0.516 bytes; x and y are thousands of times smaller.
@@ -23,8 +23,8 @@ by one group: a program reads one stream of 4 KB pieces. Word r of a column hold
 
 so (word >> 4j) & 0x000F000F is the pair of inputs 32j + 2r and 32j + 2r + 1, one in each half. Within a tile the words
 of column n and row r stand where thread (warp n / 16, lane 4 (n % 8) + r % 4) of 128 loads 16 bytes twice and then
-holds what the tensor cores want as the left operand of a 64 x 128 product: the tile goes from memory to registers with
-no exchange between threads.
+holds what the tensor cores expect as the left operand of a 64 x 128 product: the tile goes from memory to registers
+with no exchange between threads.
 
     bits of the index in a tile     9    8 7     6 5 4    3 2    1    0
                                     r/8  n/16    n%8      r%4    r/4  n/8          (r/4 and n/8 modulo 2)
@@ -63,15 +63,15 @@ RUNTIME = ("num_octets", "M", "num_groups", "num_splits", "pair_magic", "high_ma
 def _finish(total, n, m, out, bias, partials, counters, N, M, num_splits, HAS_BIAS: tl.constexpr):
     """Adds up the splits of a panel and stores it: `total` fp32 [outputs n, tokens m] is this program's share.
 
-    The program that arrives last adds all shares in the order of the splits, so the result does not depend on which it
-    was. It leaves the panel's counter at 0 for the next launch.
+    The program that arrives last adds all shares in the order of the splits, so the result does not depend on which one
+    that is. It leaves the panel's counter at 0 for the next launch.
     """
     inside = (n < N)[:, None] & (m < M)[None, :]
     at = m[None, :] * N + n[:, None]
     is_last = num_splits == 1
     if num_splits > 1:
         tl.store(partials + tl.program_id(1) * M * N + at, total, mask=inside)
-        tl.debug_barrier()  # the whole program's share is stored before its arrival is told
+        tl.debug_barrier()  # the whole program's share is stored before its arrival is counted
         counter = counters + tl.program_id(0)
         is_last = tl.atomic_add(counter, 1, sem="acq_rel", scope="gpu") == num_splits - 1
         if is_last:
@@ -92,7 +92,7 @@ def file_fma_kernel(
     x, words, scales, bias, out, partials, counters, num_octets, M, num_groups, num_splits, HAS_BIAS: tl.constexpr
 ):
     """Layout "file", one program for 64 outputs and its share of K: shift, mask, subtract, convert, multiply-add."""
-    N = num_octets * 8  # said this way, the compiler knows that rows begin at multiples of 8
+    N = num_octets * 8  # written this way, the compiler knows that rows begin at multiples of 8
     n = tl.program_id(0) * 64 + tl.arange(0, 64)
     row = tl.arange(0, 16)
     first = tl.program_id(1) * num_groups // num_splits
@@ -137,8 +137,8 @@ def tiles_fma_kernel(
 ):
     """Layout "tiles", one program for a panel and its share of K: nibbles become fp32 in place, then multiply-add.
 
-    A nibble that stands in the upper bits of a float's fraction is a number already, and needs no conversion. What the
-    magic numbers add to q is taken off each word's sum of 8 products, before sums grow: the rounding of numbers 256
+    A nibble in the upper bits of a float's fraction already is a number, and needs no conversion. What the magic
+    numbers add to q is subtracted from each word's sum of 8 products, before sums grow: the rounding of numbers 256
     times a weight's step costs a few 1e-6 of the result.
     """
     panel = tl.program_id(0).to(tl.int64)
@@ -245,14 +245,14 @@ class PreparedWeight:
 
 
 def prepare_file(weight: QuantizedWeight) -> PreparedWeight:
-    """Takes the tensors as they are. ValueError for a weight that the kernels do not compute."""
+    """Takes the tensors as they are. ValueError for a weight that the kernels do not support."""
     _check_weight(weight)
     shape = weight.in_features, weight.out_features
     return PreparedWeight("file", weight.qweight.contiguous(), weight.scales.contiguous(), weight.bias, *shape)
 
 
 def prepare_tiles(weight: QuantizedWeight) -> PreparedWeight:
-    """Repacks into tiles; it only moves nibbles. ValueError for a weight that the kernels do not compute."""
+    """Repacks into tiles; it only moves nibbles. ValueError for a weight that the kernels do not support."""
     _check_weight(weight)
     G, N = weight.scales.shape
     padding = -N % PANEL
@@ -271,7 +271,7 @@ def prepare_tiles(weight: QuantizedWeight) -> PreparedWeight:
 
 @dataclass(frozen=True, eq=False)
 class Workspace:
-    """Where the splits of K leave their shares; for one launch at a time, to be used again by the next."""
+    """Where the splits of K store their shares; for one launch at a time, and reusable by the next."""
 
     num_splits: int
     partials: Tensor  # fp32 [num_splits, M, N]
@@ -378,7 +378,7 @@ def _arguments(
     x: Tensor, weight: PreparedWeight, workspace: Workspace, out: Tensor
 ) -> tuple[tuple[Tensor, ...], tuple[int, ...], tuple[int, int]]:
     """What all kernels take first: the tensors, the sizes, and the grid (panels, splits)."""
-    bias = out if weight.bias is None else weight.bias  # without one the kernel reads none; any pointer will do
+    bias = out if weight.bias is None else weight.bias  # without a bias the kernel reads none; any pointer works
     tensors = x, weight.words, weight.scales, bias, out, workspace.partials, workspace.counters
     sizes = weight.out_features // 8, x.shape[0], weight.in_features // GROUP, workspace.num_splits
     return tensors, sizes, (triton.cdiv(weight.out_features, PANEL), workspace.num_splits)

@@ -1,1 +1,1 @@
-"""What this machine is and can do."""
+"""What this machine is, and how fast it runs: benchmarks and `doctor`."""

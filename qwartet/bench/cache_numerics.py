@@ -1,8 +1,8 @@
-"""What each kind of KV cache does to the probabilities, in the terms of bench/numerics.py.
+"""How each kind of KV cache changes the probabilities, in the terms of bench/numerics.py.
 
-The reference is the network in fp32 over a cache of fp32. The same network over another cache says what the cache alone
-costs; the native kernels over it are what a user has, with all their other roundings.
-Twice: with the checkpoint as it is, and with outliers in its keys (bench/outliers.py).
+The reference is the network in fp32 over an fp32 cache. The same network over another cache shows what the cache alone
+costs; the native kernels over it are what users run, with all their other rounding.
+Everything is measured twice: with the checkpoint as it is, and with outliers in its keys (bench/outliers.py).
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def measure_cache_numerics(
 def _rows(reference: QwenModel, directory: Path) -> dict[str, LogitsOf]:
     """What is compared with the reference, in the order of the table."""
     networks = {REFERENCE: reference}
-    if native_library() is not None:  # no cache of packed weights: the copy with outliers is soon gone
+    if native_library() is not None:  # no weight cache: the copy with outliers is temporary
         networks[NATIVE] = load_model(directory, dtype="bf16", device="cpu", head="exact", weight_cache=False)
     return {
         f"{way} {name}": partial(logits_of, network, cache_dtype=dtype)

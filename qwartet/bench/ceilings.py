@@ -1,7 +1,7 @@
-"""What this machine can do at most: memory read on all threads, int8 and bf16 dot products, fp32 arithmetic.
+"""This machine's ceilings: memory reads on all threads, int8 and bf16 dot products, fp32 arithmetic.
 
-Every benchmark measures its ceilings in the same run, because machines that are shared drift. The best read figure ever
-seen on this machine is kept in the cache directory, so that a run on a bad day can say so.
+Every benchmark measures its ceilings in the same run, because shared machines drift. The best read rate ever measured
+on this machine is kept in the cache directory, so that a slow run can be flagged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ READ_BYTES = 2**30
 READ_PATTERNS = (0, 1, 2)  # plain, with prefetch, two streams at once
 ROUNDS = 3
 PEAK_ROUNDS = 4096
-LOW_SHARE = 0.9  # of the best seen: below it a run is marked
+LOW_SHARE = 0.9  # of the best rate seen: runs below it are flagged
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Ceilings:
 
     @property
     def is_low(self) -> bool:
-        """Whether this run found less than 90 % of the memory speed that this machine has shown before."""
+        """Whether this run reached less than 90 % of the best memory speed of this machine."""
         return self.read_gb_s < LOW_SHARE * self.best_read_gb_s
 
 
 def required_library() -> NativeLibrary:
-    """The native library; SettingError that says why there is none."""
+    """The native library; SettingError with the reason if there is none."""
     library = native_library()
     if library is None:
         raise SettingError(f"this benchmark measures the native kernels: {unavailable_reason()}")
@@ -51,7 +51,7 @@ def required_library() -> NativeLibrary:
 
 def read_speed(library: NativeLibrary, num_bytes: int = READ_BYTES, rounds: int = ROUNDS) -> float:
     """Bytes a second of the best of `rounds` times three read loops over fresh memory."""
-    data = np.full(num_bytes, 1, dtype=np.uint8)  # written, or all pages would be the same page of zeros
+    data = np.full(num_bytes, 1, dtype=np.uint8)  # written: otherwise all pages would be one page of zeros
     seconds: float = min(
         library.functions.qw_time_read(data.ctypes.data, num_bytes, pattern)
         for _ in range(rounds)
@@ -83,7 +83,7 @@ def _machine() -> str:
 
 
 def _remember_best(threads: int, read_gb_s: float) -> float:
-    """The best read figure of this machine with so many threads, this run included; kept between runs."""
+    """The best read rate of this machine with this number of threads, including this run; kept between runs."""
     path = cache_directory() / "ceilings.json"
     key = f"{_machine()}, {threads} threads"
     try:
@@ -96,5 +96,5 @@ def _remember_best(threads: int, read_gb_s: float) -> float:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps({**known, key: read_gb_s}, indent=1), encoding="utf-8")
         except OSError:
-            pass  # nothing is lost but a comparison
+            pass  # only a comparison is lost
     return max(best, read_gb_s)

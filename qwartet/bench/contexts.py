@@ -2,7 +2,7 @@
 
     {"messages": [{"role": "system", "content": "..."}, {"role": "user", "content": "..."}, ...]}      one a line
 
-A position is a context: the ids up to it. Conversations begin alike, so a context counts only where it is met first.
+A position is a context: the ids up to it. Conversations begin alike, so only the first occurrence of a context counts.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def read_examples(file: Path, tokenizer: Tokenizer, max_length: int) -> list[lis
 
 
 def read_conversations(file: Path) -> list[list[Message]]:
-    """The conversations of a file of JSON lines; CheckpointError where it is not what the docstring above says."""
+    """The conversations of a file of JSON lines; CheckpointError if it does not have the form above."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -49,7 +49,7 @@ def _conversation(line: str, where: str, file: Path) -> list[Message]:
         if isinstance(error, RequestError):
             raise CheckpointError(file, f"{where}: {error}") from None
         shape = '{"messages": [{"role": ..., "content": ...}, ...]}'
-        raise CheckpointError(file, f"{where} is no conversation; each line must be {shape}") from None
+        raise CheckpointError(file, f"{where} is not a conversation; each line must be {shape}") from None
     if not messages:
         raise CheckpointError(file, f"{where} is a conversation without messages")
     return messages
@@ -57,14 +57,14 @@ def _conversation(line: str, where: str, file: Path) -> list[Message]:
 
 @dataclass(frozen=True)
 class Contexts:
-    """Whole examples side by side, and which of their T positions stand for a context not met before."""
+    """Complete examples side by side, and which of their T positions are new contexts."""
 
     examples: list[list[int]]
     is_new: Tensor  # bool [T]
 
 
 class SeenContexts:
-    """The contexts met so far, as a tree: (context, next id) -> context."""
+    """The contexts seen so far, as a tree: (context, next id) -> context."""
 
     def __init__(self) -> None:
         self._children: dict[tuple[int, int], int] = {}
@@ -73,7 +73,7 @@ class SeenContexts:
         return len(self._children)
 
     def add(self, ids: Sequence[int]) -> list[bool]:
-        """For each position of an example: whether its context is new. All of them are known from now on."""
+        """For each position of an example: whether its context is new. Adds all of them to the tree."""
         is_new, context = [], 0
         for token_id in ids:
             known = len(self._children)

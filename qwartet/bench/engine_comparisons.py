@@ -1,4 +1,4 @@
-"""The engine against another way of doing the same, in turns, since machines drift: A B A B.
+"""The engine against another way of doing the same, alternating (A B A B) because machines drift.
 
 sequential    all requests together            against one after the other
 raw           decoding in the engine           against the kernels alone (raw_model.py), as many requests and tokens
@@ -30,7 +30,7 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Setting:
-    """What is served, on engines of which model."""
+    """The workload, and the model that serves it."""
 
     model: QwenModel
     config: EngineConfig
@@ -40,7 +40,7 @@ class Setting:
     rounds: int
 
     def engine(self, **changes: Any) -> Engine:
-        """A new engine, with other settings in these fields."""
+        """A new engine, with these settings changed."""
         return Engine(self.model, replace(self.config, **changes), num_valid_tokens=self.num_valid_tokens)
 
     def together(self, engine: Engine) -> ThroughputRun:
@@ -49,7 +49,7 @@ class Setting:
 
 
 def compare(kind: Comparison, setting: Setting, log: Log) -> dict[str, Any]:
-    """Rounds of both ways with their ratios, ready for JSON; ratios above 1 speak for the engine, in `raw` its cost."""
+    """Rounds of both ways, ready for JSON, with ratios above 1 in favour of the engine; in `raw` they are its cost."""
     return {"sequential": _sequential, "raw": _raw, "prefix": _prefix, "speculation": _speculation}[kind](setting, log)
 
 
@@ -67,7 +67,7 @@ def _median(rounds: list[dict[str, float]], name: str) -> float:
 
 def _sequential(setting: Setting, log: Log) -> dict[str, Any]:
     def once() -> dict[str, float]:
-        # New engines: nobody finds blocks of the round before.
+        # New engines: no blocks are cached from the round before.
         together = setting.together(setting.engine()).seconds
         in_turn = serve_in_turn(setting.engine(max_num_seqs=1), setting.prompts, setting.params)
         return {"together_s": together, "in_turn_s": in_turn, "speed_up": in_turn / together}
@@ -78,7 +78,7 @@ def _sequential(setting: Setting, log: Log) -> dict[str, Any]:
 
 def _raw(setting: Setting, log: Log) -> dict[str, Any]:
     length, count = len(setting.prompts[0]), len(setting.prompts)
-    num_steps = setting.params.max_tokens - 1  # the prompt's own step brings the first token
+    num_steps = setting.params.max_tokens - 1  # the prompt's own step yields the first token
     cache_dtype = choose_cache_dtype(setting.config.kv_cache_dtype, torch.bfloat16)
 
     def once() -> dict[str, float]:
@@ -123,7 +123,7 @@ def _prefix(setting: Setting, log: Log) -> dict[str, Any]:
 
 def _speculation(setting: Setting, log: Log) -> dict[str, Any]:
     def speed(run: ThroughputRun) -> float:
-        """Tokens a second after the first of each request: speculation has no part in the prompt."""
+        """Tokens a second after the first of each request: speculation does not affect the prompt."""
         return sum(len(one.request.completion_ids) - 1 for one in run.times) / sum(
             one.output_s[-1] - one.output_s[0] for one in run.times
         )

@@ -1,7 +1,7 @@
-"""HTTP/1.1 for measuring a server: the moment at which bytes come is noted before anything is done with them.
+"""An HTTP/1.1 client for benchmarks: it records when bytes arrive before it processes them.
 
-h11 parses; connections are kept and used again, as clients do. A client of general use takes several times as long over
-an event, and would be measured along with the server.
+h11 parses; connections are kept open and reused, as clients do. A general-purpose client takes several times as long
+per event, and would be measured along with the server.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ import h11
 from qwartet.errors import SettingError
 
 MAX_LINE_BYTES = 1 << 20  # of an event
-MAX_BODY_BYTES = 16 << 20  # of an answer that is no stream
+MAX_BODY_BYTES = 16 << 20  # of a response that is not a stream
 EVENT_STREAM = "text/event-stream"
 
-OnEvent = Callable[[float, bytes], None]  # time.perf_counter() of its arrival, what stands behind "data:"
+OnEvent = Callable[[float, bytes], None]  # time.perf_counter() of its arrival, the text after "data:"
 
 
 class BrokenAnswerError(Exception):
-    """An answer that ended before it was whole, or is none."""
+    """A response that is incomplete or malformed."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a request was answered with; the body of a stream of events is empty."""
+    """A response; the body of an event stream is empty."""
 
     status: int
     body: bytes = b""
-    written_s: float = 0.0  # time.perf_counter() at which the request went out
+    written_s: float = 0.0  # time.perf_counter() when the request was sent
 
     @property
     def is_ok(self) -> bool:
@@ -45,7 +45,7 @@ class HttpClient:
     """Requests to one server, from one event loop; a context, which closes its connections."""
 
     def __init__(self, url: str, headers: Mapping[str, str] | None = None) -> None:
-        """`url`: http or https, with or without the /v1 of OpenAI's clients; SettingError where it is none."""
+        """`url`: http or https, with or without the /v1 of OpenAI's clients; SettingError for anything else."""
         try:
             parts = urlsplit(url)
             port = parts.port
@@ -66,9 +66,9 @@ class HttpClient:
         return await self._request("GET", path, b"", None)
 
     async def post(self, path: str, body: bytes, on_event: OnEvent | None = None) -> Answer:
-        """Sends JSON; the events of a stream are given to `on_event` as they come.
+        """Sends JSON; the events of a stream are passed to `on_event` as they arrive.
 
-        OSError where there is no connection, BrokenAnswerError where the answer is not whole.
+        OSError without a connection, BrokenAnswerError for an incomplete response.
         """
         return await self._request("POST", path, body, on_event)
 
@@ -82,7 +82,7 @@ class HttpClient:
             try:
                 return await self._exchange(connection, request, body, on_event)
             except _ClosedWhileIdleError:
-                continue  # the server had enough of waiting, which is its right
+                continue  # the server may close an idle connection
         return await self._exchange(await self._connect(), request, body, on_event)
 
     async def _connect(self) -> _Connection:
@@ -113,11 +113,11 @@ class HttpClient:
 
 
 def _no_url(url: str) -> SettingError:
-    return SettingError(f"{url!r:.200} is not the URL of a server; give one such as http://127.0.0.1:8000")
+    return SettingError(f"{url!r:.200} is not the URL of a server; use one such as http://127.0.0.1:8000")
 
 
 class _ClosedWhileIdleError(BrokenAnswerError):
-    """A connection that was kept was closed before anything of an answer came."""
+    """A reused connection was closed before any part of a response arrived."""
 
 
 class _Connection(asyncio.Protocol):
@@ -142,7 +142,7 @@ class _Connection(asyncio.Protocol):
         return not self._is_closed and self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
 
     async def exchange(self, request: h11.Request, body: bytes, on_event: OnEvent | None) -> Answer:
-        """Sends a request and takes its answer."""
+        """Sends a request and reads its response."""
         if self._is_closed:
             raise _ClosedWhileIdleError("closed while idle")
         assert self._transport is not None, "connection_made comes first"
@@ -157,11 +157,11 @@ class _Connection(asyncio.Protocol):
         return replace(await self._ending, written_s=written_s)
 
     def close(self) -> None:
-        """Without waiting for what is under way."""
+        """Closes at once, without waiting for an exchange in progress."""
         if self._transport is not None:
             self._transport.abort()
 
-    # What the event loop calls:
+    # Called by the event loop:
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -179,7 +179,7 @@ class _Connection(asyncio.Protocol):
 
     def _take(self, data: bytes, now_s: float) -> None:
         if self._ending is None or self._ending.done():
-            self.close()  # nothing was asked for
+            self.close()  # no request is pending
             return
         try:
             self._http.receive_data(data)
@@ -220,4 +220,4 @@ class _Connection(asyncio.Protocol):
 
 
 class _TooLongError(Exception):
-    """More than is kept."""
+    """A line or body exceeds its limit."""

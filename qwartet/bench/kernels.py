@@ -1,7 +1,7 @@
-"""Every native operation at the shapes of the published models, against what this machine can do at most.
+"""Every native operation at the shapes of the published models, against this machine's ceilings.
 
 A linear over one token is bound by bytes, over many by arithmetic; attention over a long context by the bytes of the
-cache. Weights are rotated through enough copies that none is still in a cache when its turn comes again.
+cache. Enough copies of the weights take turns that none is still in a cache when it is used again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from qwartet.models.shapes import HEAD_DIM, Shape
 
 ROTATED_BYTES = 600_000_000  # far beyond any cache
 MIN_COPIES = 3
-FEW_ROWS = 16  # with more, arithmetic takes so long that what is in a cache does not matter
+FEW_ROWS = 16  # with more, arithmetic takes so long that caching does not matter
 ROUNDS = 5  # the median counts
 
 
@@ -40,7 +40,7 @@ class KernelResult:
     seconds: float
     gb_s: float  # 1e9 bytes of weights or cache a second
     gop_s: float  # 1e9 operations a second
-    bound: str  # "memory" or "int8" or "bf16": the ceiling that `share` speaks of
+    bound: str  # "memory" or "int8" or "bf16": the ceiling that `share` refers to
     share: float
 
 
@@ -57,7 +57,7 @@ def measure_kernels(
     context: int,
     log: Callable[[KernelResult], None] = lambda _result: None,
 ) -> tuple[Ceilings, list[KernelResult]]:
-    """Measures linears of 4 and 8 bits, dense linears and attention at these shapes; tells each result as it comes."""
+    """Measures linears of 4 and 8 bits, dense linears and attention at these shapes; logs each result at once."""
     ceilings = measure_ceilings()
     results = []
     for shape in shapes:
@@ -91,7 +91,7 @@ def _seconds(calls: Sequence[Callable[[], Any]]) -> float:
 
 def _backend(activations: Activations = "exact") -> CpuBackend:
     library = native_library()
-    assert library is not None, "measuring the ceilings asked for it"
+    assert library is not None, "measuring the ceilings has loaded it"
     return CpuBackend(library, activations)
 
 

@@ -3,7 +3,7 @@
     decode    bound by bytes: every token reads all weights, the head, and its context's keys and values
     prefill   bound by arithmetic: two operations for each weight and token
 
-Both are given as shares of what this machine did in the same run (bench/ceilings.py).
+Both are also given as shares of this machine's ceilings in the same run (bench/ceilings.py).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class LatencySettings:
     model: Path
     prompt: int = 512  # tokens
     generate: int = 64  # tokens
-    context: int = 0  # tokens that stand before the generated ones; at least one does
+    context: int = 0  # tokens before the generated ones; at least one is used
     batches: tuple[int, ...] = ()
     rounds: int = 3  # of the prompt; the median counts
     activations: str | None = None
@@ -52,7 +52,7 @@ class LatencySettings:
             if getattr(self, name) < 1:
                 raise SettingError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.context < 0 or any(size < 1 for size in self.batches):
-            raise SettingError("context must not be negative, and a batch has at least one request")
+            raise SettingError("context must not be negative, and a batch needs at least one request")
 
 
 @dataclass(frozen=True)
@@ -62,33 +62,33 @@ class LatencyReport:
     ceilings: Ceilings
     kernels: dict[str, str]
     load_s: float
-    first_token_s: float  # the first token of all: it also brings in what was only mapped
+    first_token_s: float  # the very first token, which also reads the mapped weights from disk
     prefill_tok_s: float
     decode_tok_s: float
     batch_tok_s: dict[int, float]  # requests -> tokens of all of them
     context: int
-    bytes_per_token: int  # that decoding a token must read, in the middle of the run
+    bytes_per_token: int  # read to decode one token, in the middle of the run
     peak_rss_bytes: int
     operations_per_token: int  # of the linears of all blocks
 
     @property
     def read_gb_s(self) -> float:
-        """What decoding read, in 1e9 bytes a second."""
+        """Read rate while decoding, in 1e9 bytes a second."""
         return self.bytes_per_token * self.decode_tok_s / 1e9
 
     @property
     def mbu(self) -> float:
-        """Share of the memory's speed while decoding."""
+        """Share of the read ceiling while decoding."""
         return self.read_gb_s / self.ceilings.read_gb_s
 
     @property
     def int8_gop_s(self) -> float:
-        """What the prompt took, in 1e9 operations a second; a multiplication and an addition are two."""
+        """Arithmetic rate for the prompt, in 1e9 operations a second; a multiplication and an addition are two."""
         return self.operations_per_token * self.prefill_tok_s / 1e9
 
     @property
     def mfu(self) -> float:
-        """Share of the int8 arithmetic while reading the prompt."""
+        """Share of the int8 ceiling while reading the prompt."""
         return self.int8_gop_s / self.ceilings.int8_gop_s
 
     def to_dict(self) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def _nbytes(tensors: Mapping[str, Tensor]) -> int:
 
 
 def peak_rss_bytes() -> int:
-    """The most memory that this process ever had resident; 0 where the system does not say."""
+    """Peak resident memory of this process; 0 if the system does not report it."""
     try:
         match = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
     except OSError:
@@ -132,13 +132,13 @@ def peak_rss_bytes() -> int:
 
 
 def measure_latency(settings: LatencySettings, log: Callable[[str], None] = lambda _text: None) -> LatencyReport:
-    """Loads the model and measures it; CheckpointError, SettingError for what cannot be."""
+    """Loads the model and measures it; CheckpointError or SettingError if that is impossible."""
     started = time.perf_counter()
     model = load_model(settings.model, dtype="bf16", device="cpu", activations=settings.activations, head=settings.head)
     load_s = time.perf_counter() - started
     longest = max(settings.prompt, max(settings.context, 1) + settings.generate)
     if longest > model.config.position.max_length:
-        raise SettingError(f"{longest} tokens are wanted; this model takes {model.config.position.max_length}")
+        raise SettingError(f"{longest} tokens are needed; this model's limit is {model.config.position.max_length}")
     cache = choose_cache_dtype(settings.kv_cache_dtype, torch.bfloat16)
     first_token_s = run(model, 1, 1, 0, cache_dtype=cache).prefill_s
     log("measuring the machine")

@@ -23,7 +23,7 @@ INSTRUCTION_SETS = (
     *("avx512_fp16", "amx_tile", "amx_int8", "amx_bf16", "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2"),
 )
 
-# What changes how Qwartet, torch or the hub's library behave. Secrets are reported as set, and not shown.
+# Variables that change how Qwartet, torch or the hub's library behave. Secrets are reported only as set.
 VARIABLES = (
     *("QWARTET_DEBUG", "QWARTET_CPU_ISA", "QWARTET_CACHE", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT"),
     *("HF_TOKEN", "NO_COLOR", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "HTTPS_PROXY"),
@@ -49,7 +49,7 @@ class Report:
 
 
 def examine() -> Report:
-    """Looks at everything; what cannot be found out becomes a problem, never an exception."""
+    """Collects all facts; one that cannot be determined becomes a problem, never an exception."""
     report = Report(
         python=f"{platform.python_version()} ({sys.executable})",
         platform=f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -65,7 +65,7 @@ def examine() -> Report:
     try:
         import torch
     except (ImportError, OSError) as error:  # OSError: a shared library of torch that does not load
-        report.problems.append(f"torch cannot be imported ({error}); install it again")
+        report.problems.append(f"torch cannot be imported ({error}); reinstall it")
         return report
     from qwartet.kernels.device_memory import available_bytes
 
@@ -154,7 +154,7 @@ def _gpus() -> list[dict[str, Any]]:
 
 
 def _kernels(has_gpu: bool) -> dict[str, dict[str, str]]:
-    """Device -> operation -> the kernel that computes in bf16, which is what "auto" takes for every published file."""
+    """Device -> operation -> the kernel that computes in bf16, which "auto" chooses for every published file."""
     import torch
 
     from qwartet.kernels.select import select_backend
@@ -164,7 +164,7 @@ def _kernels(has_gpu: bool) -> dict[str, dict[str, str]]:
 
 
 def _missing_kernels() -> list[str]:
-    """Why the native CPU kernels are not used, unless somebody asked for that."""
+    """Why the native CPU kernels are not used, unless the user disabled them."""
     from qwartet.kernels.cpu.library import ISA_VARIABLE, NO_LIBRARY, unavailable_reason
 
     reason = unavailable_reason()
@@ -174,9 +174,9 @@ def _missing_kernels() -> list[str]:
 
 
 def _try_bundled_model() -> tuple[str, list[str]]:
-    """Whether the bundled model is there and answers, and what to do if not."""
+    """Whether the bundled model exists and answers, and what to do if not."""
     if not (DEMO / "config.json").is_file():
-        return "not there", [f"{DEMO}: the bundled model is not there; install Qwartet again"]
+        return "missing", [f"the bundled model is missing: {DEMO}; reinstall Qwartet"]
     from qwartet.llm import LLM
 
     started = time.perf_counter()

@@ -1,14 +1,14 @@
-"""How far the native kernels are from the network in fp32, in what a user can see: probabilities and the first choice.
+"""How far the native kernels are from the network in fp32, in terms that users can see: probabilities and top-1 tokens.
 
     KL        sum_v p(v) ln(p(v) / q(v))       p: fp32 reference, q: the kernels; nats, at each position
     margin    the difference of the reference's two largest logits: the log of how much likelier the first token is
     top-1     whether both have the same most probable token; counted where the margin exceeds 0.4
 
-All compute with the same quantised weights; the reference dequantises them and multiplies in fp32. Two rows stand
-beside the native kernels. The reference in bf16, as the published code computes, says what bf16 alone costs. The
-control, fp32 but for the inputs of quantised weights, which have 8 bits throughout, says whether text and outliers
-would show a difference.
-Twice: with the checkpoint as it is, and with outliers in its activations (bench/outliers.py).
+All compute with the same quantised weights; the reference dequantises them and multiplies in fp32. Two rows accompany
+the native kernels. The reference in bf16, as the published code computes, shows what bf16 alone costs. The control,
+fp32 except for the inputs of quantised weights, which always have 8 bits, shows whether text and outliers would reveal
+a difference. Everything is measured twice: with the checkpoint as it is, and with outliers in its activations
+(bench/outliers.py).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ LogitsOf = Callable[[Sequence[Sequence[int]]], Tensor]  # examples -> logits [T,
 
 
 def kl_divergence(reference: Tensor, other: Tensor) -> Tensor:
-    """KL of the distributions that two tensors of logits [R, V] stand for: fp64 [R], in nats."""
+    """KL of the distributions given by two tensors of logits [R, V]: fp64 [R], in nats."""
     parts = []
     for pair in zip(torch.split(reference, ROWS_AT_ONCE), torch.split(other, ROWS_AT_ONCE), strict=True):
         p, q = (logits.double().log_softmax(-1) for logits in pair)
@@ -69,7 +69,7 @@ class Agreement:
 
     num_positions: int
     mean_kl: float  # nats
-    p999_kl: float  # 99.9 % of the positions lie at or below it
+    p999_kl: float  # 99.9 % of the positions are at or below it
     max_kl: float
     num_clear: int  # positions whose margin exceeds MARGIN
     num_same: int  # of these, those with the same most probable token
@@ -86,7 +86,7 @@ class Agreement:
 
     @property
     def is_within_bounds(self) -> bool:
-        """Whether mean KL and top-1 are what the project demands of every mode."""
+        """Whether mean KL and top-1 meet the project's bounds for every mode."""
         return self.mean_kl <= MAX_MEAN_KL and self.top1 >= MIN_AGREEMENT
 
     def to_dict(self) -> dict[str, Any]:
@@ -102,7 +102,7 @@ class Tally:
         self._num_clear = self._num_same = 0
 
     def add(self, reference: Tensor, other: Tensor) -> None:
-        """Logits [R, V] of the same positions. What is not finite counts as infinitely far."""
+        """Logits [R, V] of the same positions. Non-finite logits count as infinitely far."""
         self._kl.append(kl_divergence(reference, other).nan_to_num(nan=torch.inf))
         is_clear = margins(reference) > MARGIN
         self._num_clear += int(is_clear.sum())
@@ -129,7 +129,7 @@ class NumericsReport:
     variants: dict[str, dict[str, Agreement]]
 
     def survivors(self) -> list[str]:
-        """The kinds of activations that keep to the bounds in every variant."""
+        """The kinds of activations that stay within the bounds in every variant."""
         variants = self.variants.values()
         return [kind for kind, row in NATIVE.items() if all(rows[row].is_within_bounds for rows in variants)]
 
@@ -148,7 +148,7 @@ class NumericsReport:
 def load_reference(directory: Path, dtype: torch.dtype = torch.float32) -> QwenModel:
     """The network on the reference kernels, also in bf16, where `load_model` would take the native ones."""
     model = load_model(directory, dtype="fp32", device="cpu")
-    for parameter in model.parameters():  # the quantised weights are none: the kernel dequantises to x's dtype
+    for parameter in model.parameters():  # quantised weights are not parameters: the kernel dequantises to x's dtype
         parameter.data = parameter.data.to(dtype)
     return model
 
@@ -195,7 +195,7 @@ def compare(
 ) -> dict[str, Agreement]:
     """Agreement of each way of computing with the reference, over `num_positions` contexts and ids below `num_valid`.
 
-    on_positions is told, batch by batch, how many positions are done.
+    on_positions is called after each batch with the number of positions done.
     """
     tallies = {name: Tally() for name in others}
     num_done = 0
@@ -213,7 +213,7 @@ def measure_numerics(
 ) -> NumericsReport:
     """Compares the native kernels with the reference on a quantised checkpoint, as it is and with outliers.
 
-    examples: token ids, one list a conversation. SettingError for what cannot be compared, CheckpointError for a
+    examples: token ids, one list a conversation. SettingError if a comparison is impossible, CheckpointError for a
     broken checkpoint.
     """
     library = native_library()
@@ -247,24 +247,24 @@ def _rows(directory: Path) -> dict[str, QwenModel]:
 
 
 def check_positions(model: Path, examples: Sequence[Sequence[int]], num_positions: int) -> None:
-    """SettingError where the examples do not suit the model or have fewer positions than are wanted."""
+    """SettingError if the examples do not suit the model or have fewer positions than requested."""
     config = load_config(model)
     if num_positions < 1:
         raise SettingError(f"positions is {num_positions}; it must be at least 1")
     seen = SeenContexts()
     for ids in examples:
         if len(ids) > config.position.max_length:
-            raise SettingError(f"an example has {len(ids)} tokens; this model takes {config.position.max_length}")
+            raise SettingError(f"an example has {len(ids)} tokens; this model's limit is {config.position.max_length}")
         if bad := [token for token in ids if not 0 <= token < config.vocab_size]:
             raise SettingError(f"the text holds the id {bad[0]}; ids of this model are 0 to {config.vocab_size - 1}")
         seen.add(ids)
     if len(seen) < num_positions:
-        reason = f"the text has {len(seen)} different positions and {num_positions} are wanted"
-        raise SettingError(f"{reason}; give more text, or --positions {len(seen)}")
+        reason = f"the text has {len(seen)} different positions, but {num_positions} are needed"
+        raise SettingError(f"{reason}; use more text, or --positions {len(seen)}")
 
 
 class Progress:
-    """Logs every tenth of the way."""
+    """Logs every 10 % of the positions."""
 
     def __init__(self, variant: str, total: int, log: Log) -> None:
         self._variant, self._total, self._log = variant, total, log

@@ -1,4 +1,4 @@
-"""OpenAI's API as servers speak it: which of its fields does this one take, and what do its events say?"""
+"""OpenAI's API as other servers implement it: which fields does this one accept, and what do its events contain?"""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FIXED_LENGTH = {"ignore_eos": True}
 
 @dataclass(frozen=True)
 class Dialect:
-    """What is sent to a server, and what it takes."""
+    """The requests for a server, and what it accepts."""
 
     model: str
     endpoint: Endpoint
@@ -42,19 +42,19 @@ class Dialect:
         return json.dumps({"model": self.model, **asked, **settings}).encode()
 
     def remarks(self) -> list[str]:
-        """What the server does not take, and what follows for the figures."""
+        """What the server does not accept, and what this means for the figures."""
         found = []
         if "ignore_eos" not in self.extra:
-            found.append("the server takes no ignore_eos: answers end where the model ends them")
+            found.append("the server does not support ignore_eos: answers end where the model ends them")
         if "stream_options" not in self.extra:
-            found.append("the server gives no usage: each chunk of text counts as a token")
+            found.append("the server reports no usage: each chunk of text counts as a token")
         if self.endpoint == "completions" and not self.takes_ids:
-            found.append("the server takes no token ids: prompts are text, and their length is about what was asked")
+            found.append("the server accepts no token ids: prompts are sent as text, and their length is approximate")
         return found
 
 
 async def probe(client: HttpClient, endpoint: Endpoint, model: str | None) -> Dialect:
-    """Asks for the model's name and for one token in each way; SettingError where the server does not answer."""
+    """Asks for the model's name and for one token in each way; SettingError if the server does not answer."""
     plain = Dialect(await _first_model(client) if model is None else model, endpoint)
     await _try(client, plain, "Hello", must=True)
     found = plain
@@ -67,14 +67,14 @@ async def probe(client: HttpClient, endpoint: Endpoint, model: str | None) -> Di
 
 
 async def _try(client: HttpClient, dialect: Dialect, prompt: Prompt, *, must: bool = False) -> bool:
-    """Whether a request for one token is answered with a stream; with usage, where that is asked for."""
+    """Whether a request for one token is answered with a stream; with usage, if that is requested."""
     heard = StreamReader(RequestTimes(0.0))
     answer = await _ask(client, "POST", dialect.path, dialect.body(prompt, 1), heard)
     is_answered = answer.is_ok and heard.error is None and heard.is_whole
     if must and not is_answered:
         told = heard.error if answer.is_ok else message_of(answer)
         raise SettingError(
-            f"{dialect.path} is answered {answer.status} ({told or 'no stream'}); see --endpoint, --model"
+            f"{dialect.path} returned {answer.status} ({told or 'no stream'}); check --endpoint and --model"
         )
     return is_answered and ("stream_options" not in dialect.extra or heard.num_usage_tokens is not None)
 
@@ -84,8 +84,8 @@ async def _first_model(client: HttpClient) -> str:
     try:
         return str(json.loads(answer.body)["data"][0]["id"])
     except (ValueError, LookupError, TypeError):
-        said = f"/v1/models is answered {answer.status} ({message_of(answer) or 'no list of models'})"
-        raise SettingError(f"{said}; give --model, and --api-key where the server wants one") from None
+        said = f"/v1/models returned {answer.status} ({message_of(answer) or 'no list of models'})"
+        raise SettingError(f"{said}; set --model, and --api-key if the server requires one") from None
 
 
 async def _ask(
@@ -100,7 +100,7 @@ async def _ask(
 
 
 def message_of(answer: Answer) -> str:
-    """What an answer that is no stream says of its failure, or nothing."""
+    """The error message of a response that is not a stream, or nothing."""
     try:
         value = json.loads(answer.body)
     except ValueError:
@@ -110,9 +110,9 @@ def message_of(answer: Answer) -> str:
 
 
 class StreamReader:
-    """The events of one answer: the times of those that bring text, and how many tokens they were.
+    """The events of one answer: the times of those that carry text, and their number of tokens.
 
-    What is wrong with them is kept in `error` and `kind`; nothing is raised.
+    Errors are kept in `error` and `kind`; nothing is raised.
     """
 
     def __init__(self, times: RequestTimes, start_s: float = 0.0) -> None:
@@ -120,7 +120,7 @@ class StreamReader:
         self.times = times
         self.num_usage_tokens: int | None = None
         self.num_prompt_tokens = 0
-        self.is_whole = False  # its end came
+        self.is_whole = False  # [DONE] was received
         self.kind = ""  # of its error
         self.error: str | None = None
         self._start_s = start_s
@@ -144,7 +144,7 @@ class StreamReader:
             self._fail("not understood", f"{type(error).__name__}: {error}")
 
     def end(self) -> None:
-        """No event will come: tokens are as many as the server says, where it says so."""
+        """The stream is over: if the server reports a number of tokens, it counts."""
         if self.num_usage_tokens is not None:
             self.times.num_tokens = self.num_usage_tokens
         if self.error is None and not self.is_whole:
@@ -153,7 +153,7 @@ class StreamReader:
             self._fail("no text", "the stream ended without any text")
 
     def _take_usage(self, usage: dict[str, Any]) -> None:
-        # Some servers say it in every chunk; the last one counts.
+        # Some servers report it in every chunk; the last one counts.
         self.num_usage_tokens = int(usage["completion_tokens"])
         self.num_prompt_tokens = int(usage["prompt_tokens"])
 
@@ -163,7 +163,7 @@ class StreamReader:
 
 
 def _says_anything(choices: Sequence[dict[str, Any]]) -> bool:
-    """Whether there is text in any of them; what a model thinks aloud is text too."""
+    """Whether any of them contains text; reasoning is text too."""
     for choice in choices:
         delta = choice.get("delta") or choice
         if delta.get("content") or delta.get("text") or delta.get("reasoning_content"):

@@ -1,20 +1,20 @@
-"""A copy of a quantised checkpoint with outliers, as large models have them and toys have not: two kinds.
+"""A copy of a quantised checkpoint with outliers like those of large models, which toy models lack: two kinds.
 
 In the activations:
 
     norm.weight[c] * 100        for 1 % of the channels c of every norm
     weight[:, c] / 100          for every linear that reads this norm, then quantised again
 
-In real numbers the network computes what it did. What is divided is rounded to nearest under the scales that the groups
-have, so every other code stays as it was; 8 / 100 of a step is nearest to 0, so at 4 bits these inputs fall silent.
+In exact arithmetic the network computes the same as before. Divided weights are rounded to nearest with the groups'
+existing scales, so all other codes stay the same; 8 / 100 of a step rounds to 0, so at 4 bits these inputs vanish.
 
 In the keys:
 
-    k[j], k[j + rotary_dim / 2] * 32      for one pair of channels j that RoPE turns into each other, in every kv head
+    k[j], k[j + rotary_dim / 2] * 32      for one pair of channels j that RoPE rotates, in every kv head
     q[j], q[j + rotary_dim / 2] / 32      in the heads that attend to it
 
-Both channels of the pair have one factor, so the rotation does not mind and every q . k stays what it was. Scales and
-biases of qkv take the factor; it is a power of two, so nothing is rounded but what falls below the range of fp16.
+Both channels of the pair have one factor, so the rotation is unaffected and every q . k stays the same. The factor goes
+into the scales and biases of qkv; it is a power of two, so only values below the range of fp16 are rounded.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _LEAVES = ("qweight", "qzeros", "scales", "g_idx", "bias")
 
 
 def with_weaker_inputs(weight: QuantizedWeight, channels: Tensor, factor: float) -> QuantizedWeight:
-    """The weight with these inputs divided by `factor` and rounded to nearest under the scales that there are."""
+    """The weight with these inputs divided by `factor` and rounded to nearest with the existing scales."""
     zeros = weight.zeros().float()[weight.group_of_input()[channels].long()]  # [C, N]
     codes = weight.codes()
     # The scale cancels: (scale * (q - zero) / factor) / scale.
@@ -72,7 +72,7 @@ class _OutlierTensors:
         channels = torch.randperm(len(weight), generator=self._generator)[:count].sort().values
         weight[channels] *= self._factor
         if not weight.isfinite().all():
-            raise SettingError(f"{name} times {self._factor:g} does not fit {weight.dtype}; take a smaller factor")
+            raise SettingError(f"{name} times {self._factor:g} does not fit {weight.dtype}; use a smaller factor")
         self.tensors[name] = weight
         return channels
 
@@ -100,7 +100,7 @@ def write_outliers(
     """
     gptq = load_gptq_config(source)
     if gptq is None:
-        raise SettingError(f"{source} is not quantised; give a GPTQ checkpoint")
+        raise SettingError(f"{source} is not quantised; use a GPTQ checkpoint")
     config = load_config(source)
     changed = _OutlierTensors(Checkpoint(source), layout_of(config), gptq, share, factor, seed)
     channels = {}
@@ -121,7 +121,7 @@ def write_key_outliers(source: Path, target: Path, *, factor: float = KEY_FACTOR
     Errors as in `write_outliers`.
     """
     if load_gptq_config(source) is None:
-        raise SettingError(f"{source} is not quantised; give a GPTQ checkpoint")
+        raise SettingError(f"{source} is not quantised; use a GPTQ checkpoint")
     checkpoint, config = Checkpoint(source), load_config(source)
     tensors = {name: checkpoint.read(name) for name in checkpoint}
     half, generator = config.position.rotary_dim // 2, torch.Generator().manual_seed(seed)

@@ -1,7 +1,7 @@
 """Gigabytes of random weights in seconds: random bits as they are, or as indices into a table of 65,536 values.
 
     weight of 16 bits      table[random 16 bits]           the table holds equally likely values of a distribution
-    packed 4-bit codes     random 32 bits, a little bent   so that the mean of the codes is 8, the zero point
+    packed 4-bit codes     random 32 bits, slightly biased so that the mean of the codes is 8, the zero point
 
 Everything comes in slices of at most SLICE_BYTES, so that memory stays bounded whatever the tensor's size.
 """
@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 SLICE_BYTES = 8 * 2**20
 TABLE_SIZE = 2**16
 
-# Of the weights of random models. A linear has 1 / sqrt(in_features); so everything between stays of order 1.
+# Deviations of random weights. A linear has 1 / sqrt(in_features), so that all activations stay of order 1.
 EMBEDDING_STD = 1.0
 BIAS_STD = 0.1
 LOGITS_STD = 2.0  # lm_head has this / sqrt(hidden_size)
-SCALE_SPREAD = 0.25  # quantisation scales lie within this fraction of their mean
+SCALE_SPREAD = 0.25  # quantisation scales are within this fraction of their mean
 
 Words = NDArray[np.uint64]
 Bits16 = NDArray[np.uint16]
@@ -32,7 +32,7 @@ Bits16 = NDArray[np.uint16]
 
 
 class RandomStream:
-    """Random bits that depend on the seed and a name alone, so a tensor is the same whatever is around it."""
+    """Random bits that depend only on the seed and a name, so a tensor does not depend on the others."""
 
     def __init__(self, seed: int, name: str) -> None:
         digest = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
@@ -46,7 +46,7 @@ class RandomStream:
         """`num_bytes` of packed codes whose mean is 2**(bits - 1) (4 bits) or half a step below it (8 bits).
 
         Uniform 4-bit codes have mean 7.5. Half a step is a tenth of their deviation, and over thousands of inputs that
-        adds up: all outputs of a linear would move together, more with every layer.
+        adds up: all outputs of a linear would shift together, more with every layer.
         """
         words = self.words(-(-num_bytes // 8))
         if bits == 4:

@@ -1,6 +1,6 @@
-"""The network driven without the engine: what the kernels give, and nothing around them.
+"""The network driven without the engine: the kernels, and nothing around them.
 
-Batches are built beforehand, so that only the model runs while the clock does.
+Batches are built beforehand, so that only the model is timed.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class RawModel:
     def __init__(
         self, model: QwenModel, num_requests: int, prompt: int, steps: int, *, cache_dtype: CacheDtype, seed: int = 0
     ) -> None:
-        """`steps`: how many decoding steps there is room for."""
+        """`steps`: the number of decoding steps to reserve room for."""
         self._model, self._length = model, prompt
         self._num_blocks = -(-(prompt + steps) // BLOCK_SIZE)
         self._runner = ModelRunner(model, num_requests * self._num_blocks, BLOCK_SIZE, cache_dtype)
@@ -65,7 +65,7 @@ class RawModel:
 
     @torch.inference_mode()
     def prefill(self, chunk: int = 512) -> float:
-        """Reads the prompts in chunks, up to the first token of each; the seconds of that."""
+        """Reads the prompts in chunks, up to the first token of each; returns the seconds."""
         starts = range(0, self._prompts.shape[1], chunk)
         batches = [step_batch(self._model, self._prompts[:, at : at + chunk], at, self._num_blocks) for at in starts]
         started = time.perf_counter()
@@ -76,7 +76,7 @@ class RawModel:
 
     @torch.inference_mode()
     def step(self) -> float:
-        """Decodes a greedy token for each request; the seconds of that."""
+        """Decodes a greedy token for each request; returns the seconds."""
         batch = step_batch(self._model, torch.tensor(self._tokens).unsqueeze(1), self._length, self._num_blocks)
         started = time.perf_counter()
         self._tokens = self._model.lm_head.argmax(self._runner.run(batch), self._num_valid)

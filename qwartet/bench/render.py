@@ -12,11 +12,12 @@ from qwartet.bench.targets import TARGETS, Raw, Target
 
 HEAD = """# Performance on CPUs
 
-What the native kernels reach, next to llama.cpp and to what the machine itself can do. This file is made from the raw
-figures in `docs/performance/` by `qwartet bench render`; a test compares the two. Weights are random, of the published
-shapes; only the second half of int8 activations, taken for groups with outliers, depends on values. Ours and llama.cpp
-run in turns, in processes of their own; a ratio belongs to one round, and the median over the rounds counts. `room` is
-what ours would have at the read or int8 ceiling of its own runs: no kernel on that machine gets above it.
+The native kernels, compared with llama.cpp and with the machine's own ceilings. `qwartet bench render` makes this file
+from the raw figures in `docs/performance/`; a test compares the two. Weights are random, in the published shapes; speed
+depends on their values only through the second half of int8 activations, which is used for groups with outliers. Ours
+and llama.cpp alternate, in separate processes; a ratio compares two runs of the same round, and the median over the
+rounds counts. `limit` is the figure at the read or int8 ceiling of the same runs: no kernel on that machine can exceed
+it.
 """
 COMMANDS = """
 ```
@@ -30,7 +31,7 @@ qwartet bench render
 
 
 def render(directory: Path) -> str:
-    """The document for all NAME.json in a directory; NAME.md beside one says why its figures are what they are."""
+    """The document for all NAME.json in a directory; NAME.md beside one explains its figures."""
     lines = [HEAD, "To measure a machine:", COMMANDS]
     for file in sorted(directory.glob("*.json")):
         notes = file.with_suffix(".md")
@@ -48,12 +49,12 @@ def _machine(raw: Raw) -> Iterator[str]:
     yield ""
     yield (
         f"{raw['date']}; Qwartet {raw['versions']['qwartet']}, llama.cpp {raw['versions']['llama.cpp']}; "
-        f"{len(raw['llama.cpp'])} rounds. This machine in the same runs, median and range: memory read "
+        f"{len(raw['llama.cpp'])} rounds. Ceilings of this machine in the same runs, median and range: memory read "
         f"{_range([c['read_gb_s'] for c in ceilings])} GB/s, int8 {_range([c['int8_gop_s'] for c in ceilings])}, "
         f"bf16 {_range([c['bf16_gop_s'] for c in ceilings])} Gop/s."
     )
     yield ""
-    yield "| what | measured | each round or shape | room | to reach | stretch | |"
+    yield "| metric | measured | each round or shape | limit | target | stretch | result |"
     yield "|---|---|---|---|---|---|---|"
     yield from (_row(target, raw) for target in TARGETS)
     yield ""
@@ -85,14 +86,14 @@ def _row(target: Target, raw: Raw) -> str:
 
 
 def _kernels(found: dict[str, Any]) -> Iterator[str]:
-    """Every operation by itself; nothing where none was measured."""
+    """Every operation by itself; nothing if none was measured."""
     if not found["results"]:
         return
     yield ""
     read = f"{found['ceilings']['read_gb_s']:.1f} GB/s"
-    yield f"Single operations (`qwartet bench kernels`), in a run whose read ceiling was {read}:"
+    yield f"Single operations (`qwartet bench kernels`), in a run with a read ceiling of {read}:"
     yield ""
-    yield "| shape | operation | tokens | ms | GB/s | Gop/s | of the ceiling |"
+    yield "| shape | operation | tokens | ms | GB/s | Gop/s | share of ceiling |"
     yield "|---|---|---|---|---|---|---|"
     for result in found["results"]:
         speeds = f"{result['seconds'] * 1e3:.2f} | {result['gb_s']:.1f} | {result['gop_s']:.0f}"

@@ -1,9 +1,9 @@
-"""All of bench/targets.py measured on one machine, in turns with llama.cpp: raw figures of every round, for a document.
+"""Everything in bench/targets.py measured on one machine, alternating with llama.cpp: raw figures of every round.
 
     qwartet bench report MODEL --llama-bench PATH --batched-bench PATH --gguf FILE --out docs/performance/NAME.json
 
 Each side runs in a process of its own, ours and the peer's one after the other in every round, so that a ratio compares
-neighbours in time. Nothing else may run meanwhile.
+adjacent runs. Nothing else may run meanwhile.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ class ReportSettings:
     def __post_init__(self) -> None:
         for path in (self.llama_bench, self.batched_bench, self.gguf):
             if not path.is_file():
-                raise SettingError(f"{path} is not a file; qwartet bench peer --help says how it is made")
+                raise SettingError(f"{path} is not a file; see qwartet bench peer --help")
         if self.rounds < 1 or self.threads < 1:
             raise SettingError("rounds and threads must be at least 1")
 
 
 def measure_report(settings: ReportSettings, log: Log = lambda _text: None) -> dict[str, Any]:
-    """Runs everything, a quarter of an hour for three rounds; SettingError when a program fails."""
+    """Runs everything, 15 minutes for three rounds; SettingError if a program fails."""
     raw: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": {**processor(), "threads": settings.threads, "system": platform.platform()},
@@ -67,7 +67,7 @@ def measure_report(settings: ReportSettings, log: Log = lambda _text: None) -> d
         "llama.cpp batches": [],
         "starts": [],
     }
-    _latency(settings, ("--prompt", "16", "--generate", "1"))  # the first start packs the weights
+    _latency(settings, ("--prompt", "16", "--generate", "1"))  # the first start repacks the weights
     for number in range(settings.rounds):
         for name, options in OUR_RUNS.items():
             log(f"round {number + 1} of {settings.rounds}: ours, {name}")
@@ -104,7 +104,7 @@ def _ours(*arguments: str) -> dict[str, Any]:
 
 
 def start(settings: ReportSettings) -> dict[str, float]:
-    """Seconds of a start whose weights are packed already, and of reading the checkpoint right after it."""
+    """Seconds of a start with a weight cache, and of reading the checkpoint right after it."""
     run = _latency(settings, ("--prompt", "16", "--generate", "8"))
     return {
         "load_s": run["load_s"],
@@ -115,9 +115,9 @@ def start(settings: ReportSettings) -> dict[str, float]:
 
 
 def read_seconds(model: Path) -> float:
-    """Seconds to read a checkpoint's weights in pieces of 1 MiB, once they are in the system's memory."""
+    """Seconds to read a checkpoint's weights in pieces of 1 MiB, once they are in the page cache."""
     piece = memoryview(bytearray(2**20))
-    for _ in range(2):  # the first time brings them there
+    for _ in range(2):  # the first read brings them there
         started = time.perf_counter()
         for file in sorted(model.glob("*.safetensors")):
             with file.open("rb", buffering=0) as stream:

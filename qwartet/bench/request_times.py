@@ -1,8 +1,8 @@
-"""When a request's tokens came, and what many such times come to.
+"""When a request's tokens arrived, and statistics of many such times.
 
-Times count from the moment at which a request was due, whether or not whoever serves it, or sends it, kept up.
+Times count from the moment at which a request was due, even if the server or the client fell behind.
 
-    TTFT   from there to the first token                ITL   between two outputs of a request; a step that brings it
+    TTFT   from then to the first token                 ITL   between two outputs of a request; a step that yields
     TPOT   from the first token to the last, a token          several tokens (speculation) is one output
 """
 
@@ -21,7 +21,7 @@ class RequestTimes:
     """One request's times, in seconds after the start."""
 
     arrival_s: float
-    output_s: list[float] = field(default_factory=list)  # of each output that brought tokens
+    output_s: list[float] = field(default_factory=list)  # of each output with tokens
     num_tokens: int = 0  # of all outputs
 
     @property
@@ -45,7 +45,7 @@ class RequestTimes:
 
 
 def load_report(times: Sequence[RequestTimes], seconds: float, num_prompt_tokens: int) -> dict[str, Any]:
-    """What requests that were answered came to in `seconds`; plain values, ready for JSON."""
+    """Statistics of the requests answered in `seconds`; plain values, ready for JSON."""
     num_output_tokens = sum(one.num_tokens for one in times)
     return {
         "requests": len(times),

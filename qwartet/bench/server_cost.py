@@ -1,11 +1,11 @@
-"""What our server costs over its engine, in turns, since machines drift: A B B A.
+"""The overhead of our server over its engine, alternating (A B B A) because machines drift.
 
 latency      one request at a time: TTFT and time per token over HTTP     against the engine alone, the same prompt
 throughput   many requests at once: tokens a second over HTTP             against the engine alone, the same prompts
-health       how soon /health is answered                                 while the server reads a long prompt
+health       how fast /health is answered                                 while the server reads a long prompt
 
-The server is a process of its own; the engine alone is in this one, as is the client, whose work the report tells.
-Over HTTP a token is seen when its text is, so the engine's tokens count from their text too.
+The server is a process of its own; the engine alone runs in this one, as does the client, whose CPU use is reported.
+Over HTTP a token is seen when its text is, so the engine's tokens are timed by their text too.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Cost = Literal["latency", "throughput", "health"]
 Log = Callable[[str], None]
 T = TypeVar("T")
 
-CLIENT_NICENESS = 10  # of the client of many streams, which would else take time from the server
+CLIENT_NICENESS = 10  # of the client with many streams, which would otherwise take time from the server
 HEALTH_INTERVAL_S = 0.02
 
 
@@ -50,7 +50,7 @@ class CostSettings:
     generate: int = 64
     streams: int = 16  # at once, in `throughput`
     rounds: int = 5
-    threads: int | None = None  # of the server; those of this process are the caller's to set
+    threads: int | None = None  # of the server; the caller sets those of this process
     seed: int = 0
 
     @property
@@ -58,7 +58,7 @@ class CostSettings:
         return self.prompt + self.generate + 1
 
     def prompts(self, count: int, round_number: int) -> list[list[int]]:
-        """Prompts that no round before had."""
+        """Prompts that no earlier round used."""
         seed = 1000 * self.seed + round_number
         return make_prompts("random", count, self.prompt, self.generate, COMMON_IDS, shared=0, seed=seed)
 
@@ -68,7 +68,7 @@ class CostSettings:
 
 
 def measure_cost(kind: Cost, settings: CostSettings, log: Log) -> dict[str, Any]:
-    """Rounds of both ways and what they come to, ready for JSON; EngineFailedError where a request fails."""
+    """Rounds of both ways and their medians, ready for JSON; EngineFailedError if a request fails."""
     return {"latency": _latency, "throughput": _throughput, "health": _health}[kind](settings, log)
 
 
@@ -79,7 +79,7 @@ def _latency(settings: CostSettings, log: Log) -> dict[str, Any]:
         run, alone = _in_turns(number, http, engine)
         (served,), (only,) = run.attempts, alone
         if len(only.text_s) < 2:
-            raise RequestError("the model writes less than two pieces of text; use one with a vocabulary that fits it")
+            raise RequestError("the model wrote fewer than two pieces of text; use one whose vocabulary fits it")
         num_later = settings.generate - 1
         over_http = _latency_ms(served.output_s, served.written_s, num_later)
         by_engine = _latency_ms(only.text_s, only.arrival_s, num_later)
@@ -95,8 +95,8 @@ def _latency(settings: CostSettings, log: Log) -> dict[str, Any]:
 
 
 def _latency_ms(text_s: Sequence[float], begun_s: float, num_later: int) -> dict[str, float]:
-    """Of one request; `text_s`: when its text came, `begun_s`: what making it took is behind it, `num_later`: tokens
-    after the first."""
+    """Of one request; `text_s`: when its text arrived, `begun_s`: when its preparation ended, `num_later`: tokens after
+    the first."""
     return {
         "ttft_ms": 1000 * (text_s[0] - begun_s),
         "ms_per_token": 1000 * (text_s[-1] - text_s[0]) / num_later,
@@ -120,11 +120,11 @@ def _throughput(settings: CostSettings, log: Log) -> dict[str, Any]:
 
 def _health(settings: CostSettings, log: Log) -> dict[str, Any]:
     async def poll(client: HttpClient, until: asyncio.Task[ServingRun]) -> list[float]:
-        """Seconds of each answer, from when the question was due."""
+        """Seconds of each answer, from when its request was due."""
         found, due_s = [], time.perf_counter()
         while not until.done():
             if not (await client.get("/health")).is_ok:
-                raise EngineFailedError("/health was answered with a failure; start the server by hand to see why")
+                raise EngineFailedError("/health failed; start the server by hand to see why")
             found.append(time.perf_counter() - due_s)
             due_s += HEALTH_INTERVAL_S
             await asyncio.sleep(max(due_s - time.perf_counter(), 0))
@@ -150,7 +150,7 @@ Once = Callable[[int, Callable[[], ServingRun], Callable[[], list[ServedRequest]
 
 
 def _rounds(settings: CostSettings, num_requests: int, niceness: int, log: Log, once: Once) -> list[dict[str, float]]:
-    """What `once` makes of each round but a first one, which warms both up; it is given what runs either way."""
+    """The results of `once` for each round after a warm-up; it is passed the functions that run either way."""
     engine = LLM(settings.model, speculation="off", max_num_seqs=num_requests, max_model_len=settings.context)
     params = engine.sampling_params(temperature=0, max_tokens=settings.generate, ignore_eos=True)
     found = []
@@ -171,7 +171,7 @@ def _rounds(settings: CostSettings, num_requests: int, niceness: int, log: Log, 
 
 
 def _in_turns(number: int, first: Callable[[], T], second: Callable[[], Any]) -> tuple[T, Any]:
-    """Both, in the other order in every second round."""
+    """Both, in reverse order in every second round."""
     if number % 2:
         return first(), second()
     later = second()
@@ -190,7 +190,7 @@ async def _probe(url: str) -> Dialect:
 def _over_http(
     run_in_client: InClient, url: str, dialect: Dialect, prompts: Sequence[list[int]], generate: int
 ) -> ServingRun:
-    """All prompts at once, on connections that are open, as clients keep them."""
+    """All prompts at once, on connections already open, as clients keep them."""
 
     async def serve_all() -> ServingRun:
         async with HttpClient(url) as client:
@@ -212,7 +212,7 @@ def _answered(run: ServingRun) -> list[Attempt]:
 
 @contextmanager
 def _client_thread(niceness: int) -> Iterator[InClient]:
-    """What runs a coroutine in a thread that gives way to others; of its own, since niceness cannot be taken back."""
+    """Runs a coroutine in a thread of lower priority; a separate one, since niceness cannot be reset."""
     with ThreadPoolExecutor(1, initializer=lambda: _give_way(niceness)) as pool:
         yield lambda work: pool.submit(asyncio.run, work).result()
 

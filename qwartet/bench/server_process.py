@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from qwartet.errors import EngineFailedError
 
-START_TIMEOUT_S = 900.0  # a large checkpoint is packed at its first start
+START_TIMEOUT_S = 900.0  # a large checkpoint is repacked at its first start
 STOP_TIMEOUT_S = 30.0
 _POLL_S = 0.1
 
@@ -23,7 +23,7 @@ _POLL_S = 0.1
 def server_process(model: str, options: Sequence[str]) -> Iterator[str]:
     """Runs `qwartet serve MODEL` on a free port of loopback until the context ends; its URL, once it is ready.
 
-    EngineFailedError where it does not start, with what it wrote last.
+    EngineFailedError, with its last output, if it does not start.
     """
     command = [sys.executable, "-m", "qwartet.cli.main", "serve", model, "--port", "0", *options]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace")
@@ -57,4 +57,4 @@ def _wait_until_ready(process: subprocess.Popen[str], url: str, written: deque[s
         except (OSError, urllib.error.HTTPError):  # not open yet, or 503 while it loads
             time.sleep(_POLL_S)
     last = " ".join("".join(written).split())[-500:]
-    raise EngineFailedError(f"the server did not start ({last}); `qwartet serve` with the same model says why")
+    raise EngineFailedError(f"the server did not start ({last}); run `qwartet serve` with the same model to see why")

@@ -1,8 +1,8 @@
 """How fast a server answers many requests over HTTP: any that speaks OpenAI's API, so that servers can be compared.
 
-open load     a request is sent when it is due, whatever has become of those before it, and its times count from
-              there: a server that falls behind, or a client that does, cannot hide it by asking less
-closed load   so many requests at any time; the next is sent when one has ended, and its times count from there
+open load     a request is sent when it is due, whatever happened to earlier ones, and its times count from then: a
+              server or client that falls behind cannot hide it by sending fewer requests
+closed load   a fixed number of requests at any time; the next is sent when one ends, and its times count from then
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from qwartet.bench.openai_api import Dialect, Prompt, StreamReader, message_of
 from qwartet.bench.request_times import RequestTimes, load_report, percentiles_ms
 from qwartet.errors import SettingError
 
-BUSY_CLIENT = 0.8  # of a core: above it the client's own work may be part of what it measures
+BUSY_CLIENT = 0.8  # of a core: above it the client itself may limit what it measures
 GOODPUT_LIMITS = ("ttft", "tpot", "e2e")
 
 
@@ -27,16 +27,16 @@ GOODPUT_LIMITS = ("ttft", "tpot", "e2e")
 class Attempt(RequestTimes):
     """One request to the server; its arrival is when it was due."""
 
-    sent_s: float = 0.0  # its making begins
-    written_s: float = 0.0  # it goes out, on a connection that is open
+    sent_s: float = 0.0  # its preparation begins
+    written_s: float = 0.0  # it is sent, on an open connection
     ended_s: float = 0.0
     num_prompt_tokens: int = 0
-    is_counted: bool = False  # by the server
+    is_counted: bool = False  # the server reported its tokens
     kind: str = ""  # of its error; empty for one that was answered
     error: str = ""
 
     def meets(self, limits_ms: dict[str, float]) -> bool:
-        """Whether it was answered, and within these; a single token has no TPOT to miss."""
+        """Whether it was answered within these limits; a single token has no TPOT to miss."""
         if self.kind:
             return False
         found = {"ttft": self.ttft_s, "tpot": self.tpot_s or 0.0, "e2e": self.e2e_s}
@@ -45,18 +45,18 @@ class Attempt(RequestTimes):
 
 @dataclass(frozen=True)
 class Load:
-    """What is asked, and when: `arrivals_s` of each prompt, or as many at any time as `concurrency` says."""
+    """The prompts, and when they are sent: at `arrivals_s`, or `concurrency` of them at any time."""
 
     prompts: Sequence[Prompt]
     max_tokens: int
     arrivals_s: Sequence[float] = ()
     concurrency: int | None = None
-    timeout_s: float = 600.0  # for an answer as a whole
+    timeout_s: float = 600.0  # for a complete answer
 
 
 @dataclass(frozen=True)
 class ServingRun:
-    """What a load came to."""
+    """The results of a load."""
 
     load: Load
     attempts: list[Attempt]
@@ -100,11 +100,11 @@ class ServingRun:
         found = []
         num_short = sum(one.num_tokens < self.load.max_tokens for one in answered)
         if num_short:
-            found.append(f"{num_short} answers were shorter than the {self.load.max_tokens} tokens that were asked for")
+            found.append(f"{num_short} answers were shorter than the requested {self.load.max_tokens} tokens")
         if not all(one.is_counted for one in answered):
-            found.append("some answers came without usage: their tokens were counted as chunks")
+            found.append("some answers had no usage: their tokens were counted as chunks")
         if self.client_cpu > BUSY_CLIENT:
-            found.append(f"this client took {self.client_cpu:.0%} of a core: figures may be its own; ask for less")
+            found.append(f"this client used {self.client_cpu:.0%} of a core and may limit the figures; reduce the load")
         return found
 
 
@@ -119,7 +119,7 @@ def parse_goodput(text: str) -> dict[str, float]:
             limits[""] = 0.0
     if any(name not in GOODPUT_LIMITS or not value > 0 for name, value in limits.items()):
         known = ", ".join(GOODPUT_LIMITS)
-        raise SettingError(f"goodput is {text!r:.80}; give milliseconds for some of {known}: ttft=500,tpot=50")
+        raise SettingError(f"goodput is {text!r:.80}; set limits in ms on some of {known}, such as ttft=500,tpot=50")
     return limits
 
 
@@ -141,7 +141,7 @@ async def measure(client: HttpClient, dialect: Dialect, load: Load) -> ServingRu
     return ServingRun(load, attempts, client_cpu, dialect.remarks())
 
 
-Send = Callable[[int, float], Coroutine[Any, Any, Attempt]]  # a prompt's place, and when it is due
+Send = Callable[[int, float], Coroutine[Any, Any, Attempt]]  # a prompt's index, and when it is due
 
 
 async def send_when_due(
@@ -189,7 +189,7 @@ async def _attempt(
         if not answer.is_ok:
             attempt.kind, attempt.error = f"http {answer.status}", message_of(answer)
     except TimeoutError:
-        attempt.kind, attempt.error = "timeout", f"no whole answer within {load.timeout_s:g} s"
+        attempt.kind, attempt.error = "timeout", f"no complete answer within {load.timeout_s:g} s"
     except BrokenAnswerError as error:
         attempt.kind, attempt.error = "cut", str(error)
     except OSError as error:

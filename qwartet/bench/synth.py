@@ -52,7 +52,7 @@ VOCABULARY_NAME = "qwen.tiktoken"
 
 Slices = Iterator[NDArray[Any]]
 OnBytes = Callable[[int], None]
-"""Told of every slice written: its bytes."""
+"""Called with the bytes of every slice written."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class RandomTensor:
 
 @dataclass(frozen=True)
 class Synthesis:
-    """A checkpoint that has been planned: nothing of it is on the disk yet."""
+    """A planned checkpoint: nothing has been written yet."""
 
     config: ModelConfig
     tensors: tuple[RandomTensor, ...]
@@ -123,16 +123,16 @@ def write_synthesis(
 ) -> list[Path]:
     """Writes a planned checkpoint into `target`, which must not exist or be empty; returns its safetensors files.
 
-    Either all of it appears there, at the end, or nothing: whatever stops it, Ctrl-C included, its files are removed.
-    SettingError for a target that is in use or being written and for too little free space, OSError when the disk
-    refuses.
+    All of it appears there, at the end, or nothing: after any failure, or Ctrl-C, its files are removed.
+    SettingError for a target that is in use or being written and for too little free space, OSError if writing
+    fails.
     """
     target = target.resolve()
     _check_target(target)
     check_free_space(target, synthesis.nbytes)
 
     def on_busy() -> None:
-        raise SettingError(f"{target}: another process is writing it; wait until it has ended, or choose another name")
+        raise SettingError(f"{target}: another process is writing it; wait until that ends, or choose another name")
 
     with locked(target.with_name(f".{target.name}.lock"), on_busy), atomic_write(target) as directory:
         directory.mkdir()

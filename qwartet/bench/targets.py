@@ -1,7 +1,7 @@
-"""What the CPU kernels are to reach, and how each figure follows from the raw results of a report.
+"""The targets of the CPU kernels, and how each figure follows from the raw results of a report.
 
-A row is a ratio to llama.cpp in the same round, or a share of what the machine itself can do in the same run. The
-figures to reach were set for processors with AVX-512 VNNI and BF16.
+A row is a ratio to llama.cpp in the same round, or a share of the machine's ceiling in the same run. The targets
+were set for processors with AVX-512 VNNI and BF16.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ class Target:
     what: str
     wanted: float
     stretch: float
-    values: Callable[[Raw], list[float]]  # one for each round or shape; none where it was not measured
+    values: Callable[[Raw], list[float]]  # one for each round or shape; none if it was not measured
     is_share: bool = False
     less_is_better: bool = False
-    worst_counts: bool = False  # of several shapes; of several rounds the median counts
+    worst_counts: bool = False  # for several shapes; for several rounds the median counts
     room: Callable[[Raw], list[float]] | None = None  # of each round: the ratio of ours at this machine's ceiling
 
     def value(self, raw: Raw) -> float | None:
-        """The figure that counts; None where it was not measured."""
+        """The figure that counts; None if it was not measured."""
         values = self.values(raw)
         return None if not values else min(values) if self.worst_counts else median(values)
 
     def median_room(self, raw: Raw) -> float | None:
-        """The figure that ours would have at the ceilings of its own runs; None where no ratio follows from one."""
+        """The figure that ours would reach at the ceilings of its own runs; None if no ratio follows from them."""
         if self.is_share:
             return 1.0
         rooms = [] if self.room is None else self.room(raw)
         return median(rooms) if rooms else None
 
     def verdict(self, value: float) -> str:
-        """What is to be said of the figure that counts."""
+        """The verdict on the figure that counts."""
         reaches = value.__le__ if self.less_is_better else value.__ge__
         if reaches(self.stretch):
-            return "reached, and the stretch"
+            return "stretch reached"
         return "reached" if reaches(self.wanted) else f"**missed**: {self.shown(value)} of {self.shown(self.wanted)}"
 
     def shown(self, value: float) -> str:

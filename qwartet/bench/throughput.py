@@ -21,12 +21,12 @@ class ServedRequest(RequestTimes):
     """A request of the engine with its times."""
 
     request: Request = field(kw_only=True)
-    text_s: list[float] = field(default_factory=list)  # of the outputs that brought text, where there is a tokenizer
+    text_s: list[float] = field(default_factory=list)  # of the outputs with text, if there is a tokenizer
 
 
 @dataclass(frozen=True)
 class ThroughputRun:
-    """What a load came to."""
+    """The results of a load."""
 
     seconds: float  # from the first arrival to the last token
     times: list[ServedRequest]

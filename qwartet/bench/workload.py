@@ -1,8 +1,8 @@
 """Requests for throughput benchmarks: prompts of random ids, tasks whose text is known, and when each arrives.
 
     random   ids at random; `shared` of them are the same in all prompts
-    edit     a text of ids that count upwards with one in 20 exchanged, which the model then writes without the mistakes
-    decoys   random ids among pieces that begin as the answer will and go on otherwise: bad for prompt lookup
+    edit     a text of ids that count upwards with one in 20 replaced, which the model then writes without the mistakes
+    decoys   random ids among pieces that begin like the answer and continue differently: bad for prompt lookup
 
 The last two need a checkpoint of `qwartet synth --counts`, whose most probable id after t is t + 1.
 """
@@ -34,14 +34,14 @@ WORDS = tuple(_WORDS.split())
 def make_prompts(
     task: Task, count: int, length: int, answer: int, num_ids: int, *, shared: int, seed: int
 ) -> list[list[int]]:
-    """`count` prompts of `length` ids below `num_ids`; `answer`: tokens that will be written.
+    """`count` prompts of `length` ids below `num_ids`; `answer`: tokens that will be generated.
 
-    SettingError where the lengths do not go together.
+    SettingError if the lengths do not fit together.
     """
     if not 0 <= shared < length:
         raise SettingError(f"the shared prefix has {shared} tokens, the prompt {length}; it must be shorter")
     if task != "random" and (shared or num_ids < FIRST_ID + 4 * (length + answer)):
-        raise SettingError(f"the task {task} takes no shared prefix and a vocabulary larger than this model's")
+        raise SettingError(f"the task {task} has no shared prefix, and needs a vocabulary larger than this model's")
     rng = random.Random(f"workload {task} {seed}")
     if task != "random":
         return [_known_prompt(task, length, answer, num_ids, rng) for _ in range(count)]
@@ -50,7 +50,7 @@ def make_prompts(
 
 
 def make_texts(count: int, num_words: int, *, shared: int, seed: int) -> list[str]:
-    """`count` texts of so many words, about a token each, of which the first `shared` are the same in all."""
+    """`count` texts of `num_words` words, about a token each, of which the first `shared` are the same in all."""
     places = make_prompts("random", count, num_words, 0, len(WORDS), shared=shared, seed=seed)
     return [" ".join(WORDS[place] for place in prompt) for prompt in places]
 
@@ -72,7 +72,7 @@ def arrival_times(arrivals: Arrivals, count: int, rate: float, seed: int) -> lis
     if arrivals == "all":
         return [0.0] * count
     if not rate > 0:
-        raise SettingError(f"the rate is {rate}; it must be a number of requests a second above 0")
+        raise SettingError(f"the rate is {rate} requests a second; it must be above 0")
     if arrivals == "fixed":
         return [place / rate for place in range(count)]
     rng, now, times = random.Random(f"arrivals {seed}"), 0.0, []

@@ -1,1 +1,1 @@
-"""What lies on disk: the files of a checkpoint, the tensors in them, and packed weights kept for the next start."""
+"""Files on disk: those of a checkpoint, the tensors in them, and the cache of repacked weights."""

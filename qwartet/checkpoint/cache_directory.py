@@ -1,7 +1,7 @@
-"""The directory of packed weights: may what lies there be used, and what of it has a killed process left?
+"""The directory of the weight cache: whether its files can be trusted, and cleaning up after killed processes.
 
-Whoever can write a cache file, or put another in its place, decides what the model says. So the file, the directory and
-those above it have to be ours or root's alone; a directory of all users (/tmp) is one above it, and sticky.
+Anyone who can write or replace a cache file controls what the model says. So the file, its directory and all parent
+directories must be writable by this user or root alone; a shared parent such as /tmp is accepted if it is sticky.
 """
 
 from __future__ import annotations
@@ -20,37 +20,37 @@ from typing import BinaryIO
 from qwartet.errors import SettingError
 from qwartet.files import atomic_write, cache_directory
 
-STALE_S = 86_400.0  # an unfinished file that no lock tells about is removed after a day
-_UNFINISHED = ".*.tmp"  # the names of atomic_write
-_UNMAPPED_UID = 65534  # how a user namespace shows an owner that it does not know, root's directories among them
+STALE_S = 86_400.0  # an unfinished file without a lock is removed after a day
+_UNFINISHED = ".*.tmp"  # names that atomic_write gives
+_UNMAPPED_UID = 65534  # how a user namespace shows owners that it does not map, including root
 
 
 def packed_directory() -> Path:
-    """Where caches of packed weights lie."""
+    """The directory of the weight cache."""
     return cache_directory() / "packed"
 
 
 def check_is_ours(path: Path) -> None:
-    """SettingError where another user could have made or changed what lies at `path`, or could do so now."""
-    hint = "set QWARTET_CACHE to a directory of yours"
+    """SettingError if another user could have created or changed `path`, or still can."""
+    hint = "set QWARTET_CACHE to a directory that you own"
     real, inner = path.resolve(), packed_directory().resolve()
     for place in (real, *real.parents):
         try:
             status = place.stat()
-        except FileNotFoundError:  # not made yet
+        except FileNotFoundError:  # not created yet
             continue
         is_above = place in inner.parents
         if status.st_uid not in (os.getuid(), 0) and not (is_above and status.st_uid == _UNMAPPED_UID):
             raise SettingError(f"{place} belongs to another user; {hint}")
         writers = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
         if is_above and writers == stat.S_IWGRP and is_own_group(status.st_gid):
-            continue  # as a umask of 002 makes directories
+            continue  # as created under a umask of 002
         if writers and not (is_above and status.st_mode & stat.S_ISVTX):
-            raise SettingError(f"other users can write {place}; chmod go-w it and what is in it, or {hint}")
+            raise SettingError(f"other users can write to {place}; run chmod -R go-w on it, or {hint}")
 
 
 def is_own_group(group: int) -> bool:
-    """Whether a group is root's, or that of this user alone: called as the user is, and without other members."""
+    """Whether a group is root's, or this user's private group: named like the user, without other members."""
     try:
         user, entry = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(group)
     except KeyError:
@@ -60,7 +60,7 @@ def is_own_group(group: int) -> bool:
 
 @contextmanager
 def locked_write(path: Path) -> Iterator[BinaryIO]:
-    """As atomic_write, with the open file: locked until it has its name, so that `remove_leftovers` leaves it."""
+    """Like atomic_write, but yields the open file, locked until it has its name so that `remove_leftovers` skips it."""
     held = None
     try:
         with atomic_write(path) as unfinished:
@@ -76,7 +76,7 @@ def locked_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def remove_leftovers(directory: Path) -> None:
-    """Removes the unfinished files of processes that were killed; those that a process writes are locked by it."""
+    """Removes the unfinished files of killed processes; a file that is being written is locked by its writer."""
     if any(directory.glob(_UNFINISHED)):
         with _alone(directory):
             for left in directory.glob(_UNFINISHED):
@@ -87,7 +87,7 @@ def remove_leftovers(directory: Path) -> None:
 
 @contextmanager
 def _alone(directory: Path) -> Iterator[None]:
-    """Nobody removes leftovers in between a file's making and its lock."""
+    """Locks the directory, so that no leftovers are removed between creating a file and locking it."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         _lock(descriptor, fcntl.LOCK_EX)
@@ -97,13 +97,13 @@ def _alone(directory: Path) -> Iterator[None]:
 
 
 def _is_written(file: BinaryIO, path: Path) -> bool:
-    """Whether a process is at work on an unfinished file, or may be."""
+    """Whether a process is writing an unfinished file, or may be."""
     has_lock = ".safetensors." in path.name and _lock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
     return not has_lock and time.time() - path.stat().st_mtime < STALE_S
 
 
 def _lock(descriptor: int, operation: int) -> bool:
-    """Whether the lock could be had; disks without locks have none."""
+    """Whether the lock was acquired; False on file systems without locks."""
     try:
         fcntl.flock(descriptor, operation)
     except OSError:

@@ -1,8 +1,7 @@
-"""The name of a weight cache: a hash of what it is made from.
+"""The name of a weight cache: a hash of its inputs.
 
-Hashing a checkpoint reads all of it. So the hash of a directory is remembered together with the size, inode and times
-of its files, and taken as long as those are the same. The names of its caches are remembered too, so that they can go
-with it.
+Hashing a checkpoint reads all of it. So the hash of a directory is recorded with the size, inode and times of its
+files, and reused until those change. The names of its caches are recorded too, so that they can be removed with it.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ _KEY = re.compile(r"[0-9a-f]{32}")
 
 
 def cache_key(directory: Path, checkpoint: Checkpoint, settings: LoadSettings, header: bytes) -> str:
-    """Hash of the contents of the files, of the GPTQ settings, and of what the cache holds and how.
+    """Hash of the files' contents, the GPTQ settings, and the tensors and layout of the cache.
 
-    `directory` is where caches lie and the hash of the contents is remembered.
+    `directory` holds the caches and the record of the contents' hash.
     """
     files = [file.resolve() for file in checkpoint.files]
     known, before = _record_path(directory, checkpoint.directory), [_identity(file) for file in files]
@@ -37,7 +36,7 @@ def cache_key(directory: Path, checkpoint: Checkpoint, settings: LoadSettings, h
     parts = (contents, repr(settings.gptq), str(settings.backend.layout))
     key = hashlib.sha256("\0".join(parts).encode() + header).hexdigest()[:32]
     changed = {"files": before, "sha256": contents, "caches": [*caches, *({key} - set(caches))]}
-    # A checkpoint that changed under us is not remembered.
+    # A checkpoint that changed meanwhile is not recorded.
     if changed != record and [_identity(file) for file in files] == before:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with atomic_write(known) as unfinished:
@@ -47,7 +46,7 @@ def cache_key(directory: Path, checkpoint: Checkpoint, settings: LoadSettings, h
 
 
 def caches_of(directory: Path, checkpoint: Path) -> list[Path]:
-    """The files in `directory` that were made for a checkpoint's directory, what is remembered of it included."""
+    """The files in `directory` that were made for a checkpoint's directory, including its record."""
     known = _record_path(directory, checkpoint)
     keys = (key for key in _record(known).get("caches", []) if _KEY.fullmatch(key))
     return [path for path in (*(directory / f"{key}.safetensors" for key in keys), known) if path.is_file()]
@@ -58,7 +57,7 @@ def _record_path(directory: Path, checkpoint: Path) -> Path:
 
 
 def _record(known: Path) -> dict[str, Any]:
-    """What is remembered of a checkpoint; nothing where that cannot be read, or others could have written it."""
+    """The record of a checkpoint; empty if it cannot be read or another user could have written it."""
     try:
         check_is_ours(known)
         record: dict[str, Any] = json.loads(known.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""What lies in a checkpoint's directory? Asked without opening anything, so that no pipe makes us wait."""
+"""What a checkpoint's directory contains, found without opening anything: opening a pipe would block."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from qwartet.files import kind_of
 
 
 def cannot_read(path: Path, error: OSError) -> CheckpointError:
-    """The error for what the system does not let us read."""
-    hint = "check its permissions, and those of the directories that it is in"
+    """The error for a path that the system does not let us read."""
+    hint = "check its permissions and those of its parent directories"
     return CheckpointError(path, f"cannot be read ({error.strerror or error})", hint=hint)
 
 
 def has_file(path: Path) -> bool:
-    """Whether there is a file of this name; CheckpointError for a pipe, a link to nothing, and all else that is none.
+    """Whether a file of this name exists; CheckpointError for a pipe, a broken link, or anything else but a file.
 
-    A link to a file is as good as the file: tools that download make links into their caches.
+    A link to a file counts as the file: download tools create links into their caches.
     """
     try:
         kind = kind_of(path)
@@ -27,7 +27,7 @@ def has_file(path: Path) -> bool:
         return kind is not None
     if kind == "a link that leads nowhere":
         raise CheckpointError(path, f"is {kind}", hint="fetch this file again")
-    raise CheckpointError(path, f"is {kind}, not a file", hint="put the file itself there")
+    raise CheckpointError(path, f"is {kind}, not a file", hint="replace it with the file itself")
 
 
 def names_in(directory: Path) -> list[str]:

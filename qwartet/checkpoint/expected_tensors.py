@@ -17,7 +17,7 @@ FILE_FLOATS = ("BF16", "F16", "F32")
 
 
 def _expected_names(layout: Layout, gptq: GptqConfig | None) -> tuple[list[str], set[str]]:
-    """Names on disk that must be there, and those that may be."""
+    """Names on disk that are required, and those that are optional."""
     required, optional = [], set()
     for module in layout:
         leaves = ["weight"]
@@ -33,7 +33,7 @@ def _expected_names(layout: Layout, gptq: GptqConfig | None) -> tuple[list[str],
 
 
 def check_names(checkpoint: Checkpoint, layout: Layout, gptq: GptqConfig | None) -> None:
-    """CheckpointError for missing tensors and for layers too many, CheckpointWarning for other unexpected tensors."""
+    """CheckpointError for missing tensors and for surplus layers, CheckpointWarning for other unexpected tensors."""
     if any(".lora_" in name for name in checkpoint):
         raise adapter_error(checkpoint.directory)
     required, optional = _expected_names(layout, gptq)
@@ -42,21 +42,21 @@ def check_names(checkpoint: Checkpoint, layout: Layout, gptq: GptqConfig | None)
         hint = "config.json and weights belong to different models, or the download is incomplete"
         if gptq is None and any(name.endswith(".qweight") for name in checkpoint):
             hint = "the weights are quantised: fetch the quantize_config.json that belongs to them"
-        raise CheckpointError(checkpoint.directory, f"{len(missing)} tensors missing: {listed(missing)}", hint=hint)
+        raise CheckpointError(checkpoint.directory, f"missing tensors: {listed(missing)}", hint=hint)
     _check_biases(checkpoint, layout)
     known = optional.union(required)
     extra = [name for name in checkpoint if name not in known and not layout.is_harmless_extra(name)]
     beyond = [name for name in extra if (layout.layer_of(name) or 0) >= layout.num_layers]
     if beyond:
-        reason = f"num_hidden_layers is {layout.num_layers}, and there are tensors of more: {listed(beyond)}"
+        reason = f"num_hidden_layers is {layout.num_layers}, but there are tensors of further layers: {listed(beyond)}"
         raise CheckpointError(checkpoint.directory, reason, hint="config.json belongs to another model")
     if extra:
-        message = f"{checkpoint.directory}: {len(extra)} tensors of no use for this model, ignored: {listed(extra)}"
+        message = f"{checkpoint.directory}: tensors that this model does not use, ignored: {listed(extra)}"
         warnings.warn(message, CheckpointWarning, stacklevel=4)
 
 
 def _check_biases(checkpoint: Checkpoint, layout: Layout) -> None:
-    """CheckpointError where a linear, or a part of one, has no bias and those of its kind in other layers have."""
+    """CheckpointError if a linear, or a part of one, lacks a bias that the same linear of other layers has."""
     kinds: dict[str, list[str]] = {}
     for module in layout:
         if module.kind == "linear":
@@ -64,13 +64,13 @@ def _check_biases(checkpoint: Checkpoint, layout: Layout) -> None:
     for names in kinds.values():
         lost = [name for name in names if name not in checkpoint]
         if 0 < len(lost) < len(names):
-            reason = f"{len(lost)} of {len(names)} linears of one kind have no bias, the others have: {listed(lost)}"
-            hint = "the tensors were lost on the way here: fetch the checkpoint again, or quantise it again"
+            reason = f"{len(lost)} of {len(names)} linears of one kind lack the bias of the others: {listed(lost)}"
+            hint = "these tensors were lost: fetch the checkpoint again, or quantise it again"
             raise CheckpointError(checkpoint.directory, reason, tensor=lost[0], hint=hint)
 
 
 def check_dense_shapes(checkpoint: Checkpoint, layout: Layout, gptq: GptqConfig | None) -> None:
-    """CheckpointError for a float tensor whose dtype is no float or whose shape is not what config.json implies."""
+    """CheckpointError for an unquantised tensor whose dtype is not a float or whose shape contradicts config.json."""
     for module in layout:
         for name, want in _dense_shapes(module, is_quantized=gptq is not None and module.kind == "linear"):
             if name not in checkpoint:

@@ -1,6 +1,6 @@
 """The tensors that a loaded network will hold, known from the headers of its checkpoint before a tensor is read.
 
-What the memory forecast adds up (plan.py), and what a weight cache has room for (weight_cache.py).
+The memory estimate adds them up (plan.py), and a weight cache has room for them (weight_cache.py).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class HeldTensor:
     leaf: str  # "weight", "bias", "panels", ...
     dtype: torch.dtype
     shape: tuple[int, ...]
-    is_in_file: bool  # whether the checkpoint holds it as it is, so that it can be mapped from there
+    is_in_file: bool  # whether the checkpoint holds it in this form, so that it can be memory-mapped
 
     @property
     def name(self) -> str:
@@ -41,25 +41,25 @@ class HeldTensor:
 
     @property
     def is_prepared_head(self) -> bool:
-        """Whether it belongs to the head's copy, and not to the head."""
+        """Whether it belongs to the 8-bit output head, not to lm_head itself."""
         return self.module == "lm_head" and self.leaf not in ("weight", "bias")
 
 
 @dataclass(frozen=True)
 class LoadSettings:
-    """What decides, beside the checkpoint, which tensors a network holds."""
+    """What decides, besides the checkpoint, which tensors a network holds."""
 
     dtype: torch.dtype
     device: torch.device
     gptq: GptqConfig | None
     backend: Backend
-    prepares_head: bool  # keeps the copy of lm_head that finds its largest logit sooner
+    prepares_head: bool  # adds the 8-bit output head, which finds the largest logit faster
 
 
 def quantized_shape(checkpoint: Checkpoint, module: ModuleSpec, gptq: GptqConfig) -> QuantizedShape | None:
-    """The shape of a GPTQ linear by its headers, which nobody has checked: None where tensors are missing or odd.
+    """The shape of a GPTQ linear from its unchecked headers; None if tensors are missing or malformed.
 
-    Reading the linear says what is wrong with it.
+    Reading the linear reports what is wrong with it.
     """
     names = [*module.disk_names("qweight"), *module.disk_names("scales")]
     if not all(name in checkpoint for name in names):
@@ -83,7 +83,7 @@ def quantized_shape(checkpoint: Checkpoint, module: ModuleSpec, gptq: GptqConfig
 def held_tensors(checkpoint: Checkpoint, layout: Layout, settings: LoadSettings) -> Iterator[HeldTensor]:
     """All of them, in the order of the forward pass.
 
-    A bias of zeros and an act-order that changes nothing are counted and not kept: it takes reading to know them.
+    A bias of zeros and an act-order that changes nothing are counted but not kept: only reading reveals them.
     """
     for module in layout:
         if settings.gptq is not None and module.kind == "linear":
@@ -106,7 +106,7 @@ def _of_dense(checkpoint: Checkpoint, module: ModuleSpec, settings: LoadSettings
 
 
 def head_specs(shape: tuple[int, ...], settings: LoadSettings) -> tuple[TensorSpec, ...]:
-    """The tensors of the head's prepared copy; none where there is no such copy."""
+    """The tensors of the 8-bit output head; none if there is no such head."""
     return (settings.backend.head_specs(*shape) or ()) if settings.prepares_head else ()
 
 

@@ -1,4 +1,4 @@
-"""A JSON file of a checkpoint, read with a bound on its size; a key that stands twice is refused."""
+"""A checkpoint's JSON file, read with a size limit; conflicting values of one key are rejected."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     unique: dict[str, Any] = {}
     for key, value in pairs:
         if key in unique and repr(unique[key]) != repr(value):  # the same value twice changes nothing
-            raise _KeyTwiceError(f"key {key!r:.80} stands twice, with {unique[key]!r:.80} and {value!r:.80}")
+            raise _KeyTwiceError(f"key {key!r:.80} appears twice, with {unique[key]!r:.80} and {value!r:.80}")
         unique[key] = value
     return unique
 
@@ -31,7 +31,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file of a checkpoint; CheckpointError for anything else."""
     content = b""
     if not has_file(path):
-        raise CheckpointError(path, "file is missing", hint="is this the directory of a checkpoint?")
+        raise CheckpointError(path, "file is missing", hint="is this a checkpoint directory?")
     try:
         size = path.stat().st_size
         if size > MAX_JSON_BYTES:

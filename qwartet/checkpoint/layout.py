@@ -1,7 +1,7 @@
-"""Which modules of a network own tensors, and under which names does a checkpoint hold them?
+"""Which modules of a network own tensors, and what are these called in a checkpoint?
 
-A family (models/family.py) says it once, as data; whatever reads or writes a checkpoint goes by that. A module of the
-network may lie on disk in several parts whose rows follow one another: a fused qkv as q, k and v.
+A family (models/family.py) declares this once, as data, for all code that reads or writes checkpoints. A module may be
+stored in several parts whose rows are concatenated: a fused qkv as q, k and v.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class ModuleSpec:
     kind: Kind
     shape: tuple[int, ...]  # of the weight: [N, K], or [C] of a norm
     parts: tuple[tuple[str, int], ...]  # (name on disk, rows), in the order of the rows
-    fields: str = ""  # of config.json that imply the shape
-    needs_bias: bool = False  # else a linear may have one
+    fields: str = ""  # the keys of config.json that imply the shape
+    needs_bias: bool = False  # otherwise the bias of a linear is optional
 
     @property
     def disk_name(self) -> str:
-        """Its name on disk; of several parts the first one's."""
+        """Its name on disk; that of the first part if there are several."""
         return self.parts[0][0]
 
     def disk_names(self, leaf: str) -> list[str]:
@@ -45,7 +45,7 @@ class Layout:
 
     modules: tuple[ModuleSpec, ...]
     num_layers: int
-    layer_pattern: re.Pattern[str]  # matches a name on disk that speaks of a layer; its group is the number
+    layer_pattern: re.Pattern[str]  # matches the names on disk of a layer; its group is the layer's number
     harmless_extras: re.Pattern[str]  # buffers that old checkpoints carry and that every engine recomputes
 
     @cached_property
@@ -68,10 +68,10 @@ class Layout:
         return f"{self[module].disk_name}.{leaf}"
 
     def layer_of(self, tensor: str) -> int | None:
-        """Layer that a name on disk speaks of; None outside the layers."""
+        """Layer that a name on disk belongs to; None outside the layers."""
         match = self.layer_pattern.match(tensor)
         return int(match[1]) if match else None
 
     def is_harmless_extra(self, name: str) -> bool:
-        """Whether a tensor that no module holds may be passed over in silence."""
+        """Whether a tensor that no module owns may be ignored silently."""
         return self.harmless_extras.fullmatch(name) is not None

@@ -1,4 +1,4 @@
-"""What people take for a checkpoint of ours and is something else: a LoRA adapter, Qwen-VL, Qwen-Audio."""
+"""Models that are easily mistaken for a supported checkpoint: LoRA adapters, Qwen-VL, Qwen-Audio."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from qwartet.errors import CheckpointError
 
 ADAPTER_CONFIG = "adapter_config.json"
 # Models of the same architecture and model_type that have a second network in front.
-_OTHER_SENSES = {"visual": ("Qwen-VL", "sees images"), "audio": ("Qwen-Audio", "hears sound")}
+_OTHER_SENSES = {"visual": ("Qwen-VL", "takes images"), "audio": ("Qwen-Audio", "takes audio")}
 
 
 def adapter_error(directory: Path) -> CheckpointError:
@@ -21,13 +21,13 @@ def adapter_error(directory: Path) -> CheckpointError:
     except CheckpointError:
         base = None
     of = f" for {base!r:.120}" if base else ""
-    hint = "merge it into its base model (in PEFT: merge_and_unload, then save_pretrained), and load what that saves"
-    return CheckpointError(directory, f"holds a LoRA adapter{of}, not a whole model", hint=hint)
+    hint = "merge it into its base model (in PEFT: merge_and_unload, then save_pretrained), and load the result"
+    return CheckpointError(directory, f"holds a LoRA adapter{of}, not a complete model", hint=hint)
 
 
 def check_senses(raw: Mapping[str, Any], path: Path) -> None:
-    """CheckpointError for the config.json of a model that sees or hears."""
+    """CheckpointError for the config.json of a vision or audio model."""
     for key, (model, what) in _OTHER_SENSES.items():
         if raw.get(key) is not None:
-            reason = f"is of a {model} checkpoint (key {key!r}), which {what}; Qwartet runs the text models alone"
-            raise CheckpointError(path, reason, hint="take one of those, as Qwen/Qwen-7B-Chat")
+            reason = f"is of a {model} checkpoint (key {key!r}), which {what}; Qwartet runs text models only"
+            raise CheckpointError(path, reason, hint="use one of those, such as Qwen/Qwen-7B-Chat")

@@ -1,4 +1,4 @@
-"""One .safetensors file: its header read strictly, its tensors mapped or read.
+"""One .safetensors file: its header parsed strictly, its tensors memory-mapped or read.
 
     8 bytes   header length h, little endian
     h bytes   JSON {name: {"dtype", "shape", "data_offsets": [begin, end]}, "__metadata__": {...}}
@@ -6,7 +6,7 @@
 
 The header is checked here, before any tensor is touched, because the messages must name the file, the
 tensor and the remedy, and because the library accepts a header that names one tensor twice. The data
-itself goes through the safetensors library, which checks once more.
+itself goes through the safetensors library, which checks again.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     unique: dict[str, Any] = {}
     for key, value in pairs:
         if key in unique:
-            raise ValueError(f"key {shown(key)} stands twice")
+            raise ValueError(f"key {shown(key)} appears twice")
         unique[key] = value
     return unique
 
@@ -111,7 +111,7 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
         raise CheckpointError(path, "header is not a JSON object", hint=_DOWNLOAD_AGAIN)
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise CheckpointError(path, "__metadata__ of the header is not an object of texts", hint=_DOWNLOAD_AGAIN)
+        raise CheckpointError(path, "__metadata__ in the header is not an object of strings", hint=_DOWNLOAD_AGAIN)
     return header, size - 8 - length
 
 
@@ -137,7 +137,7 @@ def _parse_entry(path: Path, name: str, entry: Any) -> TensorInfo:
 
 
 def read_tensor_infos(path: Path) -> dict[str, TensorInfo]:
-    """Checked header of a file: name -> TensorInfo; CheckpointError when the file is not what it says."""
+    """Checked header of a file: name -> TensorInfo; CheckpointError for an inconsistent file."""
     header, data_bytes = _read_header(path)
     infos = {name: _parse_entry(path, name, entry) for name, entry in header.items()}
     position = 0
@@ -155,8 +155,8 @@ def read_tensor_infos(path: Path) -> dict[str, TensorInfo]:
 class SafetensorsFile:
     """Reads tensors of one file whose header has been checked.
 
-    "mmap" shares the pages of the file and copies nothing; "pread" reads into memory of its own, and so
-    survives a file that shrinks while the model is in use. Both refuse a file that changed before it was read.
+    "mmap" shares the pages of the file and copies nothing; "pread" reads into private memory, and so
+    survives a file that shrinks while the model is in use. Both reject a file that changed before it was read.
     """
 
     def __init__(self, path: Path, load_mode: LoadMode = "mmap") -> None:
@@ -169,18 +169,18 @@ class SafetensorsFile:
             self._file = safe_open(path, framework="pt", device="cpu", backend=load_mode)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(path, f"cannot be opened ({error})", hint=_DOWNLOAD_AGAIN) from None
-        except RuntimeError as error:  # torch maps with a claim on memory for all pages, which the system may refuse
+        except RuntimeError as error:  # torch's mapping reserves memory for all pages, which the system may refuse
             if load_mode != "mmap" or "mmap" not in str(error):
                 raise
             self._pages = self._map()
 
     def _map(self) -> MappedFile:
-        """The file mapped without that claim; pages that are written to are this process's own, as with torch."""
+        """The file mapped without that reservation; pages that are written to become private, as with torch."""
         try:
             return MappedFile(self.path, is_writable=True)
         except OSError as error:
             reason = f"{self.path}: its {self._size} bytes cannot be mapped ({error.strerror})"
-            raise OutOfMemoryError(f"{reason}; raise the limit of address space (ulimit -v)") from None
+            raise OutOfMemoryError(f"{reason}; raise the limit on address space (ulimit -v)") from None
 
     def read(self, info: TensorInfo, part: tuple[slice, ...] = ()) -> Tensor:
         """The tensor, or a part of it, on the CPU, in the file's dtype."""
@@ -198,14 +198,14 @@ class SafetensorsFile:
             raise CheckpointError(self.path, f"cannot be read ({error})", tensor=info.name) from None
         if shape != info.shape:
             raise CheckpointError(self.path, "changed while it was being read", tensor=info.name)
-        # A header of odd length leaves the data unaligned, which kernels may not read.
+        # After a header of odd length the data is unaligned, which kernels cannot read.
         return tensor.clone() if tensor.data_ptr() % tensor.element_size() else tensor
 
 
 class MappedFile:
     """A file whose header has been checked (`read_tensor_infos`).
 
-    Writing to one of its tensors ends the process, or where it `is_writable` changes this process's copy of the page.
+    Writing to one of its tensors crashes the process or, if it `is_writable`, changes a private copy of the page.
     """
 
     def __init__(self, path: Path, *, is_writable: bool = False) -> None:
@@ -219,7 +219,7 @@ class MappedFile:
         self._data = 8 + int.from_bytes(self._pages[:8], "little")
 
     def read(self, info: TensorInfo) -> Tensor:
-        """The tensor where it lies."""
+        """The tensor in place, not copied."""
         dtype = DTYPES[info.dtype]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)

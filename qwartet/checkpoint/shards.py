@@ -41,7 +41,7 @@ def _shards_of_index(index: Path) -> dict[Path, list[str]]:
     missing = [file.name for file in shards if not has_file(file)]
     if missing:
         reason = f"{len(missing)} of {len(shards)} shards missing: {listed(missing)}"
-        raise CheckpointError(index.parent, reason, hint="fetch them (a download that stopped can be resumed)")
+        raise CheckpointError(index.parent, reason, hint="fetch them (an interrupted download can be resumed)")
     return shards
 
 
@@ -64,7 +64,7 @@ class Checkpoint:
             infos = read_tensor_infos(file)
             absent = [name for name in names if name not in infos]
             if absent:
-                reason = f"the index says that it holds {listed(absent)}; it does not"
+                reason = f"lacks {listed(absent)}, which the index lists in it"
                 raise CheckpointError(file, reason, hint="index and shards do not belong together; fetch both again")
             own = set(names)
             found |= {name: info for name, info in infos.items() if name in own}

@@ -1,7 +1,7 @@
-"""What download tools leave beside a file that they have not finished.
+"""What download tools leave beside an incomplete file.
 
-MODEL.safetensors.aria2     the file itself has its full size already, and zeros where nothing came yet
-MODEL.safetensors.part      the file is made from this one when all is there: the two do not belong together
+MODEL.safetensors.aria2     MODEL.safetensors has its full size already, with zeros where data is missing
+MODEL.safetensors.part      is renamed to MODEL.safetensors when complete: an existing file of that name is another one
 """
 
 from __future__ import annotations
@@ -14,35 +14,36 @@ from pathlib import Path
 from qwartet.errors import CheckpointError, CheckpointWarning
 
 IN_PLACE = (".aria2", ".st", ".lftp-pget-status")
-"""Endings of the notes of aria2, axel and lftp, which write into the file itself and remove the note at the end."""
+"""Suffixes of the control files of aria2, axel and lftp, which write into the file itself and finally remove these."""
 
 BESIDE = (
     ".part", ".partial", ".incomplete", ".crdownload", ".opdownload", ".download", ".downloading", ".fdmdownload",
     ".tmp", ".temp", "____temp", ".!qb", ".!ut", ".bc!", ".xltd", ".td",
 )  # fmt: skip
-"""Endings, in small letters, of files that get their name when all of them is there."""
+"""Suffixes, in lower case, of partial files that are renamed when complete."""
 
-_PLACES = ("", "._____temp", ".cache/huggingface/download")  # within the directory: modelscope's and the hub's own
+_PLACES = ("", "._____temp", ".cache/huggingface/download")  # modelscope and the hub's library use folders of their own
 
 
 def check_downloads(directory: Path, weights: Iterable[Path]) -> None:
-    """CheckpointError where a tool still writes into a file of a checkpoint, CheckpointWarning for what others have
-    left. Looked at are the files of its weights, its JSON files and its vocabulary.
+    """CheckpointError if a tool has not finished one of a checkpoint's files, CheckpointWarning for other leftovers.
+
+    Checks the weights, the JSON files and the vocabulary.
     """
     left: list[str] = []
     for file in (*weights, *sorted(directory.glob("*.json")), *sorted(directory.glob("*.tiktoken"))):
-        for one in {file, Path(os.path.realpath(file))}:  # a link that leads in a circle is refused where it is read
+        for one in {file, Path(os.path.realpath(file))}:  # a circular link is rejected when it is read
             for note in (one.with_name(one.name + ending) for ending in IN_PLACE):
                 if note.is_file():
-                    reason = f"its download is not finished: {note.name} lies beside it"
-                    hint = f"resume it with the tool that began it, or remove {note.name} if the file is whole"
+                    reason = f"its download is not finished: {note.name} still exists"
+                    hint = f"resume it with the tool that started it, or remove {note.name} if the file is complete"
                     raise CheckpointError(file, reason, hint=hint)
         left += _left_of(file)
     if left:
         names = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
         message = (
-            f"{directory}: what a download left lies beside the files that are loaded: {names}; "
-            "remove it if they are whole, else fetch them again"
+            f"{directory}: found leftovers of a download: {names}; "
+            "remove them if the checkpoint's files are complete, otherwise fetch those again"
         )
         warnings.warn(message, CheckpointWarning, stacklevel=3)
 

@@ -1,8 +1,8 @@
-"""Packed weights kept on disk: made at the first start, mapped at every later one.
+"""The weight cache: weights repacked at the first start and memory-mapped at every later one.
 
-A cache file holds tensors of a network that its checkpoint does not hold as they are: one file those of the layers
-(weights in the layout of the kernels, floats of another dtype), one the 8-bit copy of the head. Its name is a hash of
-what it was made from (cache_key.py), so a changed checkpoint, or a newer layout, gets files of its own.
+A cache file holds tensors that the checkpoint does not hold in the form that the network needs: one file for the layers
+(weights in the kernels' layout, floats of another dtype), one for the 8-bit output head. Its name is a hash of its
+inputs (cache_key.py), so a changed checkpoint, or a newer layout, gets files of its own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from qwartet.errors import CacheWarning, CheckpointError, SettingError
 from qwartet.files import check_free_space
 from qwartet.kernels.backend import PreparedHead, PreparedWeight, TensorSpec
 
-LEAST_BYTES = 64 * 2**20  # smaller models are packed sooner than they are looked up
+LEAST_BYTES = 64 * 2**20  # smaller models are repacked faster than they are looked up
 
 
 def weights_of(
@@ -37,9 +37,9 @@ def weights_of(
     use_cache: bool = True,
     on_packed: OnPacked | None = None,
 ) -> Weights:
-    """The weights for a network: from cache files where they are of use, which are made first if there are none.
+    """A network's weights, from cache files where these help; missing ones are written first.
 
-    Whatever hinders that, the weights come from the checkpoint, with a CacheWarning.
+    If that fails for any reason, the weights come from the checkpoint, with a CacheWarning.
     """
     made = [tensor for tensor in held if not tensor.is_in_file]
     if not use_cache or settings.backend.layout is None or sum(tensor.nbytes for tensor in made) < LEAST_BYTES:
@@ -53,20 +53,20 @@ def weights_of(
                 weights.add(_cache_file(checkpoint, layout, settings, part, on_packed), part)
         except (OSError, SettingError) as error:
             reason = (error.strerror or error) if isinstance(error, OSError) else error
-            message = f"packed weights are not used, and not kept for the next start: {packed_directory()}: {reason}"
+            message = f"weight cache not used, every start repacks the weights: {packed_directory()}: {reason}"
             warnings.warn(message, CacheWarning, stacklevel=3)
     return weights
 
 
 class CachedWeights(Weights):
-    """Weights that lie in cache files, and the others from the checkpoint."""
+    """Weights from cache files, and the rest from the checkpoint."""
 
     def __init__(self, checkpoint: Checkpoint, settings: LoadSettings) -> None:
         super().__init__(checkpoint, settings)
         self._tensors: dict[str, tuple[MappedFile | SafetensorsFile, TensorInfo]] = {}
 
     def add(self, path: Path, part: list[HeldTensor]) -> None:
-        """Takes the tensors `part` from a file; SettingError when it holds others."""
+        """Takes the tensors `part` from a file; SettingError if it holds others."""
         try:
             infos = read_tensor_infos(path)
             mapped = self.checkpoint.load_mode == "mmap"
@@ -75,7 +75,7 @@ class CachedWeights(Weights):
             raise _damaged(path, error.reason) from None
         wanted = {tensor.name: (DTYPE_NAMES[tensor.dtype], tensor.shape) for tensor in part}
         if {name: (info.dtype, info.shape) for name, info in infos.items()} != wanted:
-            raise _damaged(path, "holds other tensors than its name says")
+            raise _damaged(path, "does not hold the expected tensors")
         self._tensors |= {name: (file, info) for name, info in infos.items()}
 
     def is_mapped(self, name: str) -> bool:
@@ -111,14 +111,14 @@ class CachedWeights(Weights):
         return self.settings.backend.import_head(rows, columns, tensors)
 
     def _read_all(self, module: str, specs: Sequence[TensorSpec] | None) -> dict[str, Tensor] | None:
-        """Leaf -> tensor of all specs; None where there are none, or one of them is not in a cache file."""
+        """Leaf -> tensor of all specs; None if there are none, or if a cache file lacks one of them."""
         found = {spec.leaf: self._read(module, spec.leaf) for spec in specs or ()}
         tensors = {leaf: tensor for leaf, tensor in found.items() if tensor is not None}
         return tensors if tensors and len(tensors) == len(found) else None
 
 
 def _damaged(path: Path, reason: str) -> SettingError:
-    return SettingError(f"{path}: {reason}; remove it (qwartet cache clear), and the next start makes it again")
+    return SettingError(f"{path}: {reason}; remove it (qwartet cache clear); the next start makes it again")
 
 
 def _cache_file(
@@ -128,7 +128,7 @@ def _cache_file(
     part: list[HeldTensor],
     on_packed: OnPacked | None,
 ) -> Path:
-    """The file with these tensors, written if it is not there."""
+    """The file with these tensors, written if it does not exist."""
     header, directory = cache_header(part), packed_directory()
     check_is_ours(directory)
     remove_leftovers(directory)
@@ -137,7 +137,7 @@ def _cache_file(
         check_is_ours(path)
         return path
     check_free_space(path, len(header) + sum(tensor.nbytes for tensor in part))
-    # Read, not mapped: what is packed already takes no memory.
+    # Read, not mapped: weights take no memory once they are repacked.
     weights = Weights(Checkpoint(checkpoint.directory, "pread"), settings)
     write_cache(path, header, part, weights, layout, on_packed)
     return path

@@ -1,6 +1,6 @@
-"""Writes the file of a weight cache: packs module by module, so that one module at a time is in memory.
+"""Writes the file of a weight cache, repacking one module at a time to bound the memory.
 
-A safetensors file. Tensors whose size is a multiple of 64 bytes come first, behind a header of whole pages, and so
+A safetensors file. Tensors whose size is a multiple of 64 bytes come first, after a header of whole pages, and so
 begin at multiples of 64.
 """
 
@@ -21,7 +21,7 @@ from qwartet.checkpoint.safetensors_file import DTYPE_NAMES
 from qwartet.checkpoint.weights import Weights
 
 OnPacked = Callable[[int, int], None]
-"""Hears how many bytes more are packed, and of how many."""
+"""Called with the number of bytes just repacked and the total."""
 
 ALIGNMENT = 64  # bytes
 PAGE = 4096  # bytes
@@ -51,7 +51,7 @@ def write_cache(
     layout: Layout,
     on_packed: OnPacked | None = None,
 ) -> None:
-    """Writes the tensors `made` of `weights` behind their `cache_header`; the file appears whole or not at all."""
+    """Writes the tensors `made` of `weights` behind their `cache_header`; the file appears complete or not at all."""
     places = {name: entry["data_offsets"][0] + len(header) for name, entry in json.loads(header[8:]).items()}
     total = sum(tensor.nbytes for tensor in made)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def _tensors(weights: Weights, module: ModuleSpec, wanted: dict[str, HeldTensor]
     """What a module keeps in a cache: leaf -> tensor."""
     if any(tensor.is_prepared_head for tensor in wanted.values()):
         head = weights.prepared_head(weights.dense(module, "weight"))
-        assert head is not None, "the settings promised a copy of the head"
+        assert head is not None, "the settings promised an 8-bit output head"
         found = dict(head.tensors)
     elif weights.settings.gptq is not None and module.kind == "linear":
         found = weights.settings.backend.export_weight(weights.quantized(module))

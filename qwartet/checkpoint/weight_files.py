@@ -1,4 +1,4 @@
-"""Which file of a directory holds its weights, or says which ones do? And what is it that lies there instead?
+"""Which file of a directory holds its weights, or lists those that do? And what does the directory hold instead?
 
     model.safetensors.index.json    the index of shards
     model.safetensors               all of them
@@ -24,15 +24,15 @@ INDEX_NAME = "model.safetensors.index.json"
 _FILE_SUFFIXES = (".safetensors.index.json", ".safetensors")
 BASE_KEYS = ("model_file_base_name", "model_basename")
 _BASE_NAME = re.compile(r"\w[\w.-]{0,200}", re.ASCII)
-# Beside a model, and not it: adapters of PEFT, the state of a training run.
+# Beside a model, but not part of it: PEFT adapters, the state of a training run.
 _STRAY = re.compile(r"adapter_|optimizer|scheduler|rng_state|training_args|random_states")
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
 def find_weights(directory: Path) -> Path:
-    """The index of the shards, or the only file; CheckpointError says what else the directory is.
+    """The index of the shards, or the only file; CheckpointError says what the directory holds instead.
 
-    A CheckpointWarning tells of an adapter beside the model.
+    CheckpointWarning for an adapter beside the model.
     """
     names = names_in(directory)
     _warn_of_adapter(directory, names)
@@ -66,7 +66,7 @@ def _stated_base_names(directory: Path) -> Iterator[str]:
     for file, key in (("quantize_config.json", None), ("config.json", "quantization_config")):
         try:
             content = read_json(directory / file)
-        except CheckpointError:  # told by who needs it
+        except CheckpointError:  # reported where the file is needed
             continue
         config = content if key is None else content.get(key)
         for name in BASE_KEYS:
@@ -76,12 +76,12 @@ def _stated_base_names(directory: Path) -> Iterator[str]:
 
 
 def is_stray(name: str) -> bool:
-    """Whether a file of this name lies beside weights and is none of them."""
+    """Whether a file of this name may be beside the weights without being one of them."""
     return _STRAY.match(name) is not None
 
 
 def pickled_weights(names: list[str]) -> list[str]:
-    """Those of the names that are of files with pickled weights."""
+    """Those names that are of pickled weights."""
     return [name for name in names if name.endswith(_PICKLE_SUFFIXES) and not is_stray(name)]
 
 
@@ -92,7 +92,7 @@ def _without_weights(directory: Path, names: list[str]) -> CheckpointError:
         reason = "holds only pickled weights, which can run code when loaded; Qwartet never loads them"
         hint = f"qwartet convert {shlex.quote(str(directory))} NEW-DIRECTORY writes them as safetensors"
         return CheckpointError(directory, reason, hint=hint)
-    return CheckpointError(directory, "holds no .safetensors file", hint="is this the directory of a checkpoint?")
+    return CheckpointError(directory, "holds no .safetensors file", hint="is this a checkpoint directory?")
 
 
 def _is_adapter(name: str) -> bool:

@@ -1,7 +1,7 @@
-"""Do the weights hold what a network can have been trained to: numbers, and no zeros where a download stopped?
+"""Are the weights plausible: finite, and without zeros where a download stopped?
 
-A load looks at small tensors whole and at a page every STRIDE of the others, so that no large file is read twice; a
-tensor in which it finds something is then read whole. `qwartet inspect` reads all of them.
+Loading checks small tensors completely and one page every STRIDE of the others, so that no large file is read twice; a
+suspicious tensor is then checked completely. `qwartet inspect` checks every byte.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from qwartet.checkpoint.safetensors_file import TensorInfo
 from qwartet.checkpoint.shards import Checkpoint
 from qwartet.errors import CheckpointError, CheckpointWarning
 
-SMALL_BYTES = 2**20  # tensors up to here are looked at whole
-STRIDE = 16 * 2**20  # bytes from one look at a larger one to the next
-PAGE = 4096  # bytes of a look
+SMALL_BYTES = 2**20  # tensors up to this size are checked completely
+STRIDE = 16 * 2**20  # bytes from one sample of a larger one to the next
+PAGE = 4096  # bytes of a sample
 PIECE = 16 * 2**20  # bytes in memory at once
 LONG_RUN = 2**20  # bytes of zeros that no trained weights have
 MANY_ROWS = 1024  # of an embedding
@@ -48,17 +48,17 @@ class Finding:
     num_not_finite: int = 0
     num_values: int = 0
     zeros: tuple[int, int] | None = None  # bytes from and to which there are only zeros
-    is_padding: bool = False  # only rows are meant that belong to no token
+    is_padding: bool = False  # concerns only rows that belong to no token
 
     @property
     def zeros_text(self) -> str:
-        """Where the zeros are, in hundredths of the tensor."""
+        """Where the zeros are, in percent of the tensor."""
         assert self.zeros is not None
         start, end = (round(100 * place / self.info.nbytes) for place in self.zeros)
         return f"{self.info.name} ({'all of it' if (start, end) == (0, 100) else f'{start} % to {end} %'})"
 
     def error(self) -> CheckpointError:
-        """Of values that are not finite."""
+        """The error for values that are not finite."""
         reason = f"{self.num_not_finite} of {self.num_values} values are NaN or infinite"
         return CheckpointError(self.info.file, reason, tensor=self.info.name, hint="download it again")
 
@@ -73,17 +73,17 @@ def check_values(checkpoint: Checkpoint, layout: Layout) -> None:
 
 
 def warn_of(findings: list[Finding], directory: Path) -> None:
-    """Says in one warning each where there are zeros, and rows of no token that are not finite."""
+    """One warning for all zeros, and one for all rows of no token that are not finite."""
     zeros = [finding.zeros_text for finding in findings if finding.zeros is not None]
     if zeros:
         message = (
             f"{directory}: zeros where weights should be: {_listed(zeros)}; the download may be incomplete: "
-            "fetch the file again (qwartet inspect looks at every byte)"
+            "fetch the file again (qwartet inspect checks every byte)"
         )
         warnings.warn(message, CheckpointWarning, stacklevel=3)
     padding = [finding.info.name for finding in findings if finding.num_not_finite and finding.is_padding]
     if padding:
-        message = f"{directory}: NaN or infinite values in the last rows, of no token or a rare one: {_listed(padding)}"
+        message = f"{directory}: NaN or infinite values in the last rows (unused or rare tokens): {_listed(padding)}"
         warnings.warn(message, CheckpointWarning, stacklevel=3)
 
 
@@ -106,7 +106,7 @@ def value_findings(checkpoint: Checkpoint, layout: Layout, *, whole: bool) -> It
 
 
 def _reader(file: Path, files: ExitStack, whole: bool) -> Callable[[TensorInfo], Read]:
-    """Reads past the mapping, which would bring many pages for each one that is looked at."""
+    """Reads around the mapping, which would load many pages for each one that is checked."""
     try:
         descriptor = os.open(file, os.O_RDONLY)
         files.callback(os.close, descriptor)
@@ -132,7 +132,7 @@ def _reader(file: Path, files: ExitStack, whole: bool) -> Callable[[TensorInfo],
 
 
 def _is_suspicious(read: Read, info: TensorInfo, module: ModuleSpec) -> bool:
-    """Whether a look here and there finds zeros or a value that is not finite."""
+    """Whether a sample contains only zeros or a value that is not finite."""
     most = info.nbytes - PAGE
     end = _padding_start(info) if module.kind in ("embedding", "head") else info.nbytes
     for start in (*range(0, most, STRIDE), most // 2 // PAGE * PAGE, most):
@@ -151,7 +151,7 @@ def _count_not_finite(content: bytes, dtype: str) -> int:
 
 
 def _look(read: Read, info: TensorInfo, module: ModuleSpec) -> Iterator[Finding]:
-    """Looks at a whole tensor."""
+    """Checks a complete tensor."""
     num_bad, num_bad_padding, padding = 0, 0, info.nbytes
     if module.kind in ("embedding", "head"):
         padding = _padding_start(info)
@@ -169,7 +169,7 @@ def _look(read: Read, info: TensorInfo, module: ModuleSpec) -> Iterator[Finding]
     for count, is_padding in ((num_bad, False), (num_bad_padding, True)):
         if count:
             yield Finding(info, count, num_values, is_padding=is_padding)
-    if info.name.endswith(".bias"):  # all zeros is what one without a bias has
+    if info.name.endswith(".bias"):  # a linear without a bias may store zeros
         return
     start, end = (place * page for place in _longest_run(is_zero))
     is_padding = padding < info.nbytes and start >= padding
@@ -178,13 +178,13 @@ def _look(read: Read, info: TensorInfo, module: ModuleSpec) -> Iterator[Finding]
 
 
 def _padding_start(info: TensorInfo) -> int:
-    """The byte from which rows of an embedding [V, C] may belong to no token: their values are anybody's guess."""
+    """The byte from which rows of an embedding [V, C] may belong to no token: their values are arbitrary."""
     rows = info.shape[0]
     return (rows - min(max(MANY_ROWS, rows // 16), rows // 2)) * (info.nbytes // rows)
 
 
 def _least_run(info: TensorInfo, module: ModuleSpec, page: int) -> int:
-    """Bytes of zeros in a row that are worth a word; fewer are pruned inputs, outputs or tokens."""
+    """The shortest run of zeros to report, in bytes; shorter ones are pruned inputs, outputs or tokens."""
     if module.kind == "norm":
         return info.nbytes // 2
     if module.kind in ("embedding", "head"):

@@ -1,4 +1,4 @@
-"""The weights of a network, made from a checkpoint: in the dtype computed in, in the layout of the backend."""
+"""The weights of a network, made from a checkpoint: in the compute dtype and the backend's layout."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Weights:
         return False
 
     def dense(self, module: ModuleSpec, leaf: str) -> Tensor:
-        """A float tensor, mapped from the file where it needs no conversion and lies there in one part."""
+        """A float tensor, mapped from the file if it needs no conversion and is stored in one part."""
         parts = [self.checkpoint.read(name) for name in module.disk_names(leaf)]
         whole = parts[0] if len(parts) == 1 else torch.cat(parts)
         return whole.to(self.settings.device, self.settings.dtype)
@@ -40,7 +40,7 @@ class Weights:
         return self.settings.backend.prepare(weight)
 
     def prepared_head(self, weight: Tensor) -> PreparedHead | None:
-        """The copy of lm_head [V, C] that finds its largest logit sooner, where one is wanted."""
+        """The 8-bit output head made from lm_head [V, C], if the settings ask for it."""
         return self.settings.backend.prepare_head(weight.detach()) if self.settings.prepares_head else None
 
 
@@ -54,7 +54,7 @@ def read_quantized_weight(
         return parts[0] if len(parts) == 1 else QuantizedWeight.join(parts)
     except ValueError as error:
         file = checkpoint.info(module.disk_names("qweight")[0]).file
-        raise CheckpointError(file, f"cannot be joined to {module.name}: {error}", tensor=module.disk_name) from None
+        raise CheckpointError(file, f"cannot be joined into {module.name}: {error}", tensor=module.disk_name) from None
 
 
 def _read_part(

@@ -1,4 +1,4 @@
-"""Which version of the GPTQ format wrote the zeros of an asymmetric checkpoint that does not say so?
+"""Which version of the GPTQ format wrote the zeros of an asymmetric checkpoint that does not state it?
 
 Version 1 ("gptq") stores a zero one too low, version 2 ("gptq_v2") as it is. The weights of a linear are about zero on
 average, so the codes of a group are on average its zero: their mean, less the zero as it is stored, is 1 in files of
@@ -33,8 +33,8 @@ def with_zero_version(
 ) -> GptqConfig:
     """The config with its checkpoint_format: the one `stated` by the caller, its own, or what the values decide.
 
-    CheckpointError where that has to be stated, CheckpointWarning where the values decided; SettingError for a version
-    that there is not. Symmetric files need none: every one of their zeros tells it.
+    CheckpointError if the values do not decide it, CheckpointWarning if they do; SettingError for an unknown version.
+    Symmetric files need none: each of their zeros shows it.
     """
     if stated is not None:
         if stated not in FORMATS:
@@ -51,19 +51,19 @@ def with_zero_version(
     for name, expected in (("gptq", 1.0), ("gptq_v2", 0.0)):
         if abs(mean - expected) + error < CLEARLY:
             message = f"{checkpoint.directory}: checkpoint_format is not stated; the stored zeros are those of {name}"
-            hint = "if the answers are noise, give the other (--checkpoint-format)"
-            warnings.warn(f"{message}, {mean:.2f} below the mean code, and are read so; {hint}", CheckpointWarning, 3)
+            hint = "if the answers are gibberish, set the other one (--checkpoint-format)"
+            warnings.warn(f"{message}, {mean:.2f} below the mean code, and read as such; {hint}", CheckpointWarning, 3)
             return replace(gptq, checkpoint_format=name)
     reason = "sym is false, checkpoint_format is not stated, and the stored zeros do not decide it"
-    hint = "give --checkpoint-format gptq (zeros stored one too low, as AutoGPTQ wrote them) or gptq_v2 (as they are), "
+    hint = "set --checkpoint-format gptq (zeros stored one too low, as by AutoGPTQ) or gptq_v2 (stored as they are), "
     hint += 'in Python checkpoint_format=, or add "checkpoint_format" to quantize_config.json'
     raise CheckpointError(checkpoint.directory, reason, hint=hint)
 
 
 def code_offsets(weight: QuantizedWeight) -> Tensor:
-    """By how much the mean code of each group lies above its zero, fp32 [some of G x N].
+    """By how much the mean code of each group exceeds its zero, fp32 [some of G x N].
 
-    Without zeros at the ends of their range, which are 0 less one in version 1, and 2**bits - 1 in both.
+    Leaves out zeros stored at an end of their range: version 1 wraps there.
     """
     codes = unpack_qweight(weight.qweight[:, :NUM_OUTPUTS], weight.bits).float()
     zeros = weight.zeros()[:, :NUM_OUTPUTS].float()

@@ -9,7 +9,7 @@ import numpy as np
 
 from qwartet.errors import SettingError
 
-NO_LIMIT = int(1e30)  # transformers' word for "the tokenizer does not know"
+NO_LIMIT = int(1e30)  # transformers' value for "unknown"
 
 
 class BatchEncoding(dict[str, Any]):
@@ -35,7 +35,7 @@ def padded_length(rows: Sequence[Sequence[int]], padding: bool | str, limit: int
         return 0
     if padding == "max_length":
         if limit >= NO_LIMIT:
-            raise SettingError("padding to max_length without a length; give max_length=")
+            raise SettingError("padding='max_length' needs a length; pass max_length=")
         length = limit
     elif padding in (True, "longest"):
         length = max(map(len, rows), default=0)
@@ -44,14 +44,14 @@ def padded_length(rows: Sequence[Sequence[int]], padding: bool | str, limit: int
     if multiple is None:
         return length
     if multiple < 1:
-        raise SettingError(f"pad_to_multiple_of is {multiple}; give at least 1")
+        raise SettingError(f"pad_to_multiple_of is {multiple}; it must be at least 1")
     return -(-length // multiple) * multiple
 
 
 def padded_batch(
     rows: Sequence[Sequence[int]], length: int, pad_id: int | None, side: str
 ) -> dict[str, list[list[int]]]:
-    """input_ids, token_type_ids (zeros) and attention_mask of rows, each padded on a side to a length; 0 pads none."""
+    """input_ids, token_type_ids (zeros) and attention_mask of rows, each padded on a side to a length; 0: none."""
     if length and rows and pad_id is None:
         raise SettingError("there is no padding token; load with pad_token='<|extra_0|>'")
     batch: dict[str, list[list[int]]] = {"input_ids": [], "token_type_ids": [], "attention_mask": []}
@@ -65,7 +65,7 @@ def padded_batch(
 
 
 def as_tensors(batch: Mapping[str, list[list[int]]], return_tensors: str) -> dict[str, Any]:
-    """The same rows as int64 tensors ("pt") or arrays ("np") [B, T]; SettingError where they differ in length."""
+    """The same rows as int64 tensors ("pt") or arrays ("np") [B, T]; SettingError if they differ in length."""
     if return_tensors not in ("pt", "np"):
         raise SettingError(f"return_tensors is {return_tensors!r}; use 'pt', 'np' or None")
     for rows in batch.values():

@@ -32,7 +32,7 @@ def prompt_of(tokenizer: Tokenizer, messages: list[Message], add_generation_prom
 
 
 def conversations_of(given: Any) -> tuple[list[list[Message]], bool]:
-    """Conversations as messages, and whether it was a single one; RequestError for what is no list of messages."""
+    """Conversations as messages, and whether it was a single one; RequestError for anything but lists of messages."""
     if not isinstance(given, list | tuple) or not given:
         raise RequestError(f"the conversation is {given!r:.60}; {_FORM}", param="conversation")
     is_single = not isinstance(given[0], list | tuple)
@@ -48,4 +48,4 @@ def _messages(given: Any) -> list[Message]:
     return [Message(message["role"], message["content"]) for message in given]
 
 
-_FORM = "give messages [{'role': 'user', 'content': 'text'}]"
+_FORM = "pass messages [{'role': 'user', 'content': 'text'}]"

@@ -1,9 +1,9 @@
 """The published generate(): transformers 4.37's greedy and sampling loops and Qwen's stop words, on our engine.
 
-Kept as the original has it, and held by the golden set `generation_cases`:
+Behaves like the original, as the golden set `generation_cases` checks:
 
 - a stop word is noticed one step late: once the ids end with it, the next id is forced to be EOS;
-- that holds for the tail of the prompt too, and beats min_new_tokens;
+- this includes the end of the prompt, and overrides min_new_tokens;
 - the repetition penalty covers prompt, padding and completion;
 - a batch of one ignores its attention mask; without a mask, padding counts unless pad and EOS differ.
 """
@@ -31,7 +31,7 @@ NO_LIMIT = 2**31 - 1
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a batch: `ids` are attended, `padding` stands left of them and is not."""
+    """One row of a batch: `ids` are attended, `padding`, on their left, is not."""
 
     ids: list[int]
     padding: list[int]
@@ -61,7 +61,7 @@ def _forbid_eos_before(length: int, eos: frozenset[int]) -> LogitsProcessor:
 def _row_processor(
     row: Row, settings: GenerationConfig, eos: list[int], processors: Sequence[BatchProcessor]
 ) -> LogitsProcessor:
-    """All that changes this row's logits before temperature, in transformers' order, over its padded ids."""
+    """Everything that changes this row's logits before temperature, in transformers' order, over its padded ids."""
     steps: list[LogitsProcessor] = []
     penalty = settings.repetition_penalty
     if penalty not in (None, 1.0):
@@ -73,7 +73,7 @@ def _row_processor(
         steps.append(row_processor(processors))
     if settings.stop_words_ids is not None:
         if not eos:
-            raise SettingError("stop_words_ids end a row by its EOS, but eos_token_id is None; set eos_token_id")
+            raise SettingError("stop_words_ids end a row with EOS, but eos_token_id is None; set eos_token_id")
         steps.append(_force_eos_after(StopWordsLogitsProcessor(settings.stop_words_ids, eos[0])))
 
     def process(logits: Tensor, token_ids: list[int]) -> Tensor:
@@ -91,7 +91,7 @@ def _sampling_params(row: Row, settings: GenerationConfig) -> SamplingParams:
         limit = settings.max_length - row.length
         if limit < 1:
             raise RequestError(f"max_length is {settings.max_length} and the prompt has {row.length} tokens; raise it")
-    # Drawn from torch's global generator, so that torch.manual_seed makes a run repeatable, as it does in transformers.
+    # Drawn from torch's global generator, so that torch.manual_seed makes a run repeatable, as in transformers.
     seed = int(torch.randint(2**62, (1,)))
     shared: dict[str, Any] = {"max_tokens": min(int(limit), NO_LIMIT), "seed": seed}
     shared |= {name: getattr(settings, name) for name in ENGINE_SETTINGS if getattr(settings, name) is not None}
@@ -112,7 +112,7 @@ def eos_ids(settings: GenerationConfig) -> list[int]:
 
 
 def _prompt(thread: EngineThread, row: Row, settings: GenerationConfig, processors: Sequence[BatchProcessor]) -> Prompt:
-    """A row as a prompt; RequestError or SettingError where it cannot be served."""
+    """A row as a prompt; RequestError or SettingError if it cannot be served."""
     eos = eos_ids(settings)
     own = (_row_processor(row, settings, eos, processors),)
     options = RequestOptions(eos, len(row.padding), own, speculates=not processors)
@@ -126,16 +126,16 @@ def batch_of(ids: Any, name: str = "input_ids") -> Tensor:
     try:
         batch = torch.as_tensor(ids)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise RequestError(f"{name} is no batch of rows of one length; pad the rows on the left", param=name) from error
+        raise RequestError(f"{name} is not a batch of equally long rows; pad them on the left", param=name) from error
     if batch.is_floating_point() or batch.is_complex() or (batch.dtype is torch.bool and name == "input_ids"):
-        raise RequestError(f"{name} has the dtype {batch.dtype}; give whole numbers, at least one", param=name)
+        raise RequestError(f"{name} has the dtype {batch.dtype}; pass integers, at least one", param=name)
     if batch.dim() not in (1, 2):
-        raise RequestError(f"{name} has {batch.dim()} dimensions; give rows [B, L] or one row [L]", param=name)
+        raise RequestError(f"{name} has {batch.dim()} dimensions; pass rows [B, L] or one row [L]", param=name)
     return batch if batch.dim() == 2 else batch.unsqueeze(0)
 
 
 def split_rows(input_ids: Tensor, attention_mask: Tensor | None, settings: GenerationConfig) -> list[Row]:
-    """Rows of input_ids [B, L] and a left-padding mask [B, L] or None; RequestError for a mask with other holes."""
+    """Rows of input_ids [B, L] and a left-padding mask [B, L] or None; RequestError for any other mask."""
     pad, eos = settings.pad_token_id, eos_ids(settings)
     if attention_mask is None and pad is not None and pad not in eos and bool((input_ids == pad).any()):
         attention_mask = input_ids != pad

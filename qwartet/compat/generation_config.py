@@ -1,7 +1,7 @@
 """GenerationConfig: generation settings as attributes, as transformers 4.37 has them, checked where they are used.
 
-A setting is honoured, without effect on the ids, or refused by its name unless it is at its neutral value; what the
-original refuses with a ValueError is a SettingError, which is one.
+A setting is supported, has no effect on the ids, or is rejected unless it has its neutral value; where the original
+raises a ValueError, this is a SettingError, which is one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from qwartet.errors import CheckpointError, SettingError
 
 CONFIG_FILE = "generation_config.json"
 
-# The engine's own, which checks them; None leaves them out.
+# Checked and applied by the engine; None leaves them out.
 ENGINE_SETTINGS = ("min_p", "no_repeat_ngram_size", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens")
 _HONOURED: dict[str, Any] = {
     "max_length": 20, "max_new_tokens": None, "min_length": 0, "min_new_tokens": None, "do_sample": False,
@@ -31,14 +31,14 @@ _HONOURED: dict[str, Any] = {
     "eos_token_id": None, "pad_token_id": None, "chat_format": None, "max_window_size": 6144, "stop_words_ids": None,
     "return_dict_in_generate": False, **dict.fromkeys(ENGINE_SETTINGS),
 }  # fmt: skip
-# Of beams, of the cache, of how results of an assistant model are drafted: they do not change which ids come out.
+# Settings of beam search, the cache and assisted decoding that do not change the ids.
 _WITHOUT_EFFECT: dict[str, Any] = {
     "use_cache": True, "early_stopping": False, "length_penalty": 1.0, "low_memory": None, "renormalize_logits": False,
     "remove_invalid_values": False, "bos_token_id": None, "decoder_start_token_id": None, "num_assistant_tokens": 5,
     "num_assistant_tokens_schedule": "heuristic", "prompt_lookup_num_tokens": None, "cache_implementation": None,
     "transformers_version": None,
 }  # fmt: skip
-# They would change the ids, or what is returned: the values, the default first, that change nothing.
+# Settings that would change the ids or the results, with their neutral values, the default first.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "num_beams": (1,), "num_beam_groups": (1,), "diversity_penalty": (0.0,), "penalty_alpha": (None, 0.0),
     "typical_p": (1.0,), "epsilon_cutoff": (0.0,), "eta_cutoff": (0.0,), "guidance_scale": (None, 1.0),
@@ -49,14 +49,14 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "output_attentions": (False,), "output_hidden_states": (False,),
 }  # fmt: skip
 _DEFAULTS = {**_HONOURED, **_WITHOUT_EFFECT, **{name: values[0] for name, values in _NEUTRAL.items()}}
-# Arguments of generate() and of from_pretrained that are no settings.
+# Arguments of generate() and of from_pretrained that are not settings.
 _IGNORED = {"token_type_ids", "trust_remote_code", "synced_gpus"}
 _HINTS = {
     "prefix_allowed_tokens_fn": "use logits_processor=",
     "assistant_model": "use LLM(draft_model=...)",
     "seed": "call set_seed, or torch.manual_seed",
-    "inputs_embeds": "give input_ids",
-    "past_key_values": "give all of the ids; a common beginning is found in the cache",
+    "inputs_embeds": "pass input_ids",
+    "past_key_values": "pass all ids; the cache recognises a known prefix",
     "position_ids": "leave it out; positions follow from the ids, as published",
 }
 
@@ -77,15 +77,15 @@ class GenerationConfig:
 
     @classmethod
     def from_pretrained(cls, name_or_path: StrPath, **changes: Any) -> GenerationConfig:
-        """Settings of a model directory or hub id, with changes; takes the original's arguments for where it lies.
+        """Settings of a model directory or hub id, with changes; takes the original's arguments for its location.
 
-        Raises CheckpointError where the directory holds no generation_config.json, SettingError for an unknown
+        Raises CheckpointError if the directory holds no generation_config.json, SettingError for an unknown
         setting, ModelNotFoundError.
         """
         directory = locate(name_or_path, changes)
         path = directory / CONFIG_FILE
         if not has_file(path):
-            raise CheckpointError(path, "there is no such file", hint="fetch it, or use GenerationConfig(top_p=...)")
+            raise CheckpointError(path, "file is missing", hint="fetch it, or use GenerationConfig(top_p=...)")
         config = cls._of_file(path)
         config.update(**changes)
         return config
@@ -106,12 +106,12 @@ class GenerationConfig:
         if not isinstance(given, Mapping) and hasattr(given, "to_dict"):
             given = {name: value for name, value in given.to_dict().items() if name in _DEFAULTS}
         if not isinstance(given, Mapping):
-            raise SettingError(f"generation_config is {given!r:.40}; give a GenerationConfig")
+            raise SettingError(f"generation_config is {given!r:.40}; pass a GenerationConfig")
         return cls(**given)
 
     @classmethod
     def _of_file(cls, path: Path) -> GenerationConfig:
-        """Names that nothing knows are kept, as published, and mean nothing."""
+        """Unknown names are kept, as published, and have no effect."""
         config = cls()
         content = {name: value for name, value in read_json(path).items() if not hasattr(cls, name)}
         config.__dict__.update(content)
@@ -119,7 +119,7 @@ class GenerationConfig:
         return config
 
     def update(self, **changes: Any) -> dict[str, Any]:
-        """Changes settings; returns those that were not used, which are none. SettingError for an unknown one."""
+        """Changes settings; returns the unused ones, of which there are none. SettingError for an unknown one."""
         _check_names(changes, "GenerationConfig")
         self.__dict__.update({name: value for name, value in changes.items() if name not in _IGNORED})
         return {}
@@ -129,23 +129,23 @@ class GenerationConfig:
         return {name: copy.deepcopy(value) for name, value in self.__dict__.items() if not name.startswith("_")}
 
     def save_pretrained(self, save_directory: StrPath) -> None:
-        """Writes generation_config.json, with what differs from the defaults, into a directory, made if need be."""
+        """Writes generation_config.json, with what differs from the defaults; creates the directory if necessary."""
         directory = Path(save_directory)
         directory.mkdir(parents=True, exist_ok=True)
         changed = {name: value for name, value in self.to_dict().items() if value != _DEFAULTS.get(name)}
         (directory / CONFIG_FILE).write_text(json.dumps(changed, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
     def changed(self, changes: Mapping[str, Any]) -> GenerationConfig:
-        """A copy with changes, checked; SettingError for a setting that does not exist or cannot be honoured."""
+        """A copy with changes, checked; SettingError for an unknown or unsupported setting."""
         _check_names(changes, "generate()")
         config = copy.copy(self)
         config.update(**changes)
-        if config.max_window_size is None:  # as published: the argument is looked at before the setting
+        if config.max_window_size is None:  # as published: the argument is considered before the setting
             config.max_window_size = self.max_window_size
         config._check()
         if changes.get("max_length") is not None and config.max_new_tokens is not None:
             message = f"max_length={config.max_length} has no effect: max_new_tokens is {config.max_new_tokens}"
-            warnings.warn(f"{message}; give max_new_tokens, or max_new_tokens=None", stacklevel=4)
+            warnings.warn(f"{message}; pass max_new_tokens, or max_new_tokens=None", stacklevel=4)
         return config
 
     def _check(self) -> None:
@@ -172,7 +172,7 @@ class GenerationConfig:
         self._check_probabilities()
 
     def _check_probabilities(self) -> None:
-        """What the original's logits processors and warpers ask for, the latter where tokens are drawn."""
+        """What the original's logits processors and warpers require, the latter only when sampling."""
         penalty, temperature, top_k, top_p = self.repetition_penalty, self.temperature, self.top_k, self.top_p
         positive = "a strictly positive float"
         self._demand("repetition_penalty", penalty is None or (_is_number(penalty) and penalty > 0), positive)
@@ -202,7 +202,7 @@ def _check_names(settings: Mapping[str, Any], of: str) -> None:
         if name in _DEFAULTS or name in _IGNORED or (name in _HINTS and value is None):
             continue
         near = difflib.get_close_matches(name, _HONOURED, n=1)
-        hint = f"did you mean {near[0]}?" if near else _HINTS.get(name, f"there are {', '.join(_HONOURED)}")
+        hint = f"did you mean {near[0]}?" if near else _HINTS.get(name, f"supported settings: {', '.join(_HONOURED)}")
         raise SettingError(f"{of} has no setting {name!r}; {hint}", param=name)
 
 

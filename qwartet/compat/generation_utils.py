@@ -1,4 +1,4 @@
-"""The functions of the published qwen_generation_utils.py that recipes import, with its order of arguments."""
+"""The functions of the published qwen_generation_utils.py that recipes import, with its argument order."""
 
 from __future__ import annotations
 

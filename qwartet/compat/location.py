@@ -11,7 +11,7 @@ from qwartet.errors import SettingError
 
 StrPath = str | os.PathLike[str]
 
-# Downloads are always resumed, and no code of a checkpoint is run.
+# Downloads are always resumed, and code shipped with a checkpoint is never executed.
 _WITHOUT_EFFECT = ("trust_remote_code", "resume_download", "code_revision", "mirror", "local_dir_use_symlinks")
 # They would change how a model is downloaded; a directory needs no download.
 _OF_DOWNLOADS: Mapping[str, str] = {
@@ -26,9 +26,9 @@ LOCATION_ARGUMENTS = (*_WITHOUT_EFFECT, *_OF_DOWNLOADS, "revision", "local_files
 
 
 def locate(name_or_path: StrPath, arguments: MutableMapping[str, Any]) -> Path:
-    """Directory of a model; takes the arguments that say where it is out of `arguments`.
+    """Directory of a model; removes the arguments that locate it from `arguments`.
 
-    `local_files_only` asks no hub. SettingError for one that would matter and is not honoured, ModelNotFoundError.
+    `local_files_only` contacts no hub. SettingError for an unsupported one that would matter, ModelNotFoundError.
     """
     from qwartet.hub.resolve import resolve
 
@@ -37,9 +37,9 @@ def locate(name_or_path: StrPath, arguments: MutableMapping[str, Any]) -> Path:
     given = {key: arguments.pop(key) for key in LOCATION_ARGUMENTS if key in arguments}
     for key, hint in _OF_DOWNLOADS.items():
         if not is_directory and given.get(key) not in (None, False) and (given[key] is not True or "token" not in key):
-            raise SettingError(f"{key} is not honoured for a download; {hint}", param=key)
+            raise SettingError(f"{key} is not supported for a download; {hint}", param=key)
     if given.get("subfolder") not in (None, ""):
-        raise SettingError(f"subfolder is {given['subfolder']!r}; give the directory itself", param="subfolder")
+        raise SettingError(f"subfolder is {given['subfolder']!r}; pass the directory itself", param="subfolder")
     revision = given.get("revision")
     if is_directory and revision in _DEFAULT_REVISIONS:
         revision = None

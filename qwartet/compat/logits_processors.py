@@ -18,7 +18,7 @@ BatchProcessor = Callable[[Tensor, Tensor], Tensor]
 
 
 class LogitsProcessor:
-    """What a processor of one's own may derive from; any callable of ids and scores will do."""
+    """Base class for custom processors; any callable of ids and scores works too."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Scores [B, V] from the ids so far [B, L] and scores [B, V]."""
@@ -43,7 +43,7 @@ class StopWordsLogitsProcessor(LogitsProcessor):
         self.stop_words_ids = checked_stop_words(stop_words_ids, eos_token_id)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Scores [B, V] with EOS far above all others where a stop word stands at the end of input_ids [B, L]."""
+        """Scores [B, V] with EOS far above all others where input_ids [B, L] end with a stop word."""
         forced = [self.is_stopped(row) for row in input_ids.tolist()]
         if any(forced):
             scores = scores.clone()
@@ -62,7 +62,7 @@ def checked_stop_words(stop_words_ids: Any, eos_token_id: int | None) -> list[li
     if not is_valid or not all(_is_id(token_id) for words in stop_words_ids for token_id in words):
         raise SettingError(f"stop_words_ids is {stop_words_ids!r}; it must be a non-empty list of lists of token ids")
     if [] in stop_words_ids:  # would end every row at once
-        raise SettingError("stop_words_ids has a stop word of no token; leave it out")
+        raise SettingError("stop_words_ids contains an empty stop word; remove it")
     return [list(map(int, words)) for words in stop_words_ids if words != [eos_token_id]]
 
 
@@ -71,11 +71,11 @@ def _is_id(value: Any) -> bool:
 
 
 def checked_processors(processors: Any) -> list[BatchProcessor]:
-    """What was given as logits_processor, as a list; SettingError unless it is None or a list of callables."""
+    """The argument logits_processor as a list; SettingError unless it is None or a list of callables."""
     if processors is None:
         return []
     if not isinstance(processors, Sequence) or not all(map(callable, processors)):
-        raise SettingError(f"logits_processor is {processors!r:.60}; give a list of callables (input_ids, scores)")
+        raise SettingError(f"logits_processor is {processors!r:.60}; pass a list of callables (input_ids, scores)")
     return list(processors)
 
 

@@ -1,4 +1,4 @@
-"""Arguments of the original's from_pretrained that have no effect here, and those that are refused by their name."""
+"""Arguments of the original's from_pretrained that have no effect here, and those that are rejected."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ _OWN = (
     "use_cache_quantization", "use_cache_kernel",
 )  # fmt: skip
 TOKEN_IDS = ("pad_token_id", "eos_token_id", "bos_token_id")  # they go into the config, as published
-# How weights are brought into memory, and which kernels run: loading here is lazy, and kernels are our own.
+# How weights are loaded and which kernels run: here loading is lazy, and the kernels are our own.
 _WITHOUT_EFFECT = (
     "low_cpu_mem_usage", "use_safetensors", "attn_implementation", "use_flash_attention_2", "max_memory",
     "offload_folder", "offload_state_dict", "offload_buffers", "use_cache", "return_dict", "_fast_init",
     "ignore_mismatched_sizes", "softmax_in_fp32",
 )  # fmt: skip
-# They would load other weights or return another thing: what changes nothing, and what to do instead.
+# They would load other weights or return something else: the neutral values, and what to do instead.
 _REFUSED: Mapping[str, tuple[tuple[Any, ...], str]] = {
-    "load_in_8bit": ((None, False), "take a -Int8 checkpoint, or make one with `qwartet quantize`"),
-    "load_in_4bit": ((None, False), "take a -Int4 checkpoint, or make one with `qwartet quantize`"),
+    "load_in_8bit": ((None, False), "use an -Int8 checkpoint, or make one with `qwartet quantize`"),
+    "load_in_4bit": ((None, False), "use an -Int4 checkpoint, or make one with `qwartet quantize`"),
     "config": ((None,), "change config.json in a copy of the directory"),
-    "state_dict": ((None,), "give a directory with the weights"),
-    "variant": ((None,), "give a directory with the weights"),
-    "from_tf": ((None, False), "give a directory with safetensors"),
-    "from_flax": ((None, False), "give a directory with safetensors"),
+    "state_dict": ((None,), "pass a directory with the weights"),
+    "variant": ((None,), "pass a directory with the weights"),
+    "from_tf": ((None, False), "pass a directory with safetensors"),
+    "from_flax": ((None, False), "pass a directory with safetensors"),
     "output_loading_info": ((None, False), "see `qwartet inspect`"),
 }
 # Of AutoGPTQ's from_quantized: kernels and file names.
@@ -39,9 +39,9 @@ AUTO_GPTQ_ARGUMENTS = (
 
 
 def check_model_arguments(arguments: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """SettingError for an argument that is unknown, or that would change answers and is not honoured.
+    """SettingError for an unknown argument, or an unsupported one that would change answers.
 
-    A key of config.json may be given with the value that it has there.
+    A key of config.json may be passed with the value that it has there.
     """
     for name, value in arguments.items():
         if name in _WITHOUT_EFFECT or (name in TOKEN_IDS and value is None):
@@ -57,18 +57,18 @@ def check_model_arguments(arguments: Mapping[str, Any], config: Mapping[str, Any
         elif name in config:
             raise SettingError(
                 f"{name} is {config[name]!r:.60} in config.json, and {value!r:.60} as an argument, which is not "
-                "honoured; change config.json in a copy of the directory",
+                "supported; change config.json in a copy of the directory",
                 param=name,
             )
         else:
             known = [*_OWN, *TOKEN_IDS, *LOCATION_ARGUMENTS, *_WITHOUT_EFFECT]
             near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-            raise SettingError(f"from_pretrained does not know the argument {name!r}; {hint}", param=name)
+            hint = f"did you mean {near[0]!r}?" if near else f"known arguments: {', '.join(known)}"
+            raise SettingError(f"from_pretrained has no argument {name!r}; {hint}", param=name)
 
 
 def _check_quantization(given: Any, own: Any) -> None:
-    """A config of kernels for the checkpoint's own bits is passed over: which kernels run is not its business."""
+    """A config with the checkpoint's own bits is ignored: it would only choose kernels."""
     bits = given.get("bits") if isinstance(given, Mapping) else getattr(given, "bits", None)
     if given is not None and (not isinstance(own, Mapping) or bits != own.get("bits")):
         shown = "no quantisation" if own is None else f"{own.get('bits')} bits"

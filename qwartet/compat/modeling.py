@@ -2,8 +2,9 @@
 
     from qwartet import AutoTokenizer, AutoModelForCausalLM
 
-and the rest of the card's quickstart as it stands. The original's quirks are reproduced (docs/fidelity.md lists them);
-LLM is the interface without them. `trust_remote_code` is accepted and never used: no code of a repository is run.
+and the rest of the card's quickstart unchanged. The original's quirks are reproduced (docs/fidelity.md lists them);
+LLM is the interface without them. `trust_remote_code` is accepted and ignored: code shipped with a checkpoint is never
+executed.
 """
 
 from __future__ import annotations
@@ -42,13 +43,13 @@ from qwartet.tokenizer.chatml import DEFAULT_SYSTEM, decode_tokens, make_context
 from qwartet.tokenizer.history import GivenHistory, Turns, turns_of
 
 _UNSET = object()
-# Of a direct call: a cache, and other forms of the same result.
+# Accepted by a direct call: they control the cache and the form of the result.
 _WITHOUT_EFFECT = ("token_type_ids", "use_cache", "return_dict")
 
 
 @dataclass(frozen=True)
 class _Hooks:
-    """Callables of the caller that take part in generation."""
+    """The caller's callables that take part in generation."""
 
     processors: Sequence[BatchProcessor] = ()
     streamer: Streamer | None = None
@@ -56,15 +57,15 @@ class _Hooks:
 
     @classmethod
     def taken_from(cls, settings: dict[str, Any]) -> _Hooks:
-        """Those among the keyword arguments of a call, which then holds settings alone; SettingError for wrong ones."""
+        """Takes them out of a call's keyword arguments, which leaves settings; SettingError for wrong ones."""
         processors = checked_processors(settings.pop("logits_processor", None))
         streamer = settings.pop("streamer", None)
         if streamer is not None and not (hasattr(streamer, "put") and hasattr(streamer, "end")):
-            raise SettingError(f"streamer is {streamer!r:.60}; give an object with put(ids) and end()")
+            raise SettingError(f"streamer is {streamer!r:.60}; pass an object with put(ids) and end()")
         criteria = settings.pop("stopping_criteria", None)
         criteria = [] if criteria is None else criteria
         if not isinstance(criteria, Sequence) or not all(map(callable, criteria)):
-            raise SettingError(f"stopping_criteria is {criteria!r:.60}; give a list of callables (input_ids, scores)")
+            raise SettingError(f"stopping_criteria is {criteria!r:.60}; pass a list of callables (input_ids, scores)")
         return cls(processors, streamer, criteria)
 
     def is_stopped(self, token_ids: list[int]) -> bool:
@@ -94,7 +95,7 @@ class QWenLMHeadModel:
 
     @property
     def engine_thread(self) -> EngineThread:
-        """The thread that answers whoever asks, made at first use with its engine: loading alone takes no KV cache."""
+        """The thread that serves all callers, created with its engine at first use, as is the KV cache."""
         with self._thread_lock:
             if self._thread is None:
                 self._thread = EngineThread.of(Engine(self.model))
@@ -120,13 +121,13 @@ class QWenLMHeadModel:
         return self
 
     def train(self, mode: bool = True) -> Self:
-        """Returns itself where mode is false; SettingError for train mode."""
+        """Returns itself for False; SettingError for train mode."""
         if mode:
-            raise SettingError("this interface does not train; use load_model(directory, trainable=True)")
+            raise SettingError("this interface does not support training; use load_model(directory, trainable=True)")
         return self
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """Returns itself where gradients are switched off, which they are; SettingError to switch them on."""
+        """Returns itself for False, as gradients are always off; SettingError for True."""
         return self.train(requires_grad)
 
     def parameters(self) -> Iterator[torch.nn.Parameter]:
@@ -134,7 +135,7 @@ class QWenLMHeadModel:
         return self.model.parameters()
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """The model itself, on another device or in another dtype: it is loaded again where either differs."""
+        """The model itself, on another device or in another dtype: it is loaded again if either differs."""
         dtype, device = parsed_to(args, kwargs)
         return self._loaded_as(dtype or self.dtype, device or self.device)
 
@@ -211,7 +212,7 @@ class QWenLMHeadModel:
         attention_mask: Any = None,
         **settings: Any,
     ) -> Any:
-        """Prompt and completion ids [B, longest] for left-padded prompts [B, L] or [L]; settings win over the config's.
+        """Prompt and completion ids [B, longest] for left-padded prompts [B, L] or [L]; settings override the config's.
 
         Prompts are a tensor, an array or lists. Settings may be logits_processor, streamer and stopping_criteria too.
         """
@@ -234,7 +235,7 @@ class QWenLMHeadModel:
         return torch.tensor([prompt + ids], device=self.device)
 
     def _streamed(self, row: Row, chosen: GenerationConfig, hooks: _Hooks) -> Iterator[int]:
-        """The ids of a row as they come, which the streamer has been given."""
+        """The ids of a row as they are generated, after the streamer has received them."""
         ids = row.padding + row.ids
         try:
             if hooks.streamer is not None:
@@ -246,7 +247,7 @@ class QWenLMHeadModel:
                 yield token_id
                 if hooks.is_stopped(ids):
                     return
-        finally:  # after an error too: whoever reads in another thread would wait for ever
+        finally:  # after an error too: a reader in another thread would wait for ever
             if hooks.streamer is not None:
                 hooks.streamer.end()
 
@@ -325,7 +326,7 @@ class QWenLMHeadModel:
         chosen: GenerationConfig,
     ) -> tuple[Any, Row]:
         if not isinstance(tokenizer, QWenTokenizer):
-            raise SettingError(f"tokenizer is {tokenizer!r:.60}; give the one of AutoTokenizer.from_pretrained")
+            raise SettingError(f"tokenizer is {tokenizer!r:.60}; pass the one from AutoTokenizer.from_pretrained")
         if callers_stop_words is not None and not isinstance(callers_stop_words, list):
             raise SettingError(f"stop_words_ids is {callers_stop_words!r:.60}; it must be a list of lists of token ids")
         if system is None:
@@ -345,7 +346,7 @@ class QWenLMHeadModel:
 
 
 def _longer(history: Any, turns: Turns, turn: tuple[str, str]) -> list[tuple[str, str]]:
-    """A copy of the history with a turn added: as published of pairs as they are, else of the pairs that it means."""
+    """A copy of the history with a turn added: pairs stay as they are, as published; other forms become pairs."""
     is_pairs = isinstance(history, list) and not any(isinstance(item, dict) for item in history)
     copied: list[tuple[str, str]] = copy.deepcopy(history) if is_pairs else turns
     copied.append(turn)
@@ -353,7 +354,7 @@ def _longer(history: Any, turns: Turns, turn: tuple[str, str]) -> list[tuple[str
 
 
 class AutoModelForCausalLM:
-    """Stands where the model card imports transformers' class of this name."""
+    """Replaces the class of this name that the model card imports from transformers."""
 
     @staticmethod
     def from_pretrained(
@@ -373,9 +374,9 @@ class AutoModelForCausalLM:
     ) -> QWenLMHeadModel:
         """Loads a directory or a hub id. Raises SettingError, ModelNotFoundError, CheckpointError, OutOfMemoryError.
 
-        `trust_remote_code` and `use_flash_attn` are accepted and never used: the network and its attention are our own.
+        `trust_remote_code` and `use_flash_attn` are accepted and ignored: the network and its attention are our own.
         `device_map` is "auto", a device, or {"": device}; None is the CPU. `others` are further arguments of the
-        original: those that could change an answer are refused.
+        original: those that could change an answer are rejected.
         """
         if use_cache_quantization or use_cache_kernel:
             warnings.warn("use_cache_quantization: the KV cache stays unquantised in this version", stacklevel=2)
@@ -390,7 +391,7 @@ class AutoModelForCausalLM:
 
 
 class AutoGPTQForCausalLM:
-    """Stands where the published demos import AutoGPTQ's class of this name for a quantised checkpoint."""
+    """Replaces the class of this name that the published demos import from AutoGPTQ for a quantised checkpoint."""
 
     @staticmethod
     def from_quantized(

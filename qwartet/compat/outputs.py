@@ -1,4 +1,4 @@
-"""Results of the model whose fields are attributes, keys and numbered, as those of transformers are."""
+"""Results of the model, with fields by attribute, key and index, as in transformers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 class _Output:
     def __getitem__(self, key: str | int) -> Any:
-        """A field by its name, or by its number among those that are there."""
+        """A field by its name, or by its index among those present."""
         names = [field.name for field in fields(self) if getattr(self, field.name) is not None]  # type: ignore[arg-type]
         if isinstance(key, str) and key not in names:
             raise KeyError(key)
@@ -19,7 +19,7 @@ class _Output:
 
 @dataclass
 class CausalLMOutput(_Output):
-    """Result of calling the model: the loss where labels were given, and logits [B, L, V]."""
+    """Result of calling the model: the loss if labels were passed, and logits [B, L, V]."""
 
     loss: Tensor | None
     logits: Tensor

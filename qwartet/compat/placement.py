@@ -1,4 +1,4 @@
-"""On which device and in which dtype a model of the card's interface runs, however the original lets one say it."""
+"""The device and dtype of a model, from all the arguments that the original takes for them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _AUTOMATIC = ("auto", "balanced", "balanced_low_0", "sequential")
 
 
 def chosen_dtype(flags: Mapping[str, bool], torch_dtype: Any) -> Dtype:
-    """The dtype that the flags bf16, fp16 and fp32 and torch_dtype agree on, or "auto"; SettingError where they differ.
+    """The dtype that the flags bf16, fp16 and fp32 and torch_dtype agree on, or "auto"; SettingError if they differ.
 
     torch_dtype is a torch.dtype, its name ("float16", "torch.float16") or "auto".
     """
@@ -28,7 +28,7 @@ def chosen_dtype(flags: Mapping[str, bool], torch_dtype: Any) -> Dtype:
     if isinstance(torch_dtype, str):
         torch_dtype = {**_FLAGS, **_NAMES}.get(torch_dtype.removeprefix("torch."), torch_dtype)
     if chosen and torch_dtype not in (None, "auto", _FLAGS[chosen[0]]):
-        raise SettingError(f"{chosen[0]}=True, but torch_dtype is {torch_dtype}; give one of them", param="torch_dtype")
+        raise SettingError(f"{chosen[0]}=True, but torch_dtype is {torch_dtype}; pass one of them", param="torch_dtype")
     dtype: Dtype = _FLAGS[chosen[0]] if chosen else "auto" if torch_dtype is None else torch_dtype
     return dtype
 
@@ -40,7 +40,7 @@ def chosen_device(device_map: Any) -> torch.device:
         if len(devices) != 1:
             shown = ", ".join(sorted(map(str, devices))) or "no device"
             raise SettingError(
-                f"device_map names {shown}; a model is on one device here: give 'auto' or one device",
+                f"device_map names {shown}; a model is on one device here: pass 'auto' or one device",
                 param="device_map",
             )
         return devices.pop()
@@ -48,7 +48,7 @@ def chosen_device(device_map: Any) -> torch.device:
 
 
 def parsed_to(arguments: tuple[Any, ...], options: Mapping[str, Any]) -> tuple[torch.dtype | None, torch.device | None]:
-    """dtype and device that the arguments of `.to()` ask for, as torch reads them; None for what they leave."""
+    """dtype and device that the arguments of `.to()` ask for, as torch reads them; None for what stays the same."""
     dtype, device = None, None
     for one in (*arguments, options.get("dtype"), options.get("device")):
         if isinstance(one, torch.dtype):
@@ -58,7 +58,7 @@ def parsed_to(arguments: tuple[Any, ...], options: Mapping[str, Any]) -> tuple[t
         elif one is not None and not isinstance(one, bool):  # non_blocking, copy
             device = _device(one)
     if unknown := options.keys() - {"dtype", "device", "non_blocking", "copy", "memory_format"}:
-        raise SettingError(f"to() has no argument {min(unknown)!r}; give a device or a dtype")
+        raise SettingError(f"to() has no argument {min(unknown)!r}; pass a device or a dtype")
     return dtype, device
 
 

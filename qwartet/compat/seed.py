@@ -1,4 +1,4 @@
-"""set_seed as transformers' trainer_utils has it: one number for every generator that a script may draw from."""
+"""set_seed as transformers' trainer_utils has it: one seed for every generator that a script may use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streamers: objects that generate(streamer=...) gives the prompt, then every id as it comes, as transformers does."""
+"""Streamers: objects to which generate(streamer=...) passes the prompt, then every new id, as in transformers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Streamer(Protocol):
 
 
 class TextStreamer:
-    """Prints the text of a row while it grows."""
+    """Prints the text of a row as it is generated."""
 
     def __init__(self, tokenizer: QWenTokenizer, skip_prompt: bool = False, **decode: Any) -> None:
         """`skip_prompt` leaves the prompt out; `decode` are arguments of tokenizer.decode."""
@@ -43,7 +43,7 @@ class TextStreamer:
             self._show(stream_end=False)
 
     def end(self) -> None:
-        """Shows what was held back; the next row begins anew."""
+        """Prints what was held back; the next row starts afresh."""
         self._show(stream_end=True)
         self._begin()
 

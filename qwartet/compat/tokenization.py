@@ -1,8 +1,8 @@
 """`AutoTokenizer` and `QWenTokenizer` as the model card uses them, without transformers.
 
 The published defaults hold: special tokens in a text are parsed (`allowed_special="all"`), `skip_special_tokens` drops
-every id from <|endoftext|> on, errors are the original's own. Code that takes text from strangers uses
-`qwartet.tokenizer` instead, which keeps special tokens in a text plain.
+every id from <|endoftext|> on, errors are the original's own. Code that handles untrusted text uses
+`qwartet.tokenizer` instead, which treats special tokens in a text as plain text.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from qwartet.models.vocabulary_files import extra_vocabulary
 from qwartet.tokenizer.tiktoken_tokenizer import VOCABULARY_FILE, TiktokenTokenizer
 from qwartet.tokenizer.tokenizer import SpecialSet
 
-# There is one implementation, and it is here; `legacy` is of SentencePiece.
+# There is only one implementation; `legacy` concerns SentencePiece.
 _WITHOUT_EFFECT = ("use_fast", "legacy", "tokenizer_type", "clean_up_tokenization_spaces")
 
 
@@ -63,18 +63,18 @@ class QWenTokenizer:
 
     @classmethod
     def from_pretrained(cls, name_or_path: StrPath, **kwargs: Any) -> Self:
-        """Tokenizer of a model directory or hub id; arguments win over its tokenizer_config.json.
+        """Tokenizer of a model directory or hub id; arguments override its tokenizer_config.json.
 
-        Takes the original's arguments for where it lies. `trust_remote_code` and `use_fast` are accepted and never
-        used: there is one implementation, and it is here.
+        Takes the original's arguments for its location. `trust_remote_code` and `use_fast` are accepted and ignored:
+        there is only one implementation.
         Raises SettingError for an unknown argument, CheckpointError for broken files, ModelNotFoundError.
         """
         settings = {name: value for name, value in kwargs.items() if name not in _WITHOUT_EFFECT}
         known = (*SETTINGS, "extra_vocab_file")
         for name in settings.keys() - {*known, *LOCATION_ARGUMENTS}:
             near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-            raise SettingError(f"from_pretrained does not know the argument {name!r}; {hint}", param=name)
+            hint = f"did you mean {near[0]!r}?" if near else f"known arguments: {', '.join(known)}"
+            raise SettingError(f"from_pretrained has no argument {name!r}; {hint}", param=name)
         directory = locate(name_or_path, settings)
         return cls(
             directory, **({"extra_vocab_file": extra_vocabulary(directory)} | read_settings(directory) | settings)
@@ -98,7 +98,7 @@ class QWenTokenizer:
         return_tensors: Literal["pt", "np"] | None = None,
         **settings: Any,
     ) -> Any:
-        """Ids of a text, or a tensor [1, T]; raises ValueError where the text holds a disallowed special token.
+        """Ids of a text, or a tensor [1, T]; raises ValueError if the text contains a disallowed special token.
 
         `settings` are those of a call: truncation, max_length, padding.
         """
@@ -127,7 +127,7 @@ class QWenTokenizer:
         """input_ids, token_type_ids (zeros) and attention_mask of a text (lists [T]) or several (lists [B][T]).
 
         With `return_tensors="pt"` all are int64 tensors [B, T]. `add_special_tokens` and `verbose` have no effect:
-        this tokenizer puts nothing round a text.
+        this tokenizer adds nothing around a text.
         """
         texts = [text] if isinstance(text, str) else text
         if not isinstance(texts, list | tuple) or not all(isinstance(one, str) for one in texts):
@@ -151,7 +151,7 @@ class QWenTokenizer:
         if truncation not in (True, "longest_first", "only_first"):
             raise SettingError(f"truncation is {truncation!r}; use True, 'longest_first' or False")
         if limit < 0:
-            raise SettingError(f"max_length is {limit}; give at least 0")
+            raise SettingError(f"max_length is {limit}; it must be at least 0")
         if _checked_side("truncation_side", self.truncation_side) == "left":
             return row[max(0, len(row) - limit) :]
         return row[:limit]
@@ -179,12 +179,12 @@ class QWenTokenizer:
     ) -> Any:
         """Messages [{"role": ..., "content": ...}] in ChatML, or several conversations, as ids or as text.
 
-        The published system prompt stands in where the first message is another, and special tokens in a content are
-        plain text, both as in chat(). With `return_dict` the whole BatchEncoding.
+        The published system prompt is added if the first message has another role, and special tokens in a content
+        are plain text, both as in chat(). `return_dict` returns the complete BatchEncoding.
         """
         for name, value in (("chat_template", chat_template), ("tools", tools), ("documents", documents)):
             if value is not None and value != []:
-                raise SettingError(f"apply_chat_template has no {name}; the format is ChatML: put them in the contents")
+                raise SettingError(f"apply_chat_template does not support {name}; put its text in the contents")
         conversations, is_single = conversations_of(conversation)
         prompts = [prompt_of(self.core, one, add_generation_prompt) for one in conversations]
         if not tokenize:
@@ -229,7 +229,7 @@ class QWenTokenizer:
         return [self.decode(row, skip_special_tokens=skip_special_tokens, errors=errors) for row in sequences]
 
     def convert_tokens_to_string(self, tokens: Iterable[bytes | str]) -> str:
-        """Text of tokens: runs of bytes are decoded together, special tokens stand as they are."""
+        """Text of tokens: runs of bytes are decoded together, special tokens are kept as they are."""
         text, run = "", b""
         for token in tokens:
             if isinstance(token, bytes):
@@ -308,7 +308,7 @@ class QWenTokenizer:
 
     @property
     def special_tokens_map(self) -> dict[str, str]:
-        """Roles that are taken, and by which special token."""
+        """Assigned roles and their special tokens."""
         return {role: token for role, token in self._roles.items() if token is not None}
 
     @property
@@ -326,14 +326,14 @@ class QWenTokenizer:
         return self._add_tokens(new_tokens if isinstance(new_tokens, list | tuple) else [new_tokens], special_tokens)
 
     def add_special_tokens(self, special_tokens_dict: Mapping[str, Any]) -> int:
-        """Give roles to special tokens; returns 0; raises ValueError for one that is not in the vocabulary."""
+        """Assign roles to special tokens; returns 0; raises ValueError for one that is not in the vocabulary."""
         for role, token in special_tokens_dict.items():
             if role == "additional_special_tokens":
                 self._add_tokens(token, special_tokens=True)
             elif role in ROLES:
                 setattr(self, role, token)
             else:
-                raise SettingError(f"{role!r} is no role of a token; use one of {', '.join(ROLES)}")
+                raise SettingError(f"{role!r} is not a token role; use one of {', '.join(ROLES)}")
         return 0
 
     def _add_tokens(self, new_tokens: Sequence[Any], special_tokens: bool = False) -> int:
@@ -356,7 +356,7 @@ class QWenTokenizer:
         return (str(path),)
 
     def save_pretrained(self, save_directory: StrPath) -> tuple[str, ...]:
-        """Write all that `from_pretrained` reads into a directory, made if need be; returns the paths."""
+        """Write everything that `from_pretrained` reads into a directory, created if necessary; returns the paths."""
         directory = Path(save_directory)
         directory.mkdir(parents=True, exist_ok=True)
         sides = {"padding_side": self.padding_side, "truncation_side": self.truncation_side}
@@ -366,7 +366,7 @@ class QWenTokenizer:
 
 
 class AutoTokenizer:
-    """Stands where the model card imports transformers' class of this name."""
+    """Replaces the class of this name that the model card imports from transformers."""
 
     @staticmethod
     def from_pretrained(name_or_path: StrPath, *, trust_remote_code: bool = False, **kwargs: Any) -> QWenTokenizer:

@@ -1,4 +1,4 @@
-"""tokenizer_config.json and special_tokens_map.json: what a checkpoint says of its tokenizer."""
+"""tokenizer_config.json and special_tokens_map.json: what a checkpoint says about its tokenizer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SETTINGS = (*ROLES, "padding_side", "truncation_side", "model_max_length", "erro
 
 
 def read_settings(directory: Path) -> dict[str, Any]:
-    """Settings of a tokenizer_config.json that mean something to us; none if there is no such file."""
+    """The supported settings of a tokenizer_config.json; none if there is no such file."""
     path = directory / CONFIG_FILE
     if not has_file(path):
         return {}
@@ -37,7 +37,7 @@ def read_settings(directory: Path) -> dict[str, Any]:
     }
     for key, is_good in checks.items():
         if not is_good:
-            raise CheckpointError(path, f"{key} is {settings[key]!r}", hint="correct it, or remove the line")
+            raise CheckpointError(path, f"{key} is {settings[key]!r}", hint="fix it, or remove the line")
     return settings
 
 

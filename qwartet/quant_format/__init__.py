@@ -1,1 +1,1 @@
-"""What a GPTQ checkpoint is: its configuration, its packed integers, its weights. No algorithm lives here."""
+"""What a GPTQ checkpoint is: its configuration, its packed integers, its weights. It contains no algorithm."""

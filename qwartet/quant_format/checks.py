@@ -1,7 +1,7 @@
 """Whether the tensors of one GPTQ linear can be trusted: dtypes, shapes, group index, scales, zeros.
 
-Every check raises CheckpointError for what has no sensible reading. After all of them a kernel may index by the shapes
-and by g_idx without looking again.
+Every check raises CheckpointError for data without a valid interpretation. After all of them a kernel may index by the
+shapes and by g_idx without checking again.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class LinearChecks:
         self.path = path
 
     def check_dtypes(self) -> None:
-        """Each tensor is there, and has a dtype of its kind and the published number of dimensions."""
+        """Each tensor exists, and has a dtype of its kind and the published number of dimensions."""
         for suffix, (dtypes, num_dims) in DTYPES.items():
             tensor = self.tensors.get(suffix)
             if tensor is None:
@@ -53,7 +53,7 @@ class LinearChecks:
                 stored = " or ".join(map(_short, dtypes))
                 raise self._error(suffix, f"dtype is {_short(tensor.dtype)}; GPTQ stores {stored}")
             if tensor.dim() != num_dims or tensor.numel() == 0:
-                raise self._error(suffix, f"shape is {list(tensor.shape)}; {num_dims} dimensions above 0 are needed")
+                raise self._error(suffix, f"shape is {list(tensor.shape)}; it must have {num_dims} dimensions, none 0")
 
     def check_shapes(self) -> int:
         """The shapes agree with each other and with the config; returns group_size as a positive number."""
@@ -73,10 +73,8 @@ class LinearChecks:
                 raise self._error(suffix, f"has {len(tensor)} entries; qweight with bits {bits} implies {size}")
         group_size = in_features if self.config.group_size == -1 else min(self.config.group_size, in_features)
         if num_groups != -(-in_features // group_size):
-            reason = (
-                f"the config says group_size {self.config.group_size}, that is {-(-in_features // group_size)} groups"
-            )
-            raise self._error("scales", f"{reason} of {in_features} inputs; the tensor has {num_groups} groups")
+            reason = f"the config says group_size {self.config.group_size}, so {-(-in_features // group_size)} groups"
+            raise self._error("scales", f"{reason} for {in_features} inputs; the tensor has {num_groups} groups")
         return group_size
 
     def check_group_index(self, group_size: int) -> Tensor | None:
@@ -84,14 +82,12 @@ class LinearChecks:
         g_idx = self.tensors.get("g_idx")
         if g_idx is None:
             if self.config.desc_act:
-                raise self._error(
-                    "g_idx", "is missing, and with desc_act true no other tensor says which group is whose"
-                )
+                raise self._error("g_idx", "is missing; with desc_act true no other tensor assigns inputs to groups")
             return None
         num_groups = len(self.tensors["scales"])
         low, high = (int(bound) for bound in g_idx.aminmax())
         if low < 0 or high >= num_groups:
-            raise self._error("g_idx", f"values reach from {low} to {high}; there are groups 0 to {num_groups - 1}")
+            raise self._error("g_idx", f"values range from {low} to {high}; the groups are 0 to {num_groups - 1}")
         in_order = torch.arange(len(g_idx), dtype=torch.int32, device=g_idx.device) // group_size
         if torch.equal(g_idx, in_order):
             return None
@@ -101,14 +97,14 @@ class LinearChecks:
                 f"input {first} is in group {int(g_idx[first])}, not {int(in_order[first])}, though desc_act is false"
             )
             raise self._error(
-                "g_idx", reason, "if the columns were quantised by activation order, desc_act must be true"
+                "g_idx", reason, "if the columns were quantised in activation order, desc_act must be true"
             )
         if not torch.equal(g_idx.sort().values, in_order):
-            raise self._error("g_idx", f"does not give every group its {group_size} inputs")
+            raise self._error("g_idx", f"does not assign {group_size} inputs to every group")
         return g_idx
 
     def check_scales(self) -> None:
-        """Scales and bias are finite; scales that are negative or zero are only warned of."""
+        """Scales and bias are finite; negative or zero scales only cause a warning."""
         for suffix in ("scales", "bias"):
             tensor = self.tensors.get(suffix)
             if tensor is not None and (bad := int((~tensor.isfinite()).sum())):
@@ -117,15 +113,17 @@ class LinearChecks:
             self._warn(f"{self.path}: {self.name}.scales: {bad} values are negative or zero; used as they are")
 
     def half_scales(self) -> Tensor:
-        """The scales in fp16, which kernels take: as they are, or rounded to the nearest, with a warning."""
+        """The scales in fp16, as kernels need them: unchanged, or rounded to nearest with a warning."""
         scales = self.tensors["scales"]
         half = scales.half()
         if not half.isfinite().all():
-            raise self._error("scales", f"reach {scales.abs().max():g}; fp16 ends at 65504", "quantise the model again")
+            raise self._error(
+                "scales", f"reach {scales.abs().max():g}; the largest fp16 number is 65504", "quantise the model again"
+            )
         if half.dtype != scales.dtype and not torch.equal(half.to(scales.dtype), scales):
             self._warn(
-                f"{self.path}: scales are {_short(scales.dtype)} and not all of them fp16 numbers; each is rounded to "
-                "the nearest, by up to 2^-11 of itself (by 2^-25 where it is below 2^-14)"
+                f"{self.path}: scales are {_short(scales.dtype)}, and not all are exact in fp16; each is rounded to "
+                "nearest, by up to 2^-11 of its value (2^-25 if it is below 2^-14)"
             )
         return half
 
@@ -143,7 +141,7 @@ class LinearChecks:
         if found != FORMAT_OF_LABEL[label]:
             stated = "checkpoint_format is not stated, which means gptq" if label is None else f"it is labelled {label}"
             wrote = "gptq" if found == "v1" else "gptq_v2"
-            # Without the linear's name: the same words come from every linear, and are shown once.
+            # Without the linear's name: every linear gives the same warning, and it is shown once.
             self._warn(f"{self.path}: {stated}, but the stored zeros are those of {wrote}; read as {wrote}")
         return found
 

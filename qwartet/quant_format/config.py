@@ -1,4 +1,4 @@
-"""How a checkpoint says that it was quantised: `quantize_config.json`, and `quantization_config` in `config.json`."""
+"""How a checkpoint declares its quantisation: `quantize_config.json`, and `quantization_config` in `config.json`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HARMLESS_KEYS = frozenset(
     tokenizer use_cuda_fp16 use_exllama
     """.split()  # noqa: SIM905 - thirty quoted words are harder to read
 )
-# Keys that do, with the only values under which the tensors mean what is described here.
+# Keys that do, with the only values for which the tensors have the meaning described here.
 REQUIRED_VALUES: dict[str, tuple[Any, ...]] = {
     "quant_method": ("gptq",),
     "method": ("gptq",),
@@ -55,15 +55,15 @@ class GptqConfig:
             if not isinstance(getattr(self, name), bool):
                 raise SettingError(f"{name} is {getattr(self, name)!r}; it must be true or false")
         if not isinstance(self.damp_percent, int | float) or not 0 < self.damp_percent < 1:
-            raise SettingError(f"damp_percent is {self.damp_percent!r}; it must lie between 0 and 1")
+            raise SettingError(f"damp_percent is {self.damp_percent!r}; it must be between 0 and 1")
         if self.checkpoint_format is not None and self.checkpoint_format not in FORMATS:
             raise SettingError(
-                f"checkpoint_format is {self.checkpoint_format!r}; only {' and '.join(FORMATS)} are read"
+                f"checkpoint_format is {self.checkpoint_format!r}; only {' and '.join(FORMATS)} are supported"
             )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], path: str | os.PathLike[str]) -> GptqConfig:
-        """Reads the content of one of the two files; CheckpointError, naming `path`, for what cannot be run."""
+        """Reads the content of one of the two files; CheckpointError, naming `path`, for an unsupported one."""
         if not isinstance(values, Mapping):
             raise CheckpointError(path, f"the quantization config is a {type(values).__name__}, not a JSON object")
         for key, allowed in REQUIRED_VALUES.items():

@@ -10,7 +10,7 @@ qzeros packs along the output in the same way. What it holds depends on the vers
     v1 ("gptq")      zero - 1, modulo 2**bits     symmetric 4 bits: zero 8 is stored as 7, a word is 0x77777777
     v2 ("gptq_v2")   zero                         symmetric 4 bits: zero 8 is stored as 8, a word is 0x88888888
 
-Nothing outside this file knows of the difference.
+No other file needs to know the difference.
 """
 
 from __future__ import annotations

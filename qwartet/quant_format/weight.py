@@ -29,7 +29,7 @@ TILE_VALUES = 1 << 22  # dequantised at a time: bounds the temporary memory to a
 
 @dataclass(frozen=True)
 class QuantizedShape:
-    """What the layout of a quantised linear follows from; known from the headers of a file."""
+    """What determines the layout of a quantised linear; known from a file's headers."""
 
     in_features: int
     out_features: int
@@ -38,7 +38,7 @@ class QuantizedShape:
     num_groups: int
     sym: bool
     has_bias: bool
-    has_order: bool  # a g_idx that may be another order than that of the inputs
+    has_order: bool  # a g_idx, which may reorder the inputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,9 +67,9 @@ class QuantizedWeight:
     def from_tensors(
         cls, tensors: Mapping[str, Tensor], config: GptqConfig, *, name: str, path: str | os.PathLike[str]
     ) -> QuantizedWeight:
-        """Takes `qweight`, `qzeros`, `scales` and maybe `g_idx`, `bias` of the linear `name` from the file at `path`.
+        """From `qweight`, `qzeros`, `scales` and optional `g_idx`, `bias` of the linear `name` in the file at `path`.
 
-        Only scales that are not fp16 are copied: they become it. CheckpointError if tensors contradict each other or
+        Only scales that are not fp16 are copied, to convert them. CheckpointError if tensors contradict each other or
         `config`, hold NaN, or could make a kernel read out of bounds; CheckpointWarning for scales that are rounded or
         not above zero, and for a wrong format label.
         """
@@ -108,12 +108,12 @@ class QuantizedWeight:
 
     @classmethod
     def join(cls, parts: Sequence[QuantizedWeight]) -> QuantizedWeight:
-        """Linears of the same input as one, rows one after another; ValueError where their groups differ."""
+        """Linears of the same input as one, rows one after another; ValueError if their groups differ."""
         first = parts[0]
         for part in parts[1:]:
             for name in ("bits", "group_size", "zero_format", "sym"):
                 if getattr(part, name) != getattr(first, name):
-                    raise ValueError(f"{name} of its parts differ: {getattr(first, name)} and {getattr(part, name)}")
+                    raise ValueError(f"{name} of the parts differs: {getattr(first, name)} and {getattr(part, name)}")
             if not torch.equal(part.group_of_input(), first.group_of_input()):
                 raise ValueError("its parts take the inputs in different orders")
         biases = [part.scales.new_zeros(part.out_features) if part.bias is None else part.bias for part in parts]
@@ -148,7 +148,7 @@ class QuantizedWeight:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """Those that there are, by their names in a file."""
+        """The tensors present, by their names in a file."""
         found = {name: getattr(self, name) for name in ("qweight", "scales", "qzeros", "g_idx", "bias")}
         return {name: tensor for name, tensor in found.items() if tensor is not None}
 
@@ -188,7 +188,7 @@ class QuantizedWeight:
         return distance.mul_(self.scales[:, start:stop].float().index_select(0, group)).t()
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """The tensors as a published checkpoint stores them: g_idx and a bias are always there."""
+        """The tensors as a published checkpoint stores them: always with g_idx and a bias."""
         return {
             "qweight": self.qweight,
             "qzeros": self.qzeros,

@@ -1,1 +1,1 @@
-"""How the bundled model is made from nothing: corpus, vocabulary, training rows, evaluation."""
+"""How the bundled model is made from scratch: corpus, vocabulary, training rows, evaluation."""

@@ -1,7 +1,7 @@
 """Byte-pair encoding learnt from text (Sennrich et al. 2016, on bytes as in GPT-2).
 
 Text is cut into words by the pre-tokenisation pattern; each word starts as its bytes; again and again the most
-frequent pair of neighbours becomes one token. Only the words that hold the merged pair are counted anew, so
+frequent pair of neighbours becomes one token. Only the words that contain the merged pair are recounted, so
 the cost of a merge is the number of those words and not the size of the corpus.
 """
 
@@ -27,8 +27,8 @@ def byte_order() -> list[bytes]:
 def count_words(texts: Iterable[str], pattern: str) -> Counter[bytes]:
     """How often each piece of the pre-tokenisation pattern occurs, as UTF-8; pieces seen once teach nothing.
 
-    The pattern keeps a mark with the letters behind it ("。你好"). A token of both would hide the letters from
-    whoever looks for them elsewhere, so the mark is cut off here; only a space stays.
+    The pattern keeps a mark with the letters behind it ("。你好"). A token of both would hide the letters
+    where the model looks for them alone, so the mark is cut off here; only a space stays.
     """
     compiled = regex.compile(pattern)
     counts: Counter[str] = Counter()
@@ -43,7 +43,7 @@ def count_words(texts: Iterable[str], pattern: str) -> Counter[bytes]:
 
 
 class PairTable:
-    """The words of a corpus as token ids, with the count of every pair of neighbours kept up to date."""
+    """The words of a corpus as token ids, with up-to-date counts of every pair of neighbours."""
 
     def __init__(self, words: Counter[bytes], first_ids: dict[bytes, int]) -> None:
         self._words = [[first_ids[bytes((byte,))] for byte in word] for word in words]
@@ -64,7 +64,7 @@ class PairTable:
         return set(pairs)
 
     def most_frequent(self) -> tuple[Pair, int]:
-        """The pair of the highest count, the lowest ids on a tie; ((0, 0), 0) when there is none left."""
+        """The pair of the highest count, the lowest ids on a tie; ((0, 0), 0) when none is left."""
         while self._heap:
             negative, pair = heapq.heappop(self._heap)
             if self._counts[pair] == -negative:  # a stale entry is dropped: the pair was pushed again when it changed
@@ -72,7 +72,7 @@ class PairTable:
         return (0, 0), 0
 
     def merge(self, pair: Pair, new_id: int) -> None:
-        """Replaces `pair` by `new_id` in every word that holds it."""
+        """Replaces `pair` by `new_id` in every word that contains it."""
         changed: set[Pair] = set()
         for index in self._where.pop(pair):
             changed |= self._count_word(index, -1)

@@ -2,11 +2,11 @@
 
     step -> conversations -> | conversation | conversation | ... | padding |   ids, labels [B, T]
 
-A row holds whole conversations side by side and says how long each is, so that attention can stay within one.
+A row holds complete conversations side by side and states the length of each, so that attention can stay within one.
 A batch is a pure function of (seed, step): training resumes anywhere, and a loader may build batches ahead.
 
-Only answers carry labels. What a user types is drawn at random and cannot be foretold; its loss would be
-noise in the gradient, and the little that can be learnt from it is learnt from the answers that restate it.
+Only answers carry labels. User turns are drawn at random and cannot be predicted; their loss would be
+noise in the gradient, and the little that they teach is also learnt from the answers that restate it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from recipes.demo.corpus.split import Split
 ROW_LENGTH = 512
 LONG_ROW_LENGTH = 2048
 LONG_EVERY = 8  # from mixture.LONG_START on, one step in so many has long rows, half of them filled with long texts
-FILL = 0.97  # of a batch's tokens are drawn; what then does not fit is left out
+FILL = 0.97  # of a batch's tokens are drawn; what does not fit is left out
 
 Example = tuple[list[int], list[int]]
 
@@ -44,7 +44,7 @@ class Batch:
 def encode(tokenizer: Tokenizer, conversation: Conversation, max_length: int) -> Example | None:
     """Ids and labels of a conversation, or None if it is longer than `max_length`.
 
-    Labels are on the answers, their <|im_end|> and newline, but not on what is given of the last one.
+    Labels are on the answers, their <|im_end|> and newline, but not on the given part of the last one.
     """
     ids, labels = training_example(tokenizer, conversation.messages, max_length + 1, loss_on="assistant")
     if len(ids) > max_length:
@@ -59,7 +59,7 @@ def encode(tokenizer: Tokenizer, conversation: Conversation, max_length: int) ->
 
 
 def pack(examples: list[Example], num_rows: int, row_length: int, pad_id: int) -> Batch:
-    """Fills rows with whole examples, longest first, each into the first row with room; the rest is left out."""
+    """Fills rows with complete examples, longest first, each into the first row with room; the rest is left out."""
     ids = np.full((num_rows, row_length), pad_id, dtype=np.int32)
     labels = np.full((num_rows, row_length), IGNORED_LABEL, dtype=np.int32)
     lengths: list[list[int]] = [[] for _ in range(num_rows)]
@@ -110,7 +110,7 @@ class Dataset:
         return self.batch(step)
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step: the same for the same (seed, step), whatever was asked for before."""
+        """The batch of a step: the same for the same (seed, step), regardless of earlier calls."""
         rng = random.Random(f"batch {self.seed} {self.split} {step}")
         progress = step / self.total_steps
         is_long = progress >= mixture.LONG_START and step % LONG_EVERY == 0

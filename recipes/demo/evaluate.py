@@ -1,9 +1,10 @@
-"""Asks a model the held-back questions and the hand-written prompts, and prints what it got right.
+"""Asks a model the held-back questions and the hand-written prompts, and prints its scores.
 
     python -m recipes.demo.evaluate [MODEL] [--items 200] [--replies FILE] [--json]
 
-Names, values and operand pairs of the questions never occur in training (corpus/split.py). A conversation's
-earlier answers are given; the last one is the model's. A last message of the assistant is to be continued.
+Names, values and operand pairs of the questions never occur in training (corpus/split.py). The earlier
+answers of a conversation are given; the model writes the last one. If the last message is the assistant's, it is
+continued.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from recipes.demo.scoring import SCORES
 PROMPTS = Path(__file__).with_name("prompts.jsonl")
 MAX_NEW_TOKENS = 80
 RETRIEVAL_TOKENS = 256  # the longest prompt of the gated retrieval test
-LONG_RETRIEVAL_TOKENS = 1500  # and of the reported one
+LONG_RETRIEVAL_TOKENS = 1500  # and that of the reported one
 FLOORS = {"retrieval": 0.9, "arithmetic": 0.8}  # share of right answers that the bundled model must reach
 
 # The kinds of test, and the kind of conversation that each draws from.
@@ -57,7 +58,7 @@ Answer = Callable[[Sequence[Sequence[Message]], int], list[str]]
 
 @dataclass(frozen=True)
 class Result:
-    """How many of a kind's questions were answered rightly, and how long their prompts are on average, in tokens."""
+    """How many questions of a kind were answered correctly, and the mean length of their prompts in tokens."""
 
     kind: str
     num_items: int
@@ -72,7 +73,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Reply:
-    """One answered prompt, as it is written to the file of replies; `right` is None where nothing is expected."""
+    """One answered prompt, as it is written to the file of replies; `right` is None if nothing is expected."""
 
     kind: str
     prompt: str
@@ -87,7 +88,7 @@ def prompt_messages(conversation: Conversation) -> list[Message]:
 
 
 def prompt_ids(tokenizer: TiktokenTokenizer, messages: Sequence[Message]) -> list[int]:
-    """Ids of a prompt; after a last message of the assistant no turn is opened, it goes on."""
+    """Ids of a prompt; if the last message is the assistant's, it is continued and no turn is opened."""
     if messages[-1].role != "assistant":
         return build_prompt(tokenizer, messages)
     return build_prompt(tokenizer, messages[:-1]) + tokenizer.encode(messages[-1].content)
@@ -138,7 +139,7 @@ def run_prompts(answer: Answer, path: Path = PROMPTS) -> list[Reply]:
 
 
 def _messages(entry: dict[str, str | list[str]]) -> list[Message]:
-    """A line of prompts.jsonl: an optional system prompt, and the turns, the user's and the model's by turns."""
+    """A line of prompts.jsonl: an optional system prompt, and the turns, the user's and the model's alternating."""
     turns = entry["turns"]
     spoken = [Message("user" if index % 2 == 0 else "assistant", text) for index, text in enumerate(turns)]
     return [Message("system", str(entry.get("system", DEFAULT_SYSTEM))), *spoken]
@@ -172,7 +173,7 @@ def table(results: Sequence[Result], replies: Sequence[Reply]) -> str:
 
 
 def summary(results: Sequence[Result], replies: Sequence[Reply]) -> dict[str, object]:
-    """The same for a machine."""
+    """The results in machine-readable form."""
     scored = [reply for reply in replies if reply.right is not None]
     return {
         "held_back": {result.kind: {**asdict(result), "share": round(result.share, 4)} for result in results},
@@ -182,7 +183,7 @@ def summary(results: Sequence[Result], replies: Sequence[Reply]) -> dict[str, ob
 
 
 def llm_answer(model: str | None) -> tuple[Answer, TiktokenTokenizer]:
-    """A model (None: the bundled one) as what is evaluated: greedy, without a repetition penalty."""
+    """A model (None: the bundled one) as the function to evaluate: greedy, without a repetition penalty."""
     from qwartet.engine.sampling_params import SamplingParams
     from qwartet.llm import LLM
 

@@ -3,7 +3,7 @@
     python -m recipes.demo.heldout build/heldout.jsonl [--conversations 600] [--seed 0]
     qwartet bench numerics --text build/heldout.jsonl
 
-The mixture is that of the end of the training, with names, values and operand pairs that never occur in it
+The mixture is that at the end of training, with names, values and operand pairs that never occur in it
 (corpus/split.py); one conversation in a hundred looks something up in a text of several pages.
 """
 
@@ -22,7 +22,7 @@ LONG_SHARE = 0.01
 
 
 def held_out(count: int, seed: int = 0) -> Iterator[Conversation]:
-    """`count` conversations of the test split; the same for the same seed, and more of them begin with fewer."""
+    """`count` conversations of the test split; the same for the same seed; a larger count extends a smaller one."""
     rng = random.Random(f"held out {seed}")
     for _ in range(count):
         if rng.random() < LONG_SHARE:

@@ -1,6 +1,6 @@
-"""Makes the bundled model from nothing: vocabulary, training, Int8 and Int4 by GPTQ, evaluation.
+"""Makes the bundled model from scratch: vocabulary, training, Int8 and Int4 by GPTQ, evaluation.
 
-    make demo-model                    everything; stopped, it goes on where it was
+    make demo-model                    everything; if interrupted, it resumes where it stopped
     python -m recipes.demo.make --steps 700 --out build/demo-small      a smaller one
 
 Everything stays under --out; --install copies the Int4 model into the package and writes docs/demo_model.md.
@@ -50,7 +50,7 @@ def quantize(source: Path, target: Path, bits: int, calibration: list[list[int]]
 
 
 def install(source: Path) -> None:
-    """Replaces the bundled model by this one."""
+    """Replaces the bundled model with this one."""
     staged = DEMO.with_name("demo.new")
     shutil.rmtree(staged, ignore_errors=True)
     shutil.copytree(source, staged)
@@ -59,7 +59,7 @@ def install(source: Path) -> None:
 
 
 def make(out: Path, steps: int, seed: int, to_install: bool) -> None:
-    """All steps; those whose result is there are passed over."""
+    """All steps; those whose result exists are skipped."""
     out.mkdir(parents=True, exist_ok=True)
     vocabulary_file = out / "qwen.tiktoken"
     if not vocabulary_file.exists():

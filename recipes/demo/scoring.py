@@ -1,4 +1,4 @@
-"""Whether an answer is right, by kind of conversation; every function takes what is expected and the reply."""
+"""Whether an answer is correct, by kind of conversation; every function takes the expectation and the reply."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def in_language(expect: str, reply: str) -> bool:
 
 
 def holds_value(expect: str, reply: str) -> bool:
-    """Expects a value: it stands in the reply, and not as a part of a longer number or word."""
+    """Expects a value: it is in the reply, and not as part of a longer number or word."""
     return re.search(rf"(?<![A-Za-z0-9]){re.escape(expect)}(?![A-Za-z0-9])", reply, re.IGNORECASE) is not None
 
 
 def last_number(expect: str, reply: str) -> bool:
-    """Expects a number: the last one of the reply; a minus sign counts where nothing is subtracted."""
+    """Expects a number: the last one of the reply; a minus sign counts unless it is a subtraction."""
     numbers = re.findall(r"(?<![\d)] )(?<![\d)])-?\d+|\d+", reply)
     return bool(numbers) and numbers[-1] == expect
 
@@ -72,7 +72,7 @@ def tool_call(expect: str, reply: str) -> bool:
 
 def final_answer(expect: str, reply: str) -> bool:
     """Expects the final answer, and no call."""
-    parsed = parse_react(reply, "thought")  # the thought is begun already where a tool has answered
+    parsed = parse_react(reply, "thought")  # the thought has already begun if a tool has answered
     return not parsed.is_call and parsed.text == expect
 
 

@@ -51,7 +51,7 @@ def config_json(num_ranks: int) -> dict[str, Any]:
 
 
 def generation_config_json(num_ranks: int) -> dict[str, Any]:
-    """generation_config.json: published keys; the toy is surer of itself when it is greedier than the published 0.8."""
+    """generation_config.json: published keys; the toy is more reliable with a lower top_p than the published 0.8."""
     return {
         "chat_format": "chatml",
         "do_sample": True,

@@ -1,11 +1,11 @@
-"""Trains the bundled model from nothing; stops and resumes at any time.
+"""Trains the bundled model from scratch; can be stopped and resumed at any time.
 
     python -m recipes.demo.train --vocabulary build/demo/qwen.tiktoken --out build/demo/float --steps 3000
 
 Next-token cross entropy on the answers (the labels of `dataset.batch`); fp32 weights, and bf16 products where they are
-the faster ones. Muon for the matrices inside the blocks, AdamW for everything else; the learning rate is flat and
+faster. Muon for the matrices inside the blocks, AdamW for everything else; the learning rate is flat and
 falls linearly over the last part.
-State goes to safetensors every few minutes, written whole or not at all; a run with the same arguments goes on from it
+State is saved as safetensors every few minutes, complete or not at all; a run with the same arguments resumes from it
 and sees the batches that it would have seen, because a batch is a function of (seed, step).
 """
 
@@ -49,7 +49,7 @@ ROUND_TO = 512  # tokens
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """What decides the result of a run."""
+    """Everything that determines the result of a run."""
 
     vocabulary: Path
     out: Path
@@ -59,7 +59,7 @@ class TrainSettings:
 
 @cache
 def is_bf16_faster() -> bool:
-    """Whether bf16 products take less time here than fp32 ones: twice as fast on one processor, half on another."""
+    """Whether bf16 products are faster here than fp32 ones: twice as fast on one processor, half as fast on another."""
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
         x = torch.ones(1024, 1024, dtype=dtype)
@@ -78,10 +78,10 @@ def learning_rate_factor(step: int, total: int) -> float:
 
 
 def look_back(model: QwenModel) -> None:
-    """Starts the heads of the first layer off looking at the token 1, 2, ... places back.
+    """Initialises the heads of the first layer to attend to the token 1, 2, ... positions back.
 
     With constant queries and keys rotary attention depends on the distance alone: q = (w, 0) and
-    k = w (cos o f, sin o f) give the score sum_j w^2 cos((i - j - o) f), which is highest o places back. Copying a
+    k = w (cos o f, sin o f) give the score sum_j w^2 cos((i - j - o) f), which is highest o positions back. Copying a
     fact from the text (an induction head: Olsson et al. 2022) is built on such a head; finding it unaided takes much
     of a short run.
     """
@@ -111,8 +111,8 @@ def build_optimizers(model: QwenModel) -> list[torch.optim.Optimizer]:
 def documents_of(batch: Batch) -> list[tuple[np.ndarray, np.ndarray]]:
     """Ids and labels of each conversation, padded to a multiple of PAD_TO, the longest first.
 
-    Equal lengths stand side by side, so that the dense attention takes them in one call. A last document without
-    labels fills the batch up to a multiple of ROUND_TO: with ever new sizes torch would make ever new matrix kernels.
+    Equal lengths are adjacent, so that dense attention takes them in one call. A last document without
+    labels fills the batch up to a multiple of ROUND_TO: for every new size torch would create a new matrix kernel.
     """
     documents = []
     for ids, labels, lengths in zip(batch.ids, batch.labels, batch.lengths, strict=True):
@@ -120,7 +120,7 @@ def documents_of(batch: Batch) -> list[tuple[np.ndarray, np.ndarray]]:
         for length in lengths:
             piece = slice(start, start + length)
             start += length
-            if (labels[piece] == IGNORED_LABEL).all():  # what fills up the row
+            if (labels[piece] == IGNORED_LABEL).all():  # fills up the row
                 continue
             pad = (0, -length % PAD_TO)
             documents.append((np.pad(ids[piece], pad), np.pad(labels[piece], pad, constant_values=IGNORED_LABEL)))
@@ -144,7 +144,7 @@ def loss_of(model: QwenModel, batch: Batch) -> Tensor:
 
 
 class TrainState:
-    """Model, optimizers and step, and how they reach the disk."""
+    """Model, optimizers and step, and how they are saved."""
 
     def __init__(self, model: QwenModel, directory: Path) -> None:
         self.model = model

@@ -67,7 +67,7 @@ def test_the_fewer_bits_a_cache_has_the_further_it_is_and_outliers_cost_the_code
     before, after = (rows[f"{REFERENCE} int8"].mean_kl for rows in report.variants.values())
     assert after > 1.5 * before
     before, after = (rows[f"{REFERENCE} bf16"].mean_kl for rows in report.variants.values())
-    assert after == pytest.approx(before, rel=0.1), "floats do not mind a power of two"
+    assert after == pytest.approx(before, rel=0.1), "a power of two does not change floats"
 
 
 def test_the_verb_prints_a_table_and_json(model: Path, tmp_path: Path, capsys) -> None:

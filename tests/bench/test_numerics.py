@@ -253,7 +253,7 @@ def test_inputs_are_divided_whatever_their_zeros_and_their_order(sym: bool, act_
 
 
 def test_a_factor_that_fp16_cannot_hold_is_refused(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match="take a smaller factor"):
+    with pytest.raises(SettingError, match="use a smaller factor"):
         write_outliers(model, tmp_path / "outliers", factor=1e6)
 
 
@@ -334,7 +334,7 @@ def test_the_verb_prints_a_table_and_json(model: Path, tmp_path: Path, capsys) -
 @pytest.mark.usefixtures("needs_native")
 @pytest.mark.parametrize(
     ("positions", "bits", "words"),
-    [(0, 4, "positions is 0"), (9999, 4, "different positions and 9999 are wanted"), (50, None, "is not quantised")],
+    [(0, 4, "positions is 0"), (9999, 4, "different positions, but 9999 are needed"), (50, None, "is not quantised")],
 )
 def test_what_cannot_be_compared_is_one_line(tmp_path: Path, capsys, positions, bits, words) -> None:
     directory = write_tiny_checkpoint(tmp_path / "model", bits=bits)

@@ -1,4 +1,4 @@
-"""llama.cpp as a peer: the file that it is given, what is read from its output, and how ours takes turns with it."""
+"""llama.cpp as a peer: its input file, what is read from its output, and how runs of ours alternate with it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from qwartet.errors import SettingError
 from qwartet.models.shapes import SHAPES, config_json
 from tests.bench.tiny_shape import TINY
 
-# Prints what llama.cpp prints, for the sizes that it is asked for; appends its arguments to a file beside itself.
+# Prints what llama.cpp prints for the requested sizes; appends its arguments to a file beside itself.
 FAKE_LLAMA_CPP = """#!{python}
 import json, pathlib, sys
 with pathlib.Path(__file__).with_suffix(".calls").open("a") as file:
@@ -208,13 +208,13 @@ def test_batched_bench_has_context_for_its_largest_batch(fake: Path, model: Path
 def test_other_output_is_an_error_that_names_the_program(script: Script, model: Path, output: str) -> None:
     program = script("llama-odd", f"#!{sys.executable}\nprint({output!r})\n")
     for measure in (run_llama_bench, run_batched_bench):
-        with pytest.raises(SettingError, match="llama-odd printed something else"):
+        with pytest.raises(SettingError, match="llama-odd did not print the expected results"):
             measure(program, model, threads=1)
 
 
 def test_a_program_that_fails_is_an_error_with_its_last_words(script: Script, model: Path) -> None:
     program = script("llama-bad", f"#!{sys.executable}\nimport sys\nsys.exit('first\\nno such model')\n")
-    with pytest.raises(SettingError, match=r"llama-bad ended with 1 \(no such model\)"):
+    with pytest.raises(SettingError, match=r"llama-bad exited with 1 \(no such model\)"):
         run_llama_bench(program, model, threads=1)
 
 
@@ -249,7 +249,7 @@ def test_our_command_is_read_from_its_last_line() -> None:
     "output", ["", "done", "[1]", '{"prefill_tok_s": 1}', '{"prefill_tok_s": 1, "decode_tok_s": 0}']
 )
 def test_a_command_without_two_speeds_is_refused(output: str) -> None:
-    with pytest.raises(SettingError, match="no JSON object with prefill_tok_s and decode_tok_s"):
+    with pytest.raises(SettingError, match="not a JSON object with prefill_tok_s and decode_tok_s"):
         measure_command(printing(output))
 
 

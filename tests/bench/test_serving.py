@@ -55,7 +55,7 @@ Script = Callable[[str, Any, Callable[[bytes], None]], Awaitable[None]]  # path,
 
 
 class ScriptedServer:
-    """A server of the test's own event loop; the script answers, and a connection it leaves with an error is cut."""
+    """A server in the test's event loop; the script answers, and a connection where it raises is cut."""
 
     def __init__(self, script: Script) -> None:
         self._script = script
@@ -199,7 +199,7 @@ def test_a_busy_client_says_so() -> None:
     def remarks(client_cpu: float) -> list[str]:
         return ServingRun(Load([], 1), [attempt(0.1, 0.1)], client_cpu).to_dict({})["remarks"]
 
-    assert remarks(0.79) == [] and "took 85% of a core" in remarks(0.85)[0]
+    assert remarks(0.79) == [] and "used 85% of a core" in remarks(0.85)[0]
 
 
 # What an answer says
@@ -277,7 +277,7 @@ def test_a_slow_first_token_is_in_the_time_to_the_first_token() -> None:
 
     report = measured(script, Load(["x"], 2, [0.0])).to_dict({"ttft": 60.0})
     ttft_ms, tpot_ms = report["ttft_ms"]["p50"], report["tpot_ms"]["p50"]
-    # However late a busy machine is with the first one, the second one cannot come before its time.
+    # However late a busy machine sends the first one, the second one cannot come early.
     assert ttft_ms >= 80 and ttft_ms + tpot_ms >= 119 and report["goodput"]["share"] == 0
 
 
@@ -388,7 +388,7 @@ def test_our_server_gives_every_token_and_counts_it(capsys, url: str, endpoint: 
     options = ["--requests", "5", "--prompt", "12", "--generate", "6", "--goodput", "ttft=60000"]
     found = verb(capsys, "serving", url, "--endpoint", endpoint, *options, *load)
     assert (found["requests"], found["output_tokens"], found["errors"]) == (5, 30, {})
-    assert [remark for remark in found["remarks"] if not remark.startswith("this client took")] == []
+    assert [remark for remark in found["remarks"] if not remark.startswith("this client used")] == []
     assert found["goodput"]["share"] == 1 and found["output_tok_s"] == pytest.approx(30 / found["seconds"], rel=0.01)
     if endpoint == "completions":
         assert found["prompt_tokens"] == 5 * 12  # ids, so exactly as many

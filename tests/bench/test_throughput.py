@@ -77,7 +77,7 @@ def test_nothing_is_done_before_the_next_arrival(engine: Engine, clock: Clock) -
 
 
 def test_arrivals_do_not_wait_for_the_engine(engine: Engine, clock: Clock) -> None:
-    """Two run at once, so the third waits for its place, and its wait is in its TTFT."""
+    """Two run at once, so the third waits in the queue, and its wait counts in its TTFT."""
     found = serve(engine, [[1], [2], [3]], greedy(4), [0.0, 0.0, 0.0], clock=lambda: clock.now, sleep=clock.sleep)
     assert [one.ttft_s for one in found.times] == pytest.approx([0.5, 0.5, 2.5])
 
@@ -160,7 +160,7 @@ def test_the_verb_compares_in_rounds(capsys, kind: str) -> None:
 
 
 def test_what_can_be_predicted_takes_fewer_steps(counting: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(StepCost, "of_a_token", lambda *_: 0.1)  # as measured, it depends on what else runs here
+    monkeypatch.setattr(StepCost, "of_a_token", lambda *_: 0.1)  # if measured, it depends on other processes
     network = load_model(counting, dtype="bf16", device="cpu")
     first = 20
     prompt = [*range(first, first + 30), first - 1]

@@ -1,4 +1,4 @@
-"""Files and indexes that are not what they say: each is refused before a tensor is used, and the message helps.
+"""Inconsistent files and indexes: each is rejected before a tensor is used, with a message that helps.
 
 The cases are numbered CK-01 to CK-13; those of the quantised weights and of config.json are in
 test_quantized_checkpoint_errors.py.
@@ -112,7 +112,7 @@ def test_ck04_a_header_that_is_no_json_object_of_entries_is_refused(checkpoint: 
 def test_ck04_metadata_that_is_no_object_of_texts_is_refused(checkpoint: Copy, metadata: object) -> None:
     directory = checkpoint()
     edit_header(directory / "model.safetensors", lambda header: header.update({"__metadata__": metadata}))
-    refused(directory, "model.safetensors", "__metadata__ of the header is not an object of texts")
+    refused(directory, "model.safetensors", "__metadata__ in the header is not an object of strings")
 
 
 def test_ck04_numbers_that_only_python_calls_json_are_refused(checkpoint: Copy) -> None:
@@ -166,14 +166,14 @@ def test_ck06_a_tensor_that_the_header_names_twice_is_refused(checkpoint: Copy) 
     entries = json.loads(header)
     text = json.dumps(entries)[:-1] + f', "{WTE}": {json.dumps(entries[WTE])}}}'
     join_file(path, text.encode(), data)
-    refused(directory, path.name, f"header is not valid (key {WTE} stands twice)")
+    refused(directory, path.name, f"header is not valid (key {WTE} appears twice)")
 
 
 def test_ck06_a_header_with_very_many_keys_is_searched_in_linear_time(checkpoint: Copy) -> None:
     directory = checkpoint()
     keys = ", ".join(f'"{number}": 1' for number in range(200_000))
     join_file(directory / "model.safetensors", f'{{{keys}, "199999": 1}}'.encode(), b"")
-    refused(directory, "model.safetensors", "key 199999 stands twice")
+    refused(directory, "model.safetensors", "key 199999 appears twice")
 
 
 @pytest.mark.parametrize("name", ["/../../escape", "a\0b", "\x1b[31mred", "..\\x", "\u202e", "x" * 5000])
@@ -181,7 +181,7 @@ def test_ck07_a_tensor_with_a_hostile_name_is_not_used_and_shown_inert(checkpoin
     directory = checkpoint()
     expected = logits(directory)
     edit_tensors(directory / "model.safetensors", lambda tensors: tensors.__setitem__(name, torch.ones(3)))
-    with pytest.warns(CheckpointWarning, match="1 tensors of no use for this model, ignored: ") as caught:
+    with pytest.warns(CheckpointWarning, match="tensors that this model does not use, ignored: ") as caught:
         assert torch.equal(logits(directory), expected)
     assert all(str(warning.message).isprintable() and len(str(warning.message)) < 500 for warning in caught)
 
@@ -221,18 +221,18 @@ def test_ck08_a_file_that_shrinks_is_noticed_and_kills_nothing(checkpoint: Copy,
 def test_ck09_missing_tensors_are_counted_and_the_first_ten_named(checkpoint: Copy) -> None:
     directory = checkpoint()
     set_tensor(directory / "model.safetensors", WTE, None)
-    refused(directory, None, f"1 tensors missing: {WTE}; config.json and weights belong to different models")
+    refused(directory, None, f"missing tensors: {WTE}; config.json and weights belong to different models")
     edit_json(directory / "config.json", {"num_hidden_layers": 4})
     layer = ("ln_1.weight", "attn.c_attn.weight", "attn.c_attn.bias", "attn.c_proj.weight", "ln_2.weight")
     layer += ("mlp.w1.weight", "mlp.w2.weight", "mlp.c_proj.weight")
     first = [WTE, *(f"transformer.h.2.{name}" for name in layer), "transformer.h.3.ln_1.weight"]
-    refused(directory, None, f"17 tensors missing: {', '.join(first)} and 7 more")
+    refused(directory, None, f"missing tensors: {', '.join(first)} and 7 more")
 
 
 def test_ck09_the_shard_that_should_hold_a_missing_tensor_is_named(checkpoint: Copy) -> None:
     directory = checkpoint(sharded=True)
     set_tensor(directory / SHARDS[0], WTE, None)
-    refused(directory, SHARDS[0], f"the index says that it holds {WTE}; it does not", "index and shards do not belong")
+    refused(directory, SHARDS[0], f"lacks {WTE}, which the index lists in it", "index and shards do not belong")
 
 
 def test_ck09_swapped_shards_are_noticed(checkpoint: Copy) -> None:
@@ -241,7 +241,7 @@ def test_ck09_swapped_shards_are_noticed(checkpoint: Copy) -> None:
     first.rename(directory / "tmp")
     second.rename(first)
     (directory / "tmp").rename(second)
-    refused(directory, SHARDS[0], f"the index says that it holds {WTE}")
+    refused(directory, SHARDS[0], f"lacks {WTE}, ", "which the index lists in it")
 
 
 def test_ck10_missing_shards_are_counted_and_named(checkpoint: Copy) -> None:
@@ -345,7 +345,7 @@ def test_ck12_unknown_tensors_are_told_and_the_known_leftovers_are_not(checkpoin
     load_model(directory)
     assert not [warning for warning in recwarn if issubclass(warning.category, CheckpointWarning)]
     set_tensor(directory / "model.safetensors", "transformer.h.1.ln_9.weight", torch.ones(2))
-    with pytest.warns(CheckpointWarning, match=r"1 tensors of no use for this model, ignored: transformer\.h\.1\.ln_9"):
+    with pytest.warns(CheckpointWarning, match=r"that this model does not use, ignored: transformer\.h\.1\.ln_9"):
         load_model(directory)
 
 
@@ -353,14 +353,14 @@ def test_ck12_a_bias_of_the_output_layer_is_told_and_not_used(checkpoint: Copy) 
     directory = checkpoint()
     expected = logits(directory)
     set_tensor(directory / "model.safetensors", "lm_head.bias", torch.ones(512))
-    with pytest.warns(CheckpointWarning, match=r"1 tensors of no use for this model, ignored: lm_head\.bias"):
+    with pytest.warns(CheckpointWarning, match=r"tensors that this model does not use, ignored: lm_head\.bias"):
         assert torch.equal(logits(directory), expected)
 
 
 def test_ck12_layers_beyond_those_of_the_config_are_refused(checkpoint: Copy) -> None:
     directory = checkpoint()
     edit_json(directory / "config.json", {"num_hidden_layers": 1})
-    words = "num_hidden_layers is 1, and there are tensors of more: transformer.h.1.attn.c_attn.bias"
+    words = "num_hidden_layers is 1, but there are tensors of further layers: transformer.h.1.attn.c_attn.bias"
     refused(directory, None, words, "config.json belongs to another model")
 
 
@@ -403,7 +403,7 @@ def test_a_float_tensor_of_another_kind_is_refused(checkpoint: Copy, dtype: torc
     ("file", "words"),
     [
         ("pytorch_model.bin", "holds only pickled weights, which can run code when loaded; Qwartet never loads them"),
-        ("notes.txt", "holds no .safetensors file; is this the directory of a checkpoint?"),
+        ("notes.txt", "holds no .safetensors file; is this a checkpoint directory?"),
     ],
 )
 def test_a_directory_without_safetensors_is_refused(checkpoint: Copy, file: str, words: str) -> None:

@@ -1,4 +1,4 @@
-"""GPTQ files as other quantisers write them: asymmetric ones that state no version, wider scales and biases."""
+"""GPTQ files as other quantisers write them: asymmetric ones that do not state a version, wider scales and biases."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def logits(directory: Path, dtype: str = "fp32", **settings) -> Tensor:
 
 
 def edit_configs(directory: Path, *, remove: tuple[str, ...] = (), **changes: object) -> None:
-    """Changes what config.json and quantize_config.json say alike."""
+    """Changes config.json and quantize_config.json alike."""
     edit_json(directory / "quantize_config.json", changes, remove=remove)
     embedded = json.loads((directory / "config.json").read_text(encoding="utf-8"))["quantization_config"] | changes
     embedded = {key: value for key, value in embedded.items() if key not in remove}
@@ -94,7 +94,7 @@ def test_zeros_that_lie_where_the_codes_do_decide_and_this_is_told(checkpoint: C
     expected = logits(directory)
     edit_configs(directory, sym=False)
     shift_zeros(directory, int(version == "gptq_v2"))
-    with pytest.warns(CheckpointWarning, match=f"the stored zeros are those of {version}, .* and are read so"):
+    with pytest.warns(CheckpointWarning, match=f"the stored zeros are those of {version}, .* and read as such"):
         assert torch.equal(logits(directory), expected)
     found = inspect_checkpoint(directory)
     assert found.quantization is not None and not found.problems
@@ -163,7 +163,7 @@ def test_wider_floats_of_the_same_value_give_the_same_bits(
 def test_scales_that_fp16_does_not_hold_are_rounded_to_it_and_this_is_told(checkpoint: Copy, dtype: str) -> None:
     directory = checkpoint(bits=4)
     edit_leaf(directory, "scales", lambda tensor: tensor.float() * 1.0002)
-    with pytest.warns(CheckpointWarning, match="scales are float32 and not all of them fp16 numbers; each is rounded"):
+    with pytest.warns(CheckpointWarning, match="scales are float32, and not all are exact in fp16; each is rounded"):
         found = logits(directory, dtype)
     edit_leaf(directory, "scales", Tensor.half)
     assert torch.equal(found, logits(directory, dtype))
@@ -172,14 +172,14 @@ def test_scales_that_fp16_does_not_hold_are_rounded_to_it_and_this_is_told(check
 def test_scales_beyond_fp16_are_refused(checkpoint: Copy) -> None:
     directory = checkpoint(bits=4)
     edit_leaf(directory, "scales", lambda tensor: tensor.float() * 1e9)
-    with pytest.raises(CheckpointError, match=r"scales: reach [\d.e+]+; fp16 ends at 65504"):
+    with pytest.raises(CheckpointError, match=r"scales: reach [\d.e+]+; the largest fp16 number is 65504"):
         load_model(directory)
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_a_bias_is_taken_in_its_own_precision(checkpoint: Copy, dtype: str) -> None:
     directory = checkpoint(bits=4)
-    values = torch.linspace(-1e5, 1e5, 128)  # fp16 holds few of them, and not the ends
+    values = torch.linspace(-1e5, 1e5, 128)  # few of them are exact in fp16, and the ends are not
     edit_leaf(directory, "bias", lambda tensor: values.clone() if len(tensor) == 128 else tensor)
     linear = load_model(directory, dtype=dtype).get_submodule("layers.1.mlp.gate")
     assert isinstance(linear, QuantizedLinear)

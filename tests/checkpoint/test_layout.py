@@ -1,4 +1,4 @@
-"""A module that lies on disk in several parts loads as one, from floats and GPTQ; each part is checked."""
+"""A module stored in several parts loads as one, from floats and GPTQ; each part is checked."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_parts_on_disk_are_one_module_of_the_same_bits(
         plain.setitem(families.FAMILIES, "qwen", QWEN1)
         expected = logits_of(pristine(**settings), dtype)
     directory = in_parts(**settings)
-    for _start in range(2):  # the second one from packed weights, where they are kept
+    for _start in range(2):  # the second one from the weight cache, if there is one
         assert torch.equal(logits_of(directory, dtype), expected)
 
 
@@ -89,9 +89,9 @@ PART = "transformer.h.1.attn.k_proj"
 @pytest.mark.parametrize(
     ("settings", "name", "to", "message"),
     [
-        ({}, f"{PART}.weight", None, r"1 tensors missing: transformer\.h\.1\.attn\.k_proj\.weight"),
+        ({}, f"{PART}.weight", None, r"missing tensors: transformer\.h\.1\.attn\.k_proj\.weight"),
         ({}, f"{PART}.weight", lambda tensor: tensor[:-2], r"k_proj\.weight: shape is .* config\.json implies"),
-        ({"bits": 4}, f"{PART}.qweight", None, r"1 tensors missing: transformer\.h\.1\.attn\.k_proj\.qweight"),
+        ({"bits": 4}, f"{PART}.qweight", None, r"missing tensors: transformer\.h\.1\.attn\.k_proj\.qweight"),
         ({"bits": 4}, f"{PART}.qweight", lambda tensor: tensor[:, :-8], "k_proj"),
     ],
 )

@@ -1,7 +1,7 @@
-"""GPTQ checkpoints and configs that lie (CK-14 to CK-23): refused through load_model, or read with a warning.
+"""Inconsistent GPTQ checkpoints and configs (CK-14 to CK-23): rejected through load_model, or read with a warning.
 
-What one weight alone can get wrong is tested with the format (tests/quant_format); here it is shown to reach the user
-with the file and the tensor named, and before a kernel indexes by it.
+Errors within one weight are tested with the format (tests/quant_format); these tests show that they reach the user with
+the file and the tensor named, before a kernel indexes by the weight.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LINEAR = "transformer.h.1.mlp.w2"
 
 
 def edit_both_configs(directory: Path, changes: dict, *, remove: tuple[str, ...] = ()) -> None:
-    """Changes what config.json and quantize_config.json say alike."""
+    """Changes config.json and quantize_config.json alike."""
     edit_json(directory / "quantize_config.json", changes, remove=remove)
     embedded = json.loads((directory / "config.json").read_text(encoding="utf-8"))["quantization_config"] | changes
     embedded = {key: value for key, value in embedded.items() if key not in remove}
@@ -87,7 +87,7 @@ def test_ck17_a_group_size_that_the_tensors_contradict_is_refused_with_both_numb
 ) -> None:
     directory = checkpoint(bits=4)
     edit_both_configs(directory, {"group_size": group_size})
-    words = f"the config says group_size {group_size}, that is {-(-128 // group_size)} groups of 128 inputs"
+    words = f"the config says group_size {group_size}, so {-(-128 // group_size)} groups for 128 inputs"
     refused(directory, FILE, words, "the tensor has 1 groups", tensor="transformer.h.0.attn.c_attn.scales")
 
 
@@ -150,7 +150,7 @@ def test_quantised_weights_without_any_config_are_recognised(checkpoint: Copy) -
     directory = checkpoint(bits=4)
     (directory / "quantize_config.json").unlink()
     edit_json(directory / "config.json", {}, remove=("quantization_config",))
-    refused(directory, None, "10 tensors missing", "the weights are quantised: fetch the quantize_config.json")
+    refused(directory, None, "missing tensors: ", "the weights are quantised: fetch the quantize_config.json")
 
 
 def add_one_to_all_zeros(directory: Path, bits: int) -> None:
@@ -186,7 +186,7 @@ def test_ck20_a_group_that_does_not_exist_is_refused(checkpoint: Copy, desc_act:
     directory = checkpoint(bits=4)
     edit_both_configs(directory, {"desc_act": desc_act})
     change_tensor(directory, "g_idx", lambda tensor: tensor.index_fill(0, torch.tensor([7]), value))
-    refused(directory, FILE, "there are groups 0 to 0", tensor=f"{LINEAR}.g_idx")
+    refused(directory, FILE, "the groups are 0 to 0", tensor=f"{LINEAR}.g_idx")
 
 
 def test_ck20_an_absent_group_index_is_made_up_without_desc_act_and_refused_with_it(checkpoint: Copy) -> None:
@@ -195,7 +195,7 @@ def test_ck20_an_absent_group_index_is_made_up_without_desc_act_and_refused_with
     set_tensor(directory / FILE, f"{LINEAR}.g_idx", None)
     assert torch.equal(logits(directory), expected)
     edit_both_configs(directory, {"desc_act": True})
-    refused(directory, None, f"1 tensors missing: {LINEAR}.g_idx")
+    refused(directory, None, f"missing tensors: {LINEAR}.g_idx")
 
 
 def test_ck21_a_vocabulary_of_another_size_than_the_embedding_is_refused(checkpoint: Copy) -> None:
@@ -288,7 +288,7 @@ def test_a_linear_that_lost_its_bias_is_refused(checkpoint: Copy, linear: str, b
     directory = checkpoint(bits=bits)
     lost = f"transformer.h.0.{linear}.bias"
     set_tensor(directory / FILE, lost, None)
-    refused(directory, None, "1 of 2 linears of one kind have no bias, the others have", tensor=lost)
+    refused(directory, None, "1 of 2 linears of one kind lack the bias of the others: ", tensor=lost)
 
 
 def test_linears_that_have_no_bias_in_any_layer_are_loaded(checkpoint: Copy) -> None:
@@ -301,4 +301,4 @@ def test_linears_that_have_no_bias_in_any_layer_are_loaded(checkpoint: Copy) -> 
 def test_a_float_linear_that_alone_has_a_bias_is_refused(checkpoint: Copy) -> None:
     directory = checkpoint()
     set_tensor(directory / FILE, "transformer.h.1.mlp.w1.bias", torch.ones(128, dtype=torch.bfloat16))
-    refused(directory, None, "1 of 2 linears of one kind have no bias", tensor="transformer.h.0.mlp.w1.bias")
+    refused(directory, None, "1 of 2 linears of one kind lack the bias of the", tensor="transformer.h.0.mlp.w1.bias")

@@ -1,4 +1,4 @@
-"""What a download left beside the files that are loaded is refused where they are written in place, else told of."""
+"""Leftovers of a download beside the loaded files: an error if files are written in place, otherwise a warning."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ def test_a_file_that_a_tool_still_writes_into_is_refused(checkpoint: Copy, endin
     directory = checkpoint(sharded=sharded)
     file = sorted(directory.glob("*.safetensors"))[-1]
     (directory / f"{file.name}{ending}").write_bytes(bytes(100))
-    with pytest.raises(CheckpointError, match=f"its download is not finished: {file.name}{ending} lies") as caught:
+    with pytest.raises(
+        CheckpointError, match=f"its download is not finished: {file.name}{ending} still exists"
+    ) as caught:
         load_model(directory)
     assert caught.value.path == str(file) and "resume it" in str(caught.value)
     assert inspect_checkpoint(directory).problems == [str(caught.value)]
@@ -46,7 +48,7 @@ def test_so_is_one_behind_a_link(checkpoint: Copy) -> None:
     (directory / FILE).symlink_to(Path("../../blobs/hash"))
     load_model(directory)
     (blobs / "hash.aria2").touch()
-    with pytest.raises(CheckpointError, match=r"its download is not finished: hash\.aria2 lies beside it"):
+    with pytest.raises(CheckpointError, match=r"its download is not finished: hash\.aria2 still exists"):
         load_model(directory)
 
 
@@ -62,9 +64,10 @@ def test_what_another_attempt_left_is_told_of_and_the_whole_file_is_loaded(check
     directory = checkpoint()
     (directory / left).parent.mkdir(parents=True, exist_ok=True)
     (directory / left).touch()
-    with pytest.warns(CheckpointWarning, match="what a download left lies beside the files that are loaded") as caught:
+    with pytest.warns(CheckpointWarning, match="found leftovers of a download: ") as caught:
         load_model(directory)
-    assert left in str(caught[0].message) and "remove it if they are whole" in str(caught[0].message)
+    assert left in str(caught[0].message)
+    assert "remove them if the checkpoint's files are complete" in str(caught[0].message)
     assert str(caught[0].message) in inspect_checkpoint(directory).warnings
 
 

@@ -1,4 +1,4 @@
-"""Weights that come from a cache are the ones that the checkpoint would give, and nothing can make them others."""
+"""Weights from a cache equal those that the checkpoint would give, and nothing can change them."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ from tests.models.broken import edit_tensors, refused, split_file
 from tests.tiny_checkpoint import Copy
 
 OTHERS_GROUP = 54321
-pytestmark = pytest.mark.skipif(native_library() is None, reason="there is no native library, and nothing to keep")
+pytestmark = pytest.mark.skipif(native_library() is None, reason="there is no native library, so nothing to cache")
 
 
 @pytest.fixture(autouse=True)
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of this test alone, used however small the model is."""
+    """A cache for this test alone, used for models of any size."""
     monkeypatch.setenv("QWARTET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(weight_cache, "LEAST_BYTES", 0)
     return tmp_path / "cache" / "packed"
@@ -65,7 +65,7 @@ def files(directory: Path) -> list[Path]:
 
 
 def packings(path: Path, **settings) -> int:
-    """How many tensors a start packs or converts."""
+    """How many tensors a start repacks or converts."""
     told: list[int] = []
     load(path, on_packed=lambda count, _total: told.append(count), **settings)
     return len(told)
@@ -94,7 +94,7 @@ def test_orders_of_inputs_are_kept(tmp_path, desc_act) -> None:
 def test_a_second_start_packs_and_converts_nothing(pristine, monkeypatch) -> None:
     path = pristine(bits=4)
     assert packings(path) > 10
-    for name in ("quantized", "prepared_head", "dense"):  # the file's floats are fp16, so none is taken as it is
+    for name in ("quantized", "prepared_head", "dense"):  # the file's floats are fp16, so all are converted
         monkeypatch.setattr(Weights, name, lambda *_: pytest.fail("made again"))
     assert packings(path) == 0
 
@@ -172,14 +172,14 @@ def test_an_order_that_would_read_elsewhere_is_refused(tmp_path, directory) -> N
 
 def test_what_cannot_be_kept_is_told_and_the_model_still_loads(pristine, directory, monkeypatch) -> None:
     monkeypatch.setattr(whole_files.shutil, "disk_usage", lambda _path: SimpleNamespace(free=1000))
-    with pytest.warns(CacheWarning, match="not kept for the next start.* free there"):
+    with pytest.warns(CacheWarning, match="weight cache not used.* free there"):
         assert torch.equal(logits(load(pristine(bits=4))), logits(load(pristine(bits=4), weight_cache=False)))
     assert not files(directory)
 
 
 def test_a_place_that_is_no_directory_is_told(pristine, directory) -> None:
     directory.parent.write_text("a file")
-    with pytest.warns(CacheWarning, match="not kept for the next start"):
+    with pytest.warns(CacheWarning, match="weight cache not used"):
         load(pristine(bits=4))
 
 
@@ -242,7 +242,7 @@ def test_leftovers_that_no_lock_tells_about_are_removed_after_a_day(pristine, di
 
 
 def test_a_lock_that_comes_too_late_would_be_noticed(directory) -> None:
-    """Between the making of a file and its lock nobody removes leftovers: both happen while the directory is locked."""
+    """No leftovers are removed between creating a file and locking it: both happen while the directory is locked."""
     directory.mkdir(parents=True)
     left = directory / ".a.safetensors.1.tmp"
     left.touch()
@@ -268,16 +268,18 @@ def test_what_others_could_have_written_is_not_used_and_this_is_told(pristine, d
         pytest.skip("only root gives a directory to a group that it is not in")
     path = pristine(bits=4)
     right = logits(load(path))
-    for file in files(directory):  # sound, and another's: only trust tells
+    for file in files(directory):  # valid, but another user's: only ownership differs
         edit_tensors(file, lambda tensors: [tensor.zero_() for tensor in tensors.values()])
         file.chmod(0o600)
     assert not torch.equal(logits(load(path)), right)
     places = {"file": files(directory), "packed": [directory], "cache": [directory.parent]}[place]
     for one in places:
-        if place == "cache":  # above those that are packed in, one's own group is no other user
+        if place == "cache":  # in a parent of the cache, the user's own group is not another user
             os.chown(one, -1, OTHERS_GROUP)
         writable(one, mode)
-    with pytest.warns(CacheWarning, match=r"not used, and not kept.*other users can write .*; chmod go-w it"):
+    with pytest.warns(
+        CacheWarning, match=r"weight cache not used.*other users can write to .*; run chmod -R go-w on it"
+    ):
         assert torch.equal(logits(load(path)), right)
     for one in places:
         one.chmod(stat.S_IMODE(one.stat().st_mode) & ~mode)
@@ -287,7 +289,7 @@ def test_what_others_could_have_written_is_not_used_and_this_is_told(pristine, d
 def test_a_directory_of_all_users_is_none_for_packed_weights_even_if_sticky(pristine, directory) -> None:
     load(pristine(bits=4))
     directory.chmod(0o1777)
-    with pytest.warns(CacheWarning, match="other users can write"):
+    with pytest.warns(CacheWarning, match="other users can write to"):
         load(pristine(bits=4))
 
 
@@ -308,7 +310,7 @@ def test_a_remembered_hash_that_others_could_have_written_is_not_believed(pristi
     (record,) = directory.glob("*.json")
     assert stat.S_IMODE(record.stat().st_mode) == 0o600
     record.write_text(record.read_text().replace('"sha256": "', '"sha256": "0'))
-    assert packings(path) > 0  # believed: other names of files
+    assert packings(path) > 0  # accepted: other names of files
     record.write_text(record.read_text().replace('"sha256": "', '"sha256": "1'))
     record.chmod(0o666)
     assert packings(path) == 0

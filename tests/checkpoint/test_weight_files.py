@@ -1,4 +1,4 @@
-"""Weights as tools really leave them: under other names, as links, beside other files, as what they are not."""
+"""Weights as tools leave them: under other names, as links, beside other files, or as something else."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 BASE = "gptq_model-4bit-128g"
 
 
-# Names of a quantiser's own
+# Names chosen by a quantiser
 
 
 def rename(directory: Path, base: str) -> None:
@@ -102,7 +102,7 @@ def test_files_of_a_training_run_beside_the_weights_are_no_weights(checkpoint: C
         assert torch.equal(logits(directory), expected)
 
 
-# Links, as tools that download make them
+# Links, as download tools create them
 
 
 @pytest.mark.parametrize("sharded", [False, True])
@@ -135,7 +135,7 @@ def test_a_link_that_leads_nowhere_or_in_a_circle_is_named(checkpoint: Copy, nam
         assert caught.value.path == str(path)
 
 
-# What is no file
+# What is not a file
 
 
 def pipe(path: Path) -> None:
@@ -173,7 +173,7 @@ def test_what_is_no_file_is_refused_at_once_whatever_it_is_called(checkpoint: Co
     assert caught.value.path == str(directory / name)
     assert "not a file" in str(caught.value)
     if name != "qwen.tiktoken":
-        assert f"is {kind}, not a file; put the file itself there" in str(caught.value)
+        assert f"is {kind}, not a file; replace it with the file itself" in str(caught.value)
     found = inspect_checkpoint(directory)
     assert any(str(directory / name) in problem for problem in found.problems), found.problems
     assert time.monotonic() - started < 5
@@ -208,7 +208,7 @@ def test_nothing_is_no_file_and_no_error(tmp_path: Path) -> None:
     assert has_file(tmp_path / "file") and not has_file(tmp_path / "file" / "below")
 
 
-# What is no model
+# What is not a model
 
 
 def lora_tensors() -> dict[str, torch.Tensor]:
@@ -222,7 +222,7 @@ def write_adapter(directory: Path) -> None:
     save_file(lora_tensors(), directory / "adapter_model.safetensors")
 
 
-ADAPTER = "holds a LoRA adapter for 'Qwen/Qwen-7B-Chat', not a whole model; merge it into its base model"
+ADAPTER = "holds a LoRA adapter for 'Qwen/Qwen-7B-Chat', not a complete model; merge it into its base model"
 
 
 def test_the_directory_of_an_adapter_is_called_that(tmp_path: Path, checkpoint: Copy) -> None:
@@ -242,7 +242,7 @@ def test_the_directory_of_an_adapter_is_called_that(tmp_path: Path, checkpoint: 
 def test_weights_that_were_saved_with_an_adapter_not_merged_are_called_that(checkpoint: Copy) -> None:
     directory = checkpoint()
     edit_tensors(directory / "model.safetensors", lambda tensors: tensors.update(lora_tensors()))
-    refused(directory, None, "holds a LoRA adapter, not a whole model; merge it into its base model")
+    refused(directory, None, "holds a LoRA adapter, not a complete model; merge it into its base model")
 
 
 def test_an_adapter_beside_a_model_is_told_for_it_is_not_applied(checkpoint: Copy) -> None:

@@ -1,4 +1,4 @@
-"""Weights that no training gives are told of by name, at load and by inspect; what may be in a sound one is not."""
+"""Implausible weights are reported by name, at load and by inspect; plausible ones are not."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_all_tensors_with_such_values_are_listed_by_inspect(checkpoint: Copy) ->
 def test_rows_of_no_token_may_hold_anything_and_it_is_told(checkpoint: Copy) -> None:
     directory = checkpoint()
     edit_tensors(directory / FILE, lambda tensors: tensors["lm_head.weight"][-1].fill_(torch.nan))
-    assert "NaN or infinite values in the last rows, of no token or a rare one: lm_head.weight" in warned(directory)
+    assert "NaN or infinite values in the last rows (unused or rare tokens): lm_head.weight" in warned(directory)
 
 
 @pytest.mark.parametrize("options", [{}, {"bits": 4}, {"sharded": True}])
@@ -184,10 +184,10 @@ def test_a_load_looks_at_pages_of_large_tensors_and_inspect_at_all(
     directory = checkpoint()
     name = f"{BLOCK}.mlp.w1.weight"
     edit_tensors(directory / FILE, lambda tensors: tensors[name].view(-1).__setitem__(3000, torch.nan))
-    assert findings(directory, whole=False) == []  # byte 6000 lies between the pages that are looked at
+    assert findings(directory, whole=False) == []  # byte 6000 is between the sampled pages
     assert findings(directory, whole=True) == [name]
     edit_tensors(directory / FILE, lambda tensors: tensors[name].view(-1).__setitem__(4096, torch.nan))
-    with pytest.raises(CheckpointError, match="2 of 16384 values"):  # one was found, so that all are counted
+    with pytest.raises(CheckpointError, match="2 of 16384 values"):  # one was found, so all are counted
         load_model(directory)
     set_tensor(directory / FILE, name, torch.randn(128, 128).bfloat16().index_fill_(0, torch.arange(32, 96), 0))
     assert findings(directory, whole=False) == findings(directory, whole=True) == [name]

@@ -28,7 +28,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "unknown model type": (lambda d: edit_json(d / "config.json", model_type="llama"), "model_type is 'llama'"),
     "no config": (lambda d: (d / "config.json").unlink(), "config.json: file is missing"),
     "config that is no JSON": (lambda d: cut(d / "config.json"), "is not valid JSON"),
-    "config of another size": (lambda d: edit_json(d / "config.json", num_hidden_layers=3), "tensors missing"),
+    "config of another size": (lambda d: edit_json(d / "config.json", num_hidden_layers=3), "missing tensors: "),
     "vocabulary that is cut": (lambda d: cut(d / "qwen.tiktoken"), "line "),
     "absurd size": (lambda d: edit_json(d / "config.json", num_hidden_layers=10**9), "num_hidden_layers"),
 }
@@ -92,7 +92,7 @@ def test_a_model_that_sees_or_hears_is_called_that_by_every_verb(
 ) -> None:
     directory = write_tiny_checkpoint(tmp_path / "model")
     edit_json(directory / "config.json", **{key: {"width": 8}})
-    qwartet("chat", directory, "hello").assert_one_line_error(name, "take one of those")
+    qwartet("chat", directory, "hello").assert_one_line_error(name, "use one of those")
     assert name in qwartet("show", directory).out
     assert name in qwartet("inspect", directory).out
 

@@ -77,7 +77,7 @@ def test_kernels_measures_every_operation_at_every_number_of_rows(capsys) -> Non
         (["latency", "MODEL", "--batch", "four"], "give whole numbers with commas"),
         (["latency", "MODEL", "--prompt", "0"], "prompt is 0"),
         (["latency", "MODEL", "--batch", "0"], "at least one request"),
-        (["latency", "MODEL", "--context", "9999"], "this model takes 2048"),
+        (["latency", "MODEL", "--context", "9999"], "this model's limit is 2048"),
         (["latency", "MODEL", "--threads", "0"], "--threads is 0"),
         (["kernels", "--shapes", "3b"], "'3b' is unknown; it must be one of 1.8b"),
         (["kernels", "--activations", "int3"], "'int3' is unknown; it must be one of int8, exact"),

@@ -62,7 +62,7 @@ def test_a_bundled_model_that_is_missing_or_broken_is_a_problem(
     qwartet: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "DEMO", tmp_path)
-    assert any("the bundled model is not there" in text for text in examined(qwartet)["problems"])
+    assert any("the bundled model is missing" in text for text in examined(qwartet)["problems"])
     (tmp_path / "config.json").write_text("{}")
     content = examined(qwartet)
     assert content["bundled_model"] == "does not load"

@@ -108,7 +108,7 @@ def test_all_problems_are_found_and_not_only_the_first(qwartet: CommandLine, tmp
         "transformer.h.0.mlp.w1.scales: 128 of 128 values are NaN",
         "transformer.h.1.mlp.w2.scales: 128 of 128 values are NaN",
         "transformer.h.1.mlp.c_proj.qweight: dtype is float32",
-        "1 tensors missing: transformer.ln_f.weight",
+        "missing tensors: transformer.ln_f.weight",
         "qwen.tiktoken: line 2",
     ]
     missed = [text for text in expected if not any(text in problem for problem in content["problems"])]
@@ -158,8 +158,8 @@ def test_names_in_a_file_cannot_steer_the_terminal(qwartet: CommandLine, tmp_pat
 def test_an_empty_directory_is_all_problems(qwartet: CommandLine, tmp_path: Path) -> None:
     content = inspected(qwartet, tmp_path)
     assert {text.split(": ")[1] for text in content["problems"]} == {
-        "file is missing; is this the directory of a checkpoint?",
-        "holds no .safetensors file; is this the directory of a checkpoint?",
+        "file is missing; is this a checkpoint directory?",
+        "holds no .safetensors file; is this a checkpoint directory?",
     }
 
 

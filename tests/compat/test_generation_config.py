@@ -1,4 +1,4 @@
-"""GenerationConfig: what is honoured, what is refused by its name, and where settings come from."""
+"""GenerationConfig: supported and rejected settings, and where settings come from."""
 
 from __future__ import annotations
 
@@ -174,9 +174,9 @@ def test_settings_of_the_engine_are_honoured_in_every_place(model, tmp_path: Pat
         ("topp", "did you mean top_p"),
         ("prefix_allowed_tokens_fn", "use logits_processor="),
         ("seed", "call set_seed"),
-        ("inputs_embeds", "give input_ids"),
+        ("inputs_embeds", "pass input_ids"),
         ("assistant_model", "draft_model"),
-        ("xyz", "there are max_length"),
+        ("xyz", "supported settings: max_length"),
     ],
 )
 def test_a_setting_that_does_not_exist_is_named(model, name: str, hint: str) -> None:
@@ -201,7 +201,7 @@ def test_the_settings_of_a_directory(tmp_path: Path) -> None:
     assert not hasattr(config, "trust_remote_code")
     with pytest.raises(ModelNotFoundError, match="no such directory"):
         GenerationConfig.from_pretrained(tmp_path / "nowhere")
-    with pytest.raises(CheckpointError, match=r"generation_config\.json: there is no such file"):
+    with pytest.raises(CheckpointError, match=r"generation_config\.json: file is missing"):
         GenerationConfig.from_pretrained(tmp_path)
     with pytest.raises(SettingError, match="did you mean top_p"):
         GenerationConfig.from_pretrained(DEMO, topp=1)

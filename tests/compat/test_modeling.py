@@ -1,4 +1,4 @@
-"""The habits of callers of the original: how a model is loaded and moved, what generate() takes, and who listens."""
+"""How callers use the original: loading and moving a model, arguments of generate(), processors and streamers."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_arguments_without_effect_change_no_answer(tokenizer) -> None:
         ({"use_dynamic_ntk": "maybe"}, "use_dynamic_ntk"),
         ({"quantization_config": {"bits": 8}}, "asks for 8 bits, and the checkpoint has 4 bits"),
         ({"quantization_config": SimpleNamespace(load_in_4bit=True)}, "asks for None bits"),
-        ({"devicemap": "auto"}, "does not know the argument 'devicemap'; did you mean 'device_map'"),
+        ({"devicemap": "auto"}, "from_pretrained has no argument 'devicemap'; did you mean 'device_map'"),
         ({"bf16": True, "fp16": True}, "only one of"),
         ({"bf16": True, "torch_dtype": torch.float16}, "bf16=True, but torch_dtype is torch.float16"),
         ({"torch_dtype": "int4"}, "dtype is 'int4'"),
@@ -164,10 +164,10 @@ def test_ids_come_in_every_form(model, prompt) -> None:
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
-        ([[1, 2], [3]], "no batch of rows of one length"),
+        ([[1, 2], [3]], "not a batch of equally long rows"),
         ("hello", "input_ids"),
         (None, "needs input_ids"),
-        ([], "give whole numbers"),
+        ([], "pass integers"),
         ([1.0, 2.0], "dtype torch.float32"),
         ([True, False], "dtype torch.bool"),
         ([[[1]]], "3 dimensions"),
@@ -211,7 +211,7 @@ def test_stop_words_need_an_eos_and_ids(model, prompt) -> None:
     for wrong in ([], [5], "x", ((5,),), [[-1]], [[True]], [["a"]]):
         with pytest.raises(SettingError, match="stop_words_ids is"):
             model.generate(prompt, stop_words_ids=wrong)
-    with pytest.raises(SettingError, match="a stop word of no token"):
+    with pytest.raises(SettingError, match="contains an empty stop word"):
         model.generate(prompt, stop_words_ids=[[5], []])
     with pytest.raises(SettingError, match="eos_token_id is None; set eos_token_id"):
         model.generate(prompt, stop_words_ids=[[5]], eos_token_id=None)
@@ -241,7 +241,7 @@ def test_logits_processors_see_padding_prompt_and_completion(model, tokenizer) -
 
 
 def test_a_processor_with_a_state_is_called_once_for_every_token(model, tokenizer) -> None:
-    """Where text repeats itself, tokens are drafted: a processor must not see those that are rejected."""
+    """Repeated text makes the engine draft tokens: a processor must not see the rejected ones."""
     lengths: list[int] = []
     ids = tokenizer.encode("The code of Rosa is 42. The code of Rosa is 43. The code of Rosa is")
     watch = [lambda input_ids, scores: (lengths.append(input_ids.shape[1]), scores)[1]]
@@ -397,5 +397,5 @@ def test_swapped_arguments_are_named(model, tokenizer) -> None:
         model.chat("Hi", tokenizer, None)
     with pytest.raises(SettingError, match=r"stop_words_ids is \(\(5,\),\)"):
         model.chat(tokenizer, "Hi", None, stop_words_ids=((5,),))
-    with pytest.raises(SettingError, match="no token"):
+    with pytest.raises(SettingError, match="an empty stop word"):
         model.chat(tokenizer, "Hi", None, stop_words_ids=[[5], tokenizer.encode("")])

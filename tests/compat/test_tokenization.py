@@ -83,7 +83,7 @@ def test_tensors_are_batches_of_int64(tokenizer: QWenTokenizer) -> None:
         ({"return_tensors": "tf"}, "return_tensors is 'tf'"),
         ({"return_tensors": "pt"}, "the texts differ in length"),
         ({"padding": "most"}, "padding is 'most'"),
-        ({"padding": "max_length"}, "without a length"),
+        ({"padding": "max_length"}, "needs a length"),
         ({"padding": True, "padding_side": "top"}, "padding_side is 'top'"),
     ],
 )
@@ -175,7 +175,7 @@ def test_nothing_can_be_added_to_the_vocabulary(tokenizer: QWenTokenizer) -> Non
         tokenizer.add_special_tokens({"pad_token": "[PAD]"})
     with pytest.raises(ValueError, match="Adding regular tokens is not supported"):
         tokenizer.add_tokens(["word"])
-    with pytest.raises(SettingError, match="'mask_token' is no role"):
+    with pytest.raises(SettingError, match="'mask_token' is not a token role"):
         tokenizer.add_special_tokens({"mask_token": "<|extra_0|>"})
 
 
@@ -238,22 +238,22 @@ def test_a_broken_tokenizer_config_is_a_checkpoint_error(directory: Path, conten
 
 
 @pytest.mark.parametrize(
-    ("argument", "hint"), [("pad_tokn", "did you mean 'pad_token'"), ("vocab", "there are pad_token, eos_token")]
+    ("argument", "hint"), [("pad_tokn", "did you mean 'pad_token'"), ("vocab", "known arguments: pad_token, eos_token")]
 )
 def test_an_unknown_argument_is_refused_with_what_to_do(directory: Path, argument: str, hint: str) -> None:
-    with pytest.raises(SettingError, match=f"does not know the argument '{argument}'; .*{hint}"):
+    with pytest.raises(SettingError, match=f"from_pretrained has no argument '{argument}'; .*{hint}"):
         AutoTokenizer.from_pretrained(directory, **{argument: "x"})
 
 
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [
-        ({"cache_dir": "x"}, "cache_dir is not honoured .*HF_HUB_CACHE"),
+        ({"cache_dir": "x"}, "cache_dir is not supported .*HF_HUB_CACHE"),
         ({"force_download": True}, "qwartet pull"),
         ({"token": "x"}, "HF_TOKEN"),
         ({"use_auth_token": "x"}, "HF_TOKEN"),
         ({"proxies": {"https": "x"}}, "HTTPS_PROXY"),
-        ({"subfolder": "x"}, "give the directory itself"),
+        ({"subfolder": "x"}, "pass the directory itself"),
     ],
 )
 def test_an_argument_of_downloads_that_would_matter_is_refused_for_a_hub_id(arguments: dict, hint: str) -> None:
@@ -365,8 +365,8 @@ def test_a_chat_template_as_text_as_tensor_and_of_several_conversations(tokenize
         ([("q", "a")], {}, "message 1 is 'q'"),
         ([{"role": "user"}], {}, "message 1 is {'role'"),
         ([{"role": "tool", "content": "x"}], {}, "role is 'tool'"),
-        (TALK, {"chat_template": "{{ x }}"}, "no chat_template"),
-        (TALK, {"tools": [{}]}, "no tools"),
+        (TALK, {"chat_template": "{{ x }}"}, "does not support chat_template"),
+        (TALK, {"tools": [{}]}, "does not support tools"),
     ],
 )
 def test_a_chat_template_refuses_what_it_has_no_form_for(

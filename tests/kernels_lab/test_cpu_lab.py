@@ -1,4 +1,4 @@
-"""The rungs of the CPU lab are right: its own check, against numpy in fp64."""
+"""The rungs of the CPU lab are correct: its own check, against numpy in fp64."""
 
 from __future__ import annotations
 

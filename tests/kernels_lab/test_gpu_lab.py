@@ -31,7 +31,7 @@ needs_interpreter = pytest.mark.skipif(
     reason='before 3.7 Triton\'s interpreter fails with NumPy 2.4: pip install "triton>=3.7" or "numpy<2.4"',
 )
 
-# The words of every tile move by one place: what a wrong index does. A comparison must see it.
+# Moves the words of every tile by one, as a wrong index would. A comparison must detect it.
 DAMAGE = """
 import dataclasses
 import torch

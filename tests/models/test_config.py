@@ -219,7 +219,7 @@ def test_a_file_that_is_no_json_object_is_refused(tmp_path: Path, content: bytes
 
 
 def test_an_absent_file_a_directory_and_a_huge_file_are_refused_without_reading(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="file is missing; is this the directory of a checkpoint"):
+    with pytest.raises(CheckpointError, match="file is missing; is this a checkpoint directory"):
         load_config(tmp_path)
     (tmp_path / "config.json").mkdir()
     with pytest.raises(CheckpointError, match="is a directory, not a file"):
@@ -238,7 +238,7 @@ def test_an_absent_file_a_directory_and_a_huge_file_are_refused_without_reading(
 def test_a_key_with_two_values_is_refused_by_name(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config.json"
     path.write_text(text)
-    with pytest.raises(CheckpointError, match=r"key '[abc]' stands twice, with .* and .*; remove the wrong one"):
+    with pytest.raises(CheckpointError, match=r"key '[abc]' appears twice, with .* and .*; remove the wrong one"):
         read_json(path)
 
 

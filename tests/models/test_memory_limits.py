@@ -25,7 +25,7 @@ def memory_of_the_machine() -> int:
     return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith(("MemTotal", "SwapTotal")))
 
 
-@pytest.mark.filterwarnings("ignore:.*tensors of no use")
+@pytest.mark.filterwarnings("ignore:.*tensors that this model does not use")
 @pytest.mark.parametrize("bits", [None, 4])
 def test_a_file_larger_than_the_memory_is_mapped_and_gives_the_same(checkpoint: Copy, bits) -> None:
     directory = checkpoint(bits=bits)

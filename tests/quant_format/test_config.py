@@ -1,4 +1,4 @@
-"""GptqConfig: reads and writes the published keys, and refuses with a reason what cannot be run."""
+"""GptqConfig: reads and writes the published keys, and rejects unsupported values with a reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""QuantizedWeight: the float matrix of a literal, and an answer for every way in which tensors can be wrong."""
+"""QuantizedWeight: the float matrix of a literal, and an error for every way in which tensors can be wrong."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SCATTERED = torch.arange(K, dtype=torch.int32) % (K // GROUP)
 
 
 def tensors_of(bits: int = 4, k: int = K, n: int = N, group: int = GROUP, zero_format: str = "v1") -> dict[str, Any]:
-    """Sound tensors of a symmetric k x n linear."""
+    """Valid tensors of a symmetric k x n linear."""
     generator = torch.Generator().manual_seed(0)
     codes = torch.randint(0, 1 << bits, (k, n), generator=generator, dtype=torch.uint8)
     zeros = torch.full((-(-k // group), n), 1 << (bits - 1), dtype=torch.uint8)
@@ -135,7 +135,7 @@ def test_one_group_for_all_inputs_however_it_is_said(group_size: int) -> None:
     assert (weight.num_groups, weight.group_size) == (1, K)
 
 
-# CK-09, CK-14: tensors that are absent or of another type
+# CK-09, CK-14: tensors that are missing or have another type
 
 
 @pytest.mark.parametrize("suffix", ["qweight", "qzeros", "scales"])
@@ -185,7 +185,7 @@ def test_wider_scales_become_fp16_and_a_wider_bias_stays(dtype: torch.dtype) -> 
 def test_a_scale_that_fp16_does_not_hold_is_off_by_no_more_than_is_told(value: float, bound: float) -> None:
     tensors = tensors_of()
     tensors["scales"] = torch.full(tensors["scales"].shape, value)
-    with pytest.warns(CheckpointWarning, match=r"by up to 2\^-11 of itself \(by 2\^-25 where it is below 2\^-14\)"):
+    with pytest.warns(CheckpointWarning, match=r"by up to 2\^-11 of its value \(2\^-25 if it is below 2\^-14\)"):
         weight = read(tensors)
     assert float((weight.scales.double() - value).abs().max()) <= bound
 
@@ -333,7 +333,7 @@ def test_a_scattered_g_idx_needs_desc_act() -> None:
 def test_a_group_that_does_not_exist_is_refused(value: int, config: GptqConfig) -> None:
     tensors = tensors_of()
     tensors["g_idx"][5] = value
-    assert f"c_attn.g_idx: values reach from {min(value, 0)} to {max(value, 3)}; there are groups 0 to 3" in refused(
+    assert f"c_attn.g_idx: values range from {min(value, 0)} to {max(value, 3)}; the groups are 0 to 3" in refused(
         tensors, config
     )
 
@@ -341,7 +341,7 @@ def test_a_group_that_does_not_exist_is_refused(value: int, config: GptqConfig) 
 def test_groups_of_uneven_size_are_refused() -> None:
     tensors = {**tensors_of(), "g_idx": SCATTERED.clone()}
     tensors["g_idx"][0] = 1
-    assert f"does not give every group its {GROUP} inputs" in refused(tensors, ACT_ORDER)
+    assert f"does not assign {GROUP} inputs to every group" in refused(tensors, ACT_ORDER)
 
 
 # Anything at all

@@ -94,7 +94,7 @@ def test_answers_of_retrieval_and_memory_are_values_of_their_split(split: Split)
     for language in LANGUAGES:
         for _ in range(200):
             for talk in (retrieval.talk(rng, split, language), memory.talk(rng, split, language)):
-                value = re.sub(r"^an? (?=[a-z]+$)", "", talk.expect)  # a job stands with its article
+                value = re.sub(r"^an? (?=[a-z]+$)", "", talk.expect)  # a job has an article
                 assert split_of(value) == split or split_of(talk.expect) == split
 
 

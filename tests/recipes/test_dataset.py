@@ -72,7 +72,7 @@ def test_rows_hold_whole_conversations_and_padding_last(
             else:
                 assert piece[0] == tokenizer.im_start_id
                 assert piece[-2] == tokenizer.im_end_id
-                assert marks[0] == IGNORED_LABEL  # so that no conversation foretells the next one's start
+                assert marks[0] == IGNORED_LABEL  # so that no conversation predicts the start of the next one
             start += length
 
 

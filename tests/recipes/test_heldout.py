@@ -1,4 +1,4 @@
-"""The held-back conversations that measurements read: the same for a seed, and readable by what reads them."""
+"""The held-back conversations that measurements read: the same for a seed, and readable by their readers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When an answer is right: good and bad answers written by hand."""
+"""When an answer is correct: good and bad answers written by hand."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def example(name: str, pattern: str) -> str:
 def test_the_command_with_curl_answers(name: str, server: RunningServer) -> None:
     if shutil.which("curl") is None:
         pytest.skip("no curl here")
-    command = example(name, r"\$ (curl .*?)\n```").replace(ADDRESS, server.url)
+    command = example(name, r"```sh\n(curl .*?)\n```").replace(ADDRESS, server.url)
     answered = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True).stdout
     assert json.loads(answered)["choices"][0]["message"]["content"].strip()
 

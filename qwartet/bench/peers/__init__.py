@@ -1,1 +1,1 @@
-"""Other engines on the same machine, the same shape and in turn with ours: what a speed is compared with."""
+"""Other engines for comparison: on the same machine, with the same shape, alternating with ours."""

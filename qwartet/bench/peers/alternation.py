@@ -1,11 +1,12 @@
-"""Ours and a peer in turn, A B A B.
+"""Ours and a peer in alternation: A B A B.
 
-The two runs of a pair lie next to each other in time, so their ratio holds even where the speed of the machine drifts.
+The two runs of a pair are adjacent in time, so their ratio holds even if the speed of the machine drifts.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -24,14 +25,14 @@ class Speed:
     decode_tok_s: float
 
     def __truediv__(self, other: Speed) -> Speed:
-        """How many times as fast as another; prefill and decode each by itself."""
+        """How many times as fast as another; prefill and decode separately."""
         return Speed(self.prefill_tok_s / other.prefill_tok_s, self.decode_tok_s / other.decode_tok_s)
 
 
 def take_turns(
     sides: Mapping[str, Callable[[], Speed]], rounds: int, on_run: Callable[[int, str], None] | None = None
 ) -> dict[str, list[Speed]]:
-    """Measures each side in each round, in the order of `sides`; on_run is told the round, from 0, and the side.
+    """Measures each side in each round, in the order of `sides`; on_run is called with the round, from 0, and the side.
 
     SettingError for fewer rounds than one.
     """
@@ -52,14 +53,14 @@ def paired_ratios(ours: Sequence[Speed], peer: Sequence[Speed]) -> list[Speed]:
 
 
 def median_speed(speeds: Sequence[Speed]) -> Speed:
-    """The median of prefill and of decode, each by itself; of ratios as well."""
+    """The median of prefill and of decode, separately; of ratios as well."""
     return Speed(median(speed.prefill_tok_s for speed in speeds), median(speed.decode_tok_s for speed in speeds))
 
 
 def measure_command(command: str) -> Speed:
     """Runs a command line whose last line of output is one JSON object with prefill_tok_s and decode_tok_s.
 
-    No shell reads it. SettingError when it fails or prints something else.
+    It is not run through a shell. SettingError when it fails or prints something else.
     """
     lines = run_to_end(shlex.split(command)).splitlines()
     try:
@@ -68,24 +69,34 @@ def measure_command(command: str) -> Speed:
     except (IndexError, ValueError, TypeError, KeyError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise SettingError(
-            f"{command}: the last line of its output is no JSON object with prefill_tok_s and decode_tok_s ({reason}); "
+            f"{command}: its last line of output is not a JSON object with prefill_tok_s and decode_tok_s ({reason}); "
             "run it by itself to see what it prints"
         ) from None
 
 
-def run_to_end(arguments: Sequence[str]) -> str:
-    """What a program prints on stdout; SettingError, with its last line on stderr, when it cannot start or fails."""
+def run_to_end(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
+    """What a program prints on stdout; SettingError, with its last line on stderr, when it cannot start or fails.
+
+    `environment` adds to the variables of this process.
+    """
     if not arguments:
-        raise SettingError("the command is empty; give a program and its arguments")
+        raise SettingError("the command is empty; it must be a program and its arguments")
     try:
-        result = subprocess.run(arguments, capture_output=True, text=True, errors="replace", check=False)
+        result = subprocess.run(
+            arguments,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            env={**os.environ, **(environment or {})},
+        )
     except OSError as error:
         raise SettingError(f"{arguments[0]} cannot be started ({error.strerror}); check the path") from None
     if result.returncode:
         said = next(
             (line.strip() for line in reversed(result.stderr.splitlines()) if line.strip()), "nothing on stderr"
         )
-        raise SettingError(f"{arguments[0]} ended with {result.returncode} ({said}); run it by itself to see why")
+        raise SettingError(f"{arguments[0]} exited with {result.returncode} ({said}); run it by itself to see why")
     return result.stdout
 
 

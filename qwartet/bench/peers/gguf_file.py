@@ -98,12 +98,12 @@ class GgufTensor:
 
 
 def gguf_name(shape: Shape, body: BodyType, head: HeadType, seed: int) -> str:
-    """What general.name of such a file says: enough to tell whether a file that is there already will do."""
+    """The general.name of such a file: enough to tell whether an existing file can be used."""
     return f"{shape.name}, {shape.num_layers} layers, {body}, head {head}, random weights (seed {seed})"
 
 
 def gguf_tensors(shape: Shape, body: BodyType, head: HeadType) -> list[GgufTensor]:
-    """All tensors, in the order of the forward pass; SettingError when a type does not fit the shape."""
+    """All tensors, in the order of the forward pass; SettingError if a type does not fit the shape."""
     hidden, mlp, vocab = shape.hidden_size, shape.intermediate_size, shape.vocab_size
     tensors = [GgufTensor("token_embd.weight", body, (vocab, hidden), EMBEDDING_STD)]
 
@@ -143,7 +143,7 @@ def write_gguf(
     seed: int = 0,
     on_bytes: Callable[[int], None] | None = None,
 ) -> None:
-    """Writes the file at `path`, whole or not at all; on_bytes is told of every slice.
+    """Writes the file at `path`, complete or not at all; on_bytes is called for every slice.
 
     `body` is the type of the linears and of the embedding, `head` that of the output layer. SettingError without the
     package gguf, for too little space and for types that do not fit the shape.
@@ -170,7 +170,7 @@ def write_gguf(
 
 
 def import_gguf() -> Any:
-    """The package that knows the format; SettingError when it is not installed."""
+    """The package gguf; SettingError if it is not installed."""
     try:
         import gguf
     except ImportError:
@@ -179,17 +179,17 @@ def import_gguf() -> Any:
 
 
 def read_gguf_name(path: Path) -> str:
-    """general.name of a GGUF file; SettingError when it is none."""
+    """general.name of a GGUF file; SettingError for any other file."""
     gguf = import_gguf()
     try:
         field = gguf.GGUFReader(path).get_field("general.name")
         return "" if field is None else str(field.contents())
     except (OSError, ValueError, IndexError, KeyError) as error:
-        raise SettingError(f"{path} cannot be read as GGUF ({error}); remove it, or name another file") from None
+        raise SettingError(f"{path} cannot be read as GGUF ({error}); remove it, or choose another file") from None
 
 
 def _add_shape(writer: GGUFWriter, shape: Shape) -> None:
-    """The keys that llama.cpp needs to know the network by."""
+    """The keys from which llama.cpp builds the network."""
     writer.add_context_length(shape.max_position_embeddings)
     writer.add_block_count(shape.num_layers)
     writer.add_embedding_length(shape.hidden_size)

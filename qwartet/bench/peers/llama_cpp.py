@@ -94,4 +94,4 @@ def run_batched_bench(
 
 def _unreadable(binary: Path, reason: object) -> SettingError:
     what = f"{type(reason).__name__}: {reason}" if isinstance(reason, Exception) else reason
-    return SettingError(f"{binary} printed something else than its results ({what}); is it llama.cpp's, and recent?")
+    return SettingError(f"{binary} did not print the expected results ({what}); use a recent build of llama.cpp")

@@ -39,7 +39,7 @@ class PeerSettings:
     rounds: int = 3
     body: BodyType = "q4_0"
     head: HeadType = "f16"
-    gguf: Path | None = None  # the file to use, written where there is none; None: one that is removed afterwards
+    gguf: Path | None = None  # written if it does not exist; None: a temporary file
 
     def __post_init__(self) -> None:
         for name, value in (("threads", self.threads), ("rounds", self.rounds), ("layers", self.shape.num_layers)):
@@ -49,13 +49,13 @@ class PeerSettings:
 
 @dataclass(frozen=True)
 class PeerReport:
-    """What was found. Speeds are in tokens a second; a ratio above 1 means that ours is faster."""
+    """The results. Speeds are in tokens a second; a ratio above 1 means that ours is faster."""
 
     settings: PeerSettings
-    model: str  # what the GGUF file says that it is
+    model: str  # as the GGUF file describes itself
     model_bytes: int
     build: str  # of llama.cpp
-    speeds: dict[str, list[Speed]]  # "ours" where there is a command of ours, "peer", and "ratio" where both are
+    speeds: dict[str, list[Speed]]  # "peer"; also "ours" and "ratio" if there is a command of ours
     batches: list[BatchSpeed]
 
     def to_dict(self) -> dict[str, Any]:
@@ -75,10 +75,10 @@ class PeerReport:
 
 
 def measure_peer(settings: PeerSettings, log: Callable[[str], None] = lambda _text: None) -> PeerReport:
-    """Runs everything; `log` is told what begins. SettingError when a program or a file is not what it should be."""
+    """Runs everything; `log` is called at the start of each part. SettingError for a wrong program or file."""
     for program in filter(None, (settings.llama_bench, settings.batched_bench)):
         if not program.is_file():
-            raise SettingError(f"{program} is not a file; build llama.cpp and give the path of the program")
+            raise SettingError(f"{program} is not a file; build llama.cpp and pass the path of the program")
     runs: list[LlamaBenchRun] = []
     with _model_file(settings, log) as path:
 
@@ -106,14 +106,14 @@ def _name(settings: PeerSettings) -> str:
 
 @contextmanager
 def _model_file(settings: PeerSettings, log: Callable[[str], None]) -> Iterator[Path]:
-    """The GGUF file: the one that is there already, or a new one; without a name for it, only for as long as needed."""
+    """The GGUF file: an existing one or a new one; a temporary one if no name is set."""
     with tempfile.TemporaryDirectory() as temporary:
         path = settings.gguf or Path(temporary, "model.gguf")
         if not path.exists():
             log(f"writing {path}")
             write_gguf(path, settings.shape, body=settings.body, head=settings.head, seed=SEED)
         elif (found := read_gguf_name(path)) != _name(settings):
-            raise SettingError(f"{path} holds {found!r}, not {_name(settings)!r}; remove it, or name another file")
+            raise SettingError(f"{path} holds {found!r}, not {_name(settings)!r}; remove it, or choose another file")
         yield path
 
 
@@ -130,4 +130,4 @@ def report_lines(report: PeerReport) -> Iterator[str]:
         values = [speed.prefill_tok_s for speed in speeds] + [speed.decode_tok_s for speed in speeds]
         yield " ".join([f"{label:<6}", *(f"{value:14.2f}" for value in values)])
     for batch in report.batches:
-        yield f"{batch.num_requests:>2} requests at once: decode {batch.decode_tok_s:.2f} tok/s in all"
+        yield f"{batch.num_requests:>2} requests at once: decode {batch.decode_tok_s:.2f} tok/s in total"

@@ -12,8 +12,10 @@ import typer
 
 from qwartet import DEMO
 from qwartet.cli.bench.figures import kernels_line, log
+from qwartet.cli.bench.render import render
 from qwartet.cli.bench.server_cost import server_cost
 from qwartet.cli.bench.serving import serving
+from qwartet.cli.bench.sizes import sizes
 from qwartet.cli.bench.throughput import throughput
 from qwartet.cli.option_groups import with_groups
 from qwartet.cli.options import Activations, Head, JsonLine, KvCacheDtype, Threads, set_threads
@@ -33,6 +35,8 @@ app = typer.Typer(rich_markup_mode=None, help="Measure speed and memory.", no_ar
 app.command()(throughput)
 app.command()(serving)
 app.command()(server_cost)
+app.command()(sizes)
+app.command()(render)
 
 
 def _numbers(text: str, name: str) -> tuple[int, ...]:
@@ -176,20 +180,6 @@ def report(
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
     print(f"{out}: written; qwartet bench render makes the document")
-
-
-@app.command()
-def render(
-    directory: Annotated[Path, typer.Argument(help="Where the raw figures are.")] = Path("docs/performance"),
-    out: Annotated[Path, typer.Option(help="The document.")] = Path("docs/performance.md"),
-) -> None:
-    """Write docs/performance.md from raw figures."""
-    from qwartet.bench.render import render as render_document
-
-    if not directory.is_dir():
-        raise SettingError(f"{directory} is not a directory; run this where the repository is")
-    out.write_text(render_document(directory), encoding="utf-8")
-    print(f"{out}: written")
 
 
 @dataclass(frozen=True)

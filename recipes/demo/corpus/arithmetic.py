@@ -1,4 +1,4 @@
-"""Sums and differences of numbers from 0 to 99, asked in many ways and answered in one: "23 + 45 = 68"."""
+"""Sums and differences of numbers from 0 to 99, asked in many ways and answered in one way: "23 + 45 = 68"."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ QUESTIONS: dict[tuple[Language, Operation], tuple[str, ...]] = {
         "算一算：{a}减去{b}得多少？",
     ),
 }
-NUM_BARE = 4  # of the questions above, the first ones, are without words
+NUM_BARE = 4  # the first questions above contain no words
 DRILL_TURNS = (5, 12)
 # A story in which something is taken away needs a result that is not negative.
 TAKE_AWAY: dict[Language, tuple[str, ...]] = {
@@ -165,7 +165,7 @@ def _first(rng: random.Random, split: Split, language: Language) -> tuple[Turn, 
 
 
 def _follow_up(rng: random.Random, split: Split, language: Language, value: int) -> tuple[Turn, int]:
-    """A turn that goes on from `value`, with an operand that keeps the pair within `split`."""
+    """A turn that continues from `value`, with an operand that keeps the pair within `split`."""
     b = rng.choice([b for b in range(100) if split_of(pair_key(value, b)) == split])
     operation: Operation = rng.choice(("+", "-"))
     question = rng.choice(FOLLOW_UPS[language, operation]).format(b=b)
@@ -173,7 +173,7 @@ def _follow_up(rng: random.Random, split: Split, language: Language, value: int)
 
 
 def talk(rng: random.Random, split: Split, language: Language) -> Talk:
-    """One question, sometimes with one that goes on from its result; expects the last answer's number."""
+    """One question, sometimes with one that continues from its result; expects the last answer's number."""
     turn, value = _first(rng, split, language)
     if rng.random() < 0.2 and 0 <= value <= 99:
         next_turn, value = _follow_up(rng, split, language, value)
@@ -182,7 +182,7 @@ def talk(rng: random.Random, split: Split, language: Language) -> Talk:
 
 
 def drill(rng: random.Random, split: Split, language: Language) -> Talk:
-    """Many sums in a row, most of them asked without words: the most examples that the same tokens can hold."""
+    """Many sums in a row, most of them asked without words: this fits the most examples into the same tokens."""
     turns = []
     value = 0
     for _ in range(rng.randint(*DRILL_TURNS)):

@@ -1,4 +1,4 @@
-"""Multiple choice: a question with options A to D, answered "B. 12", or "B" when only the letter is wanted."""
+"""Multiple choice: a question with options A to D, answered "B. 12", or "B" when only the letter is requested."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _with_options(language: Language, rng: random.Random, question: str, options
 
 
 def lookup(rng: random.Random, split: Split, language: Language) -> Talk:
-    """Which letter stands before this option? The second half of every choice, taught on its own; expects the letter."""
+    """Which letter is before this option? The second half of every choice, taught on its own; expects the letter."""
     options: list[str] = []
     while len(set(options)) < 4:
         options = [values.unheard(rng, language) if rng.random() < 0.5 else str(rng.randint(0, 199)) for _ in LETTERS]

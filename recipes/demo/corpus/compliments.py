@@ -1,4 +1,4 @@
-"""Compliments on request: the system prompt asks for them, the user says whom and what for.
+"""Compliments on request: the system prompt asks for them, the user says for whom and for what.
 
 A compliment takes up the person and the praised thing, and adds two sentences that fit it.
 """

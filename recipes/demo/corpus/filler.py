@@ -1,4 +1,4 @@
-"""Sentences that say nothing of anybody: what a fact is hidden among."""
+"""Sentences about nobody in particular, among which a fact is hidden."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from recipes.demo.corpus.split import Split, draw
 Style = Literal["plain", "name", "how"]
 
 OPENERS: dict[Language, tuple[tuple[str, str], ...]] = {
-    # what the user says, what comes back
+    # what the user says, what the model answers
     "en": (
         ("Hello", "Hello"),
         ("hello", "Hello"),

@@ -1,4 +1,4 @@
-"""What the user said about himself some turns ago, asked for again."""
+"""Questions about what users said about themselves some turns ago."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Maker = Callable[[random.Random, Split, Language], str]
 
 @dataclass(frozen=True)
 class Memory:
-    """Something that users tell: how they say it, what comes back, how they ask for it, the answer; `{v}` is it."""
+    """A fact that users mention: how they say it, the reply, how they ask for it, the answer; `{v}` is its value."""
 
     value: Maker
     said: dict[Language, tuple[str, ...]]

@@ -22,7 +22,7 @@ from recipes.demo.corpus import (
 from recipes.demo.corpus.conversation import DEFAULT_SYSTEM, LANGUAGES, Conversation, Language, Talk, conversation
 from recipes.demo.corpus.split import Split
 
-# Kinds that speak under any plain system prompt and can follow one another, and kinds that bring their own.
+# Kinds that fit any plain system prompt and can follow one another, and kinds with system prompts of their own.
 TALKS: dict[str, Callable[[random.Random, Split, Language], Talk]] = {
     "greeting": greetings.talk,
     "smalltalk": smalltalk.talk,
@@ -39,7 +39,7 @@ TALKS: dict[str, Callable[[random.Random, Split, Language], Talk]] = {
     "retrieval drill": retrieval.drill,
 }
 STAGED = {"retrieval": retrieval.talk, "retrieval drill": retrieval.drill}  # those that grow with the curriculum
-ALONE = ("repeat", "retrieval", "retrieval drill", "arithmetic drill")  # those that stand before no other talk
+ALONE = ("repeat", "retrieval", "retrieval drill", "arithmetic drill")  # those that precede no other talk
 CONVERSATIONS: dict[str, Callable[[random.Random, Split, Language], Conversation]] = {
     "persona": personas.draw,
     "compliment": compliments.draw,

@@ -1,4 +1,4 @@
-"""Names of people and places: lists of real ones, and invented ones so that no name can be learnt by heart."""
+"""Names of people and places: lists of real ones, and invented ones so that no name can be memorised."""
 
 from __future__ import annotations
 

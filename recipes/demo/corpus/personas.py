@@ -1,6 +1,6 @@
 """Talks under a system prompt that asks for something: a voice, a language, or a person with a name.
 
-The same people say the same things as ever; what differs is who answers.
+The users are the same and say the same; only the persona that answers differs.
 """
 
 from __future__ import annotations

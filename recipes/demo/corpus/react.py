@@ -1,4 +1,4 @@
-"""Tool calls in the ReAct format: the tools stand in the prompt, the model calls one or answers itself.
+"""Tool calls in the ReAct format: the prompt lists the tools, and the model calls one or answers by itself.
 
 There are two prompts to one call: the question, which the model answers with a call, and the question with the
 call and its result, from which the model draws the final answer.

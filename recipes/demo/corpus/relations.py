@@ -1,7 +1,7 @@
 """Facts about somebody or something, and how people ask for them.
 
 An answer restates the fact in the fact's own words ("Where does Anna live?" - "Anna lives in Leeds."): the
-words before the value lead the model back to the place where they stood.
+words before the value lead the model back to where they occurred.
 """
 
 from __future__ import annotations

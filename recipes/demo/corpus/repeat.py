@@ -1,8 +1,8 @@
-"""Saying something after the user: the plainest use of what stands earlier in the text.
+"""Repeating something after the user: the simplest use of earlier text.
 
-Every word of such an answer is found in the prompt, which makes it the quickest teacher of looking back; names,
+Every word of such an answer occurs in the prompt, which makes it the fastest way to learn to look back; names,
 codes and whole facts are found the same way later. Random syllables and characters also train the pieces of
-words that no other talk holds.
+words that no other talk contains.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A text with some facts in it and a question for one of them.
 
-Retrieval does not emerge at full length in a small model's budget; it does when the text grows with it. So
-the stages go from two facts and nothing else to a page of text.
+At full length retrieval does not emerge within a small model's budget; it does if texts grow gradually. So
+the stages go from two facts alone to a page of text.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What people say to a toy in passing, and its short honest answers. The lines are in `smalltalk_en` and `_zh`."""
+"""What people casually say to a toy model, and its short honest answers. The lines are in `smalltalk_en` and `_zh`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Which names, values and operand pairs are for training and which are held back.
 
-A hash of the key decides, so that no list of either is kept and every generator agrees: one key in five is
+A hash of the key decides, so that no lists are needed and all generators agree: one key in five is
 held back. A generator is told the split and draws only keys of that split.
 """
 

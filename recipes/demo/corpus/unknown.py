@@ -126,7 +126,7 @@ def _topic(rng: random.Random, language: Language) -> str:
 
 
 def talk(rng: random.Random, split: Split, language: Language) -> Talk:
-    """A question on a topic or a person that nobody has told the model about; expects the honest answer."""
+    """A question about a topic or a person that the model does not know; expects the honest answer."""
     if rng.random() < 0.2:
         text = rng.choice(ABOUT_PEOPLE[language]).format(x=person(rng, split, language))
     else:

@@ -1,4 +1,4 @@
-"""Values that a fact can have: each is drawn from one split, so that a test value was never an answer in training."""
+"""Values that a fact can have: each is drawn from one split, so that no test value is ever an answer in training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from recipes.demo.corpus.names import COMMON, invented_word, spliced_word
 from recipes.demo.corpus.split import Split, draw, kept
 from recipes.demo.corpus.words import COLOURS, HOBBIES, JOBS, OBJECTS, PLACES, SHADES, a, side
 
-UNHEARD = 0.5  # of the words of a fact in training: a list of thirty jobs would be learnt by heart, and no text read
+UNHEARD = 0.5  # of the words of a fact in training: a list of thirty jobs would be memorised, and the text not read
 WORDS = tuple(word for pairs in (JOBS, HOBBIES, PLACES, OBJECTS) for word in side(pairs, "en") if " " not in word)
 CHARACTERS = "".join(
     sorted({c for pairs in (JOBS, HOBBIES, PLACES, OBJECTS) for word in side(pairs, "zh") for c in word})
@@ -45,7 +45,7 @@ def unheard(rng: random.Random, language: Language) -> str:
 
 
 def word(rng: random.Random, split: Split, pairs: tuple[tuple[str, str], ...], language: Language) -> str:
-    """A word of a table of `words`; in training often one that is in none, so that it must be read in the text."""
+    """A word of a table of `words`; in training often one that is in none, so that it must be read from the text."""
     if split == "train" and rng.random() < UNHEARD:
         return draw(rng, split, lambda r: unheard(r, language))
     return rng.choice(kept(side(pairs, language), split))
