@@ -19,12 +19,14 @@ Measured = Mapping[str, tuple[list[Result], list[bool | None]]]
 
 _HEAD = """# The bundled model, measured
 
-A first-generation Qwen chat model, {parameters:.1f} M parameters ({layers} layers, hidden size {hidden}, {heads} heads
-of 128, context {context:,}), trained from nothing by `make demo-model` (`recipes/demo/`) on text that the recipe makes
-itself, then quantised by GPTQ (groups of 128, symmetric). It is a toy: it shows that the machinery works.
+The bundled model is a first-generation Qwen chat model with {parameters:.1f} M parameters ({layers} layers, hidden size
+{hidden}, {heads} heads of 128, context {context:,}). `make demo-model` (`recipes/demo/`) trains it from scratch on text
+that the recipe generates, then quantises it with GPTQ (groups of 128, symmetric). It is a toy: it shows that the
+machinery works.
 
-Right answers on held-back items: names, values and operand pairs that never occur in training (one in five, by hash),
-{items} items of each kind, greedy. Made by `python -m recipes.demo.report`.
+The table shows correct answers on held-back items: names, values and operand pairs that never occur in training (one in
+five, by hash), {items} items of each kind, decoded greedily. To measure it again, run `make demo-model`, or
+`python -m recipes.demo.report build/demo docs/demo_model.md` on the models that it made.
 
 """
 
@@ -55,13 +57,13 @@ def render(models: Mapping[str, Path], measured: Measured) -> str:
         context=config.position.max_length,
         items=NUM_ITEMS,
     )
-    text += _row(["kind", "prompt tokens", *models, "to reach"]) + "|---" * (len(models) + 3) + "|\n"
+    text += _row(["kind", "prompt tokens", *models, "target"]) + "|---" * (len(models) + 3) + "|\n"
     for results in zip(*(results for results, _ in measured.values()), strict=True):
         floor = FLOORS.get(results[0].kind)
         shares = [f"{result.share:.1%}" for result in results]
         cells = [results[0].kind, f"{results[0].mean_prompt_tokens:.0f}", *shares, f"{floor:.0%}" if floor else ""]
         text += _row(cells)
-    text += "\nPrompts written by hand before training (`recipes/demo/prompts.jsonl`), those with an expectation:\n\n"
+    text += "\nPrompts written by hand before training (`recipes/demo/prompts.jsonl`) that have an expected answer:\n\n"
     text += _row(["", *models]) + "|---" * (len(models) + 1) + "|\n"
     by_hand = []
     for _, rights in measured.values():
