@@ -16,8 +16,10 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # What a test leaves in a cache is not found by the next run, and never in the user's own.
 os.environ["QWARTET_CACHE"] = tempfile.mkdtemp(prefix="qwartet-test-cache-")
-# Nor do the user's settings reach a test.
+# Nor do the user's settings and language reach a test.
 os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="qwartet-test-config-")
+for name in ("LC_ALL", "LC_MESSAGES", "LANG", "LANGUAGE", "QWARTET_LANG"):
+    os.environ.pop(name, None)
 # No test speaks TLS, and to read all certificates takes longer (40 ms for each client) than most of their requests.
 os.environ["SSL_CERT_DIR"] = tempfile.mkdtemp(prefix="qwartet-test-no-certificates-")
 os.environ.pop("SSL_CERT_FILE", None)
