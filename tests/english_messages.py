@@ -15,7 +15,11 @@ ROOMS = (
     "bench", "checkpoint", "cli", "client", "convert", "engine", "files", "hub", "kernels", "layers", "llm", "models",
     "planning", "quant_format", "quantize", "server", "tokenizer",
 )  # fmt: skip
-_OWN = {name for name, kind in vars(qwartet.errors).items() if isinstance(kind, type) and issubclass(kind, Exception | Warning)}
+_OWN = {
+    name
+    for name, kind in vars(qwartet.errors).items()
+    if isinstance(kind, type) and issubclass(kind, Exception | Warning)
+}
 _AT_A_PATH = {"CheckpointError", "VocabularyError"}
 _PRINTS = {"print", "say", "complain", "one_line", "error_line", "translate"}
 _WORD = re.compile(r"[A-Za-z]{2,}")
@@ -29,11 +33,10 @@ def is_prose(text: str) -> bool:
 def error_texts(room: str) -> Iterator[Text]:
     """What the errors and warnings that a room makes say."""
     for module in modules(room):
-        local = {node.name for node in ast.walk(module.tree) if isinstance(node, ast.ClassDef) and "Error" in node.name}
-        for call in (node for node in ast.walk(module.tree) if isinstance(node, ast.Call)):
-            name = ast.unparse(call.func).rpartition(".")[2]
-            is_error = name in _OWN or (name in local and name not in _AT_A_PATH)
-            if is_error or name == "warn":
+        local = {node.name for node in module.nodes if isinstance(node, ast.ClassDef) and "Error" in node.name}
+        for written, calls in module.calls.items():
+            name = written.rpartition(".")[2]
+            for call in calls if name in _OWN | local | {"warn"} else ():
                 for scope in _scopes(module, call):
                     for text in filter(is_prose, _said(name, call, scope)):
                         yield Text(text, module.path, call.lineno)
@@ -42,17 +45,14 @@ def error_texts(room: str) -> Iterator[Text]:
 def _scopes(module: Module, node: ast.AST) -> Iterator[Scope]:
     """The scope that a node stands in, once for each call of its function in the module."""
     function = module.function_of.get(node)
-    calls = [] if function is None else [call for call in ast.walk(module.tree) if _calls(call, function.name)]
+    names = () if function is None else (function.name, f"self.{function.name}")
+    calls = [call for name in names for call in module.calls.get(name, ())]
     for call in calls:
-        assert isinstance(call, ast.Call) and function is not None
+        assert function is not None
         caller = Scope(module, module.function_of.get(call))
         yield Scope(module, function, arguments(call, function, caller))
     if not calls:
         yield Scope(module, function)
-
-
-def _calls(node: ast.AST, name: str) -> bool:
-    return isinstance(node, ast.Call) and ast.unparse(node.func) in (name, f"self.{name}")
 
 
 def _said(name: str, call: ast.Call, scope: Scope) -> Iterator[str]:
@@ -72,10 +72,12 @@ def printed_texts(room: str = "cli") -> Iterator[Text]:
     """Every sentence that a room puts together, but for those of errors, of docstrings and of help."""
     for module in modules(room):
         passed_over = set(_others(module))
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if node in passed_over or not isinstance(node, ast.expr):
                 continue
-            is_text = isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
+            is_text = isinstance(node, ast.JoinedStr) or (
+                isinstance(node, ast.Constant) and isinstance(node.value, str)
+            )
             if is_text or (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add)):
                 passed_over.update(ast.walk(node))
                 for text in variants(node, Scope(module, module.function_of.get(node))):
@@ -84,9 +86,9 @@ def printed_texts(room: str = "cli") -> Iterator[Text]:
 
 def _others(module: Module) -> Iterator[ast.AST]:
     """Nodes of texts that are not printed, or are parts of others."""
-    errors = [one for one in ast.walk(module.tree) if isinstance(one, ast.Call) and ast.unparse(one.func) in _OWN]
+    errors = [call for name in _OWN for call in module.calls.get(name, ())]
     makers = {module.function_of[one].name for one in errors if one in module.function_of}  # what they get is said
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             yield node.value
         elif isinstance(node, ast.Call):

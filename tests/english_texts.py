@@ -12,7 +12,7 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +78,14 @@ class Module:
         self.constants: dict[str, Expr] = {}
         self.imports: dict[str, tuple[str, str]] = {}  # name -> module, name there
         self.function_of: dict[ast.AST, Function] = {}
-        for node in ast.walk(self.tree):
+        self.nodes = list(ast.walk(self.tree))  # an outer one comes before those in it
+        for node in self.nodes:
+            function = node if isinstance(node, Function) else self.function_of.get(node)
+            if function is not None:
+                self.function_of.update(dict.fromkeys(ast.iter_child_nodes(node), function))
+        for node in self.nodes:
             if isinstance(node, Function):
                 self.functions.setdefault(node.name, node)
-                self.function_of.update(dict.fromkeys(ast.walk(node), node))  # an inner one comes later
             elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("qwartet"):
                 self.imports |= {one.asname or one.name: (node.module or "", one.name) for one in node.names}
         for node in self.tree.body:
@@ -89,6 +93,15 @@ class Module:
                 self.constants[node.targets[0].id] = node.value
             elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
                 self.constants[node.target.id] = node.value
+
+    @cached_property
+    def calls(self) -> dict[str, list[ast.Call]]:
+        """All calls, by how the function is written."""
+        found: dict[str, list[ast.Call]] = {}
+        for node in self.nodes:
+            if isinstance(node, ast.Call):
+                found.setdefault(ast.unparse(node.func), []).append(node)
+        return found
 
     def imported(self, name: str) -> tuple[Module, str] | None:
         """The module that defines an imported name."""
@@ -229,7 +242,11 @@ def _called(call: ast.Call, scope: Scope) -> Iterable[str]:
         return [GAP]
     module, function = found
     is_number = function.name.startswith("format_")  # with its unit
-    if is_number or function.name in scope.seen or ast.unparse(function.returns or ast.Constant(None)) not in ("str", "str | None"):
+    if (
+        is_number
+        or function.name in scope.seen
+        or ast.unparse(function.returns or ast.Constant(None)) not in ("str", "str | None")
+    ):
         return [GAP]
     inner = Scope(module, function, arguments(call, function, scope), (*scope.seen, function.name))
     own = [node for node in ast.walk(function) if module.function_of.get(node) is function]

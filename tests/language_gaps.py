@@ -53,7 +53,15 @@ OTHERS = (
     "timed out",
 )  # fmt: skip
 _NAMES = re.compile(
-    r"`[^`]*`|'[^']*'|\"[^\"]*\"|(?<![\w-])--?[a-zA-Z][\w-]*|\$\w+|/\w+!?|\S*[\w*]\.\w\S*|\S*[_/\\=@<>{}]\S*|[A-Z][A-Z0-9_-]+|\S*\d\S*"
+    r"""
+    `[^`]*` | '[^']*' | "[^"]*"                    # quoted
+    | [!-~]*[A-Za-z0-9*/][._/\\=@<>{}:][!-~]+        # a file, an address, code
+    | qwartet(?:\ [a-z][a-z-]*){1,2} | (?<=^)cat    # a command
+    | (?<![A-Za-z0-9-])--?[a-zA-Z][A-Za-z0-9-]*    # an option
+    | Ctrl-\S | Alt\+\w+ | \$[A-Z_]+ | /[a-z]+!?
+    | (?<![A-Za-z])[A-Z][A-Z0-9_-]+(?![A-Za-z]) | [A-Za-z_-]*[0-9][A-Za-z0-9_.-]*
+    """,
+    re.VERBOSE,
 )
 _ENGLISH = re.compile(r"[A-Za-z][A-Za-z-]+")
 
@@ -77,7 +85,7 @@ def texts() -> tuple[Text, ...]:
             found.setdefault(text.text, text)
     for text in printed_texts():
         found.setdefault(text.text, text)
-    return tuple(found.values())
+    return tuple(sorted(found.values(), key=lambda text: (text.path, text.line)))
 
 
 def missing(found: Iterable[Text], catalogue: Catalogue) -> list[Text]:
@@ -108,10 +116,10 @@ def main(rooms: list[str]) -> None:
     catalogue = chinese()
     if not rooms or "help" in rooms:
         for text, path in missing_help(catalogue).items():
-            print(f"{json.dumps(text, ensure_ascii=False)}: \"\",   # help: {path}")
+            print(f'{json.dumps(text, ensure_ascii=False)}: "",   # help: {path}')
     for text in missing(texts(), catalogue):
         if not rooms or text.room in rooms:
-            print(f"{json.dumps(text.text, ensure_ascii=False)}: \"\",   # {text.place}")
+            print(f'{json.dumps(text.text, ensure_ascii=False)}: "",   # {text.place}')
     used = used_keys(catalogue)
     for key, file in keys():
         if key not in used:

@@ -87,7 +87,9 @@ def qwartet(
     ] = False,
     lang: Annotated[
         str | None,
-        typer.Option("--lang", metavar="zh|en", help="Language of help and messages; also QWARTET_LANG, or the locale."),
+        typer.Option(
+            "--lang", metavar="zh|en", help="Language of help and messages; also QWARTET_LANG, or the locale."
+        ),
     ] = None,  # taken out of the arguments before they are parsed, as --debug is
     config: ConfigFile = None,  # read by the verb that runs, which may have been given its own
 ) -> None:

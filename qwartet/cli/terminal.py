@@ -1,7 +1,7 @@
-"""Removes control characters from everything that the command line writes to a terminal, and translates its sentences.
+"""Removes control characters from everything that the command line writes to a terminal, and translates sentences.
 
-Our own output goes through `one_line`, `printable` or `json_line`; of these, only `one_line` and `error_line` are in the
-language of the user. Output of libraries (warnings, tracebacks, logs, usage) goes through a stream that filters it.
+Our own output goes through `one_line`, `error_line`, `printable` or `json_line`; the first two translate it. Output of
+libraries (warnings, tracebacks, logs, usage) goes through a stream that filters it.
 """
 
 from __future__ import annotations

@@ -78,9 +78,7 @@ def test_a_stream_that_cannot_encode_chinese_gets_english(
         (["chat", "--language", "zh"], None, ["chat", "--language", "zh"]),
     ],
 )
-def test_the_option_stands_before_or_after_the_verb(
-    arguments: list[str], given: str | None, others: list[str]
-) -> None:
+def test_the_option_stands_before_or_after_the_verb(arguments: list[str], given: str | None, others: list[str]) -> None:
     assert take_language(arguments) == (given, others)
 
 

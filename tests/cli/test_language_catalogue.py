@@ -79,12 +79,12 @@ def test_a_text_made_to_fit_in_many_ways_takes_no_time() -> None:
 
 
 def test_every_message_is_found_fast() -> None:
-    catalogue = chinese()
+    catalogue, found = chinese(), [text.text for text in texts()]
     catalogue.find.cache_clear()
     started = time.perf_counter()
-    for text in texts():
-        catalogue.translate(text.text)
-    assert (time.perf_counter() - started) / len(texts()) < 0.02
+    for text in found:
+        catalogue.translate(text)
+    assert (time.perf_counter() - started) / len(found) < 0.01
 
 
 # The Chinese itself
@@ -113,12 +113,16 @@ def test_a_translation_uses_every_gap_of_its_key(template: Template) -> None:
 @pytest.mark.parametrize("template", translations(), ids=lambda template: template.key[:60])
 def test_a_translation_is_chinese_with_chinese_punctuation(template: Template) -> None:
     bare = re.sub(r"\{\d+(:list)?\}", "⟦⟧", template.value)
-    assert re.search(r"[\u4e00-\u9fff]", bare) or not re.search(r"[A-Za-z]", template.key.replace(GAP, "")) or bare == "⟦⟧"
+    assert re.search(r"[\u4e00-\u9fff]", bare) or bare == "⟦⟧"
     for text in (bare, *(word for words in template.words.values() for word in words.values())):
         assert not english_in(text), f"English is left: {english_in(text)}"
         assert not re.search(r"[\u4e00-\u9fff][,;:!?()]|[,;!?(][\u4e00-\u9fff]", text), "half-width punctuation"
-        assert not re.search(r"[，。；：（）、？]\s|\s[，。；：（）、？]", text), "a space beside full-width punctuation"
-        assert not re.search(r"[\u4e00-\u9fff][A-Za-z0-9⟦]|[A-Za-z0-9⟧][\u4e00-\u9fff]", text), "no space beside Chinese"
+        assert not re.search(r"[，。；：（）、？]\s|\s[，。；：（）、？]", text), (
+            "a space beside full-width punctuation"
+        )
+        assert not re.search(r"[\u4e00-\u9fff][A-Za-z0-9⟦]|[A-Za-z0-9⟧][\u4e00-\u9fff]", text), (
+            "no space beside Chinese"
+        )
         text.encode("gbk", errors="strict" if "⟦" not in text else "ignore")
 
 
@@ -145,5 +149,5 @@ def test_every_message_has_its_chinese() -> None:
 def test_the_messages_of_the_sources_are_found() -> None:
     found = {text.text for text in texts()}
     assert len(found) > 800
-    assert "--threads is {}; it must lie in 1..256" in found or "--threads is {}; it must be between 1 and 256" in found
+    assert any(text.startswith("--threads is {}; it must ") for text in found)
     assert {text.room for text in texts()} >= {"cli", "hub", "checkpoint", "models", "engine", "client"}

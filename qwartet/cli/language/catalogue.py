@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from qwartet.cli.language.templates import Template, Templates
+from qwartet.cli.language.templates import GAP, Template, Templates
 
 FOLDER = Path(__file__).parent / "zh"
 _LABELS, _HELP = "labels*.json", "help*.json"
@@ -52,7 +52,7 @@ class Catalogue:
         return text if found is None else found.text
 
     def _find(self, text: str, depth: int = _MAX_DEPTH) -> Found | None:
-        """The translation that keeps the least; None for a text that has none. A word alone has none: it may be a name."""
+        """The translation that keeps least of the text; None for one that has none, and for a word alone: it may be a name."""
         if " " not in text or len(text) > _MAX_CHARS or not depth:
             return None
         ways = [self._filled(template, contents, depth) for template, contents in self._templates.matches(text)]
@@ -62,11 +62,13 @@ class Catalogue:
 
     def _filled(self, template: Template, contents: list[str], depth: int) -> Found:
         keys, num_kept, shown = [template.key], 0, []
+        num_clauses = len(contents) - template.key.endswith(f": {GAP}")
         for number, content in enumerate(contents):
             words = template.words.get(str(number))
             found = self._found(content, depth - 1) if words is None else Found(words[content], 0, ())
             keys += found.keys
-            num_kept += found.num_kept + content.count("; ")  # a gap of several clauses is the worse reading
+            # A gap that holds several clauses is the worse reading.
+            num_kept += found.num_kept + content.count("; ") + (content.count(": ") if number < num_clauses else 0)
             shown.append(found.text)
         return Found(template.fill(shown), num_kept, tuple(keys))
 

@@ -32,7 +32,7 @@ def take_language(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
 
 
 def chosen_language(given: str | None) -> str:
-    """"zh" or "en", `given` being the value of --lang; SettingError for another value of it or of the variable.
+    """ "zh" or "en", `given` being the value of --lang; SettingError for another value of it or of the variable.
 
     English where stdout or stderr cannot encode Chinese, whatever was asked for.
     """

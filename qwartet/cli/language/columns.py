@@ -8,7 +8,7 @@ from unicodedata import combining, east_asian_width
 _OPENS = "（“‘《「【"
 _CLOSES = r"，。；：、！？）”’》」】…)\]"
 _WIDE = "\u2e80-\u2fdf\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef"
-# What is never broken: [...] without spaces, a word or one Chinese character, with signs that may not begin or end a line.
+# Never broken: [...] without spaces; a word or a Chinese character, with signs that may not begin or end a line.
 _UNIT = re.compile(
     rf"\s+|\[[^\s\[\]]*\]|[{_OPENS}]*(?:[^\s{_WIDE}{_OPENS}{_CLOSES}]+|[{_WIDE}])[{_CLOSES}]*|[{_OPENS}{_CLOSES}]+"
 )
