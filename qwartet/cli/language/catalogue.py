@@ -52,7 +52,7 @@ class Catalogue:
         return text if found is None else found.text
 
     def _find(self, text: str, depth: int = _MAX_DEPTH) -> Found | None:
-        """The translation that keeps least of the text; None for one that has none, and for a word alone: it may be a name."""
+        """What keeps least of the text; None for one without a translation, as is a word alone, which may be a name."""
         if " " not in text or len(text) > _MAX_CHARS or not depth:
             return None
         ways = [self._filled(template, contents, depth) for template, contents in self._templates.matches(text)]
