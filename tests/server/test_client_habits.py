@@ -217,5 +217,5 @@ def test_what_a_schema_asks_for_in_vain_is_said_beside_the_answer(server: Runnin
     schema = {"type": "object", "properties": {"a": {"enum": ["x"], "type": "string", "format": "color\n"}}}
     answer = server.chat(guided_json=schema, stream=stream, max_tokens=20)
     assert answer.status_code == 200
-    assert answer.headers["x-qwartet-notes"] == r"the format 'color\n' of the schema is not enforced"
+    assert answer.headers["x-qwartet-notes"] == r"the schema's format 'color\n' is not enforced"
     assert "x-qwartet-notes" not in server.chat(max_tokens=1, stream=stream).headers

@@ -1,4 +1,4 @@
-"""A server's life as a process: how it starts, how it stops, and what it leaves behind: nothing."""
+"""The server as a process: it starts, stops, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from tests.forked import Piped, run_forked
 from tests.server.running_server import HELLO, ROOT, events, spawned, text_of, wait_for
 
-# Some ten seconds of one core: whatever a busy machine delays, the stream is still open when it comes.
+# About 10 s of one core, so that the stream is still open even if a busy machine delays the test.
 LONG = {
     "messages": HELLO, "temperature": 1.5, "seed": 1, "n": 8, "logprobs": True, "top_logprobs": 20, "ignore_eos": True,
     "max_tokens": 1900, "stream": True,
@@ -39,7 +39,7 @@ class Stream(threading.Thread):
         with httpx.stream("POST", f"{self._url}/v1/chat/completions", json=self._body, timeout=60) as response:
             for line in response.iter_lines():
                 self.lines.append(line)
-                if len(self.lines) > 60:  # each choice has more than its role
+                if len(self.lines) > 60:  # every choice has text, not only its role
                     self.has_begun.set()
 
     def events(self) -> list[Any]:
@@ -120,7 +120,7 @@ def test_rel_08_a_signal_while_the_model_loads_stops_it() -> None:
 
 
 def fails_to_start(*options: str, env: dict[str, str] | None = None) -> str:
-    """What `qwartet serve` says, on one line, when it cannot start."""
+    """The one-line error of `qwartet serve` when it cannot start."""
     code, out, err = run_forked(["serve", *options], os.environ | (env or {}))
     assert (code, out) == (2, b""), err
     lines = [line for line in err.decode().splitlines() if "(loading " not in line]
