@@ -244,7 +244,7 @@ CHAT_FAULTS = [
     ({"response_format": {"type": "xml"}}, 400, "response_format.type", "'json_object'"),
     ({"response_format": {"type": "json_schema"}}, 400, "response_format", "give both"),
     ({"response_format": {"type": "json_object"}, "guided_regex": "a"}, 400, "guided_regex", "give one of them"),
-    ({"structured_outputs": {}}, 400, "structured_outputs", "give exactly one of"),
+    ({"structured_outputs": {}}, 400, "structured_outputs", "set exactly one of"),
     ({"structured_outputs": {"grammar": "x"}}, 400, "structured_outputs.grammar", "leave it out"),
     ({"guided_regex": "("}, 400, "guided_regex", "unclosed group"),
     (
