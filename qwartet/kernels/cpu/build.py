@@ -80,9 +80,7 @@ def build(extra_flags: tuple[str, ...] = (), directory: Path = LIBRARIES, isas: 
     """
     program = compiler()
     if program is None:
-        raise RuntimeError(
-            "no C++ compiler found; install one (Debian: apt-get install g++) and install Qwartet again"
-        )
+        raise RuntimeError("no C++ compiler found; install one (Debian: apt-get install g++) and install Qwartet again")
     directory.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         return list(pool.map(lambda isa: _build_one(program, isa, extra_flags, directory), isas or targets()))
