@@ -288,6 +288,6 @@ def _why_none(row: Row, is_finite: bool) -> Exception:
 
 def _not_finite(request: Request) -> NotFiniteError:
     return NotFiniteError(
-        f"token {request.num_tokens} of request {request.request_id}: the logits are NaN or infinite; "
+        f"token {request.num_tokens} of request {request.request_id}: the logits are not finite; "
         "the checkpoint may be damaged (check it with qwartet inspect), or its values too large for this dtype"
     )

@@ -240,7 +240,7 @@ def test_a_row_that_is_not_finite_ends_its_request_alone(monkeypatch: pytest.Mon
     monkeypatch.undo()
     assert requests[1].finish_reason == "error" and requests[1].completion_ids == expected(4)[:3]
     assert isinstance(requests[1].error, NotFiniteError)
-    assert str(requests[1].error).startswith(f"token {len(PROMPTS[4]) + 3} of request 1: the network's numbers are not")
+    assert str(requests[1].error).startswith(f"token {len(PROMPTS[4]) + 3} of request 1: the logits are not finite")
     run_all(engine)
     assert [requests[0].completion_ids, requests[2].completion_ids] == [expected(1), expected(9)]
 

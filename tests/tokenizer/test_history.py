@@ -122,6 +122,6 @@ def test_another_form_is_refused_by_name_with_what_to_do(history, message: str) 
 
 
 def test_two_system_prompts_are_refused_and_the_same_one_twice_is_not() -> None:
-    with pytest.raises(RequestError, match="system= gives another; give one of them"):
+    with pytest.raises(RequestError, match="system= sets another; pass only one of them"):
         turns_of([SYSTEM, *MESSAGES], "Be long.")
     assert turns_of([SYSTEM, *MESSAGES], "Be brief.") == PAIRS
