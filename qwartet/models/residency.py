@@ -36,7 +36,7 @@ def memory_error(directory: Path, needed: int, device: torch.device) -> OutOfMem
     """The error for weights of `needed` bytes, with the needed and the free memory."""
     return OutOfMemoryError(
         f"{directory}: the weights need {needed / 2**30:.2f} GiB, but only {available_bytes(device) / 2**30:.2f} GiB "
-        f"are free on {device}; use a smaller or more quantised checkpoint, or --force the load, which may swap"
+        f"are free on {device}; use a smaller or more quantised checkpoint, or force the load (--force), which may swap"
     )
 
 
