@@ -11,17 +11,17 @@ from qwartet.engine.request import Request
 
 
 class BlockingReader:
-    """Submits prompts once and gives what each step adds to their completions, as a context that ends what is left.
+    """Submits prompts once and yields what each step adds to their completions; leaving the context aborts the rest.
 
         with BlockingReader(thread) as reader:
             reader.submit([Prompt(ids, params)])
             for output in reader: ...
 
-    An interrupt (Ctrl-C) while it waits, or leaving early, ends these prompts alone.
+    An interrupt (Ctrl-C) while it waits, or leaving early, ends only these prompts.
     """
 
     def __init__(self, thread: EngineThread, *, only_ends: bool = False) -> None:
-        """`only_ends`: give a completion's last output alone, so that nothing wakes up before."""
+        """`only_ends`: yield only a completion's last output, so that nothing wakes up before."""
         self._thread = thread
         self._only_ends = only_ends
         self._news: SimpleQueue[StepOutput | _BrokenOff] = SimpleQueue()
@@ -29,18 +29,18 @@ class BlockingReader:
         self._num_open = 0
 
     def submit(self, prompts: Sequence[Prompt]) -> None:
-        """Queues the prompts together; they have to have passed Engine.check. EngineFailedError as EngineThread."""
+        """Queues the prompts together; they must have passed Engine.check. EngineFailedError as for EngineThread."""
         self._sinks = [_Sink(self._news, self._only_ends, prompt.params.n) for prompt in prompts]
         self._num_open = sum(sink.num_completions for sink in self._sinks)
         self._thread.submit(list(zip(self._sinks, prompts, strict=True)))
 
     @property
     def requests(self) -> list[list[Request]]:
-        """Of each prompt, its completions' requests, once they are done."""
+        """For each prompt, the requests of its completions, once they are done."""
         return [sink.requests for sink in self._sinks]
 
     def __iter__(self) -> Iterator[StepOutput]:
-        """What each step adds, as it comes; raises where the engine serves a prompt no more."""
+        """What each step adds, as it arrives; raises when the engine no longer serves a prompt."""
         while self._num_open:
             news = self._news.get()
             if isinstance(news, _BrokenOff):
@@ -54,14 +54,14 @@ class BlockingReader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Returns once the blocks of what was left are free: after the running step."""
+        """Returns once the blocks of aborted prompts are free: after the current step."""
         if self._num_open:
             self._num_open = 0
             self._thread.end(self._sinks)
 
 
 class _BrokenOff:
-    """That nothing more comes of a prompt."""
+    """Marks a prompt that will get no more output."""
 
     def __init__(self, error: Exception, num_completions: int) -> None:
         self.error, self.num_completions = error, num_completions
@@ -73,7 +73,7 @@ def _call_all(events: Sequence[Event]) -> None:
 
 
 class _Sink:
-    """Where the engine's thread puts what it adds to the completions of one prompt."""
+    """Receives from the engine's thread what it adds to the completions of one prompt."""
 
     def __init__(self, news: SimpleQueue[StepOutput | _BrokenOff], only_ends: bool, num_completions: int) -> None:
         self.requests: list[Request] = []
