@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
@@ -42,6 +42,7 @@ from qwartet.server.json_answer import JsonAnswer, error_answer
 from qwartet.server.service import Service
 
 STATIC = Path(__file__).parent / "static"
+REVALIDATE = "no-cache"  # the browser asks again each time, so it never mixes files of two versions
 _DESCRIPTION = (
     "OpenAI's API for one first-generation Qwen model. A field that is not listed is refused by its name; inside "
     "messages and tools it has no effect. null means that a field is not given. Every failure is an error object."
@@ -77,10 +78,10 @@ def make_app(
     # What every browser asks for unasked; the page names its own.
     app.add_route("/favicon.ico", lambda request: Response(status_code=204), include_in_schema=False)
     if has_docs:
-        app.add_route("/docs", docs_page.route(app), include_in_schema=False)
+        _add_page(app, "/docs", lambda: HTMLResponse(docs_page.render(app.openapi())))
         app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     if has_page:
-        app.add_route("/", lambda request: FileResponse(STATIC / "index.html"), include_in_schema=False)
+        _add_page(app, "/", lambda: FileResponse(STATIC / "index.html", headers={"cache-control": REVALIDATE}))
         app.mount("/static", _Static(directory=STATIC), name="static")
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ApiError, _api_error)
@@ -88,6 +89,18 @@ def make_app(
     if allowed_origins:
         app.add_middleware(Cors, allowed_origins=allowed_origins)
     return app
+
+
+def _add_page(app: FastAPI, path: str, answer: Callable[[], Response]) -> None:
+    """An HTML page. Its links are relative and would fail under a URL with a trailing slash, so that is redirected."""
+
+    async def route(request: Request) -> Response:
+        requested, found = request.scope["raw_path"], request.scope["path"]
+        if requested.endswith(b"/") and requested != found.encode():  # the guard has cut it off
+            return RedirectResponse(f"../{found.rpartition('/')[2]}", status_code=308)
+        return answer()
+
+    app.add_route(path, route, include_in_schema=False)
 
 
 def _add_model_routes(app: FastAPI, service: Service) -> None:
@@ -242,7 +255,7 @@ class _Static(StaticFiles):
     def file_response(self, full_path: Any, stat_result: Any, scope: Any, status_code: int = 200) -> Response:
         response = super().file_response(full_path, stat_result, scope, status_code)
         response.headers["accept-ranges"] = "none"
-        response.headers["cache-control"] = "no-cache"  # asked for anew, and answered 304: never an old page
+        response.headers["cache-control"] = REVALIDATE
         return response
 
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
-
-from fastapi import FastAPI, Request
-from starlette.responses import HTMLResponse, Response
 
 from qwartet.openai_api.protocol import NO_EFFECT_WORDS
 
@@ -23,15 +20,6 @@ _PAGE = """<!doctype html>
 <body><main>{body}</main></body>
 </html>
 """
-
-
-def route(app: FastAPI) -> Callable[[Request], Awaitable[Response]]:
-    """The page of an application's schema."""
-
-    async def docs(request: Request) -> Response:
-        return HTMLResponse(render(app.openapi()))
-
-    return docs
 
 
 def render(schema: dict[str, Any]) -> str:

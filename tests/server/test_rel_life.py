@@ -9,12 +9,14 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from qwartet.cli.serve import _keys, _readable
 from tests.forked import Piped, run_forked
 from tests.server.running_server import HELLO, ROOT, events, spawned, text_of, wait_for
 
@@ -149,6 +151,36 @@ def test_rel_09_flags_that_make_no_sense(tmp_path: Path) -> None:
     empty = tmp_path / "empty.key"
     empty.write_text("\n")
     assert "holds no key" in fails_to_start("--api-key-file", str(empty))
+
+
+KEY = "a-key-from-a-pipe"
+
+
+@pytest.mark.parametrize("kind", ["named pipe", "process substitution"])
+def test_keys_may_come_through_a_pipe(tmp_path: Path, kind: str) -> None:
+    """It gives what it holds once, and a named one waits for its writer."""
+    with ThreadPoolExecutor(1) as pool:
+        if kind == "named pipe":
+            path = tmp_path / "keys"
+            os.mkfifo(path)
+            pool.submit(path.write_text, f"{KEY}\n")
+            assert _keys([], path) == [KEY]
+        else:
+            read_end, write_end = os.pipe()
+            with os.fdopen(write_end, "w") as pipe:
+                pipe.write(f"{KEY}\n")
+            assert _keys([], Path(f"/dev/fd/{read_end}")) == [KEY]
+            os.close(read_end)
+
+
+def test_a_certificate_that_comes_through_a_pipe_is_left_to_its_reader(tmp_path: Path) -> None:
+    path = tmp_path / "certificate"
+    os.mkfifo(path)
+    _readable(path)  # would wait for a writer
+
+
+def test_a_file_of_keys_without_end_is_refused() -> None:
+    assert "/dev/zero has more than 1048576 bytes" in fails_to_start("--api-key-file", "/dev/zero")
 
 
 def test_a_unix_socket_is_served_and_removed(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import { NEW } from "./drafts.js";
 import { currentLanguage, setLanguage, t } from "./i18n.js";
 import { Library } from "./library.js";
 import { ModelPicker } from "./model_picker.js";
-import { announce, hideNotice, prepareDialog, showNotice, showToast } from "./notices.js";
+import { announce, hideNotice, prepareDialog, redrawNotices, showNotice, showToast } from "./notices.js";
 import { Preferences } from "./preferences.js";
 import { Settings } from "./settings.js";
 import { listenToKeys, showShortcuts } from "./shortcuts.js";
@@ -105,6 +105,7 @@ class App {
     byId("switch-language").addEventListener("click", () => this.setLanguage(currentLanguage() === "en" ? "zh" : "en"));
     byId("switch-theme").addEventListener("click", () => this.setTheme(this.isDark() ? "light" : "dark"));
     window.addEventListener("storage", (event) => this.onOtherTab(event));
+    document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && this.compareVersions());
   }
 
   async copy(text, button) {
@@ -178,9 +179,7 @@ class App {
   onOtherTab(event) {
     this.preferences.onStorage(event, () => {
       this.applyTheme();
-      setLanguage(this.preferences.language);
-      this.draw();
-      this.picker.draw();
+      this.drawInLanguage();
     });
     const changes = this.conversations.onStorage(event, (turn) => this.answering.isHere(turn));
     for (const { conversation, turn, isRemoved } of changes) this.onChange(conversation, turn, isRemoved);
@@ -197,7 +196,7 @@ class App {
         this.conversations.restore(conversation);
         this.open(conversation);
       };
-      showNotice("removed", t("removedElsewhere"), { label: t("keepIt"), run });
+      showNotice("removed", () => t("removedElsewhere"), { label: "keepIt", run });
     } else {
       this.conversation = conversation; // it may have been removed and brought back
       hideNotice("removed");
@@ -208,7 +207,7 @@ class App {
 
   onStorageTrouble(trouble) {
     if (trouble === null) hideNotice("storage");
-    else showNotice("storage", t(trouble === "full" ? "storageFull" : "storageBlocked"));
+    else showNotice("storage", () => t(trouble === "full" ? "storageFull" : "storageBlocked"));
   }
 
   // Answers
@@ -273,6 +272,7 @@ class App {
     if (this.answering.isKept(conversation)) this.conversations.saveFields(conversation, "updated");
     this.transcript.refresh(turn);
     this.drawState();
+    if (turn.finish === "failed") this.compareVersions();
     if (conversation !== this.conversation || conversation.last !== turn) return;
     if (turn.finish === "failed") {
       announce(t("answerFailed", { text: t(turn.failure.kind) }));
@@ -322,8 +322,18 @@ class App {
 
   async onModels(models) {
     this.picker.offer(models);
-    this.version = await readVersion(this.preferences.key);
+    await this.compareVersions();
     this.drawSettings();
+  }
+
+  /** The page is as old as the first version that it read: once the server has another, it should be reloaded. */
+  async compareVersions() {
+    const version = await readVersion(this.preferences.key);
+    this.version ??= version;
+    if (version === this.version) hideNotice("updated");
+    else if (version !== null) {
+      showNotice("updated", () => t("updated", { version }), { label: "reload", run: () => location.reload() });
+    }
   }
 
   // Preferences
@@ -346,9 +356,14 @@ class App {
 
   setLanguage(language) {
     this.preferences.set({ language });
-    setLanguage(language);
+    this.drawInLanguage();
+  }
+
+  drawInLanguage() {
+    setLanguage(this.preferences.language);
     this.draw();
     this.picker.draw();
+    redrawNotices();
   }
 
   isDark() {

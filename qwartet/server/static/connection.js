@@ -44,9 +44,11 @@ export class Connection {
       return;
     }
     const isPassing = PASSES.has(kind);
-    const words = kind === "unready" && detail !== "" ? `${t(kind)} (${detail})` : t(kind);
-    const text = isPassing ? `${words} ${t("asksAgain")}` : words;
-    showNotice("server", text, { label: t("retry"), run: () => this.connect() });
+    const words = () => {
+      const reason = kind === "unready" && detail !== "" ? `${t(kind)} (${detail})` : t(kind);
+      return isPassing ? `${reason} ${t("asksAgain")}` : reason;
+    };
+    showNotice("server", words, { label: "retry", run: () => this.connect() });
     if (!isPassing) return;
     this.#timer = setTimeout(() => this.connect(), this.#pauseMs);
     this.#pauseMs = Math.min(1.5 * this.#pauseMs, LONGEST_PAUSE_MS);

@@ -31,7 +31,7 @@ export class Library {
       download("qwartet-unreadable.json", "application/json", `${JSON.stringify(entries, null, 2)}\n`);
     };
     const key = numAside === 1 ? "oneAside" : "numAside";
-    showNotice("aside", t(key, { count: number(numAside) }), { label: t("saveAside"), run: save });
+    showNotice("aside", () => t(key, { count: number(numAside) }), { label: "saveAside", run: save });
   }
 
   showMenu(conversation, opener) {

@@ -42,7 +42,8 @@ export class ModelPicker {
     select.parentElement.hidden = this.models.length < 2;
     byId("model-name").hidden = this.models.length > 1;
     byId("model-name").textContent = this.chosen?.id ?? "";
-    if (this.chosen && !this.chosen.isChat) showNotice("no-chat", t("noChat", { id: this.chosen.id }));
+    const { chosen } = this;
+    if (chosen && !chosen.isChat) showNotice("no-chat", () => t("noChat", { id: chosen.id }));
     else hideNotice("no-chat");
   }
 }

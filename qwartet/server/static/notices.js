@@ -1,28 +1,42 @@
 // How is something told that belongs to no answer? Notices that stay until they are settled, toasts that pass.
 
 import { byId, element, icon } from "./dom.js";
-import { t } from "./i18n.js";
+import { translate } from "./i18n.js";
 
 const TOAST_MS = 10_000;
 let toastTimer = null;
 
-/** One notice of each `name`; `action`: {label, run}, or null. */
-export function showNotice(name, text, action = null) {
+const drawn = new Map(); // name of a notice -> writes its words, in the language of now
+
+/** One notice of each `name`; `words()` gives its text, `action`: {label (a key of the words), run}, or null. */
+export function showNotice(name, words, action = null) {
   hideNotice(name);
-  const node = element("div", { class: "notice", "data-notice": name }, icon("alert"), element("p", {}, text));
+  const text = element("p");
+  const node = element("div", { class: "notice", "data-notice": name }, icon("alert"), text);
   if (action) {
-    const act = element("button", { type: "button", class: "quiet" }, action.label);
+    const act = element("button", { type: "button", class: "quiet", "data-t": action.label });
     act.addEventListener("click", action.run);
     node.append(act);
   }
-  const close = element("button", { type: "button", class: "round", "aria-label": t("close"), title: t("close") });
+  const close = element("button", { type: "button", class: "round", "data-t-label": "close" });
   close.append(icon("close"));
   close.addEventListener("click", () => hideNotice(name));
   node.append(close);
+  const draw = () => {
+    text.textContent = words();
+    translate(node);
+  };
+  draw();
+  drawn.set(name, draw);
   byId("notices").append(node);
 }
 
+export function redrawNotices() {
+  for (const draw of drawn.values()) draw();
+}
+
 export function hideNotice(name) {
+  drawn.delete(name);
   byId("notices").querySelector(`[data-notice="${name}"]`)?.remove();
 }
 

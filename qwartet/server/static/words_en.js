@@ -109,6 +109,8 @@ export default {
   too_long: "The conversation is longer than the model's context.",
   refused: "The server refused the request.",
   failed: "Something failed in the server.",
+  updated: "The server now runs version {version}; reload the page to use it.",
+  reload: "Reload",
   strange: "What answered is not a Qwartet server.",
   storageBlocked: "This browser does not let the page store anything: conversations are lost when it is closed.",
   storageFull: "The browser's storage is full: the latest messages are not saved. Export or delete a conversation.",

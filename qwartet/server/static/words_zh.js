@@ -109,6 +109,8 @@ export default {
   too_long: "对话超出了模型的上下文长度。",
   refused: "服务器拒绝了请求。",
   failed: "服务器内部出错。",
+  updated: "服务器已更新至 {version} 版本，请刷新页面。",
+  reload: "刷新",
   strange: "应答的不是 Qwartet 服务器。",
   storageBlocked: "此浏览器不允许页面保存数据：关闭后对话会丢失。",
   storageFull: "浏览器存储已满：最新内容未保存。请导出或删除一些对话。",

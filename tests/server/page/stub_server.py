@@ -63,6 +63,7 @@ class StubServer(ThreadingHTTPServer):
         self.answers: list[Answer] = []
         self.bodies: list[dict[str, Any]] = []
         self.key: str | None = None
+        self.version = "0.0.test"
         self.models = [self.model("qwen-demo")]
         self.may_list_models = threading.Event()  # cleared by a test: the list is late
         self.may_list_models.set()
@@ -95,7 +96,7 @@ class Handler(BaseHTTPRequestHandler):
             self.server.may_list_models.wait(PATIENCE_S)
             self.send_json(200, {"object": "list", "data": self.server.models})
         elif path == "/version":
-            self.send_json(200, {"version": "0.0.test"})
+            self.send_json(200, {"version": self.server.version})
         else:
             self.send_error_object(404, {"message": f"no {path}"})
 

@@ -137,6 +137,25 @@ def test_a_page_that_was_opened_too_early_notices_that_the_server_is_ready(
     early.close()
 
 
+@pytest.mark.parametrize("when", ["a request fails", "the tab is looked at again"])
+def test_a_page_that_is_older_than_its_server_says_so(page: Page, server: StubServer, when: str) -> None:
+    expect(page.locator("#version")).to_have_text("Qwartet 0.0.test")
+    ask(page, "Last week")
+    server.version = "0.0.next"
+    if when == "a request fails":
+        server.answers = [refusal(400, "unsupported field 'last_week'")]
+        ask(page, "Now")
+    else:
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(page.locator(".notice p")).to_have_text("The server now runs version 0.0.next; reload the page to use it.")
+    page.click("#switch-language")
+    expect(page.locator(".notice p")).to_have_text("服务器已更新至 0.0.next 版本，请刷新页面。")
+    expect(page.locator(".notice .quiet")).to_have_text("刷新")
+    page.click(".notice .quiet")
+    expect(page.locator(".notice")).to_have_count(0)
+    expect(page.locator(".said").first).to_have_text("Last week")
+
+
 def test_a_key_is_asked_for_where_the_server_wants_one(page: Page, server: StubServer) -> None:
     expect(page.locator("#model-name")).to_have_text("qwen-demo")
     server.key = "sesame"
