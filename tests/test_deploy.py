@@ -1,4 +1,4 @@
-"""What deploy/ says fits the command line and the repository; no image is built and no service started."""
+"""deploy/ matches the command line and the repository; no image is built and no service is started."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What clients, browsers, monitors and load generators do, and a server of OpenAI's API is expected to bear."""
+"""What clients, browsers, monitors and load generators expect of an OpenAI-compatible server."""
 
 from __future__ import annotations
 

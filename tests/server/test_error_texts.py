@@ -1,4 +1,4 @@
-"""SEC-17 too: the text of an error that nobody foresaw stays inside, whatever its kind, wherever it comes from."""
+"""SEC-17: the text of an unexpected error never leaves the server, whatever its type and origin."""
 
 from __future__ import annotations
 

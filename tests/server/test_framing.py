@@ -1,4 +1,4 @@
-"""SEC-08 too: what frames a body is bounded, for each body and for each turn of the event loop."""
+"""SEC-08: the framing of a body is bounded, per body and per turn of the event loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""REL-11: 64 clients for two minutes; some go away, send nonsense, or meet an error that is put in their way."""
+"""REL-11: 64 clients for two minutes; some disconnect, send nonsense, or hit an injected error."""
 
 from __future__ import annotations
 

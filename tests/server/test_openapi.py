@@ -1,4 +1,4 @@
-"""/openapi.json is true: what it allows is answered as it says, what it forbids is refused, and nothing is a 5xx."""
+"""/openapi.json is accurate: what it allows is answered accordingly, what it forbids is rejected, no 5xx."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults while requests are served: clients that go, queues that fill, engines that break. Nothing is left behind."""
+"""Faults during requests: clients that disconnect, full queues, failing engines. Nothing is left behind."""
 
 from __future__ import annotations
 

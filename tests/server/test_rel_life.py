@@ -1,4 +1,4 @@
-"""A server's life as a process: how it starts, how it stops, and what it leaves behind: nothing."""
+"""The server as a process: how it starts and stops, and that it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def fails_to_start(*options: str, env: dict[str, str] | None = None) -> str:
 def test_rel_09_a_port_that_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        assert f"127.0.0.1:{port} cannot be opened (Address already in use)" in fails_to_start("--port", port)
+        assert f"cannot listen on 127.0.0.1:{port} (Address already in use)" in fails_to_start("--port", port)
 
 
 def test_rel_09_a_model_that_is_not_there(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_a_dead_unix_socket_is_replaced_and_a_live_one_is_not(tmp_path: Path) ->
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
         dead.listen()
-        assert "cannot be opened (Address already in use)" in fails_to_start("--uds", str(path))
+        assert f"cannot listen on {path} (Address already in use)" in fails_to_start("--uds", str(path))
     with spawned("--uds", str(path)) as (process, _):
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://any", timeout=60) as client:
             wait_for(lambda: responds(client), 60)

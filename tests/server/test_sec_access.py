@@ -1,4 +1,4 @@
-"""Who may ask, for what, and under which name: keys, routes, hosts, origins, paths (SEC-12 to SEC-15, SEC-21)."""
+"""Access control: keys, routes, hosts, origins, paths (SEC-12 to SEC-15, SEC-21)."""
 
 from __future__ import annotations
 

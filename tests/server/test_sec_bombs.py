@@ -1,4 +1,4 @@
-"""Texts and structures that are meant to take long: SEC-09 and SEC-10. The others do not notice."""
+"""Texts and structures designed to be slow (SEC-09, SEC-10): other clients do not notice."""
 
 from __future__ import annotations
 

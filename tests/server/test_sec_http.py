@@ -1,4 +1,4 @@
-"""SEC-08: HTTP itself. Sizes, slowness, two lengths, odd requests: each is answered or ended, and nobody waits."""
+"""SEC-08: HTTP itself. Large, slow, ambiguous and odd requests are answered or cut off, and no other client waits."""
 
 from __future__ import annotations
 

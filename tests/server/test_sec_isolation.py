@@ -1,4 +1,4 @@
-"""SEC-16: what one user computes is nobody else's: no block of the cache, no key or value, no hint in an answer."""
+"""SEC-16: users are isolated: they share no cache block, no key or value, and no hint in an answer."""
 
 from __future__ import annotations
 

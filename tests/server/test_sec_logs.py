@@ -1,4 +1,4 @@
-"""What is written down, and what failures say: no prompt, no key, no path (SEC-17), and one inert line (SEC-18)."""
+"""Logs and error messages: no prompt, no key, no path (SEC-17), and one inert line per request (SEC-18)."""
 
 from __future__ import annotations
 

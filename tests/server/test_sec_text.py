@@ -1,4 +1,4 @@
-"""SEC-19: text is text. Nothing that a user writes becomes a marker of the conversation, whatever the spelling."""
+"""SEC-19: user text never becomes a control token, however it is spelled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-// What happens when? The page's state, and what every control does with it.
+// The page's state, and what each control does.
 
 import { readVersion } from "./api.js";
 import { Answering } from "./answering.js";
@@ -71,7 +71,7 @@ class App {
     });
   }
 
-  // What the person does
+  // User actions
 
   listen() {
     const openNew = () => this.open(this.conversations.create());
@@ -105,7 +105,7 @@ class App {
     byId("switch-language").addEventListener("click", () => this.setLanguage(currentLanguage() === "en" ? "zh" : "en"));
     byId("switch-theme").addEventListener("click", () => this.setTheme(this.isDark() ? "light" : "dark"));
     window.addEventListener("storage", (event) => this.onOtherTab(event));
-    document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && this.compareVersions());
+    document.addEventListener("visibilitychange", () => document.hidden || this.compareVersions());
   }
 
   async copy(text, button) {
@@ -137,7 +137,7 @@ class App {
     this.answering.watch(this.conversation);
   }
 
-  /** What changes with every turn. */
+  /** Draws everything that changes with each turn. */
   drawState() {
     const { id, title } = this.conversation;
     const isKept = this.conversations.get(id) !== null;
@@ -168,7 +168,7 @@ class App {
     byId("starters").replaceChildren(...starters);
   }
 
-  /** Of `removed`, the open one gives way to another. */
+  /** Deletes conversations; if the open one is among them, another is opened. */
   remove(removed, remove) {
     for (const conversation of removed) this.answering.stopAll(conversation);
     remove();
@@ -198,7 +198,7 @@ class App {
       };
       showNotice("removed", () => t("removedElsewhere"), { label: "keepIt", run });
     } else {
-      this.conversation = conversation; // it may have been removed and brought back
+      this.conversation = conversation; // it may have been deleted and restored
       hideNotice("removed");
       if (turn) this.transcript.refresh(turn);
       this.draw();
@@ -216,7 +216,7 @@ class App {
     return { model: this.picker.chosen?.id, settings: this.preferences.samplingFields(), key: this.preferences.key };
   }
 
-  /** Says it at the end of what is shown, if nothing is being answered there. */
+  /** Sends a message at the end of the conversation, unless an answer is in progress there. */
   send(text, attachments) {
     if (this.answering.isBusy(this.conversation)) return false;
     this.say(this.conversation.last, text, attachments);
@@ -326,7 +326,7 @@ class App {
     this.drawSettings();
   }
 
-  /** The page is as old as the first version that it read: once the server has another, it should be reloaded. */
+  /** The first version read is the page's own; if the server has another one now, asks for a reload. */
   async compareVersions() {
     const version = await readVersion(this.preferences.key);
     this.version ??= version;

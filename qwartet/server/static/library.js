@@ -1,4 +1,4 @@
-// What can be done with conversations as a whole? They are named, exported, imported, removed and brought back.
+// Actions on conversations: rename, export, import, delete, restore.
 
 import { byId } from "./dom.js";
 import { allToJson, download, fileName, toJson, toMarkdown } from "./export.js";
@@ -22,7 +22,7 @@ export class Library {
     this.#tellAside();
   }
 
-  /** What the storage holds and the page cannot show stays where it is, and can be looked at. */
+  /** Unreadable entries stay in the storage, and can be saved as a file. */
   #tellAside() {
     const { numAside } = this.conversations;
     if (numAside === 0) return;

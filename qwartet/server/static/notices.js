@@ -1,14 +1,13 @@
-// How is something told that belongs to no answer? Notices that stay until they are settled, toasts that pass.
+// Messages outside the conversation: notices that stay until resolved, and toasts that disappear.
 
 import { byId, element, icon } from "./dom.js";
 import { translate } from "./i18n.js";
 
 const TOAST_MS = 10_000;
 let toastTimer = null;
+const drawn = new Map(); // name of a notice -> fills in its text in the current language
 
-const drawn = new Map(); // name of a notice -> writes its words, in the language of now
-
-/** One notice of each `name`; `words()` gives its text, `action`: {label (a key of the words), run}, or null. */
+/** Shows one notice per `name`; `words()` returns its text; `action`: {label (a key), run}, or null. */
 export function showNotice(name, words, action = null) {
   hideNotice(name);
   const text = element("p");
@@ -40,7 +39,7 @@ export function hideNotice(name) {
   byId("notices").querySelector(`[data-notice="${name}"]`)?.remove();
 }
 
-/** Passes after ten seconds, but not under the pointer or while it has the focus. */
+/** Disappears after ten seconds, but not under the pointer or while it has the focus. */
 export function showToast(text, action = null) {
   const toast = byId("toast");
   const hide = () => {
@@ -61,12 +60,12 @@ export function showToast(text, action = null) {
   toastTimer = setTimeout(hide, TOAST_MS);
 }
 
-/** Says it to a screen reader. */
+/** Announces a text to screen readers. */
 export function announce(text) {
   byId("announcer").textContent = text;
 }
 
-/** A dialog that closes by its own buttons, by Esc, and by a click beside it. */
+/** Lets a dialog close with its buttons and with a click outside; Esc works anyway. */
 export function prepareDialog(dialog) {
   dialog.addEventListener("click", (event) => {
     if (event.target === dialog || event.target.closest("[data-close]")) dialog.close();

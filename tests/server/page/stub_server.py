@@ -1,4 +1,4 @@
-"""A server that plays scripted answers to the page, faults included: what a real one does only when it breaks."""
+"""A server that plays scripted answers to the page, including faults that a real server rarely shows."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error_object(401, {"message": "an API key is needed", "code": "invalid_api_key"})
             return
         if unknown := body.keys() - FIELDS:
-            self.send_error_object(400, {"message": f"{sorted(unknown)} are not honoured", "code": "unknown_field"})
+            self.send_error_object(400, {"message": f"unsupported fields: {sorted(unknown)}", "code": "unknown_field"})
             return
         self.server.bodies.append(body)
         answer = self.server.answers.pop(0) if self.server.answers else Answer()

@@ -1,4 +1,4 @@
-"""Conversations: kept in the browser, named, removed, brought back, exported; and where nothing is kept."""
+"""Conversations: stored in the browser, renamed, deleted, restored, exported; and browsers without storage."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_a_full_storage_is_told_and_nothing_breaks(visit) -> None:
 
 @pytest.mark.parametrize(
     ("locale", "words"),
-    [("en-GB", "This browser does not let the page store anything"), ("zh-CN", "此浏览器不允许页面保存数据")],
+    [("en-GB", "This browser does not allow the page to store data"), ("zh-CN", "浏览器不允许页面保存数据")],
 )
 @pytest.mark.parametrize("get", [REFUSED, "return null", "return undefined"])
 def test_a_browser_without_storage_is_told_and_nothing_breaks(visit, get: str, locale: str, words: str) -> None:

@@ -1,4 +1,4 @@
-"""The page with the server that it is made for."""
+"""The page with a real server."""
 
 from __future__ import annotations
 
