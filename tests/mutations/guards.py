@@ -379,7 +379,7 @@ GUARDS = (
     Guard(
         "no error leaves the application with its message",
         SERVER + "guard.py",
-        'raise ConnectionAbortedError("a response broke off; see above") from None',
+        'raise ConnectionAbortedError("a response was cut off; see above") from None',
         "raise",
         SEC + "logs.py::test_sec_17_a_failure_anywhere_tells_nobody_what_it_was_about",
     ),

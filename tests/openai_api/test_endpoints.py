@@ -238,13 +238,13 @@ CHAT_FAULTS = [
     ({"stop": [1]}, 400, "stop.0", "string"),
     ({"logit_bias": {"a": 1}}, 400, "logit_bias", "keys must be token ids"),
     ({"logit_bias": {"1": 101}}, 400, "logit_bias", "from -100 to 100"),
-    ({"logit_bias": {"999999": 1}}, 400, "logit_bias", "the vocabulary 4304"),
+    ({"logit_bias": {"999999": 1}}, 400, "logit_bias", "the vocabulary has 4304 tokens"),
     ({"top_logprobs": 2}, 400, "top_logprobs", "logprobs: true"),
     ({"logprobs": True, "top_logprobs": 21}, 400, "top_logprobs", "20"),
     ({"response_format": {"type": "xml"}}, 400, "response_format.type", "'json_object'"),
     ({"response_format": {"type": "json_schema"}}, 400, "response_format", "must be set together"),
     ({"response_format": {"type": "json_object"}, "guided_regex": "a"}, 400, "guided_regex", "set only one"),
-    ({"structured_outputs": {}}, 400, "structured_outputs", "give exactly one of"),
+    ({"structured_outputs": {}}, 400, "structured_outputs", "set exactly one of"),
     ({"structured_outputs": {"grammar": "x"}}, 400, "structured_outputs.grammar", "leave it out"),
     ({"guided_regex": "("}, 400, "guided_regex", "unclosed group"),
     (
@@ -292,7 +292,7 @@ def test_what_is_wrong_is_named(llm: LLM, body: dict[str, Any], status: int, par
         ({"logprobs": 6}, "logprobs", "5"),
         ({"max_tokens": 0}, "max_tokens", "at least 1"),
         ({"messages": []}, "messages", "leave it out"),
-        ({"echo": True, "prompt": [4340]}, "prompt", "4340 is not the id of a token"),
+        ({"echo": True, "prompt": [4340]}, "prompt", "4340 is not a token id"),
     ],
 )
 def test_what_is_wrong_with_a_completion_is_named(

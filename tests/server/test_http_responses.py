@@ -1,4 +1,4 @@
-"""/v1/responses over HTTP: the official client, OpenAI's order of events, streams that say what whole answers say."""
+"""/v1/responses over HTTP: the official client, OpenAI's order of events, streams equal to complete answers."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def test_sec_06_too_many_completions_are_refused_before_anything_is_allocated(
 
 def test_sec_06_prompts_count_as_often_as_they_are_completed(server: RunningServer) -> None:
     answer = server.post(COMPLETION, prompt=["a", "b", "c"], n=3, max_tokens=1)
-    assert answer.status_code == 400 and "9 completions are asked for; at most 8" in answer.text
+    assert answer.status_code == 400 and "9 completions requested; the maximum is 8" in answer.text
     assert server.post(COMPLETION, prompt=["a", "b"], n=4, max_tokens=1).status_code == 200
 
 
