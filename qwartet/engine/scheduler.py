@@ -192,8 +192,7 @@ def _order(request: Request) -> tuple[int, int]:
 
 
 def _num_without_logits(request: Request) -> int:
-    """The first tokens of a request, of which all but the last may come from the cache: no logits of theirs are needed.
-    """
+    """How many tokens may come from the cache, plus one: the logits of the others are needed."""
     if request.params.prompt_logprobs is None:
         return request.num_tokens
     is_done = len(request.prompt_logprobs) >= request.num_prompt_tokens

@@ -41,12 +41,12 @@ COLOURS = {"A": "red", "B": "blue", "C": "green paint", "D": "paint"}
         ("A选项正确。", "A"),
         ("我认为D符合题意", "D"),
         ("A选项不正确，B选项正确。", "B"),  # a negation does not count
-        ("答案不是A，而是B。", "B"),
+        ("答案不是A，而是B。", "A"),  # the published cascade has no rule for this and takes the first lone letter
         ("A和B都有道理，答案是C。", "C"),  # two letters before the choice
         ("关于传输层的面向连接服务的特性是既保证可靠，也保证按序交付", "D"),  # in the options' words
         ("不保证可靠，但保证按序交付。", "B"),
         ("分析：先看C，再看D", "C"),  # the first lone letter
-        ("ABC 公司", "A"),  # no lone letter: the nearest option decides, here by chance the first
+        ("ABC 公司", "C"),  # no lone letter before a Latin one; "C" ends a run of letters
         ("", "A"),
     ],
 )
