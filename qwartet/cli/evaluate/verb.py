@@ -120,15 +120,14 @@ def _run_tasks(
 
     settings = RunSettings(run.directory(model), run.limit, run.seed, run.overwrite)
     options = TaskOptions(run.data, run.shots, allow_code_execution=run.allow_code_execution)
-    make_tasks(run.names, options)  # reports a wrong name or missing data before a model is loaded
+    if not make_tasks(run.names, options)[0]:  # reports wrong names and data before a model is loaded
+        raise SettingError(f"{run.data} holds the data of no task; set --data")
     results = []
     with closing(_answerer(model, max_num_seqs, load, ask)) as answerer:
         options = replace(options, tokenizer=answerer.tokenizer, is_chat=answerer.is_chat)
         tasks, left_out = make_tasks(run.names, options)
         for name, reason in left_out.items():
             print(error_line(f"{name}: skipped ({reason})"), file=sys.stderr)
-        if not tasks:
-            raise SettingError(f"{run.data} holds the data of no task; set --data")
         for task in tasks:
             with item_progress(task.name) as on_done:
                 results.append(run_task(task, answerer, settings, on_done))
@@ -188,7 +187,7 @@ def _compare(runs: list[Path], as_json: bool) -> None:
     from qwartet.evaluate.compare import compare_runs
 
     if len(runs) != 2:
-        raise SettingError("compare takes two directories of runs: qwartet evaluate compare A B")
+        raise SettingError("compare needs two directories of runs; qwartet evaluate compare A B")
     comparison = compare_runs(*runs)
     if as_json:
         print(json_line(comparison.to_dict()))
