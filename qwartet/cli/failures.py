@@ -1,4 +1,4 @@
-"""What a user is told of an exception: one line, what is wrong and what to do."""
+"""The line that users see for an exception: what is wrong, and what to do."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import typer
 from qwartet.cli.settings.configuration import origin
 from qwartet.errors import QwartetError, is_out_of_memory
 
-# Typer keeps click's exceptions under a name that has changed; this is the UsageError that all of them come from.
+# Typer has renamed the module with click's exceptions before; this is UsageError, the base of them all.
 USAGE_ERROR: Any = typer.BadParameter.__base__
 
-_NO_MEMORY = "use a more quantised or smaller checkpoint, or a shorter --max-model-len"
+_NO_MEMORY = "use a smaller or more quantised checkpoint, or reduce --max-model-len"
 
 
 def message(error: BaseException) -> str | None:
@@ -25,12 +25,12 @@ def message(error: BaseException) -> str | None:
         return f"out of memory ({_first_sentence(error)}); {_NO_MEMORY}"
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
-        return f"{place}{error.strerror or error}; check the path, its permissions and the space on the disk"
+        return f"{place}{error.strerror or error}; check the path, its permissions and the free disk space"
     return None
 
 
 def _first_sentence(error: BaseException) -> str:
-    """The figures of torch's message, without the C++ source line before and the advice after them."""
+    """The figures of torch's message, without the C++ source line before them and the advice after."""
     text = str(error).partition("can't allocate memory: ")[2] or str(error)
     return text.partition(". ")[0].strip() or "no figures"
 

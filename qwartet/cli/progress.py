@@ -1,4 +1,4 @@
-"""How far a long piece of work is, in bytes: a bar on a terminal, else a line for each tenth; always on stderr."""
+"""Progress of long work, in bytes: a bar on a terminal, otherwise a line for each tenth; always on stderr."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from qwartet.cli.units import format_bytes
 
 @contextmanager
 def byte_progress(doing: str, done: str) -> Iterator[Callable[[int, int], None]]:
-    """A function that takes how many bytes more are done, and of how many; nothing is shown before its first call.
+    """Yields a function of (bytes done since its last call, total bytes); nothing is shown before its first call.
 
-    `doing` and `done` name the work: "writing", "written". Another total begins another piece of work.
+    `doing` and `done` name the work: "writing", "written". A new total starts a new bar.
     """
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
