@@ -145,6 +145,6 @@ def test_a_conversation_in_another_encoding_is_refused_with_the_place(tmp_path: 
     path = tmp_path / "talk.json"
     path.write_bytes('{"a": "你"}'.encode("gbk"))
     with pytest.raises(
-        SettingError, match=r"talk\.json: .*line 1, byte 7 \(0xc4\) is not UTF-8 text; convert it: iconv"
+        SettingError, match=r"talk\.json .*line 1, byte 7 \(0xc4\) is not UTF-8 text; convert it: iconv"
     ):
         load_conversation(path)

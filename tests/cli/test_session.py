@@ -112,7 +112,7 @@ def test_system_is_shown_and_set(session: Session, llm: Stub, capsys: pytest.Cap
     session.handle("two")
     lines = capsys.readouterr().out.splitlines()
     assert [line.removeprefix("system prompt: ") for line in lines if "system" in line] == [
-        "(the default)", "You are a  pirate.", "(the default)", "You are",
+        "(default)", "You are a  pirate.", "(default)", "You are",
     ]  # fmt: skip
     assert [call[2] for call in llm.calls] == ["You are a  pirate.", "You are\na parrot."]
 

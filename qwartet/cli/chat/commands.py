@@ -22,7 +22,7 @@ DEFAULT = "default"
 _ALIASES = {"quit": "exit", "bye": "exit", "?": "help"}
 _AS_IT_IS = "to send the line as a message, start it with a space"
 _KEYS = '''Commands can be abbreviated (/ret is /retry); Tab completes them.
-For a message of several lines, paste it, put it between """, or press Alt+Enter.
+For a message of several lines, paste it, use """, or press Alt+Enter.
 Ctrl-C clears the line or stops the answer; a stopped answer is not kept.'''
 
 
