@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,6 +13,7 @@ import typer
 from qwartet.cli.options import Activations, Dtype, Head, KvCacheDtype, Revision, Threads, count_option
 from qwartet.cli.progress import byte_progress
 from qwartet.engine.engine_config import EngineConfig
+from qwartet.errors import KernelWarning
 
 if TYPE_CHECKING:
     from qwartet.llm import LLM
@@ -71,7 +73,19 @@ class LoadOptions:
 
         settings = {name: value for name, value in vars(self).items() if name != "threads"}
         with byte_progress("repacking weights (once)", "repacked (kept for the next start)") as on_packed:
-            return LLM(model, on_packed=on_packed, **settings, **engine)
+            llm = LLM(model, on_packed=on_packed, **settings, **engine)
+        _warn_of_missing_kernels(llm)
+        return llm
+
+
+def _warn_of_missing_kernels(llm: LLM) -> None:
+    """One line if a model runs on torch's kernels for lack of native ones."""
+    from qwartet.bench.machine import missing_kernels
+    from qwartet.kernels.torch_int4 import TorchInt4Backend
+
+    if isinstance(llm.model.backend, TorchInt4Backend):
+        for text in missing_kernels():
+            warnings.warn(KernelWarning(text), stacklevel=2)
 
 
 def own_names(model: str | None) -> list[str]:

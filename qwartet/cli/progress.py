@@ -1,4 +1,6 @@
-"""Progress of long work, in bytes: a bar on a terminal, otherwise a line for each tenth; always on stderr."""
+"""Progress of long work, in bytes: a bar on a terminal that can redraw it, otherwise a line for each tenth; always on
+stderr.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ def byte_progress(doing: str, done: str) -> Iterator[Callable[[int, int], None]]
 
     console = Console(file=direct(sys.stderr), markup=False, highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn())
-    progress = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
+    redraws = console.is_terminal and not console.is_dumb_terminal
+    progress = Progress(*columns, TimeRemainingColumn(), console=console, disable=not redraws)
     num_done, of = 0, 0
     task = progress.add_task(doing, visible=False)
 
@@ -33,7 +36,7 @@ def byte_progress(doing: str, done: str) -> Iterator[Callable[[int, int], None]]
             progress.reset(task, total=total, visible=True)
         before, num_done = num_done, num_done + count
         progress.update(task, completed=num_done)
-        if not console.is_terminal and before * 10 // total < num_done * 10 // total:
+        if not redraws and before * 10 // total < num_done * 10 // total:
             console.print(f"{format_bytes(num_done)} of {format_bytes(total)} {done}")
 
     try:

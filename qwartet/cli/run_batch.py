@@ -192,10 +192,9 @@ def _progress(total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
 
     console = Console(file=direct(sys.stderr), markup=False, highlight=False, quiet=quiet)
     columns = (TextColumn("requests"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    redraws = console.is_terminal and not console.is_dumb_terminal
     num_answered, started = 0, time.perf_counter()
-    with Progress(
-        *columns, TextColumn("{task.fields[speed]}"), console=console, disable=not console.is_terminal
-    ) as bar:
+    with Progress(*columns, TextColumn("{task.fields[speed]}"), console=console, disable=not redraws) as bar:
         task = bar.add_task("requests", total=total, speed="")
 
         def advance(num_tokens: int) -> None:
@@ -203,7 +202,7 @@ def _progress(total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
             before, num_answered = num_answered, num_answered + 1
             speed = f"{num_tokens / (time.perf_counter() - started):.0f} tok/s"
             bar.update(task, completed=num_answered, speed=speed)
-            if not console.is_terminal and before * 10 // total < num_answered * 10 // total:
+            if not redraws and before * 10 // total < num_answered * 10 // total:
                 console.print(f"{num_answered} of {total} answered, {speed}")
 
         yield advance

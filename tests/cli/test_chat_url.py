@@ -6,7 +6,6 @@ import ast
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,12 +15,6 @@ from qwartet.client.openai_server import OpenAIServer, ServedModel
 from qwartet.errors import PromptTooLongError
 from tests.cli.command_line import CommandLine, Terminal, environment, run_in_process
 from tests.client.scripted_server import ScriptedServer, Waits, answer, event, head, sends, whole
-
-
-@pytest.fixture
-def scripted() -> Iterator[ScriptedServer]:
-    with ScriptedServer() as server:
-        yield server
 
 
 def test_an_answer_goes_to_stdout_and_the_line_about_the_server_to_stderr(
@@ -84,7 +77,7 @@ def test_the_key_goes_with_every_request(
 
 def test_a_key_in_clear_text_to_another_machine_is_warned_of(qwartet: CommandLine) -> None:
     outcome = qwartet("chat", "--url", "http://no-such-host.invalid", "--api-key", "k3y", "hello")
-    assert outcome.err.startswith("warning: the key goes to no-such-host.invalid in clear text; ")
+    assert outcome.err.startswith("warning: the API key is sent to no-such-host.invalid unencrypted; ")
 
 
 MANY = {"data": [{"id": "a"}, {"id": "b", "max_model_len": 7}]}

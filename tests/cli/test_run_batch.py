@@ -254,7 +254,7 @@ def test_ctrl_c_leaves_a_valid_file_and_says_how_to_go_on(source: Path, target: 
 
 def test_a_terminal_gets_a_bar(source: Path, target: Path) -> None:
     write(source, [line(str(number)) for number in range(3)])
-    with Terminal("run-batch", source, target, *ON_CPU) as terminal:
+    with Terminal("run-batch", source, target, *ON_CPU, TERM="xterm") as terminal:
         terminal.expect(r"requests .*3/3")
         terminal.expect("3 done, 0 failed; ")
         assert terminal.wait() == 0

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from qwartet.cli.terminal import inert, printable
+from qwartet.cli.terminal import direct, inert, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,7 +31,7 @@ class AnswerView(Protocol):
 def answer_view(wants_markdown: bool) -> AnswerView:
     """The view for standard output."""
     if wants_markdown and can_move_cursor():
-        return MarkdownView(sys.stdout)
+        return MarkdownView(direct(sys.stdout))
     return PlainView()
 
 
