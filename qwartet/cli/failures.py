@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import typer
@@ -11,6 +12,9 @@ from qwartet.errors import QwartetError, is_out_of_memory
 
 # Typer has renamed the module with click's exceptions before; this is UsageError, the base of them all.
 USAGE_ERROR: Any = typer.BadParameter.__base__
+
+# What Typer passes on from pydantic around the reason.
+_PYDANTIC_WORDS = re.compile(r"Value error, |, unable to (?:parse|interpret) [a-z ]+$")
 
 _NO_MEMORY = "use a smaller or more quantised checkpoint, or reduce --max-model-len"
 
@@ -43,7 +47,7 @@ def _usage_message(error: Any) -> str:
     else:
         text, _, suggestion = error.format_message().partition(". Did you mean ")
         hint = f"did you mean {suggestion}" if suggestion else f"see {path} --help"
-    text = text.strip().rstrip(".")
+    text = _PYDANTIC_WORDS.sub("", text.strip().rstrip(".")).replace("Input should be", "it must be")
     line = f"{text[:1].lower()}{text[1:]}; {hint}"
     parameter = getattr(error, "param", None)
     place = None if parameter is None or error.ctx is None else origin(error.ctx, parameter)

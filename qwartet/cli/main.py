@@ -36,11 +36,12 @@ from qwartet.cli.quantize import quantize
 from qwartet.cli.rm import rm
 from qwartet.cli.run_batch import run_batch
 from qwartet.cli.serve import serve
-from qwartet.cli.settings.configuration import ConfigFile, make_configurable, near_misses
+from qwartet.cli.settings.configuration import ConfigFile, make_configurable, near_misses, verbs
 from qwartet.cli.settings.verb import config
 from qwartet.cli.show import show
 from qwartet.cli.synth import synth
 from qwartet.cli.terminal import error_line, guard_terminals
+from qwartet.cli.value_names import name_values
 from qwartet.cli.verify import verify
 from qwartet.errors import QwartetWarning
 
@@ -86,8 +87,8 @@ def qwartet(
 ) -> None:
     """Run first-generation Qwen models. `qwartet chat` starts a conversation with the bundled model.
 
-    Every option can also be set in the environment (QWARTET_TOP_K for --top-k) or in a settings file; see qwartet config
-    --help.
+    Every option can also be set in the environment (QWARTET_TOP_K for --top-k) or in a settings file; see
+    qwartet config --help.
     """
     if context.invoked_subcommand is None:
         print(context.get_help())
@@ -130,7 +131,10 @@ def run(arguments: Sequence[str]) -> int:
 @functools.cache
 def command_tree() -> Any:
     """The command with all its verbs, whose options can also come from the environment and a file."""
-    return make_configurable(typer.main.get_command(app))
+    root = make_configurable(typer.main.get_command(app))
+    for command in verbs(root).values():
+        name_values(command)
+    return root
 
 
 def _take_debug(arguments: Sequence[str]) -> tuple[bool, list[str]]:

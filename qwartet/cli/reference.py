@@ -7,10 +7,8 @@ variable, its default and its help. A test compares docs/cli.md with this output
 from __future__ import annotations
 
 import inspect
-import types
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from qwartet.cli.main import command_tree
 from qwartet.cli.settings.configuration import OTHER_VARIABLES, SHARED, settings, variables
@@ -77,7 +75,6 @@ def _commands(group: Any, path: tuple[str, ...]) -> Iterator[str]:
 
 
 def _command(command: Any, path: tuple[str, ...]) -> Iterator[str]:
-    hints = get_type_hints(inspect.unwrap(command.callback), include_extras=True)
     arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
     keys = {parameter.name: key for key, parameter in settings(command).items()}
     usage = " ".join([*path, "[OPTIONS]", *(_argument_name(argument) for argument in arguments)])
@@ -86,41 +83,27 @@ def _command(command: Any, path: tuple[str, ...]) -> Iterator[str]:
         yield "| argument | environment | default | meaning |\n|---|---|---|---|"
         for argument in arguments:
             variable = variables(path[1:], keys[argument.name])[-1] if argument.name in keys else ""
-            name = argument.metavar or argument.name.upper()
-            yield _row(_code(name), _code(variable), _default(argument), argument.help)
+            yield _row(_code(argument.metavar), _code(variable), _default(argument), argument.help)
         yield ""
     options = [parameter for parameter in command.params if parameter not in arguments and parameter.name in keys]
     if options:
         yield "| option | environment | default | meaning |\n|---|---|---|---|"
         for option in options:
             variable = variables(path[1:], keys[option.name])[-1]
-            yield _row(_flags(option, hints[option.name]), _code(variable), _default(option), option.help)
+            yield _row(_flags(option), _code(variable), _default(option), option.help)
         yield ""
 
 
 def _argument_name(argument: Any) -> str:
-    name = argument.metavar or argument.name.upper()
-    return name if argument.required else f"[{name}]"
+    return argument.metavar if argument.required else f"[{argument.metavar}]"
 
 
-def _flags(option: Any, hint: Any) -> str:
+def _flags(option: Any) -> str:
     """`-p`, `--prompt TEXT`, as code; both forms of a switch."""
     *short, long = sorted(option.opts, key=len)
-    value = "" if option.is_flag else f" {option.metavar or _value_name(hint)}"
+    value = "" if option.is_flag else f" {option.metavar}"
     names = [*short, long + value, *option.secondary_opts]
     return ", ".join(map(_code, names)) + (" (repeatable)" if option.multiple else "")
-
-
-def _value_name(hint: Any) -> str:
-    """The value to write for a type: its choices, or a word."""
-    origin, parts = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        return "|".join(map(str, parts))
-    if origin in (Annotated, list):
-        return _value_name(parts[0])
-    if origin in (Union, types.UnionType):
-        return _value_name(next(part for part in parts if part is not type(None)))
-    return {int: "INT", float: "NUMBER", Path: "PATH"}.get(hint, "TEXT")
 
 
 def _default(parameter: Any) -> str:
