@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.cli.command_line import CommandLine
+from tests.client.scripted_server import ScriptedServer
 from tests.hub.fake_hub import NAME, TINY_MODEL, UNWANTED, FakeHub
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
@@ -40,6 +41,12 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
     with FakeHub({NAME: TINY_MODEL | UNWANTED}).serving() as hub:
         hub.become_the_hub(monkeypatch, tmp_path)
         yield hub
+
+
+@pytest.fixture
+def scripted() -> Iterator[ScriptedServer]:
+    with ScriptedServer() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -157,7 +157,7 @@ def test_show_tells_what_a_checkpoint_is_in_the_words_of_inspect(qwartet: Comman
         (line,) = (line.split(maxsplit=1)[1] for line in inspected.splitlines() if line.split()[0] == label)
         assert line in shown
     assert "GPTQ, 4 bits, groups of 128, symmetric, desc_act false" in shown
-    assert "no hashes, since it did not come" in shown
+    assert "no hashes, since qwartet pull did not download it" in shown
 
 
 def test_show_without_a_name_is_the_bundled_model(qwartet: CommandLine) -> None:
@@ -179,14 +179,15 @@ def test_sec_24_verify_finds_a_flipped_bit_names_the_file_and_pull_repairs_it(
 ) -> None:
     directory = pulled(qwartet, name)
     sound = qwartet("verify", name)
-    assert sound.code == 0 and f"{name}, commit {COMMIT}: 7 files, 175 KiB, all with the hash recorded" in sound.out
+    assert sound.code == 0 and f"{name}, commit {COMMIT}: 7 files, 175 KiB, all match the hashes recorded" in sound.out
     assert "175 KiB of 175 KiB checked" in sound.err
     flip_a_bit(directory / SHARD)
     broken = qwartet("verify", name)
     assert broken.code == 2
     problem, summary = broken.out.splitlines()
     assert problem.startswith(f"problem: {SHARD}: does not have its recorded hash")
-    assert "1 of 7 files are not as recorded" in summary and f"qwartet pull {name} fetches them again" in summary
+    assert "1 of 7 files do not match the hashes recorded" in summary
+    assert summary.endswith(f"; download them again: qwartet pull {name}")
     report = json.loads(qwartet("verify", name, "--json").out)
     assert report["against"] == "manifest" and len(report["problems"]) == 1
     hub.downloads.clear()
@@ -227,7 +228,7 @@ def test_verify_without_a_record_takes_the_hashes_of_the_hubs_cache(
 ) -> None:
     directory = pulled(qwartet, NAME)
     shutil.rmtree(tmp_path / "qwartet")
-    assert "that the hub's cache names them by" in qwartet("verify", NAME).out
+    assert "all match the hashes in the hub cache" in qwartet("verify", NAME).out
     flip_a_bit(directory / "config.json")
     flip_a_bit(directory / SHARD)
     outcome = qwartet("verify", NAME)
@@ -241,7 +242,7 @@ def test_verify_of_a_directory_says_that_nothing_was_recorded_and_what_was_looke
 ) -> None:
     directory = write_tiny_checkpoint(tmp_path / "model")
     outcome = qwartet("verify", directory)
-    assert outcome.code == 0 and "no hashes are recorded of it, so changed weights cannot be seen" in outcome.out
+    assert outcome.code == 0 and "no hashes are recorded, so changed weights cannot be detected" in outcome.out
     weights = directory / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     outcome = qwartet("verify", directory)
@@ -281,7 +282,7 @@ def test_rm_of_a_revision_leaves_the_others(hub: FakeHub, qwartet: CommandLine, 
     hub.commit = COMMIT[::-1]
     hub.repositories[NAME] = {**TINY_MODEL, SHARD: b"new weights"}
     new = pulled(qwartet, name)
-    assert qwartet("show", name).out.count("also here: commit") == 1
+    assert qwartet("show", name).out.count("also on this machine: commit") == 1
     assert qwartet("rm", name, "--revision", COMMIT[:10], "--yes").code == 0
     assert not old.exists() and (new / SHARD).read_bytes() == b"new weights"
     assert (new / SHARDS[1]).read_bytes() == TINY_MODEL[SHARDS[1]], "what both had in common stays"
@@ -304,7 +305,7 @@ def test_rm_asks_and_takes_only_yes_for_yes(
     hub: FakeHub, qwartet: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = pulled(qwartet, NAME)
-    qwartet("rm", NAME).assert_one_line_error("would be removed", "give --yes")
+    qwartet("rm", NAME).assert_one_line_error("would be removed", "pass --yes")
     for answer in ("", "n\n", "\n", "yesterday\n"):
         monkeypatch.setattr(sys, "stdin", _Typed(answer))
         outcome = qwartet("rm", NAME)

@@ -279,7 +279,7 @@ def test_rel_19_a_full_disk_is_seen_beforehand_with_both_figures(hub: FakeHub, m
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10**8))
     hub.listed[SHARD] = {"size": 41_200_000_000, "lfs": {"sha256": "0" * 64, "size": 0, "pointerSize": 1}}
     text = refusal(SettingError)
-    assert "takes 41.2 GB and 0.1 GB are free there; free some, set HF_HOME to a larger disk" in text
+    assert "needs 41.2 GB, but only 0.1 GB are free there; free some, set HF_HOME to a larger disk" in text
     assert hub.downloads == []
 
 
