@@ -51,6 +51,9 @@ KvCacheDtype = Annotated[
 ]
 MaxNumSeqs = Annotated[int, typer.Option(help="Completions that are made at once.")]
 Threads = Annotated[int | None, typer.Option(help="Threads of the CPU kernels; all cores if left out.")]
+Source = Annotated[
+    Literal["hf", "modelscope"], typer.Option(help="The hub; a prefix of the id goes before it: modelscope:OWNER/NAME.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")]
 JsonLine = Annotated[bool, typer.Option("--json", help="The last line is one JSON object.")]
 

@@ -65,7 +65,7 @@ def test_the_hash_is_of_what_lies_on_the_disk(hub: FakeHub, monkeypatch: pytest.
                 other.write(b"WRONG")
 
     monkeypatch.setattr(fetch._Gathered, "append", meddled)
-    with pytest.warns(DownloadWarning, match="do not have the hash"):
+    with pytest.warns(DownloadWarning, match="wrong hash"):
         pulled = fetched()
     assert spoilt and files_of(pulled.manifest.directory) == TINY_MODEL
 
