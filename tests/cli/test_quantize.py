@@ -81,7 +81,7 @@ def test_a_stopped_run_says_that_it_can_go_on_and_does(arguments: list[str], mon
     monkeypatch.setattr("qwartet.quantize.pipeline.advance", stop_at_the_second_block)
     stopped = CliRunner().invoke(app, arguments)
     assert stopped.exit_code == 130
-    assert "the same command goes on after the last finished block" in stopped.stderr
+    assert "run the same command again to resume after the last finished block" in stopped.stderr
     monkeypatch.setattr("qwartet.quantize.pipeline.advance", block.advance)
     resumed = CliRunner().invoke(app, arguments)
     assert resumed.exit_code == 0
@@ -106,3 +106,13 @@ def test_a_wrong_flag_is_refused_and_nothing_is_written(
     assert isinstance(error, SettingError | CheckpointError)
     assert words in str(error)
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_without_a_terminal_a_line_now_and_then_says_how_far_a_block_is(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qwartet.cli.quantize.SECONDS_BETWEEN_LINES", 0.0)
+    lines = CliRunner().invoke(app, arguments).stderr.splitlines()
+    assert lines[0] == "block 1 of 2: attention.qkv, batch 1 of 1"
+    assert any(line.startswith("block 2 of 2: mlp.down quantised, 0:00:0") for line in lines)
+    assert all(line.endswith(" left") for line in lines[3:]), lines
