@@ -45,17 +45,22 @@ def quantize(
 ) -> None:
     """Quantise a float checkpoint with GPTQ, in the published layout.
 
-    To resume a stopped run after its last finished block, run the same command again.
+    Files, disk space and memory are checked before the work begins. To resume a stopped run after its last finished
+    block, run the same command again.
     """
     from qwartet.quant_format.config import GptqConfig
-    from qwartet.quantize.calibration import load_calibration
+    from qwartet.quantize.calibration import check_counts, read_calibration
     from qwartet.quantize.pipeline import quantize_checkpoint
+    from qwartet.quantize.requirements import check_target
 
     started = time.perf_counter()
     config = GptqConfig(bits=bits, group_size=group_size, desc_act=desc_act, sym=True, damp_percent=damp_percent)
     place = _resolved_device(device)
-    directory = resolve(source)
-    examples = load_calibration(calibration, directory, num_samples=num_samples, max_len=max_len)
+    check_counts(num_samples, max_len)
+    check_target(target)
+    content = read_calibration(calibration)
+    directory = resolve(source)  # may download it, so everything that does not need it has been checked
+    examples = content.examples(directory, num_samples=num_samples, max_len=max_len)
     with _progress() as on_progress:
         events = quantize_checkpoint(directory, target, config, examples, device=place, on_progress=on_progress)
     seconds = time.perf_counter() - started

@@ -40,6 +40,7 @@ from qwartet.quantize.block import advance, embed_calibration, load_block, quant
 from qwartet.quantize.calibration import check_calibration
 from qwartet.quantize.finished_blocks import Fingerprint, FinishedBlock, FinishedBlocks, QuantizeEvent
 from qwartet.quantize.progress import OnProgress, RunProgress
+from qwartet.quantize.requirements import check_disk_space, check_files, check_memory, check_sizes, check_target
 from qwartet.quantize.writer import DEFAULT_SHARD_BYTES, make_directory, publish, read_fp16, write_checkpoint
 
 OnEvent = Callable[[QuantizeEvent], None]
@@ -65,19 +66,23 @@ def quantize_checkpoint(
     exception from either stops the run. A stopped run with the same arguments resumes after its last finished block and
     ends with the same bits.
 
-    SettingError for unsupported settings, an unsuitable calibration, a target that exists or is being written, and
-    blocks of a run with other settings; CheckpointError for a source that is broken, quantised already or beyond the
-    range of fp16, and where the disk refuses.
+    SettingError for unsupported settings, an unsuitable calibration, a target that exists or is being written, too
+    little disk space, and blocks of a run with other settings; CheckpointError for a source that is broken, quantised
+    already or beyond the range of fp16, and where the disk refuses; OutOfMemoryError when a block does not fit.
     """
     config, place = _checked_settings(config), torch.device(device)
-    _check_target(target)
+    check_target(target)
     work = target.with_name(f"{target.name}.partial")
     checkpoint, model_config = _open_float_checkpoint(source)
     check_calibration(calibration, model_config)
     layout = layout_of(model_config)
     computed_in = resolve_dtype(dtype, checkpoint, layout)
-    _check_range(checkpoint, layout)
+    check_sizes(source, layout, config)
+    check_files(source, model_config)
+    check_memory(source, model_config, calibration, dtype=computed_in, device=place)
     with _alone(target):
+        check_disk_space(target, work, layout, config)
+        _check_range(checkpoint, layout)  # last, because it reads the embedding and the head
         make_directory(work)
         finished = FinishedBlocks(work)
         quantization = _Quantization(
@@ -103,13 +108,8 @@ def _alone(target: Path) -> Iterator[None]:
         raise SettingError(f"{target}: another process is writing it; wait for it to finish, or choose another name")
 
     with locked(target.with_name(f".{target.name}.lock"), on_busy):
-        _check_target(target)  # the other process may have finished just now
+        check_target(target)  # the other process may have finished just now
         yield
-
-
-def _check_target(target: Path) -> None:
-    if target.exists():
-        raise SettingError(f"{target} exists; choose another name, or remove it")
 
 
 class _Quantization:

@@ -376,7 +376,7 @@ def test_every_example_goes_through_the_blocks_as_through_the_whole_model_alone(
         (random_ids([20]), "20 tokens in 1 examples; this model needs at least 128"),
         ([*CALIBRATION, []], "example 8 has 0 tokens"),
         (random_ids([2049]), "example 0 has 2049 tokens; it must have 1 to 2048"),
-        ([*CALIBRATION, [5, VOCAB_SIZE]], f"example 8 holds the id {VOCAB_SIZE}; ids of this model are 0 to"),
+        ([*CALIBRATION, [5, VOCAB_SIZE]], f"example 8 holds the id {VOCAB_SIZE}; this model's ids are 0 to"),
     ],
 )
 def test_a_calibration_that_cannot_serve_is_refused(
