@@ -54,6 +54,9 @@ KvCacheDtype = Annotated[
 ]
 MaxNumSeqs = Annotated[int, typer.Option(help="Maximum number of completions generated at once.")]
 Threads = Annotated[int | None, typer.Option(help="Threads for the CPU kernels.", show_default="all cores")]
+Source = Annotated[
+    Literal["hf", "modelscope"], typer.Option(help="The hub; an id can also name it: modelscope:OWNER/NAME.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 JsonLine = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 

@@ -46,10 +46,10 @@ def flip_a_bit(path: Path) -> None:
 def test_pull_says_what_came_and_where_it_is(hub: FakeHub, qwartet: CommandLine, name: str) -> None:
     outcome = qwartet("pull", name)
     assert outcome.code == 0 and len(outcome.out.splitlines()) == 1
-    assert f"{name}: 7 files, 175 KiB, all fetched, every hash right; commit {COMMIT}; in /" in outcome.out
+    assert f"{name}: 7 files, 175 KiB, all downloaded, all hashes verified; commit {COMMIT}; in /" in outcome.out
     assert "175 KiB of 175 KiB downloaded" in outcome.err
     again = qwartet("pull", name)
-    assert "7 files, 175 KiB, all here already" in again.out
+    assert "7 files, 175 KiB, already complete, all hashes verified at the download" in again.out
 
 
 def test_the_hub_may_be_an_option_and_the_revision_too(hub: FakeHub, qwartet: CommandLine, tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_pull_reports_every_hash(hub: FakeHub, qwartet: CommandLine) -> None:
 
 @pytest.mark.parametrize("name", ["../x", "a/b/c", "", "two words", "x\x1b[31m", "ollama:a/b"])
 def test_pull_refuses_what_is_no_id(hub: FakeHub, qwartet: CommandLine, name: str) -> None:
-    qwartet("pull", name).assert_one_line_error("no id of a model")
+    qwartet("pull", name).assert_one_line_error("is not a hub id")
     assert hub.num_requests == 0
 
 
@@ -170,7 +170,7 @@ def test_show_of_no_checkpoint_says_so(qwartet: CommandLine, tmp_path: Path, hub
     empty.mkdir()
     qwartet("show", empty).assert_one_line_error("config.json", "file is missing")
     pulled(qwartet, NAME)
-    qwartet("show", NAME + "s").assert_one_line_error("nothing of it is on this machine", f"did you mean {NAME}?")
+    qwartet("show", NAME + "s").assert_one_line_error("not on this machine", f"did you mean {NAME}?")
 
 
 @BOTH
@@ -203,7 +203,7 @@ def test_sec_24_a_model_that_was_found_damaged_is_not_loaded_from_the_cache(
     flip_a_bit(directory / SHARD)
     assert qwartet("verify", NAME).code == 2
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    qwartet("inspect", NAME).assert_one_line_error("not, or not completely, in the cache")
+    qwartet("inspect", NAME).assert_one_line_error("has no complete copy")
 
 
 def test_verify_names_every_file_that_is_missing_short_or_changed(hub: FakeHub, qwartet: CommandLine) -> None:
@@ -234,7 +234,7 @@ def test_verify_without_a_record_takes_the_hashes_of_the_hubs_cache(
     outcome = qwartet("verify", NAME)
     assert outcome.code == 2 and outcome.out.count("problem: ") == 2
     (directory / SHARD).unlink()
-    assert "config and weights: are not all here" in qwartet("verify", NAME).out
+    assert "config and weights: are incomplete" in qwartet("verify", NAME).out
 
 
 def test_verify_of_a_directory_says_that_nothing_was_recorded_and_what_was_looked_at(
@@ -262,7 +262,7 @@ def test_rm_removes_the_model_and_its_record_and_nothing_else(hub: FakeHub, qwar
     assert not directory.parent.parent.exists() and listing(kept) == before
     assert listed(qwartet).keys() == {"(bundled)", other}
     assert [record.repository.name for record in read_manifests()] == ["Somebody/Other"]
-    qwartet("rm", name, "--yes").assert_one_line_error("nothing of it is on this machine")
+    qwartet("rm", name, "--yes").assert_one_line_error("not on this machine")
 
 
 def test_rm_leaves_copies_of_the_model_that_have_the_same_commit(
@@ -331,7 +331,7 @@ class _Typed:
 def test_rm_never_touches_a_directory_outside_the_caches(qwartet: CommandLine, tmp_path: Path, hub: FakeHub) -> None:
     directory = write_tiny_checkpoint(tmp_path / "model")
     before = listing(directory)
-    qwartet("rm", directory, "--yes").assert_one_line_error("no model of a hub's cache")
+    qwartet("rm", directory, "--yes").assert_one_line_error("is not in a hub's cache")
     assert listing(directory) == before
 
 
@@ -343,7 +343,7 @@ def test_rm_through_a_link_out_of_the_cache_removes_nothing_there(
     owner = tmp_path / "modelscope" / "models" / "a--b" / "snapshots"
     owner.mkdir(parents=True)
     (owner / "master").symlink_to(directory)
-    qwartet("rm", "modelscope:a/b", "--yes").assert_one_line_error("lies outside", "remove it yourself")
+    qwartet("rm", "modelscope:a/b", "--yes").assert_one_line_error("is outside", "remove it yourself")
     assert listing(directory) == before
 
 
