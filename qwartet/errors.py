@@ -1,24 +1,24 @@
-"""Every exception that a user of Qwartet can meet.
+"""Every exception that users of Qwartet can meet.
 
     QwartetError
     ├── CheckpointError(path, tensor, reason, hint)    a file on disk is wrong
     │   └── VocabularyError(path, line, reason, hint)  a line of a .tiktoken file is wrong
     ├── DataError(path, line, reason, hint)            a benchmark's data file is wrong
     ├── ModelNotFoundError                             no such path or hub id
-    ├── DownloadError                                  a model could not be fetched whole and unharmed
+    ├── DownloadError                                  a model could not be downloaded completely and intact
     ├── NotAChatModelError                             a base model was asked to chat
     ├── SettingError (also a ValueError)               an argument is out of range or unknown
     ├── RequestError (also a ValueError)               a prompt cannot be served as asked
     ├── NotFiniteError                                 the network gave NaN or infinity for one request
     ├── EngineFailedError                              an error in a step ended the engine
-    ├── ServerError                                    a server that was asked refuses, fails or breaks off
-    │   └── PromptTooLongError                         it says that the prompt does not fit its context
+    ├── ServerError                                    a server refuses, fails or breaks off
+    │   └── PromptTooLongError                         the prompt does not fit its context
     └── OutOfMemoryError (also a MemoryError)          the model, the KV cache or a request does not fit
 
-    CheckpointWarning (a UserWarning)                  a file on disk is odd, and is used all the same
+    CheckpointWarning (a UserWarning)                  a file on disk is odd, but is used
     ContextWarning                                     the context is shorter than the model's own
-    DownloadWarning                                    a download broke off and goes on
-    KernelWarning                                      a weight is served by a slower kernel than others
+    DownloadWarning                                    a download broke off and is resumed
+    KernelWarning                                      a weight runs on a slower kernel than others
 
 A message says what is wrong and, after "; ", what to do. Whatever it quotes, it is one line of bounded length, without
 control characters, so that a traceback may show it too. The command line prints it and exits with code 2. Internal
@@ -41,7 +41,7 @@ def _safe(args: Sequence[object]) -> Iterator[object]:
 
 
 class QwartetError(Exception):
-    """Base of all errors that Qwartet raises on purpose; `param` names the argument at fault, where there is one."""
+    """Base of all errors that Qwartet raises on purpose; `param` names the argument at fault, if there is one."""
 
     param: str | None = None
 
@@ -51,7 +51,7 @@ class QwartetError(Exception):
 
 
 class CheckpointError(QwartetError):
-    """A checkpoint (or one file of it) cannot be used as it is."""
+    """A checkpoint, or one of its files, cannot be used as it is."""
 
     def __init__(
         self, path: str | os.PathLike[str], reason: str, *, tensor: str | None = None, hint: str | None = None
@@ -65,7 +65,7 @@ class CheckpointError(QwartetError):
 
 
 class VocabularyError(CheckpointError):
-    """A `.tiktoken` vocabulary file is broken; `line` counts from 1, None means the file as a whole."""
+    """A `.tiktoken` vocabulary file is broken; `line` counts from 1, None means the complete file."""
 
     def __init__(
         self, path: str | os.PathLike[str], reason: str, *, line: int | None = None, hint: str | None = None
@@ -86,11 +86,11 @@ class DataError(QwartetError):
 
 
 class ModelNotFoundError(QwartetError):
-    """The given name is neither a directory nor a model that can be downloaded."""
+    """The name is neither a directory nor a model that can be downloaded."""
 
 
 class DownloadError(QwartetError):
-    """A model is on the hub, and could not be fetched whole and unharmed, or not be kept."""
+    """A model on the hub could not be downloaded completely and intact, or not be stored."""
 
 
 class NotAChatModelError(QwartetError):
@@ -110,7 +110,7 @@ class RequestError(QwartetError, ValueError):
 
 
 class StructureError(RequestError):
-    """A structure that a text has to have is ill-formed, too large, or cannot be kept to."""
+    """A required output structure is ill-formed, too large, or cannot be satisfied."""
 
     param = "structure"
 
@@ -120,26 +120,26 @@ class NotFiniteError(QwartetError):
 
 
 class EngineFailedError(QwartetError):
-    """An error in a step, not of one request, ended the engine; the cause is chained."""
+    """An error in a step, not in one request, ended the engine; the cause is chained."""
 
 
 class ServerError(QwartetError):
-    """A server that was asked for an answer cannot be reached, refuses, fails, or breaks off."""
+    """A server cannot be reached, refuses, fails, or breaks off its answer."""
 
 
 class PromptTooLongError(ServerError):
-    """A server refuses a prompt that does not fit the model's context."""
+    """A server rejects a prompt that does not fit the model's context."""
 
 
 class OutOfMemoryError(QwartetError, MemoryError):
-    """The model, its KV cache or one request does not fit the memory that there is."""
+    """The model, its KV cache or one request does not fit in the available memory."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that an allocation failed, and nothing else: Python's, ours, or torch's.
 
-    torch's class for GPUs is told by its name, for this module imports no torch. On the CPU its allocator raises a
-    plain RuntimeError (c10/core/impl/alloc_cpu.cpp).
+    torch's class for GPUs is recognised by its name, since this module imports no torch. On the CPU its allocator
+    raises a plain RuntimeError (c10/core/impl/alloc_cpu.cpp).
     """
     if isinstance(error, MemoryError):
         return True
@@ -156,7 +156,7 @@ class QwartetWarning(UserWarning):
 
 
 class ContextWarning(QwartetWarning):
-    """The context is shorter than the model's own, for lack of memory."""
+    """Memory is short, so the context is shorter than the model's own."""
 
 
 class KernelWarning(QwartetWarning):
@@ -164,16 +164,16 @@ class KernelWarning(QwartetWarning):
 
 
 class CheckpointWarning(QwartetWarning):
-    """A checkpoint is odd in a way that still has one sensible reading; the message says which was taken."""
+    """A checkpoint is odd, but has one sensible interpretation; the message says which."""
 
 
 class CacheWarning(QwartetWarning):
-    """What could have been kept for the next start was not; the message says why."""
+    """Weights could not be cached for the next start; the message says why."""
 
 
 class DownloadWarning(QwartetWarning):
-    """A download broke off, or brought wrong bytes, and is tried again."""
+    """A download broke off, or delivered wrong bytes, and is retried."""
 
 
 class MemoryWarning(QwartetWarning):
-    """The weights do not fit the memory and are read from disk for every step; the message says what that takes."""
+    """The weights do not fit the memory and are read from disk for every step; the message estimates the speed."""

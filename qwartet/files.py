@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and where Qwartet keeps its own."""
+"""Atomic writes, locks, decoding of text, and the directories where Qwartet keeps its files."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_TO_UTF8 = "convert it: iconv -f GB18030 -t UTF-8 OLD > NEW (or the encoding it has, such as LATIN1 or UTF-16LE)"
+_TO_UTF8 = "convert it: iconv -f GB18030 -t UTF-8 OLD > NEW (or its actual encoding, such as LATIN1 or UTF-16LE)"
 
 
 def marked_encoding(content: bytes) -> str | None:
-    """The encoding that a byte order mark at the beginning says."""
+    """The encoding that a leading byte order mark declares."""
     return next((name for mark, name in _BYTE_ORDER_MARKS if content.startswith(mark)), None)
 
 
 def decode_text(content: bytes) -> str:
-    """The text of a file or pipe: UTF-8, or what its byte order mark says; the mark is no part of the text.
+    """The text of a file or pipe: UTF-8, or as its byte order mark declares; the mark is dropped.
 
     ValueError, with the offset and what to do, for bytes in another encoding: nothing is replaced.
     """
@@ -52,11 +52,12 @@ def decode_text(content: bytes) -> str:
 
 
 def check_free_space(target: Path, num_bytes: int, hint: str = "choose another disk, or a smaller model") -> None:
-    """SettingError with both figures when the disk that `target` will lie on has less than `num_bytes` free."""
+    """SettingError with both figures if the disk of `target` has less than `num_bytes` free."""
     place = next(path for path in (target, *target.parents) if path.is_dir())
     free = shutil.disk_usage(place).free
     if num_bytes > free:
-        raise SettingError(f"{target} takes {num_bytes / 1e9:.1f} GB and {free / 1e9:.1f} GB are free there; {hint}")
+        sizes = f"needs {num_bytes / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free there"
+        raise SettingError(f"{target} {sizes}; {hint}")
 
 
 _KINDS = (
@@ -65,8 +66,8 @@ _KINDS = (
 
 
 def kind_of(path: Path) -> str | None:
-    """What has this name, links followed: "a file", "a directory", "a pipe", "a link that leads nowhere", ...; None for
-    nothing. Opens nothing, so it never waits; OSError where the system does not say.
+    """What a path is, links followed: "a file", "a directory", "a pipe", "a link that leads nowhere", ...; None if it
+    does not exist. Opens nothing, so it never waits; OSError if the system does not tell.
     """
     try:
         mode = path.stat().st_mode
@@ -81,10 +82,10 @@ def kind_of(path: Path) -> str | None:
 
 @contextmanager
 def atomic_write(target: Path) -> Iterator[Path]:
-    """A path beside `target`, at which the block makes a file or a directory; at the end it takes the target's name.
+    """A path next to `target`, where the block creates a file or a directory; at the end it is renamed to `target`.
 
-    Whatever ends the block early, Ctrl-C included, removes what was made. Parents are made; an empty directory at
-    `target` is replaced by a directory, a file by a file.
+    Whatever ends the block early, Ctrl-C included, removes what it created. Parents are created; a directory replaces
+    an empty directory at `target`, a file replaces a file.
     """
     path = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,10 +105,10 @@ _CANNOT_LOCK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOLCK, errno.EOPN
 
 @contextmanager
 def locked(path: Path, on_busy: Callable[[], None]) -> Iterator[None]:
-    """While the block runs, no other process and no other thread runs one for the same path, a file made for this.
+    """While the block runs, no other process or thread runs one for the same path, which is a file made for the lock.
 
-    `on_busy` is called where one does: it raises, or the block waits. A process that is killed gives its lock back.
-    Where the disk allows no locks, or is read-only, there is none.
+    `on_busy` is called if one does: it raises, or the block waits. A process that is killed releases its lock. Where
+    the disk supports no locks, or is read-only, nothing is locked.
     """
     descriptor: int | None = None
     try:
@@ -120,12 +121,12 @@ def locked(path: Path, on_busy: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         if descriptor is not None:
-            path.unlink(missing_ok=True)  # before it is given back: who waited sees that it has another file
+            path.unlink(missing_ok=True)  # before the release: a waiting process sees that it has locked a removed file
             os.close(descriptor)
 
 
 def _lock(path: Path, on_busy: Callable[[], None]) -> int:
-    """Descriptor of the locked file that has the path's name, not of one that its last holder has removed."""
+    """Descriptor of the locked file at this path, not of one that its last holder has removed."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         try:
@@ -152,7 +153,7 @@ def cache_directory() -> Path:
 
 
 def state_directory() -> Path:
-    """Where is kept what only its user can make again, as lines that were entered: $XDG_STATE_HOME/qwartet, else
+    """Directory for what cannot be rebuilt, such as input history: $XDG_STATE_HOME/qwartet, else
     ~/.local/state/qwartet; it need not exist yet.
     """
     base = os.environ.get("XDG_STATE_HOME")
@@ -160,8 +161,8 @@ def state_directory() -> Path:
 
 
 def disk_read_speed(path: Path, num_bytes: int = 2**27) -> float | None:
-    """Bytes a second that the disk gives when a file is read past the system's memory; None where it cannot be."""
-    piece = mmap.mmap(-1, 2**24)  # page-aligned, as direct reading wants it
+    """Bytes per second when a file is read from disk past the page cache; None if that is not possible."""
+    piece = mmap.mmap(-1, 2**24)  # page-aligned, as direct I/O requires
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT)
     except (OSError, AttributeError):

@@ -1,12 +1,12 @@
-"""Text made safe to show: no character of it steers a terminal, and what is to be one line is one, of bounded length.
+"""Makes text safe to show: no character controls a terminal, and one line stays one line, of bounded length.
 
     ESC [ 3 1 m      ␛[31m          C0 controls and DEL: their control pictures, U+2400 to U+2421
     U+009B 3 1 m     �31m           C1 controls, which some terminals obey as they do ESC
     U+202E d m p     �dmp           overrides and isolates of the writing direction, separators of lines and paragraphs
 
-A model's answer, a file's name, a key of a stranger's config.json, a hub's words: each may hold an escape sequence that
-recolours the screen, rewrites earlier lines, or puts text on the clipboard. Characters are replaced one by one, so text
-may come in any pieces.
+Answers of a model, file names, keys of an untrusted config.json, messages of a hub: each may contain an escape sequence
+that recolours the screen, rewrites earlier lines, or puts text on the clipboard. Characters are replaced one by one, so
+text may arrive in any pieces.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 MAX_LINE_CHARS = 8000
 MAX_ERROR_CHARS = 1000
-_TAIL_CHARS = 300  # of a line that is cut: errors say at their end what to do
+_TAIL_CHARS = 300  # of a shortened line: errors say at their end what to do
 
 _UNSAFE = (*range(0x80, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A))
 _ONE_LINE = {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x2421} | dict.fromkeys(_UNSAFE, 0xFFFD)

@@ -77,7 +77,7 @@ def examine() -> Report:
             f"there is an NVIDIA driver, but torch {torch.__version__} sees no GPU; install its CUDA build"
         )
     report.kernels = _kernels(bool(report.gpus))
-    report.problems += _missing_kernels()
+    report.problems += missing_kernels()
     report.bundled_model, problems = _try_bundled_model()
     report.problems += problems
     return report
@@ -163,7 +163,7 @@ def _kernels(has_gpu: bool) -> dict[str, dict[str, str]]:
     return {device: dict(select_backend(torch.device(device), torch.bfloat16).names) for device in devices}
 
 
-def _missing_kernels() -> list[str]:
+def missing_kernels() -> list[str]:
     """Why the native CPU kernels are not used, unless the user disabled them."""
     from qwartet.kernels.cpu.library import ISA_VARIABLE, NO_LIBRARY, unavailable_reason
 

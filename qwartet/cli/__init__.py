@@ -1,1 +1,1 @@
-"""The command line: one file a verb. Arguments in, lines out; the work is done on the floors below."""
+"""The command line: one file per verb. It parses arguments and prints results; the floors below do the work."""

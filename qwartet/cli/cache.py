@@ -1,4 +1,4 @@
-"""`qwartet cache`: what is kept between starts, and how to be rid of it."""
+"""`qwartet cache`: shows or clears the cache of repacked weights."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from qwartet.cli.units import format_bytes
 
 
 def cache(
-    action: Annotated[Literal["show", "clear"], typer.Argument(help="show, or clear: remove all of it.")] = "show",
+    action: Annotated[Literal["show", "clear"], typer.Argument(help="show, or clear to delete all of it.")] = "show",
     as_json: AsJson = False,
 ) -> None:
-    """Show or remove repacked weights, kept for the next start.
+    """Show or clear the cache of repacked weights.
 
-    The cache is $QWARTET_CACHE, else $XDG_CACHE_HOME/qwartet, else ~/.cache/qwartet. Everything in it can be rebuilt;
-    running models keep the files that they have open.
+    The cache is in $QWARTET_CACHE, else $XDG_CACHE_HOME/qwartet, else ~/.cache/qwartet. Everything in it can be
+    rebuilt, and running models are not affected.
     """
     from qwartet.checkpoint.cache_directory import packed_directory
 
@@ -35,4 +35,4 @@ def cache(
         return
     what = "file" if num_files == 1 else "files"
     verb = "removed" if action == "clear" else "kept"
-    print(one_line(f"{directory}: {num_files} {what} of packed weights, {format_bytes(num_bytes)}, {verb}"))
+    print(one_line(f"{directory}: {num_files} {what} of repacked weights, {format_bytes(num_bytes)}, {verb}"))

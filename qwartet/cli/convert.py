@@ -1,4 +1,4 @@
-"""`qwartet convert`: pickled weights (*.bin) to safetensors, without loading a pickle here."""
+"""`qwartet convert`: pickled weights (*.bin) to safetensors; a confined process reads the pickles."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from qwartet.hub.resolve import resolve
 
 
 def convert(
-    source: Annotated[str, typer.Argument(metavar="DIR", help="Directory of a checkpoint with *.bin files.")],
-    target: Annotated[Path, typer.Argument(help="New directory for the same checkpoint as safetensors.")],
+    source: Annotated[str, typer.Argument(metavar="DIR", help="Checkpoint directory with *.bin files.")],
+    target: Annotated[Path, typer.Argument(help="New directory for the safetensors checkpoint.")],
     as_json: AsJson = False,
 ) -> None:
     """Convert pickled weights (*.bin) to safetensors.
 
-    pytorch_model*.bin and a quantiser's *.bin are understood. Each file is read by a process without network, with
-    bounds on its memory and time, and with torch's unpickler for weights alone, which runs no code. Nothing
-    half-written is left behind.
+    It accepts pytorch_model*.bin and the *.bin files of quantisers. A separate process without network access, with
+    limited memory and time, reads each file with torch's weights-only unpickler, which runs no code. An interrupted
+    run leaves nothing behind.
     """
     directory = resolve(source, download=False)
     from qwartet.convert.pickled import convert_pickled

@@ -1,4 +1,4 @@
-"""`qwartet doctor`: the machine, the versions, the kernels that would run, and what stands in the way."""
+"""`qwartet doctor`: hardware, versions, the kernels in use, and problems with the installation."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 def doctor(
     as_json: AsJson = False,
 ) -> int:
-    """Show the machine, the versions and the kernels in use.
+    """Check the installation: hardware, versions and kernels.
 
-    It names what needs repair, and then exits with 1.
+    It lists problems that need fixing; the exit code is 1 if there are any.
     """
     from qwartet.bench.machine import examine
 
@@ -46,7 +46,7 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
     yield "packages", ", ".join(f"{name} {text}" for name, text in report.versions.items() if name != "qwartet")
     yield "processor", _processor_line(report.processor)
     yield "memory", ", ".join(f"{format_bytes(size)} {what}" for what, size in report.memory.items())
-    yield "GPUs", "; ".join(map(_gpu_line, report.gpus)) or "none that torch can use"
+    yield "GPUs", "; ".join(map(_gpu_line, report.gpus)) or "none usable by torch"
     for device, kernels in report.kernels.items():
         yield f"kernels, {device}", "; ".join(f"{operation}: {name}" for operation, name in kernels.items())
     yield "bundled model", report.bundled_model
@@ -54,7 +54,7 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
 
 
 def _processor_line(processor: dict[str, Any]) -> str:
-    instructions = " ".join(processor["instruction_sets"]) or "no vector instructions that matter here"
+    instructions = " ".join(processor["instruction_sets"]) or "no supported vector instructions"
     cores = f"{processor['usable_cores']} of {processor['cores']} cores usable, torch uses {processor['torch_threads']}"
     return f"{processor['name']}; {cores}; {instructions}"
 

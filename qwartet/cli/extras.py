@@ -1,4 +1,4 @@
-"""Is here what an extra brings? Asked before anything is read or loaded."""
+"""Checks that the packages of an extra are installed, before anything is read or loaded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from qwartet.errors import SettingError
 
 
 def require(extra: str, verb: str, *modules: str) -> None:
-    """SettingError where one of the modules of an extra is missing."""
+    """SettingError if one of the modules of an extra is missing."""
     missing = [name for name in modules if find_spec(name) is None]
     if missing:
         raise SettingError(f"{verb} needs {', '.join(missing)}; install it: pip install 'qwartet[{extra}]'")

@@ -1,4 +1,4 @@
-"""`qwartet inspect`: what is in a checkpoint, and what is wrong with it, without running it."""
+"""`qwartet inspect`: what a checkpoint contains, and what is wrong with it, without running it."""
 
 from __future__ import annotations
 
@@ -19,17 +19,15 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    model: Annotated[
-        str, typer.Argument(metavar="DIR", help="Directory of a checkpoint, or a hub id that is downloaded already.")
-    ],
+    model: Annotated[str, typer.Argument(metavar="DIR", help="Checkpoint directory, or hub id of a downloaded model.")],
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
     as_json: AsJson = False,
     revision: Revision = None,
 ) -> int:
-    """Show what is in a checkpoint, and what is wrong with it.
+    """Show what a checkpoint contains and check it for faults.
 
-    Nothing is run and nothing is downloaded; every weight is read. All problems that can be found are listed; the exit
-    code is 2 if there are any.
+    It reads every weight, but runs and downloads nothing. All problems found are listed; the exit code is 2 if there
+    are any.
     """
     directory = resolve(model, revision=revision, download=False)
     from qwartet.models.inspection import inspect_checkpoint
@@ -63,7 +61,7 @@ def _lines(found: Inspection, with_tensors: bool) -> Iterator[str]:
 
 
 def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
-    """What is known, as (label, sentence); parts that could not be read are left out."""
+    """The facts as (label, sentence); parts that could not be read are left out."""
     parts = (
         ("model", found.model, model_line),
         ("positions", found.model, positions_line),
@@ -84,7 +82,7 @@ def _quantization_line(quantization: dict[str, Any]) -> str:
     zeros = " and ".join(quantization["zero_format"]) or "?"
     return (
         f"{gptq_line(quantization)}, zeros stored as {zeros}; "
-        f"{quantization['num_sound_linears']} of {quantization['num_linears']} linears are sound"
+        f"{quantization['num_sound_linears']} of {quantization['num_linears']} linear layers are sound"
     )
 
 
@@ -97,8 +95,8 @@ def _weights_line(weights: dict[str, Any]) -> str:
 def _memory_line(memory: dict[str, Any]) -> str:
     sizes = {key: format_bytes(value) for key, value in memory.items() if isinstance(value, int)}
     return (
-        "{weights_bytes} of weights, computing in {dtype}; KV cache {kv_bytes_per_token} a token, "
-        "{kv_bytes_full_context} for the full context; {available_bytes} are free here"
+        "{weights_bytes} of weights, computing in {dtype}; KV cache {kv_bytes_per_token} per token, "
+        "{kv_bytes_full_context} for the full context; {available_bytes} free"
     ).format_map({**memory, **sizes})
 
 

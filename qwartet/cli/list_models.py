@@ -19,8 +19,8 @@ def list_models(
 ) -> None:
     """List the models on this machine.
 
-    These are the bundled model and those in the hubs' caches, including models that other tools downloaded. No hub is
-    contacted and nothing is hashed.
+    It lists the bundled model and the models in the hub caches, including those that other tools downloaded. It
+    contacts no hub and computes no hashes.
     """
     from qwartet.hub.stored import stored_models
 
@@ -33,7 +33,7 @@ def list_models(
 
 
 def stored_facts(model: StoredModel) -> dict[str, Any]:
-    """What is known of a stored model, as plain values."""
+    """The facts about a stored model, as plain values."""
     return {
         "name": model.name,
         "hub": None if model.repository is None else model.repository.hub,
@@ -52,7 +52,7 @@ def stored_facts(model: StoredModel) -> dict[str, Any]:
 
 
 def state_words(model: StoredModel) -> str:
-    """Whether all of it is here: "complete", "partial: 3.1 GiB of 15.1 GiB"."""
+    """How much of it is downloaded: "complete", "partial: 3.1 GiB of 15.1 GiB"."""
     if model.state == "partial" and model.expected_bytes is not None:
         return f"partial: {format_bytes(model.num_bytes)} of {format_bytes(model.expected_bytes)}"
     return model.state

@@ -1,7 +1,7 @@
 """The command `qwartet`: its verbs, and the one place where a failure becomes a line and an exit code.
 
-    0 done   1 a bug of ours, the reader of our output went away, or something failed that the output names
-    2 something the user can fix   130 Ctrl-C
+    0 done   1 a bug in Qwartet, a closed output pipe, or a failure that the output describes
+    2 an error that the user can fix   130 Ctrl-C
 
 Results go to stdout, everything else to stderr. Each verb imports what it needs when it runs: `qwartet --help` loads
 no torch.
@@ -40,11 +40,12 @@ from qwartet.cli.quantize import quantize
 from qwartet.cli.rm import rm
 from qwartet.cli.run_batch import run_batch
 from qwartet.cli.serve import serve
-from qwartet.cli.settings.configuration import ConfigFile, make_configurable, near_misses
+from qwartet.cli.settings.configuration import ConfigFile, make_configurable, near_misses, verbs
 from qwartet.cli.settings.verb import config
 from qwartet.cli.show import show
 from qwartet.cli.synth import synth
 from qwartet.cli.terminal import error_line, guard_terminals
+from qwartet.cli.value_names import name_values
 from qwartet.cli.verify import verify
 from qwartet.errors import QwartetWarning
 
@@ -85,7 +86,7 @@ def qwartet(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Print the traceback of a failure (also QWARTET_DEBUG=1).")
+        bool, typer.Option("--debug", help="Print the traceback of an error (also QWARTET_DEBUG=1).")
     ] = False,
     lang: Annotated[
         str | None,
@@ -93,11 +94,12 @@ def qwartet(
             "--lang", metavar="zh|en", help="Language of help and messages; also QWARTET_LANG, or the locale."
         ),
     ] = None,  # taken out of the arguments before they are parsed, as --debug is
-    config: ConfigFile = None,  # read by the verb that runs, which may have been given its own
+    config: ConfigFile = None,  # read by the verb that runs, which may have its own
 ) -> None:
-    """Run first-generation Qwen models. `qwartet chat` starts a conversation with the bundled one.
+    """Run first-generation Qwen models. `qwartet chat` starts a conversation with the bundled model.
 
-    Every option can be set by the environment, --top-k by QWARTET_TOP_K, or in a file; qwartet config --help says how.
+    Every option can also be set in the environment (QWARTET_TOP_K for --top-k) or in a settings file; see
+    qwartet config --help.
     """
     if context.invoked_subcommand is None:
         print(context.get_help())
@@ -135,7 +137,7 @@ def run(arguments: Sequence[str]) -> int:
         if isinstance(error, OSError):
             _discard_stdout()  # what is buffered may be what could not be written
         text = failures.message(error)
-        bug = f"{type(error).__name__}: {error}; this is a bug in Qwartet, please report it with the output of --debug"
+        bug = f"{type(error).__name__}: {error}; this is a bug in Qwartet: report it with the output of --debug"
         print(error_line(f"error: {bug if text is None else text}"), file=sys.stderr)
         return 1 if text is None else 2
     finally:
@@ -143,13 +145,15 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def command_tree(language: str = "en") -> Any:
-    """The command with all its verbs, which find their options in the environment and a file too."""
+    """The command with all its verbs, whose options can also come from the environment and a file."""
     return _command_tree(language)
 
 
 @functools.cache
 def _command_tree(language: str) -> Any:
     root = make_configurable(typer.main.get_command(app))
+    for command in verbs(root).values():
+        name_values(command)
     return translate_help(root, chinese()) if language == "zh" else root
 
 
@@ -162,7 +166,7 @@ def _take_debug(arguments: Sequence[str]) -> tuple[bool, list[str]]:
 
 
 def _forgive_encoding_errors() -> None:
-    """Bytes that are not text, on either side, are shown as such instead of ending the program."""
+    """Undecodable input and unencodable output are replaced or escaped instead of ending the program."""
     for stream, errors in ((sys.stdin, "replace"), (sys.stdout, "backslashreplace")):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=errors)
@@ -170,7 +174,7 @@ def _forgive_encoding_errors() -> None:
 
 def _discard_stdout() -> None:
     """Lets the interpreter's last flush succeed when stdout cannot be written any more."""
-    with suppress(OSError, ValueError):  # a stream that is no file, or is closed, has nothing to be flushed to
+    with suppress(OSError, ValueError):  # a stream that is closed or not a file needs no flush
         descriptor = sys.stdout.fileno()
         with open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), descriptor)

@@ -1,4 +1,4 @@
-"""What is known of a model, as sentences; `qwartet inspect` and `qwartet show` share them."""
+"""Sentences about a model, shared by `qwartet inspect` and `qwartet show`."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ def model_line(model: dict[str, Any]) -> str:
 
 
 def positions_line(model: dict[str, Any]) -> str:
-    """How positions are encoded, and how far."""
+    """How positions are encoded, and the context length."""
     extensions = [name for name, key in (("NTK", "use_dynamic_ntk"), ("LogN", "use_logn_attn")) if model[key]]
     beyond = f"{' and '.join(extensions)} beyond {model['train_length']}" if extensions else "no NTK, no LogN"
     return f"rotary, base {model['rope_theta']:.0f}, context of {model['max_length']} tokens; {beyond}"
 
 
 def kind_line(sampling: dict[str, Any]) -> str:
-    """Whether it chats, and how it asks to be sampled."""
+    """Whether it is a chat model, and its sampling defaults."""
     kinds = {"chatml": "chat (ChatML)", "raw": "base (completes text)"}
-    kind = kinds.get(sampling["chat_format"], "chat or base: chat_format does not say")
+    kind = kinds.get(sampling["chat_format"], "chat or base unknown (chat_format is not set)")
     settings = "temperature {temperature:g}, top_k {top_k}, top_p {top_p:g}" if sampling["do_sample"] else "greedy"
     settings += ", repetition_penalty {repetition_penalty:g}, up to {max_new_tokens} tokens"
     return f"{kind}; sampling defaults: {settings.format_map(sampling)}"

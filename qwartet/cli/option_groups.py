@@ -1,4 +1,4 @@
-"""Options that belong together, declared once: the fields of a dataclass that verbs have as a parameter.
+"""Groups of options, declared once: the fields of a dataclass that verbs take as a parameter.
 
 @dataclass(frozen=True)
 class LoadOptions:
@@ -22,7 +22,7 @@ _T = TypeVar("_T")
 
 
 def with_groups(verb: Callable[..., _T]) -> Callable[..., _T]:
-    """A verb as Typer wants it: in the place of each parameter that is a dataclass stand options for its fields."""
+    """The verb in a form that Typer accepts: each dataclass parameter is replaced by options for its fields."""
     hints = get_type_hints(verb, include_extras=True)
     groups = {name: dict(_options(kind)) for name, kind in hints.items() if is_dataclass(kind)}
     parameters: list[inspect.Parameter] = []
@@ -42,7 +42,7 @@ def with_groups(verb: Callable[..., _T]) -> Callable[..., _T]:
 
 
 def _options(group: Any) -> Iterator[tuple[str, inspect.Parameter]]:
-    """The parameter for each field of a group, without the unit of its name; a text that annotates it is the help."""
+    """A parameter for each field of a group; its name drops the unit, and a string annotation is its help."""
     hints = get_type_hints(group, include_extras=True)
     for field in fields(group):
         hint = hints[field.name]

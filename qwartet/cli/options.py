@@ -1,4 +1,4 @@
-"""Options that several verbs share, and what the one about threads does."""
+"""Options that several verbs share, and the setting of the number of threads."""
 
 from __future__ import annotations
 
@@ -34,33 +34,39 @@ def bytes_option(help: str, **settings: Any) -> Any:
 
 
 ModelArgument = Annotated[
-    str | None, typer.Argument(help="Directory of a checkpoint, or hub id.", show_default="the bundled model")
+    str | None, typer.Argument(help="Checkpoint directory or hub id.", show_default="the bundled model")
 ]
-Dtype = Annotated[Literal["auto", "bf16", "fp16", "fp32"], typer.Option(help="What to compute in.")]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")]
+Dtype = Annotated[Literal["auto", "bf16", "fp16", "fp32"], typer.Option(help="Data type of the computation.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")]
 Activations = Annotated[
     Literal["int8", "exact"] | None,
-    typer.Option(help="How inputs of quantised weights are rounded: 8 bits where that is enough, or always 16."),
+    typer.Option(
+        help="Inputs of quantised layers: int8 where accurate enough, or exact (always 16 bits).", show_default="int8"
+    ),
 ]
 Head = Annotated[
-    Literal["auto", "int8", "exact"], typer.Option(help="int8: greedy tokens come from an 8-bit copy; the same ones.")
+    Literal["auto", "int8", "exact"],
+    typer.Option(help="int8: choose greedy tokens with an 8-bit output head (identical results)."),
 ]
 KvCacheDtype = Annotated[
     Literal["auto", "int8", "int4"],
-    typer.Option(help="int8: half of the memory; int4: a quarter, and less exact; auto: what the model computes in."),
+    typer.Option(help="int8 halves the KV cache, int4 quarters it but is less accurate; auto: the compute dtype."),
 ]
-MaxNumSeqs = Annotated[int, typer.Option(help="Completions that are made at once.")]
-Threads = Annotated[int | None, typer.Option(help="Threads of the CPU kernels; all cores if left out.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")]
-JsonLine = Annotated[bool, typer.Option("--json", help="The last line is one JSON object.")]
+MaxNumSeqs = Annotated[int, typer.Option(help="Maximum number of completions generated at once.")]
+Threads = Annotated[int | None, typer.Option(help="Threads for the CPU kernels.", show_default="all cores")]
+Source = Annotated[
+    Literal["hf", "modelscope"], typer.Option(help="The hub; an id can also name it: modelscope:OWNER/NAME.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+JsonLine = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 
 
 def set_threads(count: int | None) -> None:
-    """Sets the threads of the native kernels and of torch, where a number is given; SettingError outside 1..256."""
+    """Sets the number of threads of the native kernels and torch; None keeps it. SettingError outside 1..256."""
     if count is None:
         return
     if not 1 <= count <= 256:
-        raise SettingError(f"--threads is {count}; it must lie in 1..256")
+        raise SettingError(f"--threads is {count}; it must be between 1 and 256")
     import torch
 
     from qwartet.kernels.cpu.library import native_library

@@ -1,4 +1,6 @@
-"""How far a long piece of work is, in bytes or items: a bar on a terminal, else a line for each tenth; on stderr."""
+"""Progress of long work, in bytes or items: a bar on a terminal that can redraw it, otherwise a line for each tenth;
+always on stderr.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +15,17 @@ from qwartet.cli.units import format_bytes
 
 @contextmanager
 def byte_progress(doing: str, done: str) -> Iterator[Callable[[int, int], None]]:
-    """A function that takes how many bytes more are done, and of how many; nothing is shown before its first call.
+    """Yields a function of (bytes done since its last call, total bytes); nothing is shown before its first call.
 
-    `doing` and `done` name the work: "writing", "written". Another total begins another piece of work.
+    `doing` and `done` name the work: "writing", "written". A new total starts a new bar.
     """
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     console = Console(file=direct(sys.stderr), markup=False, highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn())
-    progress = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
+    redraws = console.is_terminal and not console.is_dumb_terminal
+    progress = Progress(*columns, TimeRemainingColumn(), console=console, disable=not redraws)
     num_done, of = 0, 0
     task = progress.add_task(label(doing), visible=False)
 
@@ -34,7 +37,7 @@ def byte_progress(doing: str, done: str) -> Iterator[Callable[[int, int], None]]
             progress.reset(task, total=total, visible=True)
         before, num_done = num_done, num_done + count
         progress.update(task, completed=num_done)
-        if not console.is_terminal and before * 10 // total < num_done * 10 // total:
+        if not redraws and before * 10 // total < num_done * 10 // total:
             console.print(translate(f"{format_bytes(num_done)} of {format_bytes(total)} {done}"))
 
     try:

@@ -1,14 +1,14 @@
-"""`qwartet pull`: a model from a hub to this machine."""
+"""`qwartet pull`: download a model from a hub."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qwartet.cli.options import AsJson, Revision
+from qwartet.cli.options import AsJson, Revision, Source
 from qwartet.cli.progress import byte_progress
 from qwartet.cli.terminal import json_line, one_line
 from qwartet.cli.units import format_bytes
@@ -21,11 +21,9 @@ if TYPE_CHECKING:
 
 
 def pull(
-    model: Annotated[str, typer.Argument(metavar="NAME", help=f"Id on the hub, such as {PUBLISHED_NAMES[5]}.")],
+    model: Annotated[str, typer.Argument(metavar="NAME", help=f"Hub id, such as {PUBLISHED_NAMES[5]}.")],
     revision: Revision = None,
-    source: Annotated[
-        Literal["hf", "modelscope"], typer.Option(help="The hub; a name may say it too: modelscope:ORG/NAME.")
-    ] = "hf",
+    source: Source = "hf",
     as_json: AsJson = False,
 ) -> None:
     """Download a model, or resume a download.
@@ -37,14 +35,14 @@ def pull(
     repository = parse_repository(model, source)
     if repository is None:
         shown = model if model.isprintable() else repr(model)
-        raise SettingError(f"{shown}: is no id of a model on a hub; give one such as {PUBLISHED_NAMES[5]}")
+        raise SettingError(f"{shown} is not a hub id; pass one such as {PUBLISHED_NAMES[5]}")
     from qwartet.hub.pull import pull_model
 
     try:
         with byte_progress("downloading", "downloaded") as on_bytes:
             pulled = pull_model(repository, revision, on_bytes=on_bytes, near=did_you_mean(repository))
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("stopped; run the same command again to resume", file=sys.stderr)
         raise
     print(json_line(_report(pulled)) if as_json else one_line(_line(pulled)))
 
@@ -70,13 +68,15 @@ def _report(pulled: Pulled) -> dict[str, Any]:
 def _line(pulled: Pulled) -> str:
     manifest = pulled.manifest
     num_files = len(manifest.files)
-    fetched = {0: "all here already", num_files: "all fetched"}.get(pulled.num_fetched, f"{pulled.num_fetched} fetched")
+    fetched = {0: "already complete", num_files: "all downloaded"}.get(
+        pulled.num_fetched, f"{pulled.num_fetched} downloaded"
+    )
     num_hashed = sum(file.blob != "" for file in manifest.files)
-    compared = "every hash right"
+    compared = "all hashes verified"
     if num_hashed < num_files:
-        compared = f"{num_hashed} with the right hash, {num_files - num_hashed} compared by size only"
+        compared = f"{num_hashed} verified by hash, {num_files - num_hashed} by size only"
     if not pulled.num_fetched:
-        compared += " when fetched"
+        compared += " at the download"
     return (
         f"{manifest.repository}: {num_files} files, {format_bytes(manifest.num_bytes)}, {fetched}, {compared}; "
         f"commit {manifest.commit}; in {manifest.directory}"

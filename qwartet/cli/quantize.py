@@ -1,4 +1,4 @@
-"""`qwartet quantize`: a float checkpoint to a GPTQ one, with progress and the loss of every linear."""
+"""`qwartet quantize`: quantise a float checkpoint with GPTQ, with progress and the loss of every linear."""
 
 from __future__ import annotations
 
@@ -21,41 +21,48 @@ from qwartet.hub.resolve import resolve
 
 if TYPE_CHECKING:
     from qwartet.quantize.finished_blocks import QuantizeEvent
-    from qwartet.quantize.pipeline import OnEvent
+    from qwartet.quantize.progress import OnProgress, QuantizeProgress
+
+SECONDS_BETWEEN_LINES = 60.0  # of progress inside a block, where there is no terminal
 
 
 def quantize(
     source: Annotated[str, typer.Argument(help="Directory of a float checkpoint, or hub id.")],
     target: Annotated[Path, typer.Argument(help="New directory for the GPTQ checkpoint.")],
     calibration: Annotated[
-        Path, typer.Option(help="Conversations or texts (.json, .jsonl), ids (.safetensors) or plain text.")
+        Path, typer.Option(help="Conversations or texts (.json, .jsonl), token ids (.safetensors) or plain text.")
     ],
     bits: Annotated[int, typer.Option(help="4 or 8.")] = 4,
-    group_size: Annotated[int, typer.Option(help="Inputs that share a scale; -1: all of them.")] = 128,
+    group_size: Annotated[int, typer.Option(help="Inputs that share a scale; -1: all inputs.")] = 128,
     desc_act: Annotated[
-        bool, typer.Option(help="Quantise inputs by descending activation: closer to the parent, slower to run.")
+        bool, typer.Option(help="Quantise inputs in order of descending activation: more accurate, slower to run.")
     ] = False,
     damp_percent: Annotated[float, typer.Option(help="Fraction of its mean added to the Hessian's diagonal.")] = 0.01,
-    num_samples: Annotated[int, typer.Option(help="Examples to take from the calibration file.")] = 128,
-    max_len: Annotated[int, typer.Option(help="Tokens at which an example is cut.")] = 2048,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
+    num_samples: Annotated[int, typer.Option(help="Examples to use from the calibration file.")] = 128,
+    max_len: Annotated[int, typer.Option(help="Cut examples at this many tokens.")] = 2048,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device to compute on.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the table.")] = False,
 ) -> None:
     """Quantise a float checkpoint with GPTQ, in the published layout.
 
-    A run that was stopped goes on after its last finished block when the same command is given again.
+    Files, disk space and memory are checked before the work begins. To resume a stopped run after its last finished
+    block, run the same command again.
     """
     from qwartet.quant_format.config import GptqConfig
-    from qwartet.quantize.calibration import load_calibration
+    from qwartet.quantize.calibration import check_counts, read_calibration
     from qwartet.quantize.pipeline import quantize_checkpoint
+    from qwartet.quantize.requirements import check_target
 
     started = time.perf_counter()
     config = GptqConfig(bits=bits, group_size=group_size, desc_act=desc_act, sym=True, damp_percent=damp_percent)
     place = _resolved_device(device)
-    directory = resolve(source)
-    examples = load_calibration(calibration, directory, num_samples=num_samples, max_len=max_len)
-    with _progress() as on_event:
-        events = quantize_checkpoint(directory, target, config, examples, device=place, on_event=on_event)
+    check_counts(num_samples, max_len)
+    check_target(target)
+    content = read_calibration(calibration)
+    directory = resolve(source)  # may download it, so everything that does not need it has been checked
+    examples = content.examples(directory, num_samples=num_samples, max_len=max_len)
+    with _progress() as on_progress:
+        events = quantize_checkpoint(directory, target, config, examples, device=place, on_progress=on_progress)
     seconds = time.perf_counter() - started
     size = sum(file.stat().st_size for file in target.glob("*.safetensors"))
     if as_json:
@@ -70,42 +77,42 @@ def _resolved_device(device: str) -> str:
 
     if device == "cuda" and not torch.cuda.is_available():
         raise SettingError(
-            "--device is cuda, but torch sees no GPU; leave it out to use the CPU, or see qwartet doctor"
+            "--device is cuda, but torch finds no GPU; leave it out to use the CPU, or run qwartet doctor"
         )
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
 
 @contextmanager
-def _progress() -> Iterator[OnEvent]:
-    """Shows on stderr how far a run is and how long it will take: a bar on a terminal, else a line for each block."""
+def _progress() -> Iterator[OnProgress]:
+    """Shows progress and the time left on stderr: a bar on a terminal, else a line per block and one now and then."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     console = Console(file=direct(sys.stderr), markup=False, highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"))
-    progress = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
-    task = progress.add_task("reading the checkpoint", total=None)
-    num_resumed = 0
+    progress = Progress(
+        *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal,
+        speed_estimate_period=24 * 3600,  # a step may take minutes
+    )  # fmt: skip
+    task = progress.add_task("checking the checkpoint", total=None)
+    last_line = time.monotonic()
 
-    def on_event(event: QuantizeEvent) -> None:
-        nonlocal num_resumed
-        num_resumed += event.is_resumed
-        # Linears of an earlier run take no time here: counted in, they would promise too early an end.
-        num_linears = event.num_layers * len(LINEARS) - num_resumed
-        block = f"block {event.layer + 1} of {event.num_layers}"
-        progress.update(
-            task, total=num_linears, advance=int(not event.is_resumed), description=f"{block}, {event.linear}"
-        )
-        if not console.is_terminal and event.linear == LINEARS[-1]:
-            seconds_left = progress.tasks[0].time_remaining
-            left = "" if seconds_left is None else f", {timedelta(seconds=int(seconds_left))} left"
-            console.print(f"{block}: {'done by an earlier run' if event.is_resumed else 'done'}{left}")
+    def on_progress(state: QuantizeProgress) -> None:
+        nonlocal last_line
+        block = f"block {state.layer + 1} of {state.num_layers}"
+        progress.update(task, total=state.work_total, completed=state.work_done, description=f"{block}, {state.doing}")
+        if console.is_terminal or not (state.is_block_done or time.monotonic() - last_line >= SECONDS_BETWEEN_LINES):
+            return
+        last_line = time.monotonic()
+        seconds_left = progress.tasks[0].time_remaining
+        left = "" if seconds_left is None else f", {timedelta(seconds=int(seconds_left))} left"
+        console.print(f"{block}: {'done by an earlier run' if state.is_resumed else state.doing}{left}")
 
     try:
         with progress:
-            yield on_event
+            yield on_progress
     except KeyboardInterrupt:
-        console.print("stopped; the same command goes on after the last finished block")
+        console.print("stopped; run the same command again to resume after the last finished block")
         raise
 
 
@@ -123,8 +130,8 @@ def _report(
 
 
 def _print_losses(events: Sequence[QuantizeEvent], damp_percent: float) -> None:
-    """A row for each block: the loss of its linears, marked where more damping was needed than asked for."""
-    print("squared output error of a calibration token; * more damping was needed than asked for")
+    """A row for each block: the loss of its linears, marked where more damping was needed than requested."""
+    print("squared output error per calibration token; * more damping was needed than requested")
     print("block", *(f"{linear:>16}" for linear in LINEARS))
     for row in (events[start : start + len(LINEARS)] for start in range(0, len(events), len(LINEARS))):
         losses = (f"{event.loss:.4g}" + "*" * (event.damp_percent > damp_percent) for event in row)

@@ -1,30 +1,28 @@
-"""What are all the verbs and their options? `python -m qwartet.cli.reference > docs/cli.md` writes it down.
+"""What are all the verbs and their options? `python -m qwartet.cli.reference > docs/cli.md` writes the document.
 
-Everything is read off the commands, in their order: a table row has an option's flags and value, its name in the
-environment, its default and its help. A test holds docs/cli.md to what this writes.
+Everything is read from the commands, in their order: a table row has an option's flags and value, its environment
+variable, its default and its help. A test compares docs/cli.md with this output.
 """
 
 from __future__ import annotations
 
 import inspect
-import types
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from qwartet.cli.main import command_tree
 from qwartet.cli.settings.configuration import OTHER_VARIABLES, SHARED, settings, variables
 
 INTRODUCTION = f"""# Commands
 
-Written by `make docs` from the commands themselves; change them, not this file. `qwartet VERB --help` shows the same.
+Written by `make docs` from the commands; change them, not this file. `qwartet COMMAND --help` shows the same.
 
-Results go to stdout, everything else to stderr. Exit codes: 0 done; 1 requests failed
-(`run-batch`), the installation needs repair (`doctor`), the reader of the output went away, or a bug of ours;
-2 something that you can fix (one line on stderr says what); 130 Ctrl-C.
+Results go to stdout, everything else to stderr. Exit codes: 0 done; 1 failed requests (`run-batch`), a faulty
+installation (`doctor`), a closed output pipe, or a bug in Qwartet; 2 an error that you can fix (one line on stderr says
+how); 130 Ctrl-C.
 
-Every verb takes `--config FILE` and `--help`; `--debug`, before or after the verb, prints the traceback of a failure.
-`qwartet --install-completion` lets the shell complete verbs and options.
+Every command accepts `--config FILE` and `--help`; `--debug`, before or after the command, prints the traceback of an
+error. `qwartet --install-completion` sets up shell completion of commands and options.
 
 `--lang zh` or `--lang en`, before or after the verb, sets the language of help, errors and results; otherwise
 `QWARTET_LANG` does, then the locale (`LC_ALL`, `LC_MESSAGES`, `LANG`). JSON, exit codes and the server's log are the
@@ -32,26 +30,26 @@ same in both.
 
 ## Settings
 
-The value of an option is the first of these that is there; `qwartet config VERB` shows which it is.
+The first of these sources that sets an option wins; `qwartet config COMMAND` shows which one it is.
 
-| place | example |
+| source | example |
 |---|---|
 | the command line | `qwartet chat --top-k 5` |
-| the environment, for one verb | `QWARTET_CHAT_TOP_K=5`; of `bench throughput`: `QWARTET_BENCH_THROUGHPUT_SEED=5` |
-| the environment, for every verb that has the option | `QWARTET_TOP_K=5` |
-| the file, for one verb | `chat: {{top-k: 5}}`; `bench: {{throughput: {{seed: 5}}}}` |
-| the file, for every verb that has the option | `{SHARED}: {{top-k: 5}}` |
+| the environment, for one command | `QWARTET_CHAT_TOP_K=5`; for `bench throughput`: `QWARTET_BENCH_THROUGHPUT_SEED=5` |
+| the environment, for every command with the option | `QWARTET_TOP_K=5` |
+| the settings file, for one command | `chat: {{top-k: 5}}`; `bench: {{throughput: {{seed: 5}}}}` |
+| the settings file, for every command with the option | `{SHARED}: {{top-k: 5}}` |
 | the default | |
 
-- **Environment**: an empty variable is not set. For a flag, `1`, `true`, `yes` and `on` or their opposites; for a
-  repeatable option, several values with spaces between them. A name that is nearly right is warned of.
-- **File**: YAML, at `--config FILE`, else `$QWARTET_CONFIG`, else `$XDG_CONFIG_HOME/qwartet/config.yaml`, else
-  `~/.config/qwartet/config.yaml`; `--config /dev/null` reads none. A key is an option without its dashes, with `-` or
-  `_` inside. A value is text as it would stand on the command line; for a repeatable option, a list is possible. A key
-  with nothing behind it is not set. Unknown verbs and options are refused, with their line.
+- **Environment**: an empty variable counts as unset. Flags take `1`, `true`, `yes`, `on` and their opposites;
+  repeatable options take several values separated by spaces. A misspelt name causes a warning.
+- **Settings file**: YAML, at `--config FILE`, else `$QWARTET_CONFIG`, else `$XDG_CONFIG_HOME/qwartet/config.yaml`, else
+  `~/.config/qwartet/config.yaml`; `--config /dev/null` reads none. A key is the name of an option without the leading
+  dashes, with `-` or `_` inside. A value is text, as on the command line; a repeatable option also accepts a list. A
+  key without a value counts as unset. Unknown commands and options are rejected, with their line.
 - **MODEL** can be set like an option: `QWARTET_MODEL`, `model:`.
-- A flag without a `no-` form that a file sets is taken back by the environment: `QWARTET_QUIET=0`.
-- API keys may stand in both; `qwartet config` never shows them.
+- The environment can undo a flag that the file sets and that has no `--no-` form: `QWARTET_QUIET=0`.
+- Both can hold API keys; `qwartet config` never shows them.
 
 ```yaml
 {SHARED}:
@@ -81,7 +79,6 @@ def _commands(group: Any, path: tuple[str, ...]) -> Iterator[str]:
 
 
 def _command(command: Any, path: tuple[str, ...]) -> Iterator[str]:
-    hints = get_type_hints(inspect.unwrap(command.callback), include_extras=True)
     arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
     keys = {parameter.name: key for key, parameter in settings(command).items()}
     usage = " ".join([*path, "[OPTIONS]", *(_argument_name(argument) for argument in arguments)])
@@ -90,41 +87,27 @@ def _command(command: Any, path: tuple[str, ...]) -> Iterator[str]:
         yield "| argument | environment | default | meaning |\n|---|---|---|---|"
         for argument in arguments:
             variable = variables(path[1:], keys[argument.name])[-1] if argument.name in keys else ""
-            name = argument.metavar or argument.name.upper()
-            yield _row(_code(name), _code(variable), _default(argument), argument.help)
+            yield _row(_code(argument.metavar), _code(variable), _default(argument), argument.help)
         yield ""
     options = [parameter for parameter in command.params if parameter not in arguments and parameter.name in keys]
     if options:
         yield "| option | environment | default | meaning |\n|---|---|---|---|"
         for option in options:
             variable = variables(path[1:], keys[option.name])[-1]
-            yield _row(_flags(option, hints[option.name]), _code(variable), _default(option), option.help)
+            yield _row(_flags(option), _code(variable), _default(option), option.help)
         yield ""
 
 
 def _argument_name(argument: Any) -> str:
-    name = argument.metavar or argument.name.upper()
-    return name if argument.required else f"[{name}]"
+    return argument.metavar if argument.required else f"[{argument.metavar}]"
 
 
-def _flags(option: Any, hint: Any) -> str:
+def _flags(option: Any) -> str:
     """`-p`, `--prompt TEXT`, as code; both forms of a switch."""
     *short, long = sorted(option.opts, key=len)
-    value = "" if option.is_flag else f" {option.metavar or _value_name(hint)}"
+    value = "" if option.is_flag else f" {option.metavar}"
     names = [*short, long + value, *option.secondary_opts]
     return ", ".join(map(_code, names)) + (" (repeatable)" if option.multiple else "")
-
-
-def _value_name(hint: Any) -> str:
-    """What is to be written for a type: the choices, or a word."""
-    origin, parts = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        return "|".join(map(str, parts))
-    if origin in (Annotated, list):
-        return _value_name(parts[0])
-    if origin in (Union, types.UnionType):
-        return _value_name(next(part for part in parts if part is not type(None)))
-    return {int: "INT", float: "NUMBER", Path: "PATH"}.get(hint, "TEXT")
 
 
 def _default(parameter: Any) -> str:
@@ -139,7 +122,7 @@ def _default(parameter: Any) -> str:
 
 
 def _sentence(help_text: str | None) -> str:
-    """A verb's help; what looks like HTML or a table would be taken for it."""
+    """A command's help, with what looks like HTML escaped."""
     return inspect.cleandoc(help_text or "").replace("<", "&lt;")
 
 

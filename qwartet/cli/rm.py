@@ -1,4 +1,4 @@
-"""`qwartet rm`: a model off this machine."""
+"""`qwartet rm`: removes a downloaded model."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from qwartet.errors import SettingError
 
 
 def rm(
-    model: Annotated[str, typer.Argument(metavar="NAME", help="Id on a hub, as qwartet list shows it.")],
+    model: Annotated[str, typer.Argument(metavar="NAME", help="Hub id, as shown by qwartet list.")],
     revision: Revision = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Remove a downloaded model from this machine.
 
-    Its record and its repacked weights go with it. All its commits are removed, or only the one of --revision; files
-    that other commits share stay.
+    Its download record and repacked weights are removed too. Without --revision, all its commits are removed; files
+    shared with other commits are kept.
     """
     from qwartet.hub.stored import find_stored, removal_of
 
@@ -44,8 +44,8 @@ def rm(
 
 
 def _agrees(what: str) -> bool:
-    """Whether the person at the terminal says yes; SettingError where there is none."""
+    """Whether the user confirms; SettingError without a terminal to ask on."""
     if not sys.stdin.isatty():
-        raise SettingError(f"{what} would be removed; give --yes, since nobody can be asked here")
+        raise SettingError(f"{what} would be removed; pass --yes, since there is no terminal to ask on")
     print(f"remove {what}? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -29,24 +29,24 @@ if TYPE_CHECKING:
 @with_groups
 def run_batch(
     *,
-    source: Annotated[Path, typer.Argument(metavar="IN.jsonl", help="Requests, one a line; - is standard input.")],
+    source: Annotated[Path, typer.Argument(metavar="IN.jsonl", help="Requests, one per line; - is standard input.")],
     target: Annotated[Path, typer.Argument(metavar="OUT.jsonl", help="Their answers; - is standard output.")],
     model: Annotated[
-        str | None, typer.Option(help="Directory of a checkpoint, or hub id.", show_default="the bundled model")
+        str | None, typer.Option(help="Checkpoint directory or hub id.", show_default="the bundled model")
     ] = None,
     served_model_name: Annotated[
-        list[str] | None, typer.Option(help="What requests may call the model, besides its own name; repeatable.")
+        list[str] | None, typer.Option(help="Another name that requests may use for the model; repeatable.")
     ] = None,
     max_num_seqs: MaxNumSeqs = EngineConfig.max_num_seqs,
     load: LoadOptions,
     as_json: JsonLine = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no line about the model.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Hide progress and the line about the model.")] = False,
 ) -> None:
     """Answer a file of requests in OpenAI's batch format.
 
     Each line is {"custom_id", "method": "POST", "url", "body"}, where url is /v1/chat/completions or /v1/completions.
-    Answers are appended as they are finished, in any order. Run again, it skips requests that have an answer in
-    OUT.jsonl and retries failed ones. The exit code is 1 if requests failed.
+    Answers are appended as they finish, in any order. Run again, it skips requests that have an answer in OUT.jsonl
+    and retries failed ones. The exit code is 1 if any request failed.
     """
     _check_files(source, target, as_json)
     from qwartet.openai_api.batch_file import AnswerFile, BatchInput, open_input
@@ -74,7 +74,7 @@ def run_batch(
 
 @dataclass
 class _Run:
-    """The lines of a batch that have no answer yet, and what has come of them."""
+    """The unanswered lines of a batch, and the results so far."""
 
     lines: BatchInput
     answers: AnswerFile
@@ -83,11 +83,11 @@ class _Run:
     num_failed: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    seconds: float = 0.0  # loading not counted
-    first_failure: BatchAnswer | None = None  # the one that stands first in IN
+    seconds: float = 0.0  # without loading
+    first_failure: BatchAnswer | None = None  # the earliest in IN.jsonl
 
     def serve(self, llm: LLM, model_names: list[str], quiet: bool) -> None:
-        """Answers them all; Ctrl-C stops and says how to go on."""
+        """Answers them all; Ctrl-C stops and says how to resume."""
         import asyncio  # 20 ms, which --help need not wait for
 
         started = time.perf_counter()
@@ -95,7 +95,7 @@ class _Run:
             with _progress(self.total, quiet) as advance:
                 asyncio.run(self._serve(llm, model_names, advance))
         except KeyboardInterrupt:
-            hint = "; the same command goes on from here" if self.answers.is_regular else ""
+            hint = "; run the same command again to resume" if self.answers.is_regular else ""
             print(f"stopped: {self.num_done + self.num_failed} of {self.total} answered{hint}", file=sys.stderr)
             raise
         finally:
@@ -134,7 +134,7 @@ class _Run:
 
     @property
     def num_skipped(self) -> int:
-        """Lines that had an answer."""
+        """Lines that an earlier run answered."""
         return self.lines.num_lines - self.total
 
     @property
@@ -163,37 +163,38 @@ class _Run:
 
 
 def _check_files(source: Path, target: Path, as_json: bool) -> None:
-    """SettingError for what would end badly, before anything is read or loaded."""
+    """SettingError for unusable files and options, before anything is read or loaded."""
     require("server", "run-batch", "pydantic")
     if str(source) != "-" and (not source.exists() or source.is_dir()):
-        raise SettingError(f"{source}: no such file; give a file of requests, one a line")
+        raise SettingError(f"{source}: no such file; pass a file with one request per line")
     if str(target) == "-":
         if as_json:
-            raise SettingError("--json prints to standard output, where the answers go; give OUT.jsonl a name")
-    elif target.is_dir() or not target.absolute().parent.is_dir():
-        raise SettingError(f"{target}: not a place for a file; give one where a directory is")
+            raise SettingError("--json prints to standard output, where the answers go; name a file for OUT.jsonl")
+    elif target.is_dir():
+        raise SettingError(f"{target} is a directory; pass the name of a file")
+    elif not target.absolute().parent.is_dir():
+        raise SettingError(f"{target.parent} is not a directory; create it, or choose another path")
     elif str(source) != "-" and target.exists() and source.samefile(target):
-        raise SettingError(f"{target} is IN.jsonl too, and would be overwritten; give the answers another name")
+        raise SettingError(f"{target} is both IN.jsonl and OUT.jsonl; choose another file for the answers")
 
 
 def _names(model: str | None) -> list[str]:
-    """What lines may call the model: as it was given too, for they are of the same user."""
+    """Names that lines may use for the model: also the --model as passed, since the lines are of the same user."""
     return list(dict.fromkeys([*([] if model is None else [model]), *own_names(model)]))
 
 
 @contextmanager
 def _progress(total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """A function that takes the tokens made so far each time a line has been answered: a bar on a terminal, else a
-    line for each tenth; always on stderr."""
+    """Yields a function to call after each answer, with the tokens generated so far; shows a bar on a terminal,
+    otherwise a line for each tenth, always on stderr."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(file=direct(sys.stderr), markup=False, highlight=False, quiet=quiet)
     columns = (TextColumn("requests"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    redraws = console.is_terminal and not console.is_dumb_terminal
     num_answered, started = 0, time.perf_counter()
-    with Progress(
-        *columns, TextColumn("{task.fields[speed]}"), console=console, disable=not console.is_terminal
-    ) as bar:
+    with Progress(*columns, TextColumn("{task.fields[speed]}"), console=console, disable=not redraws) as bar:
         task = bar.add_task("requests", total=total, speed="")
 
         def advance(num_tokens: int) -> None:
@@ -201,7 +202,7 @@ def _progress(total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
             before, num_answered = num_answered, num_answered + 1
             speed = f"{num_tokens / (time.perf_counter() - started):.0f} tok/s"
             bar.update(task, completed=num_answered, speed=speed)
-            if not console.is_terminal and before * 10 // total < num_answered * 10 // total:
+            if not redraws and before * 10 // total < num_answered * 10 // total:
                 console.print(f"{num_answered} of {total} answered, {speed}")
 
         yield advance

@@ -1,4 +1,4 @@
-"""`qwartet serve`: OpenAI's API and a web page for one model."""
+"""`qwartet serve`: an OpenAI-compatible API and a web page for one model."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ MAX_KEY_FILE_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class AccessOptions:
-    """Where a server is found, and who is let in."""
+    """The address of a server, and who may use it."""
 
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is all, and then a key is wanted.")] = (
-        "127.0.0.1"
-    )
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 is any that is free.")] = 8000
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 listens on all interfaces and requires an API key.")
+    ] = "127.0.0.1"
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 chooses a free one.")] = 8000
     uds: Annotated[Path | None, typer.Option(help="Listen on this Unix socket instead.")] = None
     api_key: Annotated[
-        list[str] | None, typer.Option(envvar="QWARTET_API_KEY", help="A key that requests have to send; repeatable.")
+        list[str] | None, typer.Option(envvar="QWARTET_API_KEY", help="API key that requests must send; repeatable.")
     ] = field(default=None, repr=False)
-    api_key_file: Annotated[Path | None, typer.Option(help="A file of such keys, one a line.")] = None
-    insecure: Annotated[bool, typer.Option("--insecure", help="Serve other machines without a key.")] = False
+    api_key_file: Annotated[Path | None, typer.Option(help="File of API keys, one per line.")] = None
+    insecure: Annotated[bool, typer.Option("--insecure", help="Accept other machines without an API key.")] = False
     allowed_hosts: Annotated[
-        list[str] | None, typer.Option(help="More names by which the server may be called; * is any; repeatable.")
+        list[str] | None, typer.Option(help="Additional Host header to accept; * accepts any; repeatable.")
     ] = None
 
 
@@ -57,50 +57,51 @@ class AccessOptions:
 def serve(
     *,
     model: ModelArgument = None,
-    served_model_name: Annotated[
-        list[str] | None, typer.Option(help="What requests may call the model, before its own name; repeatable.")
-    ] = None,
     access: AccessOptions,
-    allowed_origins: Annotated[
-        list[str] | None, typer.Option(help="An origin whose pages may use the API; repeatable.")
+    served_model_name: Annotated[
+        list[str] | None, typer.Option(help="Name of the model in the API, besides its own; repeatable.")
     ] = None,
-    root_path: Annotated[str, typer.Option(help="Path under which a proxy shows the server.")] = "",
-    ssl_certfile: Annotated[Path | None, typer.Option(help="Certificate, for https.")] = None,
-    ssl_keyfile: Annotated[Path | None, typer.Option(help="The certificate's key.")] = None,
-    limits: Limits,
-    ui: Annotated[bool, typer.Option(help="The web page at /.")] = True,
-    docs: Annotated[bool, typer.Option(help="The API's description at /docs and /openapi.json.")] = True,
-    access_log: Annotated[bool, typer.Option(help="A line for each request, without what it says.")] = True,
-    log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], typer.Option(help="What is logged, on stderr.")
-    ] = "info",
+    load: LoadOptions,
     max_num_seqs: MaxNumSeqs = EngineConfig.max_num_seqs,
     max_num_batched_tokens: Annotated[
-        int | None, typer.Option(help="Tokens of a step; 512 on a CPU if left out.")
+        int | None, typer.Option(help="Maximum tokens per step.", show_default="512 on a CPU, 2048 on a GPU")
     ] = EngineConfig.max_num_batched_tokens,
     max_stall: Annotated[
         float,
-        typer.Option(min=0, help="Seconds that running answers wait for a chunk of a prompt; 0: for a whole step."),
+        typer.Option(min=0, help="Longest pause of running answers for a chunk of a prompt, in seconds; 0: no limit."),
     ] = 0.5,
-    load: LoadOptions,
+    limits: Limits,
+    ui: Annotated[bool, typer.Option(help="Serve the web page at /.")] = True,
+    docs: Annotated[bool, typer.Option(help="Serve the API's documentation at /docs and /openapi.json.")] = True,
+    allowed_origins: Annotated[
+        list[str] | None, typer.Option(help="Origin whose web pages may call the API (CORS); repeatable.")
+    ] = None,
+    root_path: Annotated[str, typer.Option(help="URL path under which a reverse proxy exposes the server.")] = "",
+    ssl_certfile: Annotated[Path | None, typer.Option(help="TLS certificate, to serve HTTPS.")] = None,
+    ssl_keyfile: Annotated[Path | None, typer.Option(help="Private key of the certificate.")] = None,
+    access_log: Annotated[bool, typer.Option(help="Log a line for each request, without its content.")] = True,
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], typer.Option(help="Least severe messages to log, on stderr.")
+    ] = "info",
 ) -> None:
-    """Serve a model: OpenAI's API at /v1, a web page at /.
+    """Serve a model: OpenAI-compatible API at /v1, web page at /.
 
-    Only this machine is served unless told otherwise. Ctrl-C or SIGTERM lets open answers end; a second one ends them.
+    It listens on localhost unless told otherwise. Ctrl-C or SIGTERM lets running requests finish; a second one stops
+    them.
     """
     require("server", "serve", "fastapi", "uvicorn", "prometheus_client")
     names = [*(served_model_name or ()), *own_names(model)]
     allowed = _access(access)
     _readable(ssl_certfile, ssl_keyfile)
     if model is not None and not looks_like_hub_id(model):
-        resolve(model, revision=load.revision)  # so that a wrong path is told at once
+        resolve(model, revision=load.revision)  # so that a wrong path fails at once
     from qwartet.server.listener import bind, bind_unix
     from qwartet.server.stderr import unread_stderr
 
     listener = bind(access.host, access.port, limits.write_timeout_s) if access.uds is None else bind_unix(access.uds)
     with listener, unread_stderr():
         print(one_line(f"{_url(listener, access.uds, ssl_certfile)}  (loading {names[-1]})"), file=sys.stderr)
-        # After everything that can be wrong with the settings: these take seconds to import.
+        # Imported after the settings have been checked: this takes seconds.
         from qwartet.server.app import make_app
         from qwartet.server.run import serve as serve_until_stopped
         from qwartet.server.service import Service
@@ -124,19 +125,17 @@ def serve(
 
 
 def _load(options: LoadOptions, model: str | None, **engine: Any) -> LLM:
-    """The model to serve; VocabularyError, before its weights are read, where it has no words to answer with."""
+    """The model to serve; VocabularyError, before its weights are read, if it has no vocabulary."""
     from qwartet.models.families import family_of, load_config
 
     path = DEMO if model is None else resolve(model, revision=options.revision)
     if not family_of(load_config(path)).has_tokenizer(path):
-        raise VocabularyError(
-            path, "holds no .tiktoken file, and a server needs one", hint="copy qwen.tiktoken into it"
-        )
+        raise VocabularyError(path, "holds no .tiktoken file, which a server needs", hint="copy qwen.tiktoken into it")
     return options.load(model, **engine)
 
 
 def _access(options: AccessOptions) -> Access:
-    """Who is let in; SettingError where others could come without a key."""
+    """Who may use the server; SettingError if other machines could do so without a key."""
     host, is_unix = options.host, options.uds is not None
     is_local = is_unix or host in ("127.0.0.1", "::1", "localhost")
     access = Access(
@@ -144,13 +143,15 @@ def _access(options: AccessOptions) -> Access:
         allowed_hosts=_hosts(options.allowed_hosts or [], is_guarded=is_local and not is_unix),
     )
     if not (is_local or access.api_keys or options.insecure):
-        raise SettingError(f"{host} can be reached by others; set --api-key, or --insecure to serve them without one")
+        raise SettingError(
+            f"{host} is reachable from other machines; set --api-key, or --insecure to serve them without one"
+        )
     return access
 
 
 def _hosts(given: list[str], *, is_guarded: bool) -> list[str] | None:
-    """Names that are answered. A foreign page reaches a server of this machine, which trusts its users, by a name of
-    its own that leads here; a Unix socket it cannot reach."""
+    """Host headers to accept; None accepts any. A server on localhost trusts local users, so a foreign web page must
+    not reach it through a name of its own that resolves to this machine; a Unix socket is out of its reach."""
     return None if "*" in given or not (is_guarded or given) else [*LOOPBACK_HOSTS, *given]
 
 
@@ -163,13 +164,13 @@ def _keys(given: list[str], file: Path | None) -> list[str]:
         except ValueError as error:
             raise SettingError(f"{file}: {error}") from None
         if not keys:
-            raise SettingError(f"{file} holds no key; write one a line")
+            raise SettingError(f"{file} contains no API key; write one per line")
         if mode & stat.S_IROTH:
-            print(one_line(f"warning: {file} can be read by everybody; chmod o-r it"), file=sys.stderr)
+            print(one_line(f"warning: {file} is readable by all users; run chmod o-r on it"), file=sys.stderr)
     for key in keys:
         if len(key) < MIN_KEY_CHARS or not (key.isascii() and key.isprintable()) or " " in key:
-            message = f"an API key is not {MIN_KEY_CHARS} or more printable ASCII characters without spaces"
-            raise SettingError(f"{message}; `openssl rand -hex 24` makes one")
+            message = f"an API key must be {MIN_KEY_CHARS} or more printable ASCII characters without spaces"
+            raise SettingError(f"{message}; `openssl rand -hex 24` generates one")
     return keys
 
 
@@ -202,7 +203,7 @@ def _unreadable(file: Path, error: OSError) -> SettingError:
 
 
 def _url(listener: socket.socket, uds: Path | None, certificate: Path | None) -> str:
-    """Where the server is found."""
+    """The address of the server."""
     if uds is not None:
         return f"unix:{uds}"
     address, port = listener.getsockname()[:2]
@@ -211,7 +212,7 @@ def _url(listener: socket.socket, uds: Path | None, certificate: Path | None) ->
 
 
 def _start_log(level: str) -> None:
-    """Has the log written to stderr, no line of it longer than what was meant."""
+    """Sends the log to stderr, without control characters."""
 
     class Inert(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:

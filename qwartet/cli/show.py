@@ -21,15 +21,16 @@ if TYPE_CHECKING:
 
 def show(
     model: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Id on a hub, or a directory; the bundled model if left out.")
+        str | None,
+        typer.Argument(metavar="NAME", help="Hub id or checkpoint directory.", show_default="the bundled model"),
     ] = None,
     revision: Revision = None,
     as_json: AsJson = False,
 ) -> None:
     """Show a model's source, commit, licence, shape and sampling.
 
-    This is what the model says about itself; `qwartet inspect` checks it for faults, and `qwartet verify` compares
-    every byte with what was downloaded.
+    This is what the model's files state; `qwartet inspect` checks them for faults, and `qwartet verify` compares every
+    byte with what was downloaded.
     """
     from qwartet.hub.stored import find_stored
 
@@ -42,11 +43,13 @@ def show(
     for label, text in _lines(stored, facts):
         print(f"  {label:<11}{one_line(text)}")
     for other in others:
-        print(one_line(f"also here: commit {other.commit or '-'} ({state_words(other)}); --revision shows it"))
+        print(
+            one_line(f"also on this machine: commit {other.commit or '-'} ({state_words(other)}); --revision shows it")
+        )
 
 
 def _facts(stored: StoredModel) -> dict[str, Any]:
-    """What the files of a directory say, as plain values; None where one cannot be read, and why is a problem."""
+    """What the files of a directory state, as plain values; None for an unreadable one, with the reason in problems."""
     from qwartet.models.families import load_config
     from qwartet.models.generation_config import load_generation_defaults
     from qwartet.models.inspection import gptq_facts, model_facts, sampling_facts
@@ -54,7 +57,7 @@ def _facts(stored: StoredModel) -> dict[str, Any]:
 
     directory = stored.directory
     if stored.manifest is None and not (directory / "config.json").is_file():
-        load_config(directory)  # says that this is no checkpoint
+        load_config(directory)  # raises: this is not a checkpoint
     problems: list[str] = []
     config, defaults, gptq = (
         _attempt(read, directory, problems) for read in (load_config, load_generation_defaults, load_gptq_config)
@@ -86,12 +89,12 @@ def _lines(stored: StoredModel, facts: dict[str, Any]) -> Iterator[tuple[str, st
     manifest = stored.manifest
     if stored.repository is not None:
         at = f", {', '.join(stored.revisions)}" if stored.revisions else ""
-        yield "source", f"{facts['endpoint'] or stored.repository.hub}{at}, commit {stored.commit or 'not known'}"
+        yield "source", f"{facts['endpoint'] or stored.repository.hub}{at}, commit {stored.commit or 'unknown'}"
     yield "directory", f"{stored.directory} ({state_words(stored)}, {format_bytes(stored.num_bytes)})"
     if manifest is not None and manifest.finished_at is not None:
         yield "recorded", f"SHA-256 of {len(manifest.files)} files at {manifest.finished_at}; check: qwartet verify"
     elif stored.name != BUNDLED:
-        yield "recorded", "no hashes, since it did not come (or not whole) through qwartet pull"
+        yield "recorded", "no hashes, since qwartet pull did not download it, or not completely"
     for label, key, describe in (
         ("model", "model", model_line),
         ("positions", "model", positions_line),
@@ -101,6 +104,6 @@ def _lines(stored: StoredModel, facts: dict[str, Any]) -> Iterator[tuple[str, st
         if facts[key] is not None:
             yield label, describe(facts[key])
     yield from (("problem", text) for text in facts["problems"])
-    other = "that of Qwartet" if stored.name == BUNDLED else "no file of it is here; see the model's page"
+    other = "that of Qwartet" if stored.name == BUNDLED else "no licence file; see the model's page"
     yield "licence", facts["license"] or other
     yield "files", files_line(facts["files"], most=100)

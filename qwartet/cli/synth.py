@@ -18,32 +18,37 @@ from qwartet.models.shapes import SHAPES, Precision, Shape, ShapeName, gptq_conf
 
 
 def synth(
-    shape: Annotated[ShapeName, typer.Argument(help="Published size.")],
+    shape: Annotated[ShapeName, typer.Argument(help="Published model size.")],
     target: Annotated[Path, typer.Argument(metavar="DIR", help="New or empty directory.")],
-    precision: Annotated[Precision, typer.Option(help="int4 and int8 are GPTQ, with fp16 around it.")] = "int4",
-    layers: Annotated[int | None, typer.Option(help="Fewer layers than published, for quick benchmarks.")] = None,
+    precision: Annotated[Precision, typer.Option(help="int4 and int8: GPTQ linear layers, the rest in fp16.")] = "int4",
+    layers: Annotated[
+        int | None, typer.Option(help="Fewer layers, for quick benchmarks.", show_default="as published")
+    ] = None,
     group_size: Annotated[
-        int | None, typer.Option(help="Inputs that share a scale; -1: all of them.", show_default="128")
+        int | None,
+        typer.Option(help="GPTQ group size: inputs that share a scale; -1: all of them.", show_default="128"),
     ] = None,
     desc_act: Annotated[
-        bool, typer.Option("--desc-act", help="Groups in random order, as in files with desc_act true.")
+        bool,
+        typer.Option("--desc-act", help="Put inputs into groups at random, as checkpoints with desc_act have them."),
     ] = False,
     vocabulary: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A .tiktoken file to copy in; without it only ids can be given.")
+        Path | None,
+        typer.Option(metavar="FILE", help=".tiktoken file to include; without it, prompts must be token ids."),
     ] = None,
     counts: Annotated[
-        bool, typer.Option("--counts", help="The most probable id after t is t + 1: text that a benchmark knows.")
+        bool,
+        typer.Option("--counts", help="Make t + 1 the most probable token after t: predictable output for benchmarks."),
     ] = False,
     shard_size: Annotated[
-        int, count_option("Most bytes of a file: 2000m is 2 GB.", show_default="2000m")
+        int, count_option("Maximum bytes per file; 2000m is 2 GB.", show_default="2000m")
     ] = 2_000_000_000,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same weights.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the weights.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Write a checkpoint of a published size with random weights.
 
-    It serves to measure speed and memory; its answers are noise. Nothing half-written is left behind when the command
-    is stopped.
+    It is for measuring speed and memory; its answers are noise. An interrupted run leaves nothing behind.
     """
     size = _with_layers(SHAPES[shape], layers)
     gptq = gptq_config(precision, group_size, desc_act)
@@ -78,7 +83,7 @@ def _with_layers(shape: Shape, layers: int | None) -> Shape:
         return shape
     if not 1 <= layers <= shape.num_layers:
         raise SettingError(
-            f"--layers is {layers}; {shape.name} has {shape.num_layers}, so it must lie in 1..{shape.num_layers}"
+            f"--layers is {layers}; {shape.name} has {shape.num_layers}, so it must be between 1 and {shape.num_layers}"
         )
     return replace(shape, num_layers=layers)
 

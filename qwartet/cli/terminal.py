@@ -30,7 +30,7 @@ def error_line(text: str) -> str:
 
 
 def whole_text(text: str) -> str:
-    """Text that can be encoded: what stands for bytes that are no text, or for half a character, becomes U+FFFD."""
+    """Text that can be encoded: unpaired surrogates, which stand for undecodable bytes, become U+FFFD."""
     return _HALF_CHARACTER.sub("\ufffd", text)
 
 
@@ -40,7 +40,7 @@ def printable(text: str, stream: TextIO) -> str:
 
 
 class InertStream:
-    """A terminal to which only inert text is written; `direct` is for those who draw on it."""
+    """A terminal to which only inert text is written; `direct` is the unfiltered stream, for progress bars."""
 
     def __init__(self, direct: TextIO) -> None:
         self.direct = direct
@@ -57,7 +57,7 @@ class InertStream:
 
 
 def guard_terminals() -> None:
-    """From here on, whatever this process writes to stdout and stderr as text is inert where they are terminals."""
+    """From here on, all text that this process writes to stdout and stderr is inert where they are terminals."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if not isinstance(stream, InertStream) and stream is not None and stream.isatty():
@@ -65,5 +65,5 @@ def guard_terminals() -> None:
 
 
 def direct(stream: TextIO) -> TextIO:
-    """The stream itself, for a bar that moves the cursor and shows nothing of others."""
+    """The unfiltered stream, for a bar that moves the cursor and shows no foreign text."""
     return stream.direct if isinstance(stream, InertStream) else stream

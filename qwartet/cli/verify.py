@@ -1,4 +1,4 @@
-"""`qwartet verify`: are the files of a model still what was fetched?"""
+"""`qwartet verify`: are the files of a model still what was downloaded?"""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ if TYPE_CHECKING:
 
 
 def verify(
-    model: Annotated[str, typer.Argument(metavar="NAME", help="Id on a hub, or a directory.")],
+    model: Annotated[str, typer.Argument(metavar="NAME", help="Hub id or checkpoint directory.")],
     revision: Revision = None,
     as_json: AsJson = False,
 ) -> int:
     """Compare every byte of a model with its recorded hashes.
 
-    They were recorded when it was downloaded. Without a record, the hashes by which the hub's cache names its contents
-    are taken; without those, the structure of the files is looked at, and that is said. The exit code is 2 if something
-    is wrong.
+    The hashes were recorded at download. Without a record, it uses the hashes in the file names of the hub's cache;
+    without those, it checks only the structure of the files, and says so. The exit code is 2 if something is wrong.
     """
     from qwartet.hub.stored import find_stored
     from qwartet.hub.verification import verify as verify_directory
@@ -51,30 +50,30 @@ def _lines(stored: StoredModel, found: Verification) -> Iterator[str]:
     files = f"{found.num_files} files, {format_bytes(found.num_bytes)}"
     if found.against == "structure":
         yield (
-            f"{stored.name}: no hashes are recorded of it, so changed weights cannot be seen; instead its configs, "
-            f"vocabulary, tensor names and shapes were looked at: {len(found.problems) or 'no'} problems ({files})"
+            f"{stored.name}: no hashes are recorded, so changed weights cannot be detected; checked configs, "
+            f"vocabulary, tensor names and shapes: {len(found.problems) or 'no'} problems ({files})"
         )
         return
-    recorded = "recorded when it was fetched" if found.against == "manifest" else "that the hub's cache names them by"
+    recorded = f"hashes {'recorded at download' if found.against == 'manifest' else 'in the hub cache'}"
     yield from _limits(found)
     if found.is_sound:
-        how = "all with the hash"
+        how = f"all match the {recorded}"
         if found.num_by_hash < found.num_files:
-            how = f"{found.num_by_hash} with the hash, {found.num_files - found.num_by_hash} only with the size"
-        yield f"{stored.name}{commit}: {files}, {how} {recorded}"
+            rest = found.num_files - found.num_by_hash
+            how = f"{found.num_by_hash} match the {recorded}, {rest} only the recorded size"
+        yield f"{stored.name}{commit}: {files}, {how}"
         return
-    repair = (
-        "fetch it again" if stored.repository is None else f"qwartet pull {_pull_arguments(stored)} fetches them again"
-    )
-    yield f"{stored.name}{commit}: {len(found.problems)} of {found.num_files} files are not as {recorded}; {repair}"
+    repair = "" if stored.repository is None else f": qwartet pull {_pull_arguments(stored)}"
+    wrong = f"{len(found.problems)} of {found.num_files} files do not match the {recorded}"
+    yield f"{stored.name}{commit}: {wrong}; download them again{repair}"
 
 
 def _limits(found: Verification) -> Iterator[str]:
-    """What was not compared, or not with what the hub says."""
+    """What was not compared, or not with a hash of the hub."""
     if found.unlisted:
-        yield f"note: the hub listed no hash of {named(found.unlisted)}; recorded is that of what arrived"
+        yield f"note: the hub listed no hash of {named(found.unlisted)}; the one recorded was computed at download"
     if found.uncompared:
-        yield f"note: not compared, for no record names them: {named(found.uncompared)}"
+        yield f"note: not compared, since no record lists them: {named(found.uncompared)}"
 
 
 def _pull_arguments(stored: StoredModel) -> str:

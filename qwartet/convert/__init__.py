@@ -1,1 +1,1 @@
-"""Weights in the forms of other tools, written as a checkpoint that loads."""
+"""Converts weights in the formats of other tools to a checkpoint that loads."""

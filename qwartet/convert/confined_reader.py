@@ -1,8 +1,8 @@
-"""The process that reads a pickled file: confined before it opens it, it writes the tensors as safetensors and ends.
+"""The process that reads a pickled file: it confines itself, then writes the tensors as safetensors.
 
     python -m qwartet.convert.confined_reader SOURCE TARGET
 
-Nothing of Qwartet imports this. What is wrong is one line on standard output, and exit code 3.
+Nothing in Qwartet imports this. An error is one line on standard output, and exit code 3.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from qwartet.checkpoint.safetensors_file import DTYPE_NAMES
 from qwartet.convert.confinement import NotConfinedError, confine
 
 REFUSED = 3
-_SPARE_BYTES = 2**31  # of address space: what reading takes beside the file itself
+_SPARE_BYTES = 2**31  # of address space, for reading, besides the file itself
 _BYTES_A_SECOND = 5e6  # slower than any disk
 
 
 def main(source: Path, target: Path) -> int:
-    """Reads `source` with torch's unpickler for weights alone, which builds tensors and calls nothing else."""
+    """Reads `source` with torch's weights-only unpickler, which builds tensors and calls nothing else."""
     torch.set_num_threads(1)
     size = source.stat().st_size
     try:
@@ -38,9 +38,9 @@ def main(source: Path, target: Path) -> int:
             loaded = torch.load(str(source), map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(source))
             _write(file, _tensors(loaded))
     except NotConfinedError as error:
-        print(f"cannot be read by a process without network here ({error})")
+        print(f"this system cannot confine the process that reads it: {error}")
         return REFUSED
-    except Exception as error:  # whatever a broken or a hostile file leads to
+    except Exception as error:  # whatever a broken or hostile file raises
         print(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
         return REFUSED
     return 0
@@ -51,9 +51,9 @@ def _tensors(loaded: object) -> dict[str, Tensor]:
         raise ValueError(f"holds a {type(loaded).__name__}, not a dict of tensors")
     for name, value in loaded.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise ValueError(f"holds {str(name)[:80]!r}, which is no tensor but {type(value).__name__}")
+            raise ValueError(f"{str(name)[:80]!r} is of type {type(value).__name__}, not a tensor")
         if value.dtype not in DTYPE_NAMES or value.layout != torch.strided:
-            raise ValueError(f"{name[:80]!r} is of {value.dtype}, {value.layout}, which safetensors do not hold")
+            raise ValueError(f"{name[:80]!r} is of {value.dtype}, {value.layout}, which safetensors cannot store")
     return loaded
 
 

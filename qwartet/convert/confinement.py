@@ -1,7 +1,7 @@
-"""Takes from the process that calls it what it needs no more: the network, new programs, memory and time without end.
+"""Confines the calling process: no network, no new programs, limited memory and time.
 
-A seccomp filter refuses system calls by their number for good, in this process and in all that it may start. Linux, on
-x86-64 and 64-bit ARM; elsewhere nothing is confined, and that is an error.
+A seccomp filter blocks system calls by their number for good, in this process and its children. Linux on x86-64 and
+64-bit ARM only; elsewhere nothing is confined, and that is an error.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ _REFUSED = {
     "x86_64": (0xC000003E, (41, 42, 49, 44, 46, 53, 59, 322, 101, 62, 425, 310, 311)),
     "aarch64": (0xC00000B7, (198, 203, 200, 206, 211, 199, 221, 281, 117, 129, 425, 270, 271)),
 }
-_X32_CALLS = 0x40000000  # the same calls under other numbers begin here
+_X32_CALLS = 0x40000000  # other numbers of the same calls start here
 _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS, _SECCOMP_MODE_FILTER = 22, 38, 2
 _LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
 _ALLOW, _KILL, _FAIL = 0x7FFF0000, 0x80000000, 0x00050000 | errno.EPERM
 
 
 class NotConfinedError(Exception):
-    """This system offers no way to do it."""
+    """This system cannot confine a process."""
 
 
 def confine(*, more_memory: int, seconds: int, file_bytes: int) -> None:
-    """Leaves `more_memory` bytes of address space beside what is used, `seconds` of a processor, files of `file_bytes`.
+    """Allows `more_memory` bytes of address space more, `seconds` of CPU time, files of `file_bytes`.
 
-    NotConfinedError where a socket could still be had afterwards.
+    NotConfinedError if a socket can still be created afterwards.
     """
     with open("/proc/self/statm", encoding="ascii") as statistics:
         used = int(statistics.read().split()[0]) * resource.getpagesize()
@@ -47,12 +47,12 @@ def confine(*, more_memory: int, seconds: int, file_bytes: int) -> None:
         socket.socket().close()
     except PermissionError:
         return
-    raise NotConfinedError("the network could not be taken away")
+    raise NotConfinedError("network access cannot be removed")
 
 
 def _refuse_calls() -> None:
     if platform.system() != "Linux" or platform.machine() not in _REFUSED:
-        raise NotConfinedError(f"{platform.system()} on {platform.machine()} has no filter of system calls")
+        raise NotConfinedError(f"no system call filter on {platform.system()} {platform.machine()}")
     architecture, numbers = _REFUSED[platform.machine()]
     filters = [
         (_LOAD, 0, 0, 4),  # the architecture of the call
@@ -71,4 +71,4 @@ def _refuse_calls() -> None:
     pointer = ctypes.c_char_p(program)
     no_new = libc.prctl(_PR_SET_NO_NEW_PRIVS, *map(ctypes.c_ulong, (1, 0, 0, 0)))
     if no_new or libc.prctl(_PR_SET_SECCOMP, ctypes.c_ulong(_SECCOMP_MODE_FILTER), pointer):
-        raise NotConfinedError(f"the system takes no filter of system calls (error {ctypes.get_errno()})")
+        raise NotConfinedError(f"the system rejects the system call filter (error {ctypes.get_errno()})")

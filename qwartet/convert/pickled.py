@@ -1,8 +1,7 @@
 """A directory with pickled weights (*.bin) -> a new one with the same tensors as safetensors.
 
-A pickle can run code when it is loaded. So each file is read by a process of its own (confined_reader.py), with torch's
-unpickler for weights alone, without network and with bounds on its memory and time; what it wrote is then checked as
-any file from a stranger.
+Loading a pickle can run code. So a separate process (confined_reader.py) reads each file with torch's weights-only
+unpickler, without network access and with limited memory and time; its output is then checked like any untrusted file.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from qwartet.files import atomic_write, check_free_space
 from qwartet.quantize.writer import COPIED_FILES
 
 OnBytes = Callable[[int, int], None]
-"""Hears how many bytes more are converted, and of how many."""
+"""Called with the bytes converted since the last call, and the total."""
 
 _CONFIGS = ("config.json", "quantize_config.json")
 _BIN_NAME = re.compile(r"\w[\w.-]{0,200}\.(bin|pt|pth)", re.ASCII)
@@ -37,8 +36,8 @@ _KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "LANG", "TMPDIR")  # no keys, no p
 def convert_pickled(source: Path, target: Path, on_bytes: OnBytes | None = None) -> list[str]:
     """Writes the checkpoint `source` into the new directory `target`; returns the names of the files with tensors.
 
-    CheckpointError where a file cannot be read so or does not fit its index, SettingError where there is nothing to
-    convert or `target` is there already.
+    CheckpointError if a file cannot be read or does not match its index, SettingError if there is nothing to convert or
+    `target` exists.
     """
     files = _pickled_files(source)
     if os.path.lexists(target):
@@ -52,9 +51,7 @@ def convert_pickled(source: Path, target: Path, on_bytes: OnBytes | None = None)
             name = "model.safetensors" if len(files) == 1 else f"model-{number:05}-of-{len(files):05}.safetensors"
             infos = _converted(file, output / name)
             if again := sorted(weight_map.keys() & infos.keys()):
-                raise CheckpointError(
-                    file, f"holds {listed(again)} once more", hint="remove the file that is not meant"
-                )
+                raise CheckpointError(file, f"holds {listed(again)} again", hint="remove one of the two files")
             weight_map |= infos
             if on_bytes is not None:
                 on_bytes(file.stat().st_size, total)
@@ -70,16 +67,16 @@ def _pickled_files(source: Path) -> list[Path]:
     """The files to read: those of the index, or all that can hold weights."""
     names = names_in(source)
     if any(name.endswith(".safetensors") and not is_stray(name) for name in names):
-        raise SettingError(f"{source}: holds .safetensors files already; there is nothing to convert")
+        raise SettingError(f"{source}: already holds .safetensors files; there is nothing to convert")
     found = pickled_weights(names)
     indexes = [name for name in names if name.endswith(".bin.index.json")]
     if indexes:
         found = sorted(set(_index(source / indexes[0]).values()))
     if not found:
-        raise SettingError(f"{source}: holds no pickled weights (*.bin); give the directory of a checkpoint")
+        raise SettingError(f"{source}: holds no pickled weights (*.bin); pass a checkpoint directory")
     for name in found:
         if not isinstance(name, str) or not _BIN_NAME.fullmatch(name):
-            raise CheckpointError(source, f"names the file {name!r:.80}, which is not a plain name of a .bin file")
+            raise CheckpointError(source, f"names the file {name!r:.80}, which is not a plain .bin file name")
     missing = [name for name in found if not has_file(source / name)]
     if missing:
         raise CheckpointError(
@@ -91,7 +88,7 @@ def _pickled_files(source: Path) -> list[Path]:
 def _index(path: Path) -> dict[str, Any]:
     weight_map = read_json(path).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-        raise CheckpointError(path, "has no weight_map of names of files", hint="fetch this file again")
+        raise CheckpointError(path, "has no weight_map with file names", hint="fetch this file again")
     return weight_map
 
 
@@ -111,10 +108,10 @@ def _converted(file: Path, output: Path) -> dict[str, TensorInfo]:
         command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
     if ended.returncode == -signal.SIGXCPU:
-        raise CheckpointError(file, "took more time to read than any sound file does", hint="fetch this file again")
+        raise CheckpointError(file, "takes longer to read than any intact file", hint="fetch this file again")
     if ended.returncode:
         said = ended.stdout[:500].decode("utf-8", "replace").strip() or f"the reader ended with {ended.returncode}"
-        raise CheckpointError(file, f"cannot be converted ({said})", hint="fetch it again, or ask for safetensors")
+        raise CheckpointError(file, f"cannot be converted ({said})", hint="fetch it again, or use safetensors")
     return read_tensor_infos(output)
 
 
@@ -134,7 +131,7 @@ def _write_index(output: Path, tensors: dict[str, TensorInfo]) -> None:
 
 
 def _copy_rest(source: Path, output: Path) -> None:
-    """Configs, vocabulary and licences; what the configs call the weights becomes their new name."""
+    """Configs, vocabulary and licences; configs that name the weights get the new name."""
     for pattern in COPIED_FILES:
         for file in source.glob(pattern):
             if has_file(file):

@@ -1,1 +1,1 @@
-"""What lies on a hub, and what of it lies on this machine: pull, list, show, verify, rm."""
+"""Models on hubs and their local copies: pull, list, show, verify, rm."""

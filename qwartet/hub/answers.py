@@ -1,6 +1,6 @@
-"""What a hub answers: redirects followed, bodies of bounded size, unpacked where a proxy compressed them unasked.
+"""Responses of a hub: redirects followed, bodies of bounded size, decompressed where a proxy compressed them.
 
-No more of an error or of a redirect is read than its headers: either may be a body without an end.
+Of an error or a redirect only the headers are read: the body may be endless.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from qwartet.errors import DownloadError
 
-MAX_ANSWER_BYTES = 4 * 2**20  # of a listing; as Python objects it may take 25 times as much
+MAX_ANSWER_BYTES = 4 * 2**20  # of JSON; as Python objects it can take 25 times as much
 MAX_REDIRECTS = 20
 _PIECE_BYTES = 2**20
 _ANY_HEADER = 32 + zlib.MAX_WBITS  # gzip's or zlib's
@@ -21,16 +21,16 @@ _ERROR_HEADERS = ("X-Error-Code", "X-Error-Message", "Retry-After")
 
 
 class TryAgain(Exception):
-    """An answer that may be right next time."""
+    """A response that may be right next time."""
 
 
 class TooManyRedirects(Exception):
-    """The hub sends from one place to another without an end."""
+    """The hub redirects without end."""
 
 
 @contextmanager
 def response_to(url: str, headers: Mapping[str, str], *expected: int) -> Iterator[Any]:
-    """The response to a GET, its body unread; the client's exceptions for a refusal whose status is not expected."""
+    """The response to a GET, its body unread; the HTTP client's exceptions for a status that is not expected."""
     from huggingface_hub import constants, get_session
 
     session = get_session()
@@ -53,15 +53,15 @@ def _check_status(response: Any, expected: tuple[int, ...]) -> None:
     if status in (200, 206, *expected):
         return
     if status < 400:
-        raise TryAgain(f"the hub answers {status}, which brings no content")
-    # The library reads all of an error's body, whatever its size; a copy without one has all that is of use here.
+        raise TryAgain(f"status {status} without content")
+    # The library reads all of an error's body, whatever its size; a copy without one has all that is needed here.
     kept = {name: response.headers[name][:200] for name in _ERROR_HEADERS if name in response.headers}
     hf_raise_for_status(type(response)(status, headers=kept, request=response.request))
 
 
 def body_of(response: Any, what: str) -> Iterator[bytes]:
-    """The bytes of a response, in pieces of bounded size; DownloadError for a compression that was not asked for and
-    cannot be undone, TryAgain for one that is broken.
+    """Bytes of a response, in pieces of bounded size; DownloadError for a compression that was not requested and
+    cannot be decoded, TryAgain for a corrupt one.
     """
     coding = content_coding(response)
     if not coding:
@@ -69,8 +69,8 @@ def body_of(response: Any, what: str) -> Iterator[bytes]:
         return pieces
     if coding not in ("gzip", "x-gzip", "deflate"):
         raise DownloadError(
-            f"{what}: arrives compressed ({coding:.40}), which was not asked for; a proxy between here and the hub "
-            "does that: go around it, or set another HF_ENDPOINT or --source"
+            f"{what}: compressed by a proxy ({coding:.40}), which was not requested; bypass the proxy, or use another "
+            "HF_ENDPOINT or --source"
         )
     return _unpacked(response.iter_raw())
 
@@ -86,26 +86,24 @@ def _unpacked(pieces: Iterator[bytes]) -> Iterator[bytes]:
     try:
         for packed in pieces:
             while packed:
-                if decoder.eof:  # gzip files may stand one behind the other
+                if decoder.eof:  # gzip files can be concatenated
                     decoder = zlib.decompressobj(_ANY_HEADER)
                 yield decoder.decompress(packed, _PIECE_BYTES)
                 packed = decoder.unused_data if decoder.eof else decoder.unconsumed_tail
         yield decoder.flush()
     except zlib.error as error:
-        raise TryAgain(f"what arrives cannot be unpacked ({error})") from error
+        raise TryAgain(f"the compressed response is corrupt ({error})") from error
 
 
-def json_answer(url: str, headers: Mapping[str, str], variable: str) -> Any:
-    """The JSON that a hub answers; DownloadError for what is none or is too long, naming the `variable` that says which
-    hub is asked.
-    """
+def json_answer(url: str, headers: Mapping[str, str], what: str, hint: str) -> Any:
+    """The JSON of a response; DownloadError, beginning with `what`, for one that is not valid JSON or too long."""
     text = bytearray()
     with response_to(url, headers) as response:
-        for piece in body_of(response, "the hub's answer"):
+        for piece in body_of(response, what):
             text += piece
             if len(text) > MAX_ANSWER_BYTES:
-                raise DownloadError(f"the hub's answer is longer than {MAX_ANSWER_BYTES} bytes; check {variable}")
+                raise DownloadError(f"{what} is longer than {MAX_ANSWER_BYTES} bytes; {hint}")
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        raise DownloadError(f"the hub's answer is not valid JSON; check {variable}") from None
+        raise DownloadError(f"{what} is not valid JSON; {hint}") from None

@@ -1,9 +1,10 @@
-"""The bytes of a file, from a hub to the disk: resumed where they broke off, hashed on the disk, named when right.
+"""Download of one file from a hub: resumed where it broke off, hashed on the disk, renamed into place when verified.
 
-A file is gathered in `<name>.incomplete`. Ctrl-C, a crash or a cut leave that, and the next run asks for the rest. It
-gets its name by a rename, after what lies on the disk was found to have the hash that the hub lists: wrong bytes never
-get it. A file that the hub lists no hash of is compared by its size alone, so it is only put together from answers that
-name the same version of it. huggingface_hub's own transfer begins a file anew in each run and compares its size only.
+A file is gathered in `<name>.incomplete`. Ctrl-C, a crash or a lost connection leave that file, and the next run asks
+for the rest. A rename gives the file its name once the bytes on the disk have the hash that the hub lists, so wrong
+bytes never get the name. A file for which the hub lists no hash is checked by its size alone, so it is only assembled
+from responses that name the same version of it. huggingface_hub's own transfer restarts a file in each run and compares
+only its size.
 """
 
 from __future__ import annotations
@@ -23,15 +24,23 @@ from qwartet.hub.listing import RemoteFile
 from qwartet.hub.snapshot import unfinished
 
 PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)
-"""Before each new attempt; progress begins the count anew."""
-LONGEST_PAUSE_S = 60.0  # that a hub may ask for
+"""Before each new attempt; progress resets the count."""
+LONGEST_PAUSE_S = 60.0  # that a hub can ask for
 NO_SUCH_RANGE = 416  # HTTP's status
 
 T = TypeVar("T")
 
 
 class Stopped(Exception):
-    """The model's download was given up; this file's ends too."""
+    """The download of the model was stopped, so that of this file ends too."""
+
+
+class GivenUp(Exception):
+    """Several attempts in a row failed; `what` was asked for, `cause` ended the last attempt."""
+
+    def __init__(self, what: str, cause: Exception, num_attempts: int) -> None:
+        super().__init__(f"{what}: {reason_of(cause)}, {num_attempts} attempts")
+        self.what, self.cause, self.num_attempts = what, cause, num_attempts
 
 
 @dataclass(frozen=True)
@@ -39,20 +48,20 @@ class Transfer:
     """What the files of one model have in common."""
 
     headers: Mapping[str, str]
-    on_bytes: Callable[[int], None]  # hears how many bytes more are here, below 0 where some are thrown away; may raise
-    stop: Event  # ends the wait for a new attempt
+    on_bytes: Callable[[int], None]  # called with the number of new bytes, negative when some are discarded; may raise
+    stop: Event  # ends the pause before a new attempt
 
 
 def fetch_file(file: RemoteFile, target: Path, transfer: Transfer) -> str:
-    """Downloads a file to `target` and returns the SHA-256 of what lies there.
+    """Downloads a file to `target` and returns its SHA-256.
 
-    DownloadError when the hub does not deliver, or delivers other bytes than it lists; the client's exceptions when it
-    refuses; OSError of the disk.
+    GivenUp when the hub does not deliver, DownloadError when the bytes are not those that it lists, the HTTP client's
+    exceptions when it refuses, OSError from the disk.
     """
     with _Gathered(unfinished(target), file, transfer) as gathered:
         _gather(file, gathered, transfer)
         if (sha256 := gathered.right_sha256()) is None:
-            text = f"{file.name}: the bytes do not have the hash that the hub lists; fetching it again from the start"
+            text = f"{file.name}: wrong hash, not the one that the hub lists; downloading it again from the start"
             warnings.warn(text, DownloadWarning, stacklevel=2)
             gathered.restart()
             _gather(file, gathered, transfer)
@@ -60,21 +69,21 @@ def fetch_file(file: RemoteFile, target: Path, transfer: Transfer) -> str:
         if sha256 is None:
             gathered.restart()
             raise DownloadError(
-                f"{file.name}: the bytes do not have the hash that the hub lists, twice; they were thrown away. Try "
-                "another time, or another HF_ENDPOINT or --source: something between here and the hub changes files"
+                f"{file.name}: wrong hash twice, not the one that the hub lists; the file was discarded. Something "
+                "between here and the hub changes files: try again later, or with another HF_ENDPOINT or --source"
             )
     os.replace(gathered.path, target)
     return sha256
 
 
 class _Gathered:
-    """The bytes of a file that are here so far."""
+    """The bytes of a file that have arrived so far."""
 
     def __init__(self, path: Path, file: RemoteFile, transfer: Transfer) -> None:
         self.path = path
         self.num_bytes = 0
         self._file, self._transfer = file, transfer
-        self._version: str | None = None  # what the hub calls the bytes that are here, where it lists no hash of them
+        self._version: str | None = None  # the hub's name for these bytes, where it lists no hash of them
         self._stream = path.open("a+b")
 
     def __enter__(self) -> _Gathered:
@@ -90,7 +99,7 @@ class _Gathered:
         self._stream.close()
 
     def right_sha256(self) -> str | None:
-        """SHA-256 of what lies on the disk; None where it is not what the hub lists."""
+        """SHA-256 of the bytes on the disk; None where they are not what the hub lists."""
         self._stream.flush()
         os.fsync(self._stream.fileno())
         with_git = self._file.sha256 is None
@@ -99,55 +108,55 @@ class _Gathered:
         return hashes.sha256 if is_right else None
 
     def begin(self, response: Any) -> None:
-        """Makes sure that a response goes on where this ends; TryAgain, with nothing kept, where it cannot."""
+        """Makes sure that a response continues these bytes; TryAgain, with nothing kept, where it cannot."""
         begin, is_part = self.num_bytes, response.status_code == 206
         placed = response.headers.get("Content-Range", "").strip().lower()
         commit = response.headers.get("X-Repo-Commit")
         version = commit or response.headers.get("ETag")
         if is_part and not placed.startswith(f"bytes {begin}-"):
             self.restart()
-            raise TryAgain("the hub sends another part than was asked for")
+            raise TryAgain("the hub sent another range than requested")
         if is_part and not placed.endswith((f"/{self._file.size}", "/*")):
             self.restart()
-            raise TryAgain(f"the hub sends part of a file that does not have the {self._file.size} bytes that it lists")
+            raise TryAgain(f"the hub sent a range of a file that does not have the listed {self._file.size} bytes")
         if is_part and content_coding(response):
-            self.restart()  # the part is one of the compressed bytes
+            self.restart()  # it is a range of the compressed bytes
             raise TryAgain("a proxy compresses what the hub sends")
         if is_part and begin and not self._file.has_hash and (version is None or version != self._version):
             self.restart()
-            raise TryAgain("the hub may send another version of the file")
+            raise TryAgain("the hub may have another version of the file by now")
         if commit and not self._file.has_hash and commit not in self._file.url:
-            reason = "the hub sends it from another commit than it listed, and lists no hash to compare it with"
+            reason = "the hub sent it from another commit than it listed, without a hash to compare"
             raise DownloadError(f"{self._file.name}: {reason}; run it again, or set another HF_ENDPOINT or --source")
         if begin and not is_part:
-            self.restart()  # it sends the whole file
+            self.restart()  # the response is the complete file
         self._version = version
 
     def append(self, piece: bytes) -> None:
         if self.num_bytes + len(piece) > self._file.size:
             self.restart()
-            raise TryAgain(f"the hub sends more than the {self._file.size} bytes that it lists")
+            raise TryAgain(f"the hub sent more than the listed {self._file.size} bytes")
         self._stream.write(piece)
         self.num_bytes += len(piece)
         self._transfer.on_bytes(len(piece))
 
     def restart(self) -> None:
-        """Throws all away."""
+        """Discards all bytes."""
         self._transfer.on_bytes(-self.num_bytes)
         self._stream.truncate(0)
         self.num_bytes = 0
 
 
 def _gather(file: RemoteFile, gathered: _Gathered, transfer: Transfer) -> None:
-    """Asks for what is missing until nothing is; DownloadError when several attempts in turn bring nothing."""
+    """Asks for the missing bytes until none are missing; GivenUp when several attempts in a row bring nothing."""
     num_failures, furthest = 0, gathered.num_bytes
-    is_missing = gathered.num_bytes < file.size or not file.has_hash  # nothing else tells that a file is empty
+    is_missing = gathered.num_bytes < file.size or not file.has_hash  # only a request shows that a file is empty
     while is_missing:
         try:
             _receive(file, gathered, transfer)
-            error: Exception = TryAgain("the hub ended early")
+            error: Exception = TryAgain("the hub closed the connection early")
         except Exception as caught:
-            if not _may_pass(caught):
+            if not _is_temporary(caught):
                 raise
             error = caught
             is_missing = gathered.num_bytes < file.size or file.size == 0
@@ -162,13 +171,13 @@ def _gather(file: RemoteFile, gathered: _Gathered, transfer: Transfer) -> None:
 
 
 def _receive(file: RemoteFile, gathered: _Gathered, transfer: Transfer) -> None:
-    """One request for the bytes that are missing."""
+    """One request for the missing bytes."""
     begin = gathered.num_bytes
     headers = {**transfer.headers, "Range": f"bytes={begin}-"} if begin else transfer.headers
     with response_to(file.url, headers, NO_SUCH_RANGE) as response:
         if response.status_code == NO_SUCH_RANGE:
             gathered.restart()
-            raise TryAgain(f"the hub has fewer than the {file.size} bytes that it lists")
+            raise TryAgain(f"the hub has fewer than the listed {file.size} bytes")
         pieces = body_of(response, file.name)
         gathered.begin(response)
         for piece in pieces:
@@ -176,23 +185,22 @@ def _receive(file: RemoteFile, gathered: _Gathered, transfer: Transfer) -> None:
 
 
 def patiently(ask: Callable[[], T], what: str) -> T:
-    """Result of a question to a hub, asked again when it is busy; not when it cannot be reached at all."""
+    """Result of a request to a hub, repeated while it is busy, but not when it cannot be reached at all; GivenUp."""
     num_failures, stop = 0, Event()
     while True:
         try:
             return ask()
         except Exception as error:
-            if not _may_pass(error) or _is_unreachable(error):
+            if not _is_temporary(error) or _is_unreachable(error):
                 raise
             _pause(num_failures, error, what, stop)
             num_failures += 1
 
 
 def _pause(num_failures: int, error: Exception, what: str, stop: Event) -> None:
-    """Waits before a new attempt; DownloadError when there were enough of them."""
+    """Waits before a new attempt; GivenUp when there were enough of them."""
     if num_failures >= len(PAUSES_S):
-        hint = "run it again: what is here already is kept"
-        raise DownloadError(f"{what}: {reason_of(error)}, {num_failures + 1} times in turn; {hint}") from error
+        raise GivenUp(what, error, num_failures + 1) from error
     pause = max(PAUSES_S[num_failures], min(_asked_pause(error), LONGEST_PAUSE_S))
     warnings.warn(f"{what}: {reason_of(error)}; trying again in {pause:g} s", DownloadWarning, stacklevel=3)
     if stop.wait(pause):
@@ -205,12 +213,17 @@ def _asked_pause(error: Exception) -> float:
     return float(asked) if asked.isdecimal() and len(asked) < 6 else 0.0
 
 
-def _may_pass(error: Exception) -> bool:
-    """Whether a new attempt may bring more: the hub is busy or ill, or the connection broke."""
+def _is_temporary(error: Exception) -> bool:
+    """Whether a new attempt may succeed: the hub is busy or failing, or the connection broke."""
     response: Any = getattr(error, "response", None)
     if response is not None:
         return response.status_code in (408, 429) or response.status_code >= 500
-    return isinstance(error, TryAgain) or (_is_a(error, "TransportError") and not _is_a(error, "UnsupportedProtocol"))
+    return isinstance(error, TryAgain) or (is_of_the_connection(error) and not _is_a(error, "UnsupportedProtocol"))
+
+
+def is_of_the_connection(error: Exception) -> bool:
+    """Whether no response came, or not all of one: name lookup, connection, TLS, proxy, time limit."""
+    return _is_a(error, "TransportError")
 
 
 def _is_unreachable(error: Exception) -> bool:
@@ -228,7 +241,7 @@ def reason_of(error: BaseException) -> str:
         return str(error)
     response: Any = getattr(error, "response", None)
     if response is not None:
-        return f"the hub answers {response.status_code} {response.reason_phrase}".strip()
+        return f"status {response.status_code} {response.reason_phrase}".strip()
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return text if len(text) <= 200 else f"{text[:200]}..."
 
@@ -237,7 +250,7 @@ PIECE_BYTES = 2**22
 
 
 class FileHashes:
-    """The hashes of a file of `size` bytes, taken while its bytes pass."""
+    """The hashes of a file of `size` bytes, computed piece by piece."""
 
     def __init__(self, size: int, *, with_git: bool) -> None:
         self.num_bytes = 0
@@ -255,14 +268,14 @@ class FileHashes:
         return self._sha256.hexdigest()
 
     def match(self, sha256: str | None, git_sha1: str | None) -> bool:
-        """Whether these are the hashes of what was expected; True where nothing was."""
+        """Whether these are the expected hashes; True where none are."""
         if sha256 is not None:
             return self.sha256 == sha256
         return git_sha1 is None or (self._git is not None and self._git.hexdigest() == git_sha1)
 
 
 def hash_file(path: Path, *, with_git: bool, on_bytes: Callable[[int], None]) -> FileHashes:
-    """Reads a file once; `on_bytes` hears how many bytes more are read."""
+    """Reads a file once; `on_bytes` is called with the size of each piece."""
     with path.open("rb") as file:
         hashes = FileHashes(os.fstat(file.fileno()).st_size, with_git=with_git)
         while piece := file.read(PIECE_BYTES):

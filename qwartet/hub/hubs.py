@@ -1,4 +1,4 @@
-"""Which hubs are there? What Qwartet needs of each, HuggingFace's methods say."""
+"""The hubs that Qwartet knows; the methods of HuggingFace document what each one provides."""
 
 from __future__ import annotations
 

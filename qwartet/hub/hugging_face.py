@@ -1,9 +1,9 @@
-"""Hugging Face, and mirrors of it: what is in a model, and where it lies here.
+"""Hugging Face and its mirrors: the files of a model, and the local cache.
 
-huggingface_hub asks the questions, so HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE, HF_ENDPOINT and HF_TOKEN are as its
-documentation says, and the cache is the one that other tools use:
+Requests go through huggingface_hub, so HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE, HF_ENDPOINT and HF_TOKEN work as its
+documentation says, and the cache is shared with other tools:
 
-    models--ORG--NAME/blobs/HASH              contents, under their SHA-256 or the SHA-1 of a git blob
+    models--ORG--NAME/blobs/HASH              contents, named by their SHA-256 or the SHA-1 of a git blob
     models--ORG--NAME/snapshots/COMMIT/FILE   links to them
     models--ORG--NAME/refs/REVISION           the commit of a branch or tag
 """
@@ -26,6 +26,9 @@ from qwartet.hub.listing import Listing, RemoteFile, check_commit, checked_files
 from qwartet.hub.repository import HubName, Repository, parse_repository
 from qwartet.hub.snapshot import Place, Removal, Snapshot, size_of
 
+DEFAULT_ENDPOINT = "https://huggingface.co"
+_MIRROR = "https://hf-mirror.com"
+
 
 class HuggingFace:
     """The hub at HF_ENDPOINT."""
@@ -34,35 +37,42 @@ class HuggingFace:
     default_revision = "main"
 
     def listing(self, repository: Repository, revision: str) -> Listing:
-        """Asks the hub; any exception means that the model cannot be had."""
+        """Asks the hub for the files of a model; any exception means that the model cannot be downloaded."""
         from huggingface_hub import constants
 
         url = f"{constants.ENDPOINT}/api/models/{repository.name}/revision/{quote(revision, safe='')}?blobs=true"
-        answer = patiently(lambda: json_answer(url, self.headers(), "HF_ENDPOINT"), str(repository))
+        hint = "check HF_ENDPOINT"
+        answer = patiently(lambda: json_answer(url, self.headers(), "the hub's answer", hint), str(repository))
         siblings = answer.get("siblings") if isinstance(answer, dict) else None
         if not isinstance(siblings, list):
-            raise DownloadError("the hub's answer is not what Hugging Face answers; check HF_ENDPOINT")
+            raise DownloadError(f"the hub's answer is not in Hugging Face's format; {hint}")
         commit = check_commit(repository, answer.get("sha"))
         files = checked_files(repository, _remote_files(repository.name, commit, siblings))
         return Listing(repository, revision, commit, constants.ENDPOINT, files)
 
+    def file_url(self, repository: Repository, revision: str, name: str) -> str:
+        """Where one file of a model is downloaded from."""
+        from huggingface_hub import constants, hf_hub_url
+
+        return hf_hub_url(repository.name, name, revision=revision, endpoint=constants.ENDPOINT)
+
     def headers(self) -> Mapping[str, str]:
-        """What a request for a file carries."""
+        """The headers of a request."""
         from huggingface_hub import constants, get_token
 
-        # Not build_hf_headers: it asks the hub for a list of programs, of any length, to say which one runs this.
+        # Not build_hf_headers: it downloads a list of programs, of any length, to report which one runs this.
         token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
         secret = {} if token is None else {"authorization": f"Bearer {token}"}
         return {"user-agent": f"qwartet/{__version__}", **secret}
 
     def place(self, listing: Listing) -> Place:
-        """Where the files of a listing lie, or will."""
+        """Where the files of a listing are, or will be."""
         storage = _storage(listing.repository)
         lock = _cache() / ".locks" / storage.name / "qwartet.lock"
         return Place(storage / "snapshots" / listing.commit, lock, storage / "blobs")
 
     def finish(self, listing: Listing) -> None:
-        """Notes on disk that `revision` is `commit`, all files being there."""
+        """Records on disk that `revision` is `commit`, once all files are there."""
         if is_commit(listing.revision) or not is_safe_revision(listing.revision):
             return
         reference = _storage(listing.repository) / "refs" / listing.revision
@@ -70,7 +80,7 @@ class HuggingFace:
             path.write_text(listing.commit, encoding="ascii")
 
     def snapshot(self, repository: Repository, revision: str) -> Snapshot | None:
-        """What is here of a revision; None without a directory of it."""
+        """The local copy of a revision, complete or not; None without a directory."""
         storage, commit = _storage(repository), revision
         if not is_commit(revision):
             if not is_safe_revision(revision):
@@ -82,7 +92,7 @@ class HuggingFace:
         return Snapshot(repository, directory, commit, _revisions(storage).get(commit, ()))
 
     def snapshots(self) -> Iterator[Snapshot]:
-        """All that is here."""
+        """All local copies."""
         for storage in sorted(_cache().glob("models--*")):
             repository = parse_repository(storage.name.removeprefix("models--").replace("--", "/"))
             if repository is None or not (storage / "snapshots").is_dir():
@@ -93,9 +103,9 @@ class HuggingFace:
                     yield Snapshot(repository, directory, directory.name, revisions.get(directory.name, ()))
 
     def removal(self, snapshot: Snapshot, unfinished_blobs: frozenset[str]) -> Removal:
-        """How to delete what belongs to a snapshot alone, contents that are not all here (by their hashes) included.
+        """How to delete what belongs to a snapshot alone, unfinished contents (by their hashes) included.
 
-        As the library does it: it knows which contents other commits and other models share.
+        The library does it, because it knows which contents other commits and other models share.
         """
         from huggingface_hub import scan_cache_dir
 
@@ -104,7 +114,7 @@ class HuggingFace:
         left = list((storage / "blobs").glob("*.incomplete"))
         gathered = left if is_last else [path for path in left if path.stem in unfinished_blobs]
         found = scan_cache_dir(_cache())
-        # Of this repository only: the library looks for a commit in all, and a copy of a repository has the same ones.
+        # Of this repository only: the library looks for a commit in all of them, and a fork has the same commits.
         found = replace(found, repos=frozenset(repo for repo in found.repos if repo.repo_path == storage.resolve()))
         known = {revision.commit_hash for repo in found.repos for revision in repo.revisions}
         if snapshot.directory.name in known:
@@ -118,14 +128,25 @@ class HuggingFace:
             return Removal(strategy.expected_freed_size + size_of(gathered), execute)
         if not is_last:
             hint = f"remove {storage} yourself, with all its commits"
-            raise DownloadError(f"{snapshot.repository}: its cache is damaged, and other commits are in it; {hint}")
+            raise DownloadError(f"{snapshot.repository}: its cache is damaged and holds other commits too; {hint}")
         return Removal(size_of(list((storage / "blobs").iterdir())), lambda: shutil.rmtree(storage))
 
     def wording(self) -> Wording:
-        """How its errors are told."""
+        """What its error messages say about it."""
         from huggingface_hub import constants
 
-        return Wording(constants.ENDPOINT, _cache(), "HF_ENDPOINT", "HF_HOME", "HF_TOKEN")
+        return Wording(
+            endpoint=constants.ENDPOINT,
+            is_default_endpoint=constants.ENDPOINT == DEFAULT_ENDPOINT,
+            cache=_cache(),
+            endpoint_variable="HF_ENDPOINT",
+            cache_variable="HF_HOME",
+            token_variable="HF_TOKEN",
+            alternatives=(
+                f"set HF_ENDPOINT to a mirror (for example {_MIRROR})",
+                "use --source modelscope (the name modelscope:OWNER/NAME)",
+            ),
+        )
 
 
 def _remote_files(name: str, commit: str, siblings: Iterable[object]) -> Iterator[RemoteFile]:
@@ -159,7 +180,7 @@ def _commit_of(reference: Path) -> str:
 
 
 def _revisions(storage: Path) -> dict[str, tuple[str, ...]]:
-    """Commit -> the branches and tags that are it, as far as is known here."""
+    """Commit -> the branches and tags that point to it, as far as the cache records them."""
     found: dict[str, tuple[str, ...]] = {}
     for reference in sorted((storage / "refs").rglob("*")):
         if reference.is_file():

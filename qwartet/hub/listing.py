@@ -1,7 +1,7 @@
-"""What a hub says is in a model, and which of it is fetched.
+"""The files that a hub lists for a model, and which of them are downloaded.
 
-Data only: *.json, *.tiktoken, *.safetensors, and the licence. Code and pickled weights stay on the hub. What a hub says
-is not trusted: names, sizes and hashes are checked here, before any of them becomes a path.
+Data only: *.json, *.tiktoken, *.safetensors, and the licence. Code and pickled weights stay on the hub. The listing is
+not trusted: names, sizes and hashes are checked here before any of them becomes part of a path.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from qwartet.hub.repository import Repository
 MAX_FILES = 10_000
 MAX_FILE_BYTES = 2**46
 
-MAX_NAME_BYTES = 200  # with what is added to it while the file is gathered, a disk takes 255
+MAX_NAME_BYTES = 200  # a file system allows 255, with the suffix of an unfinished file
 
 _WANTED = re.compile(r"[^/.][^/]*\.(json|tiktoken|safetensors)|(LICENSE|NOTICE)(\.(txt|md))?")
 _REVISION = re.compile(r"[\w][\w./-]{0,100}", re.ASCII)
@@ -26,7 +26,7 @@ _SHA1 = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file; its `sha256` or, where the hub does not know it, its `git_sha1` names the content, or neither does."""
+    """One file, identified by its `sha256` or, where the hub does not list that, its `git_sha1`, or by neither."""
 
     name: str
     size: int  # bytes
@@ -36,18 +36,18 @@ class RemoteFile:
 
     @property
     def blob(self) -> str:
-        """The hash by which the hub names the content; empty where it lists none."""
+        """The hash that identifies the content on the hub; empty where it lists none."""
         return self.sha256 or self.git_sha1 or ""
 
     @property
     def has_hash(self) -> bool:
-        """Whether the content can be compared with what the hub lists by more than its size."""
+        """Whether more than the size of the content can be verified."""
         return bool(self.blob)
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of a model at a commit; `revision` is what was asked for."""
+    """The files of a model at a commit; `revision` is what the caller asked for."""
 
     repository: Repository
     revision: str
@@ -61,17 +61,17 @@ class Listing:
 
 
 def checked_files(repository: Repository, files: Iterable[RemoteFile]) -> tuple[RemoteFile, ...]:
-    """The files of a listing that are fetched, smallest first; DownloadError for a listing that cannot be honest."""
+    """The files of a listing to download, smallest first; DownloadError for a listing that cannot be honest."""
     wanted: dict[str, RemoteFile] = {}
     for number, file in enumerate(files):
         if number >= MAX_FILES:
             raise _dishonest(repository, f"more than {MAX_FILES} files")
         if _leads_out(file.name):
-            raise _dishonest(repository, f"a file called {_shown(file.name)}")
+            raise _dishonest(repository, f"a file named {_shown(file.name)}")
         if not _WANTED.fullmatch(file.name):
             continue
         if len(file.name.encode()) > MAX_NAME_BYTES:
-            raise _dishonest(repository, f"a file called {_shown(file.name)}, longer than {MAX_NAME_BYTES} bytes")
+            raise _dishonest(repository, f"a file named {_shown(file.name)}, longer than {MAX_NAME_BYTES} bytes")
         if file.name in wanted:
             raise _dishonest(repository, f"{file.name} twice")
         _check_numbers(repository, file)
@@ -80,7 +80,7 @@ def checked_files(repository: Repository, files: Iterable[RemoteFile]) -> tuple[
 
 
 def check_commit(repository: Repository, commit: object) -> str:
-    """A commit that may become the name of a directory; DownloadError for anything else."""
+    """A commit hash that is safe as the name of a directory; DownloadError for anything else."""
     if not isinstance(commit, str) or not _SHA1.fullmatch(commit):
         raise _dishonest(repository, f"the commit {_shown(commit)}")
     return commit
@@ -92,12 +92,12 @@ def is_commit(revision: str) -> bool:
 
 
 def is_safe_revision(revision: str) -> bool:
-    """Whether a branch or tag may become part of a path."""
+    """Whether a branch or tag is safe as part of a path."""
     return _REVISION.fullmatch(revision) is not None and ".." not in revision and "//" not in revision
 
 
 def named(names: Sequence[str], most: int = 5) -> str:
-    """The first of some files, and how many there are besides."""
+    """The first of some names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 

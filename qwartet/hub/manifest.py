@@ -1,7 +1,7 @@
-"""What was fetched: a record of every model that came through Qwartet, with commit, sizes and SHA-256.
+"""A record of every model that Qwartet downloaded: commit, sizes and SHA-256.
 
-One JSON file for each commit of a model, in Qwartet's cache directory. It is written when a download begins, so that
-one that broke off is known, and again after each file that was found right.
+One JSON file for each commit of a model, in Qwartet's cache directory. It is written when a download begins, so that an
+interrupted one is known, and again after each verified file.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class ManifestFile:
-    """A file of the model; `sha256` is that of its bytes here, None until they were found to be the right ones."""
+    """A file of the model; `sha256` is that of the local bytes, None until they are verified."""
 
     name: str
     size: int  # bytes
-    blob: str  # what the hub calls its content: its SHA-256, or the SHA-1 of a git blob; empty where it does not
+    blob: str  # the hub's hash of the content: SHA-256, or the SHA-1 of a git blob; empty where it lists none
     sha256: str | None = None
-    is_damaged: bool = False  # as a later check found
+    is_damaged: bool = False  # found by a later check
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Manifest:
         return manifest_directory() / f"{self.repository.key}--{self.commit}.json"
 
     def is_here(self, file: ManifestFile) -> bool:
-        """Whether a file is in the directory, with its size; its bytes are not read."""
+        """Whether a file is in the directory with its recorded size; its bytes are not read."""
         try:
             return not file.is_damaged and (self.directory / file.name).stat().st_size == file.size
         except OSError:
@@ -63,7 +63,7 @@ class Manifest:
         return self.finished_at is not None and all(map(self.is_here, self.files))
 
     def with_file(self, name: str, sha256: str) -> Manifest:
-        """The same, with a file that was found to be right."""
+        """The same, with one more verified file."""
         return replace(
             self,
             files=tuple(
@@ -77,12 +77,12 @@ class Manifest:
 
 
 def manifest_directory() -> Path:
-    """Where the records lie."""
+    """Where the records are kept."""
     return cache_directory() / "models"
 
 
 def write_manifest(manifest: Manifest) -> None:
-    """Writes a record in place of an older one; OSError where that cannot be."""
+    """Writes a record, replacing an older one; OSError where that fails."""
     content = asdict(manifest) | {"format": FORMAT, "directory": str(manifest.directory)}
     manifest.path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(manifest.path) as path, path.open("x", encoding="utf-8") as file:
@@ -92,7 +92,7 @@ def write_manifest(manifest: Manifest) -> None:
 
 
 def read_manifests() -> Iterator[Manifest]:
-    """All records, newest first; what is no sound record is passed over."""
+    """All records, newest first; invalid ones are skipped."""
     try:
         found = sorted(manifest_directory().glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     except OSError:
@@ -107,7 +107,7 @@ def read_manifests() -> Iterator[Manifest]:
 
 
 def manifest_of(directory: Path) -> Manifest | None:
-    """The record of a directory; None for one that did not come through Qwartet."""
+    """The record of a directory; None for one that Qwartet did not download."""
     wanted = directory.resolve()
     return next((manifest for manifest in read_manifests() if manifest.directory.resolve() == wanted), None)
 
@@ -118,10 +118,10 @@ def _parse(raw: Any) -> Manifest:
         raise ValueError("another format")
     files = tuple(ManifestFile(**file) for file in raw["files"])
     if not all(os.path.basename(file.name) == file.name and isinstance(file.size, int) for file in files):
-        raise ValueError("a name that leads out of the directory, or a size that is none")
+        raise ValueError("a name outside the directory, or an invalid size")
     texts = {key: raw[key] for key in ("revision", "commit", "endpoint", "started_at")}
     if not all(isinstance(text, str) for text in texts.values()):
-        raise ValueError("a value of another kind")
+        raise ValueError("a value of another type")
     return Manifest(
         repository=Repository(**raw["repository"]),
         directory=Path(raw["directory"]),

@@ -1,10 +1,10 @@
-"""ModelScope: what is in a model, and where it lies here.
+"""ModelScope: the files of a model, and the local cache.
 
-Its REST interface, asked with huggingface_hub's HTTP client; the variables are those of its own library:
-MODELSCOPE_ENDPOINT (or MODELSCOPE_DOMAIN), MODELSCOPE_API_TOKEN, MODELSCOPE_CACHE. So is the place:
+Requests go to its REST API through huggingface_hub's HTTP client. Variables and cache are those of its own library:
+MODELSCOPE_ENDPOINT (or MODELSCOPE_DOMAIN), MODELSCOPE_API_TOKEN, MODELSCOPE_CACHE.
 
-    models/ORG--NAME/snapshots/REVISION/FILE      the library's layout; REVISION is the commit for what Qwartet fetches
-    [hub/][models/]ORG/NAME/FILE                  that of older ones ("." in NAME is "___"), read but not written
+    models/ORG--NAME/snapshots/REVISION/FILE      the library's layout; Qwartet's downloads have the commit as REVISION
+    [hub/][models/]ORG/NAME/FILE                  layouts of older versions ("." in NAME is "___"), read but not written
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class ModelScope:
     default_revision = "master"
 
     def listing(self, repository: Repository, revision: str) -> Listing:
-        model = f"{_endpoint()}/api/v1/models/{quote(repository.name)}/repo"
-        question = urlencode({"Revision": revision, "Recursive": "true"})
-        data = patiently(lambda: _data(f"{model}/files?{question}", self.headers()), str(repository))
+        query = urlencode({"Revision": revision, "Recursive": "true"})
+        url = f"{_model_url(repository)}/files?{query}"
+        data = patiently(lambda: _data(url, self.headers()), str(repository))
         raw = data.get("Files")
-        if not isinstance(raw, list):  # its answer, with status 200, for a revision that does not exist
+        if not isinstance(raw, list):  # its response, with status 200, for a revision that does not exist
             raise unknown_revision(repository, revision)
         commit = _commit(data, raw, revision)
         asked = commit if is_commit(commit) else revision
@@ -53,16 +53,19 @@ class ModelScope:
             for entry in raw:
                 if isinstance(entry, dict) and entry.get("Type") != "tree":
                     path = entry.get("Path", "")
-                    url = f"{model}?{urlencode({'Revision': asked, 'FilePath': path})}"
+                    url = self.file_url(repository, asked, path)
                     yield RemoteFile(path, entry.get("Size", -1), entry.get("Sha256") or None, None, url)
 
         files = checked_files(repository, remote_files())
         if not is_commit(commit) and not all(file.has_hash for file in files):
             raise DownloadError(
-                "the hub lists neither a commit nor hashes, so files of several versions could be mixed; "
-                "give a full commit hash as --revision"
+                "the hub lists neither a commit nor hashes, so files of different versions could be mixed; "
+                "pass a full commit hash as --revision"
             )
         return Listing(repository, revision, commit, _endpoint(), files)
+
+    def file_url(self, repository: Repository, revision: str, name: str) -> str:
+        return f"{_model_url(repository)}?{urlencode({'Revision': revision, 'FilePath': name})}"
 
     def headers(self) -> Mapping[str, str]:
         headers = {"User-Agent": f"qwartet/{__version__}"}
@@ -75,7 +78,7 @@ class ModelScope:
         return Place(storage / "snapshots" / listing.commit, _cache() / ".lock" / f"{storage.name}.qwartet.lock")
 
     def finish(self, listing: Listing) -> None:
-        """Nothing: its layout has no names for commits; the manifest knows them."""
+        """Does nothing: the layout has no names for commits; the manifest records them."""
 
     def snapshot(self, repository: Repository, revision: str) -> Snapshot | None:
         found = [snapshot for snapshot in self.snapshots() if snapshot.repository == repository]
@@ -110,7 +113,7 @@ class ModelScope:
     def removal(self, snapshot: Snapshot, unfinished_blobs: frozenset[str]) -> Removal:
         directory = snapshot.directory
         if not directory.resolve().is_relative_to(_cache().resolve()):
-            raise DownloadError(f"{directory} lies outside {_cache()}; remove it yourself")
+            raise DownloadError(f"{directory} is outside {_cache()}; remove it yourself")
 
         def execute() -> None:
             shutil.rmtree(directory)
@@ -120,12 +123,26 @@ class ModelScope:
         return Removal(size_of(list(directory.rglob("*"))), execute)
 
     def wording(self) -> Wording:
-        return Wording(_endpoint(), _cache(), "MODELSCOPE_ENDPOINT", "MODELSCOPE_CACHE", "MODELSCOPE_API_TOKEN")
+        endpoint = _endpoint()
+        is_by_domain = "MODELSCOPE_DOMAIN" in os.environ and not os.environ.get("MODELSCOPE_ENDPOINT")
+        return Wording(
+            endpoint=endpoint,
+            is_default_endpoint=endpoint == DEFAULT_ENDPOINT,
+            cache=_cache(),
+            endpoint_variable="MODELSCOPE_DOMAIN" if is_by_domain else "MODELSCOPE_ENDPOINT",
+            cache_variable="MODELSCOPE_CACHE",
+            token_variable="MODELSCOPE_API_TOKEN",
+            alternatives=("use --source hf (the name hf:OWNER/NAME)",),
+        )
 
 
 def _endpoint() -> str:
     endpoint = os.environ.get("MODELSCOPE_ENDPOINT") or os.environ.get("MODELSCOPE_DOMAIN") or DEFAULT_ENDPOINT
     return (endpoint if "://" in endpoint else f"https://{endpoint}").rstrip("/")
+
+
+def _model_url(repository: Repository) -> str:
+    return f"{_endpoint()}/api/v1/models/{quote(repository.name)}/repo"
 
 
 def _cache() -> Path:
@@ -138,7 +155,7 @@ def _storage(repository: Repository) -> Path:
 
 
 def _old_revision(directory: Path) -> str:
-    """What the older library noted: "Revision:master,CreatedAt:..."."""
+    """What the older library recorded: "Revision:master,CreatedAt:..."."""
     try:
         text = (directory / ".mv").read_text(encoding="utf-8")[:200]
     except (OSError, ValueError):
@@ -148,19 +165,20 @@ def _old_revision(directory: Path) -> str:
 
 
 def _data(url: str, headers: Mapping[str, str]) -> dict[str, Any]:
-    """The "Data" of an answer of the REST interface; the client's exceptions for a refusal."""
-    answer = json_answer(url, headers, "MODELSCOPE_ENDPOINT")
+    """The "Data" of a response of the REST API; the HTTP client's exceptions for a refusal."""
+    hint = "check MODELSCOPE_ENDPOINT"
+    answer = json_answer(url, headers, "the hub's answer", hint)
     data = answer.get("Data") if isinstance(answer, dict) else None
     if not isinstance(data, dict) or not answer.get("Success", True):
-        raise DownloadError("the hub's answer is not what ModelScope answers; check MODELSCOPE_ENDPOINT")
+        raise DownloadError(f"the hub's answer is not in ModelScope's format; {hint}")
     return data
 
 
 def _commit(data: dict[str, Any], files: list[Any], revision: str) -> str:
     """The commit of a listing.
 
-    The interface names it by its first digits; the whole of it stands beside the files that it changed. Where it
-    changed none that is left, a hash of the listing stands for it.
+    The API gives its first digits; the full hash is given with the files that it changed. Where none of those is left,
+    a hash of the listing takes its place.
     """
     if is_commit(revision):
         return revision

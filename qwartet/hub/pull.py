@@ -1,4 +1,4 @@
-"""A model from a hub to this machine: listed, checked against the disk, fetched, hashed, recorded."""
+"""Download of a model from a hub: list its files, check the disk, download, verify hashes, record."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ from qwartet.hub.listing import Listing, RemoteFile, named
 from qwartet.hub.manifest import Manifest, ManifestFile, read_manifests, write_manifest
 from qwartet.hub.repository import Repository
 from qwartet.hub.snapshot import Place, unfinished
+from qwartet.hub.stored import has_unfinished
 
 NUM_AT_ONCE = 4  # files
 
 OnBytes = Callable[[int, int], None]
-"""Hears how many bytes more are here (fewer, where some were thrown away), and of how many."""
+"""Called with the number of new bytes (negative when some are discarded) and the total."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,13 @@ class Pulled:
     """What `pull_model` did."""
 
     manifest: Manifest
-    num_fetched: int  # files; the others were here
+    num_fetched: int  # files; the others were here already
 
 
 def pull_model(
     repository: Repository, revision: str | None = None, *, on_bytes: OnBytes | None = None, near: str | None = None
 ) -> Pulled:
-    """Fetches what is missing of a model; without `on_bytes`, with the progress bar of huggingface_hub.
+    """Downloads the missing files of a model; without `on_bytes`, with huggingface_hub's progress bar.
 
     ModelNotFoundError, DownloadError, CheckpointError (another family of models) and SettingError (no space) say what
     to do; `near` asks whether another name was meant.
@@ -52,22 +53,23 @@ def pull_model(
         listing = hub.listing(repository, revision)
         if not any(file.name.endswith(".safetensors") for file in listing.files):
             reason = "has no .safetensors files, and Qwartet loads no others (pickled weights can run code)"
-            hint = "choose another model or revision, or fetch it otherwise and have `qwartet convert` write it anew"
+            hint = "choose another model or revision, or download it with another tool and run `qwartet convert`"
             raise ModelNotFoundError(f"{repository}: the model on the hub {reason}; {hint}")
 
         def on_busy() -> None:
-            text = f"{repository}: another process is fetching it; waiting until it has ended"
+            text = f"{repository}: another process is downloading it; waiting for it to finish"
             warnings.warn(text, DownloadWarning, stacklevel=2)
 
         with locked(hub.place(listing).lock, on_busy):
             return _complete(hub, listing, on_bytes)
-    # Between the hub's own exceptions and those of an HTTP client that it has changed before, no shorter list is whole.
+    # No shorter list would be complete: the hub library has exceptions of its own and has changed its HTTP client.
     except Exception as error:
-        raise explain(repository, revision, error, hub.wording(), near) from error
+        has_partial = has_unfinished(repository)
+        raise explain(repository, revision, error, hub.wording(), near, has_partial=has_partial) from error
 
 
 def _begun(hub: Hub, listing: Listing) -> Manifest:
-    """The record of a listing of which nothing is here."""
+    """The record of a listing of which nothing has been downloaded."""
     return Manifest(
         repository=listing.repository,
         revision=listing.revision,
@@ -85,9 +87,9 @@ def _now() -> str:
 
 
 def _complete(hub: Hub, listing: Listing, on_bytes: OnBytes | None) -> Pulled:
-    """Fetches the files that no earlier run has found right."""
+    """Downloads the files that no earlier run has verified."""
     place, manifest = hub.place(listing), _known(_begun(hub, listing))
-    # Of a file without a hash it is known at the end of a pull alone that it belongs to this commit.
+    # That a file without a hash belongs to this commit is only known at the end of a pull.
     known = [file for file in manifest.files if file.sha256 is not None and (file.blob or manifest.finished_at)]
     right = {file.name for file in known if manifest.is_here(file)}
     missing = [file for file in listing.files if file.name not in right]
@@ -97,7 +99,7 @@ def _complete(hub: Hub, listing: Listing, on_bytes: OnBytes | None) -> Pulled:
     if missing:
         manifest = replace(manifest, finished_at=None)
     if unhashed := [file.name for file in listing.files if not file.has_hash]:
-        text = f"{listing.repository}: the hub lists no hash of {named(unhashed)}; only the size can be compared"
+        text = f"{listing.repository}: the hub lists no hash for {named(unhashed)}; only the size is verified"
         warnings.warn(text, DownloadWarning, stacklevel=3)
     write_manifest(manifest)
     here = listing.num_bytes - sum(file.size for file in missing)
@@ -124,17 +126,17 @@ def _complete(hub: Hub, listing: Listing, on_bytes: OnBytes | None) -> Pulled:
 
 
 def _check_unmoved(hub: Hub, listing: Listing) -> None:
-    """DownloadError where a branch has moved while files were fetched that nothing but their commit tells apart."""
+    """DownloadError where a branch has moved during the download of files that only their commit identifies."""
     now = hub.listing(listing.repository, listing.revision)
     if now.commit != listing.commit:
         raise DownloadError(
-            f"{listing.revision} moved from commit {listing.commit} to {now.commit} while it was fetched, and without "
-            "hashes the files of both cannot be told apart; run it again"
+            f"{listing.revision} moved from commit {listing.commit} to {now.commit} during the download, and without "
+            "hashes the files of the two cannot be told apart; run the command again"
         )
 
 
 def _known(begun: Manifest) -> Manifest:
-    """The same record with what an earlier run has found right."""
+    """The same record with the files that an earlier run has verified."""
     for earlier in read_manifests():
         if earlier.path == begun.path and earlier.directory == begun.directory:
             files = {(file.name, file.size, file.blob): file for file in earlier.files}
@@ -160,7 +162,7 @@ def _check_family(place: Place) -> None:
     config = read_json(config_path)
     model_type = config.get("model_type")
     if model_type != "qwen":
-        hint = 'Qwartet runs first-generation Qwen models (model_type "qwen"); its weights were not fetched'
+        hint = 'Qwartet runs first-generation Qwen models (model_type "qwen"); the weights were not downloaded'
         raise CheckpointError(config_path, f"model_type is {model_type!r}", hint=hint)
     check_senses(config, config_path)
 
@@ -172,7 +174,7 @@ def _fetch_all(
     count: Callable[[int], None],
     on_right: Callable[[RemoteFile, str, bool], None],
 ) -> None:
-    """Fetches files, several at a time; `on_right` hears of each its SHA-256, and whether it was not here before."""
+    """Downloads files, several at a time; `on_right` is called with each one, its SHA-256, and whether it is new."""
     stop, lock = Event(), Lock()
 
     def on_bytes(num_bytes: int) -> None:
@@ -184,28 +186,28 @@ def _fetch_all(
     transfer = Transfer(headers, on_bytes, stop)
     with ThreadPoolExecutor(NUM_AT_ONCE) as pool:
         try:
-            contents: dict[Path, list[RemoteFile]] = {}  # files of equal bytes may have one
+            contents: dict[Path, list[RemoteFile]] = {}  # files of equal bytes can share one
             for file in files:
                 contents.setdefault(place.content(file.name, file.blob), []).append(file)
             futures = [pool.submit(_keep_all, same, place, transfer) for same in contents.values()]
             for future in as_completed(futures):
                 for file, sha256, is_new in future.result():
                     on_right(file, sha256, is_new)
-        except BaseException:  # Ctrl-C too: the other files end where they are
+        except BaseException:  # Ctrl-C too: the other files stop where they are
             stop.set()
             pool.shutdown(cancel_futures=True)
             raise
 
 
 def _keep_all(files: Sequence[RemoteFile], place: Place, transfer: Transfer) -> list[tuple[RemoteFile, str, bool]]:
-    """Sees to it that files of one content are there, the first before the others; see _keep."""
+    """Makes sure that files of one content are in place, the first before the others; see _keep."""
     kept = [(file, *_keep(file, place, transfer)) for file in files]
     is_new = any(new for _, _, new in kept)
     return [(file, sha256, is_new) for file, sha256, _ in kept]
 
 
 def _keep(file: RemoteFile, place: Place, transfer: Transfer) -> tuple[str, bool]:
-    """Sees to it that a file is there and right: its SHA-256, and whether it was fetched."""
+    """Makes sure that a file is in place and verified: its SHA-256, and whether it was downloaded."""
     existing = place.existing(file.name, file.blob)
     if existing is not None and file.has_hash:
         hashes = hash_file(existing, with_git=file.sha256 is None, on_bytes=transfer.on_bytes)
@@ -214,7 +216,7 @@ def _keep(file: RemoteFile, place: Place, transfer: Transfer) -> tuple[str, bool
                 place.publish(file.name, file.blob)
             return hashes.sha256, False
         transfer.on_bytes(-hashes.num_bytes)
-        text = f"{file.name}: what is here does not have the hash that the hub lists; fetching it again"
+        text = f"{file.name}: the local file does not have the hash that the hub lists; downloading it again"
         warnings.warn(text, DownloadWarning, stacklevel=2)
     sha256 = fetch_file(file, place.content(file.name, file.blob), transfer)
     place.publish(file.name, file.blob)

@@ -8,12 +8,12 @@ from typing import Literal, get_args
 
 HubName = Literal["hf", "modelscope"]
 
-# "org/name" or "name": what the hubs accept, and no more. "./x", "/x", "~/x", "x/" and "a/b/c" are paths.
+# "org/name" or "name": exactly what the hubs accept. "./x", "/x", "~/x", "x/" and "a/b/c" are paths.
 _ID = re.compile(r"(?=.{1,96}$)(?!.*(--|\.\.|\.git$))(\w[\w.-]*/)?\w([\w.-]*\w)?", re.ASCII)
 
 _KINDS = ("", "-Chat", "-Chat-Int4", "-Chat-Int8")
 PUBLISHED_NAMES = tuple(f"Qwen/Qwen-{size}{kind}" for size in ("1_8B", "7B", "14B", "72B") for kind in _KINDS)
-"""The first generation, as both hubs name it."""
+"""The first-generation models, as both hubs name them."""
 
 
 @dataclass(frozen=True, order=True)
@@ -28,12 +28,12 @@ class Repository:
 
     @property
     def key(self) -> str:
-        """The same as a file's name."""
+        """The same as part of a file's name."""
         return f"{self.hub}--{self.name.replace('/', '--')}"
 
 
 def parse_repository(text: str, hub: HubName = "hf") -> Repository | None:
-    """The repository that `text` names, on `hub` if it does not say which; None for what can be no id."""
+    """The repository that `text` names, on `hub` unless a prefix says which; None for what cannot be an id."""
     prefix, colon, name = text.partition(":")
     if not colon:
         prefix, name = hub, text

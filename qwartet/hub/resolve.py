@@ -1,7 +1,7 @@
-"""A model's name -> a directory on this machine: itself, or a hub id that is downloaded.
+"""A model's name -> a local directory: the directory itself, or a hub id that is downloaded.
 
 "Qwen/Qwen-7B-Chat" and "hf:Qwen/Qwen-7B-Chat" are models on Hugging Face, "modelscope:qwen/Qwen-7B-Chat" on ModelScope.
-A model that is here whole is used without asking the hub: what was pulled is what runs, until the next pull.
+Complete local copies are used without contacting the hub: what was pulled is what runs, until the next pull.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ from qwartet.hub.repository import PUBLISHED_NAMES, Repository, parse_repository
 
 
 def looks_like_hub_id(name: str) -> bool:
-    """Whether a name could be a model on a hub; says nothing about whether there is one."""
+    """Whether a name has the form of a hub id; the hub is not asked."""
     return parse_repository(name) is not None
 
 
 def resolve(name: str, *, revision: str | None = None, download: bool = True) -> Path:
     """Directory of the checkpoint that `name` means: a directory, or a hub id at a revision (branch, tag or commit).
 
-    With `download` false, only what is on this machine counts. ModelNotFoundError says why there is no such model;
-    DownloadError, CheckpointError and SettingError why it could not be fetched; SettingError for the revision of a
-    directory.
+    With `download` false, only local copies count. ModelNotFoundError says why there is no such model; DownloadError,
+    CheckpointError and SettingError why it could not be downloaded; SettingError for a revision of a directory.
     """
     path = Path(os.path.expanduser(name))
     if name and _is_directory(path):
@@ -32,17 +31,17 @@ def resolve(name: str, *, revision: str | None = None, download: bool = True) ->
             raise SettingError(f"revision is {revision!r}, but {name} is a directory; a revision needs a hub id")
         return path
     if name and os.path.lexists(path):
-        raise ModelNotFoundError(f"{name}: is not a directory; give the directory of the checkpoint")
+        raise ModelNotFoundError(f"{name}: is not a directory; pass the directory of the checkpoint")
     repository = parse_repository(name)
     if repository is None:
-        hint = "give the directory of a checkpoint, or a hub id such as Qwen/Qwen-7B-Chat"
+        hint = "pass the directory of a checkpoint, or a hub id such as Qwen/Qwen-7B-Chat"
         shown = name if name and name.isprintable() else repr(name)
         raise ModelNotFoundError(f"{shown}: no such directory; {_near_directories(path) or hint}")
     return _stored_or_fetched(repository, revision, download)
 
 
 def did_you_mean(repository: Repository) -> str | None:
-    """Question that names directories, or published models, with names like this one; None when there are none."""
+    """A question that names directories or published models with similar names; None when there are none."""
     if near := _near_directories(Path(repository.name)):
         return near
     if repository.name in PUBLISHED_NAMES:
@@ -82,16 +81,16 @@ def _stored_or_fetched(repository: Repository, revision: str | None, download: b
         return snapshot.directory
     near = did_you_mean(repository)
     if "/" not in repository.name:  # no Qwen model has such a name: it is more likely a typo, or a prompt
-        hint = near or "give the directory of a checkpoint, or a hub id such as Qwen/Qwen-7B-Chat"
+        hint = near or "pass the directory of a checkpoint, or a hub id such as Qwen/Qwen-7B-Chat"
         raise ModelNotFoundError(f"{repository}: no such directory, and not a hub id (OWNER/NAME); {hint}")
     if not download:
         hint = near or f"`qwartet pull {repository}` downloads it"
         place = hub.wording().cache
-        reason = f"no such directory, and not, or not completely, in the cache ({place})"
+        reason = f"no such directory, and the cache ({place}) has no complete copy"
         raise ModelNotFoundError(f"{repository}: {reason}; {hint}")
     try:
         return pull_model(repository, revision, near=near).manifest.directory
     except ModelNotFoundError:
         if snapshot is not None and state == "loadable":
-            return snapshot.directory  # the hub cannot be asked what else there is
+            return snapshot.directory  # the hub cannot say what else the model has
         raise

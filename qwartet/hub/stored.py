@@ -1,6 +1,6 @@
-"""Which models are on this machine: the bundled one, and those of the hubs' caches, whoever put them there.
+"""The models on this machine: the bundled one, and those in the hubs' caches, from Qwartet or other tools.
 
-Nothing is hashed and no tensor is read: a directory is looked at, its small JSON files are read.
+Nothing is hashed and no tensor is read, only directories and their small JSON files.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from qwartet.hub.snapshot import Removal, Snapshot, size_of, unfinished
 from qwartet.models.shapes import SHAPES
 
 State = Literal["complete", "loadable", "partial"]
-"""loadable: the weights and their config are there; whether other small files should be, nothing here says."""
+"""loadable: the weights and their config are there; whether other small files are missing is unknown."""
 
 BUNDLED = "(bundled)"
 INDEX_NAME = "model.safetensors.index.json"
@@ -31,7 +31,7 @@ INDEX_NAME = "model.safetensors.index.json"
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A model on this machine; the bundled one, and one in a directory of its own, has no repository."""
+    """A model on this machine; `repository` is None for the bundled one and for a directory outside the caches."""
 
     repository: Repository | None
     directory: Path
@@ -39,9 +39,9 @@ class StoredModel:
     revisions: tuple[str, ...]
     state: State
     num_bytes: int  # on disk
-    expected_bytes: int | None  # when complete, where that is known
+    expected_bytes: int | None  # of the complete model, where known
     changed_at: float  # seconds since 1970
-    size: str | None  # "7b", or None for no published one
+    size: str | None  # "7b"; None for one that is not published
     precision: str | None  # "int4", "int8", "bf16", ...
     is_chat: bool | None
     manifest: Manifest | None
@@ -62,7 +62,7 @@ class StoredModel:
 
 
 def stored_models() -> Iterator[StoredModel]:
-    """All of them, the bundled one first; other families than first-generation Qwen are passed over."""
+    """All of them, the bundled one first; families other than first-generation Qwen are skipped."""
     if DEMO.is_dir():
         yield stored_model(None, DEMO, None, (), None)
     manifests = {manifest.directory: manifest for manifest in read_manifests()}
@@ -74,9 +74,9 @@ def stored_models() -> Iterator[StoredModel]:
 
 
 def find_stored(name: str | None, revision: str | None = None) -> list[StoredModel]:
-    """What is here of a model, the commit that its name means first; of a directory; of the bundled one (None).
+    """The local copies of a model, the commit that its name means first; a directory; the bundled model (None).
 
-    ModelNotFoundError when nothing is.
+    ModelNotFoundError when there is none.
     """
     path = None if name is None else Path(os.path.expanduser(name))
     if path is None or (name and path.is_dir()):
@@ -90,23 +90,23 @@ def find_stored(name: str | None, revision: str | None = None) -> list[StoredMod
     if not found:
         names = sorted({model.name for model in models if model.repository is not None})
         near = difflib.get_close_matches(name or "", names, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else "see what is: qwartet list"
+        hint = f"did you mean {' or '.join(near)}?" if near else "qwartet list shows the models that are"
         shown = name if name and name.isprintable() else repr(name)
-        at = "" if revision is None else f" at {revision!r}"
-        raise ModelNotFoundError(f"{shown}: nothing of it{at} is on this machine; {hint}")
+        at = "" if revision is None else f" at revision {revision!r}"
+        raise ModelNotFoundError(f"{shown}{at}: not on this machine; {hint}")
     assert repository is not None
     meant = revision or HUBS[repository.hub].default_revision
     return sorted(found, key=lambda model: (not _is_revision(model, meant), -model.changed_at))
 
 
 def _is_revision(model: StoredModel, revision: str) -> bool:
-    """Whether a branch, a tag, a commit or its first digits mean this one."""
+    """Whether a branch, a tag, a commit or the first digits of one mean this model."""
     begins = len(revision) >= 7 and model.commit is not None and model.commit.startswith(revision)
     return begins or revision in model.revisions
 
 
 def of_snapshot(snapshot: Snapshot, manifest: Manifest | None) -> StoredModel:
-    """What is here of a commit."""
+    """The stored model of a snapshot."""
     revisions = snapshot.revisions or ((manifest.revision,) if manifest is not None else ())
     return stored_model(snapshot.repository, snapshot.directory, snapshot.commit, revisions, manifest)
 
@@ -118,7 +118,7 @@ def stored_model(
     revisions: tuple[str, ...],
     manifest: Manifest | None,
 ) -> StoredModel:
-    """What is in a directory."""
+    """The stored model of a directory."""
     sizes, changed_at = _sizes(directory, manifest)
     config = _json(directory / "config.json")
     chat_format = _json(directory / "generation_config.json").get("chat_format")
@@ -139,13 +139,22 @@ def stored_model(
 
 
 def state_of(directory: Path, manifest: Manifest | None) -> State:
-    """Whether all of a model is in its directory, by names and sizes."""
+    """Whether a directory holds the complete model, by names and sizes."""
     if manifest is not None:
         return "complete" if manifest.is_complete else "partial"
     if not (directory / "config.json").is_file() or not _has_weights(directory):
         return "partial"
     has_rest = (directory / "generation_config.json").is_file() and any(directory.glob("*.tiktoken"))
     return "complete" if has_rest else "loadable"
+
+
+def has_unfinished(repository: Repository) -> bool:
+    """Whether an unfinished download of a model has left bytes that the next run goes on from."""
+    begun = [one for one in read_manifests() if one.repository == repository and one.finished_at is None]
+    try:
+        return any(one.directory.is_dir() and _sizes(one.directory, one)[0] > 0 for one in begun)
+    except OSError:  # another process has just renamed a file, or the directory is unreadable
+        return False
 
 
 def _has_weights(directory: Path) -> bool:
@@ -157,7 +166,7 @@ def _has_weights(directory: Path) -> bool:
 
 
 def _sizes(directory: Path, manifest: Manifest | None) -> tuple[int, float]:
-    """Bytes on disk, those of unfinished files too, and when the newest file was written."""
+    """Bytes on disk, unfinished files included, and when the newest file was written."""
     paths = [path for path in directory.iterdir() if path.is_file()]
     if manifest is not None and manifest.finished_at is None:
         for blobs in (directory, directory.parent.parent / "blobs"):
@@ -191,9 +200,9 @@ def _precision(config: dict[str, Any]) -> str | None:
 
 
 def removal_of(model: StoredModel) -> Removal:
-    """How to remove a model of a hub's cache; SettingError for one that lies elsewhere."""
+    """How to remove a model from a hub's cache; SettingError for one that is elsewhere."""
     if model.repository is None:
-        raise SettingError(f"{model.directory}: is no model of a hub's cache; remove the directory yourself")
+        raise SettingError(f"{model.directory} is not in a hub's cache; remove the directory yourself")
     snapshot = Snapshot(model.repository, model.directory, model.commit, model.revisions)
     manifest = model.manifest
     blobs = frozenset(file.blob for file in manifest.files) if manifest is not None else frozenset()

@@ -1,4 +1,4 @@
-"""Are the files of a model still what they were? Every byte is read and hashed."""
+"""Are the files of a model unchanged? Every byte is read and hashed."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found; `against` says what the files were compared with, "structure" that nothing was recorded."""
+    """The result; `against` says what the files were compared with: "structure" when nothing was recorded."""
 
     directory: str
     against: Literal["manifest", "hub cache", "structure"]
-    num_files: int  # that were looked at
+    num_files: int  # that were checked
     num_bytes: int
-    num_by_hash: int  # of them, compared byte for byte; of the others only the size is known
-    unlisted: list[str]  # of the hub: files whose recorded hash is that of what arrived, for the hub listed none
-    uncompared: list[str]  # other files of the directory, of which nothing is known
-    problems: list[str]  # each begins with the name of a file, where it is about one
+    num_by_hash: int  # of them, by hash; of the others only the size is known
+    unlisted: list[str]  # files for which the hub listed no hash: their recorded hash is that of the bytes received
+    uncompared: list[str]  # other files of the directory, without any record
+    problems: list[str]  # each begins with the name of a file, where it concerns one
 
     @property
     def is_sound(self) -> bool:
@@ -36,10 +36,10 @@ class Verification:
 
 
 def verify(directory: Path, manifest: Manifest | None, on_bytes: Callable[[int, int], None]) -> Verification:
-    """Compares a directory with its record; else with the hashes that its hub cache names contents by; else looks at
-    its structure, which no changed weight disturbs. `on_bytes` hears how many bytes more are read, and of how many.
+    """Compares a directory with its record; else with the hashes in the names of its hub cache; else checks its
+    structure, which does not reveal changed weights. `on_bytes` is called with the size of each piece and the total.
 
-    The record remembers what is damaged: the next pull fetches that again, and only that.
+    Damaged files are marked in the record: the next pull downloads them again, and only them.
     """
     files = _hub_cache_files(directory) if manifest is None else manifest.files
     if not files:
@@ -47,7 +47,7 @@ def verify(directory: Path, manifest: Manifest | None, on_bytes: Callable[[int, 
     num_bytes = sum(file.size for file in files)
     problems = {file.name: problem for file in files if (problem := _problem(directory, file, num_bytes, on_bytes))}
     if manifest is None and state_of(directory, None) == "partial":
-        problems["config and weights"] = "are not all here"
+        problems["config and weights"] = "are incomplete"
     if manifest is not None:
         marked = manifest.with_damage(set(problems))
         if marked != manifest:
@@ -66,12 +66,12 @@ def verify(directory: Path, manifest: Manifest | None, on_bytes: Callable[[int, 
 
 
 def _has_hash(file: ManifestFile) -> bool:
-    """Whether anything but a file's size is known."""
+    """Whether more than a file's size is known."""
     return file.sha256 is not None or _HASH.fullmatch(file.blob) is not None
 
 
 def _problem(directory: Path, file: ManifestFile, of: int, on_bytes: Callable[[int, int], None]) -> str | None:
-    """What is wrong with a file; None when nothing is."""
+    """The problem of a file; None when there is none."""
     path = directory / file.name
     if not path.is_file():
         return "is missing"
@@ -92,7 +92,7 @@ def _problem(directory: Path, file: ManifestFile, of: int, on_bytes: Callable[[i
 
 
 def _hub_cache_files(directory: Path) -> tuple[ManifestFile, ...]:
-    """The files of a snapshot in a Hugging Face cache, whose links end at contents that are called by their hash."""
+    """The files of a snapshot in a Hugging Face cache, which are links to contents named by their hash."""
     if directory.resolve().parent.name != "snapshots":
         return ()
     found = []
@@ -104,7 +104,7 @@ def _hub_cache_files(directory: Path) -> tuple[ManifestFile, ...]:
 
 
 def _try_to_write(manifest: Manifest) -> None:
-    with suppress(OSError):  # a check is worth its result where nothing can be noted
+    with suppress(OSError):  # the result stands even where the record cannot be written
         write_manifest(manifest)
 
 

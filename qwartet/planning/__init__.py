@@ -1,1 +1,1 @@
-"""Memory before load: what a model will take at work, on this machine or on GPUs, and the most that fits."""
+"""Memory planning before load: how much a model needs at work, on this machine or on GPUs, and the most that fits."""

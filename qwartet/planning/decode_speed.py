@@ -1,4 +1,4 @@
-"""The fastest that one request can be decoded: every token reads all weights and the whole KV cache once.
+"""Upper bound of one request's decoding speed: every token reads all weights and the whole KV cache once.
 
     tokens/s <= bandwidth / (bytes of weights read + context * bytes of a cached token)
 
@@ -14,7 +14,7 @@ from qwartet.planning.memory_plan import NetworkMemory, cache_bytes_per_token
 def read_bytes(network: NetworkMemory, kind: str, context: int) -> int:
     """Bytes that one decoded token reads with `context` tokens in a KV cache of `kind`.
 
-    The embedding is not read (one row is); of the head, the 8-bit copy where there is one.
+    Of the embedding only one row is read; of the head only the 8-bit one where there is one.
     """
     weights = network.weights
     copy = weights["8-bit copy of the head"]

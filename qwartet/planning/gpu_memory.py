@@ -1,7 +1,7 @@
-"""Memory on each of several GPUs, by calculation: weights and KV cache shared out by heads, else by layers.
+"""Calculated memory on each of several GPUs: weights and KV cache are split by heads, else by layers.
 
-The layout is that of kernels for GPUs: packed codes and scales without stored zeros and group indices, embedding and
-head once, no 8-bit copy of the head.
+The layout is that of GPU kernels: packed codes and scales without stored zeros and group indices, embedding and head
+once, no 8-bit output head.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ Split = Literal["none", "heads", "layers"]
 
 
 class _PlannedBackend(Backend):
-    """Weights as kernels for GPUs will hold them: as many bytes as in the panels of the CPU."""
+    """Weights as GPU kernels will hold them: as many bytes as in the CPU's panels."""
 
     def weight_specs(self, shape: QuantizedShape) -> tuple[TensorSpec, ...] | None:
         return weight_specs(shape)
 
 
 def gpu_counts(config: ModelConfig, wanted: int | None = None) -> list[int]:
-    """How many GPUs to plan for: `wanted`, else those of 1, 2 and 4 that share the heads evenly.
+    """Numbers of GPUs to plan for: `wanted`, else those of 1, 2 and 4 that divide the heads evenly.
 
     SettingError for fewer than one, and for more than there are layers or than 64.
     """
@@ -55,7 +55,7 @@ def gpu_counts(config: ModelConfig, wanted: int | None = None) -> list[int]:
 
 
 def gpu_network(checkpoint: Checkpoint, config: ModelConfig, settings: LoadSettings) -> NetworkMemory:
-    """The weights as kernels for GPUs hold them, on all GPUs together."""
+    """The weights as GPU kernels hold them, over all GPUs."""
     on_gpu = replace(settings, device=torch.device("cuda"), backend=_PlannedBackend(), prepares_head=False)
     return network_memory(checkpoint, config, on_gpu)
 
@@ -65,11 +65,11 @@ class GpuPlan(Plan):
     """The memory of each of `num_gpus` GPUs; sizes are those of the fullest one."""
 
     num_gpus: int
-    gpu_bytes: int | None = None  # memory of each GPU; None where it is not known
+    gpu_bytes: int | None = None  # memory of each GPU; None where unknown
 
     @property
     def split(self) -> Split:
-        """Tensor parallelism where the heads can be shared out evenly, else each GPU runs some of the layers."""
+        """Tensor parallelism where the heads divide evenly, else each GPU runs some of the layers."""
         if self.num_gpus == 1:
             return "none"
         return "heads" if self.network.config.num_kv_heads % self.num_gpus == 0 else "layers"
@@ -101,5 +101,5 @@ class GpuPlan(Plan):
 
     @property
     def fits(self) -> bool:
-        """Whether each GPU holds its share; false where their memory is not known."""
+        """Whether each GPU holds its share; false where their memory is unknown."""
         return self.gpu_bytes is not None and self.total_bytes <= self.gpu_bytes

@@ -1,9 +1,9 @@
-"""The memory of a model at work, row by row, before anything of it is loaded; and the most that fits.
+"""How much memory a model needs at work, row by row, before anything is loaded; and the most that fits.
 
     weights as held + rotary tables + KV cache + working memory of a step + tokenizer + the process itself
 
-A NetworkMemory is what follows from a checkpoint and the settings of its load, a Workload what is asked of it, a
-Machine what there is. A MemoryPlan adds them up; it only calculates.
+A NetworkMemory follows from a checkpoint and its load settings, a Workload is what requests ask for, a Machine is what
+the hardware has. A MemoryPlan adds them up; it only calculates.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def cache_bytes_per_token(config: ModelConfig, kind: str) -> int:
 
 
 def cache_kind(name: str, dtype: torch.dtype) -> str:
-    """The kind that a name means beside a model that computes in `dtype`: "auto" is the model's own."""
+    """The kind that a name means for a model that computes in `dtype`: "auto" is the model's own."""
     if name != "auto":
         return name
     return next(kind for kind, cache_dtype in _CACHE_DTYPES.items() if cache_dtype == dtype)
@@ -66,7 +66,7 @@ def cache_kind(name: str, dtype: torch.dtype) -> str:
 
 @dataclass(frozen=True)
 class Workload:
-    """What is asked of a model: requests at once, each of up to `context` tokens of prompt and answer."""
+    """The load on a model: simultaneous requests, each of up to `context` tokens of prompt and answer."""
 
     context: int
     concurrency: int
@@ -74,12 +74,13 @@ class Workload:
     max_num_batched_tokens: int = CPU_BATCHED_TOKENS
 
     def check(self, config: ModelConfig) -> None:
-        """SettingError for a context or a concurrency that the model or the engine does not take."""
+        """SettingError for a context or a concurrency that the model or the engine does not support."""
         most = config.position.max_length
         if not 2 <= self.context <= most:
-            raise SettingError(f"context is {self.context} tokens; with this model it must lie in 2..{most}")
+            raise SettingError(f"context is {self.context} tokens; with this model it must be between 2 and {most}")
         if not 1 <= self.concurrency <= MOST_REQUESTS:
-            raise SettingError(f"concurrency is {self.concurrency} requests; it must lie in 1..{MOST_REQUESTS}")
+            text = f"concurrency is {self.concurrency} requests; it must be between 1 and {MOST_REQUESTS}"
+            raise SettingError(text)
 
     @property
     def blocks_per_request(self) -> int:
@@ -87,7 +88,7 @@ class Workload:
 
     @property
     def num_cache_tokens(self) -> int:
-        """Tokens that the cache has room for: whole blocks for every request."""
+        """Tokens that the cache has room for, in full blocks for every request."""
         return self.blocks_per_request * BLOCK_SIZE * self.concurrency
 
     @property
@@ -103,7 +104,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Machine:
-    """What there is. `process_bytes` is what a process takes before it has a model, libraries included."""
+    """The hardware. `process_bytes` is what a process takes before it has a model, libraries included."""
 
     free_bytes: int
     process_bytes: int
@@ -111,7 +112,7 @@ class Machine:
 
 
 def _run_operations_once() -> None:
-    """Has the code for sampling read from its file, as it will be: code takes memory when it first runs."""
+    """Loads the code for sampling from its file, as a running model does: code takes memory when it first runs."""
     row, index = torch.zeros(16), torch.arange(4)
     seen = row[index]
     row = row.index_copy(0, index, torch.where(seen < 0, seen * 2, seen / 2)).masked_fill(row > 1, -torch.inf)
@@ -122,7 +123,7 @@ def _run_operations_once() -> None:
 
 
 def this_machine() -> Machine:
-    """The memory that is free for a new process, with this one as the measure of what a process takes by itself."""
+    """The memory that is free for a new process; this one shows what a process takes by itself."""
     _run_operations_once()
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
@@ -131,7 +132,7 @@ def this_machine() -> Machine:
     sizes = {key: 1024 * int(size) for key, size in re.findall(r"(VmRSS|RssAnon):\s+(\d+) kB", status)}
     library = native_library()
     return Machine(
-        # What this process has written is not free while it runs, and will be for the next one.
+        # What this process has written is not free while it runs, but will be for the next one.
         free_bytes=available_bytes(torch.device("cpu")) + sizes.get("RssAnon", 0),
         process_bytes=sizes.get("VmRSS", 0),
         num_threads=torch.get_num_threads() if library is None else library.num_threads,
@@ -140,15 +141,15 @@ def this_machine() -> Machine:
 
 @dataclass(frozen=True)
 class NetworkMemory:
-    """What a loaded network takes whatever it is asked, in bytes."""
+    """What a loaded network takes at any load, in bytes."""
 
     config: ModelConfig
     settings: LoadSettings
     weights: dict[str, int]  # by WEIGHT_ROWS
     layer_bytes: tuple[int, ...]  # of each layer's weights
-    kept_bytes: int  # of packed weights that the first start writes to disk for later ones; 0: every start packs
-    packing_bytes: int  # what the first start has in memory meanwhile, beside process and rotary tables
-    unkept_bytes: int  # the same where nothing is kept on disk: the file's tensors and what is made of them
+    kept_bytes: int  # of repacked weights that the first start writes to disk for later ones; 0: every start repacks
+    packing_bytes: int  # what the first start has in memory meanwhile, besides process and rotary tables
+    unkept_bytes: int  # the same without a weight cache on disk: the file's tensors and the repacked ones
     can_stream: bool  # from disk, where the weights do not fit
 
     @property
@@ -177,7 +178,7 @@ class NetworkMemory:
 
 
 def network_memory(checkpoint: Checkpoint, config: ModelConfig, settings: LoadSettings) -> NetworkMemory:
-    """Reads headers only; the checkpoint's names and shapes have been checked."""
+    """Reads headers only; the caller has checked the checkpoint's names and shapes."""
     layout = layout_of(config)
     held = list(held_tensors(checkpoint, layout, settings))
     made = [tensor for tensor in held if not tensor.is_in_file]
@@ -213,7 +214,7 @@ def _layer_bytes(held: Iterable[HeldTensor], num_layers: int) -> tuple[int, ...]
 
 
 def _largest_module(checkpoint: Checkpoint, layout: Layout, made: list[HeldTensor]) -> int:
-    """Bytes of the largest module that is packed or converted, as it is read and as it is made."""
+    """Bytes of the largest module that is repacked or converted, as read and as made together."""
     sizes: dict[str, int] = {}
     for tensor in made:
         sizes[tensor.module] = sizes.get(tensor.module, 0) + tensor.nbytes
@@ -226,7 +227,7 @@ def _largest_module(checkpoint: Checkpoint, layout: Layout, made: list[HeldTenso
 
 @dataclass(frozen=True)
 class StreamForecast:
-    """What happens where the weights do not fit: a part of the layers stays, the others are read for every step."""
+    """Streaming, where the weights do not fit: some of the layers stay in memory, every step reads the others."""
 
     num_resident: int
     num_layers: int
@@ -235,7 +236,7 @@ class StreamForecast:
 
 @dataclass(frozen=True)
 class Plan(ABC):
-    """A network and what is asked of it, on some hardware: what takes memory there, and the most that fits."""
+    """A network and a workload on some hardware: what takes memory there, and the most that fits."""
 
     network: NetworkMemory
     workload: Workload
@@ -248,27 +249,27 @@ class Plan(ABC):
     @property
     @abstractmethod
     def fits(self) -> bool:
-        """Whether there is so much."""
+        """Whether there is enough memory."""
 
     @property
     def total_bytes(self) -> int:
-        """The most that is taken once every block of the cache is used."""
+        """The memory in use once every block of the cache is used."""
         return sum(self.rows.values())
 
     def with_workload(self, **changes: Any) -> Self:
-        """The same for a workload that differs in these fields."""
+        """The same plan for a workload that differs in these fields."""
         return replace(self, workload=replace(self.workload, **changes))
 
     @property
     def largest_context(self) -> int:
-        """The longest context, in tokens, that fits with as many requests at once; 0 where not even 2 tokens do."""
+        """The longest context, in tokens, that fits with this concurrency; 0 where not even 2 tokens do."""
         most = self.network.config.position.max_length
         found = _largest(lambda context: self.with_workload(context=context).fits, most)
         return found if found >= 2 else 0
 
     @property
     def largest_concurrency(self) -> int:
-        """The most requests at once that fit with this context."""
+        """The most simultaneous requests that fit with this context."""
         return _largest(lambda count: self.with_workload(concurrency=count).fits, MOST_REQUESTS)
 
 
@@ -281,7 +282,7 @@ class MemoryPlan(Plan):
 
     @property
     def rows(self) -> dict[str, int]:
-        """What takes memory, in bytes; rows of nothing are left out."""
+        """What takes memory, in bytes; empty rows are left out."""
         network, workload = self.network, self.workload
         rows = {
             **network.weights,
@@ -302,22 +303,22 @@ class MemoryPlan(Plan):
 
     @property
     def peak_unkept_bytes(self) -> int:
-        """The most that the process ever takes where packed weights are not kept on disk: every start packs them."""
+        """The peak of the process without a weight cache on disk, when every start repacks the weights."""
         return self._peak(self.network.unkept_bytes)
 
     @property
     def peak_first_bytes(self) -> int:
-        """The same for the first start with a checkpoint."""
+        """The peak of the first start with a checkpoint."""
         return self._peak(self.network.packing_bytes) if self.network.kept_bytes else self.peak_unkept_bytes
 
     @property
     def peak_later_bytes(self) -> int:
-        """The same for a later one."""
+        """The peak of a later start."""
         return self.total_bytes if self.network.kept_bytes else self.peak_unkept_bytes
 
     @property
     def stream(self) -> StreamForecast | None:
-        """How the weights would be streamed from disk; None where they fit, and where they cannot be streamed."""
+        """How the weights would be streamed from disk; None where they fit or cannot be streamed."""
         network = self.network
         if network.weights_bytes <= self.machine.free_bytes or not network.can_stream:
             return None
@@ -329,7 +330,7 @@ class MemoryPlan(Plan):
 
 
 def _largest(fits: Callable[[int], bool], most: int) -> int:
-    """The largest number in 1..most that fits, where all smaller ones do; 0 for none."""
+    """The largest number from 1 to most that fits, given that all smaller ones fit; 0 for none."""
     low, high = 0, most
     while low < high:
         middle = (low + high + 1) // 2

@@ -18,7 +18,7 @@ Engine = Literal["transformers", "vllm"]
 
 @dataclass(frozen=True)
 class PublishedRun:
-    """One row: a checkpoint, a prompt of `prompt_tokens`, and what was measured."""
+    """One row: a checkpoint, a prompt of `prompt_tokens`, and the measured figures."""
 
     size: ShapeName
     precision: Precision

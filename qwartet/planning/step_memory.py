@@ -3,7 +3,7 @@
     native      scratch as the library itself counts it (Backend.scratch_bytes); it is kept between steps
     reference   what the composed modules hold at once; an estimate, since torch chooses its own temporaries
 
-These are upper bounds: every activation is counted with its `low`, which the mode "int8" computes for some groups only.
+These are upper bounds: every activation includes its `low`, which the mode "int8" computes for some groups only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from qwartet.kernels.backend import StepShape
 from qwartet.models.config import ModelConfig
 from qwartet.quant_format.weight import TILE_VALUES
 
-# Of one row of logits while it is sampled: changed, scaled, and a random number for every id (measured: 48 bytes).
+# Of one row of logits while it is sampled: modified, scaled, and a random number for every id (measured: 48 bytes).
 # Rows are sampled one after another.
 SAMPLER_BYTES_PER_LOGIT = 56
 INDEX_BYTES_PER_TOKEN = 5 * 4  # the index tensors of a ForwardBatch
@@ -36,7 +36,7 @@ def _qkv_width(config: ModelConfig) -> int:
 
 
 def step_shape(config: ModelConfig, settings: LoadSettings, step: StepSize, num_threads: int) -> StepShape:
-    """What the kernels are asked about their scratch memory."""
+    """The step for which the kernels report their scratch memory."""
     return StepShape(
         hidden_size=config.hidden_size,
         intermediate_size=config.intermediate_size,
@@ -54,7 +54,7 @@ def step_shape(config: ModelConfig, settings: LoadSettings, step: StepSize, num_
 
 
 def native_tensor_bytes(config: ModelConfig, step: StepSize) -> int:
-    """Bytes of torch's tensors beside the native scratch: the residual stream, the rows for the head, the indices."""
+    """Bytes of torch's tensors besides the native scratch: the residual stream, the rows for the head, the indices."""
     stream = 4 * config.hidden_size * (step.num_tokens + 2 * step.num_rows)
     return stream + INDEX_BYTES_PER_TOKEN * step.num_tokens + 4 * step.num_rows * step.max_blocks
 
@@ -83,7 +83,7 @@ def sampler_bytes(config: ModelConfig) -> int:
 
 
 def gpu_bytes(config: ModelConfig, itemsize: int, num_gpus: int, step: StepSize) -> int:
-    """Bytes on each of `num_gpus` GPUs: the residual stream is whole on each, what the linears make is shared out."""
+    """Bytes on each of `num_gpus` GPUs: each has the full residual stream and its share of the linears' outputs."""
     stream = step.num_tokens * config.hidden_size * (2 * 4 + itemsize)
     widths = _qkv_width(config) + config.num_heads * config.head_dim + 3 * config.intermediate_size
     shared = -(-step.num_tokens * widths * itemsize // num_gpus)

@@ -1,6 +1,6 @@
-"""One block of the network on its way from float to GPTQ.
+"""Quantises one block of the network with GPTQ.
 
-Its linears are quantised in four steps, each on inputs that its predecessors, quantised already, produce
+Its linears are quantised in four steps, each on the inputs that the linears already quantised produce
 ("true_sequential"):
 
     attention.qkv   ->   attention.output   ->   mlp.up, mlp.gate   ->   mlp.down
@@ -11,9 +11,10 @@ Order and sequence: Frantar et al. 2022, and AutoGPTQ 0.7.1, which made the publ
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -34,17 +35,17 @@ from qwartet.quantize.hessian import HessianAccumulator
 from qwartet.quantize.solver import SolverResult, gptq_quantize
 
 STEPS = (("attention.qkv",), ("attention.output",), ("mlp.up", "mlp.gate"), ("mlp.down",))
-"""Linears of one step take the same input, and so share a Hessian."""
+"""Linears of one step take the same input and share a Hessian."""
 
-BATCH_TOKENS = 4096  # that go through a block at once: bounds the memory for activations inside it
+BATCH_TOKENS = 4096  # that go through a block at once: bounds the memory for its activations
 
 
 @dataclass
 class CalibrationBatch:
-    """Some calibration examples, and how far they have come through the network."""
+    """Some calibration examples, and their hidden states at the current block."""
 
     batch: ForwardBatch
-    hidden: Tensor  # [T, C] fp32, what the next block takes; on the CPU between blocks
+    hidden: Tensor  # [T, C] fp32, the input of the next block; on the CPU between blocks
 
 
 def embed_calibration(
@@ -55,7 +56,7 @@ def embed_calibration(
     dtype: torch.dtype,
     device: torch.device,
 ) -> list[CalibrationBatch]:
-    """Examples of token ids as the first block takes them; in a batch each still attends to itself alone."""
+    """Examples of token ids as inputs of the first block, in batches; each example attends to itself alone."""
     table = checkpoint.read(layout_of(config).parameter_name("embedding.weight"))
     batches: list[list[Sequence[int]]] = [[]]
     for example in calibration:
@@ -72,13 +73,13 @@ def embed_calibration(
 
 
 class _InputsCounted(Exception):
-    """Ends a forward pass at the linear whose inputs it was run for."""
+    """Ends a forward pass at the linear whose inputs were wanted."""
 
 
 def load_block(
     checkpoint: Checkpoint, config: ModelConfig, index: int, *, dtype: torch.dtype, device: torch.device
 ) -> DecoderLayer:
-    """Block `index` of a float checkpoint whose names and shapes have been checked, without gradients."""
+    """Block `index` of a float checkpoint, without gradients; the caller has checked names and shapes."""
     with torch.device("meta"):
         layer = DecoderLayer(config, index)
     for spec in layout_of(config).of_layer(index):
@@ -97,14 +98,16 @@ def quantize_block(
     config: GptqConfig,
     names: Mapping[str, str],
     path: str | os.PathLike[str],
+    on_batch: Callable[[str, int], None],
 ) -> Iterator[tuple[str, SolverResult]]:
-    """Yields (linear, result without the bias) in the order of LINEARS; `layer` goes on with the quantised weights.
+    """Yields (linear, result without the bias) in the order of LINEARS; `layer` continues with the quantised weights.
 
-    CheckpointError, naming `path` and the linear by its name on disk (`names`), where its weights or its inputs cannot
-    be quantised.
+    `on_batch` is called with the first linear of a step and the number of a calibration batch, once that is in the
+    step's Hessian. CheckpointError, naming `path` and the linear by its name on disk (`names`), where its weights or
+    its inputs cannot be quantised.
     """
     for step in STEPS:
-        hessian = _gather_hessian(layer, step[0], calibration, rotary)
+        hessian = _gather_hessian(layer, step[0], calibration, rotary, partial(on_batch, step[0]))
         for linear in step:
             weight = _linear(layer, linear).weight
             try:
@@ -124,34 +127,45 @@ def quantize_block(
 
 
 def use_quantized(layer: DecoderLayer, weights: Mapping[str, QuantizedWeight]) -> None:
-    """Puts quantised weights, dequantised, in the place of the float ones."""
+    """Replaces the float weights by quantised ones, dequantised."""
     for linear, weight in weights.items():
         old = _linear(layer, linear).weight
         _set_parameter(layer, f"{linear}.weight", weight.dequantize(old.dtype).to(old.device))
 
 
-def advance(layer: DecoderLayer, calibration: Sequence[CalibrationBatch], rotary: RotaryTable) -> None:
-    """Sends every calibration batch through the block, in place."""
-    for item in calibration:
+def advance(
+    layer: DecoderLayer,
+    calibration: Sequence[CalibrationBatch],
+    rotary: RotaryTable,
+    on_batch: Callable[[int], None],
+) -> None:
+    """Sends every calibration batch through the block, in place; `on_batch` is called with the number of each."""
+    for number, item in enumerate(calibration):
         item.hidden = _forward(layer, item, rotary).cpu()
+        on_batch(number)
 
 
 def _gather_hessian(
-    layer: DecoderLayer, linear: str, calibration: Sequence[CalibrationBatch], rotary: RotaryTable
+    layer: DecoderLayer,
+    linear: str,
+    calibration: Sequence[CalibrationBatch],
+    rotary: RotaryTable,
+    on_batch: Callable[[int], None],
 ) -> Tensor:
-    """The Hessian of one linear over all of the calibration, fp32 [K, K]."""
+    """The Hessian of one linear over the whole calibration, fp32 [K, K]."""
     module = _linear(layer, linear)
     accumulator = HessianAccumulator(module.weight.shape[1], module.weight.device)
 
     def count(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         accumulator.add(inputs[0])
-        raise _InputsCounted  # what comes after this linear need not be computed
+        raise _InputsCounted  # nothing after this linear need be computed
 
     hook = module.register_forward_pre_hook(count)
     try:
-        for item in calibration:
+        for number, item in enumerate(calibration):
             with suppress(_InputsCounted):
                 _forward(layer, item, rotary)
+            on_batch(number)
     finally:
         hook.remove()
     return accumulator.hessian

@@ -1,8 +1,8 @@
-"""Calibration: the token ids that a model sees while it is quantised, from a file of conversations, text or ids.
+"""Calibration data: the token ids on which a model is quantised, from a file of conversations, text or ids.
 
-    JSON or JSON lines   conversations or texts, in the forms of calibration_records.py; each conversation becomes one
-                         example in ChatML, with the published system prompt, each text one of its own; cut at max_len
-    *.safetensors        one integer tensor [examples, tokens], whatever its name
+    JSON or JSON lines   conversations or texts, in the forms of calibration_records.py; each is one example, cut at
+                         max_len; conversations are in ChatML, with the published system prompt
+    *.safetensors        one integer tensor [examples, tokens], under any name
     anything else        text in UTF-8, cut into examples of max_len tokens
 
 Nothing is padded. The published checkpoints were calibrated on conversations; their text was never published.
@@ -11,18 +11,19 @@ Nothing is padded. The published checkpoints were calibrated on conversations; t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from qwartet.checkpoint.directory import has_file
+from qwartet.checkpoint.directory import cannot_read, has_file
 from qwartet.checkpoint.safetensors_file import SafetensorsFile, read_tensor_infos
-from qwartet.errors import CheckpointError, SettingError
+from qwartet.errors import CheckpointError, SettingError, VocabularyError
 from qwartet.files import decode_text
 from qwartet.models.config import ModelConfig
 from qwartet.models.vocabulary_files import load_tokenizer
-from qwartet.quantize.calibration_records import parse_records
+from qwartet.quantize.calibration_records import Record, parse_records
 from qwartet.tokenizer.chatml import training_example
 
-# What is text to the eye, or packed, and would be calibrated on as it lies there; what to do instead.
+# Files that would be misread as plain text, and what to do with them instead.
 _TABLE = "pandas.read_{kind}('{{file}}').to_json('{{stem}}.jsonl', orient='records', lines=True)"
 _NEXT_STEPS = {
     ".gz": "unpack it: gunzip -k {file}",
@@ -47,45 +48,73 @@ _MARKS = {
 }  # fmt: skip
 
 
-def load_calibration(file: Path, model: Path, *, num_samples: int, max_len: int) -> list[list[int]]:
-    """The first num_samples examples of a file, each of at most max_len tokens, in the vocabulary of `model`.
+@dataclass(frozen=True)
+class Calibration:
+    """The content of a calibration file, its form checked; a vocabulary turns it into tokens."""
 
-    CheckpointError where the file is not what its name says; VocabularyError when text has to be encoded and the
-    directory `model` has no vocabulary.
-    """
+    ids: list[list[int]] | None = None
+    records: list[Record] | None = None
+    text: str = ""
+
+    def examples(self, model: Path, *, num_samples: int, max_len: int) -> list[list[int]]:
+        """The first num_samples examples, each of at most max_len tokens, in the vocabulary of the directory `model`.
+
+        VocabularyError when text has to be encoded and there is no vocabulary, or a broken one.
+        """
+        if self.ids is not None:
+            return [example[:max_len] for example in self.ids[:num_samples]]
+        if not any(model.glob("*.tiktoken")):
+            hint = "download it with the model, or calibrate on token ids (.safetensors)"
+            raise VocabularyError(model, "no vocabulary (*.tiktoken) to encode the calibration text", hint=hint)
+        tokenizer = load_tokenizer(model)
+        if self.records is not None:
+            return [
+                tokenizer.encode(record)[:max_len]
+                if isinstance(record, str)
+                else training_example(tokenizer, record, max_len)[0]
+                for record in self.records[:num_samples]
+            ]
+        ids = tokenizer.encode(self.text)
+        return [ids[start : start + max_len] for start in range(0, len(ids), max_len)][:num_samples]
+
+
+def read_calibration(file: Path) -> Calibration:
+    """Reads a file; CheckpointError where it is unreadable or in a form that is not supported."""
+    if not has_file(file):
+        raise CheckpointError(file, "does not exist", hint="check the path")
+    if file.suffix == ".safetensors":
+        return Calibration(ids=_stored_ids(file))
+    content = _read_text(file)
+    return Calibration(records=parse_records(content, file), text=content)
+
+
+def load_calibration(file: Path, model: Path, *, num_samples: int, max_len: int) -> list[list[int]]:
+    """The examples of a file in the vocabulary of `model`; raises what the steps raise."""
+    check_counts(num_samples, max_len)
+    return read_calibration(file).examples(model, num_samples=num_samples, max_len=max_len)
+
+
+def check_counts(num_samples: int, max_len: int) -> None:
+    """SettingError for counts below 1."""
     if num_samples < 1 or max_len < 1:
         raise SettingError(f"num_samples is {num_samples} and max_len is {max_len}; both must be at least 1")
-    if not has_file(file):
-        raise CheckpointError(file, "cannot be read (No such file or directory)", hint="check the path")
-    if file.suffix == ".safetensors":
-        return [example[:max_len] for example in _stored_ids(file)[:num_samples]]
-    content = _read_text(file)
-    tokenizer = load_tokenizer(model)
-    records = parse_records(content, file)
-    if records is not None:
-        return [
-            tokenizer.encode(one)[:max_len] if isinstance(one, str) else training_example(tokenizer, one, max_len)[0]
-            for one in records[:num_samples]
-        ]
-    ids = tokenizer.encode(content)
-    return [ids[start : start + max_len] for start in range(0, len(ids), max_len)][:num_samples]
 
 
 def check_calibration(calibration: Sequence[Sequence[int]], config: ModelConfig) -> None:
-    """SettingError for examples that the model cannot read, and for too few tokens to calibrate on."""
+    """SettingError for examples that the model cannot process, and for too few tokens to calibrate on."""
     longest = config.position.max_length
     for number, example in enumerate(calibration):
         if not 1 <= len(example) <= longest:
             raise SettingError(f"calibration example {number} has {len(example)} tokens; it must have 1 to {longest}")
         if bad := [token for token in example if not 0 <= token < config.vocab_size]:
             bounds = f"0 to {config.vocab_size - 1}"
-            raise SettingError(f"calibration example {number} holds the id {bad[0]}; ids of this model are {bounds}")
+            raise SettingError(f"calibration example {number} holds the id {bad[0]}; this model's ids are {bounds}")
     num_tokens = sum(map(len, calibration))
     if num_tokens < config.hidden_size:
-        # With fewer tokens than inputs every Hessian is singular, and the damping alone would choose the codes.
+        # With fewer tokens than inputs every Hessian is singular, and damping alone would choose the codes.
         raise SettingError(
             f"the calibration has {num_tokens} tokens in {len(calibration)} examples; this model needs at least "
-            f"{config.hidden_size} (its hidden_size), and is served well by a hundred times as many"
+            f"{config.hidden_size} (its hidden_size), and about 200,000 tokens are recommended"
         )
 
 
@@ -93,7 +122,8 @@ def _stored_ids(file: Path) -> list[list[int]]:
     infos = list(read_tensor_infos(file).values())
     if len(infos) != 1 or len(infos[0].shape) != 2 or infos[0].dtype not in ("I32", "I64"):
         found = ", ".join(f"{info.name} {info.dtype} {list(info.shape)}" for info in infos[:10])
-        raise CheckpointError(file, f"must hold one tensor [examples, tokens] of I32 or I64; it holds {found}")
+        hint = "write one tensor [examples, tokens] of I32 or I64"
+        raise CheckpointError(file, f"must hold one tensor of token ids; it holds {found or 'none'}", hint=hint)
     return SafetensorsFile(file).read(infos[0]).tolist()
 
 
@@ -101,11 +131,11 @@ def _read_text(file: Path) -> str:
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise CheckpointError(file, f"cannot be read ({error.strerror})") from None
+        raise cannot_read(file, error) from None
     kind = next((kind for mark, kind in _MARKS.items() if content.startswith(mark)), file.suffix.lower())
     if kind in _NEXT_STEPS:
         hint = _NEXT_STEPS[kind].format(file=file.name, stem=file.stem)
-        raise CheckpointError(file, f"is a {kind} file, which is not read here", hint=hint)
+        raise CheckpointError(file, f"is a {kind} file, which is not supported", hint=hint)
     try:
         return decode_text(content)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Conversations and texts in the forms in which training data comes, from JSON or JSON lines.
+"""Conversations and texts in the common forms of training data, from JSON or JSON lines.
 
     {"messages": [{"role": "user", "content": "..."}, ...]}                  also with a "system" beside it
     {"conversations": [{"from": "human", "value": "..."}, ...]}              ShareGPT, and the published fine-tuning
@@ -6,7 +6,7 @@
     {"prompt": "...", "completion": "..."}, "query" and "response", ...      one question and its answer
     {"text": "..."}                                                          a text
 
-A record of any other form is refused by its place and its keys: as raw text it would calibrate on braces and quotes.
+A record in any other form is rejected with its line and its keys: as raw text it would calibrate on braces and quotes.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ _KNOWN = "messages, conversations, instruction and output, prompt and completion
 
 
 class _FormError(ValueError):
-    """A record that is in none of the forms; the message says what is wrong with it."""
+    """A record in none of the forms; the message says what is wrong with it."""
 
 
 def parse_records(content: str, file: Path) -> list[Record] | None:
-    """The records of a file; None where it is plain text. CheckpointError with the place of a record that is wrong."""
+    """The records of a file; None where it is plain text. CheckpointError with the line or entry of a wrong record."""
     whole, error = _parsed(content)
     if isinstance(whole, list):
         return [_record(entry, f"entry {number}", file) for number, entry in enumerate(whole)]
@@ -61,12 +61,12 @@ def parse_records(content: str, file: Path) -> list[Record] | None:
         if not is_json:
             return None
         reason = f"is not valid JSON ({error})" if error else f"holds a JSON {type(whole).__name__}"
-        raise CheckpointError(file, reason, hint="give a list of conversations, or one a line")
+        raise CheckpointError(file, reason, hint="write a list of conversations, or one per line")
     records = []
     for number, line in lines:
         entry, error = _parsed(line)
         if error is not None:
-            hint = "correct it" if is_json else "correct it, or put another line first if this is plain text"
+            hint = "fix the line" if is_json else "fix it, or put another line first if this is plain text"
             raise CheckpointError(file, f"line {number} is not valid JSON ({error})", hint=hint)
         records.append(_record(entry, f"line {number}", file))
     return records
@@ -85,7 +85,7 @@ def _record(entry: Any, where: str, file: Path) -> Record:
             return entry
         return _turns(entry) if isinstance(entry, list) else _of_object(entry)
     except (_FormError, RequestError) as error:
-        hint = f"a record has {_KNOWN}"
+        hint = f"supported keys are {_KNOWN}"
         raise CheckpointError(file, f"{where}: {error}", hint=hint) from None
 
 
@@ -113,12 +113,12 @@ def _of_object(entry: Any) -> Record:
         if entry.get(key) is not None and not system:
             return _text(entry, key)
     keys = ", ".join(f"{key!r:.40}" for key in list(entry)[:10]) or "none"
-    raise _FormError(f"is in no form that is known; its keys are {keys}")
+    raise _FormError(f"is in no known form; its keys are {keys}")
 
 
 def _with_system(system: list[Message], turns: list[Message]) -> list[Message]:
     if system and turns[0].role == "system":
-        raise _FormError("has a system and a first turn that is one too")
+        raise _FormError("has both a system key and a system turn")
     return system + turns
 
 

@@ -1,8 +1,8 @@
-"""Finished blocks, kept as files until the whole checkpoint is written, so that a killed run can be resumed.
+"""Finished blocks, kept as files until the complete checkpoint is written, so that a killed run can be resumed.
 
 A file carries the fingerprint of everything that its content depends on: the settings, the calibration, the
-embedding, and the float tensors of its own and of all earlier blocks. A file with another fingerprint, or one that
-cannot be read, is as good as none; blocks that hours went into are not overwritten because other settings were given.
+embedding, and the float tensors of its own and of all earlier blocks. A file with another fingerprint, or an unreadable
+one, is ignored; hours of finished blocks are not overwritten by a run with other settings.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from qwartet.quantize.writer import save_tensors
 
 @dataclass(frozen=True)
 class QuantizeEvent:
-    """One linear is done: how well, and in what time."""
+    """One quantised linear: its error, and how long it took."""
 
     layer: int
     num_layers: int
     linear: str  # "attention.qkv", ...
     loss: float  # squared output error of a calibration token, summed over the outputs
-    damp_percent: float  # more than asked for when the Hessian was nearly singular
+    damp_percent: float  # more than requested when the Hessian was nearly singular
     seconds: float  # for its Hessian, where it has one of its own, and its solution
-    is_resumed: bool = False  # an earlier run, that was stopped, did it
+    is_resumed: bool = False  # done by an earlier run that was stopped
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Fingerprint:
         self._digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
 
     def add(self, checkpoint: Checkpoint, names: Iterable[str]) -> None:
-        """Counts in tensors of the float checkpoint, bit by bit."""
+        """Includes tensors of the float checkpoint, bit by bit."""
         for name in sorted(names):
             tensor = checkpoint.read(name)
             self._digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
@@ -63,7 +63,7 @@ class Fingerprint:
 
 
 def _difference(name: str, theirs: Any, ours: Any) -> str:
-    """What a setting was, and is now, as far as that can be said in a word."""
+    """The old and the new value of a setting where they are short."""
     is_word = isinstance(ours, int | float | str) and name != "calibration"
     return f"{name} {theirs!r:.40}, not {ours!r:.40}" if is_word else f"another {name}"
 
@@ -78,7 +78,7 @@ class FinishedBlocks:
         return self.directory / f"block-{index:05}.safetensors"
 
     def claim(self, settings: dict[str, Any]) -> None:
-        """Notes the settings of the blocks to come; SettingError where blocks of other settings wait here."""
+        """Records the settings of this run; SettingError where the directory holds blocks of other settings."""
         note, ours = self.directory / "settings.json", json.dumps(settings, sort_keys=True)
         try:
             theirs = json.loads(note.read_text(encoding="utf-8"))
@@ -90,14 +90,14 @@ class FinishedBlocks:
             if differing:
                 words = ", ".join(_difference(name, theirs.get(name), known[name]) for name in differing)
                 raise SettingError(
-                    f"{self.directory} holds finished blocks of a run with other settings ({words}); give those to go "
-                    "on, remove the directory to begin anew, or choose another target"
+                    f"{self.directory} holds finished blocks of a run with other settings ({words}); use those to "
+                    "resume, remove the directory to start over, or choose another target"
                 )
         with atomic_write(note) as unfinished:
             unfinished.write_text(ours, encoding="utf-8")
 
     def load(self, index: int, fingerprint: str) -> FinishedBlock | None:
-        """The block as an earlier run left it; None when there is none of this fingerprint."""
+        """The block of an earlier run; None when there is none with this fingerprint."""
         try:
             with safe_open(self.file(index), "pt") as file:
                 metadata = file.metadata() or {}

@@ -1,4 +1,4 @@
-"""The Hessian of a linear's output error, gathered from what flows into the linear during calibration."""
+"""The Hessian of a linear's output error, accumulated from its inputs during calibration."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class HessianAccumulator:
         self.num_tokens = 0
 
     def add(self, inputs: Tensor) -> None:
-        """Counts in a batch of inputs [..., K] of any float dtype, each vector one token."""
+        """Adds a batch of inputs [..., K] of any float dtype, each vector one token."""
         x = inputs.detach().reshape(-1, len(self.hessian)).to(self.hessian)
         total = self.num_tokens + len(x)
         if total > 0:

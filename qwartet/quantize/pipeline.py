@@ -1,9 +1,9 @@
-"""A float checkpoint in, a GPTQ checkpoint in the published layout out, one block at a time.
+"""Quantises a float checkpoint to a GPTQ checkpoint in the published layout, one block at a time.
 
-    embedding -> block 0 -> block 1 -> ... ; every block is quantised on what the quantised blocks before it produce
+    embedding -> block 0 -> block 1 -> ... ; every block is quantised on the outputs of the quantised blocks before it
 
-In memory are one block, the Hessian of one linear, and the hidden states of the calibration; the checkpoint is mapped.
-Finished blocks wait as files in `<target>.partial`, where a run that was stopped goes on; the target directory
+Memory holds one block, the Hessian of one linear, and the hidden states of the calibration; the checkpoint is
+memory-mapped. Finished blocks are files in `<target>.partial`, from which a stopped run resumes; the target directory
 appears when it is complete.
 
 Source: the sequence of AutoGPTQ 0.7.1, which made the published checkpoints.
@@ -18,13 +18,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from qwartet import __version__
 from qwartet.checkpoint.expected_tensors import check_dense_shapes, check_names
-from qwartet.checkpoint.layout import LINEARS, ModuleSpec
+from qwartet.checkpoint.layout import LINEARS, Layout, ModuleSpec
 from qwartet.checkpoint.shards import Checkpoint
 from qwartet.errors import CheckpointError, SettingError
 from qwartet.files import locked
@@ -38,6 +39,8 @@ from qwartet.quant_format.weight import QuantizedWeight
 from qwartet.quantize.block import advance, embed_calibration, load_block, quantize_block, use_quantized
 from qwartet.quantize.calibration import check_calibration
 from qwartet.quantize.finished_blocks import Fingerprint, FinishedBlock, FinishedBlocks, QuantizeEvent
+from qwartet.quantize.progress import OnProgress, RunProgress
+from qwartet.quantize.requirements import check_disk_space, check_files, check_memory, check_sizes, check_target
 from qwartet.quantize.writer import DEFAULT_SHARD_BYTES, make_directory, publish, read_fp16, write_checkpoint
 
 OnEvent = Callable[[QuantizeEvent], None]
@@ -53,34 +56,42 @@ def quantize_checkpoint(
     device: torch.device | str = "cpu",
     dtype: Dtype = "fp32",
     on_event: OnEvent | None = None,
+    on_progress: OnProgress | None = None,
     max_shard_bytes: int = DEFAULT_SHARD_BYTES,
 ) -> list[QuantizeEvent]:
     """Quantises the float checkpoint `source` into the new directory `target`; returns one event for each linear.
 
-    calibration: token ids, one list an example. dtype: of the forward passes; Hessian and solver are fp32.
-    on_event is told of each linear as it is done; what it raises stops the run. A stopped run, given the same
-    arguments, goes on after its last finished block and ends with the same bits.
+    calibration: token ids, one list for each example. dtype: of the forward passes; Hessian and solver are fp32.
+    on_event is called with each quantised linear, on_progress after each calibration batch and each linear; an
+    exception from either stops the run. A stopped run with the same arguments resumes after its last finished block and
+    ends with the same bits.
 
-    SettingError for settings or a calibration that cannot serve, for a target that exists or is being written, and for
-    blocks of a run with other settings that wait there; CheckpointError for a source that is broken, quantised already
-    or beyond the range of fp16, and where the disk refuses.
+    SettingError for unsupported settings, an unsuitable calibration, a target that exists or is being written, too
+    little disk space, and blocks of a run with other settings; CheckpointError for a source that is broken, quantised
+    already or beyond the range of fp16, and where the disk refuses; OutOfMemoryError when a block does not fit.
     """
-    config = _checked_settings(config)
-    _check_target(target)
+    config, place = _checked_settings(config), torch.device(device)
+    check_target(target)
+    work = target.with_name(f"{target.name}.partial")
     checkpoint, model_config = _open_float_checkpoint(source)
     check_calibration(calibration, model_config)
     layout = layout_of(model_config)
     computed_in = resolve_dtype(dtype, checkpoint, layout)
+    check_sizes(source, layout, config)
+    check_files(source, model_config)
+    check_memory(source, model_config, calibration, dtype=computed_in, device=place)
     with _alone(target):
-        work = target.with_name(f"{target.name}.partial")
+        check_disk_space(target, work, layout, config)
+        _check_range(checkpoint, layout)  # last, because it reads the embedding and the head
         make_directory(work)
         finished = FinishedBlocks(work)
         quantization = _Quantization(
-            checkpoint, model_config, config, calibration, finished, computed_in, torch.device(device)
+            checkpoint, model_config, config, calibration, finished, computed_in, place, on_progress
         )
         events = []
         for index in range(model_config.num_layers):
             events += quantization.run_block(index, on_event or (lambda _event: None))
+        quantization.progress.writing()
         block_files = [finished.file(index) for index in range(model_config.num_layers)]
         write_checkpoint(work / "output", checkpoint, layout, block_files, config, max_shard_bytes)
         publish(work / "output", target)
@@ -90,24 +101,19 @@ def quantize_checkpoint(
 
 @contextmanager
 def _alone(target: Path) -> Iterator[None]:
-    """While the block runs, no other process quantises into `target`; SettingError where one does."""
+    """Keeps other processes from quantising into `target` meanwhile; SettingError where one does already."""
     make_directory(target.parent)
 
     def on_busy() -> None:
-        raise SettingError(f"{target}: another process is writing it; wait until it has ended, or choose another name")
+        raise SettingError(f"{target}: another process is writing it; wait for it to finish, or choose another name")
 
     with locked(target.with_name(f".{target.name}.lock"), on_busy):
-        _check_target(target)  # the other process may have ended just now
+        check_target(target)  # the other process may have finished just now
         yield
 
 
-def _check_target(target: Path) -> None:
-    if target.exists():
-        raise SettingError(f"{target} exists; choose another name, or remove it")
-
-
 class _Quantization:
-    """What goes from block to block: the hidden states, and the fingerprint of all that led to them."""
+    """State that passes from block to block: the hidden states, and the fingerprint of everything that led to them."""
 
     def __init__(
         self,
@@ -118,6 +124,7 @@ class _Quantization:
         finished: FinishedBlocks,
         dtype: torch.dtype,
         device: torch.device,
+        on_progress: OnProgress | None,
     ) -> None:
         self.checkpoint = checkpoint
         self.model_config = model_config
@@ -128,6 +135,8 @@ class _Quantization:
         self.device = device
         self.rotary = RotaryTable(model_config.position, device)
         self.calibration = embed_calibration(checkpoint, model_config, calibration, dtype=dtype, device=device)
+        batch_tokens = [len(item.hidden) for item in self.calibration]
+        self.progress = RunProgress(self.layout, batch_tokens, on_progress or (lambda _progress: None))
         examples = [list(map(int, example)) for example in calibration]
         settings = {
             **asdict(config),
@@ -142,7 +151,7 @@ class _Quantization:
         self.fingerprint.add(checkpoint, [self.layout.parameter_name("embedding.weight")])
 
     def run_block(self, index: int, on_event: OnEvent) -> list[QuantizeEvent]:
-        """Quantises a block, or takes it as an earlier run left it, and sends the calibration through it."""
+        """Quantises a block, or restores it from an earlier run, and sends the calibration through it."""
         layer = load_block(self.checkpoint, self.model_config, index, dtype=self.dtype, device=self.device)
         modules = self.layout.of_layer(index)
         self.fingerprint.add(self.checkpoint, _tensor_names(self.checkpoint, modules, ["weight", "bias"]))
@@ -156,8 +165,9 @@ class _Quantization:
             events = [replace(event, is_resumed=True) for event in block.events]
             for event in events:
                 on_event(event)
+        self.progress.finished(index, is_resumed=events[0].is_resumed)
         if index + 1 < self.model_config.num_layers:
-            advance(layer, self.calibration, self.rotary)
+            advance(layer, self.calibration, self.rotary, partial(self.progress.advanced, index))
         return events
 
     def _quantize(self, layer: DecoderLayer, index: int, on_event: OnEvent) -> FinishedBlock:
@@ -167,7 +177,8 @@ class _Quantization:
             block.tensors[name] = read_fp16(self.checkpoint, name)
         start = time.perf_counter()
         names = {linear: self.layout[f"layers.{index}.{linear}"].disk_name for linear in LINEARS}
-        results = quantize_block(layer, self.calibration, self.rotary, self.config, names, self.checkpoint.directory)
+        path, on_batch = self.checkpoint.directory, partial(self.progress.gathered, index)
+        results = quantize_block(layer, self.calibration, self.rotary, self.config, names, path, on_batch)
         for linear, result in results:
             name = names[linear]
             block.tensors.update(self._linear_tensors(name, result.weight))
@@ -176,6 +187,7 @@ class _Quantization:
                 index, self.model_config.num_layers, linear, result.loss, result.damp_percent, seconds
             )
             block.events.append(event)
+            self.progress.solved(index, linear)
             on_event(event)
             start = time.perf_counter()
         return block
@@ -187,7 +199,7 @@ class _Quantization:
         return {f"{name}.{leaf}": tensor.cpu() for leaf, tensor in weight.to_tensors().items()}
 
     def _restore(self, layer: DecoderLayer, index: int, block: FinishedBlock) -> None:
-        """The layer goes on with the weights of the finished block, as it did when they were new."""
+        """Gives the layer the weights of the finished block."""
         weights = {}
         for linear in LINEARS:
             name = self.layout[f"layers.{index}.{linear}"].disk_name
@@ -198,28 +210,32 @@ class _Quantization:
 
 
 def _checked_settings(config: GptqConfig) -> GptqConfig:
-    """The settings as the new files state them; SettingError for what the solver and the writer do not do."""
+    """The settings as the new files state them; SettingError for those that solver and writer do not support."""
     if config.static_groups or not config.true_sequential:
         raise SettingError("only static_groups false and true_sequential true are supported for quantising")
     if config.checkpoint_format == "gptq_v2":
-        raise SettingError("checkpoint_format is 'gptq_v2'; only 'gptq', the published one, is written")
+        raise SettingError("checkpoint_format is 'gptq_v2'; only 'gptq', the published format, can be written")
     # Without it a reader could not tell the two versions of asymmetric zeros apart; symmetric ones show it themselves.
     return config if config.sym else replace(config, checkpoint_format="gptq")
 
 
 def _open_float_checkpoint(source: Path) -> tuple[Checkpoint, ModelConfig]:
-    """The source, checked as far as it can be before hours of work."""
+    """The source, its configs and headers checked."""
     model_config = load_config(source)
     if load_gptq_config(source) is not None:
-        raise CheckpointError(source, "is quantised already", hint="give the float checkpoint that it was made from")
+        raise CheckpointError(source, "is quantised already", hint="use the float checkpoint that it was made from")
     checkpoint = Checkpoint(source)
     layout = layout_of(model_config)
     check_names(checkpoint, layout, None)
     check_dense_shapes(checkpoint, layout, None)
+    return checkpoint, model_config
+
+
+def _check_range(checkpoint: Checkpoint, layout: Layout) -> None:
+    """CheckpointError for a value that fp16 cannot hold in a tensor that is not quantised."""
     for module in layout:
         for name in _tensor_names(checkpoint, [module], ["bias"] if module.kind == "linear" else ["weight"]):
             read_fp16(checkpoint, name)
-    return checkpoint, model_config
 
 
 def _tensor_names(checkpoint: Checkpoint, modules: Iterable[ModuleSpec], leaves: Sequence[str]) -> list[str]:

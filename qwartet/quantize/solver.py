@@ -6,7 +6,7 @@ Transformers" (2022), algorithm 1, with the choices of AutoGPTQ 0.7.1 that made 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +23,7 @@ class SolverResult:
 
     weight: QuantizedWeight
     loss: float  # squared output error of a calibration token, summed over the outputs; damping included
-    damp_percent: float  # what was used: more than asked for when the Hessian was nearly singular
+    damp_percent: float  # as used: more than requested when the Hessian was nearly singular
 
 
 def gptq_quantize(
@@ -39,9 +39,9 @@ def gptq_quantize(
 ) -> SolverResult:
     """Quantises weight [N, K] for inputs whose Hessian is H = (2 / n) sum x x^T, fp32 [K, K]; changes neither.
 
-    group_size -1 means K. With desc_act the inputs are taken by descending diag(H), and g_idx says which group each
-    fell into. An input that was never active (H_kk = 0) gets weight 0. SettingError for values that are not finite,
-    a Hessian of zeros, and one that no damping below 1 makes positive definite.
+    group_size -1 means K. With desc_act the inputs are taken by descending diag(H), and g_idx gives the group of each.
+    An input that was never active (H_kk = 0) gets weight 0. SettingError for values that are not finite, a Hessian of
+    zeros, and one that no damping below 1 makes positive definite.
     """
     _check_arguments(weight, hessian, bits, damp_percent)
     # The work is done transposed, [K, N], which is how the file stores codes and makes each step read one row.
@@ -67,7 +67,7 @@ def gptq_quantize(
         position = order.argsort()  # of each input in the order of solving
         codes, g_idx = codes[position], (position // group_size).to(torch.int32)
     if not scales.half().isfinite().all():
-        raise SettingError(f"weights reach {weight.abs().max():g}: a scale does not fit fp16, which the format demands")
+        raise SettingError(f"weights reach {weight.abs().max():g}: a scale does not fit fp16, as the format requires")
     packed = QuantizedWeight.from_codes(codes, scales, zeros, bits=bits, group_size=group_size, sym=sym, g_idx=g_idx)
     return SolverResult(packed, loss, damp_percent)
 
@@ -75,7 +75,7 @@ def gptq_quantize(
 def _solve(
     W: Tensor, Hinv: Tensor, bits: int, group_size: int, sym: bool, blocksize: int
 ) -> tuple[Tensor, Tensor, Tensor, float]:
-    """Codes uint8 [K, N], scales fp32 [G, N], zeros uint8 [G, N], loss; W [K, N] is used up."""
+    """Codes uint8 [K, N], scales fp32 [G, N], zeros uint8 [G, N], loss; overwrites W [K, N]."""
     codes = torch.empty_like(W, dtype=torch.uint8)
     scales, zeros = [], []
     loss = torch.zeros((), device=W.device)
@@ -92,7 +92,7 @@ def _solve(
             err = (W[i] - dequantize(q, scale, zero)) / Hinv[i, i]
             W[i + 1 : stop].addr_(Hinv[i, i + 1 : stop], err, alpha=-1)
             Err[i - start] = err
-        # The rest of the matrix hears of the block's errors in one product instead of a step for each.
+        # One product propagates the block's errors to the rest of the matrix, instead of a step for each.
         W[stop:].addmm_(Hinv[start:stop, stop:].t(), Err, alpha=-1)
         loss += Err.square().sum() / 2
     return codes, torch.stack(scales), torch.stack(zeros).to(torch.uint8), loss.item()
@@ -122,16 +122,22 @@ def _inverse_factor(H: Tensor, damp_percent: float) -> tuple[Tensor, float]:
     raise SettingError("the Hessian is not positive definite at any damp_percent below 1; calibrate on more text")
 
 
+def check_shape(shape: Sequence[int], bits: int) -> None:
+    """SettingError for a matrix whose codes do not fill whole int32 words."""
+    lanes = 32 // bits
+    if any(size % lanes for size in shape):
+        size = " x ".join(map(str, shape))
+        raise SettingError(f"a {size} matrix cannot be packed: at {bits} bits sizes must be multiples of {lanes}")
+
+
 def _check_arguments(weight: Tensor, hessian: Tensor, bits: int, damp_percent: float) -> None:
     assert hessian.shape == (weight.shape[1],) * 2, (weight.shape, hessian.shape)
-    if any(size % (32 // bits) for size in weight.shape):
-        size = " x ".join(map(str, weight.shape))
-        raise SettingError(f"a {size} matrix cannot be packed: at {bits} bits sizes are multiples of {32 // bits}")
+    check_shape(weight.shape, bits)
     if not 0 < damp_percent < 1:
-        raise SettingError(f"damp_percent is {damp_percent}; it must lie between 0 and 1")
+        raise SettingError(f"damp_percent is {damp_percent}; it must be between 0 and 1")
     if bad := int((~weight.isfinite()).sum()):
         raise SettingError(f"{bad} of {weight.numel()} weights are NaN or infinite; they cannot be quantised")
     if not hessian.isfinite().all():
         raise SettingError("the Hessian has NaN or infinite values; run the calibration in bf16 or fp32")
     if not hessian.diagonal().any():
-        raise SettingError("the Hessian is zero: no calibration text reached this linear")
+        raise SettingError("the Hessian is zero: all inputs of this linear were zero during calibration")

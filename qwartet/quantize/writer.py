@@ -5,7 +5,7 @@
     model.safetensors       or model-00001-of-000NN.safetensors and model.safetensors.index.json
     generation_config.json, tokenizer_config.json, *.tiktoken, licences: copied
 
-All that is not one of the five linears of a block is stored as fp16.
+Everything but the five linears of a block is stored as fp16.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def read_fp16(source: Checkpoint, name: str) -> Tensor:
     tensor = source.read(name)
     half = tensor.half()
     if not half.isfinite().all():
-        reason = f"reaches {tensor.abs().max():g}; the GPTQ format stores fp16, which ends at 65504"
+        reason = f"reaches {tensor.abs().max():g}; the GPTQ format stores fp16, whose maximum is 65504"
         raise CheckpointError(
             source.info(name).file, reason, tensor=name, hint="this model cannot be quantised as it is"
         )
@@ -66,34 +66,38 @@ def write_checkpoint(
     config: GptqConfig,
     max_shard_bytes: int = DEFAULT_SHARD_BYTES,
 ) -> None:
-    """Writes the whole checkpoint into the new directory `output`, and waits until it is on the disk.
+    """Writes the complete checkpoint into the new directory `output`, and waits until it is on the disk.
 
     block_files: one safetensors file for each block, with its tensors by their final names. CheckpointError when
     the disk refuses.
     """
     with _writing(output):
-        shutil.rmtree(output, ignore_errors=True)  # what a killed run left
+        shutil.rmtree(output, ignore_errors=True)  # left by a killed run
         output.mkdir(parents=True)
     _write_shards(output, list(_all_tensors(source, layout, block_files)), max_shard_bytes)
     _write_json(output / "config.json", _config_json(read_json(source.directory / "config.json"), config))
     _write_json(output / "quantize_config.json", config.to_dict())
-    for pattern in COPIED_FILES:
-        for file in filter(Path.is_file, source.directory.glob(pattern)):
-            with _writing(output / file.name):
-                shutil.copyfile(file, output / file.name)
-                _flush(output / file.name)
+    for file in copied_files(source.directory):
+        with _writing(output / file.name):
+            shutil.copyfile(file, output / file.name)
+            _flush(output / file.name)
     with _writing(output):
         _flush(output)
 
 
+def copied_files(source: Path) -> list[Path]:
+    """The files of a float checkpoint that the quantised one has too."""
+    return [file for pattern in COPIED_FILES for file in source.glob(pattern) if file.is_file()]
+
+
 def make_directory(path: Path) -> None:
-    """Makes a directory and its parents where there is none; CheckpointError when the disk refuses."""
+    """Makes a directory and its parents unless they exist; CheckpointError when the disk refuses."""
     with _writing(path):
         path.mkdir(parents=True, exist_ok=True)
 
 
 def publish(output: Path, target: Path) -> None:
-    """Gives a finished directory its final name, at once; CheckpointError when something has that name by now."""
+    """Gives a finished directory its final name in one step; CheckpointError when that name is taken by now."""
     with _writing(target):
         output.rename(target)
         _flush(target.parent)
@@ -103,7 +107,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     """Writes one safetensors file and waits until it is on the disk; CheckpointError when the disk refuses."""
     with _writing(path):
         path.touch()
-        mode = path.stat().st_mode  # as the umask has it; the library makes files that only their owner can read
+        mode = path.stat().st_mode  # follows the umask; the library makes files that only their owner can read
         save_file(dict(tensors), path, dict(metadata))
         path.chmod(mode)
         _flush(path)
@@ -164,7 +168,7 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Waits until a file, or the list of names of a directory, is on the disk."""
+    """Waits until a file, or the entries of a directory, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -177,5 +181,5 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        hint = "finished blocks are kept: once this is mended, the same command goes on from there"
+        hint = "finished blocks are kept: fix this, then run the same command again to resume"
         raise CheckpointError(path, f"cannot be written ({error})", hint=hint) from error

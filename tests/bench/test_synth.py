@@ -226,7 +226,7 @@ def test_too_little_space_is_refused_with_both_figures_before_anything_is_writte
 ) -> None:
     monkeypatch.setattr(whole_files.shutil, "disk_usage", lambda _path: SimpleNamespace(free=7_000_000_000))
     plan = plan_synthesis(SHAPES["72b"], gptq_config("int4"))
-    with pytest.raises(SettingError, match=r"takes 41\.3 GB and 7\.0 GB are free there"):
+    with pytest.raises(SettingError, match=r"needs 41\.3 GB, but only 7\.0 GB are free there"):
         write_synthesis(plan, tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 

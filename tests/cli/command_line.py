@@ -8,6 +8,7 @@ import re
 import select
 import subprocess
 import sys
+import termios
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,8 +72,10 @@ class Terminal:
     """A process on a pseudo-terminal; `expect` waits for text, `send` types."""
 
     def __init__(self, *arguments: object, **changes: str) -> None:
-        """`changes`: of the environment."""
+        """`changes`: of the environment; COLUMNS is the terminal's width too."""
         self._master, slave = pty.openpty()
+        if "COLUMNS" in changes:
+            termios.tcsetwinsize(slave, (24, int(changes["COLUMNS"])))
         files = (slave, slave, slave)
         self._process = Forked(list(map(str, arguments)), environment(**changes), files, on_terminal=True)
         os.close(slave)

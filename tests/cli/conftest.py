@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 
 from tests.cli.command_line import CommandLine
+from tests.client.scripted_server import ScriptedServer
 from tests.hub.fake_hub import NAME, TINY_MODEL, UNWANTED, FakeHub
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
@@ -24,14 +24,9 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
-def qwartet(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[CommandLine]:
+def qwartet(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
     monkeypatch.delenv("QWARTET_DEBUG", raising=False)
-    loggers = [logging.getLogger(name) for name in ("qwartet", "uvicorn", "asyncio")]
-    kept = [(logger, logger.handlers, logger.propagate, logger.level) for logger in loggers]
-    yield CommandLine(capsys)
-    for logger, handlers, propagate, level in kept:  # `serve` has its log written to what is closed now
-        logger.handlers, logger.propagate = handlers, propagate
-        logger.setLevel(level)
+    return CommandLine(capsys)
 
 
 @pytest.fixture
@@ -40,6 +35,12 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
     with FakeHub({NAME: TINY_MODEL | UNWANTED}).serving() as hub:
         hub.become_the_hub(monkeypatch, tmp_path)
         yield hub
+
+
+@pytest.fixture
+def scripted() -> Iterator[ScriptedServer]:
+    with ScriptedServer() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

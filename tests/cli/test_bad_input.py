@@ -77,8 +77,8 @@ def test_a_model_that_does_not_say_whether_it_chats_is_told_how_to_say_it_and_th
     assert outcome.code == 2 and "error: " in outcome.err and "base model" not in outcome.err
     assert "chat_format is missing in its generation_config.json" in outcome.err
     assert "set --chat-format chatml" in outcome.err
-    assert "chat or base: chat_format does not say" in qwartet("inspect", directory).out
-    assert "chat or base: chat_format does not say" in qwartet("show", directory).out
+    assert "chat or base unknown (chat_format is not set)" in qwartet("inspect", directory).out
+    assert "chat or base unknown (chat_format is not set)" in qwartet("show", directory).out
     answers = [
         qwartet("chat", model, "hello", "--greedy", "--max-tokens", "4", "--repetition-penalty", "1", *options)
         for model, options in ((directory, ["--chat-format", "chatml"]), (chat_model, []))

@@ -74,7 +74,7 @@ def test_kernels_measures_every_operation_at_every_number_of_rows(capsys) -> Non
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["latency", "MODEL", "--batch", "four"], "give whole numbers with commas"),
+        (["latency", "MODEL", "--batch", "four"], "write whole numbers separated by commas"),
         (["latency", "MODEL", "--prompt", "0"], "prompt is 0"),
         (["latency", "MODEL", "--batch", "0"], "at least one request"),
         (["latency", "MODEL", "--context", "9999"], "this model's limit is 2048"),
@@ -96,7 +96,7 @@ def test_a_run_on_a_busy_machine_says_so(capsys, monkeypatch, tmp_path) -> None:
     assert Ceilings(2, 44.0, 50.0, 1, 1, 1).is_low and not Ceilings(2, 46.0, 50.0, 1, 1, 1).is_low
     monkeypatch.setattr(kernels, "measure_ceilings", lambda: Ceilings(2, 30.0, 50.0, 1, 1, 1))
     assert run(["bench", "kernels", "--shapes", "1.8b", "--rows", "1", "--context", "16"]) == 0
-    assert "has read 50.0 GB/s on this machine before" in capsys.readouterr().out
+    assert "was read at 50.0 GB/s on this machine before" in capsys.readouterr().out
 
 
 def test_a_broken_memory_of_the_best_figure_does_no_harm(tmp_path) -> None:

@@ -145,13 +145,13 @@ def test_a_missing_bundled_model_is_one_line(
     qwartet: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chat_module, "DEMO", tmp_path)
-    qwartet("chat", "-p", "hello").assert_one_line_error("the bundled model is not there")
+    qwartet("chat", "-p", "hello").assert_one_line_error("the bundled model is missing")
     qwartet("chat", "-p", "hello", "--revision", "main").assert_one_line_error("--revision needs a hub id")
 
 
 def test_json_without_a_prompt_on_a_terminal_is_refused(chat_model: Path) -> None:
     with Terminal("chat", chat_model, "--json") as terminal:
-        terminal.expect("error: --json answers one prompt; ")
+        terminal.expect("error: --json needs a prompt; ")
         assert terminal.wait() == 2
 
 

@@ -31,12 +31,6 @@ KEYS = {
 
 
 @pytest.fixture
-def scripted() -> Iterator[ScriptedServer]:
-    with ScriptedServer() as server:
-        yield server
-
-
-@pytest.fixture
 def terminal(scripted: ScriptedServer, tmp_path: Path) -> Iterator[Terminal]:
     """A conversation in which two messages have been sent; the editor of Ctrl-X Ctrl-E adds a word."""
     editor = tmp_path / "editor"

@@ -6,7 +6,6 @@ import ast
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,12 +15,6 @@ from qwartet.client.openai_server import OpenAIServer, ServedModel
 from qwartet.errors import PromptTooLongError
 from tests.cli.command_line import CommandLine, Terminal, environment, run_in_process
 from tests.client.scripted_server import ScriptedServer, Waits, answer, event, head, sends, whole
-
-
-@pytest.fixture
-def scripted() -> Iterator[ScriptedServer]:
-    with ScriptedServer() as server:
-        yield server
 
 
 def test_an_answer_goes_to_stdout_and_the_line_about_the_server_to_stderr(
@@ -84,7 +77,7 @@ def test_the_key_goes_with_every_request(
 
 def test_a_key_in_clear_text_to_another_machine_is_warned_of(qwartet: CommandLine) -> None:
     outcome = qwartet("chat", "--url", "http://no-such-host.invalid", "--api-key", "k3y", "hello")
-    assert outcome.err.startswith("warning: the key goes to no-such-host.invalid in clear text; ")
+    assert outcome.err.startswith("warning: the API key is sent to no-such-host.invalid unencrypted; ")
 
 
 MANY = {"data": [{"id": "a"}, {"id": "b", "max_model_len": 7}]}
@@ -110,10 +103,10 @@ def test_the_model_is_the_one_named_or_the_first(
 @pytest.mark.parametrize(
     ("arguments", "fragment"),
     [
-        (["--dtype", "bf16"], "--dtype is about a model that is loaded here; leave it out with --url"),
-        (["--threads", "2"], "--threads is about a model that is loaded here"),
-        (["--no-weight-cache"], "--weight-cache is about a model that is loaded here"),
-        (["a", "b"], "'a' is too much with --url; a server's model is given by --model"),
+        (["--dtype", "bf16"], "--dtype applies to local models; remove it or --url"),
+        (["--threads", "2"], "--threads applies to local models"),
+        (["--no-weight-cache"], "--weight-cache applies to local models"),
+        (["a", "b"], "unexpected argument 'a' with --url; name a server's model with --model"),
         (["--timeout", "0"], "timeout is 0 s; "),
         (["--api-key", "a b"], "the API key is empty or has characters"),
         (["--top-p", "2"], "top_p is 2.0; "),
@@ -128,7 +121,7 @@ def test_what_cannot_be_done_with_a_server_is_refused_before_it_is_asked(
 
 @pytest.mark.parametrize("option", [["--model", "x"], ["--api-key", "x"], ["--timeout", "3"]])
 def test_what_is_about_a_server_is_refused_without_one(qwartet: CommandLine, option: list[str]) -> None:
-    qwartet("chat", *option, "-p", "hello").assert_one_line_error(f"{option[0]} is about a server; give its --url")
+    qwartet("chat", *option, "-p", "hello").assert_one_line_error(f"{option[0]} applies to servers; set --url too")
 
 
 def test_a_server_that_refuses_is_one_line(qwartet: CommandLine, scripted: ScriptedServer) -> None:

@@ -220,15 +220,15 @@ def test_rel_24_a_wrong_value_in_the_environment_is_one_line_with_the_name_and_w
         ("all:\n  dtype: bf61", ["line 2: all.dtype: ", "'bf16'"]),
         ("chat:\n  top-k: [1, 2]", ["line 2: chat.top-k takes one value"]),
         ("chat:\n  top-k: {a: b}", ["line 2: chat.top-k takes one value"]),
-        ("chat:\n  top-kk: 1", ["line 2: chat.top-kk is no option; did you mean top-k?"]),
-        ("chat:\n  port: 1", ["line 2: chat.port is no option; "]),
-        ("all:\n  theads: 1", ["line 2: all.theads is no option; did you mean threads?"]),
-        ("chat:\n  no_weight_cache: true", ["no-weight-cache is no option; write weight-cache: false"]),
-        ("chta:\n  top-k: 1", ["line 1: chta is no verb; did you mean chat?"]),
-        ("bench: {throughputs: {seed: 1}}", ["bench.throughputs is no verb; did you mean throughput?"]),
-        ("bench: {all: {seed: 1}}", ["bench.all is no verb; "]),
-        ("threads: 1", ["line 1: threads is no verb; options stand in the section of a verb, or in all"]),
-        ("chat: 1", ["line 1: chat is no section; write chat: {OPTION: VALUE}"]),
+        ("chat:\n  top-kk: 1", ["line 2: chat.top-kk is not an option; did you mean top-k?"]),
+        ("chat:\n  port: 1", ["line 2: chat.port is not an option; "]),
+        ("all:\n  theads: 1", ["line 2: all.theads is not an option; did you mean threads?"]),
+        ("chat:\n  no_weight_cache: true", ["no-weight-cache is not an option; write weight-cache: false"]),
+        ("chta:\n  top-k: 1", ["line 1: chta is not a command; did you mean chat?"]),
+        ("bench: {throughputs: {seed: 1}}", ["bench.throughputs is not a command; did you mean throughput?"]),
+        ("bench: {all: {seed: 1}}", ["bench.all is not a command; "]),
+        ("threads: 1", ["line 1: threads is not a command; options belong in the section of a command, or in all"]),
+        ("chat: 1", ["line 1: chat is not a section; write chat: {OPTION: VALUE}"]),
         ("run-batch:\n  served-model-name: {a: b}", ["line 2: run-batch.served-model-name is a section"]),
     ],
 )
@@ -269,7 +269,7 @@ def test_rel_24_a_variable_that_is_nearly_one_of_ours_is_warned_of(
 ) -> None:
     monkeypatch.setenv(name, "1\x1b[31m")
     outcome = qwartet("cache")
-    assert (outcome.code, outcome.err) == (0, f"warning: {name} sets nothing; did you mean {meant}?\n")
+    assert (outcome.code, outcome.err) == (0, f"warning: unknown variable {name}; did you mean {meant}?\n")
 
 
 def test_variables_of_others_and_of_other_parts_of_ours_are_left_in_peace(

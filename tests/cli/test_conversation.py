@@ -43,7 +43,7 @@ def test_the_file_is_the_documented_one(tmp_path: Path) -> None:
 def test_a_file_is_overwritten_only_where_that_is_wanted(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text("mine")
-    with pytest.raises(SettingError, match="is there already; /save! overwrites it"):
+    with pytest.raises(SettingError, match="already exists; /save! overwrites it"):
         save_conversation(SAVED, path, overwrite=False)
     assert path.read_text() == "mine"
     save_conversation(SAVED, path, overwrite=True)
@@ -69,31 +69,31 @@ def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(
 def test_nothing_but_a_file_is_overwritten(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe"):
-        with pytest.raises(SettingError, match="is no file; choose another name"):
+        with pytest.raises(SettingError, match="is not a file; choose another name"):
             save_conversation(SAVED, path, overwrite=True)
-    with pytest.raises(SettingError, match="there is no such directory; "):
+    with pytest.raises(SettingError, match="no such directory; "):
         save_conversation(SAVED, tmp_path / "no" / "a.json", overwrite=True)
 
 
 @pytest.mark.parametrize(
     ("changes", "fragment"),
     [
-        ({"format": "another"}, "is no conversation; "),
-        ({"version": 2}, "is of version 2; this program knows version 1"),
-        ({"version": True}, "is of version True; "),
-        ({"more": 1}, "'more' is unknown; "),
+        ({"format": "another"}, "not a saved conversation; "),
+        ({"version": 2}, "version 2 is not supported; it must be 1"),
+        ({"version": True}, "version True is not supported; "),
+        ({"more": 1}, "unsupported field 'more'; "),
         ({"turns": {}}, "turns must be a list"),
         ({"sampling": []}, "sampling an object"),
         ({"turns": [7]}, "turn 1 must have"),
         ({"turns": [{"user": "a"}]}, "turn 1 must have"),
-        ({"turns": [{"user": "a", "assistant": None}]}, "turn 1, assistant is no text; "),
-        ({"turns": [{"user": 7, "assistant": "a"}]}, "turn 1, user is no text; "),
-        ({"turns": [{"user": "\ud800", "assistant": "a"}]}, "turn 1, user has half a character at place 0; "),
-        ({"system": ["a"]}, "system is no text; "),
+        ({"turns": [{"user": "a", "assistant": None}]}, "turn 1, assistant is not a string; "),
+        ({"turns": [{"user": 7, "assistant": "a"}]}, "turn 1, user is not a string; "),
+        ({"turns": [{"user": "\ud800", "assistant": "a"}]}, "turn 1, user has an unpaired surrogate at offset 0; "),
+        ({"system": ["a"]}, "system is not a string; "),
         ({"sampling": {"temperature": "hot"}}, "temperature is 'hot'; "),
         ({"sampling": {"temperature": float("nan")}}, "temperature is nan; "),
-        ({"sampling": {"temperatur": 1}}, "there is no sampling setting 'temperatur'; "),
-        ({"sampling": {"n": 4}}, "there is no sampling setting 'n'; "),
+        ({"sampling": {"temperatur": 1}}, "unknown sampling setting 'temperatur'; "),
+        ({"sampling": {"n": 4}}, "unknown sampling setting 'n'; "),
     ],
 )
 def test_a_file_that_is_not_wholly_a_conversation_is_refused(
@@ -109,7 +109,7 @@ def test_a_file_that_is_not_wholly_a_conversation_is_refused(
 def test_no_key_may_be_missing(tmp_path: Path, key: str) -> None:
     path = save(tmp_path / "a.json")
     path.write_text(json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != key}))
-    with pytest.raises(SettingError, match=f"'{key}' is missing; "):
+    with pytest.raises(SettingError, match=f"missing field '{key}'; "):
         load_conversation(path)
 
 
@@ -119,14 +119,14 @@ def test_no_key_may_be_missing(tmp_path: Path, key: str) -> None:
 def test_what_is_no_json_object_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(content)
-    with pytest.raises(SettingError, match="; choose a file that /save made"):
+    with pytest.raises(SettingError, match="; choose a file written by /save"):
         load_conversation(path)
 
 
 def test_what_is_no_file_or_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe", tmp_path / "nothing", Path("/dev/zero")):
-        with pytest.raises(SettingError, match="there is no such file; "):
+        with pytest.raises(SettingError, match="no such file; "):
             load_conversation(path)
     monkeypatch.setattr(conversation_module, "MAX_FILE_BYTES", 10)
     with pytest.raises(SettingError, match="is larger than 10 bytes; "):
@@ -145,6 +145,6 @@ def test_a_conversation_in_another_encoding_is_refused_with_the_place(tmp_path: 
     path = tmp_path / "talk.json"
     path.write_bytes('{"a": "你"}'.encode("gbk"))
     with pytest.raises(
-        SettingError, match=r"talk\.json: .*line 1, byte 7 \(0xc4\) is not UTF-8 text; convert it: iconv"
+        SettingError, match=r"talk\.json .*line 1, byte 7 \(0xc4\) is not UTF-8 text; convert it: iconv"
     ):
         load_conversation(path)

@@ -7,7 +7,6 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -124,12 +123,6 @@ def test_a_hostile_argument_is_one_short_line(qwartet: CommandLine, verb: tuple[
     outcome = qwartet(*verb, word)
     assert outcome.code == 2 and outcome.err.count("\n") == 1
     check_shown(outcome.err)
-
-
-@pytest.fixture
-def scripted() -> Iterator[ScriptedServer]:
-    with ScriptedServer() as server:
-        yield server
 
 
 def test_an_answer_on_a_terminal_keeps_newlines_and_tabs_alone(scripted: ScriptedServer) -> None:

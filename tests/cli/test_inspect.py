@@ -61,7 +61,7 @@ def test_the_text_says_the_same_for_people(qwartet: CommandLine, tmp_path: Path)
         "361.9 k parameters: 2 layers of 128",
         "context of 2048 tokens; NTK and LogN beyond 2048",
         "chat (ChatML); sampling defaults: temperature 1, top_k 0, top_p 0.8, repetition_penalty 1.1",
-        "GPTQ, 4 bits, groups of 128, symmetric, desc_act false, zeros stored as v1; 10 of 10 linears are sound",
+        "GPTQ, 4 bits, groups of 128, symmetric, desc_act false, zeros stored as v1; 10 of 10 linear layers are sound",
         "304 ranks, 512 ids; not the published vocabulary",
         "no problems found",
     ):

@@ -46,10 +46,10 @@ def flip_a_bit(path: Path) -> None:
 def test_pull_says_what_came_and_where_it_is(hub: FakeHub, qwartet: CommandLine, name: str) -> None:
     outcome = qwartet("pull", name)
     assert outcome.code == 0 and len(outcome.out.splitlines()) == 1
-    assert f"{name}: 7 files, 175 KiB, all fetched, every hash right; commit {COMMIT}; in /" in outcome.out
+    assert f"{name}: 7 files, 175 KiB, all downloaded, all hashes verified; commit {COMMIT}; in /" in outcome.out
     assert "175 KiB of 175 KiB downloaded" in outcome.err
     again = qwartet("pull", name)
-    assert "7 files, 175 KiB, all here already" in again.out
+    assert "7 files, 175 KiB, already complete, all hashes verified at the download" in again.out
 
 
 def test_the_hub_may_be_an_option_and_the_revision_too(hub: FakeHub, qwartet: CommandLine, tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_pull_reports_every_hash(hub: FakeHub, qwartet: CommandLine) -> None:
 
 @pytest.mark.parametrize("name", ["../x", "a/b/c", "", "two words", "x\x1b[31m", "ollama:a/b"])
 def test_pull_refuses_what_is_no_id(hub: FakeHub, qwartet: CommandLine, name: str) -> None:
-    qwartet("pull", name).assert_one_line_error("no id of a model")
+    qwartet("pull", name).assert_one_line_error("is not a hub id")
     assert hub.num_requests == 0
 
 
@@ -157,7 +157,7 @@ def test_show_tells_what_a_checkpoint_is_in_the_words_of_inspect(qwartet: Comman
         (line,) = (line.split(maxsplit=1)[1] for line in inspected.splitlines() if line.split()[0] == label)
         assert line in shown
     assert "GPTQ, 4 bits, groups of 128, symmetric, desc_act false" in shown
-    assert "no hashes, since it did not come" in shown
+    assert "no hashes, since qwartet pull did not download it" in shown
 
 
 def test_show_without_a_name_is_the_bundled_model(qwartet: CommandLine) -> None:
@@ -170,7 +170,7 @@ def test_show_of_no_checkpoint_says_so(qwartet: CommandLine, tmp_path: Path, hub
     empty.mkdir()
     qwartet("show", empty).assert_one_line_error("config.json", "file is missing")
     pulled(qwartet, NAME)
-    qwartet("show", NAME + "s").assert_one_line_error("nothing of it is on this machine", f"did you mean {NAME}?")
+    qwartet("show", NAME + "s").assert_one_line_error("not on this machine", f"did you mean {NAME}?")
 
 
 @BOTH
@@ -179,14 +179,15 @@ def test_sec_24_verify_finds_a_flipped_bit_names_the_file_and_pull_repairs_it(
 ) -> None:
     directory = pulled(qwartet, name)
     sound = qwartet("verify", name)
-    assert sound.code == 0 and f"{name}, commit {COMMIT}: 7 files, 175 KiB, all with the hash recorded" in sound.out
+    assert sound.code == 0 and f"{name}, commit {COMMIT}: 7 files, 175 KiB, all match the hashes recorded" in sound.out
     assert "175 KiB of 175 KiB checked" in sound.err
     flip_a_bit(directory / SHARD)
     broken = qwartet("verify", name)
     assert broken.code == 2
     problem, summary = broken.out.splitlines()
     assert problem.startswith(f"problem: {SHARD}: does not have its recorded hash")
-    assert "1 of 7 files are not as recorded" in summary and f"qwartet pull {name} fetches them again" in summary
+    assert "1 of 7 files do not match the hashes recorded" in summary
+    assert summary.endswith(f"; download them again: qwartet pull {name}")
     report = json.loads(qwartet("verify", name, "--json").out)
     assert report["against"] == "manifest" and len(report["problems"]) == 1
     hub.downloads.clear()
@@ -202,7 +203,7 @@ def test_sec_24_a_model_that_was_found_damaged_is_not_loaded_from_the_cache(
     flip_a_bit(directory / SHARD)
     assert qwartet("verify", NAME).code == 2
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    qwartet("inspect", NAME).assert_one_line_error("not, or not completely, in the cache")
+    qwartet("inspect", NAME).assert_one_line_error("has no complete copy")
 
 
 def test_verify_names_every_file_that_is_missing_short_or_changed(hub: FakeHub, qwartet: CommandLine) -> None:
@@ -227,13 +228,13 @@ def test_verify_without_a_record_takes_the_hashes_of_the_hubs_cache(
 ) -> None:
     directory = pulled(qwartet, NAME)
     shutil.rmtree(tmp_path / "qwartet")
-    assert "that the hub's cache names them by" in qwartet("verify", NAME).out
+    assert "all match the hashes in the hub cache" in qwartet("verify", NAME).out
     flip_a_bit(directory / "config.json")
     flip_a_bit(directory / SHARD)
     outcome = qwartet("verify", NAME)
     assert outcome.code == 2 and outcome.out.count("problem: ") == 2
     (directory / SHARD).unlink()
-    assert "config and weights: are not all here" in qwartet("verify", NAME).out
+    assert "config and weights: are incomplete" in qwartet("verify", NAME).out
 
 
 def test_verify_of_a_directory_says_that_nothing_was_recorded_and_what_was_looked_at(
@@ -241,7 +242,7 @@ def test_verify_of_a_directory_says_that_nothing_was_recorded_and_what_was_looke
 ) -> None:
     directory = write_tiny_checkpoint(tmp_path / "model")
     outcome = qwartet("verify", directory)
-    assert outcome.code == 0 and "no hashes are recorded of it, so changed weights cannot be seen" in outcome.out
+    assert outcome.code == 0 and "no hashes are recorded, so changed weights cannot be detected" in outcome.out
     weights = directory / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     outcome = qwartet("verify", directory)
@@ -261,7 +262,7 @@ def test_rm_removes_the_model_and_its_record_and_nothing_else(hub: FakeHub, qwar
     assert not directory.parent.parent.exists() and listing(kept) == before
     assert listed(qwartet).keys() == {"(bundled)", other}
     assert [record.repository.name for record in read_manifests()] == ["Somebody/Other"]
-    qwartet("rm", name, "--yes").assert_one_line_error("nothing of it is on this machine")
+    qwartet("rm", name, "--yes").assert_one_line_error("not on this machine")
 
 
 def test_rm_leaves_copies_of_the_model_that_have_the_same_commit(
@@ -281,7 +282,7 @@ def test_rm_of_a_revision_leaves_the_others(hub: FakeHub, qwartet: CommandLine, 
     hub.commit = COMMIT[::-1]
     hub.repositories[NAME] = {**TINY_MODEL, SHARD: b"new weights"}
     new = pulled(qwartet, name)
-    assert qwartet("show", name).out.count("also here: commit") == 1
+    assert qwartet("show", name).out.count("also on this machine: commit") == 1
     assert qwartet("rm", name, "--revision", COMMIT[:10], "--yes").code == 0
     assert not old.exists() and (new / SHARD).read_bytes() == b"new weights"
     assert (new / SHARDS[1]).read_bytes() == TINY_MODEL[SHARDS[1]], "what both had in common stays"
@@ -304,7 +305,7 @@ def test_rm_asks_and_takes_only_yes_for_yes(
     hub: FakeHub, qwartet: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = pulled(qwartet, NAME)
-    qwartet("rm", NAME).assert_one_line_error("would be removed", "give --yes")
+    qwartet("rm", NAME).assert_one_line_error("would be removed", "pass --yes")
     for answer in ("", "n\n", "\n", "yesterday\n"):
         monkeypatch.setattr(sys, "stdin", _Typed(answer))
         outcome = qwartet("rm", NAME)
@@ -330,7 +331,7 @@ class _Typed:
 def test_rm_never_touches_a_directory_outside_the_caches(qwartet: CommandLine, tmp_path: Path, hub: FakeHub) -> None:
     directory = write_tiny_checkpoint(tmp_path / "model")
     before = listing(directory)
-    qwartet("rm", directory, "--yes").assert_one_line_error("no model of a hub's cache")
+    qwartet("rm", directory, "--yes").assert_one_line_error("is not in a hub's cache")
     assert listing(directory) == before
 
 
@@ -342,7 +343,7 @@ def test_rm_through_a_link_out_of_the_cache_removes_nothing_there(
     owner = tmp_path / "modelscope" / "models" / "a--b" / "snapshots"
     owner.mkdir(parents=True)
     (owner / "master").symlink_to(directory)
-    qwartet("rm", "modelscope:a/b", "--yes").assert_one_line_error("lies outside", "remove it yourself")
+    qwartet("rm", "modelscope:a/b", "--yes").assert_one_line_error("is outside", "remove it yourself")
     assert listing(directory) == before
 
 

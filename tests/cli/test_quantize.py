@@ -81,7 +81,7 @@ def test_a_stopped_run_says_that_it_can_go_on_and_does(arguments: list[str], mon
     monkeypatch.setattr("qwartet.quantize.pipeline.advance", stop_at_the_second_block)
     stopped = CliRunner().invoke(app, arguments)
     assert stopped.exit_code == 130
-    assert "the same command goes on after the last finished block" in stopped.stderr
+    assert "run the same command again to resume after the last finished block" in stopped.stderr
     monkeypatch.setattr("qwartet.quantize.pipeline.advance", block.advance)
     resumed = CliRunner().invoke(app, arguments)
     assert resumed.exit_code == 0
@@ -95,7 +95,7 @@ def test_a_stopped_run_says_that_it_can_go_on_and_does(arguments: list[str], mon
         (["--group-size", "0"], "group_size is 0"),
         (["--damp-percent", "1"], "damp_percent is 1.0"),
         (["--num-samples", "0"], "num_samples is 0"),
-        (["--calibration", "absent.json"], "absent.json: cannot be read"),
+        (["--calibration", "absent.json"], "absent.json: does not exist"),
     ],
 )
 def test_a_wrong_flag_is_refused_and_nothing_is_written(
@@ -106,3 +106,42 @@ def test_a_wrong_flag_is_refused_and_nothing_is_written(
     assert isinstance(error, SettingError | CheckpointError)
     assert words in str(error)
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (["--calibration", "absent.json"], "absent.json: does not exist"),
+        (["--calibration", "BROKEN"], "is not valid JSON"),
+        (["--max-len", "0"], "max_len is 0"),
+        (["TARGET"], "exists; choose another name"),
+    ],
+)
+def test_what_needs_no_source_is_checked_before_it_is_downloaded(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: list[str], words: str
+) -> None:
+    (tmp_path / "broken.json").write_text("[{")
+    if changes == ["TARGET"]:
+        (tmp_path / "out").mkdir()
+        changes = []
+    changes = [str(tmp_path / "broken.json") if change == "BROKEN" else change for change in changes]
+    monkeypatch.setattr("qwartet.cli.quantize.resolve", lambda _name: pytest.fail("the source was looked up"))
+    error = CliRunner().invoke(app, [*arguments, *changes]).exception
+    assert isinstance(error, SettingError | CheckpointError) and words in str(error)
+
+
+def test_too_few_tokens_end_it_before_the_work(arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "short.txt").write_text("too short")
+    error = CliRunner().invoke(app, [*arguments, "--calibration", str(tmp_path / "short.txt")]).exception
+    assert isinstance(error, SettingError) and "about 200,000 tokens are recommended" in str(error)
+    assert not (tmp_path / "out.partial").exists()
+
+
+def test_without_a_terminal_a_line_now_and_then_says_how_far_a_block_is(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qwartet.cli.quantize.SECONDS_BETWEEN_LINES", 0.0)
+    lines = CliRunner().invoke(app, arguments).stderr.splitlines()
+    assert lines[0] == "block 1 of 2: attention.qkv, batch 1 of 1"
+    assert any(line.startswith("block 2 of 2: mlp.down quantised, 0:00:0") for line in lines)
+    assert all(line.endswith(" left") for line in lines[3:]), lines

@@ -170,14 +170,16 @@ def test_files_that_cannot_be_meant_are_refused(qwartet: CommandLine, source: Pa
     qwartet("run-batch", source, target).assert_one_line_error(f"{source}: no such file")
     write(source, [line("a")])
     content = source.read_bytes()
-    qwartet("run-batch", source, source).assert_one_line_error("IN.jsonl too")
+    qwartet("run-batch", source, source).assert_one_line_error("is both IN.jsonl and OUT.jsonl")
     target.symlink_to(source)
-    qwartet("run-batch", source, target).assert_one_line_error("IN.jsonl too")
+    qwartet("run-batch", source, target).assert_one_line_error("is both IN.jsonl and OUT.jsonl")
     target.unlink()
     target.write_text("my notes")
     qwartet("run-batch", source, target).assert_one_line_error("line 1 is not a batch answer")
-    qwartet("run-batch", source, source.parent).assert_one_line_error("not a place for a file")
-    qwartet("run-batch", source, source.parent / "no" / "out.jsonl").assert_one_line_error("not a place for a file")
+    qwartet("run-batch", source, source.parent).assert_one_line_error("is a directory; pass the name of a file")
+    qwartet("run-batch", source, source.parent / "no" / "out.jsonl").assert_one_line_error(
+        "is not a directory; create it"
+    )
     qwartet("run-batch", source, "-", "--json").assert_one_line_error("where the answers go")
     assert source.read_bytes() == content and target.read_text() == "my notes"
 
@@ -239,7 +241,7 @@ def test_ctrl_c_leaves_a_valid_file_and_says_how_to_go_on(source: Path, target: 
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate()
-    found = re.search(rf"stopped: (\d+) of {num_lines} answered; the same command goes on from here\n$", err.decode())
+    found = re.search(rf"stopped: (\d+) of {num_lines} answered; run the same command again to resume\n$", err.decode())
     assert (process.wait(), out) == (130, b"") and found is not None, err
     entries = read(target)
     assert 0 < len(entries) == int(found[1]) < num_lines
@@ -252,7 +254,7 @@ def test_ctrl_c_leaves_a_valid_file_and_says_how_to_go_on(source: Path, target: 
 
 def test_a_terminal_gets_a_bar(source: Path, target: Path) -> None:
     write(source, [line(str(number)) for number in range(3)])
-    with Terminal("run-batch", source, target, *ON_CPU) as terminal:
+    with Terminal("run-batch", source, target, *ON_CPU, TERM="xterm") as terminal:
         terminal.expect(r"requests .*3/3")
         terminal.expect("3 done, 0 failed; ")
         assert terminal.wait() == 0

@@ -23,12 +23,12 @@ def test_a_name_may_be_an_option_s_or_a_beginning(text: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        ("temprature", "did you mean temperature?"), ("top", "did you mean top_p or top_k?"), ("zzz", "there are temp"),
-        ("", "did you mean temperature or"),
+        ("temprature", "did you mean temperature?"), ("top", "did you mean top_p or top_k?"),
+        ("zzz", "it must be one of temp"), ("", "did you mean temperature or"),
     ],
 )  # fmt: skip
 def test_another_name_gets_a_suggestion(text: str, hint: str) -> None:
-    with pytest.raises(SettingError, match="there is no sampling setting") as caught:
+    with pytest.raises(SettingError, match="unknown sampling setting") as caught:
         setting_name(text)
     assert f"; {hint}" in str(caught.value)
 

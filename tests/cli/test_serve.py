@@ -52,7 +52,7 @@ def test_keys_come_from_options_and_a_file(tmp_path: Path, capsys: pytest.Captur
     assert capsys.readouterr().err == ""
     file.chmod(0o644)
     _keys([], file)
-    assert "can be read by everybody" in capsys.readouterr().err
+    assert "is readable by all users" in capsys.readouterr().err
     file.write_text("first-key-1\n", encoding="utf-16")
     assert _keys([], file) == ["first-key-1"]
     file.write_bytes("clé-clé-clé-1\n".encode("latin-1"))

@@ -112,7 +112,7 @@ def test_system_is_shown_and_set(session: Session, llm: Stub, capsys: pytest.Cap
     session.handle("two")
     lines = capsys.readouterr().out.splitlines()
     assert [line.removeprefix("system prompt: ") for line in lines if "system" in line] == [
-        "(the default)", "You are a  pirate.", "(the default)", "You are",
+        "(default)", "You are a  pirate.", "(default)", "You are",
     ]  # fmt: skip
     assert [call[2] for call in llm.calls] == ["You are a  pirate.", "You are\na parrot."]
 
@@ -131,7 +131,7 @@ def test_seed_is_shown_set_and_checked(session: Session, llm: Stub, capsys: pyte
     for line in ("/seed", "/seed 42", "/seed x", "/seed -1", "/seed ٣", "one"):
         session.handle(line)
     printed = capsys.readouterr()
-    assert printed.out.splitlines()[:2] == ["seed: a new one for every answer (default)", "seed: 42"]
+    assert printed.out.splitlines()[:2] == ["seed: a new one for each answer (default)", "seed: 42"]
     assert printed.err.count("error: seed is ") == 3 == printed.err.count("it must be a whole number of at least 0")
     assert llm.calls[0][3] == {"max_tokens": 9, "seed": 42}
 
@@ -166,13 +166,13 @@ def test_a_beginning_that_only_one_command_has_will_do(session: Session, llm: St
 
 def test_a_beginning_that_two_have_is_not_obeyed(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
     session.handle("/h")
-    assert "unknown command /h; it may be /help, /history (" in capsys.readouterr().err
+    assert "unknown command /h; did you mean /help or /history? (" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("line", "fragment"),
     [
-        ("/clear all", "/clear takes nothing after it; "),
+        ("/clear all", "/clear takes no argument; "),
         ("/save", "/save needs a file; "),
         ("/", "unknown command /; "),
     ],
@@ -280,7 +280,7 @@ def test_where_nothing_was_said_nothing_is_done(
     session: Session, llm: Stub, capsys: pytest.CaptureFixture[str], line: str
 ) -> None:
     session.handle(line)
-    assert not llm.calls and capsys.readouterr().err.startswith("(There is nothing to ")
+    assert not llm.calls and capsys.readouterr().err.startswith("(Nothing to ")
 
 
 def test_clear_leaves_nothing_to_answer_again(session: Session, llm: Stub) -> None:
@@ -328,9 +328,7 @@ def test_stats_tell_tokens_speed_and_context(session: Session, capsys: pytest.Ca
     session.handle("/stats")
     shown = capsys.readouterr().out.splitlines()
     assert shown[0] == "(no answer yet)"
-    figures = (
-        r"last answer: 3 tokens after a prompt of 7; [\d.]+ s, the first piece after [\d.]+ s, then [\d.]+ tokens/s"
-    )
+    figures = r"last answer: 3 tokens for a prompt of 7; [\d.]+ s, the first text after [\d.]+ s, then [\d.]+ tokens/s"
     assert re.fullmatch(figures, shown[2]), shown[2]
     assert shown[3] == "context: 10 tokens of 100 (10%)"
 
@@ -369,7 +367,7 @@ def test_save_overwrites_only_with_its_exclamation_mark(
     session.handle(f"/save {path}")
     session.handle("one")
     session.handle(f"/save {path}")
-    assert "is there already; /save! overwrites it" in capsys.readouterr().err
+    assert "already exists; /save! overwrites it" in capsys.readouterr().err
     assert json.loads(path.read_text())["turns"] == []
     session.handle(f"/save! {path}")
     assert len(json.loads(path.read_text())["turns"]) == 1

@@ -77,8 +77,8 @@ def test_progress_is_on_stderr_a_line_for_each_tenth(
     ("arguments", "fragments"),
     [
         (["3b"], ["'3b'", "1.8b"]),
-        (["1.8b", "--layers", "0"], ["--layers is 0", "1..2"]),
-        (["1.8b", "--layers", "3"], ["--layers is 3", "1..2"]),
+        (["1.8b", "--layers", "0"], ["--layers is 0", "between 1 and 2"]),
+        (["1.8b", "--layers", "3"], ["--layers is 3", "between 1 and 2"]),
         (["1.8b", "--precision", "bf16", "--desc-act"], ["belong to GPTQ"]),
         (["1.8b", "--group-size", "0"], ["group_size is 0"]),
         (["1.8b", "--shard-size", "big"], ["'big' is not a whole number"]),
@@ -104,7 +104,7 @@ def test_too_little_space_is_one_line_with_both_figures(
     qwartet: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(whole_files.shutil, "disk_usage", lambda _path: type("Usage", (), {"free": 10**9}))
-    qwartet("synth", "72b", tmp_path / "model").assert_one_line_error("takes 41.3 GB", "1.0 GB are free")
+    qwartet("synth", "72b", tmp_path / "model").assert_one_line_error("needs 41.3 GB", "1.0 GB are free")
 
 
 def test_ctrl_c_exits_with_130_and_leaves_nothing(

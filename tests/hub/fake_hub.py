@@ -72,6 +72,11 @@ class FakeHub:
     released: Event = field(default_factory=Event)
     endpoint: str = ""
 
+    @property
+    def host(self) -> str:
+        """As errors name it."""
+        return self.endpoint.removeprefix("http://")
+
     @contextmanager
     def serving(self) -> Iterator[FakeHub]:
         """The hub while it answers at `endpoint`."""
@@ -133,9 +138,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif match := re.fullmatch(r"/api/v1/models/(.+)/repo/files", path):
             self._list(match[1], query.get("Revision", "master"), self._modelscope)
         elif match := re.fullmatch(r"/api/v1/models/(.+)/repo", path):
-            self._serve(match[1], query["FilePath"])
-        elif match := re.fullmatch(r"/(.+)/resolve/[^/]+/(.+)", path):
-            self._serve(match[1], match[2])
+            self._serve(match[1], query["Revision"], query["FilePath"])
+        elif match := re.fullmatch(r"/(.+)/resolve/([^/]+)/(.+)", path):
+            self._serve(match[1], match[2], match[3])
         else:
             self._refuse(404, "EntryNotFound")
 
@@ -182,14 +187,18 @@ class _Handler(BaseHTTPRequestHandler):
         data = {"Files": entries, "IsVisual": 0, "LatestCommitter": committer if entries else None}
         self._send(200, json.dumps({"Code": 200, "Data": data, "Message": "success", "Success": True}).encode())
 
-    def _serve(self, repository: str, name: str) -> None:
+    def _serve(self, repository: str, revision: str, name: str) -> None:
         content = self.hub.repositories.get(repository, {}).get(name)
         wanted = self.headers.get("Range")
         self.hub.downloads.append((name, wanted))
         self.hub.tokens.add(self.headers.get("Authorization") or "")
         fault = self.hub.fault(name)
         if content is None:
-            self._refuse(404, "EntryNotFound")
+            self._refuse(404, "EntryNotFound" if repository in self.hub.repositories else "RepoNotFound")
+        elif not re.fullmatch(r"main|master|v1|[0-9a-f]{40}", revision):
+            self._refuse(404, "RevisionNotFound")
+        elif fault == "gated":
+            self._refuse(403, "GatedRepo")
         elif fault == "loop":
             self._send(302, b"", {"Location": self.path})
         elif fault is not None and fault.isdecimal():

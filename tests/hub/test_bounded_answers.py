@@ -59,7 +59,7 @@ def test_an_answer_that_lists_no_model_is_one_line(hub: FakeHub, repository: Rep
 @pytest.mark.parametrize("status", ["304", "204"])
 def test_a_status_that_brings_no_content_is_asked_again(hub: FakeHub, status: str) -> None:
     hub.faults = {"listing": [status], SHARDS[0]: [status]}
-    with pytest.warns(DownloadWarning, match=f"the hub answers {status}, which brings no content"):
+    with pytest.warns(DownloadWarning, match=f"status {status} without content"):
         assert fetched().manifest.is_complete
 
 

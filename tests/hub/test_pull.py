@@ -130,7 +130,7 @@ def test_progress_counts_every_byte_once(hub: FakeHub, repository: Repository) -
 @pytest.mark.parametrize("status", ["500", "503", "429", "408"])
 def test_rel_20_a_busy_hub_is_asked_again(hub: FakeHub, repository: Repository, status: str) -> None:
     hub.faults = {"listing": [status], SHARD: [status, status]}
-    with pytest.warns(DownloadWarning, match=rf"the hub answers {status} .*; trying again in 0 s"):
+    with pytest.warns(DownloadWarning, match=rf"status {status} .*; trying again in 0 s"):
         pulled = fetched(repository)
     assert files_of(pulled.manifest.directory) == TINY_MODEL
     assert asked_ranges(hub) == [None] * 3
@@ -140,7 +140,8 @@ def test_rel_20_a_hub_that_stays_busy_is_given_up_with_advice(hub: FakeHub) -> N
     hub.faults[SHARD] = ["503"] * 20
     with pytest.warns(DownloadWarning):
         text = refusal(DownloadError)
-    assert f"{NAME}: {SHARD}: the hub answers 503 Service Unavailable, 6 times in turn; run it again" in text
+    assert f"{NAME}: {SHARD}: download from {hub.host} (set by HF_ENDPOINT) failed (status 503 " in text
+    assert ", 6 attempts); partial downloads are kept: run the command again, fix or unset HF_ENDPOINT, or use " in text
     assert len(asked_ranges(hub)) == 6
 
 
@@ -206,7 +207,7 @@ def test_rel_20_a_hub_that_always_sends_too_much_is_given_up(hub: FakeHub, tmp_p
     hub.faults[SHARD] = ["extra"] * 20
     with pytest.warns(DownloadWarning):
         text = refusal(DownloadError)
-    assert f"the hub sends more than the {SIZE} bytes that it lists, 6 times in turn" in text
+    assert f"the hub sent more than the listed {SIZE} bytes, 6 attempts" in text
     assert not [content for content in named_files(tmp_path) if content.endswith(b"more")]
 
 
@@ -216,9 +217,9 @@ def test_rel_20_wrong_bytes_never_get_the_name_of_the_file(
     hub: FakeHub, repository: Repository, tmp_path: Path, name: str
 ) -> None:
     hub.faults[name] = ["flip", "flip"]
-    with pytest.warns(DownloadWarning, match="the bytes do not have the hash that the hub lists; fetching it again"):
+    with pytest.warns(DownloadWarning, match="wrong hash, not the one that the hub lists; downloading it again"):
         text = refusal(DownloadError, repository)
-    assert f"{repository}: {name}: the bytes do not have the hash that the hub lists, twice" in text
+    assert f"{repository}: {name}: wrong hash twice, not the one that the hub lists" in text
     wrong = TINY_MODEL[name][:-1] + bytes([TINY_MODEL[name][-1] ^ 1])
     assert wrong not in named_files(tmp_path)
     (record,) = read_manifests()
@@ -233,7 +234,7 @@ def test_rel_20_wrong_bytes_that_were_gathered_by_an_earlier_run_are_found_and_f
     storage = tmp_path / "hf" / f"models--{NAME.replace('/', '--')}" / "blobs"
     storage.mkdir(parents=True)
     (storage / f"{sha256(content)}.incomplete").write_bytes(b"\0" * 1000)
-    with pytest.warns(DownloadWarning, match="do not have the hash"):
+    with pytest.warns(DownloadWarning, match="wrong hash"):
         pulled = fetched()
     assert files_of(pulled.manifest.directory) == TINY_MODEL
     assert asked_ranges(hub) == ["bytes=1000-", None]
@@ -257,8 +258,9 @@ def test_rel_20_a_redirect_in_a_circle_ends(hub: FakeHub, where: str) -> None:
 
 def test_rel_20_a_gated_or_closed_model_says_what_opens_it(hub: FakeHub) -> None:
     hub.faults = {"listing": ["gated", "401", "404"]}
-    assert refusal(ModelNotFoundError).endswith("do so on the model's page, then set HF_TOKEN")
-    assert "does not show it to everybody (401); set HF_TOKEN, or check the spelling" in refusal(ModelNotFoundError)
+    gated = "gated model; accept its terms on the model's page, then set HF_TOKEN"
+    assert refusal(ModelNotFoundError).endswith(gated)
+    assert "denies access (401); set HF_TOKEN, or check the spelling" in refusal(ModelNotFoundError)
     assert "no such model on" in refusal(ModelNotFoundError)
     hub.faults = {"listing": ["403"]}
     assert "(403); set MODELSCOPE_API_TOKEN" in refusal(ModelNotFoundError, MODELSCOPE)
@@ -269,7 +271,7 @@ def test_rel_20_an_unknown_model_or_revision_says_so(hub: FakeHub) -> None:
         unknown = Repository(repository.hub, "Somebody/Nothing")
         assert f"no such model on {hub.endpoint}; check the spelling" in refusal(ModelNotFoundError, unknown)
         with pytest.raises(
-            ModelNotFoundError, match=r"has no revision 'v9' of it; give a branch, a tag or a full commit"
+            ModelNotFoundError, match=r"no revision 'v9' on the hub; pass a branch, a tag or a full commit"
         ):
             fetched(repository, "v9")
 
@@ -279,7 +281,7 @@ def test_rel_19_a_full_disk_is_seen_beforehand_with_both_figures(hub: FakeHub, m
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10**8))
     hub.listed[SHARD] = {"size": 41_200_000_000, "lfs": {"sha256": "0" * 64, "size": 0, "pointerSize": 1}}
     text = refusal(SettingError)
-    assert "takes 41.2 GB and 0.1 GB are free there; free some, set HF_HOME to a larger disk" in text
+    assert "needs 41.2 GB, but only 0.1 GB are free there; free some, set HF_HOME to a larger disk" in text
     assert hub.downloads == []
 
 
@@ -317,7 +319,7 @@ def test_rel_19_a_directory_that_cannot_be_written_is_named_with_its_variable(
 ) -> None:
     (tmp_path / readonly).touch()  # a file where a directory should be: refused to root, too
     text = refusal(DownloadError, MODELSCOPE if readonly == "modelscope" else HF)
-    assert f"{tmp_path / readonly} cannot be written" in text and f"set {variable} to a directory that can" in text
+    assert f"{tmp_path / readonly} cannot be written" in text and f"set {variable} to a writable directory" in text
     assert hub.downloads == []
 
 
@@ -326,7 +328,7 @@ def test_rel_19_offline_no_connection_is_tried(
     hub: FakeHub, repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert "offline it is not, or not completely, in the cache" in refusal(ModelNotFoundError, repository)
+    assert "HF_HUB_OFFLINE is set, and the cache (" in refusal(ModelNotFoundError, repository)
     assert hub.num_requests == 0
 
 
@@ -410,7 +412,7 @@ def test_a_copy_that_another_tool_left_damaged_is_replaced(hub: FakeHub) -> None
     shutil.rmtree(Path(os.environ["QWARTET_CACHE"]))
     blob = (directory / SHARD).resolve()
     blob.write_bytes(b"\0" * SIZE)
-    with pytest.warns(DownloadWarning, match="what is here does not have the hash that the hub lists"):
+    with pytest.warns(DownloadWarning, match="the local file does not have the hash that the hub lists"):
         pulled = fetched()
     assert pulled.num_fetched == 1 and files_of(directory) == TINY_MODEL
 
@@ -484,7 +486,7 @@ def test_rel_20_ctrl_c_keeps_what_came_and_the_next_run_goes_on(hub: FakeHub, tm
     process.send_signal(signal.SIGINT)
     hub.released.set()
     _, shown = process.communicate(timeout=60)
-    assert process.returncode == 130 and "the same command goes on" in shown
+    assert process.returncode == 130 and "run the same command again to resume" in shown
     hub.downloads.clear()
     assert files_of(fetched().manifest.directory) == TINY_MODEL
     check_rest_was_asked_for(hub)

@@ -101,7 +101,7 @@ def test_what_can_be_no_model_is_refused_in_one_line(name: str) -> None:
 
 def test_a_file_is_refused_with_a_hint(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").touch()
-    with pytest.raises(ModelNotFoundError, match="is not a directory; give the directory"):
+    with pytest.raises(ModelNotFoundError, match="is not a directory; pass the directory"):
         resolve(str(tmp_path / "model.safetensors"))
 
 
@@ -122,9 +122,9 @@ def test_a_failed_download_promotes_nothing_and_the_next_run_fetches_only_the_re
 ) -> None:
     hub.faults[SHARD] = ["500"] * 6
     first = Fetched(NAME, tmp_path, hub.endpoint)
-    assert f"{SHARD}: the hub answers 500" in first.error and "run it again" in first.error
+    assert f"{SHARD}: download from {hub.host}" in first.error and "run the command again" in first.error
     assert WANTED[SHARD] not in blobs(tmp_path)
-    assert "not, or not completely, in the cache" in Fetched(NAME, tmp_path, hub.endpoint, HF_HUB_OFFLINE="1").error
+    assert "has no complete copy" in Fetched(NAME, tmp_path, hub.endpoint, HF_HUB_OFFLINE="1").error
     had = {file for file, _ in hub.downloads if file != SHARD and WANTED[file] in blobs(tmp_path)}
     hub.downloads = []
     assert Fetched(NAME, tmp_path, hub.endpoint).files == WANTED
@@ -184,7 +184,7 @@ def test_each_way_to_fail_has_its_own_advice(hub: FakeHub, tmp_path: Path) -> No
         "no revision 'v9'": Fetched(NAME, tmp_path, hub.endpoint, revision="v9").error,
         "no .safetensors files": Fetched("Somebody/Pickled", tmp_path, hub.endpoint).error,
         "unset HF_HUB_OFFLINE": Fetched("Other/Model", tmp_path, hub.endpoint, HF_HUB_OFFLINE="1").error,
-        "check the connection": Fetched("Other/Model", tmp_path, f"http://127.0.0.1:{free_port()}").error,
+        "fix or unset HF_ENDPOINT": Fetched("Other/Model", tmp_path, f"http://127.0.0.1:{free_port()}").error,
     }
     for advice, error in errors.items():
         assert advice in error and "\n" not in error, error

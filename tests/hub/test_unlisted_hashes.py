@@ -72,7 +72,7 @@ def test_a_connection_that_broke_goes_on_only_in_the_same_version(
 def test_a_file_of_another_commit_than_was_listed_is_refused(hub: FakeHub) -> None:
     hub.headers = {"X-Repo-Commit": OTHER_COMMIT}
     with pytest.warns(DownloadWarning):
-        assert "the hub sends it from another commit than it listed" in refusal(DownloadError)
+        assert "the hub sent it from another commit than it listed" in refusal(DownloadError)
 
 
 @quiet
@@ -88,7 +88,7 @@ def test_a_branch_that_moves_while_it_is_fetched_gives_no_mixture(
     with monkeypatch.context() as during_the_first:
         during_the_first.setattr("qwartet.hub.pull._check_family", moved)
         text = refusal(DownloadError, repository)
-    assert f"moved from commit {COMMIT} to {OTHER_COMMIT} while it was fetched" in text
+    assert f"moved from commit {COMMIT} to {OTHER_COMMIT} during the download" in text
     (record,) = read_manifests()
     assert record.finished_at is None
     new = fetched(repository).manifest

@@ -283,7 +283,7 @@ def test_finished_blocks_are_reused_only_for_the_same_settings_and_inputs(
     elif changed == "weights":
         edit_tensor(tmp_path / "source", "transformer.h.0.mlp.w1.weight", lambda weight: weight[3].neg_())
     if changed in ("settings", "calibration", "dtype"):
-        with pytest.raises(SettingError, match=r"finished blocks of a run with other settings .*; give those to go on"):
+        with pytest.raises(SettingError, match=r"finished blocks of a run with other settings .*; use those to resume"):
             quantize_checkpoint(target=tmp_path / "out", **arguments)
         (tmp_path / "out.partial" / "settings.json").unlink()  # nor are they taken where their settings are not known
     events = quantize_checkpoint(target=tmp_path / "out", **arguments)
@@ -319,7 +319,7 @@ def test_a_full_disk_leaves_no_target_and_loses_no_finished_block(
         real_fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(CheckpointError, match=r"No space left on device.*the same command goes on from there"):
+    with pytest.raises(CheckpointError, match=r"No space left on device.*run the same command again to resume"):
         quantize_checkpoint(source, tmp_path / "out", INT4, CALIBRATION)
     assert [path.name for path in tmp_path.iterdir()] == ["out.partial"]
     monkeypatch.undo()
@@ -363,7 +363,7 @@ def test_every_example_goes_through_the_blocks_as_through_the_whole_model_alone(
     with torch.no_grad():
         for index in range(NUM_LAYERS):
             layer = block.load_block(checkpoint, model.config, index, **place)
-            block.advance(layer, calibration, model.rotary)
+            block.advance(layer, calibration, model.rotary, lambda _number: None)
         through_blocks = model.lm_head(model.norm(torch.cat([item.hidden for item in calibration])))
         alone = torch.cat([model(dense_batch([example], model.config.position)) for example in CALIBRATION])
     torch.testing.assert_close(through_blocks, alone, rtol=1e-4, atol=1e-5)
@@ -376,7 +376,7 @@ def test_every_example_goes_through_the_blocks_as_through_the_whole_model_alone(
         (random_ids([20]), "20 tokens in 1 examples; this model needs at least 128"),
         ([*CALIBRATION, []], "example 8 has 0 tokens"),
         (random_ids([2049]), "example 0 has 2049 tokens; it must have 1 to 2048"),
-        ([*CALIBRATION, [5, VOCAB_SIZE]], f"example 8 holds the id {VOCAB_SIZE}; ids of this model are 0 to"),
+        ([*CALIBRATION, [5, VOCAB_SIZE]], f"example 8 holds the id {VOCAB_SIZE}; this model's ids are 0 to"),
     ],
 )
 def test_a_calibration_that_cannot_serve_is_refused(
@@ -392,7 +392,7 @@ def test_a_calibration_that_cannot_serve_is_refused(
     [
         ({"static_groups": True}, "only static_groups false"),
         ({"true_sequential": False}, "true_sequential true"),
-        ({"checkpoint_format": "gptq_v2"}, "only 'gptq', the published one, is written"),
+        ({"checkpoint_format": "gptq_v2"}, "only 'gptq', the published format, can be written"),
     ],
 )
 def test_settings_that_are_not_done_are_refused(source: Path, tmp_path: Path, changes: Any, words: str) -> None:
@@ -414,7 +414,7 @@ def test_a_target_that_cannot_be_written_is_refused_before_the_work(source: Path
 
 
 def test_a_quantised_model_is_not_quantised_again(int4: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="is quantised already; give the float checkpoint"):
+    with pytest.raises(CheckpointError, match="is quantised already; use the float checkpoint"):
         quantize_checkpoint(int4, tmp_path / "out", INT4, CALIBRATION)
 
 

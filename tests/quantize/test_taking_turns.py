@@ -43,7 +43,7 @@ def test_a_second_run_is_refused_while_the_first_one_writes(
 
     quantize_checkpoint(source, tmp_path / "there" / "out", INT4, CALIBRATION, on_event=second_run)
     assert refusals and all(
-        "another process is writing it; wait until it has ended, or choose another name" in text for text in refusals
+        "another process is writing it; wait for it to finish, or choose another name" in text for text in refusals
     )
     assert_same_files(tmp_path / "there" / "out", fresh(tmp_path / "fresh", source=source, config=INT4,
                                                         calibration=CALIBRATION))  # fmt: skip
@@ -61,7 +61,7 @@ kill = lambda event: os.kill(os.getpid(), signal.SIGKILL) if event.layer == 1 el
 t.quantize_checkpoint(Path({str(source)!r}), Path({str(tmp_path)!r}, "out"), t.INT4, t.CALIBRATION, on_event=kill)
 """
     assert subprocess.run([sys.executable, "-c", child], cwd=REPOSITORY).returncode == -signal.SIGKILL
-    with pytest.raises(SettingError, match=r"other settings \(group_size 32, not 64\); give those to go on, remove"):
+    with pytest.raises(SettingError, match=r"other settings \(group_size 32, not 64\); use those to resume, remove"):
         quantize_checkpoint(source, tmp_path / "out", OTHER, CALIBRATION)
     events = quantize_checkpoint(source, tmp_path / "out", INT4, CALIBRATION)
     assert events[0].is_resumed and not events[-1].is_resumed

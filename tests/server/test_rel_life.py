@@ -146,11 +146,11 @@ def test_rel_09_flags_that_make_no_sense(tmp_path: Path) -> None:
     assert "max_num_seqs is 0" in fails_to_start("--port", "0", "--max-num-seqs", "0")
     assert "nothing.key cannot be read" in fails_to_start("--api-key-file", str(tmp_path / "nothing.key"))
     assert "nothing.pem cannot be read" in fails_to_start("--ssl-certfile", str(tmp_path / "nothing.pem"))
-    assert "can be reached by others" in fails_to_start("--host", "0.0.0.0")
+    assert "is reachable from other machines" in fails_to_start("--host", "0.0.0.0")
     assert "8 or more printable" in fails_to_start("--api-key", "short")
     empty = tmp_path / "empty.key"
     empty.write_text("\n")
-    assert "holds no key" in fails_to_start("--api-key-file", str(empty))
+    assert "contains no API key" in fails_to_start("--api-key-file", str(empty))
 
 
 KEY = "a-key-from-a-pipe"

@@ -1,4 +1,4 @@
-"""What the benches that load an engine or a server print: progress on stderr, figures on stdout."""
+"""What benchmarks of an engine or a server print: progress on stderr, figures on stdout."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from qwartet.cli.terminal import json_line, one_line
 
 
 def log(text: str) -> None:
-    """How far a bench is."""
+    """Prints progress."""
     print(text, file=sys.stderr)
 
 
 def print_figures(report: dict[str, Any], as_json: bool, remarks: Sequence[str] = ()) -> None:
-    """The figures of a report as text, of a comparison a line for each round; then, where wanted, all of it as JSON."""
+    """Prints the figures of a report, a line per round for a comparison; then, on request, all of it as JSON."""
     for line in [*_figure_lines(report), *remarks]:
         print(one_line(line))
     if as_json:

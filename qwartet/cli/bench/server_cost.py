@@ -1,4 +1,4 @@
-"""`qwartet bench server-cost`: what our server adds to its engine."""
+"""`qwartet bench server-cost`: the overhead of the server over its engine."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from qwartet.hub.resolve import resolve
 
 
 def server_cost(
-    model: Annotated[str, typer.Argument(help="Directory of a checkpoint, or hub id; it needs its vocabulary.")],
+    model: Annotated[str, typer.Argument(help="Checkpoint directory or hub id, with its vocabulary.")],
     measure: Annotated[
         Literal["latency", "throughput", "health"],
-        typer.Option(help="One stream, many at once, or how soon /health is answered while a prompt is read."),
+        typer.Option(help="latency: one stream; throughput: many; health: delay of /health during a prefill."),
     ] = "latency",
-    prompt: Annotated[int, typer.Option(help="Tokens of each prompt.")] = 128,
-    generate: Annotated[int, typer.Option(help="Tokens that each writes.")] = 64,
-    streams: Annotated[int, typer.Option(help="Requests at once, for throughput.")] = 16,
-    rounds: Annotated[int, typer.Option(help="Turns of server and engine.")] = 5,
+    prompt: Annotated[int, typer.Option(help="Tokens per prompt.")] = 128,
+    generate: Annotated[int, typer.Option(help="Tokens to generate per request.")] = 64,
+    streams: Annotated[int, typer.Option(help="Concurrent requests, for throughput.")] = 16,
+    rounds: Annotated[int, typer.Option(help="Rounds, in which server and engine take turns.")] = 5,
     threads: Threads = None,
-    seed: Annotated[int, typer.Option(help="Of the prompts.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the prompts.")] = 0,
     as_json: JsonLine = False,
 ) -> None:
-    """Measure what the server adds to the time of its engine.
+    """Measure the overhead of the server over its engine.
 
     A server and the engine alone take turns. With as many threads as cores, server and client take time from the
-    kernels; --threads leaves them a core.
+    kernels; a smaller --threads leaves them a core.
     """
     require("server", "qwartet bench server-cost", "fastapi", "h11")
     if min(rounds, streams) < 1 or min(prompt, generate) < 2:

@@ -1,4 +1,4 @@
-"""`qwartet bench serving`: any server that speaks OpenAI's API, under load."""
+"""`qwartet bench serving`: any OpenAI-compatible server, under load."""
 
 from __future__ import annotations
 
@@ -17,32 +17,36 @@ if TYPE_CHECKING:
 
 
 def serving(
-    url: Annotated[str, typer.Argument(help="Where the server is: http://127.0.0.1:8000, with or without /v1.")],
+    url: Annotated[str, typer.Argument(help="Address of the server: http://127.0.0.1:8000, with or without /v1.")],
     api_key: Annotated[
-        str | None, typer.Option(envvar="QWARTET_API_KEY", show_envvar=True, help="What the server wants.")
+        str | None, typer.Option(envvar="QWARTET_API_KEY", show_envvar=True, help="API key of the server.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Its name there.", show_default="the first that is listed")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Name of the model on the server.", show_default="its first")
+    ] = None,
     endpoint: Annotated[
-        Literal["chat", "completions"], typer.Option(help="completions: prompts are token ids, where it takes them.")
+        Literal["chat", "completions"],
+        typer.Option(help="completions: send prompts as token ids, if the server accepts them."),
     ] = "chat",
-    requests: Annotated[int, typer.Option(help="How many.")] = 32,
-    prompt: Annotated[int, typer.Option(help="Tokens of each prompt; in texts about as many.")] = 128,
-    generate: Annotated[int, typer.Option(help="Tokens that each writes.")] = 64,
-    shared_prefix: Annotated[int, typer.Option(help="Tokens that all prompts begin with.")] = 0,
+    requests: Annotated[int, typer.Option(help="Number of requests.")] = 32,
+    prompt: Annotated[int, typer.Option(help="Tokens per prompt, approximate if sent as text.")] = 128,
+    generate: Annotated[int, typer.Option(help="Tokens to generate per request.")] = 64,
+    shared_prefix: Annotated[int, typer.Option(help="Tokens of a prefix that all prompts share.")] = 0,
     arrivals: Annotated[
-        Literal["poisson", "fixed", "all"], typer.Option(help="At random, evenly spaced, or all at once.")
+        Literal["poisson", "fixed", "all"],
+        typer.Option(help="When requests arrive: at random, evenly spaced, or all at once."),
     ] = "poisson",
-    rate: Annotated[float, typer.Option(help="Requests a second, for poisson and fixed.")] = 1.0,
+    rate: Annotated[float, typer.Option(help="Requests per second, for poisson and fixed.")] = 1.0,
     concurrency: Annotated[
-        int | None, typer.Option(help="Instead: so many at any time, the next when one has ended.")
+        int | None, typer.Option(help="Keep this many requests running, instead of --arrivals.")
     ] = None,
-    goodput: Annotated[str, typer.Option(help="Limits in ms, of ttft, tpot, e2e: ttft=500,tpot=50.")] = "",
-    timeout: Annotated[float, typer.Option(help="Seconds for an answer as a whole.")] = 600.0,
-    nice: Annotated[int, typer.Option(help="Give way to others on this machine: 10, if the server is here too.")] = 0,
-    seed: Annotated[int, typer.Option(help="Of prompts and arrivals.")] = 0,
+    goodput: Annotated[str, typer.Option(help="Limits in ms for ttft, tpot and e2e, such as ttft=500,tpot=50.")] = "",
+    timeout: Annotated[float, typer.Option(help="Seconds allowed for a complete answer.")] = 600.0,
+    nice: Annotated[int, typer.Option(help="Niceness of this process; 10 if the server runs on this machine.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of prompts and arrivals.")] = 0,
     as_json: JsonLine = False,
 ) -> None:
-    """Measure a server under load.
+    """Measure an OpenAI-compatible server under load.
 
     It reports time to first token, time between tokens, tokens per second, errors and goodput. Requests are sent when
     they are due, whether or not earlier ones have finished, and times count from then.
@@ -53,7 +57,7 @@ def serving(
     if concurrency is not None and concurrency < 1:
         raise SettingError(f"concurrency is {concurrency}; it must be at least 1")
     if not 0 <= nice <= 19:
-        raise SettingError(f"nice is {nice}; it must lie in 0..19")
+        raise SettingError(f"nice is {nice}; it must be between 0 and 19")
     import asyncio  # 20 ms, which --help need not wait for
 
     from qwartet.bench.http_client import HttpClient
@@ -86,9 +90,9 @@ def serving(
 def _remark_lines(report: dict[str, Any]) -> list[str]:
     lines = [f"{count} failed: {kind}" for kind, count in report["errors"].items()]
     if report["first_error"]:
-        lines.append(f"the first error: {report['first_error']}")
+        lines.append(f"first error: {report['first_error']}")
     if "goodput" in report:
         good = report["goodput"]
         limits = ", ".join(f"{name} <= {limit:g} ms" for name, limit in good["limits_ms"].items())
-        lines.append(f"goodput ({limits}): {good['share']:.1%} of all, {good['requests_s']:,} requests a second")
+        lines.append(f"goodput ({limits}): {good['share']:.1%} of all, {good['requests_s']:,} requests/s")
     return lines + [f"note: {remark}" for remark in report["remarks"]]

@@ -1,4 +1,4 @@
-"""`qwartet bench throughput`: the engine under load, and against other ways of doing the same."""
+"""`qwartet bench throughput`: the engine under load, alone or compared with alternatives."""
 
 from __future__ import annotations
 
@@ -16,37 +16,40 @@ NUM_VALID = 151_851  # tokens of the published vocabulary; random checkpoints ha
 
 
 def throughput(
-    model: Annotated[str, typer.Argument(help="Directory of a checkpoint, or hub id; `qwartet synth` makes one.")],
-    requests: Annotated[int, typer.Option(help="How many.")] = 16,
-    prompt: Annotated[int, typer.Option(help="Tokens of each prompt.")] = 512,
-    generate: Annotated[int, typer.Option(help="Tokens that each writes.")] = 128,
+    model: Annotated[str, typer.Argument(help="Checkpoint directory or hub id; `qwartet synth` makes a checkpoint.")],
+    requests: Annotated[int, typer.Option(help="Number of requests.")] = 16,
+    prompt: Annotated[int, typer.Option(help="Tokens per prompt.")] = 512,
+    generate: Annotated[int, typer.Option(help="Tokens to generate per request.")] = 128,
     arrivals: Annotated[
-        Literal["all", "fixed", "poisson"], typer.Option(help="All at once, evenly spaced, or at random.")
+        Literal["all", "fixed", "poisson"],
+        typer.Option(help="When requests arrive: all at once, evenly spaced, or at random."),
     ] = "all",
-    rate: Annotated[float, typer.Option(help="Requests a second, for fixed and poisson.")] = 1.0,
-    shared_prefix: Annotated[int, typer.Option(help="Tokens that all prompts begin with.")] = 0,
+    rate: Annotated[float, typer.Option(help="Requests per second, for fixed and poisson.")] = 1.0,
+    shared_prefix: Annotated[int, typer.Option(help="Tokens of a prefix that all prompts share.")] = 0,
     task: Annotated[
         Literal["random", "edit", "decoys"],
-        typer.Option(help="edit: repeats its prompt; decoys: only seem to; both for checkpoints of synth --counts."),
+        typer.Option(help="edit: answers repeat the prompt; decoys: they only seem to; both need synth --counts."),
     ] = "random",
     compare: Annotated[
         Literal["sequential", "raw", "prefix", "speculation"] | None,
-        typer.Option(help="Instead: in turns against one after the other, the kernels alone, a miss, or none."),
+        typer.Option(help="Compare with sequential requests, raw kernels, prefix cache misses, or no speculation."),
     ] = None,
-    rounds: Annotated[int, typer.Option(help="Turns of a comparison.")] = 3,
+    rounds: Annotated[int, typer.Option(help="Rounds of a comparison.")] = 3,
     speculation: Annotated[
-        Literal["off", "prompt-lookup"], typer.Option(help="Off unless asked for: random text cannot be predicted.")
+        Literal["off", "prompt-lookup"], typer.Option(help="Speculative decoding; it cannot predict random text.")
     ] = "off",
-    prefix_caching: Annotated[bool, typer.Option(help="Whether requests find what others have computed.")] = True,
-    max_num_seqs: Annotated[int, typer.Option(help="Requests that run at once.")] = EngineConfig.max_num_seqs,
+    prefix_caching: Annotated[bool, typer.Option(help="Reuse the KV cache of shared prefixes.")] = True,
+    max_num_seqs: Annotated[
+        int, typer.Option(help="Maximum number of requests running at once.")
+    ] = EngineConfig.max_num_seqs,
     max_num_batched_tokens: Annotated[
-        int | None, typer.Option(help="Tokens of a step.")
+        int | None, typer.Option(help="Maximum tokens per step.", show_default="512")
     ] = EngineConfig.max_num_batched_tokens,
     activations: Activations = None,
     head: Head = "auto",
     kv_cache_dtype: KvCacheDtype = "auto",
     threads: Threads = None,
-    seed: Annotated[int, typer.Option(help="Of prompts and arrivals.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of prompts and arrivals.")] = 0,
     as_json: JsonLine = False,
 ) -> None:
     """Measure the engine under load.

@@ -1,4 +1,4 @@
-"""`qwartet bench`: what this machine does, against what it can do at most and against a peer."""
+"""`qwartet bench`: measured speed, compared with the limits of the machine and with a peer."""
 
 from __future__ import annotations
 
@@ -50,19 +50,19 @@ def _numbers(text: str, name: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(",") if part.strip())
     except ValueError:
-        raise SettingError(f"{name} is {text!r}; give whole numbers with commas, for example 1,8,512") from None
+        raise SettingError(f"{name} is {text!r}; write whole numbers separated by commas, such as 1,8,512") from None
 
 
 @app.command()
 def kernels(
-    shapes: Annotated[str, typer.Option(help="Published sizes, with commas.")] = "1.8b,7b,14b,72b",
-    rows: Annotated[str, typer.Option(help="Tokens, with commas.")] = "1,4,8,16,512",
-    activations: Annotated[str, typer.Option(help="int8, exact, or both with a comma.")] = "int8,exact",
-    context: Annotated[int, typer.Option(help="Tokens of context for attention.")] = 8192,
+    shapes: Annotated[str, typer.Option(help="Published model sizes, comma-separated.")] = "1.8b,7b,14b,72b",
+    rows: Annotated[str, typer.Option(help="Numbers of tokens, comma-separated.")] = "1,4,8,16,512",
+    activations: Annotated[str, typer.Option(help="int8, exact or both, comma-separated.")] = "int8,exact",
+    context: Annotated[int, typer.Option(help="Context length for attention, in tokens.")] = 8192,
     threads: Threads = None,
     as_json: JsonLine = False,
 ) -> None:
-    """Measure native operations at the published shapes."""
+    """Measure the native kernels at the published shapes."""
     from qwartet.bench.kernels import measure_kernels, results_dict
 
     chosen = [name.strip() for name in shapes.split(",")]
@@ -93,17 +93,17 @@ def _print_ceilings(ceilings: Ceilings) -> None:
     )
     if ceilings.is_low:
         print(
-            f"the memory has read {ceilings.best_read_gb_s:.1f} GB/s on this machine before: something else is using it"
+            f"memory was read at {ceilings.best_read_gb_s:.1f} GB/s on this machine before: something else is using it"
         )
 
 
 @app.command()
 def latency(
-    model: Annotated[str, typer.Argument(help="Directory of a checkpoint, or hub id; `qwartet synth` makes one.")],
+    model: Annotated[str, typer.Argument(help="Checkpoint directory or hub id; `qwartet synth` makes a checkpoint.")],
     prompt: Annotated[int, typer.Option(help="Tokens of the prompt.")] = 512,
-    generate: Annotated[int, typer.Option(help="Tokens to write.")] = 64,
-    context: Annotated[int, typer.Option(help="Tokens that stand before those written.")] = 0,
-    batch: Annotated[str, typer.Option(help="Requests at once, with commas: 1,4,8,16.")] = "",
+    generate: Annotated[int, typer.Option(help="Tokens to generate.")] = 64,
+    context: Annotated[int, typer.Option(help="Tokens of context before the generated ones.")] = 0,
+    batch: Annotated[str, typer.Option(help="Batch sizes to measure too, comma-separated: 1,4,8,16.")] = "",
     activations: Activations = None,
     head: Head = "auto",
     kv_cache_dtype: KvCacheDtype = "auto",
@@ -134,27 +134,29 @@ def _print_latency(report: LatencyReport) -> None:
     _print_ceilings(report.ceilings)
     print(kernels_line(report.kernels))
     print(f"prefill  {report.prefill_tok_s:9.1f} tok/s  {report.int8_gop_s:7.0f} Gop/s, {report.mfu:4.0%} of int8")
-    print(f"decode   {report.decode_tok_s:9.1f} tok/s  {report.read_gb_s:7.1f} GB/s, {report.mbu:4.0%} of the memory")
+    print(
+        f"decode   {report.decode_tok_s:9.1f} tok/s  {report.read_gb_s:7.1f} GB/s, {report.mbu:4.0%} of the bandwidth"
+    )
     for size, speed in report.batch_tok_s.items():
-        print(f"batch {size:<3}{speed:9.1f} tok/s in all")
+        print(f"batch {size:<3}{speed:9.1f} tok/s in total")
     print(f"loaded in {report.load_s:.2f} s; peak memory {format_bytes(report.peak_rss_bytes)}")
 
 
 @app.command()
 def peer(
-    shape: Annotated[ShapeName, typer.Argument(help="Published size; both sides get random weights of it.")],
+    shape: Annotated[ShapeName, typer.Argument(help="Published model size; both sides run random weights.")],
     llama_bench: Annotated[Path, typer.Option(help="llama.cpp's llama-bench.")],
-    batched_bench: Annotated[Path | None, typer.Option(help="Its llama-batched-bench, for batches.")] = None,
+    batched_bench: Annotated[Path | None, typer.Option(help="llama.cpp's llama-batched-bench, for batches.")] = None,
     ours: Annotated[str | None, typer.Option(help="Command to compare with; its last line is JSON.")] = None,
-    gguf: Annotated[Path | None, typer.Option(help="The file to use, written where there is none.")] = None,
-    body: Annotated[Literal["q4_0", "q8_0"], typer.Option(help="Type of the peer's linears.")] = "q4_0",
+    gguf: Annotated[Path | None, typer.Option(help="GGUF file; created if it does not exist.")] = None,
+    body: Annotated[Literal["q4_0", "q8_0"], typer.Option(help="Type of the peer's linear layers.")] = "q4_0",
     head: Annotated[Literal["f16", "q4_0", "q8_0", "q6_k"], typer.Option(help="Type of the peer's head.")] = "f16",
     threads: Annotated[int, typer.Option(help="Threads of the peer.")] = 2,
-    rounds: Annotated[int, typer.Option(help="How often the two take turns.")] = 3,
-    layers: Annotated[int | None, typer.Option(help="Fewer layers, for a quick look.")] = None,
+    rounds: Annotated[int, typer.Option(help="Rounds, in which the two take turns.")] = 3,
+    layers: Annotated[int | None, typer.Option(help="Fewer layers, for a quick look.", show_default="all")] = None,
     as_json: JsonLine = False,
 ) -> None:
-    """Measure llama.cpp and Qwartet in turns on one shape."""
+    """Compare llama.cpp and Qwartet on one shape, in turns."""
     from qwartet.bench.peers.run import PeerSettings, measure_peer, report_lines
 
     size = SHAPES[shape] if layers is None else replace(SHAPES[shape], num_layers=layers)
@@ -167,14 +169,14 @@ def peer(
 
 @app.command()
 def report(
-    model: Annotated[str, typer.Argument(help="Checkpoint of the 1.8B shape, Int4 (qwartet synth 1.8b).")],
+    model: Annotated[str, typer.Argument(help="Int4 checkpoint of the 1.8B shape (qwartet synth 1.8b).")],
     llama_bench: Annotated[Path, typer.Option(help="llama.cpp's llama-bench.")],
-    batched_bench: Annotated[Path, typer.Option(help="Its llama-batched-bench.")],
-    gguf: Annotated[Path, typer.Option(help="The same shape for llama.cpp (qwartet bench peer --gguf writes it).")],
+    batched_bench: Annotated[Path, typer.Option(help="llama.cpp's llama-batched-bench.")],
+    gguf: Annotated[Path, typer.Option(help="The same shape as GGUF (qwartet bench peer --gguf writes it).")],
     out: Annotated[Path, typer.Option(help="File for the raw figures: docs/performance/NAME.json.")],
     threads: Annotated[int, typer.Option(help="Threads of both sides.")] = 2,
-    rounds: Annotated[int, typer.Option(help="How often the two take turns.")] = 3,
-    shapes: Annotated[str, typer.Option(help="Published sizes for single linears, with commas.")] = "7b,72b",
+    rounds: Annotated[int, typer.Option(help="Rounds, in which the two take turns.")] = 3,
+    shapes: Annotated[str, typer.Option(help="Published sizes for single linear layers, comma-separated.")] = "7b,72b",
 ) -> None:
     """Measure all figures of docs/performance.md.
 
@@ -186,7 +188,7 @@ def report(
     raw = measure_report(settings, log)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
-    print(f"{out}: written; qwartet bench render makes the document")
+    print(f"{out}: written; qwartet bench render writes the document")
 
 
 @dataclass(frozen=True)
@@ -194,17 +196,17 @@ class ComparisonOptions:
     """What a model is compared on, position by position."""
 
     text: Annotated[
-        Path, typer.Option(help='Conversations, one {"messages": [...]} a line, that the model was not trained on.')
+        Path, typer.Option(help='Conversations the model was not trained on, one {"messages": [...]} per line.')
     ]
     model: Annotated[
-        str | None, typer.Argument(help="Directory of a GPTQ checkpoint, or hub id; the bundled model if left out.")
+        str | None, typer.Argument(help="GPTQ checkpoint directory or hub id.", show_default="the bundled model")
     ] = None
-    positions: Annotated[int, typer.Option(help="Positions to compare at; equal contexts count once.")] = 20_000
+    positions: Annotated[int, typer.Option(help="Positions to compare; equal contexts count once.")] = 20_000
     threads: Threads = None
     as_json: JsonLine = False
 
     def measure(self, measure: Callable[..., Any]) -> tuple[Path, Any]:
-        """The model's directory, and what `measure` reports of it; sets the threads first."""
+        """The model's directory, and the report of `measure`; sets the threads first."""
         from qwartet.bench.contexts import read_examples
         from qwartet.models.families import load_config
         from qwartet.models.vocabulary_files import load_tokenizer
@@ -219,11 +221,11 @@ class ComparisonOptions:
 @app.command()
 @with_groups
 def numerics(*, options: ComparisonOptions) -> None:
-    """Measure the error of each kind of activations.
+    """Measure the error of each activation precision.
 
-    The reference computes in fp32; inputs with and without outliers are compared.
+    It compares with a reference in fp32, with and without outliers in the inputs.
 
-    For the bundled model: python -m recipes.demo.heldout build/heldout.jsonl writes the text.
+    For the bundled model, python -m recipes.demo.heldout build/heldout.jsonl writes the text.
     """
     from qwartet.bench.numerics import MAX_MEAN_KL, MIN_AGREEMENT, measure_numerics
 
@@ -239,16 +241,16 @@ def numerics(*, options: ComparisonOptions) -> None:
 @app.command()
 @with_groups
 def kv_cache(*, options: ComparisonOptions) -> None:
-    """Measure the error of each kind of KV cache.
+    """Measure the error of each KV cache dtype.
 
     It compares probabilities, with and without outliers in the keys.
 
-    For the bundled model: python -m recipes.demo.heldout build/heldout.jsonl writes the text.
+    For the bundled model, python -m recipes.demo.heldout build/heldout.jsonl writes the text.
     """
     from qwartet.bench.cache_numerics import measure_cache_numerics
 
     directory, report = options.measure(measure_cache_numerics)
-    print(one_line(f"{directory}: kinds of KV cache ({report.isa or 'no native'} kernels) against fp32 over fp32"))
+    print(one_line(f"{directory}: KV cache dtypes ({report.isa or 'no native'} kernels) against fp32 over fp32"))
     _print_agreement(report.variants)
     if options.as_json:
         print(json_line({"model": str(directory), **report.to_dict()}))

@@ -1,1 +1,1 @@
-"""`qwartet chat`: a conversation in the terminal, with a model here or on a server."""
+"""`qwartet chat`: a conversation in the terminal, with a local model or a server."""

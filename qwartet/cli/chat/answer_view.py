@@ -1,4 +1,4 @@
-"""Shows an answer as it comes: rendered Markdown on a terminal that can move its cursor, else the text as it is."""
+"""Shows an answer as it arrives: rendered Markdown on a terminal that can move its cursor, otherwise plain text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from qwartet.cli.terminal import inert, printable
+from qwartet.cli.terminal import direct, inert, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,12 +31,12 @@ class AnswerView(Protocol):
 def answer_view(wants_markdown: bool) -> AnswerView:
     """The view for standard output."""
     if wants_markdown and can_move_cursor():
-        return MarkdownView(sys.stdout)
+        return MarkdownView(direct(sys.stdout))
     return PlainView()
 
 
 def can_move_cursor() -> bool:
-    """Whether standard output is a terminal that knows more than to print."""
+    """Whether standard output is a terminal that obeys escape sequences."""
     return sys.stdout.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
 
 
@@ -53,10 +53,10 @@ class PlainView:
 
 
 class MarkdownView:
-    """Prints each block (paragraph, list, code) for good when it is whole; the one that grows is drawn again and again.
+    """Prints each block (paragraph, list, code) for good once it is complete; the growing one is redrawn.
 
-    Of a block taller than the terminal, the last lines are shown while it grows: what has scrolled away cannot be drawn
-    again. A newline is a line break, as in all chats.
+    While a block taller than the terminal grows, its last lines are shown: what has scrolled away cannot be redrawn. A
+    newline is a line break, as in all chats.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -64,10 +64,10 @@ class MarkdownView:
 
         self._stream = stream
         self._console: Console = Console(file=stream, highlight=False)
-        self._block: list[str] = []  # whole lines of the block that grows
-        self._line = ""  # the line that grows
-        self._fence = ""  # what closes the code block that is open
-        self._num_drawn = 0  # terminal lines of the block that grows
+        self._block: list[str] = []  # complete lines of the growing block
+        self._line = ""  # the growing line
+        self._fence = ""  # what closes the open code block
+        self._num_drawn = 0  # terminal lines of the growing block
         self._drawn_s = 0.0
         self._is_first = True
 
@@ -89,7 +89,7 @@ class MarkdownView:
             print(file=self._stream)
 
     def _take(self, line: str) -> None:
-        """Adds a whole line; a blank one outside code ends the block."""
+        """Adds a complete line; a blank one outside code ends the block."""
         fence = _FENCE.match(line)
         if self._fence:
             if fence is not None and fence[1].startswith(self._fence) and not line.strip(" `~"):
@@ -102,7 +102,7 @@ class MarkdownView:
         self._block.append(line)
 
     def _finish(self) -> None:
-        """Leaves the block as it is now."""
+        """Prints the block for good."""
         if self._block:
             self._draw(self._block)
             self._block = []
@@ -123,7 +123,7 @@ class MarkdownView:
         self._num_drawn = len(lines)
 
     def _rendered(self, block: list[str]) -> list[list[Segment]]:
-        """Terminal lines; the block's own blank lines make way for one between blocks."""
+        """Terminal lines; one blank line between blocks replaces the block's own."""
         from rich.markdown import Markdown
         from rich.segment import Segment
 

@@ -20,10 +20,10 @@ from qwartet.errors import SettingError
 PROMPT = "> "
 DEFAULT = "default"
 _ALIASES = {"quit": "exit", "bye": "exit", "?": "help"}
-_AS_IT_IS = "to send the line as it is, begin it with a space"
-_KEYS = '''Beginnings will do (/ret is /retry), and Tab completes.
-A message of many lines: paste it, put it between """, or press Alt+Enter.
-Ctrl-C clears the line, or stops an answer, which is then not kept.'''
+_AS_IT_IS = "to send the line as a message, start it with a space"
+_KEYS = '''Commands can be abbreviated (/ret is /retry); Tab completes them.
+For a message of several lines, paste it, use """, or press Alt+Enter.
+Ctrl-C clears the line or stops the answer; a stopped answer is not kept.'''
 
 
 @dataclass(frozen=True)
@@ -48,34 +48,34 @@ class Command:
 
 
 class Commands:
-    """What a user can do besides asking. Every wrong command is one line on stderr and changes nothing."""
+    """What users can do besides asking. An invalid command prints one line on stderr and changes nothing."""
 
     def __init__(self, dialogue: Dialogue) -> None:
         self._dialogue = dialogue
         self._all = {
-            "help": Command("/help", "show this", self._help),
+            "help": Command("/help", "show this help", self._help),
             "system": Command(
                 "/system [TEXT]", "show or set the system prompt; /system default resets it", self._system
             ),
-            "clear": Command("/clear", "forget the conversation", self._clear),
+            "clear": Command("/clear", "clear the conversation", self._clear),
             "history": Command("/history", "show the conversation", self._history),
-            "undo": Command("/undo", "take the last turn back, and change its question", lambda _: self._undo()),
+            "undo": Command("/undo", "remove the last turn and edit its question", lambda _: self._undo()),
             "retry": Command("/retry", "answer the last question again", lambda _: self._dialogue.retry()),
-            "set": Command("/set [NAME VALUE]", "show or set how answers are drawn; VALUE default resets", self._set),
-            "seed": Command("/seed [N]", "show or set the seed of every answer", self._seed),
-            "stats": Command("/stats", "tokens and speed of the last answer, context used", self._stats),
+            "set": Command("/set [NAME VALUE]", "show or set sampling settings; VALUE default resets", self._set),
+            "seed": Command("/seed [N]", "show or set the random seed of answers", self._seed),
+            "stats": Command("/stats", "show tokens and speed of the last answer, and context used", self._stats),
             "save": Command("/save FILE", "save the conversation as JSON; /save! FILE overwrites", self._save),
-            "load": Command("/load FILE", "go on with a saved conversation", self._load),
+            "load": Command("/load FILE", "continue a saved conversation", self._load),
             "exit": Command("/exit", "leave (also /quit, /bye, Ctrl-D)", self._exit),
         }
 
     def run(self, line: str) -> None:
-        """Does what a line asks for; raises EOFError when that is to leave."""
+        """Runs a command; /exit raises EOFError."""
         name, argument = _parts(line)
         try:
             command = self._all[self._full_name(name)]
             if command.argument == "none" and argument:
-                raise SettingError(f"{command.usage} takes nothing after it; {_AS_IT_IS}")
+                raise SettingError(f"{command.usage} takes no argument; {_AS_IT_IS}")
             if command.argument == "needed" and not argument:
                 raise SettingError(f"/{name} needs a {command.usage.split()[1].lower()}; write {command.usage}")
             if name == "save!":
@@ -86,13 +86,13 @@ class Commands:
             complain(failures.message(error) or str(error))
 
     def is_command(self, text: str) -> bool:
-        """Whether a message is a command; one of several lines is only where its first word is one exactly."""
+        """Whether a message is a command; one of several lines is only if its first word is exactly a command."""
         if not text.startswith("/"):
             return False
         return "\n" not in text or _parts(text)[0] in {*self._all, *_ALIASES, "save!"}
 
     def completions(self, text: str) -> list[str]:
-        """The words that may stand in place of the last word of a command's beginning."""
+        """Completions of the last word of an unfinished command."""
         words = text.split(" ")
         if not text.startswith("/") or "\n" in text:
             return []
@@ -106,7 +106,7 @@ class Commands:
         return []
 
     def _full_name(self, name: str) -> str:
-        """The command that a name, an alias or an unambiguous beginning means; SettingError with a suggestion."""
+        """The command for a name, an alias or an unambiguous prefix; SettingError with a suggestion."""
         if name == "save!":
             return "save"
         if name in self._all or name in _ALIASES:
@@ -114,11 +114,8 @@ class Commands:
         longer = [known for known in self._all if name and known.startswith(name)]
         if len(longer) == 1:
             return longer[0]
-        hint = "/help lists the commands"
-        if longer:
-            hint = f"it may be {', '.join(f'/{known}' for known in longer)}"
-        elif near := difflib.get_close_matches(name, self._all, n=1):
-            hint = f"did you mean /{near[0]}?"
+        near = longer or difflib.get_close_matches(name, self._all, n=1)
+        hint = f"did you mean {' or '.join(f'/{known}' for known in near)}?" if near else "/help lists the commands"
         raise SettingError(f"unknown command /{name:.80}; {hint} ({_AS_IT_IS})")
 
     def _help(self, _: str) -> None:
@@ -132,12 +129,12 @@ class Commands:
         if text:
             conversation.system = None if text == DEFAULT else text
         given = conversation.system
-        print(f"system prompt: {'(the default)' if given is None else printable(given or '(none)', sys.stdout)}")
+        print(f"system prompt: {'(default)' if given is None else printable(given or '(none)', sys.stdout)}")
 
     def _clear(self, _: str) -> None:
         self._dialogue.conversation.turns.clear()
         self._dialogue.forget_last()
-        print("The conversation is forgotten.")
+        print("Conversation cleared.")
 
     def _history(self, _: str) -> None:
         turns = self._dialogue.conversation.turns
@@ -150,7 +147,7 @@ class Commands:
         self._dialogue.undo()
         if self._dialogue.draft:
             num_turns = len(self._dialogue.conversation.turns)
-            say(f"(Taken back; {num_turns} {'turn is' if num_turns == 1 else 'turns are'} left.)")
+            say(f"(Turn removed; {num_turns} {'turn' if num_turns == 1 else 'turns'} left.)")
 
     def _set(self, text: str) -> None:
         given = self._dialogue.conversation.sampling
@@ -172,7 +169,7 @@ class Commands:
         if name in given:
             value = shown(given[name])
         elif name == "seed":
-            value = "a new one for every answer (default)"
+            value = "a new one for each answer (default)"
         elif name in defaults:
             value = f"{shown(defaults[name]) or 'none'} (default)"
         else:
@@ -192,9 +189,9 @@ class Commands:
         used = None
         if end.num_prompt_tokens is not None and end.num_completion_tokens is not None:
             used = end.num_prompt_tokens + end.num_completion_tokens
-            counts = f"{end.num_completion_tokens:,} tokens after a prompt of {end.num_prompt_tokens:,}"
+            counts = f"{end.num_completion_tokens:,} tokens for a prompt of {end.num_prompt_tokens:,}"
         rate = "" if speed is None else f", then {speed:.1f} tokens/s"
-        print(f"last answer: {counts}; {answer.seconds:.2f} s, the first piece after {answer.first_s:.2f} s{rate}")
+        print(f"last answer: {counts}; {answer.seconds:.2f} s, the first text after {answer.first_s:.2f} s{rate}")
         length = self._dialogue.conversant.context_length
         if used is not None:
             print(f"context: {used:,} tokens" + ("" if length is None else f" of {length:,} ({used / length:.0%})"))

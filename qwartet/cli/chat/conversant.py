@@ -1,4 +1,4 @@
-"""Whoever answers in a conversation: a model in this process, or behind a server. A session knows only the protocol."""
+"""What answers in a conversation, behind one protocol: a model in this process or on a server."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ Turns = Sequence[tuple[str, str]]
 
 
 class Conversant(Protocol):
-    """One who answers. `sampling` has the names of SamplingParams; what is not given is the conversant's own choice."""
+    """Answers questions. `sampling` uses the names of SamplingParams; the conversant chooses what is not set."""
 
     @property
     def context_length(self) -> int | None:
-        """Tokens of prompt and answer together; None where it is not known."""
+        """Tokens of prompt and answer together; None if unknown."""
 
     @property
     def sampling_defaults(self) -> Mapping[str, Any]:
-        """The settings that hold where nothing is given, as far as they are known."""
+        """The values of unset settings, as far as they are known."""
 
     def chat_stream(
         self, query: str, history: Turns, system: str | None, **sampling: Any
@@ -35,7 +35,7 @@ class Conversant(Protocol):
 
 
 class LocalModel:
-    """A model that is loaded here."""
+    """A model in this process."""
 
     def __init__(self, llm: LLM) -> None:
         self._llm = llm
@@ -45,13 +45,13 @@ class LocalModel:
     def chat_stream(
         self, query: str, history: Turns, system: str | None, **sampling: Any
     ) -> Generator[str, None, AnswerEnd]:
-        """See Conversant; the oldest turns are forgotten until the rest fits the context."""
+        """See Conversant; the oldest turns are dropped until the rest fits the context."""
         completion = yield from self._llm.chat_stream(query, history, system, **sampling)
         return AnswerEnd(completion.finish_reason, len(completion.prompt_ids), len(completion.token_ids))
 
 
 class RemoteModel:
-    """A model that a server runs."""
+    """A model on a server."""
 
     def __init__(self, server: OpenAIServer, model: ServedModel) -> None:
         self._server = server
@@ -62,12 +62,12 @@ class RemoteModel:
     def chat_stream(
         self, query: str, history: Turns, system: str | None, **sampling: Any
     ) -> Generator[str, None, AnswerEnd]:
-        """See Conversant; the oldest turns are forgotten, a third at a time, until the server takes the rest."""
+        """See Conversant; the oldest turns are dropped, a third at a time, until the server accepts the rest."""
         while True:
             messages = _messages(query, history, system)
             try:
                 return (yield from stripped(self._server.chat_stream(messages, model=self._model.name, **sampling)))
-            except PromptTooLongError:  # said before the first piece
+            except PromptTooLongError:  # raised before the first piece
                 if not history:
                     raise
                 history = history[-(len(history) * 2 // 3) :] if len(history) > 1 else []
@@ -82,7 +82,7 @@ def _messages(query: str, history: Turns, system: str | None) -> list[dict[str, 
 
 
 def read_answer(stream: Generator[str, None, AnswerEnd], show: Callable[[str], None]) -> AnswerEnd:
-    """Hands every piece of an answer to `show`; closes the stream, which ends the request, whatever interrupts this."""
+    """Passes every piece of an answer to `show`; always closes the stream, which ends the request."""
     with closing(stream):
         try:
             while True:

@@ -16,12 +16,14 @@ from qwartet.tokenizer.history import SAVED_FORMAT as FORMAT
 from qwartet.tokenizer.history import SAVED_VERSION as VERSION
 
 MAX_FILE_BYTES = 64 * 2**20
+_CHOOSE = "choose a file written by /save"
+_FIX = "fix the file, or choose another"
 _KEYS = {"format", "version", "system", "turns", "sampling"}
 
 
 @dataclass
 class Conversation:
-    """What was said, and how answers are drawn."""
+    """Turns, system prompt and sampling settings."""
 
     system: str | None = None  # None: the model's default
     turns: list[tuple[str, str]] = field(default_factory=list)  # (query, answer), oldest first
@@ -36,13 +38,13 @@ class Conversation:
 
 
 def save_conversation(conversation: Conversation, path: Path, *, overwrite: bool) -> None:
-    """Writes the file whole or not at all; SettingError where something is there already and may not go."""
+    """Writes the complete file or nothing; SettingError if the path is unusable, or exists and `overwrite` is off."""
     if not path.parent.is_dir():
-        raise SettingError(f"{path.parent}: there is no such directory; make it, or choose another")
+        raise SettingError(f"{path.parent}: no such directory; create it, or choose another")
     if path.exists() and not path.is_file():
-        raise SettingError(f"{path}: is no file; choose another name")
+        raise SettingError(f"{path} is not a file; choose another name")
     if path.exists() and not overwrite:
-        raise SettingError(f"{path}: is there already; /save! overwrites it")
+        raise SettingError(f"{path} already exists; /save! overwrites it")
     text = json.dumps(conversation.to_dict(), ensure_ascii=False, indent=1) + "\n"
     with atomic_write(path) as unfinished, open(unfinished, "x", encoding="utf-8") as file:
         file.write(text)
@@ -51,15 +53,15 @@ def save_conversation(conversation: Conversation, path: Path, *, overwrite: bool
 
 
 def load_conversation(path: Path) -> Conversation:
-    """The conversation in a file; SettingError where it is not wholly one."""
+    """The conversation in a file; SettingError if anything in it is invalid."""
     if not path.is_file():
-        raise SettingError(f"{path}: there is no such file; /save makes one")
+        raise SettingError(f"{path}: no such file; /save creates one")
     if path.stat().st_size > MAX_FILE_BYTES:
-        raise SettingError(f"{path}: is larger than {MAX_FILE_BYTES} bytes; is it a conversation?")
+        raise SettingError(f"{path} is larger than {MAX_FILE_BYTES} bytes; {_CHOOSE}")
     try:
         found = json.loads(decode_text(path.read_bytes()))
     except (ValueError, RecursionError) as error:
-        raise SettingError(f"{path}: is no JSON ({error}); choose a file that /save made") from error
+        raise SettingError(f"{path} is not valid JSON ({error}); {_CHOOSE}") from error
     try:
         return _conversation(found)
     except SettingError as error:
@@ -68,17 +70,17 @@ def load_conversation(path: Path) -> Conversation:
 
 def _conversation(found: Any) -> Conversation:
     if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise SettingError("is no conversation; choose a file that /save made")
+        raise SettingError(f"not a saved conversation; {_CHOOSE}")
     if found.get("version") != VERSION or isinstance(found["version"], bool):
-        raise SettingError(f"is of version {found.get('version')!r:.20}; this program knows version {VERSION}")
+        raise SettingError(f"version {found.get('version')!r:.20} is not supported; it must be {VERSION}")
     if wrong := sorted(found.keys() ^ _KEYS):
-        raise SettingError(f"{wrong[0]!r:.80} is {'unknown' if wrong[0] in found else 'missing'}; {_MEND}")
+        raise SettingError(f"{'unsupported' if wrong[0] in found else 'missing'} field {wrong[0]!r:.80}; {_FIX}")
     turns, sampling = found["turns"], found["sampling"]
     if not isinstance(turns, list) or not isinstance(sampling, Mapping):
-        raise SettingError(f"turns must be a list, and sampling an object; {_MEND}")
+        raise SettingError(f"turns must be a list, and sampling an object; {_FIX}")
     for number, turn in enumerate(turns, 1):
         if not isinstance(turn, dict) or turn.keys() != {"user", "assistant"}:
-            raise SettingError(f"turn {number} must have a user's and an assistant's text; {_MEND}")
+            raise SettingError(f"turn {number} must have exactly the fields user and assistant; {_FIX}")
         _check_text(turn["user"], f"turn {number}, user")
         _check_text(turn["assistant"], f"turn {number}, assistant")
     if found["system"] is not None:
@@ -89,11 +91,8 @@ def _conversation(found: Any) -> Conversation:
 
 def _check_text(text: Any, place: str) -> None:
     if not isinstance(text, str):
-        raise SettingError(f"{place} is no text; {_MEND}")
+        raise SettingError(f"{place} is not a string; {_FIX}")
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise SettingError(f"{place} has half a character at place {error.start}; {_MEND}") from error
-
-
-_MEND = "mend it, or choose another file"
+        raise SettingError(f"{place} has an unpaired surrogate at offset {error.start}; {_FIX}") from error

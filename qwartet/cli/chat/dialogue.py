@@ -1,4 +1,4 @@
-"""Asks, shows the answer while it is made, and keeps the turn when it is whole."""
+"""Asks, shows the answer as it is generated, and keeps the turn once it is complete."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from qwartet.client.openai_server import AnswerEnd
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole answer, and how long it took."""
+    """A complete answer, and how long it took."""
 
     text: str
     end: AnswerEnd
@@ -26,30 +26,30 @@ class Answer:
 
     @property
     def tokens_per_s(self) -> float | None:
-        """Speed after the first piece; None where tokens were not counted, or are too few to say."""
+        """Speed after the first piece; None if tokens were not counted or are too few."""
         count, time_s = self.end.num_completion_tokens, self.seconds - self.first_s
         return (count - 1) / time_s if count is not None and count > 1 and time_s > 0 else None
 
 
 def say(text: str) -> None:
-    """Something about the conversation that is not part of it."""
+    """Prints a remark about the conversation, on stderr."""
     print(translate(text), file=sys.stderr)
 
 
 def complain(text: str) -> None:
-    """One line about what went wrong."""
+    """Prints the line of an error."""
     print(error_line(f"error: {text}"), file=sys.stderr)
 
 
 class Dialogue:
-    """One conversation with whoever answers. A turn is kept when its answer is whole: a stopped one leaves no trace."""
+    """One conversation. A turn is kept once its answer is complete; a stopped one leaves no trace."""
 
     def __init__(self, conversant: Conversant, conversation: Conversation, *, wants_markdown: bool = False) -> None:
         self._wants_markdown = wants_markdown
         self.conversant = conversant
         self.conversation = conversation
         self.last_answer: Answer | None = None
-        self.draft = ""  # what the next line begins with
+        self.draft = ""  # what the next message starts with
         self._unanswered: str | None = None  # the last query, where it has no answer
 
     def ask(self, query: str) -> None:
@@ -61,38 +61,38 @@ class Dialogue:
             self._unanswered = None
 
     def retry(self) -> None:
-        """Answers the last query again; its earlier answer is replaced when the new one is whole."""
+        """Answers the last query again; the new answer replaces the earlier one once it is complete."""
         turns = self.conversation.turns
         if self._unanswered is not None:
             self.ask(self._unanswered)
         elif not turns:
-            say("(There is nothing to answer again.)")
+            say("(Nothing to retry.)")
         else:
             query = turns[-1][0]
             if (answer := self._answer(query, turns[:-1], otherwise="The earlier answer is kept.")) is not None:
                 turns[-1] = (query, answer.text)
 
     def undo(self) -> None:
-        """Takes the last turn back, its query being the draft of the next one."""
+        """Removes the last turn; its query becomes the draft of the next message."""
         self._unanswered = None
         if not self.conversation.turns:
-            say("(There is nothing to undo.)")
+            say("(Nothing to undo.)")
             return
         query, _ = self.conversation.turns.pop()
-        # A space keeps what looks like a command, or like the beginning of a block, a message.
+        # With a space before it, what looks like a command or the start of a block is still a message.
         self.draft = f" {query}" if query.startswith(("/", '"""')) else query
 
     def replace(self, conversation: Conversation) -> None:
-        """Goes on with another conversation."""
+        """Continues with another conversation."""
         self.conversation = conversation
         self.forget_last()
 
     def forget_last(self) -> None:
-        """Leaves nothing of the last query and its answer but the turn itself."""
+        """Clears what is kept about the last query besides its turn."""
         self.last_answer, self._unanswered, self.draft = None, None, ""
 
     def _answer(self, query: str, turns: Turns, otherwise: str = "This turn is not kept.") -> Answer | None:
-        """The whole answer, shown as it came; None, with a line about it, where it was stopped or failed."""
+        """The complete answer, shown as it arrives; None, after a line about it, if it was stopped or failed."""
         pieces: list[str] = []
         view = answer_view(self._wants_markdown)
         started = time.perf_counter()
@@ -124,6 +124,6 @@ class Dialogue:
         seconds = time.perf_counter() - started
         answer = Answer("".join(pieces), end, seconds if first is None else first - started, seconds)
         if end.finish_reason == "length":
-            say("(Cut at max_tokens, or at the context's end; /set max_tokens N allows more.)")
+            say("(Cut at max_tokens or the context limit; /set max_tokens N allows more.)")
         self.last_answer = answer
         return answer

@@ -1,4 +1,4 @@
-"""Editing of a message on a terminal, by prompt_toolkit: lines kept between runs, blocks, pastes, wide characters."""
+"""Editing a message on a terminal with prompt_toolkit: history between runs, blocks, pastes, wide characters."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class Editor:
     """Reads messages with a line editor."""
 
     def __init__(self, complete: Callable[[str], list[str]], history: Path | None, **streams: Any) -> None:
-        """`complete`: what may stand in place of the last word of a text; `history`: a file, None for none kept."""
+        """`complete`: completions of the last word of a text; `history`: its file, None to keep none."""
         kept: History = InMemoryHistory() if history is None else LineHistory(history)
         self._session: PromptSession[str] = PromptSession(
             PROMPT,
-            multiline=True,  # what is pasted may have many lines; Enter is bound below
+            multiline=True,  # pasted text may have many lines; Enter is bound below
             history=kept,
             completer=_CommandCompleter(complete),
             complete_while_typing=False,
-            complete_style=CompleteStyle.READLINE_LIKE,  # a menu would keep lines below the prompt free
+            complete_style=CompleteStyle.READLINE_LIKE,  # a menu would reserve lines below the prompt
             key_bindings=_key_bindings(),
             prompt_continuation=" " * len(PROMPT),
             enable_open_in_editor=True,
@@ -67,7 +67,7 @@ class _CommandCompleter(Completer):
 
 def _key_bindings() -> KeyBindings:
     bindings = KeyBindings()
-    in_message = has_focus(DEFAULT_BUFFER)  # and not in a search, which has bindings of its own for these keys
+    in_message = has_focus(DEFAULT_BUFFER)  # not in a search, which has its own bindings for these keys
 
     @bindings.add("enter", filter=in_message)
     def _(event: KeyPressEvent) -> None:

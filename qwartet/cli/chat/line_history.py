@@ -1,4 +1,4 @@
-"""Lines that were entered, kept between runs: a file that only its owner reads, bounded, and never a reason to fail."""
+"""Input history kept between runs, in a bounded file that only its owner can read; no trouble with it ends a chat."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_HISTORY_BYTES = 2**20
 
 
 class LineHistory(FileHistory):
-    """prompt_toolkit's format. What cannot be read or written is not kept, in silence."""
+    """A file in prompt_toolkit's format; errors of reading and writing it are ignored."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -36,7 +36,7 @@ class LineHistory(FileHistory):
 
 
 def _is_ready(path: Path) -> bool:
-    """Whether the file is there, a regular one, readable by its owner only, and not too long; makes it so if it can."""
+    """Whether the file exists, is regular, private and not too long; creates or fixes it where possible."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # O_NONBLOCK: a pipe under this name must not wait for its other end.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)

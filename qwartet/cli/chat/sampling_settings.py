@@ -1,4 +1,4 @@
-"""Sampling settings as a person writes them: names, values, and what is said of a wrong one."""
+"""Sampling settings as users write them: names, values, and errors about them."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ _MAX_NUMBER_CHARS = 40
 
 
 def setting_name(text: str) -> str:
-    """The setting that a name, or a beginning that only one has, means; SettingError with a suggestion otherwise."""
+    """The setting for a name or an unambiguous prefix; SettingError with a suggestion otherwise."""
     name = text.removeprefix("--").replace("-", "_")
     name = _OTHER_NAMES.get(name, name)
     longer = [known for known in SETTINGS if known.startswith(name)]
     if name in SETTINGS or len(longer) == 1:
         return name if name in SETTINGS else longer[0]
     near = longer or difflib.get_close_matches(name, SETTINGS, n=1)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(SETTINGS)}"
-    raise SettingError(f"there is no sampling setting {text!r:.80}; {hint}")
+    hint = f"did you mean {' or '.join(near)}?" if near else f"it must be one of {', '.join(SETTINGS)}"
+    raise SettingError(f"unknown sampling setting {text!r:.80}; {hint}")
 
 
 def setting_value(name: str, text: str) -> Any:
-    """The value that a text means for a setting; SettingError says what it must be."""
+    """The value of a setting from its text; SettingError says what it must be."""
     kind = SETTINGS[name]
     value: Any = (text,) if kind is str else text[:_MAX_NUMBER_CHARS]
     if kind is not str and text.isascii() and "_" not in text and len(text) <= _MAX_NUMBER_CHARS:
@@ -53,11 +53,11 @@ def checked(sampling: Mapping[str, Any]) -> dict[str, Any]:
     for name in sampling:
         if name not in SETTINGS:
             setting_name(name)
-            raise SettingError(f"there is no sampling setting {name!r:.80}; write {setting_name(name)}")
+            raise SettingError(f"unknown sampling setting {name!r:.80}; write {setting_name(name)}")
     params = SamplingParams().updated(sampling)
     return {name: getattr(params, name) for name in sampling}
 
 
 def shown(value: Any) -> str:
-    """A value as a person reads it."""
+    """A value as users read it."""
     return " ".join(map(repr, value)) if isinstance(value, tuple) else f"{value}"

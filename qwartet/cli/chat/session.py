@@ -1,4 +1,4 @@
-"""A conversation at a terminal: messages in, answers out as they are made, and commands."""
+"""A conversation at a terminal: reads messages and commands, shows answers as they are generated."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from qwartet.cli.terminal import whole_text
 BLOCK = '"""'
 
 ReadMessage = Callable[[str], str]
-"""Takes a draft that the user may change, returns what was entered; EOFError at the end, KeyboardInterrupt."""
+"""Takes a draft to edit, returns what was entered; raises EOFError at the end, KeyboardInterrupt for Ctrl-C."""
 
 
 def is_open_block(text: str) -> bool:
-    """Whether a message has begun as a block and not ended: more lines belong to it."""
+    """Whether a message starts a block that has not ended: more lines belong to it."""
     return text.startswith(BLOCK) and (len(text.rstrip()) < 2 * len(BLOCK) or not text.rstrip().endswith(BLOCK))
 
 
 def read_plainly(_: str) -> str:
-    """The next message where nothing can be edited; the prompt goes to the terminal even when answers go to a file."""
+    """The next message, without a line editor; the prompt goes to the terminal even when answers go to a file."""
     try:
         lines = [_plain_line(PROMPT)]
         while is_open_block(lines[0]) and (len(lines) == 1 or not lines[-1].rstrip().endswith(BLOCK)):
@@ -43,7 +43,7 @@ def _plain_line(prompt: str) -> str:
 
 
 class Session:
-    """Reads messages and sees to each: commands to Commands, questions to the Dialogue."""
+    """Reads messages and passes them on: commands to Commands, questions to the Dialogue."""
 
     def __init__(
         self, conversant: Conversant, *, system: str | None, sampling: dict[str, Any], wants_markdown: bool = False
@@ -65,7 +65,7 @@ class Session:
                 return
 
     def handle(self, text: str) -> None:
-        """Does what one message asks for; raises EOFError when that is to leave."""
+        """Handles one message; raises EOFError for /exit."""
         text = whole_text(text)
         if text.startswith(BLOCK):
             content = text.rstrip().removeprefix(BLOCK).removesuffix(BLOCK).strip("\n").rstrip()

@@ -30,40 +30,57 @@ if TYPE_CHECKING:
     from qwartet.llm import LLM
 
 
+_MODELS = "the model's"  # default, as --help shows it
+
+
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How answers are drawn."""
+    """Sampling settings."""
 
-    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None
-    top_p: Annotated[float | None, typer.Option(help="Probability mass to sample from.")] = None
-    top_k: Annotated[int | None, typer.Option(help="Candidates to sample from; 0: all.")] = None
-    repetition_penalty: Annotated[float | None, typer.Option(help="Above 1: fewer repetitions.")] = None
-    max_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens.")] = None
-    seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None
-    greedy: Annotated[bool, typer.Option("--greedy", help="Always the most probable token.")] = False
+    temperature: Annotated[
+        float | None, typer.Option(help="Sampling temperature; 0 is greedy.", show_default=_MODELS)
+    ] = None
+    top_p: Annotated[
+        float | None, typer.Option(help="Sample from the top tokens with this total probability.", show_default=_MODELS)
+    ] = None
+    top_k: Annotated[
+        int | None, typer.Option(help="Sample from this many top tokens; 0: all.", show_default=_MODELS)
+    ] = None
+    repetition_penalty: Annotated[
+        float | None, typer.Option(help="Above 1, repetitions become less likely.", show_default=_MODELS)
+    ] = None
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Maximum length of an answer, in tokens.", show_default=_MODELS)
+    ] = None
+    seed: Annotated[
+        int | None, typer.Option(help="Random seed, to make sampling repeatable.", show_default="random")
+    ] = None
+    greedy: Annotated[bool, typer.Option("--greedy", help="Always choose the most probable token.")] = False
 
     def given(self) -> dict[str, Any]:
-        """The settings that were given; SettingError for what no checkpoint could be sampled with."""
+        """The settings that are set; SettingError for values outside their bounds."""
         from qwartet.cli.chat.sampling_settings import checked
 
         settings = {name: value for name, value in vars(self).items() if name != "greedy" and value is not None}
         if self.greedy and settings.get("temperature"):
-            raise SettingError(f"--greedy contradicts --temperature {settings['temperature']:g}; give one of them")
+            raise SettingError(f"--greedy contradicts --temperature {settings['temperature']:g}; use one of them")
         return checked(settings | {"temperature": 0.0} if self.greedy else settings)
 
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """A server to ask, in the place of a model that is loaded here."""
+    """A server to ask instead of a local model."""
 
     url: Annotated[
-        str | None, typer.Option(help="Ask this OpenAI-compatible server (http://HOST:PORT); nothing is loaded here.")
+        str | None, typer.Option(help="OpenAI-compatible server to ask instead of a local model: http://HOST:PORT.")
     ] = None
     api_key: Annotated[
-        str | None, typer.Option(envvar="QWARTET_API_KEY", help="The server's key; other users can see arguments.")
+        str | None, typer.Option(envvar="QWARTET_API_KEY", help="API key of the server; other users can see arguments.")
     ] = field(default=None, repr=False)
-    model_name: Annotated[str | None, typer.Option("--model", help="The server's model, if not its first.")] = None
-    timeout: Annotated[float, typer.Option(help="Longest silence of the server, in seconds.")] = 600.0
+    model_name: Annotated[
+        str | None, typer.Option("--model", help="Name of the model on the server.", show_default="its first")
+    ] = None
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the next data from the server.")] = 600.0
 
 
 @with_groups
@@ -74,29 +91,29 @@ def chat(
         str | None,
         typer.Argument(
             show_default="the bundled model",
-            help="Directory of a checkpoint, or hub id. If it is alone and can be neither, it is the prompt.",
+            help="Checkpoint directory or hub id; a lone argument that can be neither is the prompt.",
         ),
     ] = None,
     prompt: Annotated[
-        str | None, typer.Argument(show_default=False, help="Answer this once. Text that is piped in goes before it.")
+        str | None, typer.Argument(show_default=False, help="Prompt to answer once; piped text goes before it.")
     ] = None,
-    prompt_option: Annotated[str | None, typer.Option("--prompt", "-p", help="The prompt, as an option.")] = None,
-    system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
+    prompt_option: Annotated[str | None, typer.Option("--prompt", "-p", help="PROMPT as an option.")] = None,
+    system: Annotated[str | None, typer.Option(help="System prompt.", show_default=_MODELS)] = None,
     sampling: SamplingOptions,
     server: ServerOptions,
     load: LoadOptions,
     history: Annotated[
-        bool, typer.Option(envvar="QWARTET_HISTORY", help="Keep the lines of a conversation for the next one.")
+        bool, typer.Option(envvar="QWARTET_HISTORY", help="Keep entered messages for the next run.")
     ] = True,
     markdown: Annotated[bool, typer.Option(help="Render Markdown in answers on a terminal.")] = True,
     as_json: AsJson = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No line about the model.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Hide the line about the model.")] = False,
 ) -> None:
-    """Talk to a model, or have it answer one prompt.
+    """Chat with a model, or answer one prompt.
 
     cat notes.txt | qwartet chat "Summarise this" asks about a file.
 
-    Sampling defaults are the checkpoint's own, or the server's. In a conversation, /help lists the commands.
+    Sampling defaults come from the checkpoint or the server. In a conversation, /help lists the commands.
     """
     _check_place(context)
     settings = sampling.given()
@@ -106,7 +123,7 @@ def chat(
     directory = None if server.url is not None else _directory(model, load.revision)
     prompt = _with_piped_text(prompt)
     if prompt is None and as_json:
-        raise SettingError("--json answers one prompt; give it with --prompt, or pipe it in")
+        raise SettingError("--json needs a prompt; pass one with --prompt, or pipe it in")
     if directory is None:
         conversant, summary = _connect(server)
     else:
@@ -129,8 +146,8 @@ def _check_place(context: typer.Context) -> None:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
             option = "--model" if name == "model_name" else f"--{name.replace('_', '-')}"
-            what = "is about a model that is loaded here; leave it out with --url"
-            raise SettingError(f"{option} {what if is_remote else 'is about a server; give its --url'}")
+            what = "applies to local models; remove it or --url" if is_remote else "applies to servers; set --url too"
+            raise SettingError(f"{option} {what}")
 
 
 def _model_and_prompt(
@@ -139,10 +156,10 @@ def _model_and_prompt(
     """What the two positional arguments and --prompt mean together; a server's model is named by --model alone."""
     if is_remote:
         if prompt is not None:
-            raise SettingError(f"{model!r:.80} is too much with --url; a server's model is given by --model")
+            raise SettingError(f"unexpected argument {model!r:.80} with --url; name a server's model with --model")
         model, prompt = None, model
     if prompt is not None and option is not None:
-        raise SettingError("the prompt is given twice; give it as an argument or with --prompt")
+        raise SettingError("the prompt is given twice; pass it as an argument or with --prompt")
     if model is not None and prompt is None and option is None and not _may_be_model(model):
         return None, model
     return model, prompt if option is None else option
@@ -154,12 +171,12 @@ def _may_be_model(name: str) -> bool:
 
 
 def _directory(model: str | None, revision: str | None) -> Path:
-    """Directory of the model, downloaded if it is not here yet; ModelNotFoundError when there is none."""
+    """Directory of the model, downloaded if necessary; ModelNotFoundError if there is no such model."""
     if model is None:
         if revision is not None:
-            raise SettingError("--revision needs a hub id; give the model too")
+            raise SettingError("--revision needs a hub id; name a model too")
         if not (DEMO / "config.json").is_file():
-            raise ModelNotFoundError(f"{DEMO}: the bundled model is not there; give a model, or install Qwartet again")
+            raise ModelNotFoundError(f"{DEMO}: the bundled model is missing; name a model, or reinstall Qwartet")
         return DEMO
     try:
         return resolve(model, revision=revision)
@@ -170,7 +187,7 @@ def _directory(model: str | None, revision: str | None) -> Path:
 
 
 def _with_piped_text(prompt: str | None) -> str | None:
-    """The prompt, after the text that is piped in; None on a terminal without a prompt."""
+    """The piped text and the prompt; None on a terminal without a prompt."""
     if sys.stdin.isatty() or (prompt is not None and not _is_piped()):
         return prompt
     try:
@@ -178,12 +195,12 @@ def _with_piped_text(prompt: str | None) -> str | None:
     except ValueError as error:
         raise SettingError(f"standard input: {error}") from None
     if prompt is None and not text.strip():
-        raise SettingError("standard input is empty; give a prompt with --prompt, or run it in a terminal")
+        raise SettingError("standard input is empty; pass a prompt with --prompt, or run it in a terminal")
     return "\n\n".join(part for part in (text, prompt) if part)
 
 
 def _is_piped() -> bool:
-    """Whether standard input is a pipe or a file, and not /dev/null or a socket that some service runs with."""
+    """Whether standard input is a pipe or a file, not /dev/null or a socket, with which services run."""
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode
     except (OSError, ValueError):  # closed, or no file
@@ -192,7 +209,7 @@ def _is_piped() -> bool:
 
 
 def _connect(options: ServerOptions) -> tuple[Conversant, str]:
-    """A server's model, and a line about it; without a name its first one."""
+    """A server's model, by default its first, and a line about it."""
     from qwartet.cli.chat.conversant import RemoteModel
     from qwartet.client.openai_server import OpenAIServer, ServedModel
 
@@ -200,17 +217,20 @@ def _connect(options: ServerOptions) -> tuple[Conversant, str]:
     server, name = OpenAIServer(options.url, api_key=options.api_key, timeout_s=options.timeout), options.model_name
     address = server.address
     if options.api_key is not None and address.scheme == "http" and not address.is_loopback:
-        print(f"warning: the key goes to {address.host} in clear text; use https:// if it can", file=sys.stderr)
+        print(
+            f"warning: the API key is sent to {address.host} unencrypted; use https:// if the server supports it",
+            file=sys.stderr,
+        )
     served = server.models()
     named = [model for model in served if name in (None, model.name)]
-    model = named[0] if named else ServedModel(name or "")  # some servers take names that they do not list
+    model = named[0] if named else ServedModel(name or "")  # some servers accept names that they do not list
     length = "" if model.context_length is None else f", context of {model.context_length:,} tokens"
     others = f", the first of {len(served)} models" if name is None and len(served) > 1 else ""
     return RemoteModel(server, model), f"{address}: {model.name}{length}{others}"
 
 
 def _local(directory: Path, name: str | None, options: LoadOptions) -> tuple[Conversant, str]:
-    """A model that is loaded here, and a line about it."""
+    """A local model, and a line about it."""
     from qwartet.cli.chat.conversant import LocalModel
 
     set_threads(options.threads)
@@ -223,7 +243,7 @@ def _local(directory: Path, name: str | None, options: LoadOptions) -> tuple[Con
 
 
 def _summary(model: str | None, llm: LLM, seconds: float) -> str:
-    """One line about what was loaded: model, size, dtype, kernels and how near to the memory's speed, time."""
+    """One line about what was loaded: model, size, dtype, kernels, share of the memory bandwidth, time."""
     network = llm.model
     size = sum(file.stat().st_size for file in llm.model_path.glob("*.safetensors"))
     kernels = ", ".join(f"{what}: {name}" for what, name in network.backend.names.items())
@@ -235,7 +255,7 @@ def _summary(model: str | None, llm: LLM, seconds: float) -> str:
 
 
 def _bandwidth(llm: LLM) -> str:
-    """How fast the weights are read, where they are large enough to say; nothing for weights that are on a disk."""
+    """How fast the weights are read, if they are large enough to tell; nothing for weights streamed from disk."""
     from qwartet.kernels.cpu.bandwidth import measure_bandwidth
     from qwartet.layers.linear import QuantizedLinear
     from qwartet.layers.weight_stream import StreamedLayers
@@ -244,7 +264,7 @@ def _bandwidth(llm: LLM) -> str:
     weights = (module.prepared for module in layers.modules() if isinstance(module, QuantizedLinear))
     if isinstance(layers, StreamedLayers) or (found := measure_bandwidth(llm.model.backend, weights)) is None:
         return ""
-    return f"; weights at {found.linear_gb_s:.0f} GB/s, {found.share:.0%} of what this memory gives"
+    return f"; weights at {found.linear_gb_s:.0f} GB/s, {found.share:.0%} of the memory bandwidth"
 
 
 def _answer_once(
@@ -286,7 +306,7 @@ def _answer_once(
 
 
 def _reader(session: Session, keeps_history: bool) -> ReadMessage:
-    """How messages are read: with a line editor where there is a terminal that can move its cursor."""
+    """How messages are read: with a line editor if the terminal can move its cursor."""
     from qwartet.cli.chat.session import read_plainly
 
     if not sys.stdin.isatty() or not can_move_cursor():

@@ -1,1 +1,1 @@
-"""`qwartet plan`: whether a model fits, on this machine and on GPUs."""
+"""`qwartet plan`: whether a model fits this machine or given GPUs."""

@@ -1,14 +1,16 @@
-"""Whose memory is planned: a checkpoint on this machine, or a published one by its name, whose shapes are known."""
+"""Which model to plan for: a local checkpoint, a published one by its name, or another one by its config on a hub."""
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from qwartet.errors import ModelNotFoundError, SettingError
-from qwartet.hub.resolve import resolve
-from qwartet.models.shapes import SHAPES, Precision, Shape, gptq_config
+from qwartet.errors import CheckpointError, ModelNotFoundError, SettingError
+from qwartet.hub.repository import HubName, Repository, parse_repository
+from qwartet.hub.resolve import did_you_mean, resolve
+from qwartet.models.shapes import SHAPES, Precision, Shape, config_json, gptq_config
 
 if TYPE_CHECKING:
     from qwartet.checkpoint.shards import Checkpoint
@@ -19,10 +21,12 @@ if TYPE_CHECKING:
 _PUBLISHED = re.compile(
     r"(?:(?:hf|modelscope):)?(?:qwen/)?qwen-(1_8b|1\.8b|7b|14b|72b)(?:-chat)?(?:-(int4|int8))?", re.IGNORECASE
 )
+_FILE_DTYPES = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
+_TORCH_DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
 
 class PlannedModel(NamedTuple):
-    """What headers and configs say of a model."""
+    """What headers and configs say about a model."""
 
     checkpoint: Checkpoint
     config: ModelConfig
@@ -32,38 +36,75 @@ class PlannedModel(NamedTuple):
     precision: str  # "int4", "int8", "bf16", "fp16" or "fp32"
 
 
-def find_model(name: str, precision: Precision | None, revision: str | None) -> PlannedModel:
-    """A directory, a downloaded hub id, a published size ("72b") or a published name, in this order.
+def find_model(name: str, precision: Precision | None, revision: str | None, source: HubName = "hf") -> PlannedModel:
+    """A directory, a downloaded hub id, a published size ("72b") or name, or a model on a hub, in this order.
 
-    ModelNotFoundError for any other name, SettingError for options that do not belong to it.
+    A hub is contacted only for a hub id that is neither downloaded nor published, and only for its config.json;
+    `source` is the hub of an id without a prefix. ModelNotFoundError, DownloadError and CheckpointError say what is
+    wrong with the model, SettingError which options do not belong to it.
     """
     size = SHAPES.get(name.lower())  # type: ignore[call-overload]
     if size is not None and (precision is not None or not Path(name).is_dir()):
         if revision is not None:
-            raise SettingError(f"--revision belongs to a hub id, and {name} is a published size; leave it out")
+            raise SettingError(f"--revision needs a hub id, and {name} is a published size; leave it out")
         return _published(size, precision or "int4")
     if precision is not None:
         raise SettingError(f"--precision needs a published size ({', '.join(SHAPES)}); {name} has one of its own")
+    repository = None if os.path.lexists(os.path.expanduser(name)) else parse_repository(name, source)
     try:
-        return _stored(resolve(name, revision=revision, download=False))
+        return _stored(resolve(name if repository is None else str(repository), revision=revision, download=False))
     except ModelNotFoundError as error:
-        published = _PUBLISHED.fullmatch(name)
-        if published is None:
+        if published := _PUBLISHED.fullmatch(name):
+            size = SHAPES[published[1].lower().replace("_", ".")]  # type: ignore[index]
+            return _published(size, (published[2] or "bf16").lower())  # type: ignore[arg-type]
+        if repository is None or "/" not in repository.name:
             choice = f"{', '.join(SHAPES)}, or a name such as Qwen/Qwen-72B-Chat-Int4"
             raise ModelNotFoundError(f"{error}; without a download: {choice}") from None
-        size = SHAPES[published[1].lower().replace("_", ".")]  # type: ignore[index]
-        return _published(size, (published[2] or "bf16").lower())  # type: ignore[arg-type]
+    return _on_hub(repository, revision)
 
 
 def _published(size: Shape, precision: Precision) -> PlannedModel:
-    from qwartet.bench.synth import plan_synthesis
-    from qwartet.planning.planned_checkpoint import PlannedCheckpoint
+    from qwartet.models.families import parse_config
 
     gptq = gptq_config(precision)
-    planned = plan_synthesis(size, gptq)
-    tensors = ((tensor.name, tensor.dtype, tensor.shape, tensor.nbytes) for tensor in planned.tensors)
-    checkpoint = PlannedCheckpoint(size.name, tensors)
-    return PlannedModel(checkpoint, planned.config, gptq, size.num_ranks, size.name, precision)
+    config = parse_config(config_json(size, gptq), Path("config.json"))
+    checkpoint = _planned(size.name, config, gptq, "BF16" if gptq is None else "F16")
+    return PlannedModel(checkpoint, config, gptq, size.num_ranks, size.name, precision)
+
+
+def _on_hub(repository: Repository, revision: str | None) -> PlannedModel:
+    from qwartet.hub.remote_config import fetch_config
+    from qwartet.models.families import FAMILIES, parse_config
+    from qwartet.quant_format.config import GptqConfig
+
+    raw = fetch_config(repository, revision, did_you_mean(repository))
+    path, model_type = Path(f"{repository}/config.json"), raw.get("model_type")
+    if not isinstance(model_type, str):
+        raise CheckpointError(path, "does not name a model_type", hint="choose the hub id of a checkpoint")
+    if model_type not in FAMILIES:
+        reason = f"model_type is {model_type!r:.80}, a family that Qwartet cannot read yet"
+        raise CheckpointError(path, reason, hint='it runs first-generation Qwen models (model_type "qwen")')
+    config = parse_config(raw, path)
+    embedded = raw.get("quantization_config")
+    gptq = None if embedded is None else GptqConfig.from_dict(embedded, path)
+    precision = _float_precision(raw) if gptq is None else f"int{gptq.bits}"
+    checkpoint = _planned(str(repository), config, gptq, "F16" if gptq else _FILE_DTYPES[precision])
+    # The size of its vocabulary is not in config.json; the rows of the embedding are a few hundred more.
+    return PlannedModel(checkpoint, config, gptq, config.vocab_size, None, precision)
+
+
+def _float_precision(raw: dict[str, Any]) -> str:
+    """The dtype that a config.json states; bf16, as published, where it states none."""
+    declared = [name for name in _FILE_DTYPES if raw.get(name) is True]
+    return declared[0] if declared else _TORCH_DTYPES.get(str(raw.get("torch_dtype")), "bf16")
+
+
+def _planned(name: str, config: ModelConfig, gptq: GptqConfig | None, dtype: str) -> Checkpoint:
+    from qwartet.checkpoint.planned_tensors import planned_tensors
+    from qwartet.models.families import layout_of
+    from qwartet.planning.planned_checkpoint import PlannedCheckpoint
+
+    return PlannedCheckpoint(name, planned_tensors(layout_of(config), gptq, dtype))
 
 
 def _stored(directory: Path) -> PlannedModel:

@@ -1,4 +1,4 @@
-"""A plan as plain values, ready for JSON: this machine's CPU, GPUs, and the published figures beside them."""
+"""A plan as plain values, ready for JSON: this machine's CPU, GPUs, and published figures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Hardware(NamedTuple):
-    """What the user says about the hardware; None: find out, or leave out what depends on it."""
+    """The hardware as the user describes it; None: measure it, or leave out what depends on it."""
 
     num_gpus: int | None
     gpu_bytes: int | None  # of each
@@ -33,8 +33,8 @@ def report_of(
     dtype: Dtype,
     head: str,
 ) -> dict[str, Any]:
-    """The whole plan. SettingError for a workload that the model does not take."""
-    # How much a process takes by itself is measured on this one, so it has to have loaded what a running model needs.
+    """The complete plan. SettingError for a workload that the model does not support."""
+    # What a process takes by itself is measured on this one, so it must have loaded what a running model needs.
     import qwartet.llm  # noqa: F401
     from qwartet.models.load import choose_settings
     from qwartet.planning.gpu_memory import GpuPlan, gpu_counts, gpu_network
@@ -60,7 +60,7 @@ def report_of(
 
 
 def _memory_of_gpus() -> int | None:
-    """Bytes of the smallest GPU of this machine; None without one."""
+    """Memory of this machine's smallest GPU in bytes; None without one."""
     import torch
 
     sizes = [torch.cuda.get_device_properties(index).total_memory for index in range(torch.cuda.device_count())]
@@ -68,7 +68,7 @@ def _memory_of_gpus() -> int | None:
 
 
 def _cpu_bandwidth(hardware: Hardware) -> float | None:
-    """Bytes a second; None where no native library can measure it."""
+    """Bytes per second; None without the native library, which measures it."""
     from qwartet.bench.ceilings import read_speed
     from qwartet.kernels.cpu.library import native_library
 
@@ -79,7 +79,7 @@ def _cpu_bandwidth(hardware: Hardware) -> float | None:
 
 
 def _disk_speed(made: MemoryPlan, model: PlannedModel) -> float | None:
-    """Bytes a second of the disk that weights would be streamed from; None where nothing would be, or none is here."""
+    """Bytes per second of the disk that weights would stream from; None without streaming or without local weights."""
     from qwartet.files import disk_read_speed
 
     file = model.checkpoint.files[0]
@@ -130,7 +130,7 @@ def _cache(made: MemoryPlan) -> dict[str, Any]:
 
 
 def _speed(network: NetworkMemory, workload: Workload, bandwidth: float, num_parallel: int = 1) -> dict[str, float]:
-    """The bound of one request's decoding speed, with an empty and with a full context."""
+    """Upper bound of one request's decoding speed, with an empty and with a full context."""
     from qwartet.planning.decode_speed import most_tokens_per_s
 
     speeds = (most_tokens_per_s(network, workload.kind, n, bandwidth, num_parallel) for n in (0, workload.context))
@@ -167,7 +167,7 @@ def _gpu(made: GpuPlan, gb_per_s: float | None) -> dict[str, Any]:
 
 
 def _published(size: str, precision: str, network: NetworkMemory) -> list[dict[str, Any]]:
-    """The published runs of a checkpoint, each with what the plan says of the same run."""
+    """The published runs of a checkpoint, each with the plan's figure for the same run."""
     from qwartet.planning.gpu_memory import GpuPlan
     from qwartet.planning.memory_plan import Workload
     from qwartet.planning.published_figures import GENERATED_TOKENS, published_runs

@@ -10,7 +10,7 @@ def report_lines(report: dict[str, Any]) -> Iterator[str]:
     """The lines of `report_of`'s values; sizes in GiB."""
     context, concurrency = report["context"], report["concurrency"]
     sections = [_cpu_lines(report), _gpu_lines(report)]
-    if report["gpu_memory_bytes"] is not None:  # then they are what was asked about
+    if report["gpu_memory_bytes"] is not None:  # then the user asks about GPUs
         sections.reverse()
     yield (
         f"{report['model']} ({report['precision']}): {_requests(concurrency)} of {context:,} tokens, "
@@ -26,7 +26,7 @@ def report_lines(report: dict[str, Any]) -> Iterator[str]:
 
 def _cpu_lines(report: dict[str, Any]) -> Iterator[str]:
     context, concurrency = report["context"], report["concurrency"]
-    yield f"CPU of this machine, computing in {report['dtype']}: {_verdict(report)}"
+    yield f"CPU of this machine, {report['dtype']}: {_verdict(report)}"
     rows = {**report["rows"], "total": report["total_bytes"], "free memory": report["free_bytes"]}
     for name, size in rows.items():
         yield f"  {name:<24}{_gib(size, 3):>13}"
@@ -40,7 +40,7 @@ def _cpu_lines(report: dict[str, Any]) -> Iterator[str]:
             f"  {kind['kv_cache_dtype']:<10}{kind['bytes_per_token'] / 1024:>8,.0f} KiB{_gib(kind['cache_bytes']):>12}"
             f"{_gib(kind['total_bytes']):>12}{kind['largest_context']:>17,}{kind['largest_concurrency']:>15,}"
         )
-    yield f"  longest context: for {_requests(concurrency)} at once; most requests: of {context:,} tokens each"
+    yield f"  longest context: with {_requests(concurrency)} at once; most requests: with {context:,} tokens each"
 
 
 def _gib(num_bytes: int, digits: int = 2) -> str:
@@ -69,43 +69,43 @@ def _verdict(report: dict[str, Any]) -> str:
     options += [f"--concurrency {count}"] if count else []
     smaller = [kind for kind in report["kv_caches"] if kind["fits"]]
     options += [f"--kv-cache-dtype {smaller[0]['kv_cache_dtype']}"] if smaller else []
-    return f"does not fit: {_gib(missing)} short; what would: {' or '.join(options) or 'a smaller model'}"
+    return f"does not fit: {_gib(missing)} short; would fit: {' or '.join(options) or 'a smaller model'}"
 
 
 def _start_lines(report: dict[str, Any]) -> Iterator[str]:
     first, later = report["peak_first_start_bytes"], report["peak_later_start_bytes"]
     if first > later:
-        yield f"the first start takes up to {_gib(first)}, later ones {_gib(later)}"
+        yield f"the first start needs up to {_gib(first)}, later ones {_gib(later)}"
     if report["kept_on_disk_bytes"]:
         yield f"the first start writes {_gib(report['kept_on_disk_bytes'])} of repacked weights to disk for later ones"
         if report["peak_unkept_bytes"] > first:
-            yield f"without disk space for them, every start takes up to {_gib(report['peak_unkept_bytes'])} of memory"
+            yield f"without disk space for them, every start needs up to {_gib(report['peak_unkept_bytes'])} of memory"
     elif later > report["total_bytes"]:
-        yield f"every start takes up to {_gib(later)} for a moment, while it repacks or converts the weights"
+        yield f"every start needs up to {_gib(later)} while it repacks or converts the weights"
     stream = report["stream"]
     if stream is not None:
         yield (
-            f"it runs by streaming: {stream['num_resident']} of {stream['num_layers']} layers stay in memory, "
+            f"it streams from disk: {stream['num_resident']} of {stream['num_layers']} layers stay in memory, "
             f"{_gib(stream['streamed_bytes'])} are read from disk for every token, or for every "
-            f"{report['max_num_batched_tokens']} of a prompt{_seconds(stream)}"
+            f"{report['max_num_batched_tokens']} prompt tokens{_seconds(stream)}"
         )
     elif not report["weights_fit"]:
-        yield "these settings cannot stream from disk: loading would be refused, or swap with --force"
+        yield "these settings cannot stream from disk: the model will not load, or with --force it will swap"
 
 
 def _seconds(stream: dict[str, Any]) -> str:
     seconds, speed = stream["seconds_per_step"], stream["disk_bytes_per_s"]
-    return "" if seconds is None else f"; at the {speed / 1e9:.2f} GB/s of this disk that takes {seconds} s"
+    return "" if seconds is None else f"; at this disk's {speed / 1e9:.2f} GB/s that takes {seconds} s"
 
 
 def _gpu_lines(report: dict[str, Any]) -> Iterator[str]:
     size = report["gpu_memory_bytes"]
     of = "" if size is None else f" of {_gib(size, 0)}"
-    yield f"GPUs{of}: calculated; the GPU kernels of Qwartet are not measured yet, and it runs on one GPU only"
+    yield f"GPUs{of}: calculated; Qwartet's GPU kernels are not measured yet, and it runs on one GPU only"
     for gpu in report["gpus"]:
         yield f"  {gpu['gpus']} x {_gib(gpu['bytes_per_gpu'])}{_gpu_verdict(gpu, report)}"
         parts = ", ".join(f"{name} {_gib(part)}" for name, part in gpu["rows"].items())
-        shared = {"none": "", "heads": "; tensor parallel", "layers": "; layers shared out, the GPUs take turns"}
+        shared = {"none": "", "heads": "; tensor parallel", "layers": "; layers split, the GPUs take turns"}
         yield f"      {parts}{shared[gpu['split']]}"
         if gpu["speed"] is not None:
             yield f"      decoding speed of one request: {_speed(gpu['speed'], report['context'])}"
@@ -122,11 +122,11 @@ def _gpu_verdict(gpu: dict[str, Any], report: dict[str, Any]) -> str:
     if gpu["rows"]["weights"] > report["gpu_memory_bytes"]:
         return ": does not fit, the weights alone are too large"
     longest = ", ".join(f"{context:,} ({kind} KV cache)" for kind, context in contexts.items() if context)
-    return f": does not fit; what would: --context {longest}" if longest else ": does not fit"
+    return f": does not fit; would fit: --context {longest}" if longest else ": does not fit"
 
 
 def _published_lines(runs: list[dict[str, Any]]) -> Iterator[str]:
-    yield "published for this checkpoint on A100-80G GPUs, 2,048 tokens generated (its GB are GiB):"
+    yield "published for this checkpoint on A100-80G GPUs, 2,048 tokens generated (the published GB are GiB):"
     yield f"  {'prompt':>8}{'GPUs':>6}  {'engine':<14}{'tokens/s':>10}{'memory':>14}{'planned here':>15}"
     for run in runs:
         memory = "all" if run["memory_gib"] is None else f"{run['memory_gib']:.2f} GiB"

@@ -1,4 +1,4 @@
-"""`qwartet plan`: does a model run here, or on those GPUs? Answered before anything is downloaded or loaded."""
+"""`qwartet plan`: does a model fit this machine, or given GPUs? Answered before anything is downloaded or loaded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from qwartet.cli.options import AsJson, Dtype, Head, Revision, bytes_option, count_option
+from qwartet.cli.options import AsJson, Dtype, Head, Revision, Source, bytes_option, count_option
 from qwartet.cli.plan.model import find_model
 from qwartet.cli.plan.report import Hardware, report_of
 from qwartet.cli.plan.text import report_lines
@@ -20,16 +20,16 @@ def plan(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="Checkpoint directory, hub id, or published size: 1.8b, 7b, 14b, 72b. Published models need no files.",
+            help="Checkpoint directory, hub id, or published size: 1.8b, 7b, 14b, 72b.",
         ),
     ],
     context: Annotated[
         int | None,
-        count_option("Tokens of one request, prompt and answer; 32K is 32,768.", show_default="the model's"),
+        count_option("Tokens of one request, prompt and answer together; 32K is 32,768.", show_default="the model's"),
     ] = None,
-    concurrency: Annotated[int, typer.Option(help="Requests at once.")] = 1,
+    concurrency: Annotated[int, typer.Option(help="Simultaneous requests.")] = 1,
     kv_cache_dtype: Annotated[
-        Literal["auto", "bf16", "int8", "int4"], typer.Option(help="auto: the dtype that the model computes in.")
+        Literal["auto", "bf16", "int8", "int4"], typer.Option(help="auto: the model's compute dtype.")
     ] = "auto",
     precision: Annotated[
         Precision | None, typer.Option(help="Precision of a published size.", show_default="int4")
@@ -48,19 +48,20 @@ def plan(
         typer.Option(metavar="GB/S", help="Memory bandwidth of the CPU.", show_default="measured in a second"),
     ] = None,
     revision: Revision = None,
+    source: Source = "hf",
     as_json: AsJson = False,
 ) -> None:
-    """Show the memory that a model needs and the speed it can reach.
+    """Show how much memory a model needs and whether it fits.
 
-    It says whether the model fits this machine, or the GPUs that are given, and what would make it fit. It reads only
-    config and headers; a published model needs no file at all.
+    It also says what would make it fit, and estimates the decoding speed. Of a local model only config and headers are
+    read. A published model needs no files and no network; of any other hub id only config.json is downloaded.
     """
     for name, value in (("--bandwidth", bandwidth), ("--gpu-bandwidth", gpu_bandwidth)):
         if value is not None and not 0 < value < 1e6:
-            raise SettingError(f"{name} is {value:g}; give GB/s, such as 85 for a desktop CPU or 2039 for an A100")
+            raise SettingError(f"{name} is {value:g}; set GB/s, such as 85 for a desktop CPU or 2039 for an A100")
     report = report_of(
         model,
-        find_model(model, precision, revision),
+        find_model(model, precision, revision, source),
         Hardware(gpus, gpu_memory, gpu_bandwidth, bandwidth),
         context=context, concurrency=concurrency, kv_cache_dtype=kv_cache_dtype, dtype=dtype, head=head,
     )  # fmt: skip

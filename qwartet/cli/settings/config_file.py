@@ -1,4 +1,4 @@
-"""What stands in a YAML file of settings, on which line?
+"""What does a YAML settings file contain, and on which lines?
 
     all:                      # for every verb that has the option
       threads: 8
@@ -8,10 +8,9 @@
     bench:
       throughput: {requests: 32}
 
-Only this much of YAML is taken: mappings, lists, and scalars, which all stay text. A value means what it would mean on
-the command line, so that `system: no` is the text "no". Anchors, aliases and tags are refused, and so is a key that
-stands twice. PyYAML gives the events and builds nothing; size and depth are bounded, since it takes minutes over 64 KiB
-of "[".
+Only this subset of YAML is supported: mappings, lists, and scalars, which all stay text. A value means what it would
+mean on the command line, so that `system: no` is the text "no". Anchors, aliases, tags and duplicate keys are rejected.
+PyYAML produces events and builds no objects; size and depth are limited, since 64 KiB of "[" take it minutes.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 4  # bench: {throughput: {option: [value]}}
-_NOTHING = ("", "~", "null", "Null", "NULL")  # YAML's own spellings, where they stand unquoted
+_NOTHING = ("", "~", "null", "Null", "NULL")  # YAML's spellings of null, unquoted
 
 
 class Entry(NamedTuple):
-    """What stands under a key: text, texts, a section, or None for nothing; and the line of the key, from 1."""
+    """The content of a key: text, texts, a section, or None if empty; and the line of the key, from 1."""
 
     line: int
     content: str | list[str] | dict[str, Entry] | None
@@ -44,9 +43,9 @@ def read_config_file(path: Path) -> dict[str, Entry]:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise SettingError(f"{path}: {error.strerror}; give a YAML file of settings that can be read") from None
+        raise SettingError(f"{path}: {error.strerror}; choose a readable YAML settings file") from None
     if len(raw) > MAX_BYTES:
-        raise SettingError(f"{path}: more than {MAX_BYTES // 1024} KiB; give a YAML file of settings")
+        raise SettingError(f"{path}: larger than {MAX_BYTES // 1024} KiB; choose a YAML settings file")
     try:
         text = decode_text(raw)
     except ValueError as error:
@@ -55,7 +54,7 @@ def read_config_file(path: Path) -> dict[str, Entry]:
 
 
 class _Reader:
-    """Events of one file to entries. Nothing shows a value: it may be a key that is secret."""
+    """Turns the events of one file into entries. Errors never show a value: it may be an API key."""
 
     def __init__(self, path: Path, text: str) -> None:
         import yaml  # 50 ms, which a start without a file need not wait for
@@ -74,32 +73,34 @@ class _Reader:
         next(self._events)  # the document ends
         event = next(self._events)
         if not isinstance(event, self._yaml.StreamEndEvent):
-            raise self._error(event, "a second document", "settings are one document, without ---")
+            raise self._error(event, "a second document", "a settings file is one document, without ---")
         if content is not None and not isinstance(content, dict):
-            raise SettingError(f"{self._path}: no mapping; write VERB: {{OPTION: VALUE}}")
+            raise SettingError(f"{self._path}: not a mapping; write COMMAND: {{OPTION: VALUE}}")
         return content or {}
 
     def _checked(self, text: str) -> Iterator[Event]:
-        """The events, one by one: what comes after a refused one is never parsed."""
+        """The events, one by one: what comes after a rejected one is never parsed."""
         yaml = self._yaml
         try:
             for event in yaml.parse(text, Loader=yaml.SafeLoader):
                 if getattr(event, "anchor", None) is not None:  # an alias has one too
-                    raise self._error(event, "an anchor or alias", "write the value where it is wanted")
+                    raise self._error(event, "anchors and aliases are not supported", "repeat the value")
                 if getattr(event, "tag", None) is not None:
-                    raise self._error(event, "a tag", "write the value without !")
+                    raise self._error(event, "tags are not supported", "write the value without !")
                 if isinstance(event, yaml.CollectionStartEvent):
                     self._depth += 1
                     if self._depth > MAX_DEPTH:
-                        raise self._error(event, "too deep", "write VERB: {OPTION: VALUE}")
+                        raise self._error(event, "nested too deeply", "write COMMAND: {OPTION: VALUE}")
                 elif isinstance(event, yaml.CollectionEndEvent):
                     self._depth -= 1
                 yield event
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             place = f"line {mark.line + 1}: " if mark is not None else ""
-            problem = getattr(error, "problem", None) or "a character that no text has"
-            raise SettingError(f"{self._path}: {place}no YAML, {problem}; write VERB: {{OPTION: VALUE}}") from None
+            problem = getattr(error, "problem", None) or "invalid character"
+            raise SettingError(
+                f"{self._path}: {place}not valid YAML ({problem}); write COMMAND: {{OPTION: VALUE}}"
+            ) from None
 
     def _content(self, event: Event) -> Any:
         yaml = self._yaml
@@ -115,10 +116,10 @@ class _Reader:
         while not isinstance(event := next(self._events), self._yaml.MappingEndEvent):
             key = self._content(event)
             if not isinstance(key, str):
-                raise self._error(event, "a key that is no text", "write OPTION: VALUE")
+                raise self._error(event, "a key is not text", "write OPTION: VALUE")
             name = key.replace("_", "-")
             if name in found:
-                raise self._error(event, f"{name} stands on line {found[name].line} too", "remove one of them")
+                raise self._error(event, f"duplicate key {name}, also on line {found[name].line}", "remove one of them")
             found[name] = Entry(event.start_mark.line + 1, self._content(next(self._events)))
         return found
 
@@ -126,7 +127,7 @@ class _Reader:
         while not isinstance(event := next(self._events), self._yaml.SequenceEndEvent):
             item = self._content(event)
             if not isinstance(item, str):
-                raise self._error(event, "an item that is no text", "a list holds one value an item")
+                raise self._error(event, "a list item is not text", "write one value per item")
             yield item
 
     def _error(self, event: Event, what: str, advice: str) -> SettingError:

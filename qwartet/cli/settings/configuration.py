@@ -1,4 +1,4 @@
-"""Where does the value of an option come from? Of these, the first that has it:
+"""Where does the value of an option come from? The first of these that sets it:
 
     qwartet serve --port 9000        the command line
     QWARTET_SERVE_PORT=9000          the environment, for one verb
@@ -7,9 +7,9 @@
     all: {port: 9000}                the file, for every verb that has the option
                                      the default
 
-The choice is click's own: its parameters are told their names in the environment, and the file becomes the default map
-of the verb's context, so that a value is checked in one way wherever it stands. MODEL can be set too, though it is an
-argument. The file is --config, else $QWARTET_CONFIG, else the one of `default_file`, if there is one.
+click makes the choice: its parameters get the names of their environment variables, and the file becomes the default
+map of the verb's context, so that a value is checked in one way wherever it comes from. MODEL can be set too, though it
+is an argument. The file is --config, else $QWARTET_CONFIG, else `default_file`, if it exists.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ import typer
 from qwartet.cli.settings.config_file import Entry, read_config_file
 from qwartet.errors import SettingError
 
-# Typer has click under a name that has changed; these are its classes.
+# Typer has renamed the module with click before; these are its classes.
 Command = Any
 Parameter = Any
 
 PREFIX = "QWARTET_"
 SHARED = "all"  # the section for every verb
-# Read elsewhere than here: by the frame of all verbs, the cache, the choice of kernels, and the tests.
+# Read elsewhere: by the frame of all verbs, the cache, the choice of kernels, and the tests.
 OTHER_VARIABLES = (
     "QWARTET_CONFIG", "QWARTET_DEBUG", "QWARTET_LANG", "QWARTET_CACHE", "QWARTET_CPU_ISA", "QWARTET_GOLDEN",
 )  # fmt: skip
 
 ConfigFile = Annotated[
     Path | None,
-    typer.Option("--config", metavar="FILE", envvar="QWARTET_CONFIG", show_envvar=False, help="YAML file of settings."),
+    typer.Option("--config", metavar="FILE", envvar="QWARTET_CONFIG", show_envvar=False, help="YAML settings file."),
 ]
 
 _ORIGINS, _FILE = "qwartet.origins", "qwartet.config_file"
@@ -49,7 +49,7 @@ _MAX_CHECKED_VARIABLES = 64
 
 
 def make_configurable(root: Command) -> Command:
-    """Lets the options of all verbs below a command be set by the environment and a file; returns the command."""
+    """Lets the environment and a file set the options of all verbs below a command; returns the command."""
     (option,) = (parameter for parameter in root.params if parameter.name == "config")
     for path, command in verbs(root).items():
         for key, parameter in settings(command).items():
@@ -64,7 +64,7 @@ def make_configurable(root: Command) -> Command:
 
 
 def verbs(root: Command, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Command]:
-    """The commands that do something, by the names that lead to them: ("bench", "throughput")."""
+    """The commands without subcommands, by their path: ("bench", "throughput")."""
     found: dict[tuple[str, ...], Command] = {}
     for name, command in root.commands.items():
         found |= verbs(command, (*path, name)) if hasattr(command, "commands") else {(*path, name): command}
@@ -72,7 +72,7 @@ def verbs(root: Command, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Co
 
 
 def settings(command: Command) -> dict[str, Parameter]:
-    """What can be set of a verb, by its key in a file: "top-k" for --top-k, "model" for MODEL."""
+    """The settings of a verb, by their key in a file: "top-k" for --top-k, "model" for MODEL."""
     found: dict[str, Parameter] = {}
     for parameter in sorted(command.params, key=lambda parameter: parameter.param_type_name):  # arguments first
         if parameter.param_type_name == "argument":
@@ -85,7 +85,7 @@ def settings(command: Command) -> dict[str, Parameter]:
 
 
 def variables(path: tuple[str, ...], key: str) -> list[str]:
-    """The names of an option in the environment, the one that wins first."""
+    """The environment variables of an option; the first one set wins."""
     return [PREFIX + "_".join(parts).replace("-", "_").upper() for parts in ((*path, key), (key,))]
 
 
@@ -98,18 +98,18 @@ def known_variables(root: Command) -> set[str]:
 
 
 def near_misses(root: Command) -> Iterator[str]:
-    """A line for each variable that is not ours and is spelt nearly like one that is; others may use the prefix."""
+    """A line for each unknown variable that is spelt nearly like a known one; others may use the prefix."""
     known = known_variables(root)
     ours = {name.removeprefix(PREFIX) for name in known}
     strangers = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
     for name in strangers[:_MAX_CHECKED_VARIABLES]:
         guess = closest(name.removeprefix(PREFIX).upper(), ours, cutoff=0.8)
         if guess is not None:
-            yield f"{name} sets nothing; did you mean {PREFIX}{guess}?"
+            yield f"unknown variable {name}; did you mean {PREFIX}{guess}?"
 
 
 def is_secret(key: str) -> bool:
-    """Whether the value of an option is never to be shown."""
+    """Whether the value of an option must not be shown."""
     return _SECRET.search(key) is not None
 
 
@@ -120,13 +120,13 @@ def default_file() -> Path:
 
 
 def file_in_use(context: typer.Context) -> Path | None:
-    """The file that a command line reads; None where there is none."""
+    """The file that a command line reads; None if there is none."""
     chosen: Path | None = context.meta.get(_FILE) or context.find_root().params.get("config")
     return chosen or (default_file() if default_file().exists() else None)
 
 
 def typed_or_set(context: typer.Context, name: str) -> tuple[str | None, str | None]:
-    """A parameter of the running verb as text: from the command line, and as it would be without."""
+    """A parameter of the running verb as text: from the command line, and from elsewhere."""
     parameter = next(parameter for parameter in context.command.params if parameter.name == name)
     source = context.get_parameter_source(name)
     is_typed = source is not None and source.name == "COMMANDLINE"
@@ -135,7 +135,7 @@ def typed_or_set(context: typer.Context, name: str) -> tuple[str | None, str | N
 
 
 def origin(context: typer.Context, parameter: Parameter) -> str | None:
-    """Where a value was found: a variable, or file, line and key; None for the command line and defaults."""
+    """Where a value comes from: a variable, or file, line and key; None for the command line and defaults."""
     source = context.get_parameter_source(parameter.name)
     if source is None or source.name not in ("ENVIRONMENT", "DEFAULT_MAP"):
         return None
@@ -181,7 +181,8 @@ def _shaped(entry: Entry, parameter: Parameter, place: str) -> str | list[str]:
             return [entry.content] if isinstance(entry.content, str) else entry.content
         raise SettingError(f"{place} is a section; write a value, or a list of them")
     if not isinstance(entry.content, str):
-        raise SettingError(f"{place} takes one value, not a {type(entry.content).__name__}; write it behind the colon")
+        kind = "list" if isinstance(entry.content, list) else "section"
+        raise SettingError(f"{place} takes one value, not a {kind}; write it after the colon")
     return entry.content
 
 
@@ -196,10 +197,10 @@ def _sections(
         command = group.commands.get(name)
         if command is None and (path or name != SHARED):
             advice = _advice(name, [*group.commands, *(() if path else (SHARED,))])
-            advice = f"options stand in the section of a verb, or in {SHARED}" if name in shared else advice
-            raise SettingError(f"{place} is no verb; {advice}")
+            advice = f"options belong in the section of a command, or in {SHARED}" if name in shared else advice
+            raise SettingError(f"{place} is not a command; {advice}")
         if isinstance(content, str | list):
-            raise SettingError(f"{place} is no section; write {name}: {{OPTION: VALUE}}")
+            raise SettingError(f"{place} is not a section; write {name}: {{OPTION: VALUE}}")
         section = content or {}
         if hasattr(command, "commands"):
             yield from _sections(section, command, inside, file)
@@ -208,7 +209,7 @@ def _sections(
         for key, entry in section.items():
             if key not in known:
                 place = f"{file}: line {entry.line}: {'.'.join(inside)}.{key}"
-                raise SettingError(f"{place} is no option; {_advice(key, known)}")
+                raise SettingError(f"{place} is not an option; {_advice(key, known)}")
         yield inside, section
 
 

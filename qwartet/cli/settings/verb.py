@@ -1,4 +1,4 @@
-"""`qwartet config`: what every option of a verb is, and where that was found."""
+"""`qwartet config`: the value of every option of a verb, and where it comes from."""
 
 from __future__ import annotations
 
@@ -27,23 +27,21 @@ HIDDEN = "********"
 
 def config(
     context: typer.Context,
-    verb: Annotated[
-        str | None, typer.Argument(metavar="VERB", help="The verb; options may follow, as on its own command line.")
-    ] = None,
+    verb: Annotated[str | None, typer.Argument(metavar="COMMAND", help="Such as chat; its options may follow.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the settings of a verb and where each one comes from.
+    """Show the settings of a command and where each comes from.
 
-    Without VERB, it shows what is set at all. An option is taken from the first of these that has it: the command line
-    (--top-k 5), QWARTET_CHAT_TOP_K, QWARTET_TOP_K, the section chat: of the file, its section all:, the default. The
-    file is --config, else $QWARTET_CONFIG, else ~/.config/qwartet/config.yaml. An empty variable is not set; in one for
-    a repeatable option, spaces separate values.
+    Without COMMAND, it shows the settings file and the variables that are set. The first of these that sets an option
+    wins: the command line (--top-k 5), QWARTET_CHAT_TOP_K, QWARTET_TOP_K, the section chat: of the settings file, its
+    section all:, the default. The file is --config, else $QWARTET_CONFIG, else ~/.config/qwartet/config.yaml. An empty
+    variable counts as unset; spaces separate the values of a repeatable option.
     """
     report = _settings_in_use(context) if verb is None else _options(context, [verb, *context.args])
     if as_json:
         print(json_line(report))
         return
-    print(one_line(report["file"] or f"no file of settings; {default_file()} would be read"))
+    print(one_line(report["file"] or f"no settings file; {default_file()} would be read"))
     rows = report["options"]
     width = max((len(row["option"]) for row in rows), default=0)
     value_width = min(max((len(_text(row["value"])) for row in rows), default=0), 40)
@@ -76,13 +74,13 @@ def _options(context: typer.Context, arguments: Sequence[str]) -> dict[str, Any]
     while hasattr(command, "commands"):
         if not rest:
             names = ", ".join(command.commands)
-            raise SettingError(f"{' '.join(path)} has verbs of its own; name one of {names}")
+            raise SettingError(f"{' '.join(path)} is a group of commands; name one of {names}")
         name, command, rest = command.resolve_command(context, rest)
         path.append(name)
     command = copy(command)
     command.params = [copy(parameter) for parameter in command.params]
     for parameter in command.params:
-        parameter.required = False  # what is missing is shown as such
+        parameter.required = False  # missing values are shown as such
     inner = command.make_context(" ".join(path), rest, parent=context.find_root())
     rows = []
     for key, parameter in settings(command).items():
@@ -107,7 +105,7 @@ def _file(context: typer.Context) -> str | None:
 
 
 def _shown(key: str, value: Any) -> Any:
-    """A value as plain JSON; of a secret one, only whether it is set."""
+    """A value as plain JSON; for a secret, only whether it is set."""
     if value is None or value == () or value == []:
         return None
     if is_secret(key):
