@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qwartet.cli.evaluate.long_texts import NeedleOptions, PerplexityOptions
 from qwartet.cli.evaluate.report import comparison_lines, figure_lines, write_results
 from qwartet.cli.loading import LoadOptions
 from qwartet.cli.option_groups import with_groups
@@ -21,6 +22,8 @@ from qwartet.errors import SettingError
 
 if TYPE_CHECKING:
     from qwartet.evaluate.answerer import Answerer
+    from qwartet.evaluate.question import Task
+    from qwartet.evaluate.run import RunSettings, TaskResult
 
 COMPARE = "compare"
 
@@ -35,6 +38,9 @@ class AskOptions:
     model_name: Annotated[str | None, typer.Option(help="The server's model, if it serves several.")] = None
     concurrency: Annotated[int, typer.Option(help="Requests to the server at once.")] = 16
     timeout: Annotated[float, typer.Option(help="Longest silence of the server, in seconds.")] = 600.0
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="Directory with the served model's tokenizer, for tasks that count tokens.")
+    ] = None
 
 
 @with_groups
@@ -62,6 +68,8 @@ def evaluate(
         bool, typer.Option("--allow-code-execution", help="Run code that the model wrote, in a sandbox.")
     ] = False,
     max_num_seqs: MaxNumSeqs = EngineConfig.max_num_seqs,
+    needle: NeedleOptions,
+    perplexity: PerplexityOptions,
     load: LoadOptions,
     ask: AskOptions,
     as_json: AsJson = False,
@@ -77,32 +85,57 @@ def evaluate(
         return
     if runs:
         raise SettingError(f"unexpected argument {str(runs[0])!r}; only `compare` takes more than one")
-    from qwartet.evaluate.run import RunSettings, run_task
+    from qwartet.evaluate.run import RunSettings
     from qwartet.evaluate.tasks.registry import TaskOptions, make_tasks
 
     settings = RunSettings(out or Path("runs", _name(model)), limit, seed, overwrite)
     names = tasks.split(",")
-    if not is_url(model):  # a wrong name or a broken data file is told before a model is loaded
-        make_tasks(names, TaskOptions(data, shots, None, allow_code_execution))
+    options = TaskOptions(
+        data,
+        shots,
+        allow_code_execution=allow_code_execution,
+        is_loaded=False,
+        is_server=is_url(model),
+        needle=needle.settings(),
+        perplexity=perplexity.settings(),
+    )
+    make_tasks(names, options)  # a wrong name or a missing data file is told before a model is loaded
     set_threads(load.threads)
     with closing(_answerer(model, max_num_seqs, load, ask)) as answerer:
-        made, left_out = make_tasks(names, TaskOptions(data, shots, answerer.tokenizer, allow_code_execution))
+        options = replace(
+            options,
+            tokenizer=answerer.tokenizer,
+            is_chat=answerer.is_chat,
+            max_model_len=answerer.max_model_len,
+            is_loaded=True,
+        )
+        made, left_out = make_tasks(names, options)
         for name, reason in left_out.items():
             print(error_line(f"{name}: left out ({reason})"), file=sys.stderr)
         if not made:
             raise SettingError(f"{data}: no data of any task; pass --data")
-        results = []
-        for task in made:
-            with item_progress(task.name) as on_done:
-                results.append(run_task(task, answerer, settings, on_done))
-            if not as_json:
-                for line in figure_lines(results[-1]):
-                    print(one_line(line))
+        results = [_run(task, answerer, settings, as_json) for task in made]
         report = write_results(settings.directory, answerer.description, results)
     if as_json:
         print(json_line(report))
     if any(result.num_errors for result in results):
         raise typer.Exit(1)
+
+
+def _run(task: Task, answerer: Answerer, settings: RunSettings, as_json: bool) -> TaskResult:
+    """Runs a task; shows what it forecasts, its progress and its figures."""
+    from qwartet.evaluate.forecast import Forecasting
+    from qwartet.evaluate.run import run_task
+
+    if isinstance(task, Forecasting):
+        for line in task.forecast(answerer):
+            print(one_line(line), file=sys.stderr)
+    with item_progress(task.name) as on_done:
+        result = run_task(task, answerer, settings, on_done)
+    if not as_json:
+        for line in figure_lines(result):
+            print(one_line(line))
+    return result
 
 
 def is_url(model: str) -> bool:
@@ -123,7 +156,18 @@ def _answerer(model: str, max_num_seqs: int, load: LoadOptions, ask: AskOptions)
         if ask.concurrency < 1:
             raise SettingError(f"--concurrency is {ask.concurrency}; it must be at least 1")
         server = OpenAIServer(model, api_key=ask.api_key, timeout_s=ask.timeout)
-        return ServerAnswerer(server, ask.model_name, concurrency=ask.concurrency)
+        tokenizer = None
+        if ask.tokenizer is not None:
+            from qwartet.models.vocabulary_files import load_tokenizer
+
+            tokenizer = load_tokenizer(ask.tokenizer)
+        return ServerAnswerer(
+            server,
+            ask.model_name,
+            concurrency=ask.concurrency,
+            tokenizer=tokenizer,
+            max_model_len=load.max_model_len,
+        )
     from qwartet.evaluate.answerers.engine import EngineAnswerer
 
     return EngineAnswerer(load.load(model, max_num_seqs=max_num_seqs))
