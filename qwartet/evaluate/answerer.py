@@ -27,6 +27,15 @@ class Answerer(Protocol):
         """Whether the model answers conversations; a base model continues text."""
         ...
 
+    @property
+    def max_model_len(self) -> int | None:
+        """The longest prompt and answer together, in tokens; None where that is not known."""
+        ...
+
+    def work(self, num_tokens: int) -> float:
+        """How long a prompt takes against others: proportional to its seconds."""
+        ...
+
     def check(self, questions: Sequence[Question]) -> None:
         """RequestError for questions that cannot be asked at all: too long, or of a kind that this cannot answer."""
         ...

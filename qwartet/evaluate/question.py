@@ -28,6 +28,10 @@ class Continue:
     stop: tuple[str, ...] = ()
 
 
+Text = str | tuple[int, ...]
+"""What a model reads: a text, or its token ids where a task needs exact windows of tokens."""
+
+
 @dataclass(frozen=True)
 class Choose:
     """Continuations of a text, each to be scored by its log-probability.
@@ -36,8 +40,8 @@ class Choose:
     `max_length` (tokens, prompt and choice together) is given.
     """
 
-    prompt: str
-    choices: tuple[str, ...]
+    prompt: Text
+    choices: tuple[Text, ...]
     max_length: int | None = None
 
 

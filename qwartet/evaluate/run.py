@@ -12,7 +12,7 @@ from typing import Any
 
 from qwartet.errors import SettingError
 from qwartet.evaluate.answerer import Answerer
-from qwartet.evaluate.question import Answer, Chat, Choose, Figure, Question, Record, Task
+from qwartet.evaluate.question import Answer, Chat, Choose, Figure, Question, Record, Task, Text
 from qwartet.evaluate.run_file import RunFile
 from qwartet.files import atomic_write
 
@@ -144,5 +144,9 @@ def readable(question: Question) -> Any:
     if isinstance(asked, Chat):
         return [{"role": message.role, "content": message.content} for message in asked.messages]
     if isinstance(asked, Choose):
-        return {"prompt": asked.prompt, "choices": list(asked.choices)}
+        return {"prompt": _readable(asked.prompt), "choices": [_readable(choice) for choice in asked.choices]}
     return asked.prompt
+
+
+def _readable(text: Text) -> str:
+    return text if isinstance(text, str) else f"<{len(text)} tokens>"

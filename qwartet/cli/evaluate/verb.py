@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from qwartet.cli.evaluate.long_texts import NeedleOptions, PerplexityOptions
 from qwartet.cli.evaluate.report import (
     comparison_lines,
     figure_lines,
@@ -27,6 +29,9 @@ from qwartet.errors import SettingError
 
 if TYPE_CHECKING:
     from qwartet.evaluate.answerer import Answerer
+    from qwartet.evaluate.question import Task
+    from qwartet.evaluate.run import RunSettings, TaskResult
+    from qwartet.evaluate.tasks.registry import TaskOptions
     from qwartet.llm import LLM
 
 COMPARE = "compare"
@@ -42,6 +47,9 @@ class AskOptions:
     model_name: Annotated[str | None, typer.Option(help="Model on the server, if it serves several.")] = None
     concurrency: Annotated[int, typer.Option(help="Concurrent requests to the server.")] = 16
     timeout: Annotated[float, typer.Option(help="Seconds to wait for the next data from the server.")] = 600.0
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="Directory with the served model's tokenizer, for tasks that count tokens.")
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,8 @@ def evaluate(
     ] = None,
     run: RunOptions,
     max_num_seqs: MaxNumSeqs = EngineConfig.max_num_seqs,
+    needle: NeedleOptions,
+    perplexity: PerplexityOptions,
     load: LoadOptions,
     ask: AskOptions,
     as_json: AsJson = False,
@@ -108,37 +118,63 @@ def evaluate(
     set_threads(load.threads)
     if run.harness == "lm-eval":
         _run_lm_eval(model, run, load.load(model, max_num_seqs=max_num_seqs), as_json)
-    else:
-        _run_tasks(model, run, max_num_seqs, load, ask, as_json)
+        return
+    from qwartet.evaluate.tasks.registry import TaskOptions
+
+    options = TaskOptions(
+        run.data,
+        run.shots,
+        allow_code_execution=run.allow_code_execution,
+        is_loaded=False,
+        is_server=is_url(model),
+        needle=needle.settings(),
+        perplexity=perplexity.settings(),
+    )
+    _run_tasks(run, options, run.directory(model), lambda: _answerer(model, max_num_seqs, load, ask), as_json)
 
 
 def _run_tasks(
-    model: str, run: RunOptions, max_num_seqs: int, load: LoadOptions, ask: AskOptions, as_json: bool
+    run: RunOptions, options: TaskOptions, directory: Path, load: Callable[[], Answerer], as_json: bool
 ) -> None:
-    from qwartet.evaluate.run import RunSettings, run_task
-    from qwartet.evaluate.tasks.registry import TaskOptions, make_tasks
+    from qwartet.evaluate.run import RunSettings
+    from qwartet.evaluate.tasks.registry import make_tasks
 
-    settings = RunSettings(run.directory(model), run.limit, run.seed, run.overwrite)
-    options = TaskOptions(run.data, run.shots, allow_code_execution=run.allow_code_execution)
+    settings = RunSettings(directory, run.limit, run.seed, run.overwrite)
     if not make_tasks(run.names, options)[0]:  # reports wrong names and data before a model is loaded
         raise SettingError(f"{run.data} holds the data of no task; set --data")
-    results = []
-    with closing(_answerer(model, max_num_seqs, load, ask)) as answerer:
-        options = replace(options, tokenizer=answerer.tokenizer, is_chat=answerer.is_chat)
+    with closing(load()) as answerer:
+        options = replace(
+            options,
+            tokenizer=answerer.tokenizer,
+            is_chat=answerer.is_chat,
+            max_model_len=answerer.max_model_len,
+            is_loaded=True,
+        )
         tasks, left_out = make_tasks(run.names, options)
         for name, reason in left_out.items():
             print(error_line(f"{name}: skipped ({reason})"), file=sys.stderr)
-        for task in tasks:
-            with item_progress(task.name) as on_done:
-                results.append(run_task(task, answerer, settings, on_done))
-            if not as_json:
-                for line in figure_lines(results[-1]):
-                    print(one_line(line))
+        results = [_run(task, answerer, settings, as_json) for task in tasks]
         report = write_results(settings.directory, answerer.description, results)
     if as_json:
         print(json_line(report))
     if any(result.num_errors for result in results):
         raise typer.Exit(1)
+
+
+def _run(task: Task, answerer: Answerer, settings: RunSettings, as_json: bool) -> TaskResult:
+    """Runs a task; shows what it forecasts, its progress and its figures."""
+    from qwartet.evaluate.forecast import Forecasting
+    from qwartet.evaluate.run import run_task
+
+    if isinstance(task, Forecasting):
+        for line in task.forecast(answerer):
+            print(one_line(line), file=sys.stderr)
+    with item_progress(task.name) as on_done:
+        result = run_task(task, answerer, settings, on_done)
+    if not as_json:
+        for line in figure_lines(result):
+            print(one_line(line))
+    return result
 
 
 def _run_lm_eval(model: str, run: RunOptions, llm: LLM, as_json: bool) -> None:
@@ -177,7 +213,18 @@ def _answerer(model: str, max_num_seqs: int, load: LoadOptions, ask: AskOptions)
         if ask.concurrency < 1:
             raise SettingError(f"--concurrency is {ask.concurrency}; it must be at least 1")
         server = OpenAIServer(model, api_key=ask.api_key, timeout_s=ask.timeout)
-        return ServerAnswerer(server, ask.model_name, concurrency=ask.concurrency)
+        tokenizer = None
+        if ask.tokenizer is not None:
+            from qwartet.models.vocabulary_files import load_tokenizer
+
+            tokenizer = load_tokenizer(ask.tokenizer)
+        return ServerAnswerer(
+            server,
+            ask.model_name,
+            concurrency=ask.concurrency,
+            tokenizer=tokenizer,
+            max_model_len=load.max_model_len,
+        )
     from qwartet.evaluate.answerers.engine import EngineAnswerer
 
     return EngineAnswerer(load.load(model, max_num_seqs=max_num_seqs))

@@ -15,7 +15,7 @@ from qwartet.engine.request import RequestOptions
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.errors import NotAChatModelError, RequestError
 from qwartet.evaluate.order import leaders_ahead
-from qwartet.evaluate.question import Answer, Chat, Choose, Continue, Question
+from qwartet.evaluate.question import Answer, Chat, Choose, Continue, Question, Text
 from qwartet.llm import LLM
 from qwartet.tokenizer.tokenizer import Tokenizer
 
@@ -46,6 +46,16 @@ class EngineAnswerer:
     @property
     def is_chat(self) -> bool:
         return self._llm.generation_defaults.is_chat
+
+    @property
+    def max_model_len(self) -> int:
+        return self._llm.engine.max_model_len
+
+    def work(self, num_tokens: int) -> float:
+        """Operations: of the weights for each token, of attention for each pair of tokens."""
+        config = self._llm.model.config
+        attention = 2 * config.num_layers * config.num_heads * config.head_dim * num_tokens
+        return num_tokens * (2.0 * config.num_parameters + attention)
 
     def check(self, questions: Sequence[Question]) -> None:
         defaults = self._llm.generation_defaults
@@ -111,11 +121,14 @@ class EngineAnswerer:
             ids = llm.tokenizer.encode(asked.prompt)
         yield _Job(Prompt(ids, params, RequestOptions(llm.stop_token_ids)))
 
-    def _pair(self, asked: Choose, choice: str) -> tuple[list[int], list[int]]:
-        context, continuation = self._llm.tokenizer.encode(asked.prompt), self._llm.tokenizer.encode(choice)
+    def _pair(self, asked: Choose, choice: Text) -> tuple[list[int], list[int]]:
+        context, continuation = self._ids(asked.prompt), self._ids(choice)
         if asked.max_length is not None:
             context = context[max(len(context) + len(continuation) - asked.max_length, 0) :]
         return context or [self._llm.tokenizer.eod_id], continuation
+
+    def _ids(self, text: Text) -> list[int]:
+        return self._llm.tokenizer.encode(text) if isinstance(text, str) else list(text)
 
 
 class _Job:

@@ -9,6 +9,7 @@ from typing import Any
 from qwartet.client.openai_server import OpenAIServer
 from qwartet.errors import PromptTooLongError, RequestError, ServerError
 from qwartet.evaluate.question import Answer, Chat, Choose, Question
+from qwartet.tokenizer.tokenizer import Tokenizer
 
 MAX_FAILURES = 8  # one after another, before the server is given up
 
@@ -16,26 +17,45 @@ MAX_FAILURES = 8  # one after another, before the server is given up
 class ServerAnswerer:
     """A server as an answerer of chat questions; each is a request of its own, `concurrency` at a time."""
 
-    def __init__(self, server: OpenAIServer, model: str | None = None, *, concurrency: int = 16) -> None:
-        """Takes the server's only model where `model` is None. RequestError where that is ambiguous."""
+    def __init__(
+        self,
+        server: OpenAIServer,
+        model: str | None = None,
+        *,
+        concurrency: int = 16,
+        tokenizer: Tokenizer | None = None,
+        max_model_len: int | None = None,
+    ) -> None:
+        """Takes the server's only model where `model` is None. RequestError where that is ambiguous.
+
+        `tokenizer` and `max_model_len` are the served model's, for tasks that count tokens: a server tells neither.
+        """
         served = [one.name for one in server.models()]
         if model is None and len(served) > 1:
             raise RequestError(f"{server.address} serves {', '.join(served[:8])}; choose one with --model-name")
         if model is not None and model not in served:
             raise RequestError(f"{server.address} does not serve {model!r}; it serves {', '.join(served[:8])}")
         self._server, self._model, self._concurrency = server, model or served[0], concurrency
+        self._tokenizer, self._max_model_len = tokenizer, max_model_len
 
     @property
     def description(self) -> dict[str, Any]:
         return {"model": self._model, "server": str(self._server.address)}
 
     @property
-    def tokenizer(self) -> None:
-        return None
+    def tokenizer(self) -> Tokenizer | None:
+        return self._tokenizer
 
     @property
     def is_chat(self) -> bool:
         return True
+
+    @property
+    def max_model_len(self) -> int | None:
+        return self._max_model_len
+
+    def work(self, num_tokens: int) -> float:
+        return float(num_tokens)
 
     def check(self, questions: Sequence[Question]) -> None:
         wrong = next((one for one in questions if not isinstance(one.request, Chat)), None)

@@ -6,10 +6,15 @@ import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qwartet.errors import DataError, SettingError
 from qwartet.evaluate.question import Task
 from qwartet.tokenizer.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from qwartet.evaluate.tasks.needle.settings import NeedleSettings
+    from qwartet.evaluate.tasks.perplexity import PerplexitySettings
 
 ALL = "all"
 
@@ -20,9 +25,14 @@ class TaskOptions:
 
     data: Path  # the directory that holds the benchmarks' files, each in a directory of its own or not
     shots: int | None = None  # worked examples; None: the task's usual number
-    tokenizer: Tokenizer | None = None  # the model's; None for a server
+    tokenizer: Tokenizer | None = None  # the model's; None for a server, and where no model is loaded yet
     is_chat: bool = True
     allow_code_execution: bool = False
+    max_model_len: int | None = None  # longest prompt and answer together; None where it is not known
+    is_loaded: bool = True  # False: no model yet, so only settings and files are checked
+    is_server: bool = False
+    needle: NeedleSettings | None = None  # None: lengths and depths of the card
+    perplexity: PerplexitySettings | None = None  # None: lengths of the report
 
 
 @dataclass(frozen=True)
@@ -67,11 +77,52 @@ def _gsm8k(directory: Path, options: TaskOptions) -> Task:
     return Gsm8k(directory)
 
 
+def _leval(directory: Path, options: TaskOptions) -> Task:
+    from qwartet.evaluate.tasks.leval import LEval
+
+    return LEval(directory, options.tokenizer, options.max_model_len)
+
+
+def _tools(directory: Path, options: TaskOptions) -> Task:
+    from qwartet.evaluate.tasks.tools import ToolUse
+
+    _check_tokenizer("tools", options)
+    return ToolUse(directory, options.tokenizer)
+
+
+def _needle(directory: Path, options: TaskOptions) -> Task:
+    from qwartet.evaluate.tasks.needle.settings import NeedleSettings
+    from qwartet.evaluate.tasks.needle.task import NeedleTask
+
+    _check_tokenizer("needle", options)
+    settings = options.needle or NeedleSettings()
+    return NeedleTask(settings, options.tokenizer, options.max_model_len, is_chat=options.is_chat)
+
+
+def _perplexity(directory: Path, options: TaskOptions) -> Task:
+    from qwartet.evaluate.tasks.perplexity import Perplexity, PerplexitySettings
+
+    if options.is_server:
+        raise SettingError("perplexity needs log-probabilities, which servers are not asked for; evaluate a checkpoint")
+    settings = options.perplexity or PerplexitySettings()
+    return Perplexity(options.data / "perplexity", settings, options.tokenizer, options.max_model_len)
+
+
+def _check_tokenizer(name: str, options: TaskOptions) -> None:
+    if options.is_loaded and options.tokenizer is None:
+        hint = "pass a directory with the served model's tokenizer as --tokenizer"
+        raise SettingError(f"{name} counts tokens; {hint}", param="tokenizer")
+
+
 TASKS: dict[str, TaskEntry] = {
     "ceval": TaskEntry("1,346 Chinese multiple-choice questions of 52 subjects (val split)", "ceval", _ceval),
     "ceval-test": TaskEntry("C-Eval's test split: writes the submission file", "ceval", _ceval_test),
     "mmlu": TaskEntry("14,042 English multiple-choice questions of 57 subjects", "mmlu", _mmlu),
     "gsm8k": TaskEntry("1,319 problems of primary-school arithmetic", "gsm8k", _gsm8k),
+    "leval": TaskEntry("L-Eval: questions about long documents, six closed-ended tasks", "leval", _leval),
+    "tools": TaskEntry("Tool use: the right tool, its arguments, and no tool where none helps", "tools", _tools),
+    "needle": TaskEntry("A needle in a haystack, by length and depth, with a heat map", "needle", _needle),
+    "perplexity": TaskEntry("Perplexity of your own texts, by context length", "perplexity", _perplexity),
 }
 
 
