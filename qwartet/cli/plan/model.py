@@ -4,32 +4,19 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from qwartet.errors import ModelNotFoundError, SettingError
 from qwartet.hub.resolve import resolve
 from qwartet.models.shapes import SHAPES, Precision, Shape, gptq_config
 
 if TYPE_CHECKING:
-    from qwartet.checkpoint.shards import Checkpoint
-    from qwartet.models.config import ModelConfig
-    from qwartet.quant_format.config import GptqConfig
+    from qwartet.planning.stored_model import PlannedModel
 
 # Qwen/Qwen-72B-Chat-Int4, qwen-1_8b, modelscope:qwen/Qwen-7B-Chat
 _PUBLISHED = re.compile(
     r"(?:(?:hf|modelscope):)?(?:qwen/)?qwen-(1_8b|1\.8b|7b|14b|72b)(?:-chat)?(?:-(int4|int8))?", re.IGNORECASE
 )
-
-
-class PlannedModel(NamedTuple):
-    """What headers and configs say of a model."""
-
-    checkpoint: Checkpoint
-    config: ModelConfig
-    gptq: GptqConfig | None
-    num_ranks: int  # of its vocabulary; 0 without one
-    size: str | None  # "72b" of a published model that need not be on this machine
-    precision: str  # "int4", "int8", "bf16", "fp16" or "fp32"
 
 
 def find_model(name: str, precision: Precision | None, revision: str | None) -> PlannedModel:
@@ -44,8 +31,10 @@ def find_model(name: str, precision: Precision | None, revision: str | None) -> 
         return _published(size, precision or "int4")
     if precision is not None:
         raise SettingError(f"--precision needs a published size ({', '.join(SHAPES)}); {name} has one of its own")
+    from qwartet.planning.stored_model import stored_model
+
     try:
-        return _stored(resolve(name, revision=revision, download=False))
+        return stored_model(resolve(name, revision=revision, download=False))
     except ModelNotFoundError as error:
         published = _PUBLISHED.fullmatch(name)
         if published is None:
@@ -58,28 +47,10 @@ def find_model(name: str, precision: Precision | None, revision: str | None) -> 
 def _published(size: Shape, precision: Precision) -> PlannedModel:
     from qwartet.bench.synth import plan_synthesis
     from qwartet.planning.planned_checkpoint import PlannedCheckpoint
+    from qwartet.planning.stored_model import PlannedModel
 
     gptq = gptq_config(precision)
     planned = plan_synthesis(size, gptq)
     tensors = ((tensor.name, tensor.dtype, tensor.shape, tensor.nbytes) for tensor in planned.tensors)
     checkpoint = PlannedCheckpoint(size.name, tensors)
     return PlannedModel(checkpoint, planned.config, gptq, size.num_ranks, size.name, precision)
-
-
-def _stored(directory: Path) -> PlannedModel:
-    from qwartet.checkpoint.expected_tensors import check_dense_shapes, check_names
-    from qwartet.checkpoint.shards import Checkpoint
-    from qwartet.models.families import layout_of, load_config
-    from qwartet.models.load import load_gptq_config
-
-    config, gptq, checkpoint = load_config(directory), load_gptq_config(directory), Checkpoint(directory)
-    layout = layout_of(config)
-    check_names(checkpoint, layout, gptq)
-    check_dense_shapes(checkpoint, layout, gptq)
-    num_ranks = sum(file.read_bytes().count(b"\n") for file in directory.glob("*.tiktoken"))
-    if gptq is not None:
-        precision = f"int{gptq.bits}"
-    else:
-        head = checkpoint.info(layout.parameter_name("lm_head.weight"))
-        precision = {"BF16": "bf16", "F16": "fp16", "F32": "fp32"}[head.dtype]
-    return PlannedModel(checkpoint, config, gptq, num_ranks, None, precision)
