@@ -35,6 +35,7 @@ from qwartet.cli.language.choice import chosen_language, take_language
 from qwartet.cli.language.help_pages import translate_help
 from qwartet.cli.list_models import list_models
 from qwartet.cli.plan.verb import plan
+from qwartet.cli.profile.verb import profile
 from qwartet.cli.pull import pull
 from qwartet.cli.quantize import quantize
 from qwartet.cli.rm import rm
@@ -63,6 +64,7 @@ app.command()(inspect)
 app.command()(plan)
 app.command()(quantize)
 app.command()(evaluate)
+app.command()(profile)
 app.command()(convert)
 app.command()(run_batch)
 app.command()(synth)

@@ -48,3 +48,11 @@ def format_count(count: int) -> str:
         if count >= limit:
             return f"{count / limit:.1f} {unit}"
     return str(count)
+
+
+def format_seconds(seconds: float) -> str:
+    """Duration to about two digits: "40 s", "12 min", "3.5 h"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"

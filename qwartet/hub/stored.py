@@ -20,7 +20,7 @@ from qwartet.hub.hubs import HUBS
 from qwartet.hub.manifest import Manifest, manifest_of, read_manifests
 from qwartet.hub.repository import Repository, parse_repository
 from qwartet.hub.snapshot import Removal, Snapshot, size_of, unfinished
-from qwartet.models.shapes import SHAPES
+from qwartet.models.shapes import published_size
 
 State = Literal["complete", "loadable", "partial"]
 """loadable: the weights and their config are there; whether other small files are missing is unknown."""
@@ -184,8 +184,9 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _published_size(config: dict[str, Any]) -> str | None:
-    shape = (config.get("hidden_size", config.get("n_embd")), config.get("num_hidden_layers", config.get("n_layer")))
-    return next((name for name, known in SHAPES.items() if (known.hidden_size, known.num_layers) == shape), None)
+    return published_size(
+        config.get("hidden_size", config.get("n_embd")), config.get("num_hidden_layers", config.get("n_layer"))
+    )
 
 
 def _precision(config: dict[str, Any]) -> str | None:

@@ -44,6 +44,12 @@ SHAPES: dict[ShapeName, Shape] = {
 }
 
 
+def published_size(hidden_size: object, num_layers: object) -> ShapeName | None:
+    """The published size with this width and depth, whatever stands in a config; None for another model."""
+    wanted = (hidden_size, num_layers)
+    return next((name for name, shape in SHAPES.items() if (shape.hidden_size, shape.num_layers) == wanted), None)
+
+
 def gptq_config(precision: Precision, group_size: int | None = None, desc_act: bool = False) -> GptqConfig | None:
     """The quantize_config.json of a precision, as published unless set otherwise; None for bf16.
 

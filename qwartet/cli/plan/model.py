@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from qwartet.errors import CheckpointError, ModelNotFoundError, SettingError
 from qwartet.hub.repository import HubName, Repository, parse_repository
@@ -15,6 +15,7 @@ from qwartet.models.shapes import SHAPES, Precision, Shape, config_json, gptq_co
 if TYPE_CHECKING:
     from qwartet.checkpoint.shards import Checkpoint
     from qwartet.models.config import ModelConfig
+    from qwartet.planning.stored_model import PlannedModel
     from qwartet.quant_format.config import GptqConfig
 
 # Qwen/Qwen-72B-Chat-Int4, qwen-1_8b, modelscope:qwen/Qwen-7B-Chat
@@ -23,17 +24,6 @@ _PUBLISHED = re.compile(
 )
 _FILE_DTYPES = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
 _TORCH_DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
-
-
-class PlannedModel(NamedTuple):
-    """What headers and configs say about a model."""
-
-    checkpoint: Checkpoint
-    config: ModelConfig
-    gptq: GptqConfig | None
-    num_ranks: int  # of its vocabulary; 0 without one
-    size: str | None  # "72b" of a published model that need not be on this machine
-    precision: str  # "int4", "int8", "bf16", "fp16" or "fp32"
 
 
 def find_model(name: str, precision: Precision | None, revision: str | None, source: HubName = "hf") -> PlannedModel:
@@ -50,9 +40,11 @@ def find_model(name: str, precision: Precision | None, revision: str | None, sou
         return _published(size, precision or "int4")
     if precision is not None:
         raise SettingError(f"--precision needs a published size ({', '.join(SHAPES)}); {name} has one of its own")
+    from qwartet.planning.stored_model import stored_model
+
     repository = None if os.path.lexists(os.path.expanduser(name)) else parse_repository(name, source)
     try:
-        return _stored(resolve(name if repository is None else str(repository), revision=revision, download=False))
+        return stored_model(resolve(name if repository is None else str(repository), revision=revision, download=False))
     except ModelNotFoundError as error:
         if published := _PUBLISHED.fullmatch(name):
             size = SHAPES[published[1].lower().replace("_", ".")]  # type: ignore[index]
@@ -65,6 +57,7 @@ def find_model(name: str, precision: Precision | None, revision: str | None, sou
 
 def _published(size: Shape, precision: Precision) -> PlannedModel:
     from qwartet.models.families import parse_config
+    from qwartet.planning.stored_model import PlannedModel
 
     gptq = gptq_config(precision)
     config = parse_config(config_json(size, gptq), Path("config.json"))
@@ -75,6 +68,7 @@ def _published(size: Shape, precision: Precision) -> PlannedModel:
 def _on_hub(repository: Repository, revision: str | None) -> PlannedModel:
     from qwartet.hub.remote_config import fetch_config
     from qwartet.models.families import FAMILIES, parse_config
+    from qwartet.planning.stored_model import PlannedModel
     from qwartet.quant_format.config import GptqConfig
 
     raw = fetch_config(repository, revision, did_you_mean(repository))
@@ -105,22 +99,3 @@ def _planned(name: str, config: ModelConfig, gptq: GptqConfig | None, dtype: str
     from qwartet.planning.planned_checkpoint import PlannedCheckpoint
 
     return PlannedCheckpoint(name, planned_tensors(layout_of(config), gptq, dtype))
-
-
-def _stored(directory: Path) -> PlannedModel:
-    from qwartet.checkpoint.expected_tensors import check_dense_shapes, check_names
-    from qwartet.checkpoint.shards import Checkpoint
-    from qwartet.models.families import layout_of, load_config
-    from qwartet.models.load import load_gptq_config
-
-    config, gptq, checkpoint = load_config(directory), load_gptq_config(directory), Checkpoint(directory)
-    layout = layout_of(config)
-    check_names(checkpoint, layout, gptq)
-    check_dense_shapes(checkpoint, layout, gptq)
-    num_ranks = sum(file.read_bytes().count(b"\n") for file in directory.glob("*.tiktoken"))
-    if gptq is not None:
-        precision = f"int{gptq.bits}"
-    else:
-        head = checkpoint.info(layout.parameter_name("lm_head.weight"))
-        precision = {"BF16": "bf16", "F16": "fp16", "F32": "fp32"}[head.dtype]
-    return PlannedModel(checkpoint, config, gptq, num_ranks, None, precision)

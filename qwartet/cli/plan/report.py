@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from qwartet.cli.plan.model import PlannedModel
-
 if TYPE_CHECKING:
     from qwartet.models.load import Dtype
     from qwartet.planning.gpu_memory import GpuPlan
     from qwartet.planning.memory_plan import MemoryPlan, NetworkMemory, Workload
+    from qwartet.planning.stored_model import PlannedModel
 
 
 class Hardware(NamedTuple):

@@ -1,0 +1,1 @@
+"""The model card's table of speed and memory, measured: each row in a process of its own."""

@@ -1,0 +1,1 @@
+"""`qwartet profile`: the card's table of speed and memory."""
