@@ -70,7 +70,7 @@ def _harness_model(llm: LLM) -> Any:
     from lm_eval.api.model import LM
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-    class QwartetModel(LM):
+    class QwartetModel(LM):  # type: ignore[misc]
         """An LLM behind lm-eval's interface."""
 
         def __init__(self) -> None:

@@ -40,12 +40,9 @@ def mcnemar(num_only_first: int, num_only_second: int) -> float:
     num, least = num_only_first + num_only_second, min(num_only_first, num_only_second)
     if not num:
         return 1.0
-    tail = sum(comb(num, k) for k in range(least + 1))
-    return min(float(2 * tail / 2**num) if num < 1000 else _tail_of_many(num, least), 1.0)
-
-
-def _tail_of_many(num: int, least: int) -> float:
-    return 2 * (sum(comb(num, k) for k in range(least + 1)) * 10**18 // 2**num) / 10**18
+    tail: int = sum(comb(num, k) for k in range(least + 1))
+    both_tails: float = 2 * tail / 2**num
+    return min(both_tails, 1.0)
 
 
 @dataclass(frozen=True)

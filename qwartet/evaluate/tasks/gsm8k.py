@@ -32,7 +32,7 @@ class Gsm8k:
         return {"shots": 0, "sha256": sha256_of(self._path)}
 
     def questions(self) -> Sequence[Question]:
-        found = []
+        found: list[Question] = []
         for line, row in json_rows(self._path, {"question": str, "answer": str}):
             reference = reference_number(row["answer"])
             if reference is None:

@@ -28,7 +28,7 @@ class Item:
 def read_items(path: Path, *, has_header: bool, has_answers: bool) -> list[Item]:
     """The rows of a subject's CSV file; DataError, with the line, for one that is not a question with four options."""
     columns = (*COLUMNS, "answer") if has_answers else COLUMNS
-    items = []
+    items: list[Item] = []
     for line, row in csv_rows(path, columns, has_header=has_header, optional=("id",)):
         if not row["question"].strip():
             raise DataError(path, "the question is empty", line=line, hint="fix the row")
