@@ -95,7 +95,7 @@ def test_a_server_is_measured_with_the_same_command(qwartet: CommandLine, data: 
         (("--tasks", "gms8k"), "unknown task 'gms8k'; did you mean gsm8k?"),
         (("--tasks", ","), "no task named"),
         (("--tasks", "gsm8k", "--data", "/nowhere"), "/nowhere: no gsm8k_test.jsonl or test.jsonl"),
-        (("--tasks", "all", "--data", "/nowhere"), "/nowhere holds the data of no task"),
+        (("--tasks", "all", "--data", "/nowhere"), "/nowhere: no such directory"),
         (("--tasks", "gsm8k", "--limit", "0"), "--limit is 0"),
         (("--tasks", "mmlu", "--shots", "-1"), "--shots is -1"),
         (("extra",), "unexpected argument 'extra'"),

@@ -139,6 +139,8 @@ def make_tasks(names: Sequence[str], options: TaskOptions) -> tuple[list[Task], 
             raise SettingError(f"unknown task {name!r:.60}; {hint}", param="tasks")
     if not wanted:
         raise SettingError(f"no task named; choose from {', '.join(TASKS)} or {ALL}", param="tasks")
+    if ALL in wanted and not options.data.is_dir():
+        raise DataError(options.data, "no such directory", hint="pass the directory of the benchmarks' data files")
     made: list[Task] = []
     left_out: dict[str, str] = {}
     for name in TASKS if ALL in wanted else wanted:
