@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from qwartet.cli.language.catalogue import label, translate
 from qwartet.cli.units import format_bytes, format_count
 
 
@@ -30,6 +31,11 @@ def kind_line(sampling: dict[str, Any]) -> str:
     settings = "temperature {temperature:g}, top_k {top_k}, top_p {top_p:g}" if sampling["do_sample"] else "greedy"
     settings += ", repetition_penalty {repetition_penalty:g}, up to {max_new_tokens} tokens"
     return f"{kind}; sampling defaults: {settings.format_map(sampling)}"
+
+
+def kernels_text(names: dict[str, str], sign: str = ", ") -> str:
+    """Which kernel computes which operation, in the language in use."""
+    return label(sign).join(f"{label(what)}{label(': ')}{translate(name)}" for what, name in names.items())
 
 
 def files_line(files: list[dict[str, Any]], most: int = 8) -> str:

@@ -55,6 +55,9 @@ class Catalogue:
         """What keeps least of the text; None for one without a translation, as is a word alone, which may be a name."""
         if " " not in text or len(text) > _MAX_CHARS or not depth:
             return None
+        if (bare := text.strip(" ")) != text:  # as in an indented line
+            inner = self.find(bare, depth)
+            return None if inner is None else inner._replace(text=text.replace(bare, inner.text))
         ways = [self._filled(template, contents, depth) for template, contents in self._templates.matches(text)]
         if not ways or ways[0].num_kept:
             ways += [*self._halves(text, depth), *self._behind_place(text, depth)]
@@ -127,3 +130,8 @@ def translate(text: str) -> str:
 def label(text: str) -> str:
     """A heading, or the word before a value, in the language in use."""
     return text if _in_use is None else _in_use.label(text)
+
+
+def listed(texts: Iterable[str], sign: str = ", ") -> str:
+    """Texts in a row, each of them a sentence or a name, and the sign between them, in the language in use."""
+    return label(sign).join(map(translate, texts))

@@ -30,11 +30,15 @@ def _translate_command(command: Any, catalogue: Catalogue, context: type) -> Non
     for parameter in command.params:
         parameter.help = catalogue.translate(parameter.help or "")
         if isinstance(parameter.show_default, str):
-            parameter.show_default = catalogue.translate(parameter.show_default)
+            parameter.show_default = _word_or_sentence(parameter.show_default, catalogue)
     if hasattr(command, "commands"):
         command.subcommand_metavar = catalogue.label(command.subcommand_metavar)
         for below in command.commands.values():
             _translate_command(below, catalogue, context)
+
+
+def _word_or_sentence(text: str, catalogue: Catalogue) -> str:
+    return catalogue.translate(text) if " " in text else catalogue.label(text)
 
 
 class ChineseLayout:
@@ -79,7 +83,7 @@ class ChineseLayout:
         return f"{self.catalogue.translate(match[1])}  [{extras}]".strip()
 
     def _extra(self, text: str) -> str:
-        return self.catalogue.translate(text) if " " in text else self.catalogue.label(text)
+        return _word_or_sentence(text, self.catalogue)
 
     def _write_lines(self, start: str, indent: int, text: str) -> None:
         lines = wrapped(text, max(self.width - indent, 10))
