@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 import qwartet.errors
-from tests.english_texts import GAP, Module, Scope, Text, arguments, modules, variants
+from tests.english_texts import GAP, SHOWN_ALONE, Module, Scope, Text, arguments, modules, variants
 
 # Rooms whose errors and warnings reach the command line. The others: `compat` is a Python interface, `openai_api` and
 # `demo` answer programs, which read English whatever the locale of the server.
@@ -21,7 +21,7 @@ _OWN = {
     if isinstance(kind, type) and issubclass(kind, Exception | Warning)
 }
 _AT_A_PATH = {"CheckpointError", "VocabularyError"}
-_PRINTS = {"print", "say", "complain", "one_line", "error_line", "translate"}
+_ENGLISH_PAGES = {"reference.py"}  # it writes docs/cli.md
 _WORD = re.compile(r"[A-Za-z]{2,}")
 
 
@@ -71,6 +71,8 @@ def _said(name: str, call: ast.Call, scope: Scope) -> Iterator[str]:
 def printed_texts(room: str = "cli") -> Iterator[Text]:
     """Every sentence that a room puts together, but for those of errors, of docstrings and of help."""
     for module in modules(room):
+        if module.path.name in _ENGLISH_PAGES:
+            continue
         passed_over = set(_others(module))
         for node in module.nodes:
             if node in passed_over or not isinstance(node, ast.expr):
@@ -78,10 +80,28 @@ def printed_texts(room: str = "cli") -> Iterator[Text]:
             is_text = isinstance(node, ast.JoinedStr) or (
                 isinstance(node, ast.Constant) and isinstance(node.value, str)
             )
-            if is_text or (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add)):
-                passed_over.update(ast.walk(node))
+            is_filled = isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".format_map")
+            if is_text or is_filled or (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add)):
+                passed_over.update(_parts(node))
                 for text in variants(node, Scope(module, module.function_of.get(node))):
                     yield from (Text(line, module.path, node.lineno) for line in text.splitlines() if is_prose(line))
+
+
+def logged_texts(room: str = "bench") -> Iterator[Text]:
+    """What a room says about its progress to the `log` that it is given."""
+    for module in modules(room):
+        for call in (*module.calls.get("log", ()), *module.calls.get("self._log", ())):
+            for text in variants(call.args[0], Scope(module, module.function_of.get(call))):
+                if is_prose(text):
+                    yield Text(text, module.path, call.lineno)
+
+
+def _parts(node: ast.AST) -> Iterator[ast.AST]:
+    """A text and the parts of it, but for what is translated before it becomes a part."""
+    yield node
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in SHOWN_ALONE):
+        for part in ast.iter_child_nodes(node):
+            yield from _parts(part)
 
 
 def _others(module: Module) -> Iterator[ast.AST]:
@@ -105,7 +125,7 @@ def _others(module: Module) -> Iterator[ast.AST]:
             yield from ast.walk(node.format_spec)
         elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             if _is_part(node.targets[0].id, module, node):
-                yield from ast.walk(node.value)
+                yield from _parts(node.value)
         elif isinstance(node, ast.arg) and node.annotation is not None:
             yield from ast.walk(node.annotation)
 
@@ -114,4 +134,4 @@ def _is_part(name: str, module: Module, node: ast.AST) -> bool:
     """Whether a variable is put into other texts of its function, or of the module."""
     within = module.function_of.get(node, module.tree)
     texts = (one for one in ast.walk(within) if isinstance(one, ast.JoinedStr | ast.BinOp))
-    return any(isinstance(one, ast.Name) and one.id == name for text in texts for one in ast.walk(text))
+    return any(isinstance(one, ast.Name) and one.id == name for text in texts for one in _parts(text))

@@ -78,7 +78,7 @@ def kernels(
     def show(result: KernelResult) -> None:
         speed = f"{result.gb_s:7.1f} GB/s {result.gop_s:8.0f} Gop/s"
         what = f"{result.shape:>5} {result.operation:<28} x {result.rows:<4}"
-        share = translate(f"{result.share:4.0%} of {label(result.bound)}")
+        share = translate(f"{result.share:4.0%} of {result.bound}")
         print(f"{what} {result.seconds * 1e3:9.3f} ms {speed}  {share}")
 
     ceilings, results = measure_kernels(

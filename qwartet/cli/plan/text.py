@@ -139,7 +139,7 @@ def _published_lines(runs: list[dict[str, Any]]) -> Iterator[str]:
     yield translate(
         "published for this checkpoint on A100-80G GPUs, 2,048 tokens generated (the published GB are GiB):"
     )
-    figures = (("tokens/s", 10), ("memory", 14), ("planned here", 15))
+    figures = (("tokens/s", 10), ("GPU memory", 14), ("planned here", 15))
     yield f"  {_headings((('prompt', 8), ('GPUs', 6)))}  {padded(label('engine'), 14)}{_headings(figures)}"
     for run in runs:
         memory = label("all") if run["memory_gib"] is None else f"{run['memory_gib']:.2f} GiB"
