@@ -24,8 +24,8 @@ def translate_help(root: Any, catalogue: Catalogue) -> Any:
 def _translate_command(command: Any, catalogue: Catalogue, context: type) -> None:
     command.context_class = context
     paragraphs = [" ".join(text.split()) for text in inspect.cleandoc(command.help or "").split("\n\n")]
-    translated = list(map(catalogue.translate, paragraphs))
-    command.help, command.short_help = "\n\n".join(translated), translated[0]
+    summary, *others = map(catalogue.translate, paragraphs)
+    command.help, command.short_help = "\n\n".join([summary.rstrip("。") + "。", *others]), summary
     command.options_metavar = catalogue.label(command.options_metavar or "")
     for parameter in command.params:
         parameter.help = catalogue.translate(parameter.help or "")

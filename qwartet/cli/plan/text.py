@@ -131,7 +131,7 @@ def _gpu_verdict(gpu: dict[str, Any], report: dict[str, Any]) -> str:
         return f": fits, up to {_requests(gpu['largest_concurrency'])} at once"
     if gpu["rows"]["weights"] > report["gpu_memory_bytes"]:
         return ": does not fit, the weights alone are too large"
-    longest = ", ".join(f"{context:,} ({kind} KV cache)" for kind, context in contexts.items() if context)
+    longest = listed(f"{context:,} ({kind} KV cache)" for kind, context in contexts.items() if context)
     return f": does not fit; would fit: --context {longest}" if longest else ": does not fit"
 
 
