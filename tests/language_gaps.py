@@ -18,6 +18,7 @@ from qwartet.cli.language.catalogue import FOLDER, Catalogue, Found, chinese
 from qwartet.cli.language.templates import GAP
 from tests.english_messages import ROOMS, error_texts, printed_texts
 from tests.english_texts import Text, help_texts
+from tests.put_together import OF_PYTHON, OF_THE_ROOMS
 
 # Names that a Chinese text keeps.
 TERMS = frozenset(
@@ -26,11 +27,13 @@ TERMS = frozenset(
     int4 int8 Int4 Int8 IO JSON KB KiB KL KV LogN LoRA Markdown MB MiB GB GiB MLP ModelScope NaN NTK OpenAI origin
     pickle Prometheus Python Qwartet Qwen safetensors seed shell stderr stdin stdout token tokens tok torch top-1
     traceback triton Unicode Unix UTF-8 XDG YAML sha256 SHA-256 ms us ns llama.cpp chatml raw gptq gptq_v2 auto cpu cuda
-    mmap pread greedy zh en
+    mmap pread greedy zh en true false True False fork Git logits PyTorch AutoGPTQ modelscope hf
+    Errno Hugging Face
     """.split()  # noqa: SIM905
 )
-# What click, pydantic and the system say, and where texts come together that cannot be followed.
+# What click, pydantic, Python and the system say, and where texts come together that cannot be followed.
 OTHERS = (
+    *OF_THE_ROOMS, *OF_PYTHON,
     *(f"{what}; see qwartet chat --help" for what in (
         "no such command 'a'", "no such option: --a", "missing argument 'A'", "missing option '--a'",
         "option '--a' requires an argument", "option '--a' does not take a value",
@@ -58,6 +61,9 @@ _NAMES = re.compile(
     | [!-~]*[A-Za-z0-9*/][._/\\=@<>{}:][!-~]+        # a file, an address, code
     | qwartet(?:\ [a-z][a-z-]*){1,2} | (?<=^)cat    # a command
     | (?<![A-Za-z0-9-])--?[a-zA-Z][A-Za-z0-9-]*    # an option
+    | (?<![A-Za-z0-9])\.[a-z]+                     # what a file's name ends with
+    | (?<![A-Za-z])(?:[A-Z][a-z]+){2,}(?![A-Za-z])  # a class
+    | Qwen-[A-Za-z]+
     | Ctrl-\S | Alt\+\w+ | \$[A-Z_]+ | /[a-z]+!?
     | (?<![A-Za-z])[A-Z][A-Z0-9_-]+(?![A-Za-z]) | [A-Za-z_-]*[0-9][A-Za-z0-9_.-]*
     """,
