@@ -22,7 +22,7 @@ from qwartet.cli.language.templates import GAP, Template, Templates
 
 FOLDER = Path(__file__).parent / "zh"
 _LABELS, _HELP = "labels*.json", "help*.json"
-_COMMA = re.compile(r", (?!and |or )")
+_COMMA = re.compile(r",\s(?!(?:and|or)\s)")
 _MAX_CHARS = 2000
 _MAX_PARTS = 8
 _MAX_DEPTH = 10  # of messages in the gaps of others
