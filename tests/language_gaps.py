@@ -20,6 +20,7 @@ from qwartet.cli.main import command_tree
 from qwartet.cli.settings.configuration import verbs
 from tests.english_messages import ROOMS, error_texts, logged_texts, printed_texts
 from tests.english_texts import Text, help_texts
+from tests.put_together import OF_COMMANDS, OF_PYTHON, OF_THE_ROOMS
 
 # Names that a Chinese text keeps.
 TERMS = frozenset(
@@ -30,10 +31,13 @@ TERMS = frozenset(
     traceback triton Unicode Unix UTF-8 XDG YAML sha256 SHA-256 ms us ns llama.cpp chatml raw gptq gptq_v2 auto cpu cuda
     mmap pread greedy zh en qwartet python llama-bench llama-batched-bench ttft tpot weights-only avx512
     vllm transformers Tab temperature nat
+    true false True False fork Git logits PyTorch AutoGPTQ modelscope hf
+    Errno Hugging Face
     """.split()  # noqa: SIM905
 )
-# What click, pydantic and the system say, and where texts come together that cannot be followed.
+# What click, pydantic, Python and the system say, and where texts come together that cannot be followed.
 OTHERS = (
+    *OF_THE_ROOMS, *OF_PYTHON, *OF_COMMANDS,
     *(f"{what}; see qwartet chat --help" for what in (
         "no such command 'a'", "no such option: --a", "missing argument 'A'", "missing option '--a'",
         "option '--a' requires an argument", "option '--a' does not take a value",
@@ -45,19 +49,6 @@ OTHERS = (
     "Show this message and exit.", "default: 1", "default: (1)", "env var: A",
     *(f"1 GiB of 2 GiB {done}" for done in ("downloaded", "checked", "written", "converted")),
     "1 GiB of 2 GiB repacked (kept for the next start)",
-    # Facts and progress that other rooms report
-    *(f"A ({state}, 1 GiB)" for state in ("complete", "loadable", "partial")),
-    "1 GiB total", "1 GiB available", "A not installed", "loads and answers (1 s, A)", "does not load", "not tried",
-    "native avx512", "native avx512, int8 activations", "native avx512, exact activations",
-    "reference (torch scaled_dot_product_attention)",
-    "torch int4 (about half of the memory bandwidth; scales rounded to bf16); A",
-    *(f"block 1 of 2{doing}" for doing in (
-        ", done", ": done", ": done, 0:00:01 left", ", writing the checkpoint", ", mlp.c_proj, batch 1 of 2",
-        ", mlp.c_proj quantised, 0:00:01 left", ", passing on, batch 1 of 2",
-    )),
-    "chat or base unknown (chat_format is not set); sampling defaults: greedy, repetition_penalty 1, up to 2 tokens",
-    "45% of memory", "45% of int8", "45% of bf16", "3 failed: timed out", "remove A, commit 1: 2 GiB in /a? [y/N] ",
-    "remove A: 2 GiB in /a? [y/N] ",
     *map(os.strerror, (
         errno.ENOENT, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR, errno.ENOTDIR,
         errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EMFILE, errno.ENAMETOOLONG, errno.EIO, errno.EINVAL,
@@ -95,7 +86,9 @@ _NAMES = re.compile(
     | [!-~]*[A-Za-z0-9*/][._/\\=@<>{}:][!-~]+        # a file, an address, code
     | qwartet(?:\ [a-z][a-z-]*){1,2} | (?<=^)cat    # a command
     | (?<![A-Za-z0-9-])--?[a-zA-Z][A-Za-z0-9-]*    # an option
-    | (?<![A-Za-z0-9])\.[a-z]+                      # what files end with
+    | (?<![A-Za-z0-9])\.[a-z]+                     # what a file's name ends with
+    | (?<![A-Za-z])(?:[A-Z][a-z]+){2,}(?![A-Za-z])  # a class
+    | Qwen-[A-Za-z]+
     | Ctrl-\S | Alt\+\w+ | \$[A-Z_]+ | /[a-z]+!?
     | (?<![A-Za-z])[A-Z][A-Z0-9_-]+(?![A-Za-z]) | [A-Za-z_-]*[0-9][A-Za-z0-9_.-]*
     """,
