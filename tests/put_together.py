@@ -103,10 +103,22 @@ OF_COMMANDS = (
     "reference (torch scaled_dot_product_attention)",
     "torch int4 (about half of the memory bandwidth; scales rounded to bf16); A",
     *(f"block 1 of 2{doing}" for doing in (
-        ", done", ": done", ": done, 0:00:01 left", ", writing the checkpoint", ", mlp.c_proj, batch 1 of 2",
-        ", mlp.c_proj quantised, 0:00:01 left", ", passing on, batch 1 of 2",
+        ", done", ": done", ", writing the checkpoint", ", mlp.c_proj, batch 1 of 2",
+        ", mlp.c_proj quantised", ", passing on, batch 1 of 2",
     )),
     "chat or base unknown (chat_format is not set); sampling defaults: greedy, repetition_penalty 1, up to 2 tokens",
     "45% of memory", "45% of int8", "45% of bf16", "3 failed: timed out", "remove A, commit 1: 2 GiB in /a? [y/N] ",
     "remove A: 2 GiB in /a? [y/N] ",
+    *(f"also on this machine: commit 1 ({state}); --revision shows it" for state in ("complete", "loadable")),
+    *(f"note: {remark}" for remark in (
+        "the server does not support ignore_eos: answers end where the model ends them",
+        "the server reports no usage: each chunk of text counts as a token",
+        "the server accepts no token ids: prompts are sent as text, and their length is approximate",
+        "1 answers were shorter than the requested 2 tokens",
+        "some answers had no usage: their tokens were counted as chunks",
+        "this client used 90% of a core and may limit the figures; reduce the load",
+    )),
+    *(f"out of memory ({what}); use a smaller or more quantised checkpoint, or reduce --max-model-len" for what in (
+        "you tried to allocate 2 bytes", "CUDA out of memory",
+    )),
 )  # fmt: skip

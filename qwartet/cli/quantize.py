@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from qwartet.checkpoint.layout import LINEARS
-from qwartet.cli.language.catalogue import label, translate
+from qwartet.cli.language.catalogue import label, listed, translate
 from qwartet.cli.language.columns import padded
 from qwartet.cli.terminal import direct, json_line, one_line
 from qwartet.cli.units import format_bytes
@@ -108,8 +108,10 @@ def _progress() -> Iterator[OnProgress]:
             return
         last_line = time.monotonic()
         seconds_left = progress.tasks[0].time_remaining
-        left = "" if seconds_left is None else f", {timedelta(seconds=int(seconds_left))} left"
-        console.print(translate(f"{block}: {'done by an earlier run' if state.is_resumed else state.doing}{left}"))
+        parts = [f"{block}: {'done by an earlier run' if state.is_resumed else state.doing}"]
+        if seconds_left is not None:
+            parts.append(f"{timedelta(seconds=int(seconds_left))} left")
+        console.print(listed(parts))
 
     try:
         with progress:

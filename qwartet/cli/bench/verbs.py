@@ -21,7 +21,7 @@ from qwartet.cli.language.catalogue import label, translate
 from qwartet.cli.language.columns import right_aligned
 from qwartet.cli.option_groups import with_groups
 from qwartet.cli.options import Activations, Head, JsonLine, KvCacheDtype, Threads, set_threads
-from qwartet.cli.terminal import json_line, one_line
+from qwartet.cli.terminal import json_line, one_line, untranslated_line
 from qwartet.cli.units import format_bytes
 from qwartet.errors import SettingError
 from qwartet.hub.resolve import resolve
@@ -137,8 +137,8 @@ def _print_latency(report: LatencyReport) -> None:
     _print_ceilings(report.ceilings)
     lines = (
         kernels_line(report.kernels),
-        f"prefill  {report.prefill_tok_s:9.1f} tok/s  {report.int8_gop_s:7.0f} Gop/s, {report.mfu:4.0%} of int8",
-        f"decode   {report.decode_tok_s:9.1f} tok/s  {report.read_gb_s:7.1f} GB/s, {report.mbu:4.0%} of the bandwidth",
+        f"prefill  {report.prefill_tok_s:9.1f} tok/s  {report.int8_gop_s:7.0f} Gop/s, {report.mfu:.0%} of int8",
+        f"decode   {report.decode_tok_s:9.1f} tok/s  {report.read_gb_s:7.1f} GB/s, {report.mbu:.0%} of the bandwidth",
         *(f"batch {size:<3}{speed:9.1f} tok/s in total" for size, speed in report.batch_tok_s.items()),
         f"loaded in {report.load_s:.2f} s; peak memory {format_bytes(report.peak_rss_bytes)}",
     )
@@ -166,7 +166,7 @@ def peer(
     size = SHAPES[shape] if layers is None else replace(SHAPES[shape], num_layers=layers)
     report = measure_peer(PeerSettings(size, llama_bench, batched_bench, ours, threads, rounds, body, head, gguf), log)
     for line in report_lines(report):
-        print(one_line(line))
+        print(untranslated_line(line))
     if as_json:
         print(json_line(report.to_dict()))
 
