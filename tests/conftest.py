@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -89,3 +90,14 @@ def pytest_terminal_summary(terminalreporter) -> None:
         terminalreporter.write_line(f"golden data from {golden_data.golden_root()}")
         terminalreporter.write_line(f"  used:   {', '.join(sorted(golden_data.used)) or 'none'}")
         terminalreporter.write_line(f"  absent: {', '.join(sorted(golden_data.absent)) or 'none'}")
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """`serve` configures the loggers of the process; afterwards they write where they did before."""
+    loggers = [logging.getLogger(name) for name in ("qwartet", "uvicorn", "asyncio")]
+    kept = [(logger, logger.handlers, logger.propagate, logger.level) for logger in loggers]
+    yield
+    for logger, handlers, propagate, level in kept:
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)

@@ -132,7 +132,7 @@ def test_a_version_that_there_is_not_is_refused(checkpoint: Copy) -> None:
 
 
 def test_a_version_for_a_model_that_is_not_quantised_is_refused(pristine) -> None:
-    with pytest.raises(SettingError, match=r"checkpoint_format is 'gptq', and .* is not GPTQ; leave it out"):
+    with pytest.raises(SettingError, match=r"checkpoint_format is 'gptq', but .* is not GPTQ; leave it out"):
         load_model(pristine(), checkpoint_format="gptq")
     with pytest.raises(SettingError, match="is not GPTQ"):  # the version is the model's, and not its draft's
         LLM(pristine(), device="cpu", draft_model=pristine(bits=4), checkpoint_format="gptq")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,14 +24,9 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
-def qwartet(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[CommandLine]:
+def qwartet(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
     monkeypatch.delenv("QWARTET_DEBUG", raising=False)
-    loggers = [logging.getLogger(name) for name in ("qwartet", "uvicorn", "asyncio")]
-    kept = [(logger, logger.handlers, logger.propagate, logger.level) for logger in loggers]
-    yield CommandLine(capsys)
-    for logger, handlers, propagate, level in kept:  # `serve` has its log written to what is closed now
-        logger.handlers, logger.propagate = handlers, propagate
-        logger.setLevel(level)
+    return CommandLine(capsys)
 
 
 @pytest.fixture

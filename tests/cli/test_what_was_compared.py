@@ -19,8 +19,8 @@ def test_what_could_not_be_compared_is_told(hub: FakeHub, name: str, qwartet: Co
     hub.listed = {file: NO_HASH for file in TINY_MODEL if file not in ("config.json", SHARD)}
     outcome = qwartet("pull", name, "--revision", COMMIT)
     assert outcome.code == 0
-    assert "warning: " in outcome.err and "the hub lists no hash of qwen.tiktoken, LICENSE" in outcome.err
-    assert "2 with the right hash, 5 compared by size only; commit" in outcome.out and "every hash" not in outcome.out
+    assert "warning: " in outcome.err and "the hub lists no hash for qwen.tiktoken, LICENSE" in outcome.err
+    assert "2 verified by hash, 5 by size only; commit" in outcome.out and "every hash" not in outcome.out
     checked = qwartet("verify", name)
     assert checked.code == 0
     assert "note: the hub listed no hash of qwen.tiktoken, " in checked.out

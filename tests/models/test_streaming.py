@@ -74,7 +74,7 @@ def test_weights_that_cannot_be_mapped_are_refused(pristine, monkeypatch, settin
 def test_a_cache_that_cannot_be_written_is_no_place_to_stream_from(pristine, monkeypatch, tmp_path) -> None:
     (tmp_path / "cache").write_text("a file")
     monkeypatch.setattr(residency, "available_bytes", lambda _device: 1000)
-    with pytest.warns(match="not kept"), pytest.raises(OutOfMemoryError):
+    with pytest.warns(match="weight cache not used"), pytest.raises(OutOfMemoryError):
         load_model(pristine(bits=4), dtype="bf16")
 
 

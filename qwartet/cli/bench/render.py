@@ -17,7 +17,7 @@ def render(
         Path, typer.Argument(help="Root of the repository, with docs/performance/ and the READMEs.")
     ] = Path("."),
 ) -> None:
-    """Write docs/performance.md and the README's table from raw figures."""
+    """Write docs/performance.md and the READMEs' tables."""
     from qwartet.bench.render import render as render_document
     from qwartet.bench.size_table import READMES, replace_table, size_chart, size_table
 
