@@ -24,6 +24,7 @@ GAP = "{}"
 _MAX_VARIANTS = 24
 _MAX_CALLS = 3  # functions followed into functions
 _UNCHANGED = {"strip", "rstrip", "lstrip"}  # of a text, for what it says
+SHOWN_ALONE = {"translate", "label", "listed", "kernels_text"}  # what these get is translated before it is a part
 
 Expr = ast.expr
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -238,6 +239,8 @@ def _called(call: ast.Call, scope: Scope) -> Iterable[str]:
         if name == "get" and isinstance(of, ast.Dict):
             return [text for value in (*of.values, *call.args[1:]) for text in variants(value, scope)]
     found = callee(call, scope.module)
+    if isinstance(call.func, ast.Name) and call.func.id in SHOWN_ALONE:
+        return [GAP]
     if found is None or len(scope.seen) > _MAX_CALLS:
         return [GAP]
     module, function = found

@@ -51,12 +51,14 @@ def with_zero_version(
     for name, expected in (("gptq", 1.0), ("gptq_v2", 0.0)):
         if abs(mean - expected) + error < CLEARLY:
             message = f"{checkpoint.directory}: checkpoint_format is not stated; the stored zeros are those of {name}"
-            hint = "if the answers are gibberish, set the other one (--checkpoint-format)"
-            warnings.warn(f"{message}, {mean:.2f} below the mean code, and read as such; {hint}", CheckpointWarning, 3)
+            doubt = "if the answers are gibberish, set the other one (--checkpoint-format)"
+            warnings.warn(f"{message}, {mean:.2f} below the mean code, and read as such; {doubt}", CheckpointWarning, 3)
             return replace(gptq, checkpoint_format=name)
     reason = "sym is false, checkpoint_format is not stated, and the stored zeros do not decide it"
-    hint = "set --checkpoint-format gptq (zeros stored one too low, as by AutoGPTQ) or gptq_v2 (stored as they are), "
-    hint += 'in Python checkpoint_format=, or add "checkpoint_format" to quantize_config.json'
+    hint = (
+        "set --checkpoint-format gptq (zeros stored one too low, as by AutoGPTQ) or gptq_v2 (stored as they are), "
+        'in Python checkpoint_format=, or add "checkpoint_format" to quantize_config.json'
+    )
     raise CheckpointError(checkpoint.directory, reason, hint=hint)
 
 

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from qwartet.cli.language.catalogue import label, listed
+from qwartet.cli.language.columns import padded
+from qwartet.cli.model_lines import kernels_text
 from qwartet.cli.options import AsJson
 from qwartet.cli.terminal import error_line, json_line, one_line
 from qwartet.cli.units import format_bytes
@@ -33,22 +36,22 @@ def doctor(
 
 
 def _lines(report: Report) -> Iterator[str]:
-    for label, text in _facts(report):
-        yield f"{label:<15}{one_line(text)}"
+    for name, text in _facts(report):
+        yield padded(label(name), 15) + one_line(text)
     for text in report.problems:
-        yield f"problem: {error_line(text)}"
-    yield f"{len(report.problems) or 'no'} problem{'' if len(report.problems) == 1 else 's'} found"
+        yield error_line(f"problem: {text}")
+    yield one_line(f"{len(report.problems) or 'no'} problem{'' if len(report.problems) == 1 else 's'} found")
 
 
 def _facts(report: Report) -> Iterator[tuple[str, str]]:
     yield "qwartet", report.versions["qwartet"]
     yield "python", f"{report.python}; {report.platform}"
-    yield "packages", ", ".join(f"{name} {text}" for name, text in report.versions.items() if name != "qwartet")
+    yield "packages", listed(f"{name} {text}" for name, text in report.versions.items() if name != "qwartet")
     yield "processor", _processor_line(report.processor)
-    yield "memory", ", ".join(f"{format_bytes(size)} {what}" for what, size in report.memory.items())
-    yield "GPUs", "; ".join(map(_gpu_line, report.gpus)) or "none usable by torch"
+    yield "memory", listed(f"{format_bytes(size)} {what}" for what, size in report.memory.items())
+    yield "GPUs", listed(map(_gpu_line, report.gpus), "; ") or "none usable by torch"
     for device, kernels in report.kernels.items():
-        yield f"kernels, {device}", "; ".join(f"{operation}: {name}" for operation, name in kernels.items())
+        yield f"kernels, {device}", kernels_text(kernels, "; ")
     yield "bundled model", report.bundled_model
     yield "environment", ", ".join(f"{name}={value}" for name, value in report.environment.items()) or "nothing set"
 

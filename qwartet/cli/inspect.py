@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from qwartet.cli.language.catalogue import label
+from qwartet.cli.language.columns import padded
 from qwartet.cli.model_lines import files_line, gptq_line, kind_line, model_line, positions_line
 from qwartet.cli.options import AsJson, Revision
-from qwartet.cli.terminal import error_line, json_line, one_line
+from qwartet.cli.terminal import error_line, json_line, one_line, untranslated_line
 from qwartet.cli.units import format_bytes
 from qwartet.hub.resolve import resolve
 
@@ -45,19 +47,20 @@ def inspect(
 
 
 def _lines(found: Inspection, with_tensors: bool) -> Iterator[str]:
-    yield one_line(found.path)
-    for label, text in _facts(found):
-        yield f"  {label:<14}{one_line(text)}"
+    yield untranslated_line(found.path)
+    for name, text in _facts(found):
+        yield f"  {padded(label(name), 14)}{one_line(text)}"
     if with_tensors:
         yield ""
         for tensor in found.tensors:
             shape = " x ".join(map(str, tensor["shape"]))
-            yield one_line(f"  {error_line(tensor['name']):<44} {tensor['dtype']:<5} {shape:<18} {tensor['file']}")
+            name = error_line(tensor["name"])
+            yield untranslated_line(f"  {name:<44} {tensor['dtype']:<5} {shape:<18} {tensor['file']}")
     for text in found.warnings:
-        yield f"warning: {error_line(text)}"
+        yield error_line(f"warning: {text}")
     for text in found.problems:
-        yield f"problem: {error_line(text)}"
-    yield f"{len(found.problems) or 'no'} problem{'' if len(found.problems) == 1 else 's'} found"
+        yield error_line(f"problem: {text}")
+    yield one_line(f"{len(found.problems) or 'no'} problem{'' if len(found.problems) == 1 else 's'} found")
 
 
 def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
@@ -71,11 +74,11 @@ def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
         ("memory", found.memory, _memory_line),
         ("tokenizer", found.tokenizer, _tokenizer_line),
     )
-    yield from ((label, describe(part)) for label, part, describe in parts if part is not None)
-    for label, is_used in (("files", True), ("ignored files", False)):
+    yield from ((name, describe(part)) for name, part, describe in parts if part is not None)
+    for name, is_used in (("files", True), ("ignored files", False)):
         files = [file for file in found.files if file["is_used"] is is_used]
         if files:
-            yield label, files_line(files)
+            yield name, files_line(files)
 
 
 def _quantization_line(quantization: dict[str, Any]) -> str:

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from qwartet.cli.language.catalogue import label, translate
+from qwartet.cli.language.columns import padded, width_of
 from qwartet.cli.options import AsJson
-from qwartet.cli.terminal import json_line, one_line
+from qwartet.cli.terminal import json_line, untranslated_line
 from qwartet.cli.units import format_bytes
 
 if TYPE_CHECKING:
@@ -28,8 +30,9 @@ def list_models(
     if as_json:
         print(json_line({"models": [stored_facts(model) for model in models]}))
         return
-    for line in _table([("NAME", "MODEL", "SIZE", "CHANGED", "COMMIT", "STATE"), *map(_row, models)]):
-        print(one_line(line))
+    headings = tuple(map(label, ("NAME", "MODEL", "SIZE", "CHANGED", "COMMIT", "STATE")))
+    for line in _table([headings, *map(_row, models)]):
+        print(untranslated_line(line))
 
 
 def stored_facts(model: StoredModel) -> dict[str, Any]:
@@ -62,10 +65,11 @@ def _row(model: StoredModel) -> tuple[str, ...]:
     changed = datetime.fromtimestamp(model.changed_at).strftime("%Y-%m-%d %H:%M")
     revisions = f" ({', '.join(model.revisions)})" if model.revisions else ""
     commit = f"{(model.commit or '-')[:12]}{revisions}"
-    return model.name, model.kind, format_bytes(model.num_bytes), changed, commit, state_words(model)
+    state = translate(label(state_words(model)))
+    return label(model.name), model.kind, format_bytes(model.num_bytes), changed, commit, state
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(width_of, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        yield "  ".join(padded(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip()

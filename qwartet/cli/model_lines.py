@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from qwartet.cli.language.catalogue import label, listed, translate
 from qwartet.cli.units import format_bytes, format_count
 
 
@@ -32,10 +34,15 @@ def kind_line(sampling: dict[str, Any]) -> str:
     return f"{kind}; sampling defaults: {settings.format_map(sampling)}"
 
 
+def kernels_text(names: Mapping[str, str], sign: str = ", ") -> str:
+    """Which kernel computes which operation, in the language in use."""
+    return label(sign).join(f"{label(what)}{label(': ')}{translate(name)}" for what, name in names.items())
+
+
 def files_line(files: list[dict[str, Any]], most: int = 8) -> str:
     """The first files of a list, with their sizes."""
-    listed = ", ".join(f"{file['name']} ({format_bytes(file['bytes'])})" for file in files[:most])
-    return f"{listed} and {len(files) - most} more" if len(files) > most else listed
+    first = listed(f"{file['name']} ({format_bytes(file['bytes'])})" for file in files[:most])
+    return f"{first} and {len(files) - most} more" if len(files) > most else first
 
 
 def gptq_line(quantization: dict[str, Any]) -> str:

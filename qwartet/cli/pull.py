@@ -42,7 +42,7 @@ def pull(
         with byte_progress("downloading", "downloaded") as on_bytes:
             pulled = pull_model(repository, revision, on_bytes=on_bytes, near=did_you_mean(repository))
     except KeyboardInterrupt:
-        print("stopped; run the same command again to resume", file=sys.stderr)
+        print(one_line("stopped; run the same command again to resume"), file=sys.stderr)
         raise
     print(json_line(_report(pulled)) if as_json else one_line(_line(pulled)))
 

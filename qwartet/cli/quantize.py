@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from qwartet.checkpoint.layout import LINEARS
+from qwartet.cli.language.catalogue import label, listed, translate
+from qwartet.cli.language.columns import padded
 from qwartet.cli.terminal import direct, json_line, one_line
 from qwartet.cli.units import format_bytes
 from qwartet.errors import SettingError
@@ -89,30 +91,33 @@ def _progress() -> Iterator[OnProgress]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     console = Console(file=direct(sys.stderr), markup=False, highlight=False)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"))
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn(label("left")))
     progress = Progress(
         *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal,
         speed_estimate_period=24 * 3600,  # a step may take minutes
     )  # fmt: skip
-    task = progress.add_task("checking the checkpoint", total=None)
+    task = progress.add_task(translate("checking the checkpoint"), total=None)
     last_line = time.monotonic()
 
     def on_progress(state: QuantizeProgress) -> None:
         nonlocal last_line
         block = f"block {state.layer + 1} of {state.num_layers}"
-        progress.update(task, total=state.work_total, completed=state.work_done, description=f"{block}, {state.doing}")
+        description = translate(f"{block}, {state.doing}")
+        progress.update(task, total=state.work_total, completed=state.work_done, description=description)
         if console.is_terminal or not (state.is_block_done or time.monotonic() - last_line >= SECONDS_BETWEEN_LINES):
             return
         last_line = time.monotonic()
         seconds_left = progress.tasks[0].time_remaining
-        left = "" if seconds_left is None else f", {timedelta(seconds=int(seconds_left))} left"
-        console.print(f"{block}: {'done by an earlier run' if state.is_resumed else state.doing}{left}")
+        parts = [f"{block}: {'done by an earlier run' if state.is_resumed else state.doing}"]
+        if seconds_left is not None:
+            parts.append(f"{timedelta(seconds=int(seconds_left))} left")
+        console.print(listed(parts))
 
     try:
         with progress:
             yield on_progress
     except KeyboardInterrupt:
-        console.print("stopped; run the same command again to resume after the last finished block")
+        console.print(translate("stopped; run the same command again to resume after the last finished block"))
         raise
 
 
@@ -131,8 +136,8 @@ def _report(
 
 def _print_losses(events: Sequence[QuantizeEvent], damp_percent: float) -> None:
     """A row for each block: the loss of its linears, marked where more damping was needed than requested."""
-    print("squared output error per calibration token; * more damping was needed than requested")
-    print("block", *(f"{linear:>16}" for linear in LINEARS))
+    print(one_line("squared output error per calibration token; * more damping was needed than requested"))
+    print(padded(label("block"), 5), *(f"{linear:>16}" for linear in LINEARS))
     for row in (events[start : start + len(LINEARS)] for start in range(0, len(events), len(LINEARS))):
         losses = (f"{event.loss:.4g}" + "*" * (event.damp_percent > damp_percent) for event in row)
         print(f"{row[0].layer:5}", *(f"{loss:>16}" for loss in losses))

@@ -31,14 +31,14 @@ def rm(
     for stored in found:
         removal = removal_of(stored)
         commit = f", commit {stored.commit}" if stored.commit else ""
-        what = one_line(f"{stored.name}{commit}: {format_bytes(removal.num_bytes)} in {stored.directory}")
+        what = f"{stored.name}{commit}: {format_bytes(removal.num_bytes)} in {stored.directory}"
         if not yes and not _agrees(what):
-            print(f"kept: {what}", file=sys.stderr)
+            print(one_line(f"kept: {what}"), file=sys.stderr)
             continue
         removal.execute()
         removed.append({"name": stored.name, "commit": stored.commit, "bytes": removal.num_bytes})
         if not as_json:
-            print(f"removed: {what}")
+            print(one_line(f"removed: {what}"))
     if as_json:
         print(json_line({"removed": removed}))
 
@@ -47,5 +47,5 @@ def _agrees(what: str) -> bool:
     """Whether the user confirms; SettingError without a terminal to ask on."""
     if not sys.stdin.isatty():
         raise SettingError(f"{what} would be removed; pass --yes, since there is no terminal to ask on")
-    print(f"remove {what}? [y/N] ", end="", file=sys.stderr, flush=True)
+    print(one_line(f"remove {what}? [y/N] "), end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qwartet.cli.extras import require
+from qwartet.cli.language.catalogue import label, translate
 from qwartet.cli.loading import LoadOptions, own_names
 from qwartet.cli.option_groups import with_groups
 from qwartet.cli.options import JsonLine, MaxNumSeqs, set_threads
@@ -96,7 +97,8 @@ class _Run:
                 asyncio.run(self._serve(llm, model_names, advance))
         except KeyboardInterrupt:
             hint = "; run the same command again to resume" if self.answers.is_regular else ""
-            print(f"stopped: {self.num_done + self.num_failed} of {self.total} answered{hint}", file=sys.stderr)
+            stopped = f"stopped: {self.num_done + self.num_failed} of {self.total} answered{hint}"
+            print(one_line(stopped), file=sys.stderr)
             raise
         finally:
             self.seconds = time.perf_counter() - started
@@ -191,7 +193,7 @@ def _progress(total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(file=direct(sys.stderr), markup=False, highlight=False, quiet=quiet)
-    columns = (TextColumn("requests"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn(label("requests")), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     redraws = console.is_terminal and not console.is_dumb_terminal
     num_answered, started = 0, time.perf_counter()
     with Progress(*columns, TextColumn("{task.fields[speed]}"), console=console, disable=not redraws) as bar:
@@ -203,6 +205,6 @@ def _progress(total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
             speed = f"{num_tokens / (time.perf_counter() - started):.0f} tok/s"
             bar.update(task, completed=num_answered, speed=speed)
             if not redraws and before * 10 // total < num_answered * 10 // total:
-                console.print(f"{num_answered} of {total} answered, {speed}")
+                console.print(translate(f"{num_answered} of {total} answered, {speed}"))
 
         yield advance

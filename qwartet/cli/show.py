@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from qwartet.cli.language.catalogue import label
+from qwartet.cli.language.columns import padded
 from qwartet.cli.list_models import state_words, stored_facts
 from qwartet.cli.model_lines import files_line, gptq_line, kind_line, model_line, positions_line
 from qwartet.cli.options import AsJson, Revision
-from qwartet.cli.terminal import json_line, one_line
+from qwartet.cli.terminal import json_line, one_line, untranslated_line
 from qwartet.cli.units import format_bytes
 from qwartet.errors import CheckpointError
 
@@ -39,9 +41,9 @@ def show(
     if as_json:
         print(json_line({**stored_facts(stored), **facts}))
         return
-    print(one_line(stored.name))
-    for label, text in _lines(stored, facts):
-        print(f"  {label:<11}{one_line(text)}")
+    print(untranslated_line(label(stored.name)))
+    for name, text in _lines(stored, facts):
+        print(f"  {padded(label(name), 11)}{one_line(text)}")
     for other in others:
         print(
             one_line(f"also on this machine: commit {other.commit or '-'} ({state_words(other)}); --revision shows it")
@@ -95,14 +97,14 @@ def _lines(stored: StoredModel, facts: dict[str, Any]) -> Iterator[tuple[str, st
         yield "recorded", f"SHA-256 of {len(manifest.files)} files at {manifest.finished_at}; check: qwartet verify"
     elif stored.name != BUNDLED:
         yield "recorded", "no hashes, since qwartet pull did not download it, or not completely"
-    for label, key, describe in (
+    for name, key, describe in (
         ("model", "model", model_line),
         ("positions", "model", positions_line),
         ("quantised", "quantization", gptq_line),
         ("kind", "sampling", kind_line),
     ):
         if facts[key] is not None:
-            yield label, describe(facts[key])
+            yield name, describe(facts[key])
     yield from (("problem", text) for text in facts["problems"])
     other = "that of Qwartet" if stored.name == BUNDLED else "no licence file; see the model's page"
     yield "licence", facts["license"] or other

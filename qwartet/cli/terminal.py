@@ -1,7 +1,7 @@
 """Removes control characters from everything that the command line writes to a terminal, and translates sentences.
 
-Our own output goes through `one_line`, `error_line`, `printable` or `json_line`; the first two translate it. Output of
-libraries (warnings, tracebacks, logs, usage) goes through a stream that filters it.
+Our own output goes through `one_line`, `error_line`, `untranslated_line`, `printable` or `json_line`; the first two
+translate it. Output of libraries (warnings, tracebacks, logs, usage) goes through a stream that filters it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,11 @@ _HALF_CHARACTER = re.compile(r"[\ud800-\udfff]")
 def one_line(text: str) -> str:
     """A sentence in the language of the user, on one line and inert."""
     return inert_text.one_line(translate(text))
+
+
+def untranslated_line(text: str) -> str:
+    """A line of a table, on one line and inert: its cells are names and figures, or in the user's language already."""
+    return inert_text.one_line(text)
 
 
 def error_line(text: str) -> str:

@@ -101,8 +101,8 @@ def _other_ways(wording: Wording, near: str | None, has_partial: bool) -> str:
     ways = list(wording.alternatives)
     if not wording.is_default_endpoint:
         ways[:-1] = [f"fix or unset {wording.endpoint_variable}"]
-    first = "partial downloads are kept: run the command again" if has_partial else "try again later"
-    first = f"{near} Otherwise {first}" if near else first
+    again = "partial downloads are kept: run the command again" if has_partial else "try again later"
+    first = f"{near} Otherwise {again}" if near else again
     return f"{first}, {', '.join(ways[:-1])}, or {ways[-1]}" if ways[1:] else f"{first}, or {ways[0]}"
 
 

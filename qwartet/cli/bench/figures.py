@@ -6,12 +6,14 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from qwartet.cli.language.catalogue import translate
+from qwartet.cli.model_lines import kernels_text
 from qwartet.cli.terminal import json_line, one_line
 
 
 def log(text: str) -> None:
     """Prints progress."""
-    print(text, file=sys.stderr)
+    print(translate(text), file=sys.stderr)
 
 
 def print_figures(report: dict[str, Any], as_json: bool, remarks: Sequence[str] = ()) -> None:
@@ -24,7 +26,7 @@ def print_figures(report: dict[str, Any], as_json: bool, remarks: Sequence[str] 
 
 def kernels_line(kernels: dict[str, str]) -> str:
     """Which kernel served which operation."""
-    return f"kernels: {', '.join(f'{what}: {name}' for what, name in kernels.items())}"
+    return f"kernels: {kernels_text(kernels)}"
 
 
 def _figure_lines(report: dict[str, Any]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from qwartet.cli.terminal import one_line
 from qwartet.errors import SettingError
 
 
@@ -33,4 +34,4 @@ def render(
         texts[readme] = replace_table(readme.read_text(encoding="utf-8"), size_table(raw, language))
     for path, text in texts.items():
         path.write_text(text, encoding="utf-8")
-        print(f"{path}: written")
+        print(one_line(f"{path}: written"))

@@ -95,4 +95,4 @@ def _remark_lines(report: dict[str, Any]) -> list[str]:
         good = report["goodput"]
         limits = ", ".join(f"{name} <= {limit:g} ms" for name, limit in good["limits_ms"].items())
         lines.append(f"goodput ({limits}): {good['share']:.1%} of all, {good['requests_s']:,} requests/s")
-    return lines + [f"note: {remark}" for remark in report["remarks"]]
+    return [*lines, *(f"note: {remark}" for remark in report["remarks"])]

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from qwartet.cli.bench.figures import log
+from qwartet.cli.terminal import one_line
 
 
 def sizes(
@@ -31,4 +32,4 @@ def sizes(
     raw = measure_sizes(SizesSettings(llama_bench, directory, chosen, threads, rounds), log)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
-    print(f"{out}: written; qwartet bench render makes the table")
+    print(one_line(f"{out}: written; qwartet bench render makes the table"))

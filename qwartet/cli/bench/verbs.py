@@ -17,9 +17,11 @@ from qwartet.cli.bench.server_cost import server_cost
 from qwartet.cli.bench.serving import serving
 from qwartet.cli.bench.sizes import sizes
 from qwartet.cli.bench.throughput import throughput
+from qwartet.cli.language.catalogue import label, translate
+from qwartet.cli.language.columns import right_aligned
 from qwartet.cli.option_groups import with_groups
 from qwartet.cli.options import Activations, Head, JsonLine, KvCacheDtype, Threads, set_threads
-from qwartet.cli.terminal import json_line, one_line
+from qwartet.cli.terminal import json_line, one_line, untranslated_line
 from qwartet.cli.units import format_bytes
 from qwartet.errors import SettingError
 from qwartet.hub.resolve import resolve
@@ -75,8 +77,9 @@ def kernels(
 
     def show(result: KernelResult) -> None:
         speed = f"{result.gb_s:7.1f} GB/s {result.gop_s:8.0f} Gop/s"
-        label = f"{result.shape:>5} {result.operation:<28} x {result.rows:<4}"
-        print(f"{label} {result.seconds * 1e3:9.3f} ms {speed}  {result.share:4.0%} of {result.bound}")
+        what = f"{result.shape:>5} {result.operation:<28} x {result.rows:<4}"
+        share = translate(f"{result.share:4.0%} of {result.bound}")
+        print(f"{what} {result.seconds * 1e3:9.3f} ms {speed}  {share}")
 
     ceilings, results = measure_kernels(
         wanted, _numbers(rows, "rows"), tuple(m for m in ("int8", "exact") if m in modes), context, show
@@ -87,14 +90,14 @@ def kernels(
 
 
 def _print_ceilings(ceilings: Ceilings) -> None:
-    print(
+    speeds = (
         f"ceilings of this run, {ceilings.threads} threads: read {ceilings.read_gb_s:.1f} GB/s, int8 "
         f"{ceilings.int8_gop_s:.0f}, bf16 {ceilings.bf16_gop_s:.0f}, fp32 {ceilings.fp32_gop_s:.0f} Gop/s"
     )
+    print(one_line(speeds))
     if ceilings.is_low:
-        print(
-            f"memory was read at {ceilings.best_read_gb_s:.1f} GB/s on this machine before: something else is using it"
-        )
+        before = f"memory was read at {ceilings.best_read_gb_s:.1f} GB/s on this machine before"
+        print(one_line(f"{before}: something else is using it"))
 
 
 @app.command()
@@ -132,14 +135,15 @@ def latency(
 
 def _print_latency(report: LatencyReport) -> None:
     _print_ceilings(report.ceilings)
-    print(kernels_line(report.kernels))
-    print(f"prefill  {report.prefill_tok_s:9.1f} tok/s  {report.int8_gop_s:7.0f} Gop/s, {report.mfu:4.0%} of int8")
-    print(
-        f"decode   {report.decode_tok_s:9.1f} tok/s  {report.read_gb_s:7.1f} GB/s, {report.mbu:4.0%} of the bandwidth"
+    lines = (
+        kernels_line(report.kernels),
+        f"prefill  {report.prefill_tok_s:9.1f} tok/s  {report.int8_gop_s:7.0f} Gop/s, {report.mfu:.0%} of int8",
+        f"decode   {report.decode_tok_s:9.1f} tok/s  {report.read_gb_s:7.1f} GB/s, {report.mbu:.0%} of the bandwidth",
+        *(f"batch {size:<3}{speed:9.1f} tok/s in total" for size, speed in report.batch_tok_s.items()),
+        f"loaded in {report.load_s:.2f} s; peak memory {format_bytes(report.peak_rss_bytes)}",
     )
-    for size, speed in report.batch_tok_s.items():
-        print(f"batch {size:<3}{speed:9.1f} tok/s in total")
-    print(f"loaded in {report.load_s:.2f} s; peak memory {format_bytes(report.peak_rss_bytes)}")
+    for line in lines:
+        print(one_line(line))
 
 
 @app.command()
@@ -162,7 +166,7 @@ def peer(
     size = SHAPES[shape] if layers is None else replace(SHAPES[shape], num_layers=layers)
     report = measure_peer(PeerSettings(size, llama_bench, batched_bench, ours, threads, rounds, body, head, gguf), log)
     for line in report_lines(report):
-        print(line)
+        print(untranslated_line(line))
     if as_json:
         print(json_line(report.to_dict()))
 
@@ -188,7 +192,7 @@ def report(
     raw = measure_report(settings, log)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
-    print(f"{out}: written; qwartet bench render writes the document")
+    print(one_line(f"{out}: written; qwartet bench render writes the document"))
 
 
 @dataclass(frozen=True)
@@ -232,8 +236,9 @@ def numerics(*, options: ComparisonOptions) -> None:
     directory, report = options.measure(measure_numerics)
     print(one_line(f"{directory}: native kernels ({report.isa}) against the reference in fp32"))
     _print_agreement(report.variants)
-    survivors = ", ".join(report.survivors()) or "none"
-    print(f"activations with mean KL <= {MAX_MEAN_KL} nats and top-1 >= {MIN_AGREEMENT:.1%} in both: {survivors}")
+    survivors = ", ".join(report.survivors()) or label("none")
+    bounds = f"mean KL <= {MAX_MEAN_KL} nats and top-1 >= {MIN_AGREEMENT:.1%}"
+    print(one_line(f"activations with {bounds} in both: {survivors}"))
     if options.as_json:
         print(json_line({"model": str(directory), **report.to_dict()}))
 
@@ -259,10 +264,13 @@ def kv_cache(*, options: ComparisonOptions) -> None:
 def _print_agreement(variants: dict[str, dict[str, Agreement]]) -> None:
     from qwartet.bench.numerics import MARGIN
 
-    print(f"{'':<20}{'positions':>10}{'mean KL':>11}{'99.9 %':>11}{'largest':>11}{'top-1':>10}   margin > {MARGIN}")
+    headings = (("positions", 10), ("mean KL", 11), ("99.9 %", 11), ("largest", 11), ("top-1", 10))
+    columns = "".join(right_aligned(label(heading), width) for heading, width in headings)
+    print(f"{'':<20}{columns}   {translate(f'margin > {MARGIN}')}")
     for variant, rows in variants.items():
         print(variant)
         for name, row in rows.items():
             kl = "".join(f"{value:>11.2e}" for value in (row.mean_kl, row.p999_kl, row.max_kl))
-            verdict = "ok" if row.is_within_bounds else "MISSED"
-            print(f"  {name:<18}{row.num_positions:>10}{kl}{row.top1:>10.3%}   {row.clear_share:.1%} of all  {verdict}")
+            clear = translate(f"{row.clear_share:.1%} of all")
+            verdict = label("ok" if row.is_within_bounds else "MISSED")
+            print(f"  {name:<18}{row.num_positions:>10}{kl}{row.top1:>10.3%}   {clear}  {verdict}")

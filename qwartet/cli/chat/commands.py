@@ -14,6 +14,7 @@ from qwartet.cli import failures
 from qwartet.cli.chat.conversation import Conversation, load_conversation, save_conversation
 from qwartet.cli.chat.dialogue import Dialogue, complain, say
 from qwartet.cli.chat.sampling_settings import SETTINGS, setting_name, setting_value, shown
+from qwartet.cli.language.catalogue import label, translate
 from qwartet.cli.terminal import one_line, printable
 from qwartet.errors import SettingError
 
@@ -21,9 +22,11 @@ PROMPT = "> "
 DEFAULT = "default"
 _ALIASES = {"quit": "exit", "bye": "exit", "?": "help"}
 _AS_IT_IS = "to send the line as a message, start it with a space"
-_KEYS = '''Commands can be abbreviated (/ret is /retry); Tab completes them.
-For a message of several lines, paste it, use """, or press Alt+Enter.
-Ctrl-C clears the line or stops the answer; a stopped answer is not kept.'''
+_KEYS = (
+    "Commands can be abbreviated (/ret is /retry); Tab completes them.",
+    'For a message of several lines, paste it, use """, or press Alt+Enter.',
+    "Ctrl-C clears the line or stops the answer; a stopped answer is not kept.",
+)
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Commands:
             if command.argument == "none" and argument:
                 raise SettingError(f"{command.usage} takes no argument; {_AS_IT_IS}")
             if command.argument == "needed" and not argument:
-                raise SettingError(f"/{name} needs a {command.usage.split()[1].lower()}; write {command.usage}")
+                raise SettingError(f"/{name} needs a file; write {command.usage}")
             if name == "save!":
                 self._save(argument, overwrite=True)
             else:
@@ -121,25 +124,27 @@ class Commands:
     def _help(self, _: str) -> None:
         width = max(len(command.usage) for command in self._all.values()) + 2
         for command in self._all.values():
-            print(f"{command.usage:<{width}}{command.what}")
-        print(_KEYS)
+            print(f"{command.usage:<{width}}{translate(command.what)}")
+        for line in _KEYS:
+            print(translate(line))
 
     def _system(self, text: str) -> None:
         conversation = self._dialogue.conversation
         if text:
             conversation.system = None if text == DEFAULT else text
         given = conversation.system
-        print(f"system prompt: {'(default)' if given is None else printable(given or '(none)', sys.stdout)}")
+        shown_system = label("(default)") if given is None else printable(given or label("(none)"), sys.stdout)
+        print(f"{label('system prompt')}{label(': ')}{shown_system}")
 
     def _clear(self, _: str) -> None:
         self._dialogue.conversation.turns.clear()
         self._dialogue.forget_last()
-        print("Conversation cleared.")
+        print(translate("Conversation cleared."))
 
     def _history(self, _: str) -> None:
         turns = self._dialogue.conversation.turns
         if not turns:
-            print("(nothing yet)")
+            print(translate("(nothing yet)"))
         for query, answer in turns:
             print(printable(f"{PROMPT}{query}\n{answer}", sys.stdout))
 
@@ -169,12 +174,12 @@ class Commands:
         if name in given:
             value = shown(given[name])
         elif name == "seed":
-            value = "a new one for each answer (default)"
+            value = translate("a new one for each answer (default)")
         elif name in defaults:
-            value = f"{shown(defaults[name]) or 'none'} (default)"
+            value = translate(f"{shown(defaults[name]) or label('none')} (default)")
         else:
-            value = "(the server's default)"
-        return f"{name}: {printable(value, sys.stdout)}"
+            value = translate("(the server's default)")
+        return f"{name}{label(': ')}{printable(value, sys.stdout)}"
 
     def _seed(self, text: str) -> None:
         self._set(f"seed {text}")
@@ -182,7 +187,7 @@ class Commands:
     def _stats(self, _: str) -> None:
         answer = self._dialogue.last_answer
         if answer is None:
-            print("(no answer yet)")
+            print(translate("(no answer yet)"))
             return
         end, speed = answer.end, answer.tokens_per_s
         counts = "tokens not counted"
@@ -191,23 +196,26 @@ class Commands:
             used = end.num_prompt_tokens + end.num_completion_tokens
             counts = f"{end.num_completion_tokens:,} tokens for a prompt of {end.num_prompt_tokens:,}"
         rate = "" if speed is None else f", then {speed:.1f} tokens/s"
-        print(f"last answer: {counts}; {answer.seconds:.2f} s, the first text after {answer.first_s:.2f} s{rate}")
+        times = f"{answer.seconds:.2f} s, the first text after {answer.first_s:.2f} s{rate}"
+        print(translate(f"last answer: {counts}; {times}"))
         length = self._dialogue.conversant.context_length
         if used is not None:
-            print(f"context: {used:,} tokens" + ("" if length is None else f" of {length:,} ({used / length:.0%})"))
+            share = "" if length is None else f" of {length:,} ({used / length:.0%})"
+            print(translate(f"context: {used:,} tokens{share}"))
 
     def _save(self, text: str, *, overwrite: bool = False) -> None:
         path = Path(os.path.expanduser(text))
         save_conversation(self._dialogue.conversation, path, overwrite=overwrite)
-        print(f"saved: {one_line(str(path))}")
+        print(one_line(f"saved: {path}"))
 
     def _load(self, text: str) -> None:
         loaded: Conversation = load_conversation(Path(os.path.expanduser(text)))
         self._dialogue.replace(loaded)
         num_turns = len(loaded.turns)
-        settings = "".join(f", {name} {shown(value)}" for name, value in loaded.sampling.items())
-        system = "" if loaded.system is None else ", a system prompt"
-        print(printable(f"loaded: {num_turns} {'turn' if num_turns == 1 else 'turns'}{system}{settings}", sys.stdout))
+        parts = [translate(f"{num_turns} {'turn' if num_turns == 1 else 'turns'}")]
+        parts += [] if loaded.system is None else [translate("a system prompt")]
+        parts += [f"{name} {shown(value)}" for name, value in loaded.sampling.items()]
+        print(printable(f"{label('loaded')}{label(': ')}{label(', ').join(parts)}", sys.stdout))
 
     def _exit(self, _: str) -> None:
         raise EOFError

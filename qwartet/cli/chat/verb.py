@@ -15,10 +15,11 @@ import typer
 from qwartet import DEMO
 from qwartet.cli.chat.answer_view import AnswerView, answer_view, can_move_cursor
 from qwartet.cli.loading import LoadOptions
+from qwartet.cli.model_lines import kernels_text
 from qwartet.cli.option_groups import with_groups
 from qwartet.cli.options import AsJson, set_threads
 from qwartet.cli.settings.configuration import typed_or_set
-from qwartet.cli.terminal import json_line, one_line
+from qwartet.cli.terminal import error_line, json_line, one_line
 from qwartet.cli.units import format_bytes, format_count
 from qwartet.errors import ModelNotFoundError, NotAChatModelError, SettingError
 from qwartet.files import decode_text
@@ -217,10 +218,8 @@ def _connect(options: ServerOptions) -> tuple[Conversant, str]:
     server, name = OpenAIServer(options.url, api_key=options.api_key, timeout_s=options.timeout), options.model_name
     address = server.address
     if options.api_key is not None and address.scheme == "http" and not address.is_loopback:
-        print(
-            f"warning: the API key is sent to {address.host} unencrypted; use https:// if the server supports it",
-            file=sys.stderr,
-        )
+        risk = f"the API key is sent to {address.host} unencrypted; use https:// if the server supports it"
+        print(error_line(f"warning: {risk}"), file=sys.stderr)
     served = server.models()
     named = [model for model in served if name in (None, model.name)]
     model = named[0] if named else ServedModel(name or "")  # some servers accept names that they do not list
@@ -246,7 +245,7 @@ def _summary(model: str | None, llm: LLM, seconds: float) -> str:
     """One line about what was loaded: model, size, dtype, kernels, share of the memory bandwidth, time."""
     network = llm.model
     size = sum(file.stat().st_size for file in llm.model_path.glob("*.safetensors"))
-    kernels = ", ".join(f"{what}: {name}" for what, name in network.backend.names.items())
+    kernels = kernels_text(network.backend.names)
     return (
         f"{model or 'bundled model'}: {format_count(network.config.num_parameters)} parameters, {format_bytes(size)}; "
         f"{str(network.dtype).removeprefix('torch.')} on {network.device}; {kernels}{_bandwidth(llm)}; "

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -21,9 +22,10 @@ from qwartet.cli.language.templates import GAP, Template, Templates
 
 FOLDER = Path(__file__).parent / "zh"
 _LABELS, _HELP = "labels*.json", "help*.json"
+_COMMA = re.compile(r",\s(?!(?:and|or)\s)")
 _MAX_CHARS = 2000
 _MAX_PARTS = 8
-_MAX_DEPTH = 6  # of messages in the gaps of others
+_MAX_DEPTH = 10  # of messages in the gaps of others
 
 
 class Found(NamedTuple):
@@ -55,6 +57,9 @@ class Catalogue:
         """What keeps least of the text; None for one without a translation, as is a word alone, which may be a name."""
         if " " not in text or len(text) > _MAX_CHARS or not depth:
             return None
+        if (bare := text.strip(" ")) != text:  # as in an indented line
+            inner = self.find(bare, depth)
+            return None if inner is None else inner._replace(text=text.replace(bare, inner.text))
         ways = [self._filled(template, contents, depth) for template, contents in self._templates.matches(text)]
         if not ways or ways[0].num_kept:
             ways += [*self._halves(text, depth), *self._behind_place(text, depth)]
@@ -65,7 +70,10 @@ class Catalogue:
         num_clauses = len(contents) - template.key.endswith(f": {GAP}")
         for number, content in enumerate(contents):
             words = template.words.get(str(number))
-            found = self._found(content, depth - 1) if words is None else Found(words[content], 0, ())
+            if words is None:
+                found = (self._listed if number in template.lists else self._found)(content, depth - 1)
+            else:
+                found = Found(words[content], 0, ())
             keys += found.keys
             # A gap that holds several clauses is the worse reading.
             num_kept += found.num_kept + content.count("; ") + (content.count(": ") if number < num_clauses else 0)
@@ -74,6 +82,18 @@ class Catalogue:
 
     def _found(self, text: str, depth: int) -> Found:
         return self.find(text, depth) or Found(text, len(text), ())
+
+    def _listed(self, text: str, depth: int) -> Found:
+        """The items of "a, b, c", of which each may have a comma of its own."""
+        parts = _COMMA.split(text, _MAX_PARTS)
+        tail: dict[int, Found] = {}  # by its first part
+        for start in reversed(range(len(parts))):
+            ways = []
+            for end in range(start + 1, len(parts) + 1):
+                item = self._found(", ".join(parts[start:end]), depth)
+                ways.append(item if end == len(parts) else _joined([item, tail[end]], "、"))
+            tail[start] = min(ways, key=lambda found: found.num_kept)
+        return tail[0]
 
     def _halves(self, text: str, depth: int) -> Iterator[Found]:
         """What is wrong; what to do."""
@@ -86,8 +106,9 @@ class Catalogue:
     def _behind_place(self, text: str, depth: int) -> Iterator[Found]:
         """PLACE: what is wrong there."""
         place, colon, rest = text.partition(": ")
-        if colon and (found := self.find(rest, depth - 1)) is not None:
-            yield _joined([self._found(place, depth - 1), found], "：")
+        parts = [self._found(part, depth - 1) for part in (place, rest) if colon]
+        if any(part.keys for part in parts):
+            yield _joined(parts, "：")
 
 
 def _joined(parts: list[Found], sign: str) -> Found:
@@ -127,3 +148,8 @@ def translate(text: str) -> str:
 def label(text: str) -> str:
     """A heading, or the word before a value, in the language in use."""
     return text if _in_use is None else _in_use.label(text)
+
+
+def listed(texts: Iterable[str], sign: str = ", ") -> str:
+    """Texts in a row, each of them a sentence or a name, and the sign between them, in the language in use."""
+    return label(sign).join(map(translate, texts))

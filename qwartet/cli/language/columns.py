@@ -26,6 +26,11 @@ def padded(text: str, width: int) -> str:
     return text + " " * (width - width_of(text))
 
 
+def right_aligned(text: str, width: int) -> str:
+    """A text with spaces before it up to a width, like f"{text:>{width}}"."""
+    return " " * (width - width_of(text)) + text
+
+
 def wrapped(text: str, width: int) -> list[str]:
     """The lines of a paragraph, broken at spaces and between Chinese characters; at least one line."""
     lines, line = [], ""

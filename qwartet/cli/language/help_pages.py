@@ -24,17 +24,21 @@ def translate_help(root: Any, catalogue: Catalogue) -> Any:
 def _translate_command(command: Any, catalogue: Catalogue, context: type) -> None:
     command.context_class = context
     paragraphs = [" ".join(text.split()) for text in inspect.cleandoc(command.help or "").split("\n\n")]
-    translated = list(map(catalogue.translate, paragraphs))
-    command.help, command.short_help = "\n\n".join(translated), translated[0]
+    summary, *others = map(catalogue.translate, paragraphs)
+    command.help, command.short_help = "\n\n".join([summary.rstrip("。") + "。", *others]), summary
     command.options_metavar = catalogue.label(command.options_metavar or "")
     for parameter in command.params:
         parameter.help = catalogue.translate(parameter.help or "")
         if isinstance(parameter.show_default, str):
-            parameter.show_default = catalogue.translate(parameter.show_default)
+            parameter.show_default = _word_or_sentence(parameter.show_default, catalogue)
     if hasattr(command, "commands"):
         command.subcommand_metavar = catalogue.label(command.subcommand_metavar)
         for below in command.commands.values():
             _translate_command(below, catalogue, context)
+
+
+def _word_or_sentence(text: str, catalogue: Catalogue) -> str:
+    return catalogue.translate(text) if " " in text else catalogue.label(text)
 
 
 class ChineseLayout:
@@ -79,7 +83,7 @@ class ChineseLayout:
         return f"{self.catalogue.translate(match[1])}  [{extras}]".strip()
 
     def _extra(self, text: str) -> str:
-        return self.catalogue.translate(text) if " " in text else self.catalogue.label(text)
+        return _word_or_sentence(text, self.catalogue)
 
     def _write_lines(self, start: str, indent: int, text: str) -> None:
         lines = wrapped(text, max(self.width - indent, 10))

@@ -1,7 +1,8 @@
 """Texts with gaps: "{} is missing; {}" finds what stands in the gaps of a message, and puts it into a translation.
 
-A key has `{}` for each gap. Its translation names them `{0}`, `{1}`, in any order; `{0:list}` translates the words
-between items ("a, b or c"). A translation may also list the words that a gap can hold, and then it holds no others:
+A key has `{}` for each gap. Its translation names them `{0}`, `{1}`, in any order; `{0:list}` is for a list ("a, b or
+c"), whose items are translated one by one. A translation may also list the words that a gap can hold, and then it holds
+no others:
 
     "{}: {} weights, {}": ["{0}：{1} 个权重，{2}", {"2": {"kept": "已保留", "removed": "已删除"}}]
 """
@@ -11,9 +12,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 GAP = "{}"
-_PLACE = re.compile(r"\{(\d+)(:list)?\}")
+_WIDE = "[\u2e80-\u303f\u4e00-\u9fff\uff00-\uffef“”]"
+# With the space between it and Chinese, which is for contents in other letters.
+_PLACE = re.compile(rf"(?P<before>(?<={_WIDE}) )?\{{(?P<number>\d+)(?P<list>:list)?\}}(?P<after> (?={_WIDE}))?")
+_STARTS_WIDE, _ENDS_WIDE = re.compile(_WIDE), re.compile(f"{_WIDE}$")
 _BETWEEN_ITEMS = ((", or ", " 或 "), (", and ", " 和 "), (" or ", " 或 "), (" and ", " 和 "), (", ", "、"))
 
 
@@ -25,6 +30,11 @@ class Template:
     value: str
     words: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # by the number of a gap, as text
 
+    @cached_property
+    def lists(self) -> frozenset[int]:
+        """The gaps that hold lists."""
+        return frozenset(int(match["number"]) for match in _PLACE.finditer(self.value) if match["list"])
+
     def takes(self, contents: Sequence[str]) -> bool:
         """Whether each gap holds one of the words that are listed for it."""
         return all(contents[int(number)] in words for number, words in self.words.items())
@@ -33,10 +43,11 @@ class Template:
         """The translation with these contents of its gaps."""
 
         def content(match: re.Match[str]) -> str:
-            text = contents[int(match[1])]
-            for english, chinese in _BETWEEN_ITEMS if match[2] else ():
+            text = contents[int(match["number"])]
+            for english, chinese in _BETWEEN_ITEMS if match["list"] else ():
                 text = text.replace(english, chinese)
-            return text
+            before = "" if _STARTS_WIDE.match(text) else match["before"] or ""
+            return before + text + ("" if _ENDS_WIDE.search(text) else match["after"] or "")
 
         return _PLACE.sub(content, self.value)
 

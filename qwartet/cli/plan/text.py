@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from qwartet.cli.language.catalogue import label, listed, translate
+from qwartet.cli.language.columns import padded, right_aligned
+
 
 def report_lines(report: dict[str, Any]) -> Iterator[str]:
-    """The lines of `report_of`'s values; sizes in GiB."""
+    """The lines of `report_of`'s values, in the language in use; sizes in GiB."""
     context, concurrency = report["context"], report["concurrency"]
     sections = [_cpu_lines(report), _gpu_lines(report)]
     if report["gpu_memory_bytes"] is not None:  # then the user asks about GPUs
         sections.reverse()
-    yield (
+    yield translate(
         f"{report['model']} ({report['precision']}): {_requests(concurrency)} of {context:,} tokens, "
         f"{report['kv_cache_dtype']} KV cache"
     )
@@ -26,21 +29,28 @@ def report_lines(report: dict[str, Any]) -> Iterator[str]:
 
 def _cpu_lines(report: dict[str, Any]) -> Iterator[str]:
     context, concurrency = report["context"], report["concurrency"]
-    yield f"CPU of this machine, {report['dtype']}: {_verdict(report)}"
+    yield translate(f"CPU of this machine, {report['dtype']}: {_verdict(report)}")
     rows = {**report["rows"], "total": report["total_bytes"], "free memory": report["free_bytes"]}
     for name, size in rows.items():
-        yield f"  {name:<24}{_gib(size, 3):>13}"
-    yield from _start_lines(report)
+        yield f"  {padded(label(name), 24)}{_gib(size, 3):>13}"
+    yield from map(translate, _start_lines(report))
     if report["speed"] is not None and report["stream"] is None:
-        yield f"decoding speed of one request: {_speed(report['speed'], context)}"
+        yield translate(f"decoding speed of one request: {_speed(report['speed'], context)}")
     yield ""
-    yield f"  {'KV cache':<10}{'per token':>12}{'cache':>12}{'total':>12}{'longest context':>17}{'most requests':>15}"
+    headings = (("per token", 12), ("cache", 12), ("total", 12), ("longest context", 17), ("most requests", 15))
+    yield f"  {padded(label('KV cache'), 10)}{_headings(headings)}"
     for kind in report["kv_caches"]:
         yield (
             f"  {kind['kv_cache_dtype']:<10}{kind['bytes_per_token'] / 1024:>8,.0f} KiB{_gib(kind['cache_bytes']):>12}"
             f"{_gib(kind['total_bytes']):>12}{kind['largest_context']:>17,}{kind['largest_concurrency']:>15,}"
         )
-    yield f"  longest context: with {_requests(concurrency)} at once; most requests: with {context:,} tokens each"
+    most = f"longest context: with {_requests(concurrency)} at once; most requests: with {context:,} tokens each"
+    yield f"  {translate(most)}"
+
+
+def _headings(columns: tuple[tuple[str, int], ...]) -> str:
+    """Headings of columns of figures, each with its width."""
+    return "".join(right_aligned(label(name), width) for name, width in columns)
 
 
 def _gib(num_bytes: int, digits: int = 2) -> str:
@@ -101,16 +111,16 @@ def _seconds(stream: dict[str, Any]) -> str:
 def _gpu_lines(report: dict[str, Any]) -> Iterator[str]:
     size = report["gpu_memory_bytes"]
     of = "" if size is None else f" of {_gib(size, 0)}"
-    yield f"GPUs{of}: calculated; Qwartet's GPU kernels are not measured yet, and it runs on one GPU only"
+    yield translate(f"GPUs{of}: calculated; Qwartet's GPU kernels are not measured yet, and it runs on one GPU only")
     for gpu in report["gpus"]:
-        yield f"  {gpu['gpus']} x {_gib(gpu['bytes_per_gpu'])}{_gpu_verdict(gpu, report)}"
-        parts = ", ".join(f"{name} {_gib(part)}" for name, part in gpu["rows"].items())
-        shared = {"none": "", "heads": "; tensor parallel", "layers": "; layers split, the GPUs take turns"}
-        yield f"      {parts}{shared[gpu['split']]}"
+        yield translate(f"  {gpu['gpus']} x {_gib(gpu['bytes_per_gpu'])}{_gpu_verdict(gpu, report)}")
+        parts = label(", ").join(f"{label(name)} {_gib(part)}" for name, part in gpu["rows"].items())
+        shared = {"heads": ["tensor parallel"], "layers": ["layers split, the GPUs take turns"]}
+        yield f"      {listed([parts, *shared.get(gpu['split'], ())], '; ')}"
         if gpu["speed"] is not None:
-            yield f"      decoding speed of one request: {_speed(gpu['speed'], report['context'])}"
+            yield translate(f"      decoding speed of one request: {_speed(gpu['speed'], report['context'])}")
     if size is None:
-        yield "  --gpu-memory 48GiB says whether it fits; --gpu-bandwidth GB/S estimates tokens/s"
+        yield translate("  --gpu-memory 48GiB says whether it fits; --gpu-bandwidth GB/S estimates tokens/s")
 
 
 def _gpu_verdict(gpu: dict[str, Any], report: dict[str, Any]) -> str:
@@ -121,16 +131,19 @@ def _gpu_verdict(gpu: dict[str, Any], report: dict[str, Any]) -> str:
         return f": fits, up to {_requests(gpu['largest_concurrency'])} at once"
     if gpu["rows"]["weights"] > report["gpu_memory_bytes"]:
         return ": does not fit, the weights alone are too large"
-    longest = ", ".join(f"{context:,} ({kind} KV cache)" for kind, context in contexts.items() if context)
+    longest = listed(f"{context:,} ({kind} KV cache)" for kind, context in contexts.items() if context)
     return f": does not fit; would fit: --context {longest}" if longest else ": does not fit"
 
 
 def _published_lines(runs: list[dict[str, Any]]) -> Iterator[str]:
-    yield "published for this checkpoint on A100-80G GPUs, 2,048 tokens generated (the published GB are GiB):"
-    yield f"  {'prompt':>8}{'GPUs':>6}  {'engine':<14}{'tokens/s':>10}{'memory':>14}{'planned here':>15}"
+    yield translate(
+        "published for this checkpoint on A100-80G GPUs, 2,048 tokens generated (the published GB are GiB):"
+    )
+    figures = (("tokens/s", 10), ("GPU memory", 14), ("planned here", 15))
+    yield f"  {_headings((('prompt', 8), ('GPUs', 6)))}  {padded(label('engine'), 14)}{_headings(figures)}"
     for run in runs:
-        memory = "all" if run["memory_gib"] is None else f"{run['memory_gib']:.2f} GiB"
+        memory = label("all") if run["memory_gib"] is None else f"{run['memory_gib']:.2f} GiB"
         yield (
             f"  {run['prompt_tokens']:>8,}{run['num_gpus']:>6}  {run['engine']:<14}{run['tokens_per_s']:>10.2f}"
-            f"{memory:>14}{_gib(run['planned_bytes']):>15}"
+            f"{right_aligned(memory, 14)}{_gib(run['planned_bytes']):>15}"
         )

@@ -10,7 +10,7 @@ from qwartet.cli.options import AsJson, Dtype, Head, Revision, Source, bytes_opt
 from qwartet.cli.plan.model import find_model
 from qwartet.cli.plan.report import Hardware, report_of
 from qwartet.cli.plan.text import report_lines
-from qwartet.cli.terminal import json_line, one_line
+from qwartet.cli.terminal import json_line, untranslated_line
 from qwartet.errors import SettingError
 from qwartet.models.shapes import Precision
 
@@ -69,4 +69,4 @@ def plan(
         print(json_line(report))
     else:
         for line in report_lines(report):
-            print(one_line(line))
+            print(untranslated_line(line))

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from qwartet.cli.language.catalogue import label, translate
+from qwartet.cli.language.columns import padded, width_of
 from qwartet.cli.options import AsJson
 from qwartet.cli.settings.configuration import (
     default_file,
@@ -19,7 +21,7 @@ from qwartet.cli.settings.configuration import (
     origin,
     settings,
 )
-from qwartet.cli.terminal import json_line, one_line
+from qwartet.cli.terminal import json_line, one_line, untranslated_line
 from qwartet.errors import SettingError
 
 HIDDEN = "********"
@@ -44,10 +46,10 @@ def config(
     print(one_line(report["file"] or f"no settings file; {default_file()} would be read"))
     rows = report["options"]
     width = max((len(row["option"]) for row in rows), default=0)
-    value_width = min(max((len(_text(row["value"])) for row in rows), default=0), 40)
+    value_width = min(max((width_of(_text(row["value"])) for row in rows), default=0), 40)
     for row in rows:
-        line = f"  {row['option']:<{width}}  {_text(row['value']):<{value_width}}  {row['origin'] or row['source']}"
-        print(one_line(line.rstrip()))
+        source = label(row["source"]) if row["origin"] is None else translate(row["origin"])
+        print(untranslated_line(f"  {row['option']:<{width}}  {padded(_text(row['value']), value_width)}  {source}"))
 
 
 def _settings_in_use(context: typer.Context) -> dict[str, Any]:
