@@ -9,6 +9,7 @@ import pytest
 
 from qwartet.errors import DataError
 from qwartet.evaluate.extraction.numbers import is_same_number, last_digits, last_number, reference_number
+from qwartet.evaluate.question import Chat, Continue
 from qwartet.evaluate.run import RunSettings, run_task
 from qwartet.evaluate.tasks.gsm8k import Gsm8k
 from tests.evaluate.fake import FakeAnswerer
@@ -50,7 +51,7 @@ def test_all_published_solutions_are_right(tmp_path: Path) -> None:
         f"gsm8k/{n}": json.loads(line)["answer"]
         for n, line in enumerate((directory / "test.jsonl").read_text(encoding="utf-8").splitlines())
     }
-    result = run_task(Gsm8k(directory), FakeAnswerer(lambda one: solutions[one.id]), RunSettings(tmp_path))
+    result = run_task(Gsm8k(directory, 0), FakeAnswerer(lambda one: solutions[one.id]), RunSettings(tmp_path))
     assert (result.figures[0].value, result.num_questions) == (100.0, 1319)
 
 
@@ -78,14 +79,56 @@ def test_published_model_answers_get_their_labels() -> None:
 def test_a_broken_row_is_named_with_its_line(tmp_path: Path, line: str, reason: str) -> None:
     (tmp_path / "test.jsonl").write_text('{"question": "1 + 1?", "answer": "#### 2"}\n' + line + "\n", encoding="utf-8")
     with pytest.raises(DataError, match=reason):
-        Gsm8k(tmp_path).questions()
+        Gsm8k(tmp_path, 0).questions()
 
 
 def test_no_data_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no gsm8k_test.jsonl or test.jsonl"):
-        Gsm8k(tmp_path)
+        Gsm8k(tmp_path, 0)
 
 
 def test_the_number_of_a_reference() -> None:
     assert reference_number("so it is\n#### 1,234") == "1234"
     assert reference_number("no mark") is None
+
+
+@pytest.fixture
+def with_examples(tmp_path: Path) -> Path:
+    (tmp_path / "test.jsonl").write_text('{"question": "3 + 4?", "answer": "#### 7"}\n')
+    examples = (f"Question: {n} + 1?\nLet's think step by step\nEasy.\nThe answer is {n + 1}\n" for n in range(2))
+    (tmp_path / "gsm8k_prompt.txt").write_text("\n".join(examples))
+    return tmp_path
+
+
+def test_a_base_model_continues_after_worked_examples(with_examples: Path, tmp_path: Path) -> None:
+    task = Gsm8k(with_examples, 2, is_chat=False)
+    [question] = task.questions()
+    assert question.request == Continue(
+        "Question: 0 + 1?\nLet's think step by step\nEasy.\nThe answer is 1\n\n"
+        "Question: 1 + 1?\nLet's think step by step\nEasy.\nThe answer is 2\n\n"
+        "Question: 3 + 4?\nLet's think step by step\n",
+        stop=("\n\n", "Question:"),
+    )
+    assert (
+        run_task(task, FakeAnswerer(lambda _: "The answer is 7"), RunSettings(tmp_path / "out")).figures[0].value == 100
+    )
+
+
+def test_a_chat_model_gets_examples_where_they_are_asked_for(with_examples: Path) -> None:
+    [question] = Gsm8k(with_examples, 1).questions()
+    assert isinstance(question.request, Chat)
+    assert question.request.messages[0].content.startswith("Question: 0 + 1?")
+    assert question.request.messages[0].content.endswith("Question: 3 + 4?\nLet's think step by step")
+    with pytest.raises(DataError, match="2 examples where --shots wants 5"):
+        Gsm8k(with_examples, 5).questions()
+
+
+def test_the_published_prompt_has_eight_examples(tmp_path: Path) -> None:
+    folder = tmp_path / "gsm8k"
+    folder.mkdir()
+    (folder / "gsm8k_prompt.txt").write_bytes((published("qwen-eval") / "gsm8k_prompt.txt").read_bytes())
+    (folder / "test.jsonl").write_text('{"question": "3 + 4?", "answer": "#### 7"}\n')
+    [question] = Gsm8k(folder, 8, is_chat=False).questions()
+    assert isinstance(question.request, Continue)
+    published_text = (folder / "gsm8k_prompt.txt").read_text()
+    assert question.request.prompt == published_text + "\nQuestion: 3 + 4?\nLet's think step by step\n"

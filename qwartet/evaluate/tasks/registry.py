@@ -74,7 +74,7 @@ def _mmlu(directory: Path, options: TaskOptions) -> Task:
 def _gsm8k(directory: Path, options: TaskOptions) -> Task:
     from qwartet.evaluate.tasks.gsm8k import Gsm8k
 
-    return Gsm8k(directory)
+    return Gsm8k(directory, _shots(options, 8), is_chat=options.is_chat)
 
 
 def _leval(directory: Path, options: TaskOptions) -> Task:
