@@ -1,6 +1,6 @@
-"""A hook of MkDocs: pages from outside docs/ join the site; links to other files become links to the repository.
+"""MkDocs hook: adds pages from outside docs/ to the site, and turns links to other files into links to the repository.
 
-mkdocs.yml names this file; `make site` runs it.
+Registered in mkdocs.yml; `make site` runs it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,13 @@ PAGES = {
     "README.md": "index.md",
     "README.zh.md": "index.zh.md",
     "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
     "deploy/README.md": "deploy.md",
+    "examples/README.md": "examples.md",
+    "kernels_lab/cpu/README.md": "kernels_lab_cpu.md",
+    "kernels_lab/gpu/README.md": "kernels_lab_gpu.md",
 }
-"""File in the repository -> page of the site; docs/x.md is the page x.md."""
+"""File in the repository -> page on the site; docs/x.md becomes x.md."""
 
 _LINK = re.compile(r"(\]\()(?!https?:|#|mailto:)([^)#\s]+)((?:#[^)]*)?\))")
 
@@ -33,7 +37,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Links as they have to be on the site."""
+    """Rewrites links for the site."""
     sources = {name: source for source, name in PAGES.items()}
     source = sources.get(page.file.src_uri, f"docs/{page.file.src_uri}")
     here = posixpath.dirname(source)
@@ -44,7 +48,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         if page_name and files.get_file_from_path(page_name) is not None:
             return f"{match[1]}{posixpath.relpath(page_name, posixpath.dirname(page.file.src_uri) or '.')}{match[3]}"
         if not (ROOT / target).exists():
-            return match[0]  # broken: MkDocs says so
+            return match[0]  # broken: MkDocs reports it
         return f"{match[1]}{config.repo_url}/blob/main/{target}{match[3]}"
 
     return _LINK.sub(link, markdown)

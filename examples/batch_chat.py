@@ -1,4 +1,4 @@
-"""Many questions at once: the engine batches them, and each answer is what it would be alone."""
+"""Answer many questions at once: the engine batches them, and each answer is the same as if it were asked alone."""
 
 import sys
 

@@ -1,10 +1,10 @@
-"""A conversation: the history goes back in with each question, and a system prompt sets the tone."""
+"""Hold a conversation: pass the history along with each question, and set the tone with a system prompt."""
 
 import sys
 
 from qwartet import LLM
 
-llm = LLM(*sys.argv[1:2])  # a checkpoint directory or hub id; the bundled model without an argument
+llm = LLM(*sys.argv[1:2])  # a checkpoint directory or hub id; without an argument, the bundled model
 
 answer, history = llm.chat("My name is Rosa.", temperature=0)
 print(answer)

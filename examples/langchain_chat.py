@@ -1,4 +1,4 @@
-"""LangChain on our server: pip install langchain-openai."""
+"""Use LangChain with a Qwartet server: pip install langchain-openai."""
 
 from langchain_openai import ChatOpenAI
 from our_server import running_server

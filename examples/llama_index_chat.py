@@ -1,4 +1,4 @@
-"""LlamaIndex on our server: pip install llama-index-llms-openai-like."""
+"""Use LlamaIndex with a Qwartet server: pip install llama-index-llms-openai-like."""
 
 from llama_index.core.llms import ChatMessage
 from llama_index.llms.openai_like import OpenAILike

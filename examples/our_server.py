@@ -1,4 +1,4 @@
-"""What the examples with a server share: `with running_server() as url:` starts one with the bundled model."""
+"""Shared by the examples with a server: `with running_server() as url:` starts one with the bundled model."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from contextlib import contextmanager
 
 
 def free_port() -> int:
-    """A port that nothing listens on."""
+    """An unused port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
 
 @contextmanager
 def running_server(*options: str) -> Iterator[str]:
-    """Address of `qwartet serve`, once it answers; stops it afterwards.
+    """Starts `qwartet serve`, yields its address once it answers, and stops it afterwards.
 
-    QWARTET_PYTHON is the interpreter that has Qwartet, if it is not this one.
+    Set QWARTET_PYTHON if Qwartet is installed for another interpreter than this one.
     """
     port, python = free_port(), os.environ.get("QWARTET_PYTHON", sys.executable)
     command = [python, "-m", "qwartet", "serve", "--port", str(port), "--log-level", "warning", *options]

@@ -1,6 +1,6 @@
-"""A float checkpoint to GPTQ Int4, from Python; `qwartet quantize SOURCE TARGET --calibration FILE` does the same.
+"""Quantise a float checkpoint to GPTQ Int4; `qwartet quantize SOURCE TARGET --calibration FILE` does the same.
 
-Without arguments it quantises a tiny checkpoint with random weights, so that it runs in seconds anywhere.
+Without arguments it quantises a tiny checkpoint with random weights, which takes seconds on any machine.
 """
 
 import random
@@ -25,7 +25,7 @@ with tempfile.TemporaryDirectory() as folder:
         )
         write_synthesis(plan_synthesis(replace(shape, num_ranks=700), None), source)
 
-    # Real calibration data is text like that which the model will see, tokenised; about 200,000 tokens are recommended.
+    # For real use, tokenise text like what the model will see; about 200,000 tokens are recommended.
     calibration = [[random.Random(row).randrange(700) for _ in range(256)] for row in range(8)]
     events = quantize_checkpoint(
         source, target, GptqConfig(bits=4, group_size=128, desc_act=False, sym=True), calibration

@@ -1,7 +1,7 @@
-"""A server with a key, behind a reverse proxy that puts it under a path: what nginx or Caddy do in production.
+"""Run a server with an API key under a path of a reverse proxy, as with nginx or Caddy in production.
 
-The proxy here is thirty lines of Starlette, so that the example runs anywhere; deploy/README.md configures nginx.
-The server is told the path (--root-path) and the name that clients use (--allowed-hosts).
+Here the proxy is a few lines of Starlette, so that the example runs anywhere; deploy/README.md shows how to configure
+nginx. The server needs to know the path (--root-path) and the host name that clients use (--allowed-hosts).
 """
 
 import threading
@@ -19,7 +19,7 @@ KEY = "an-example-key-of-some-length"
 
 
 def proxy(upstream: str) -> Starlette:
-    """Passes /qwen/... on to the server, piece by piece, so that streams stay streams."""
+    """Forwards /qwen/... to the server, and streams the answers."""
     client = httpx.AsyncClient(base_url=upstream, timeout=600)
 
     async def forward(request: Request) -> StreamingResponse:

@@ -1,6 +1,6 @@
 """Speculative decoding: repeated text is predicted and verified several tokens at a time. The output is the same.
 
-Prompt lookup is on by default and needs nothing. A smaller model of the same vocabulary can draft too:
+Prompt lookup is on by default and needs no other model. A smaller model with the same vocabulary can draft as well:
 LLM("Qwen/Qwen-72B-Chat-Int4", draft_model="Qwen/Qwen-1_8B-Chat-Int4").
 """
 

@@ -1,4 +1,4 @@
-"""Text as it is generated. The generator's value is the completion: finish reason, token ids, log-probabilities."""
+"""Stream text as it is generated. The generator returns the completion: finish reason, token ids, log-probabilities."""
 
 import sys
 

@@ -1,6 +1,6 @@
-"""Answers that fit a JSON schema, a regular expression or a choice: no token may follow that would break the form.
+"""Get answers that match a JSON schema, a regular expression or a choice: tokens that would break it are excluded.
 
-The form is guaranteed, the content is the model's: the bundled toy fills JSON with nonsense.
+The form is guaranteed; the content is up to the model, and the bundled toy fills JSON with nonsense.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Function calling with the OpenAI client: the model asks for a tool, the program runs it and sends the result back."""
+"""Call functions with the OpenAI client: the model requests a tool, the program runs it and sends the result back."""
 
 import json
 

@@ -1,12 +1,12 @@
-"""LLM: load a model, chat with it, complete text. What a Python user meets first.
+"""LLM: load a model, chat with it, complete text. The main Python interface.
 
     from qwartet import LLM
     llm = LLM("Qwen/Qwen-72B-Chat-Int4")                 # a directory, a hub id, or nothing for the bundled model
     response, history = llm.chat("你好")
     response, history = llm.chat("再说一遍", history=history)
 
-Any number of threads may ask one LLM: their requests are computed together, in a thread of its own, with the texts that
-each has alone. `with LLM(...) as llm:`, or `llm.close()`, frees the model; so does dropping the last reference.
+Any number of threads may use one LLM: their requests are batched in a thread of its own, and each gets the same text as
+alone. `with LLM(...) as llm:`, or `llm.close()`, frees the model; so does dropping the last reference.
 
 Where the original code has a bug, LLM does the right thing; docs/fidelity.md lists each difference.
 """
@@ -57,30 +57,30 @@ _SAME_NAMES = (
     "max_length", "min_length", "top_k", "top_p", "min_p", "repetition_penalty", "no_repeat_ngram_size",
     "bad_words_ids", "suppress_tokens", "begin_suppress_tokens",
 )  # fmt: skip
-"""Settings that SamplingParams and generation_config.json call alike."""
+"""Settings with the same name in SamplingParams and generation_config.json."""
 
 
 @dataclass(frozen=True)
 class Completion:
-    """What `generate` gives for one prompt."""
+    """A result of `generate`."""
 
     prompt_ids: list[int]
     token_ids: list[int]  # as sampled, a final stop token included
     text: str  # without stop tokens and stop strings
     finish_reason: FinishReason
-    logprobs: list[TokenLogprobs]  # of the completion, and of the prompt; empty where they are not asked for
+    logprobs: list[TokenLogprobs]  # of the completion, and of the prompt; empty unless requested
     prompt_logprobs: list[TokenLogprobs | None]
-    num_cached_tokens: int  # of the prompt, that other requests had computed
+    num_cached_tokens: int  # prompt tokens that were already in the cache
     error: Exception | None = None  # why the finish reason is "error"
 
     @classmethod
     def refused(cls, prompt_ids: list[int], error: RequestError) -> Completion:
-        """What a prompt that cannot be served comes to."""
+        """The result of a prompt that cannot be served."""
         return cls(prompt_ids, [], "", "error", [], [], 0, error)
 
     @classmethod
     def of(cls, request: Request) -> Completion:
-        """What a request that has ended has come to."""
+        """The result of a request that has ended."""
         has_prompt = request.params.prompt_logprobs is not None
         return cls(
             prompt_ids=request.prompt_ids,
@@ -95,7 +95,7 @@ class Completion:
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """The device to run on; "auto" is the first GPU where there is one. SettingError for one that is not there."""
+    """The device to run on; "auto" is the first GPU if there is one. SettingError for a device that does not exist."""
     name = str(device)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -108,9 +108,9 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 class LLM:
-    """A checkpoint ready to answer, to any number of threads. Special tokens in any text given to it are plain text.
+    """A loaded checkpoint, for any number of threads. Special tokens in text arguments are treated as plain text.
 
-    After `close` all that needs the model raises EngineFailedError.
+    After `close`, everything that needs the model raises EngineFailedError.
     """
 
     @told_of_memory()
@@ -133,15 +133,15 @@ class LLM:
         **engine: Any,
     ) -> None:
         """`activations` ("exact", "int8"), `head` ("auto", "int8", "exact"), `weight_cache` and `on_packed`: see
-        load_model. `draft_model`: a smaller checkpoint of the same vocabulary, which speeds up the answers of this one.
-        `chat_format` ("chatml", "raw") and `checkpoint_format` ("gptq", "gptq_v2") are for checkpoints that do not say.
+        load_model. `draft_model`: a smaller checkpoint with the same vocabulary, for speculative decoding.
+        `chat_format` ("chatml", "raw") and `checkpoint_format` ("gptq", "gptq_v2") are for checkpoints that lack them.
         `engine` takes the fields of EngineConfig: max_model_len, max_num_seqs, kv_cache_dtype ("auto", "int8", "int4").
 
         Raises ModelNotFoundError, CheckpointError, OutOfMemoryError (unless `force`), SettingError.
         """
         config = EngineConfig.of(engine)
         if model is None and revision is not None:
-            raise SettingError("revision needs a hub id; give the model too")
+            raise SettingError("revision needs a hub id; pass the model too")
         self.model_path: Path = DEMO if model is None else resolve(os.fspath(model), revision=revision)
         self.family = family_of(load_config(self.model_path))
         self.generation_defaults: GenerationDefaults = load_generation_defaults(self.model_path, chat_format)
@@ -161,26 +161,26 @@ class LLM:
         if draft_model is not None:
             draft_path = resolve(os.fspath(draft_model))
             drafter = family_of(load_config(draft_path)).load_tokenizer(draft_path)
-            if drafter is not None and not self.tokenizer.has_ids_of(drafter):  # without one, they are ours
-                reason = "the draft model has another vocabulary; take one of the same family"
+            if drafter is not None and not self.tokenizer.has_ids_of(drafter):  # without one, it uses ours
+                reason = "the draft model has a different vocabulary; use one of the same family"
                 raise SettingError(f"{draft_path}: {reason}", param="draft_model")
             draft = load(draft_path)
         self._thread = EngineThread.of(Engine(network, config, tokenizer=self._tokenizer, draft_model=draft))
 
     @property
     def engine(self) -> Engine:
-        """The engine that answers; AsyncEngine(llm.engine) serves coroutines beside the calls of this LLM."""
+        """The engine; AsyncEngine(llm.engine) serves coroutines alongside the calls of this LLM."""
         return self._thread.engine
 
     @property
     def model(self) -> QwenModel:
-        """The network; `logits` and `generate` are for any thread, the network itself is for one at a time."""
+        """The network; any thread may call `logits` and `generate`, the network itself is for one thread at a time."""
         return self.engine.runner.model
 
     def close(self) -> None:
-        """Breaks off what is being answered, ends the engine's thread and frees the model; a second call does nothing.
+        """Breaks off open requests, ends the engine's thread and frees the model; a second call does nothing.
 
-        Those who wait for an answer get an EngineFailedError.
+        Callers that are waiting for an answer get an EngineFailedError.
         """
         self._thread.close()
 
@@ -194,7 +194,7 @@ class LLM:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The checkpoint's tokenizer; VocabularyError when it has none, and then only ids can be given."""
+        """The checkpoint's tokenizer; VocabularyError when it has none, and then prompts must be ids."""
         if self._tokenizer is None:
             raise VocabularyError(self.model_path, "holds no .tiktoken file", hint="copy qwen.tiktoken into it")
         return self._tokenizer
@@ -206,11 +206,11 @@ class LLM:
         system: str | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> tuple[str, History]:
-        """Answers a query; returns the answer and the history with this turn added (the given one is not changed).
+        """Answers a query; returns the answer and a new history with this turn added.
 
-        `history` is pairs (query, answer), OpenAI's messages, or what the terminal's /save wrote; pairs are returned.
-        `sampling` takes the fields of SamplingParams and the published names (max_new_tokens, do_sample); what is not
-        given comes from generation_config.json.
+        `history` is pairs (query, answer), OpenAI messages, or a conversation saved with the terminal's /save; the
+        result is pairs. `sampling` takes the fields of SamplingParams and the published names (max_new_tokens,
+        do_sample); defaults come from generation_config.json.
         """
         turns = turns_of(history, system)
         response = "".join(self.chat_stream(query, turns, system, **sampling))
@@ -223,9 +223,9 @@ class LLM:
         system: str | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> Generator[str, None, Completion]:
-        """Answers a query piece by piece; the pieces together are what `chat` returns.
+        """Answers a query piece by piece; the pieces join to what `chat` returns.
 
-        The generator's value is the whole completion, its text not stripped.
+        The generator's return value is the complete Completion, its text not stripped.
         """
         self._check_chat()
         turns = turns_of(history, system)
@@ -241,13 +241,13 @@ class LLM:
         progress: bool | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> list[Completion]:
-        """Answers queries that have nothing to do with each other, batched; n results for each, in their order.
+        """Answers independent queries as a batch; n results for each, in their order.
 
-        Each `text` is what `chat` would return. A query that cannot be served gives its `error`; see `generate`.
+        Each `text` is what `chat` would return. A query that cannot be served has an `error`; see `generate`.
         """
         self._check_chat()
         if isinstance(queries, str):
-            raise RequestError("queries is one text; give a list of texts, or use chat")
+            raise RequestError("queries is a string; pass a list of strings, or use chat")
         params = self.sampling_params(**sampling)
         prompts = [self.chat_prompt(query, [], system, params) for query in queries]
         return [replace(one, text=one.text.strip()) for one in self.generate(prompts, params, progress=progress)]
@@ -259,7 +259,7 @@ class LLM:
     def complete_stream(
         self, prompt: str | Sequence[int], **sampling: Unpack[SamplingOptions]
     ) -> Generator[str, None, Completion]:
-        """Continues a text (or ids) piece by piece; the generator's value is the whole completion."""
+        """Continues a text (or ids) piece by piece; the generator's return value is the complete Completion."""
         return self._stream(self._ids(prompt), self.sampling_params(**sampling))
 
     def generate(
@@ -269,11 +269,11 @@ class LLM:
         *,
         progress: bool | None = None,
     ) -> list[Completion]:
-        """Continues prompts, given as texts or as ids, all together; params.n results for each, in the prompts' order.
+        """Continues prompts, strings or lists of ids, as a batch; params.n results for each, in the prompts' order.
 
         A prompt of a list that cannot be served, or fails, does not stop the others: its results have finish_reason
-        "error", and `error` says why. A single prompt outside a list raises RequestError where it cannot be served.
-        `progress` shows a bar on stderr; None: where that is a terminal and there is more than one prompt.
+        "error", and `error` says why. A single prompt outside a list raises RequestError if it cannot be served.
+        `progress` shows a bar on stderr; None: if stderr is a terminal and there is more than one prompt.
         """
         if isinstance(prompts, Tensor | np.ndarray):
             prompts = prompts.tolist()
@@ -340,7 +340,7 @@ class LLM:
         return ids[0] or [self.tokenizer.eod_id], ids[1]
 
     def _checked(self, prompt: Any, params: SamplingParams, is_single: bool) -> tuple[list[int], RequestError | None]:
-        """The ids of a prompt, and why it cannot be served; a single one raises that."""
+        """The ids of a prompt, and why it cannot be served; for a single one that is raised."""
         ids: list[int] = []
         try:
             ids = self._ids(prompt)
@@ -361,7 +361,7 @@ class LLM:
         ]
 
     def add(self, prompt_ids: list[int], params: SamplingParams) -> list[Request]:
-        """Queues a prompt for params.n completions, with this checkpoint's stop tokens, for those who step `engine`."""
+        """Queues a prompt for params.n completions, with this checkpoint's stop tokens; the caller steps `engine`."""
         return self.engine.add_requests(prompt_ids, params, RequestOptions(self.stop_token_ids))
 
     def logits(self, ids: Sequence[int]) -> Tensor:
@@ -372,7 +372,7 @@ class LLM:
         return self._thread.call(partial(_logits, self.model, ids))
 
     def sampling_params(self, **sampling: Unpack[SamplingOptions]) -> SamplingParams:
-        """The checkpoint's sampling defaults with the given changes."""
+        """The checkpoint's sampling defaults with these changes."""
         defaults = self.generation_defaults
         params = SamplingParams(
             max_tokens=defaults.max_new_tokens,
@@ -398,7 +398,7 @@ class LLM:
 
     def _published_stop_strings(self) -> tuple[str, ...]:
         longer = [words for words in self.generation_defaults.stop_words_ids if len(words) > 1]
-        most = self.engine.sampler.num_valid_tokens  # one with a padding row of the vocabulary never comes
+        most = self.engine.sampler.num_valid_tokens  # padding rows of the vocabulary are never sampled
         return tuple(self.tokenizer.decode(words) for words in longer if max(words) < most)
 
     def _ids(self, prompt: str | Sequence[int]) -> list[int]:
@@ -406,16 +406,16 @@ class LLM:
             return self.tokenizer.encode(prompt)
         with suppress(TypeError):
             return [index(token_id) for token_id in prompt]
-        raise RequestError(f"the prompt is {prompt!r:.60}; give a text or a list of token ids")
+        raise RequestError(f"the prompt is {prompt!r:.60}; pass a string or a list of token ids")
 
     def prompt_ids(
         self, messages: Sequence[Message], add_generation_prompt: bool = True, *, answer_start: str = ""
     ) -> list[int]:
-        """Prompt ids of a conversation in the format of the model's family, up to where the answer goes on."""
+        """Prompt ids of a conversation in the format of the model's family, up to where the answer continues."""
         return self.family.chat_prompt(self.tokenizer, messages, add_generation_prompt, answer_start=answer_start)
 
     def chat_prompt(self, query: str, history: History, system: str | None, params: SamplingParams) -> list[int]:
-        """Prompt ids; the oldest turns are forgotten until prompt and answer fit the window and the context."""
+        """Prompt ids; the oldest turns are dropped until prompt and answer fit the window and the context."""
         room = self.engine.max_model_len - min(params.max_tokens, self.engine.max_model_len // 2)
         limit = min(self.generation_defaults.max_window_size, room)
         system_message = Message("system", DEFAULT_SYSTEM if system is None else system)
@@ -431,7 +431,7 @@ class LLM:
     def _stream(self, prompt_ids: list[int], params: SamplingParams) -> Generator[str, None, Completion]:
         """Text of a request as it grows; other requests of the engine advance with it. Its error is raised."""
         if params.n != 1:
-            raise SettingError(f"n is {params.n}, and a stream is one completion; use generate")
+            raise SettingError(f"n is {params.n}, but a stream is one completion; use generate")
         self.engine.check(prompt_ids, params)
         with BlockingReader(self._thread) as reader:
             reader.submit(self._prompts([prompt_ids], params))
@@ -452,7 +452,7 @@ def _logits(model: QwenModel, ids: Sequence[int]) -> Tensor:
 
 @contextmanager
 def _progress(total: int, wanted: bool | None) -> Iterator[Callable[[int], None]]:
-    """A function that takes how many more requests have ended; shows a bar on stderr where one is wanted."""
+    """A function that takes how many more requests have ended, and updates the bar on stderr, if there is one."""
     if wanted is False or (wanted is None and (total < 2 or not sys.stderr.isatty())):
         yield lambda count: None
         return

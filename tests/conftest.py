@@ -16,8 +16,9 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Tests use a cache of their own, not the user's, and the next run does not find what they leave.
 os.environ["QWARTET_CACHE"] = tempfile.mkdtemp(prefix="qwartet-test-cache-")
-# The user's settings do not reach the tests either.
+# Neither the user's settings nor the user's language reach the tests.
 os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="qwartet-test-config-")
+os.environ |= dict.fromkeys(("LC_ALL", "LC_MESSAGES", "LANG", "LANGUAGE", "QWARTET_LANG"), "")
 # No test uses TLS, and loading all certificates takes longer (40 ms per client) than most of their requests.
 os.environ["SSL_CERT_DIR"] = tempfile.mkdtemp(prefix="qwartet-test-no-certificates-")
 os.environ.pop("SSL_CERT_FILE", None)

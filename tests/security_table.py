@@ -1,4 +1,4 @@
-"""The tables of docs/security.md: which attack or fault is tested where, from the names of the tests.
+"""The tables of docs/security.md: which attack or fault is tested where, derived from the names of the tests.
 
 python -m tests.security_table        regenerates them
 """
@@ -21,58 +21,58 @@ _ID = re.compile(r"(?:^|_)(sec|rel|ck)_?(\d\d)(?=_|$)")
 
 OUTCOMES = {
     "SEC-01": "Weights are safetensors. Pickles are not downloaded; only `qwartet convert` reads them, confined.",
-    "SEC-02": "Code shipped with a checkpoint is never downloaded or executed, whatever its config says.",
+    "SEC-02": "Code shipped with a checkpoint is never executed or downloaded, whatever its config says.",
     "SEC-03": "",
-    "SEC-04": "Tool-call arguments that a model writes stay text.",
-    "SEC-05": "A request cannot supply a template or its settings: rejected with the field's name.",
-    "SEC-06": "A billion completions are rejected before anything is allocated; the limit is on `n` times prompts.",
-    "SEC-07": "Any value in any field is served or rejected with status 400 and the field's name; never a 5xx.",
+    "SEC-04": "The arguments of a call stay text as the model wrote them.",
+    "SEC-05": "A request cannot set the chat template or its arguments: rejected with an error that names the field.",
+    "SEC-06": "A billion completions are rejected before anything is allocated; `n` times the prompts counts.",
+    "SEC-07": "Any value in any field is served, or rejected with status 400 and the field's name; never a 5xx.",
     "SEC-08": "Headers, bodies and paths have size and time limits, however they are sent; nothing is decompressed.",
-    "SEC-09": "Texts and bodies built to be slow take linear time; other requests are served meanwhile.",
+    "SEC-09": "Texts and bodies built to be slow are answered in linear time, and other requests are served meanwhile.",
     "SEC-10": "Hostile schemas and regexes are served or rejected; they fetch nothing and leave nothing in memory.",
     "SEC-11": "Images, audio and files are rejected; no connection is opened.",
-    "SEC-12": "Keys are compared as hashes, all of them, in constant time; any other header is a 401.",
-    "SEC-13": "Every route but health and the page's files requires the key, however the path is written.",
-    "SEC-14": "A local server accepts only its own host names; pages of other origins can neither read nor ask.",
+    "SEC-12": "All keys are compared as hashes in constant time; any other header is a 401.",
+    "SEC-13": "Every route except health and the page's files requires the key, however the path is written.",
+    "SEC-14": "A local server answers only to its own names; foreign pages can neither read nor send requests.",
     "SEC-15": "Nothing in a request is used as a path; only the page's own files are served.",
-    "SEC-16": "A key shares the prefix cache only with itself; answers do not depend on other clients.",
-    "SEC-17": "Logs hold no prompt and no key, error bodies no path and no traceback, whatever fails.",
+    "SEC-16": "A key finds only what was computed for it; answers do not depend on other requests.",
+    "SEC-17": "Logs contain no prompts or keys, and errors no paths or tracebacks, whatever fails.",
     "SEC-18": "Client input becomes at most one escaped log line.",
     "SEC-19": "User text never becomes a control token, in any field or spelling.",
-    "SEC-20": "A tool call in the text of a user or a tool is not parsed as a call.",
-    "SEC-21": "Model output cannot run code in the page; every response has a strict content security policy.",
+    "SEC-20": "A call written in the text of a user or a tool is not a call.",
+    "SEC-21": "Model output executes nothing in the page; every answer has a strict content security policy.",
     "SEC-22": "",
     "SEC-23": "",
-    "SEC-24": "Downloads are pinned to a commit and checked against the hub's hashes; `verify` finds one changed byte.",
-    "REL-01": "After a storm of cancellations nothing is leaked, and the next request is served.",
-    "REL-02": "A client may disconnect at any time: its slot and its blocks are freed, nothing is logged.",
-    "REL-03": "Exactly the requests beyond the queue get 429 and a time to retry.",
-    "REL-04": "Queueing and generation have time limits, reported as 503 and 504, or as an event of the stream.",
-    "REL-05": "An error ends only the affected requests, with a message; a failed engine ends the process.",
+    "SEC-24": "Downloads are tied to a commit and compared with the hub's hashes; `verify` finds one changed byte.",
+    "REL-01": "After a burst of cancellations nothing is left behind, and the next request is served.",
+    "REL-02": "A client may disconnect at any moment: its slot and its cache blocks are freed, and nothing is logged.",
+    "REL-03": "Exactly the requests that exceed the queue get 429 and a retry time.",
+    "REL-04": "Queueing and answering have time limits, reported as 503 and 504 or as an event of the stream.",
+    "REL-05": "An error ends the affected requests with a message; a failed engine ends the process.",
     "REL-06": "",
-    "REL-07": "A KV cache too small for all requests makes them slower, and changes no text.",
-    "REL-08": "After a signal, running requests may finish, then are ended; the port is free, no child is left.",
-    "REL-09": "Every startup failure gives one line and an exit code.",
-    "REL-10": "Health reports loading, ready, failed and draining, also during a step.",
-    "REL-11": "A load with faults leaks no block, task or descriptor.",
+    "REL-07": "A cache too small for all requests makes them slower but changes no text.",
+    "REL-08": "Signals let running answers finish, then cancel them; the port is freed, and no child process remains.",
+    "REL-09": "A failure at startup is one line and an exit code.",
+    "REL-10": "Health reports loading, ready, failed and draining, even while a step runs.",
+    "REL-11": "A load with faults leaves no block, task or descriptor behind.",
     "REL-12": "",
     "REL-13": "A client that stops reading is disconnected; others are unaffected.",
-    "REL-14": "No chunk of a stream ends inside a character; unpaired surrogates are handled.",
-    "REL-15": "A stream contains the same as a complete response: text, usage, log-probabilities.",
-    "REL-16": "A seed gives the same text whatever else is served.",
+    "REL-14": "No chunk of a stream ends within a character; unpaired surrogates are answered.",
+    "REL-15": "A stream equals the complete answer: text, usage, log-probabilities.",
+    "REL-16": "A seed gives the same text regardless of other requests.",
     "REL-17": "A prompt may fill the context except for one token.",
     "REL-18": "",
-    "REL-19": "Without network, home directory or disk space, local models are served and the rest is reported.",
-    "REL-20": "Interrupted downloads are resumed, and no incomplete or wrong file gets the final name.",
+    "REL-19": "Without network, home directory or disk space, local models are served and the rest is a clear error.",
+    "REL-20": "Interrupted downloads are resumed, and no incomplete or wrong file gets its final name.",
     "REL-21": "",
     "REL-22": "",
-    "REL-23": "The metrics match what clients saw.",
+    "REL-23": "The metrics count what the clients saw.",
     "REL-24": "Flags override the environment, which overrides the file; unknown keys are rejected with a suggestion.",
     "REL-25": "",
     "REL-26": "",
 }
 
-# Tests named before ids existed.
+# Tests that carry no id in their names.
 NAMED_OTHERWISE = {
     "SEC-01": (
         "tests/test_architecture.py::test_the_package_runs_no_code_that_comes_with_a_checkpoint",
@@ -98,7 +98,7 @@ OUTCOMES["REL-12"] = "What `/openapi.json` allows is answered as declared, what 
 
 
 def by_id() -> dict[str, list[tuple[str, str]]]:
-    """File and name of every test with an id in its name, or listed here for one."""
+    """File and name of every test that carries an id or is listed above for one."""
     found: dict[str, list[tuple[str, str]]] = {}
     for path in sorted((REPOSITORY / "tests").rglob("test_*.py")):
         file = path.relative_to(REPOSITORY).as_posix()
@@ -108,7 +108,7 @@ def by_id() -> dict[str, list[tuple[str, str]]]:
     for one, tests in NAMED_OTHERWISE.items():
         for test in tests:
             file, _, name = test.partition("::")
-            assert name in functions_of(REPOSITORY / file), f"there is no {test}"
+            assert name in functions_of(REPOSITORY / file), f"{test} does not exist"
             found.setdefault(one, []).append((file, name))
     return found
 
@@ -136,7 +136,7 @@ def _table(kind: str) -> Iterator[str]:
 
 def _checkpoints() -> Iterator[str]:
     tests = [test for one, some in by_id().items() if one.startswith("CK") for test in some]
-    yield f"Malformed checkpoints (of CK-01 to CK-28): {_links(tests)}."
+    yield f"Malformed checkpoints (CK-01 to CK-28, as far as tested): {_links(tests)}."
 
 
 def _links(tests: list[tuple[str, str]]) -> str:

@@ -154,7 +154,7 @@ def test_a_list_of_prompts_none_of_which_can_be_served_is_a_list_of_errors(llm: 
 
 
 def test_a_single_prompt_that_cannot_be_served_raises_its_error(llm: LLM) -> None:
-    for prompt, words in (("", "empty"), ([10, 99999], "outside"), ([1] * 5000, "5000 tokens"), ([1, "a"], "text or")):
+    for prompt, words in (("", "empty"), ([10, 99999], "outside"), ([1] * 5000, "5000 tokens"), ([1, "a"], "a string")):
         with pytest.raises(RequestError, match=words):
             llm.generate(prompt, SamplingParams())
     assert not llm.engine.has_unfinished
@@ -245,5 +245,5 @@ def test_a_query_of_a_batch_that_is_too_long_is_its_own_error(llm: LLM) -> None:
     good, bad, also_good = llm.chat_batch(["你好", "long " * 5000, "你好"], temperature=0)
     assert good.text == also_good.text == "你好！很高兴为你提供帮助。" and good.error is None
     assert isinstance(bad.error, RequestError) and bad.finish_reason == "error"
-    with pytest.raises(RequestError, match="queries is one text"):
+    with pytest.raises(RequestError, match="queries is a string"):
         llm.chat_batch("你好")

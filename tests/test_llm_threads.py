@@ -268,9 +268,9 @@ def test_close_breaks_off_what_is_waited_for_and_frees_the_model() -> None:
             waiting = pool.submit(llm.chat, "hello", **LONG)
             wait_for(lambda: len(llm.engine.scheduler.running) == 2)
             llm.close()
-            with pytest.raises(EngineFailedError, match="closed; make a new one"):
+            with pytest.raises(EngineFailedError, match="closed; create a new one"):
                 waiting.result(MAX_WAIT_S)
-            with pytest.raises(EngineFailedError, match="closed; make a new one"):
+            with pytest.raises(EngineFailedError, match="closed; create a new one"):
                 list(stream)
         del waiting, stream
         llm.close()
@@ -283,7 +283,7 @@ def test_close_breaks_off_what_is_waited_for_and_frees_the_model() -> None:
         lambda: llm.logits([1]), lambda: llm.model, lambda: llm.engine,
     ]  # fmt: skip
     for ask in asks:
-        with pytest.raises(EngineFailedError, match="closed; make a new one"):
+        with pytest.raises(EngineFailedError, match="closed; create a new one"):
             ask()
 
 
@@ -391,7 +391,7 @@ def test_a_step_by_hand_while_the_thread_is_at_work_is_refused_and_breaks_nothin
     next(stream)
     asks: list[Ask] = [llm.engine.step, lambda: llm.engine.add_request([1, 2], SamplingParams())]
     for ask in asks:
-        with pytest.raises(RuntimeError, match=r"another thread is at work .*; ask it through LLM or AsyncEngine"):
+        with pytest.raises(RuntimeError, match=r"another thread is using .*; go through LLM or AsyncEngine"):
             ask()
     rest = collected(stream)
     assert rest and collected(llm.complete_stream("hello", **{**LONG, "max_tokens": 300})).endswith(rest)

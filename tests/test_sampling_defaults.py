@@ -59,7 +59,7 @@ def test_a_minimum_delays_the_end_and_max_length_counts_the_prompt(checkpoint: C
 
 
 def test_num_beams_is_told_of_at_load(checkpoint: Copy) -> None:
-    with pytest.warns(CheckpointWarning, match=r"generation_config.json: not honoured: num_beams 4 \(there is no beam"):
+    with pytest.warns(CheckpointWarning, match=r"generation_config.json: ignored: num_beams 4 \(there is no beam"):
         loaded(checkpoint(), num_beams=4)
 
 
@@ -67,7 +67,7 @@ def test_num_beams_is_told_of_at_load(checkpoint: Copy) -> None:
 def test_ids_of_no_token_fail_at_load_and_are_found_by_inspect(checkpoint: Copy, key: str) -> None:
     directory = checkpoint()
     bad = [1, 999999]
-    with pytest.raises(CheckpointError, match=f"{key} holds the id 999999, and the model has 512 tokens") as caught:
+    with pytest.raises(CheckpointError, match=f"{key} holds the id 999999, but the model has 512 tokens") as caught:
         loaded(directory, **{key: [bad] if key.endswith("words_ids") else bad})
     assert caught.value.path == str(directory / "generation_config.json")
     assert any(f"{key} holds the id 999999" in problem for problem in inspect_checkpoint(directory).problems)

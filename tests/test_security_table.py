@@ -1,4 +1,4 @@
-"""docs/security.md matches the tests, and every guard of `make mutate` is still in its place."""
+"""docs/security.md matches the tests, and every guard of `make mutate` is still in its source file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.security_table import DOCUMENT, OUTCOMES, by_id, tables
 
 
 def test_the_tables_are_those_that_the_tests_give() -> None:
-    assert tables() in DOCUMENT.read_text(encoding="utf-8"), "make security-table writes them anew"
+    assert tables() in DOCUMENT.read_text(encoding="utf-8"), "make security-table regenerates them"
 
 
 def test_every_id_of_a_test_has_an_outcome_and_every_outcome_a_test() -> None:

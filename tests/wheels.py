@@ -1,7 +1,7 @@
 """Are the files that `make dist` built fit to be published? `python -m tests.wheels DIR` checks them; see the Makefile.
 
 The Linux wheel has a manylinux tag and the kernels, the pure wheel and the source archive have no binaries, every link
-of the long description is absolute, and all three hold the bundled model, the licence and the page.
+of the long description is absolute, and all three hold the bundled model, the licence, the page and the Chinese texts.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ ESSENTIAL = (
     "qwartet/demo/config.json",
     "qwartet/demo/model.safetensors",
     "qwartet/server/static/index.html",
+    "qwartet/cli/language/zh/help.json",
     "LICENSE",
 )
 BINARIES = (".so", ".a", ".o", ".dylib", ".dll", ".pyd")

@@ -30,6 +30,9 @@ from qwartet.cli.doctor import doctor
 from qwartet.cli.evaluate.verb import evaluate
 from qwartet.cli.help import help_on
 from qwartet.cli.inspect import inspect
+from qwartet.cli.language.catalogue import chinese, use_language
+from qwartet.cli.language.choice import chosen_language, take_language
+from qwartet.cli.language.help_pages import translate_help
 from qwartet.cli.list_models import list_models
 from qwartet.cli.plan.verb import plan
 from qwartet.cli.pull import pull
@@ -84,6 +87,12 @@ def qwartet(
     debug: Annotated[
         bool, typer.Option("--debug", help="Print the traceback of a failure (also QWARTET_DEBUG=1).")
     ] = False,
+    lang: Annotated[
+        str | None,
+        typer.Option(
+            "--lang", metavar="zh|en", help="Language of help and messages; also QWARTET_LANG, or the locale."
+        ),
+    ] = None,  # taken out of the arguments before they are parsed, as --debug is
     config: ConfigFile = None,  # read by the verb that runs, which may have been given its own
 ) -> None:
     """Run first-generation Qwen models. `qwartet chat` starts a conversation with the bundled one.
@@ -94,7 +103,7 @@ def qwartet(
         print(context.get_help())
     else:
         for text in near_misses(context.command):
-            print(f"warning: {error_line(text)}", file=sys.stderr)
+            print(error_line(f"warning: {text}"), file=sys.stderr)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -105,11 +114,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line; returns the exit code. Every failure is one line on stderr."""
     debug, arguments = _take_debug(arguments)
+    given, arguments = take_language(arguments)
     _forgive_encoding_errors()
     guard_terminals()
     warnings.showwarning = _show_warning
     try:
-        code = command_tree().main(list(arguments), prog_name="qwartet", standalone_mode=False)
+        language = chosen_language(given)
+        use_language(language)
+        code = command_tree(language).main(list(arguments), prog_name="qwartet", standalone_mode=False)
         sys.stdout.flush()
         return code or 0
     except BrokenPipeError:
@@ -124,14 +136,21 @@ def run(arguments: Sequence[str]) -> int:
             _discard_stdout()  # what is buffered may be what could not be written
         text = failures.message(error)
         bug = f"{type(error).__name__}: {error}; this is a bug in Qwartet, please report it with the output of --debug"
-        print(f"error: {error_line(bug if text is None else text)}", file=sys.stderr)
+        print(error_line(f"error: {bug if text is None else text}"), file=sys.stderr)
         return 1 if text is None else 2
+    finally:
+        use_language("en")
+
+
+def command_tree(language: str = "en") -> Any:
+    """The command with all its verbs, which find their options in the environment and a file too."""
+    return _command_tree(language)
 
 
 @functools.cache
-def command_tree() -> Any:
-    """The command with all its verbs, which find their options in the environment and a file too."""
-    return make_configurable(typer.main.get_command(app))
+def _command_tree(language: str) -> Any:
+    root = make_configurable(typer.main.get_command(app))
+    return translate_help(root, chinese()) if language == "zh" else root
 
 
 def _take_debug(arguments: Sequence[str]) -> tuple[bool, list[str]]:
@@ -169,7 +188,7 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     if issubclass(category, QwartetWarning):
-        print(f"warning: {error_line(str(message))}", file=sys.stderr)
+        print(error_line(f"warning: {message}"), file=sys.stderr)
     else:
         _show_other_warning(message, category, filename, lineno, file, line)
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from qwartet.cli.language.catalogue import label, translate
 from qwartet.cli.terminal import direct
 from qwartet.cli.units import format_bytes
 
@@ -23,7 +24,7 @@ def byte_progress(doing: str, done: str) -> Iterator[Callable[[int, int], None]]
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn())
     progress = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
     num_done, of = 0, 0
-    task = progress.add_task(doing, visible=False)
+    task = progress.add_task(label(doing), visible=False)
 
     def on_bytes(count: int, total: int) -> None:
         nonlocal num_done, of
@@ -34,7 +35,7 @@ def byte_progress(doing: str, done: str) -> Iterator[Callable[[int, int], None]]
         before, num_done = num_done, num_done + count
         progress.update(task, completed=num_done)
         if not console.is_terminal and before * 10 // total < num_done * 10 // total:
-            console.print(f"{format_bytes(num_done)} of {format_bytes(total)} {done}")
+            console.print(translate(f"{format_bytes(num_done)} of {format_bytes(total)} {done}"))
 
     try:
         yield on_bytes

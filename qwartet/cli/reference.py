@@ -26,6 +26,10 @@ Results go to stdout, everything else to stderr. Exit codes: 0 done; 1 requests 
 Every verb takes `--config FILE` and `--help`; `--debug`, before or after the verb, prints the traceback of a failure.
 `qwartet --install-completion` lets the shell complete verbs and options.
 
+`--lang zh` or `--lang en`, before or after the verb, sets the language of help, errors and results; otherwise
+`QWARTET_LANG` does, then the locale (`LC_ALL`, `LC_MESSAGES`, `LANG`). JSON, exit codes and the server's log are the
+same in both.
+
 ## Settings
 
 The value of an option is the first of these that is there; `qwartet config VERB` shows which it is.

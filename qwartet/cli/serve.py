@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import stat
 import sys
@@ -21,7 +22,7 @@ from qwartet.cli.options import MaxNumSeqs, ModelArgument, set_threads
 from qwartet.cli.terminal import inert, one_line
 from qwartet.engine.engine_config import EngineConfig
 from qwartet.errors import SettingError, VocabularyError
-from qwartet.files import decode_text
+from qwartet.files import decode_text, kind_of
 from qwartet.hub.resolve import looks_like_hub_id, resolve
 from qwartet.server.access import LOOPBACK_HOSTS, Access
 from qwartet.server.limits import Limits
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from qwartet.llm import LLM
 
 MIN_KEY_CHARS = 8
+MAX_KEY_FILE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -155,14 +157,14 @@ def _hosts(given: list[str], *, is_guarded: bool) -> list[str] | None:
 def _keys(given: list[str], file: Path | None) -> list[str]:
     keys = list(given)
     if file is not None:
-        _readable(file)
+        content, mode = _read_once(file)
         try:
-            keys += [line.strip() for line in decode_text(file.read_bytes()).splitlines() if line.strip()]
+            keys += [line.strip() for line in decode_text(content).splitlines() if line.strip()]
         except ValueError as error:
             raise SettingError(f"{file}: {error}") from None
         if not keys:
             raise SettingError(f"{file} holds no key; write one a line")
-        if file.stat().st_mode & stat.S_IROTH:
+        if mode & stat.S_IROTH:
             print(one_line(f"warning: {file} can be read by everybody; chmod o-r it"), file=sys.stderr)
     for key in keys:
         if len(key) < MIN_KEY_CHARS or not (key.isascii() and key.isprintable()) or " " in key:
@@ -171,16 +173,32 @@ def _keys(given: list[str], file: Path | None) -> list[str]:
     return keys
 
 
+def _read_once(file: Path) -> tuple[bytes, int]:
+    """A key file's content and mode. It may be a pipe: opening that waits for a writer, and works only once."""
+    try:
+        if kind_of(file) == "a pipe":
+            print(one_line(f"reading API keys from the pipe {file}"), file=sys.stderr)
+        with file.open("rb") as stream:
+            mode, content = os.fstat(stream.fileno()).st_mode, stream.read(MAX_KEY_FILE_BYTES + 1)
+    except OSError as error:
+        raise _unreadable(file, error) from None
+    if len(content) > MAX_KEY_FILE_BYTES:
+        raise SettingError(f"{file} has more than {MAX_KEY_FILE_BYTES} bytes; a key file holds one key per line")
+    return content, mode
+
+
 def _readable(*files: Path | None) -> None:
-    """SettingError for a file that cannot be read."""
-    for file in files:
+    """SettingError for a file that cannot be read. A pipe is not opened: its reader could not open it again."""
+    for file in filter(None, files):
         try:
-            if file is not None:
+            if kind_of(file) != "a pipe":
                 file.open("rb").close()
         except OSError as error:
-            raise SettingError(
-                f"{file} cannot be read ({error.strerror}); check the path and its permissions"
-            ) from None
+            raise _unreadable(file, error) from None
+
+
+def _unreadable(file: Path, error: OSError) -> SettingError:
+    return SettingError(f"{file} cannot be read ({error.strerror}); check the path and its permissions")
 
 
 def _url(listener: socket.socket, uds: Path | None, certificate: Path | None) -> str:

@@ -1,7 +1,7 @@
-"""Removes control characters from everything that the command line writes to a terminal.
+"""Removes control characters from everything that the command line writes to a terminal, and translates sentences.
 
-Our own output goes through `one_line`, `printable` or `json_line`. Output of libraries (warnings, tracebacks, logs,
-usage) goes through a stream that filters it.
+Our own output goes through `one_line`, `error_line`, `printable` or `json_line`; the first two translate it. Output of
+libraries (warnings, tracebacks, logs, usage) goes through a stream that filters it.
 """
 
 from __future__ import annotations
@@ -11,12 +11,22 @@ import sys
 from collections.abc import Iterable
 from typing import Any, TextIO
 
-from qwartet.inert_text import error_line as error_line
+from qwartet import inert_text
+from qwartet.cli.language.catalogue import translate
 from qwartet.inert_text import inert as inert
 from qwartet.inert_text import json_line as json_line
-from qwartet.inert_text import one_line as one_line
 
 _HALF_CHARACTER = re.compile(r"[\ud800-\udfff]")
+
+
+def one_line(text: str) -> str:
+    """A sentence in the language of the user, on one line and inert."""
+    return inert_text.one_line(translate(text))
+
+
+def error_line(text: str) -> str:
+    """The same for an error or a warning, which are shorter."""
+    return inert_text.error_line(translate(text))
 
 
 def whole_text(text: str) -> str:

@@ -1,1 +1,1 @@
-"""Asking a server that speaks OpenAI's API: streams of events, refusals, answers; imports no torch."""
+"""A client for OpenAI-compatible servers: event streams, refusals, answers; imports no torch."""

@@ -1,4 +1,4 @@
-"""Where a server is: a URL as people write it, checked, to the parts of a connection."""
+"""The address of a server: a URL as people write it, validated and split into the parts of a connection."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True)
 class Address:
-    """The place of an OpenAI-compatible API; `path` stands before /v1 and has no slash at its end."""
+    """The address of an OpenAI-compatible API; `path` is the part before /v1, without a trailing slash."""
 
     scheme: str
     host: str
@@ -28,7 +28,7 @@ class Address:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether what is sent there stays on this machine."""
+        """Whether requests stay on this machine."""
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
@@ -36,23 +36,23 @@ class Address:
 
 
 def parse_address(url: str) -> Address:
-    """The address that a URL means: http:// is understood, a /v1 at its end is not needed. SettingError for others."""
+    """The address in a URL; http:// and a trailing /v1 are optional. SettingError if the URL is invalid."""
     text = url if "://" in url else f"http://{url}"
     try:
         parts = urlsplit(text)
         host, port = parts.hostname or "", parts.port
     except ValueError as error:
-        raise SettingError(f"the URL {url!r:.80} cannot be read ({error}); {_HINT}") from error
+        raise SettingError(f"the URL {url!r:.80} is not valid ({error}); {_HINT}") from error
     if parts.scheme not in DEFAULT_PORTS:
-        raise SettingError(f"the URL {url!r:.80} does not begin with http:// or https://; {_HINT}")
+        raise SettingError(f"the URL {url!r:.80} does not start with http:// or https://; {_HINT}")
     if parts.username is not None or parts.password is not None:
         raise SettingError(
-            "the URL holds a user name or a password, which would be shown; give a key in QWARTET_API_KEY"
+            "the URL contains a user name or password, which would be shown in messages; set QWARTET_API_KEY instead"
         )
     if parts.query or parts.fragment:
         raise SettingError(f"the URL {url!r:.80} has a query or a fragment; {_HINT}")
     if not re.fullmatch(r"[\w.:%-]+", host, re.ASCII) or not re.fullmatch(r"[!-~]*", parts.path) or port == 0:
-        raise SettingError(f"the URL {url!r:.80} has no host that can be asked; {_HINT}")
+        raise SettingError(f"the URL {url!r:.80} has no valid host; {_HINT}")
     path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
     return Address(parts.scheme, host, port or DEFAULT_PORTS[parts.scheme], path)
 

@@ -1,12 +1,12 @@
-"""Server-sent events: bytes as they come to events, in linear time and bounded memory.
+"""Server-sent events, parsed from bytes as they arrive, in linear time and bounded memory.
 
-    : ping                          a comment; it keeps the connection alive and says nothing
-    event: error                    the name of the event, where it has one
+    : ping                          a comment, which only keeps the connection alive
+    event: error                    the name of the event, if it has one
     data: {"choices": [...          its lines, joined by newlines
-                                    an empty line: the event is whole
+                                    an empty line ends the event
 
-Lines end with LF, CR or CRLF, and bytes may come in any pieces. An event in the midst of which the stream ends is not
-given out. Source: the HTML standard, 9.2 "Server-sent events".
+Lines end with LF, CR or CRLF, and bytes may arrive in any pieces. An event that is incomplete when the stream ends is
+discarded. Source: the HTML standard, 9.2 "Server-sent events".
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from dataclasses import dataclass
 
 from qwartet.errors import ServerError
 
-MAX_EVENT_BYTES = 2**20  # of a line, and of the lines of an event together
+MAX_EVENT_BYTES = 2**20  # limit of a line, and of all lines of an event together
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
 @dataclass(frozen=True)
 class Event:
-    """One message of a stream."""
+    """One event of a stream."""
 
     data: str
     name: str = "message"
 
 
 def events(chunks: Iterable[bytes]) -> Iterator[Event]:
-    """The events of a stream; ServerError for one that is too long."""
+    """The events of a stream; ServerError if one is too long."""
     name, num_bytes = "", 0
     data: list[str] = []
     for line in _lines(chunks):
@@ -43,7 +43,7 @@ def events(chunks: Iterable[bytes]) -> Iterator[Event]:
                 yield Event("\n".join(data), name or "message")
             name, data, num_bytes = "", [], 0
         elif field == b"data":
-            num_bytes += len(line) + 1  # an empty one takes memory too
+            num_bytes += len(line) + 1  # an empty line takes memory too
             _check_size(num_bytes)
             data.append(value.decode("utf-8", "replace"))
         elif field == b"event":
@@ -51,7 +51,7 @@ def events(chunks: Iterable[bytes]) -> Iterator[Event]:
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Whole lines, without their ends and without a byte order mark before the first."""
+    """Complete lines, without line ends and without a leading byte order mark."""
     line, after_cr, is_first = bytearray(), False, True
     for chunk in chunks:
         if after_cr and chunk:
@@ -71,5 +71,5 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
 def _check_size(num_bytes: int) -> None:
     if num_bytes > MAX_EVENT_BYTES:
         raise ServerError(
-            f"the server sent an event of more than {MAX_EVENT_BYTES} bytes; is that an OpenAI-compatible API?"
+            f"the server sent an event of more than {MAX_EVENT_BYTES} bytes; is this an OpenAI-compatible API?"
         )

@@ -1,7 +1,7 @@
-"""A server that speaks OpenAI's API: which models it serves, and answers piece by piece.
+"""A connection to an OpenAI-compatible server: lists its models and streams its answers.
 
-`http.client` is enough here, and has what a key wants: it follows no redirect and reads no proxy or netrc from its
-surroundings. A stream that is closed closes its connection, by which the server learns that nobody waits any more.
+`http.client` is enough, and safe for API keys: it follows no redirects and ignores proxy variables and netrc. Closing a
+stream closes its connection, which tells the server to stop.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from qwartet.client.refusal import failure_line, refusal, told_by
 from qwartet.errors import ServerError, SettingError
 
 CONNECT_TIMEOUT_S = 10.0
-MAX_BODY_BYTES = 4 * 2**20  # of an answer that is no stream
+MAX_BODY_BYTES = 4 * 2**20  # of a response that is not a stream
 MAX_REFUSAL_BYTES = 2**16
-MAX_ANSWER_CHARS = 2**21  # each may come as a piece of its own, which takes 80 bytes
+MAX_ANSWER_CHARS = 2**21  # each may arrive as a piece of its own, which takes 80 bytes
 CHUNK_BYTES = 2**16
 
 _LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -34,33 +34,33 @@ class ServedModel:
     """One entry of /v1/models."""
 
     name: str
-    context_length: int | None = None  # tokens; None where the server does not say
+    context_length: int | None = None  # tokens; None if the server does not say
 
 
 @dataclass(frozen=True)
 class AnswerEnd:
-    """What is known of an answer once it is whole; counts are in tokens, None where nobody counted."""
+    """What is known about a complete answer; counts are in tokens, None if the server did not report them."""
 
-    finish_reason: str  # "stop", "length", or another word of a server's
+    finish_reason: str  # "stop", "length", or another reason that the server gave
     num_prompt_tokens: int | None = None
     num_completion_tokens: int | None = None
 
 
 class OpenAIServer:
-    """One server; every request is a connection of its own."""
+    """One server; every request opens its own connection."""
 
     def __init__(self, url: str, *, api_key: str | None = None, timeout_s: float = 600.0) -> None:
-        """`timeout_s`: the longest silence that is waited for. SettingError for a URL or key that cannot be used."""
+        """`timeout_s`: how long to wait for the next data. SettingError for an invalid URL or key."""
         if api_key is not None and not re.fullmatch(r"[!-~]+", api_key):
-            raise SettingError("the API key is empty, or has characters that no header can hold; check it")
+            raise SettingError("the API key is empty or has characters that an HTTP header cannot hold; check it")
         if not 0 < timeout_s <= 86_400:
-            raise SettingError(f"timeout is {timeout_s:g} s; it must lie above 0 and be at most 86400 (a day)")
+            raise SettingError(f"timeout is {timeout_s:g} s; it must be above 0 and at most 86400 (one day)")
         self.address: Address = parse_address(url)
         self._api_key = api_key
         self._timeout_s = timeout_s
 
     def models(self) -> list[ServedModel]:
-        """What the server serves, in its order; ServerError says why that cannot be had."""
+        """The models that the server lists, in its order; ServerError if they cannot be read."""
         with self._exchange("GET", "/v1/models", None, min(self._timeout_s, CONNECT_TIMEOUT_S)) as response:
             self._check_status(response)
             body = response.read(MAX_BODY_BYTES + 1)
@@ -68,15 +68,15 @@ class OpenAIServer:
         entries = [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
         named = [entry for entry in entries if isinstance(entry.get("id"), str) and entry["id"]]
         if not named:
-            raise ServerError(f"{self.address}: /v1/models names no model; is that an OpenAI-compatible API?")
+            raise ServerError(f"{self.address}: /v1/models lists no models; is this an OpenAI-compatible API?")
         return [ServedModel(_whole_text(entry["id"]), _context_length(entry)) for entry in named]
 
     def chat_stream(
         self, messages: Sequence[Mapping[str, str]], *, model: str, **fields: Any
     ) -> Generator[str, None, AnswerEnd]:
-        """An answer piece by piece; the generator's value says how it ended.
+        """An answer piece by piece; the generator's return value says how it ended.
 
-        ServerError unless it is whole; PromptTooLongError, before any piece, where the messages do not fit.
+        ServerError if it is incomplete; PromptTooLongError, before any piece, if the messages do not fit.
         """
         body = {
             "model": model,
@@ -89,7 +89,7 @@ class OpenAIServer:
             self._check_status(response, ("stream_options", *fields))
             if response.headers.get_content_type() != "text/event-stream":
                 kind = response.headers.get_content_type()
-                raise ServerError(f"{self.address}: answers with {kind}, no event stream; is that a chat API?")
+                raise ServerError(f"{self.address}: answered with {kind}, not an event stream; is this a chat API?")
             return (yield from self._read_answer(response))
 
     def _read_answer(self, response: http.client.HTTPResponse) -> Generator[str, None, AnswerEnd]:
@@ -111,27 +111,28 @@ class OpenAIServer:
             if isinstance(piece, str) and piece:
                 num_chars += len(piece)
                 if num_chars > MAX_ANSWER_CHARS:
-                    raise ServerError(f"{self.address}: the answer has no end; set max_tokens")
+                    message = f"the answer exceeds {MAX_ANSWER_CHARS} characters; set max_tokens"
+                    raise ServerError(f"{self.address}: {message}")
                 yield _whole_text(piece)
             if finish_reason in ("abort", "error"):
-                raise ServerError(f"{self.address}: the server gave this answer up; try again")
-        raise ServerError(f"{self.address}: the answer broke off; try again, and see the server's log")
+                raise ServerError(f"{self.address}: the server aborted the answer; try again")
+        raise ServerError(f"{self.address}: the answer was cut off; try again, and check the server's log")
 
     def _chunk(self, event: Event) -> dict[str, Any]:
-        """A chunk of the answer; ServerError for the server's own error, or for what is no chunk."""
+        """A chunk of the answer; ServerError if the server reports an error or the event is not a chunk."""
         chunk = _json_object(event.data)
         if event.name == "error" or chunk.get("error"):
             reason = told_by(chunk)[0] or "no reason given"
-            raise ServerError(f"{self.address}: failed in the midst of the answer ({reason}); try again")
+            raise ServerError(f"{self.address}: failed while answering ({reason}); try again")
         if not chunk:
-            raise ServerError(f"{self.address}: sent an event that is no chunk of an answer; is that a chat API?")
+            raise ServerError(f"{self.address}: sent an event that is not a completion chunk; is this a chat API?")
         return chunk
 
     def _check_status(self, response: http.client.HTTPResponse, fields: Sequence[str] = ()) -> None:
         coding = response.headers.get("Content-Encoding", "identity").strip().lower()
         if coding not in ("", "identity"):
-            hint = "a proxy before it does that: go around it, or have it leave answers as they are"
-            raise ServerError(f"{self.address}: answers compressed ({coding:.40}), which was not asked for; {hint}")
+            hint = "bypass the proxy in front of it, or turn off its compression"
+            raise ServerError(f"{self.address}: sent a compressed response ({coding:.40}), not requested; {hint}")
         if response.status != 200:
             body = response.read(MAX_REFUSAL_BYTES)
             raise refusal(str(self.address), response.status, response.headers, body, fields)
@@ -140,7 +141,7 @@ class OpenAIServer:
     def _exchange(
         self, method: str, path: str, body: Mapping[str, Any] | None, silence_s: float
     ) -> Iterator[http.client.HTTPResponse]:
-        """A request and its response; whatever ends the block closes the connection. ServerError when that breaks."""
+        """A request and its response; leaving the block closes the connection. ServerError if the connection fails."""
         headers = {"Accept": "application/json, text/event-stream", "Connection": "close"}
         if self._api_key is not None:
             headers["Authorization"] = f"Bearer {self._api_key}"
@@ -163,20 +164,20 @@ class OpenAIServer:
             connection.close()
 
     def _connection(self) -> http.client.HTTPConnection:
-        place = (self.address.host, self.address.port)
+        endpoint = (self.address.host, self.address.port)
         if self.address.scheme == "http":
-            return http.client.HTTPConnection(*place, timeout=CONNECT_TIMEOUT_S)
-        return http.client.HTTPSConnection(*place, timeout=CONNECT_TIMEOUT_S, context=ssl.create_default_context())
+            return http.client.HTTPConnection(*endpoint, timeout=CONNECT_TIMEOUT_S)
+        return http.client.HTTPSConnection(*endpoint, timeout=CONNECT_TIMEOUT_S, context=ssl.create_default_context())
 
 
 def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    """What has arrived, as it arrives."""
+    """The body, as it arrives."""
     while chunk := response.read1(CHUNK_BYTES):
         yield chunk
 
 
 def _json_object(text: str | bytes) -> dict[str, Any]:
-    """The object that a text is; an empty one where it is none."""
+    """A JSON object; empty if the text is anything else."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
@@ -185,7 +186,7 @@ def _json_object(text: str | bytes) -> dict[str, Any]:
 
 
 def _whole_text(text: str) -> str:
-    """Text without halves of characters, which JSON can hold and no file or terminal can."""
+    """Text without unpaired surrogates, which JSON allows but files and terminals do not."""
     return _LONE_SURROGATE.sub("\ufffd", text)
 
 
@@ -195,7 +196,7 @@ def _count(usage: Mapping[str, Any], name: str) -> int | None:
 
 
 def _context_length(entry: Mapping[str, Any]) -> int | None:
-    """vLLM and Qwartet say max_model_len, llama.cpp meta.n_ctx, or only what the model was trained on."""
+    """vLLM and Qwartet report max_model_len; llama.cpp reports meta.n_ctx, or only the training context."""
     meta = entry.get("meta")
     meta = meta if isinstance(meta, dict) else {}
     counts = (_count(entry, "max_model_len"), _count(meta, "n_ctx"), _count(meta, "n_ctx_train"))

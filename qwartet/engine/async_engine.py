@@ -1,10 +1,10 @@
-"""The engine for asyncio: coroutines of one event loop add prompts to the engine's thread and read what comes of them.
+"""The engine for asyncio: coroutines of one event loop add prompts to the engine's thread and read their completions.
 
     event loop                                 engine thread (engine_thread.py)
     add, abort ------------------------------> commands
-    streams    <-- at most one call a step --- what the steps brought
+    streams    <-- at most one call a step --- outputs of the steps
 
-What a reader has not taken yet is kept as one output per completion, so a slow one costs no more than its completions.
+Unread output is merged into one per completion, so a slow reader costs no more memory than its completions.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from qwartet.engine.sampling_params import SamplingParams
 from qwartet.engine.structure import Structure
 from qwartet.errors import EngineFailedError, StructureError
 
-COMPILE_TIMEOUT_S = 10.0  # for a structure; structure_limits.py keeps the worst to about a second
-NUM_COMPILERS = 2  # structures that are compiled at once
+COMPILE_TIMEOUT_S = 10.0  # for a structure; structure_limits.py bounds the worst case to about a second
+NUM_COMPILERS = 2  # structures compiled at once
 
 
 @dataclass
 class StreamOutput:
-    """What was added to completion `index` of a prompt since the stream's last output about it."""
+    """What was added to completion `index` of a prompt since the stream's last output for it."""
 
     index: int
-    request: Request  # its prompt and prompt_logprobs are settled; its completion grows in the engine's thread
+    request: Request  # its prompt and prompt_logprobs are final; its completion grows in the engine's thread
     token_ids: list[int] = field(default_factory=list)
     text: str = ""
     logprobs: list[TokenLogprobs] = field(default_factory=list)
@@ -41,10 +41,10 @@ class StreamOutput:
 
 
 class CompletionStream:
-    """The params.n completions of one prompt: `async for` gives StreamOutputs as they come, `collect` all at the end.
+    """The params.n completions of one prompt: `async for` yields StreamOutputs as they arrive, `collect` waits for all.
 
-    An error of one completion is raised once what came before it was read, and ends the others; one of the engine is
-    an EngineFailedError. A reader that stops early has to call `abort`, or use the stream as a context.
+    An error of one completion is raised after the output that preceded it, and ends the others; an error of the engine
+    is an EngineFailedError. A reader that stops early must call `abort`, or use the stream as a context manager.
     """
 
     def __init__(
@@ -55,8 +55,8 @@ class CompletionStream:
         on_end: Callable[[CompletionStream], None] = lambda stream: None,
         post: Callable[[Sequence[Event]], None] = lambda events: None,
     ) -> None:
-        """`on_end`: called when the engine has no more to do with it. `post` has events of the engine's thread called
-        in the event loop.
+        """`on_end`: called when the engine is done with it. `post` runs events of the engine's thread in the event
+        loop.
         """
         self.requests: list[Request] = []  # set by the engine's thread
         self.post = post
@@ -65,13 +65,13 @@ class CompletionStream:
         self._on_abort = on_abort
         self._on_news = on_news
         self._unread: dict[int, StreamOutput] = {}
-        self.error: Exception | None = None  # to be raised behind what has not been read
+        self.error: Exception | None = None  # raised after the unread output
         self._has_news = asyncio.Event()
         self._has_ended = asyncio.Event()
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing more will come, but for what has not been read."""
+        """Whether nothing more will arrive; unread output may remain."""
         return self._has_ended.is_set()
 
     def __aiter__(self) -> CompletionStream:
@@ -89,7 +89,7 @@ class CompletionStream:
         raise StopAsyncIteration
 
     def take(self) -> list[StreamOutput]:
-        """What has come and has not been read, without waiting; `on_news` says when to look, `error` what ended it."""
+        """The unread output, without waiting; `on_news` says when to look, `error` what ended the stream."""
         outputs = list(self._unread.values())
         self._unread.clear()
         if not self.is_finished:
@@ -97,12 +97,12 @@ class CompletionStream:
         return outputs
 
     async def collect(self) -> list[StreamOutput]:
-        """Waits for the end without waking up before; one whole output for each completion, in order of index."""
+        """Waits for the end without waking up before; one complete output per completion, in order of index."""
         await self._has_ended.wait()
         return sorted([output async for output in self], key=lambda output: output.index)
 
     def abort(self) -> None:
-        """Ends what is unfinished, with finish_reason "abort"; its blocks are free after the step that is running."""
+        """Ends what is unfinished, with finish_reason "abort"; its blocks are free after the current step."""
         if self._num_open:
             self._on_abort(self)
 
@@ -112,10 +112,10 @@ class CompletionStream:
     async def __aexit__(self, *_: object) -> None:
         self.abort()
 
-    # What the engine has to say, in the event loop:
+    # Events from the engine, in the event loop:
 
     def put(self, index: int, added: StepOutput) -> None:
-        """Takes what a step added to completion `index`."""
+        """Receives what a step added to completion `index`."""
         if added.finish_reason is not None:
             self._num_open -= 1
             if not self._num_open:
@@ -137,7 +137,7 @@ class CompletionStream:
         self._tell()
 
     def break_off(self, error: Exception) -> None:
-        """Nothing more comes."""
+        """Nothing more will arrive."""
         self._num_open = 0
         self._on_end(self)
         if not self.is_finished:
@@ -156,14 +156,14 @@ class CompletionStream:
 
 
 class AsyncEngine:
-    """Serves coroutines of one event loop; whoever else uses the engine is served in the same steps.
+    """Serves coroutines of one event loop; other users of the engine share its steps.
 
         async with AsyncEngine(llm.engine) as engine:
             async for output in engine.generate(prompt_ids, params, RequestOptions(llm.stop_token_ids)):
                 print(output.text, end="")
 
     All methods but `close` raise EngineFailedError once a step has failed or the engine is closed, and RuntimeError in
-    an event loop that is not the first one's.
+    a second event loop.
     """
 
     def __init__(self, engine: Engine, *, compile_timeout_s: float = COMPILE_TIMEOUT_S) -> None:
@@ -172,8 +172,8 @@ class AsyncEngine:
         self._compile_timeout_s = compile_timeout_s
         self._lock = threading.Lock()
         self._events: list[Event] = []  # for the event loop; under the lock
-        # Of the event loop, from the first use on:
-        self._open: set[CompletionStream] = set()  # that the engine has not ended yet
+        # Owned by the event loop, from the first use on:
+        self._open: set[CompletionStream] = set()  # not ended by the engine yet
         self._is_idle = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: Literal["", "drain", "abort"] = ""
@@ -183,23 +183,23 @@ class AsyncEngine:
 
     @property
     def is_healthy(self) -> bool:
-        """Whether prompts are served: no step has failed, and nobody has closed the engine."""
+        """Whether prompts are served: no step has failed, and the engine is not closed."""
         return self._thread.is_open and not self._closing
 
     @property
     def num_waiting(self) -> int:
-        """Requests that have not been begun, or were preempted."""
+        """Requests that have not started, or were preempted."""
         return self._thread.num_queued + len(self._engine.scheduler.waiting)
 
     @property
     def num_running(self) -> int:
-        """Requests in the steps that are made now."""
+        """Requests in the current steps."""
         return len(self._engine.scheduler.running)
 
     async def generate(
         self, prompt_ids: Sequence[int], params: SamplingParams, options: RequestOptions = NO_OPTIONS
     ) -> AsyncGenerator[StreamOutput]:
-        """The completions of a prompt as they grow, arguments and errors as in `add`; ends them when it is left."""
+        """The completions of a prompt as they grow, with the arguments and errors of `add`; aborts them on exit."""
         stream = await self.add(prompt_ids, params, options)
         try:
             async for output in stream:
@@ -215,8 +215,7 @@ class AsyncEngine:
         *,
         on_news: Callable[[], object] | None = None,
     ) -> CompletionStream:
-        """Queues a prompt for params.n completions. `on_news`: called in the event loop whenever there is something to
-        take.
+        """Queues a prompt for params.n completions. `on_news`: called in the event loop whenever there is new output.
 
         RequestError and SettingError are raised before anything is queued. A structure is compiled first, in a thread
         of its own; StructureError when that takes too long.
@@ -235,14 +234,14 @@ class AsyncEngine:
         return stream
 
     def abort(self, request: Request) -> None:
-        """Ends one request that is unfinished, with finish_reason "abort"."""
+        """Ends one unfinished request, with finish_reason "abort"."""
         self._thread.abort(lambda: [request])
 
     async def close(self, *, drain: bool = False) -> None:
-        """Refuses new prompts, ends those that are open (with `drain` only when they are done); ends the engine's
-        thread unless others have it at work.
+        """Rejects new prompts and ends the open ones (with `drain`, waits for them instead); then ends the engine's
+        thread unless others keep it busy.
 
-        A second call without `drain` ends a drain.
+        A second call without `drain` cuts a drain short.
         """
         if self._closing != "abort":
             self._closing = "drain" if drain else "abort"
@@ -276,7 +275,7 @@ class AsyncEngine:
 
     def _check_loop(self) -> None:
         if self._loop not in (None, asyncio.get_running_loop()):
-            raise RuntimeError("this AsyncEngine serves the event loop that used it first; make one for each loop")
+            raise RuntimeError("this AsyncEngine belongs to the event loop that used it first; create one per loop")
 
     def _raise_unless_open(self) -> None:
         self._engine.raise_failure()
@@ -287,7 +286,7 @@ class AsyncEngine:
         self._thread.abort(lambda: stream.requests)
 
     async def _compile(self, structure: Structure, stops: frozenset[int]) -> TokenConstraint:
-        """A constraint, made in another thread; who waits for a place there is not timed."""
+        """Compiles a constraint in another thread; the timeout excludes queueing."""
         await self._compiler_places.acquire()
         try:
             self._raise_unless_open()
@@ -297,7 +296,7 @@ class AsyncEngine:
             self._compiler_places.release()
             raise
         self._compiling.add(work)
-        work.add_done_callback(self._free_compiler)  # not earlier: nothing can stop a thread
+        work.add_done_callback(self._free_compiler)  # not earlier: a thread cannot be stopped
         await asyncio.wait({work}, timeout=self._compile_timeout_s)
         if not work.done():
             raise StructureError(f"the structure takes more than {self._compile_timeout_s:g} s to compile; simplify it")
@@ -307,10 +306,10 @@ class AsyncEngine:
         self._compiling.discard(work)
         self._compiler_places.release()
         if not work.cancelled():
-            work.exception()  # where nobody waits for it any more, it counts as seen
+            work.exception()  # marks it as retrieved, in case the waiter is gone
 
     def _dispatch(self) -> None:
-        """Gives the streams what came for them."""
+        """Passes events on to their streams."""
         with self._lock:
             events, self._events = self._events, []
         for event in events:
@@ -322,7 +321,7 @@ class AsyncEngine:
             self._is_idle.set()
 
     def _post(self, events: Sequence[Event]) -> None:
-        """Has the event loop call these; one wake-up serves all that come before it is answered."""
+        """Has the event loop call these; one wake-up serves all events posted before it runs."""
         assert self._loop is not None, "_start set it"
         with self._lock:
             is_first = not self._events
@@ -333,11 +332,11 @@ class AsyncEngine:
         except RuntimeError:
             if not self._loop.is_closed():
                 raise
-        if self._loop.is_closed():  # perhaps with a wake-up that it was given and did not answer any more
+        if self._loop.is_closed():  # perhaps with a wake-up pending that it will never run
             self._leave()
 
     def _leave(self) -> None:
-        """Ends what is open, in the engine's thread: nobody can read any more."""
+        """Ends what is open, in the engine's thread: its readers are gone."""
         self._closing = "abort"
         open_streams, self._open = self._open, set()
         for stream in open_streams:

@@ -1,4 +1,4 @@
-"""Requests and places (integers) -> a ForwardBatch (tensors)."""
+"""Requests and positions (integers) -> a ForwardBatch (tensors)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from qwartet.layers.rotary import PositionConfig
 
 @dataclass(frozen=True)
 class Span:
-    """Ids start : end of a request, its drafts counted behind its tokens, and which of them logits are wanted for."""
+    """Ids start : end of a request, drafts counted after its tokens, and the ones whose logits are needed."""
 
     request: Request
     start: int
     end: int
-    logits: tuple[range, ...]  # places, in ascending order
+    logits: tuple[range, ...]  # positions, in ascending order
 
 
 def step_span(item: ScheduledRequest) -> Span:

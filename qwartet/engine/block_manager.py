@@ -1,17 +1,17 @@
-"""Which blocks of the KV cache hold what, who uses them, and which may be taken. Integers only.
+"""Which blocks of the KV cache hold what, who uses them, and which are free. Integers only.
 
-A block that is computed in full is known by a hash over all ids up to its end, so that a table finds the blocks of
-another one with the same beginning and shares them.
+A fully computed block is identified by a hash over all ids up to its end, so that a table finds the blocks of another
+one with the same prefix and shares them.
 
     hash of block i = sha256(hash of block i - 1, ids of block i)
-    hash of block -1 = root of the table       all that keys and values depend on besides ids (`prefix_root`)
+    hash of block -1 = root of the table       everything besides ids that keys and values depend on (`prefix_root`)
 
     in use     references >= 1
-    free       references = 0; keeps its content and its hash until it is taken, the longest unused first
+    free       references = 0; keeps its content and its hash until it is taken, least recently used first
 
-So preemption costs a request only what others took meanwhile: it finds its own blocks again by the same means. A block
-is written only while one table alone has it and nobody can find it: a forked table gets a copy first, and a block that
-was cropped is forgotten. Source: Kwon et al. 2023; the chain of hashes as in vLLM.
+So preemption costs a request only the blocks that others took meanwhile: it finds the rest again by hash. A block is
+written only while it belongs to one table and cannot be found by hash: a forked table gets a copy first, and a cropped
+block loses its hash. Source: Kwon et al. 2023; the chain of hashes as in vLLM.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 BlockCopy = tuple[int, int]
-"""A block, and the one that its keys and values are to be copied to before the next step."""
+"""A block, and the block to copy its keys and values to before the next step."""
 
 TokenIds = Callable[[int, int], Sequence[int]]
 """From start and end to the ids start : end of an owner."""
@@ -37,7 +37,7 @@ class BlockTable:
     blocks: list[int] = field(default_factory=list)
     num_computed_tokens: int = 0  # whose keys and values are in the blocks
     num_published_blocks: int = 0  # which others may find
-    hashes: list[bytes] = field(default_factory=list)  # of full blocks, as far as anybody asked
+    hashes: list[bytes] = field(default_factory=list)  # of full blocks, computed on demand
 
 
 def prefix_root(salt: bytes, alpha_slot: int, first_position: int) -> bytes:
@@ -55,11 +55,11 @@ class BlockManager:
         self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(num_blocks))  # taken from the front
         self._hash_of: dict[int, bytes] = {}
         self._block_of: dict[bytes, int] = {}
-        self._tables: set[BlockTable] = set()  # all that have blocks
+        self._tables: set[BlockTable] = set()  # all tables with blocks
 
     @property
     def num_free_blocks(self) -> int:
-        """Blocks that nobody uses, with or without content."""
+        """Unused blocks, with or without content."""
         return len(self._free)
 
     def num_blocks_for(self, num_tokens: int) -> int:
@@ -67,9 +67,9 @@ class BlockManager:
         return -(-num_tokens // self.block_size)
 
     def adopt_prefix(self, table: BlockTable, token_ids: TokenIds, num_tokens: int) -> int:
-        """Gives an empty table the blocks that hold the beginning of its tokens already; returns how many they hold.
+        """Gives an empty table the cached blocks of its tokens' prefix; returns how many tokens they hold.
 
-        At least one token is left to compute: its logits are wanted.
+        At least one token is left to compute, for its logits.
         """
         assert not table.blocks, "a table with blocks cannot adopt others"
         num_blocks = (num_tokens - 1) // self.block_size
@@ -82,9 +82,9 @@ class BlockManager:
         return table.num_computed_tokens
 
     def grow(self, table: BlockTable, num_tokens: int) -> list[BlockCopy] | None:
-        """Extends a table to hold `num_tokens` tokens, so that those which are not computed yet may be written.
+        """Extends a table to hold `num_tokens` tokens, so that those not computed yet can be written.
 
-        Returns the copies that have to be made before; None, and changes nothing, if there are too few blocks.
+        Returns the copies to make first; None, with nothing changed, if there are too few blocks.
         """
         place, num_kept = divmod(table.num_computed_tokens, self.block_size)
         is_partial = num_kept > 0 and num_tokens > table.num_computed_tokens
@@ -100,20 +100,20 @@ class BlockManager:
             self._references[target] += 1
             table.blocks[place] = target
         elif is_partial:
-            self._forget_content(table.blocks[place])  # which it is known by, if it was full before a crop
+            self._forget_content(table.blocks[place])  # its hash, if it was full before a crop
         for _ in range(num_missing):
             self._add(table, self._take())
         return copies
 
     def fork(self, table: BlockTable) -> BlockTable:
-        """Another table of the same tokens, as far as they are computed; it shares all their blocks."""
+        """A second table with the tokens computed so far; it shares all their blocks."""
         twin = BlockTable(table.root, [], table.num_computed_tokens, table.num_published_blocks, list(table.hashes))
         for block in table.blocks[: self.num_blocks_for(table.num_computed_tokens)]:
             self._add(twin, block)
         return twin
 
     def crop(self, table: BlockTable, num_tokens: int) -> None:
-        """Takes back what a table has beyond its first tokens, which may go on with other ids now."""
+        """Takes back the blocks beyond a table's first tokens, which may now continue with other ids."""
         self._give_back(table, num_tokens)
         del table.hashes[num_tokens // self.block_size :]
 
@@ -122,14 +122,14 @@ class BlockManager:
         self._give_back(table, 0)
 
     def _give_back(self, table: BlockTable, num_tokens: int) -> None:
-        """What nobody else uses is free: the end of a table is taken before its beginning."""
+        """Frees the blocks that no other table uses, so that the end of a table is reused before its beginning."""
         num_kept = self.num_blocks_for(num_tokens)
         for block in reversed(table.blocks[num_kept:]):
             self._references[block] -= 1
             if self._references[block] == 0:
                 self._free[block] = None
                 if block not in self._hash_of:
-                    self._free.move_to_end(block, last=False)  # nothing to be found in it: taken first
+                    self._free.move_to_end(block, last=False)  # its content cannot be found: taken first
         del table.blocks[num_kept:]
         table.num_computed_tokens = min(table.num_computed_tokens, num_tokens)
         table.num_published_blocks = min(table.num_published_blocks, num_tokens // self.block_size)
@@ -137,7 +137,7 @@ class BlockManager:
             self._tables.discard(table)
 
     def publish(self, table: BlockTable, token_ids: TokenIds) -> None:
-        """Makes a table's full blocks known, as far as they are computed; the first with some content stands."""
+        """Makes a table's computed full blocks findable; the first block with a given content stays."""
         num_full = table.num_computed_tokens // self.block_size
         if num_full <= table.num_published_blocks:
             return
@@ -150,8 +150,8 @@ class BlockManager:
         table.num_published_blocks = num_full
 
     def check_integrity(self) -> None:
-        """Every block is free or in use, as often as tables name it, and known by one hash at most; what is still to be
-        written is nobody else's.
+        """Every block is free, or referenced as often as tables name it, and has at most one hash; blocks still to be
+        written belong to one table.
         """
         counts = [0] * self.num_blocks
         for table in self._tables:
@@ -174,7 +174,7 @@ class BlockManager:
         self._tables.add(table)
 
     def _take(self) -> int:
-        """The free block that was used longest ago; nothing can be found in it any more."""
+        """The least recently used free block; its content can no longer be found."""
         block, _ = self._free.popitem(last=False)
         self._forget_content(block)
         return block
@@ -185,7 +185,7 @@ class BlockManager:
             del self._block_of[block_hash]
 
     def _hashes(self, table: BlockTable, token_ids: TokenIds, num_blocks: int) -> list[bytes]:
-        """The hashes of a table's blocks, at least the first `num_blocks`; made once: ids change only behind a crop."""
+        """The hashes of a table's blocks, at least the first `num_blocks`; computed once: only a crop changes ids."""
         hashes, size = table.hashes, self.block_size
         while len(hashes) < num_blocks:
             ids = array("q", token_ids(len(hashes) * size, (len(hashes) + 1) * size))

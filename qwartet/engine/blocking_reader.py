@@ -11,17 +11,17 @@ from qwartet.engine.request import Request
 
 
 class BlockingReader:
-    """Submits prompts and gives what each step adds to their completions, as a context that ends what is left.
+    """Submits prompts and yields what each step adds to their completions; leaving the context aborts the rest.
 
         with BlockingReader(thread) as reader:
             reader.submit([Prompt(ids, params)])
             for output in reader: ...
 
-    An interrupt (Ctrl-C) while it waits, or leaving early, ends these prompts alone.
+    An interrupt (Ctrl-C) while it waits, or leaving early, ends only these prompts.
     """
 
     def __init__(self, thread: EngineThread, *, only_ends: bool = False) -> None:
-        """`only_ends`: give a completion's last output alone, so that nothing wakes up before."""
+        """`only_ends`: yield only a completion's last output, so that nothing wakes up before."""
         self._thread = thread
         self._only_ends = only_ends
         self._news: SimpleQueue[tuple[int, StepOutput | _BrokenOff]] = SimpleQueue()
@@ -29,9 +29,9 @@ class BlockingReader:
         self._num_open = 0
 
     def submit(self, prompts: Sequence[Prompt]) -> None:
-        """Queues the prompts together; they have to have passed Engine.check. EngineFailedError as EngineThread.
+        """Queues the prompts together; they must have passed Engine.check. EngineFailedError as for EngineThread.
 
-        More may follow while the others are served; prompts are numbered in their order.
+        More may follow while earlier ones are served; prompts are numbered in their order.
         """
         first = len(self._sinks)
         sinks = [
@@ -43,11 +43,11 @@ class BlockingReader:
 
     @property
     def requests(self) -> list[list[Request]]:
-        """Of each prompt, its completions' requests, once they are done."""
+        """For each prompt, the requests of its completions, once they are done."""
         return [sink.requests for sink in self._sinks]
 
     def __iter__(self) -> Iterator[StepOutput]:
-        """What each step adds, as it comes; raises where the engine serves a prompt no more."""
+        """What each step adds, as it arrives; raises when the engine no longer serves a prompt."""
         return (added for _, added in self.numbered())
 
     def numbered(self) -> Iterator[tuple[int, StepOutput]]:
@@ -65,14 +65,14 @@ class BlockingReader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Returns once the blocks of what was left are free: after the running step."""
+        """Returns once the blocks of aborted prompts are free: after the current step."""
         if self._num_open:
             self._num_open = 0
             self._thread.end(self._sinks)
 
 
 class _BrokenOff:
-    """That nothing more comes of a prompt."""
+    """Marks a prompt that will get no more output."""
 
     def __init__(self, error: Exception, num_completions: int) -> None:
         self.error, self.num_completions = error, num_completions
@@ -84,7 +84,7 @@ def _call_all(events: Sequence[Event]) -> None:
 
 
 class _Sink:
-    """Where the engine's thread puts what it adds to the completions of one prompt."""
+    """Receives from the engine's thread what it adds to the completions of one prompt."""
 
     def __init__(
         self,

@@ -1,8 +1,7 @@
 """How much of a long prompt a step may compute while others wait for their next token. Numbers only.
 
-A step with a chunk of a prompt takes as long for the requests that decode beside it. So the chunk is what fits into
-`max_stall_s` at the speed of the latest chunks, but at least MIN_CHUNK tokens, which share what
-reading the weights takes.
+A chunk of a prompt stalls the requests that decode in the same step. So the chunk is what fits into `max_stall_s` at
+the speed of the latest chunks, but at least MIN_CHUNK tokens, which share the cost of reading the weights.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ _MEMORY = 0.5  # of the speed, from one chunk to the next
 
 
 class ChunkLimiter:
-    """Knows how fast steps with many tokens are, and how long a chunk may be at that speed."""
+    """Tracks the speed of steps with many tokens, and how long a chunk may be at that speed."""
 
     def __init__(self, max_stall_s: float | None) -> None:
         """None: a chunk is as long as a step allows."""
@@ -22,13 +21,13 @@ class ChunkLimiter:
         self._token_s: float | None = None
 
     def observe(self, stats: StepStats) -> None:
-        """Takes note of a step; one of few tokens says nothing about chunks."""
+        """Records a step; one with few tokens says nothing about chunks."""
         if stats.num_tokens >= MIN_CHUNK:
             token_s = stats.seconds / stats.num_tokens
             self._token_s = token_s if self._token_s is None else _MEMORY * self._token_s + (1 - _MEMORY) * token_s
 
     def chunk(self, budget: int) -> int:
-        """Tokens of prompts that a step may hold, of `budget`, where requests decode."""
+        """How many of `budget` tokens a step may spend on prompts while requests decode."""
         if self.max_stall_s is None:
             return budget
         fitting = MIN_CHUNK if not self._token_s else int(self.max_stall_s / self._token_s)

@@ -1,8 +1,8 @@
 """A small model of the same vocabulary drafts for a large one.
 
-It has a KV cache of its own with as many blocks, addressed by the same block tables, so a request's tokens lie in the
-same places of both. What it has not seen of a request (its prompt, tokens that it did not draft) it computes when
-it is asked to draft, at most a chunk in one step. Drafts are sampled with the request's own random numbers (gumbel.py).
+It has a KV cache of its own with as many blocks, addressed by the same block tables, so a request's tokens have the
+same slots in both. Tokens that it has not seen (the prompt, tokens that it did not draft) are computed when drafts are
+needed, at most a chunk per step. Drafts are sampled with the request's own random numbers (gumbel.py).
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from qwartet.engine.scheduler import ScheduledRequest
 
 @dataclass(frozen=True)
 class _Progress:
-    """What the draft model has computed of a request: `num_tokens` of it, and all but the last of its drafts."""
+    """How far the draft model has computed a request: `num_tokens` of it, and all but the last of its drafts."""
 
     num_preemptions: int
     num_tokens: int
     drafts: tuple[int, ...] = ()
 
     def num_computed(self, request: Request) -> int:
-        """Tokens whose keys and values are in its cache and still hold."""
+        """Tokens whose keys and values are in its cache and still valid."""
         if self.num_preemptions != request.num_preemptions:
-            return 0  # its blocks are others now
+            return 0  # it has other blocks now
         taken = request.token_ids(self.num_tokens, self.num_tokens + len(self.drafts) - 1)
         num_accepted = 0
         while num_accepted < len(taken) and taken[num_accepted] == self.drafts[num_accepted]:
@@ -83,7 +83,7 @@ class DraftModel:
         return Span(request, start, request.num_tokens, (range(request.num_tokens - 1, request.num_tokens),))
 
     def _catch_up(self, requests: list[Request]) -> list[Request]:
-        """The requests that one chunk brings up to date; for one that needs more, a part of it is computed."""
+        """The requests that one chunk brings up to date; one that needs more is computed in part."""
         ready, budget = [], self._max_num_batched_tokens
         for request in requests:
             span = self._missing(request)

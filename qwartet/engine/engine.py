@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from qwartet.engine.constrain import ConstraintCompiler
 
 NO_LIMIT = 2**31  # tokens
-KV_CACHE_MEMORY_FRACTION = 0.8  # of the memory that is free once the weights are there; a step needs some too
+KV_CACHE_MEMORY_FRACTION = 0.8  # of the memory that is free once the weights are loaded; a step needs some too
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class StepOutput:
 
     request: Request
     token_ids: list[int]
-    text: str = ""  # that became certain; nothing without a tokenizer
+    text: str = ""  # text that became final; empty without a tokenizer
     logprobs: tuple[TokenLogprobs, ...] = ()
     finish_reason: FinishReason | None = None
 
@@ -69,7 +69,7 @@ class StepOutput:
 class Engine:
     """Serves requests on one model, for one thread at a time; engine_thread.py serves any number.
 
-    RuntimeError where another thread is at work with it.
+    RuntimeError while another thread is using it.
     """
 
     def __init__(
@@ -81,10 +81,10 @@ class Engine:
         num_valid_tokens: int | None = None,
         draft_model: QwenModel | None = None,
     ) -> None:
-        """`tokenizer` makes the text; without one only ids come out. `num_valid_tokens`: see Sampler; the tokenizer's
-        number where there is one. `draft_model`: a smaller one of the same vocabulary, to speculate with.
+        """`tokenizer` makes the text; without one there are only ids. `num_valid_tokens`: see Sampler; defaults to the
+        tokenizer's number. `draft_model`: a smaller one with the same vocabulary, for speculative decoding.
 
-        SettingError for a setting out of bounds, OutOfMemoryError when not one request of max_model_len would fit.
+        SettingError for a setting out of bounds, OutOfMemoryError when not even one request of max_model_len fits.
         """
         config = EngineConfig() if config is None else config
         self.position_config = model.config.position
@@ -111,7 +111,7 @@ class Engine:
             self.block_manager,
             max_num_batched_tokens=budget,
             max_num_seqs=config.max_num_seqs,
-            num_drafts_wanted=partial(_num_drafts_wanted, ref(self)),  # a cycle would keep the model until it is found
+            num_drafts_wanted=partial(_num_drafts_wanted, ref(self)),  # a cycle would keep the model until collected
             chunk_beside_decodes=self.chunk_limiter.chunk,
         )
         self.observers: list[Callable[[StepStats], object]] = [self.chunk_limiter.observe, self.speculation.observe]
@@ -124,16 +124,16 @@ class Engine:
 
     @contextmanager
     def owned(self, *, wait: bool = False) -> Iterator[None]:
-        """Within, no other thread adds, steps or finishes; with `wait` once the one that does has left."""
+        """Within, no other thread adds, steps or finishes; `wait` waits for a thread that does."""
         if not self._owner.acquire(blocking=wait):
-            raise RuntimeError("another thread is at work with this engine; ask it through LLM or AsyncEngine")
+            raise RuntimeError("another thread is using this engine; go through LLM or AsyncEngine")
         try:
             yield
         finally:
             self._owner.release()
 
     def renew_owner(self) -> None:
-        """Takes it from a thread that is gone: a forked child has none of its parent's."""
+        """Resets the owner, whose thread a forked child does not have."""
         self._owner = RLock()
 
     def add_request(
@@ -141,8 +141,8 @@ class Engine:
     ) -> Request:
         """Queues a prompt for one completion, whatever params.n is.
 
-        RequestError when the prompt is empty, too long, or has ids outside the vocabulary; SettingError for a setting
-        that cannot be honoured here.
+        RequestError when the prompt is empty, too long, or has ids outside the vocabulary; SettingError for an
+        unsupported setting.
         """
         with self.owned():
             request = self._new_request(prompt_ids, params, options)
@@ -179,15 +179,15 @@ class Engine:
     def add_requests(
         self, prompt_ids: Sequence[int], params: SamplingParams, options: RequestOptions = NO_OPTIONS
     ) -> list[Request]:
-        """Queues a prompt for params.n completions; the first computes what the others find.
+        """Queues a prompt for params.n completions; the first computes the prompt, the others find it in the cache.
 
-        OutOfMemoryError, or another error, queues none of them.
+        On any error none of them is queued.
         """
         with self.owned():
             try:
                 family = self._family(prompt_ids, params, options)
             except MemoryError as error:
-                raise in_our_words(error, f"a prompt of {len(prompt_ids)} tokens was queued") from error
+                raise in_our_words(error, f"queueing a prompt of {len(prompt_ids)} tokens") from error
             for request in family:
                 self.scheduler.add(request)
         return family
@@ -206,29 +206,29 @@ class Engine:
         return [parent, *children]
 
     def check(self, prompt_ids: Sequence[int], params: SamplingParams, first_position: int = 0) -> None:
-        """Raises what add_request would refuse; any thread may call it."""
+        """Raises the errors of add_request; any thread may call it."""
         self.raise_failure()
         self._check_prompt(prompt_ids, first_position)
         self._check_params(params)
         if params.max_length is not None and len(prompt_ids) >= params.max_length:
-            message = f"max_length is {params.max_length}, and the prompt alone has {len(prompt_ids)} tokens"
-            raise RequestError(f"{message}; give max_tokens, which counts the completion only")
+            message = f"max_length is {params.max_length}, but the prompt alone has {len(prompt_ids)} tokens"
+            raise RequestError(f"{message}; use max_tokens, which counts the completion only")
 
     def compile(self, structure: Structure, stop_token_ids: frozenset[int]) -> TokenConstraint:
-        """A structure as a constraint; any thread may call it. RequestError where it is ill-formed or too large."""
+        """Compiles a structure to a constraint, in any thread. RequestError if it is ill-formed or too large."""
         if self.tokenizer is None:
             raise SettingError(
                 "a structure needs the model's tokenizer; copy qwen.tiktoken into its directory", param="structure"
             )
         with self._compiler_lock:
             if self._compiler is None:
-                from qwartet.engine.constrain import ConstraintCompiler  # takes a library that most runs do not need
+                from qwartet.engine.constrain import ConstraintCompiler  # loads a library that most runs do not need
 
                 self._compiler = ConstraintCompiler(self.tokenizer, self.runner.model.config.vocab_size)
         try:
             return self._compiler.compile(structure, stop_token_ids)
         except MemoryError as error:
-            raise in_our_words(error, "a structure was compiled") from error
+            raise in_our_words(error, "compiling a structure") from error
 
     @property
     def has_unfinished(self) -> bool:
@@ -237,7 +237,7 @@ class Engine:
     def step(self) -> list[StepOutput]:
         """Computes one batch; returns what it added. EngineFailedError after an error in an earlier step."""
         self.raise_failure()
-        assert self.has_unfinished, "a step without work: call it only while has_unfinished"
+        assert self.has_unfinished, "a step without work; call step only while has_unfinished"
         with self.owned():
             try:
                 return self._step()
@@ -285,13 +285,13 @@ class Engine:
         return outputs
 
     def _give_up(self, schedule: Schedule, error: Exception) -> StepOutput:
-        """Ends the request with the most tokens in a step that took too much memory.
+        """Ends the request with the most tokens in a step that ran out of memory.
 
-        Nothing was committed, so the next step computes the others' part again.
+        Nothing was committed, so the next step recomputes the others' part.
         """
         largest = max(schedule.scheduled, key=lambda item: (item.num_scheduled_tokens, *item.request.order))
         request = largest.request
-        what = f"{largest.num_scheduled_tokens} tokens of request {request.request_id} were computed"
+        what = f"computing {largest.num_scheduled_tokens} tokens of request {request.request_id}"
         self.finish(request, "error")
         request.error = in_our_words(error, what)
         return StepOutput(request, [], finish_reason="error")
@@ -302,18 +302,18 @@ class Engine:
         outputs = [self._commit_tokens(result) for result in sampled]
         for item in schedule.scheduled:
             request = item.request
-            if request.finish_reason != "error":  # what is in its blocks may be broken
+            if request.finish_reason != "error":  # its blocks may hold garbage
                 self.block_manager.publish(request.table, request.token_ids)
             if request.is_finished:
                 self._release(request)
         return outputs
 
     def _commit_tokens(self, result: Sampled) -> StepOutput:
-        """Adds the tokens of one request up to its end; those that were drafted are computed already."""
+        """Adds the tokens of one request up to its end; accepted drafts are already computed."""
         request = result.request
         request.draft_ids = []
         if result.error is not None:
-            what = f"token {request.num_tokens} of request {request.request_id} was chosen"
+            what = f"choosing token {request.num_tokens} of request {request.request_id}"
             request.error, request.finish_reason = in_our_words(result.error, what), "error"
             return StepOutput(request, [], finish_reason="error")
         num_before, text = len(request.completion_ids), ""
@@ -323,7 +323,7 @@ class Engine:
                 break
         new_ids = request.completion_ids[num_before:]
         is_complete = request.constraint is not None and request.constraint.is_finished
-        if is_complete and request.finish_reason != "stop":  # which may stand before tokens that were sampled behind it
+        if is_complete and request.finish_reason != "stop":  # a stop may precede tokens that were sampled after it
             text += request.complete()
         request.table.num_computed_tokens += len(new_ids) - 1
         logprobs = result.logprobs[: len(new_ids)]
@@ -344,13 +344,13 @@ class Engine:
         self.speculation.release(request)
 
     def raise_failure(self) -> None:
-        """EngineFailedError after an error in a step, else nothing."""
+        """Raises EngineFailedError if a step has failed."""
         if self.failure is not None:
             raise self.failure_error()
 
     def failure_error(self) -> EngineFailedError:
-        """What is raised after an error in a step."""
-        error = EngineFailedError(f"the engine stopped at an error: {self.failure}; load the model again")
+        """The error of every call after a step has failed."""
+        error = EngineFailedError(f"the engine stopped after an error: {self.failure}; load the model again")
         error.__cause__ = self.failure
         return error
 
@@ -369,33 +369,33 @@ class Engine:
             "begin_suppress_tokens": params.begin_suppress_tokens,
         }
         for name, token_ids in named.items():
-            # What can never be taken is forbidden already: padding rows may be named with the others.
+            # Ids that can never be chosen are forbidden anyway, so padding rows may be listed.
             most = self.sampler.num_valid_tokens if name == "logit_bias" else self.runner.model.config.vocab_size
             if (largest := max(token_ids, default=0)) >= most:
-                raise SettingError(f"{name} has token {largest}, the vocabulary {most} tokens", param=name)
+                raise SettingError(f"{name} has token {largest}, but the vocabulary has {most} tokens", param=name)
 
 
 def _num_drafts_wanted(owner: ReferenceType[Engine], request: Request) -> int:
     engine = owner()
-    assert engine is not None, "its scheduler is asked in its steps alone"
+    assert engine is not None, "only the engine's steps ask its scheduler"
     return engine.speculation.num_wanted(request, len(engine.scheduler.running)) if request.speculates else 0
 
 
 def stop_ids(params: SamplingParams, stop_token_ids: Sequence[int]) -> frozenset[int]:
-    """The ids that end a request: the model's own, unless it ignores them, and those that it asks for."""
+    """The ids that end a request: the model's own, unless it ignores them, and those it sets."""
     return frozenset(() if params.ignore_eos else stop_token_ids).union(params.stop_token_ids)
 
 
 def check_length(length: int, most: int, context: int) -> None:
     """RequestError for a prompt of more than `most` tokens."""
     if length > most:
-        raise RequestError(f"the prompt has {length} tokens, the context {context}; shorten the prompt")
+        raise RequestError(f"the prompt has {length} tokens, but the context is {context}; shorten the prompt")
 
 
 def check_ids(prompt_ids: Sequence[int], vocab_size: int) -> None:
     """RequestError for a prompt that is empty, or has ids outside the vocabulary."""
     if not prompt_ids:
-        raise RequestError("the prompt is empty; give at least one token")
+        raise RequestError("the prompt is empty; pass at least one token")
     if not 0 <= min(prompt_ids) <= max(prompt_ids) < vocab_size:
         raise RequestError(f"the prompt has ids outside 0..{vocab_size - 1}; is this the model's tokenizer?")
 
@@ -410,31 +410,31 @@ def _affordable_blocks(models: list[QwenModel], kv_cache_dtype: str) -> int:
 
 
 def _choose_length(full_length: int, asked: int | None, affordable_blocks: int) -> int:
-    """The asked context; else the model's own, or as much of it as the memory allows, with a ContextWarning."""
+    """The requested context; else the model's own, or as much of it as fits in memory, with a ContextWarning."""
     if asked is not None:
         if not 2 <= asked <= full_length:
-            raise SettingError(f"max_model_len is {asked}; with this model it must lie in 2..{full_length}")
+            raise SettingError(f"max_model_len is {asked}; with this model it must be between 2 and {full_length}")
         return asked
     fitting = affordable_blocks * BLOCK_SIZE
     if fitting < full_length:
-        message = f"the context is {fitting} tokens instead of {full_length}: the KV cache takes the memory there is"
+        message = f"the context is {fitting} tokens instead of {full_length}: a larger KV cache does not fit in memory"
         warnings.warn(message, ContextWarning, stacklevel=4)
     return min(full_length, fitting)
 
 
 def _choose_blocks(max_model_len: int, config: EngineConfig, affordable: int) -> int:
-    """The asked blocks, or as many as are of use and fit."""
+    """The requested blocks, or as many as are useful and fit."""
     of_a_request = -(-max_model_len // BLOCK_SIZE)
     if config.num_blocks is None:
         if affordable < of_a_request or max_model_len < 2:
             raise OutOfMemoryError(
-                f"the KV cache of a request of {max_model_len} tokens does not fit the free memory; set "
+                f"the KV cache of a request of {max_model_len} tokens does not fit in the free memory; set "
                 f"max_model_len to {affordable * BLOCK_SIZE} or less"
             )
         return min(of_a_request * config.max_num_seqs, affordable)
     if config.num_blocks < of_a_request:
         raise SettingError(
-            f"num_blocks is {config.num_blocks}, but a request of {max_model_len} tokens takes {of_a_request}; "
+            f"num_blocks is {config.num_blocks}, but a request of {max_model_len} tokens needs {of_a_request}; "
             "set max_model_len lower or num_blocks higher"
         )
     return config.num_blocks
@@ -450,7 +450,7 @@ def _speculation(
     runner = draft_runners[0]
     if runner.model.config.vocab_size < num_valid_tokens:
         raise SettingError(
-            f"the draft model has {runner.model.config.vocab_size} tokens, the model {num_valid_tokens}; "
-            "take one of the same vocabulary"
+            f"the draft model has {runner.model.config.vocab_size} tokens, but the model has {num_valid_tokens}; "
+            "use one with the same vocabulary"
         )
     return Speculation(DraftModel(runner, num_valid_tokens, budget))

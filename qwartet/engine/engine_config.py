@@ -11,7 +11,7 @@ from qwartet.errors import SettingError
 
 SPECULATION = ("off", "prompt-lookup")
 MAX_STALL_S = 3600
-CPU_BATCHED_TOKENS, GPU_BATCHED_TOKENS = 512, 2048  # of a step, if nobody asks for another number
+CPU_BATCHED_TOKENS, GPU_BATCHED_TOKENS = 512, 2048  # default tokens of a step
 _BOUNDS = {
     "max_model_len": (2, 2**24),
     "max_num_seqs": (1, 2**16),
@@ -22,16 +22,16 @@ _BOUNDS = {
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """What an engine may use. None: what suits the model and the machine."""
+    """The limits of an engine. None: what suits the model and the machine."""
 
     max_model_len: int | None = None  # tokens of the longest request, prompt and completion
     max_num_seqs: int = 16  # requests that run at once
     max_num_batched_tokens: int | None = None  # of a step; None: 512 on a CPU, 2,048 on a GPU
-    max_stall_s: float | None = None  # that running answers wait for a chunk of a prompt; None: as long as a step takes
-    num_blocks: int | None = None  # of the KV cache; None: as many as are of use and fit
+    max_stall_s: float | None = None  # most seconds that decoding waits for a chunk of a prompt; None: a full step
+    num_blocks: int | None = None  # of the KV cache; None: as many as are useful and fit
     kv_cache_dtype: str = "auto"  # "auto": the model's; "int8" half of bf16, "int4" a quarter
-    enable_prefix_caching: bool = True  # whether requests find what others have computed
-    speculation: str = "prompt-lookup"  # or "off"; where there is a draft model, it drafts
+    enable_prefix_caching: bool = True  # whether requests reuse what others have computed
+    speculation: str = "prompt-lookup"  # or "off"; a draft model, if given, drafts instead
 
     def __post_init__(self) -> None:
         for name, (low, high) in _BOUNDS.items():
@@ -51,11 +51,11 @@ class EngineConfig:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> EngineConfig:
-        """From names and values; SettingError for a name that does not exist, with the nearest one that does."""
+        """From names and values; SettingError for an unknown name, with the nearest known one."""
         known = [field.name for field in fields(cls)]
         for name in settings:
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+                hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(known)}"
                 raise SettingError(f"unknown setting {name!r}; {hint}")
         return cls(**settings)

@@ -3,10 +3,10 @@
     callers                                engine thread
     submit, end, call -- commands -------> add_requests, finish, work between two steps
                                            step, while a request is open; else wait
-    sinks      <-------------------------- what each step brought
+    sinks      <-------------------------- outputs of each step
 
-The thread starts with the first command. While it waits it holds no reference to the engine: an engine that nobody
-refers to is freed at once, and its thread ends.
+The thread starts with the first command. While it waits it holds no reference to the engine: an unreferenced engine is
+freed at once, and its thread ends.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from qwartet.engine.sampling_params import SamplingParams
 from qwartet.errors import EngineFailedError
 
 THREAD_NAME = "qwartet-engine"
-CLOSED = "the engine is closed; make a new one"
+CLOSED = "the engine is closed; create a new one"
 FORKED = "the process was forked during a step; load the model in the child"
 T = TypeVar("T")
 Event = Callable[[], object]
 
 
 class Sink(Protocol):
-    """Takes the completions of one prompt; the engine's thread calls `post` alone."""
+    """Receives the completions of one prompt; the engine's thread calls only `post`."""
 
     requests: list[Request]  # set by the engine's thread
 
     @property
     def post(self) -> Callable[[Sequence[Event]], None]:
-        """Has events called where the sink lives. Sinks with the same one get the events of a step in one call."""
+        """Runs events where the sink lives. Sinks that share a `post` get the events of a step in one call."""
         ...
 
     def put(self, index: int, added: StepOutput) -> None:
@@ -53,7 +53,7 @@ class Sink(Protocol):
         ...
 
     def break_off(self, error: Exception) -> None:
-        """An event: nothing more comes."""
+        """An event: nothing more will arrive."""
         ...
 
 
@@ -67,7 +67,7 @@ class Prompt:
 
 
 class EngineThread:
-    """The one thread of an engine; `EngineThread.of` gives the same one to all that use the engine.
+    """The one thread of an engine; `EngineThread.of` returns the same one to all users of the engine.
 
     All methods may be called from any thread. EngineFailedError once a step has failed or the engine is closed.
     """
@@ -76,7 +76,7 @@ class EngineThread:
         self._engine: Engine | None = engine
         self._mailbox = _Mailbox()
         self._places: dict[int, tuple[Sink, int]] = {}  # request id -> sink and index; of the engine's thread
-        self.num_queued = 0  # completions of prompts that the thread has not seen yet
+        self.num_queued = 0  # completions of prompts that the thread has not taken yet
         finalize(self, _Mailbox.end, self._mailbox).atexit = False  # _close_all does that
         _threads.add(self)
 
@@ -106,9 +106,9 @@ class EngineThread:
         return engine is not None and not self._mailbox.is_closed and engine.failure is None
 
     def submit(self, prompts: Sequence[tuple[Sink, Prompt]]) -> None:
-        """Queues prompts, which are all in the next step as far as they fit.
+        """Queues prompts, which enter the next step together as far as they fit.
 
-        They have to have passed Engine.check; what is wrong with one all the same breaks off its sink.
+        They must have passed Engine.check; a prompt that fails even so breaks off its sink.
         """
         self.engine.raise_failure()
         num_completions = sum(prompt.params.n for _, prompt in prompts)
@@ -118,13 +118,13 @@ class EngineThread:
             self.num_queued += num_completions
 
     def abort(self, requests: Callable[[], Sequence[Request]]) -> None:
-        """Ends the unfinished ones of what `requests` gives in the engine's thread, with finish_reason "abort"."""
+        """Ends the unfinished among `requests()`, called in the engine's thread, with finish_reason "abort"."""
         with self._mailbox.condition:
             if self._mailbox.thread is not None and self.is_open:  # else nothing is open
                 self._send(lambda: self._finish(requests()))
 
     def end(self, sinks: Sequence[Sink]) -> None:
-        """Aborts what is unfinished of these, and returns when that is done: after the running step."""
+        """Aborts the unfinished requests of these, and returns when that is done: after the current step."""
         self.abort(lambda: [request for sink in sinks for request in sink.requests])
         if self._mailbox.thread is not None and self.is_open:
             with suppress(EngineFailedError):  # closed meanwhile, so nothing is open
@@ -141,15 +141,15 @@ class EngineThread:
             return done.result()
         finally:
             done.cancel()  # where the wait was interrupted, unless it has begun
-            del done  # an error would refer to itself through this frame, and so to the model
+            del done  # else an error would refer to itself through this frame, and so to the model
 
     def rest(self) -> None:
-        """Ends the thread and waits for it, unless others have it at work; the next prompt starts another."""
+        """Ends the thread and waits for it, unless others keep it busy; the next prompt starts another."""
         self._mailbox.end()
         self._mailbox.join(unless=lambda: bool(self._places))
 
     def close(self) -> None:
-        """Refuses new prompts, breaks off those that are open after the running step, and frees the engine."""
+        """Rejects new prompts, breaks off the open ones after the current step, and frees the engine."""
         with self._mailbox.condition:
             if self._mailbox.thread is not None and not self._mailbox.is_closed:
                 self._send(lambda: self._break_off_all(lambda: EngineFailedError(CLOSED)))
@@ -160,7 +160,7 @@ class EngineThread:
             self._engine = None
 
     def _send(self, command: Callable[[], None]) -> None:
-        """Under the condition: has the thread do something, and starts it where there is none."""
+        """Under the condition: sends a command to the thread, and starts the thread where there is none."""
         if self._mailbox.is_closed:
             raise EngineFailedError(CLOSED)
         self._mailbox.send(command, start=partial(_serve, self._mailbox, ref(self)))
@@ -168,13 +168,13 @@ class EngineThread:
     # In the engine's thread:
 
     def work(self) -> None:
-        """Does what was commanded, and steps while a prompt of a sink is open."""
+        """Runs the commands, and steps while a sink's prompt is open."""
         engine = self._own_engine
         with engine.owned(wait=True):
             try:
                 while self._obey():
                     self._deliver(engine.step())
-            except BaseException as error:  # a panic in native code is no Exception, and the sinks must hear of it
+            except BaseException as error:  # a panic in native code is not an Exception, and the sinks must hear of it
                 if engine.failure is None:
                     engine.failure = error if isinstance(error, Exception) else RuntimeError(repr(error))
                 self._break_off_all(engine.failure_error)
@@ -195,7 +195,7 @@ class EngineThread:
         for sink, prompt in prompts:
             try:
                 sink.requests = self._own_engine.add_requests(prompt.ids, prompt.params, prompt.options)
-            except Exception as error:  # a wrong setting is the caller's error, and ends nothing else
+            except Exception as error:  # a bad setting is the caller's error, and ends nothing else
                 sink.post([partial(sink.break_off, error)])
             for index, request in enumerate(sink.requests):
                 self._places[request.request_id] = sink, index
@@ -221,7 +221,7 @@ class EngineThread:
             post(some)
 
     def _break_off_all(self, error: Callable[[], Exception]) -> None:
-        """Ends all that is open; each sink gets an error of its own."""
+        """Ends all open prompts; each sink gets an error of its own."""
         sinks = {id(sink): sink for sink, _ in self._places.values()}
         self._places.clear()
         for sink in sinks.values():
@@ -234,7 +234,7 @@ class EngineThread:
     # In a forked child:
 
     def lose_thread(self) -> None:
-        """Starts anew without a thread, which a fork does not copy; what was being done is broken off."""
+        """Starts over without a thread, which a fork does not copy; open prompts are broken off."""
         is_idle = not (self._places or self._mailbox.commands or self._mailbox.is_at_work)
         self._mailbox.renew()
         if self._engine is not None:
@@ -261,20 +261,20 @@ class _Mailbox:
         self._is_ending = False
 
     def send(self, command: Callable[[], None], start: Callable[[], None]) -> None:
-        """Under the condition: one command more; `start` is what a new thread does."""
+        """Under the condition: adds a command; a new thread runs `start`."""
         self._is_ending = False
         if self.thread is None:
             self.thread = threading.Thread(target=start, name=THREAD_NAME, daemon=True)
             try:
                 self.thread.start()
-            except RuntimeError:  # the system gives no more threads, or the interpreter is going away
+            except RuntimeError:  # the system has no more threads, or the interpreter is shutting down
                 self.thread = None
                 raise
         self.commands.append(command)
         self.condition.notify_all()
 
     def wait(self) -> bool:
-        """Waits for commands; False, and the thread has to end, if none come any more."""
+        """Waits for commands; False when there will be none, and then the thread must end."""
         with self.condition:
             self.is_at_work = False
             self.condition.wait_for(lambda: self.commands or self._is_ending)
@@ -285,7 +285,7 @@ class _Mailbox:
             return self.is_at_work
 
     def take(self) -> Callable[[], None] | None:
-        """The next command; the others stay, should it fail."""
+        """The next command; the others stay queued in case it fails."""
         with self.condition:
             return self.commands.popleft() if self.commands else None
 
@@ -333,7 +333,7 @@ _thread_of_lock = threading.Lock()
 
 @atexit.register
 def _close_all() -> None:
-    """Before the interpreter goes away under a step; threads that are no daemons have ended by then."""
+    """Before the interpreter shuts down under a step; non-daemon threads have ended by then."""
     for thread in list(_threads):
         thread.close()
 

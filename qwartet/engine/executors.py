@@ -1,9 +1,9 @@
 """How does a step run through the network: module by module, or all blocks in one call of the backend?
 
     eager     the network as it is written: any backend, adapters, hooks, weights streamed from disk
-    fused     what `Backend.fuse` made of the blocks; the bits are those of the modules
+    fused     what `Backend.fuse` made of the blocks; bit-identical to the modules
 
-The runner asks `choose_executor` once; a fused executor sees for itself when a step needs the modules.
+The runner calls `choose_executor` once; a fused executor detects when a step needs the modules.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Executor(Protocol):
     """Runs steps over one KV cache."""
 
     def run(self, batch: ForwardBatch) -> Tensor:
-        """Hidden states [R, C], ready for the head, of the tokens that the batch asks for."""
+        """Hidden states [R, C], ready for the head, of the tokens in batch.logits_index."""
         ...
 
 
@@ -42,7 +42,7 @@ class FusedExecutor:
     """Calls the backend with all blocks at once.
 
     Before each call it checks that the modules and tensors that it was built from are still those of the network, that
-    nobody hooked in, and that no tensor has moved.
+    there are no hooks, and that no tensor has moved.
     """
 
     def __init__(self, model: QwenModel, cache: KVCache) -> None:
@@ -101,7 +101,7 @@ def _linears(layer: Any) -> tuple[nn.Module, ...]:
 
 
 def _is_plain(layer: nn.Module) -> bool:
-    """Whether the linears are ours as they are: not replaced, not wrapped."""
+    """Whether the linears are our own, neither replaced nor wrapped."""
     return all(type(linear) in (Linear, QuantizedLinear) for linear in _linears(layer))
 
 

@@ -1,4 +1,4 @@
-"""Which ids may not follow, by what a text holds already. transformers 4.37's processors are the specification."""
+"""Which ids may not follow, given the text so far. transformers 4.37's processors are the specification."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ class NgramIndex:
 
     def __init__(self, size: int) -> None:
         self._width = size - 1
-        self._tail: list[int] = []  # the last ids, of which the next one is a follower
+        self._tail: list[int] = []  # the last ids, which the next one follows
         self._followers: dict[tuple[int, ...], set[int]] = {}
 
     def add(self, token_id: int) -> None:
-        """Takes note of one more id of the text."""
+        """Records one more id of the text."""
         if len(self._tail) == self._width:
             self._followers.setdefault(tuple(self._tail), set()).add(token_id)
         self._tail = [*self._tail, token_id][-self._width :] if self._width else []
 
     def followers(self, drafts: Sequence[int]) -> set[int]:
-        """The ids that would make a run of `size` ids stand twice, as if the text went on with `drafts`."""
+        """The ids that would repeat a run of `size` ids, as if the text continued with `drafts`."""
         ids = [*self._tail, *drafts]
         start = len(ids) - self._width
         if start < 0:
@@ -33,7 +33,7 @@ class NgramIndex:
 
 
 def forbidden_ids(request: Request, num_drafts: int, ngrams: NgramIndex | None) -> set[int]:
-    """The ids that are not taken behind the first drafts of a request."""
+    """The ids that may not follow the first `num_drafts` drafts of a request."""
     params, place = request.params, len(request.completion_ids) + num_drafts
     forbidden = set(params.suppress_tokens)
     if place == 0:
@@ -45,7 +45,7 @@ def forbidden_ids(request: Request, num_drafts: int, ngrams: NgramIndex | None) 
     length = request.num_tokens + num_drafts
     for run in params.bad_words_ids:
         if len(run) == 1:
-            forbidden |= {*run} - request.stop_token_ids  # the end is no bad word, as published
+            forbidden |= {*run} - request.stop_token_ids  # stop tokens are exempt, as published
         elif len(run) <= length and request.token_ids(length - len(run) + 1, length) == list(run[:-1]):
             forbidden.add(run[-1])
     return forbidden

@@ -1,12 +1,12 @@
 """A structure written as a grammar for llguidance.
 
-What JSON leaves open is narrowed: between two parts stands nothing, one blank, or a new line with its indent, so that
-no model goes on with blanks for ever, and around the document nothing; texts and keys have no \\u escapes, with which a
-key of `properties` could be spelled as another one; keys of `properties` come in their order, before others. That
-those others come only once is not enforced.
+JSON is narrowed: between two parts there is nothing, one space, or a newline with its indent, so that no model emits
+whitespace for ever, and around the document nothing; strings and keys have no \\u escapes, which could spell a key of
+`properties` as another one; keys of `properties` come in their order, before others. That those others are unique is
+not enforced.
 
 The grammar does not force the usual split into tokens where only one text can follow (`no_forcing`). Forcing would
-tokenise all text that is certain again at every step: seconds for a long `const`.
+retokenise all forced text at every step: seconds for a long `const`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from qwartet.engine.structure import Structure, ToolCalls
 from qwartet.engine.structure_limits import check_choice, check_regex, check_tools, parse_schema, parse_schemas
 
 JSON_OPTIONS = {"whitespace_pattern": r"[ \t]?|\r?\n[ \t]{0,64}", "json_allowed_escapes": '"\\bfnrt'}
-MAX_THOUGHT_CHARS = 512  # before a call that is required: no thought goes on for ever
+MAX_THOUGHT_CHARS = 512  # before a required call, so that every thought ends
 
 _HEAD = '%llguidance {"no_forcing": true}\n'
 
 
 def write_grammar(structure: Structure) -> str:
-    """A structure as a grammar for llguidance; StructureError where it is not well formed or above the limits."""
+    """A structure as a grammar for llguidance; StructureError where it is ill-formed or exceeds the limits."""
     calls = structure.tool_calls
     if calls is None:
         return _HEAD + _rules("start", structure, parse_schema(structure) if structure.json_schema is not None else {})
@@ -42,7 +42,7 @@ def write_grammar(structure: Structure) -> str:
 
 
 def _rules(name: str, structure: Structure, schema: dict[str, Any]) -> str:
-    """What a text of a structure without calls is; `schema` is that of a structure of the kind json_schema."""
+    """The rule of a structure without calls; `schema` is set for the kind json_schema."""
     if structure.json_object:
         return f"{name}: {_json({'type': 'object'})}\n"
     if structure.json_schema is not None:
@@ -60,10 +60,10 @@ def _json(schema: dict[str, Any]) -> str:
 
 
 def _call_or_text(calls: ToolCalls) -> str:
-    """A thought of one line and a call; or, where none is required, any lines and then a call, an answer, or nothing.
+    """A one-line thought and a call; or, where none is required, any lines and then a call, an answer, or nothing.
 
-    With a structured answer it is the thought of one line, and the call or that answer: both have an end. Else a line
-    that begins with `Action:` calls a tool that there is, unless the answer has begun.
+    With a structured answer it is the one-line thought, then the call or that answer: both have an end. Else a line
+    that begins with `Action:` calls an existing tool, unless the answer has begun.
     """
     names = (f'"{name}\\nAction Input:" args{i}' for i, (name, _) in enumerate(calls.schemas))
     call = f'call: "Action: " ({" | ".join(names)})\n'
@@ -74,18 +74,18 @@ def _call_or_text(calls: ToolCalls) -> str:
         return f'start: {opening} THOUGHT "\\n" (call{final})\n{thought}{call}'
     rules = [
         "start: lines call | lines ANSWER | lines LAST_LINE",
-        'lines: "" | lines LINE',  # recurs to the left, which costs a parser of this kind (Earley's) nothing
+        'lines: "" | lines LINE',  # left recursion, which is free for an Earley parser
         "LINE: /[^\\n]*\\n/ & ~/(Action|Final Answer):[^\\n]*\\n/",
         "LAST_LINE: /[^\\n]*/ & ~/(Action|Final Answer):[^\\n]*/",
         "ANSWER: /(?s:Final Answer:.*)/",
     ]
-    if calls.begins_in_thought:  # with a line that cannot be a marker
+    if calls.begins_in_thought:  # then the first line cannot be a marker
         rules[0] += " | /[^\\n]*/"
         rules[1] = "lines: /[^\\n]*\\n/ | lines LINE"
     return "\n".join(rules) + f"\n{call}"
 
 
 def _arguments(num_tools: int, schemas: dict[int, dict[str, Any]]) -> str:
-    """What each tool is called with: JSON of its schema, anything where it has none."""
+    """The arguments of each tool: JSON of its schema, or anything where it has none."""
     rules = {i: f'" "? {_json(schema)}' for i, schema in schemas.items()}
     return "".join(f"args{i}: {rules.get(i, '/(?s:.*)/')}\n" for i in range(num_tools))

@@ -1,16 +1,16 @@
-"""Tokens from rows of processed logits: which candidates are left, and which of them is taken.
+"""Tokens from rows of processed logits: which candidates remain, and which of them is chosen.
 
-The choice is the Gumbel-max trick: every id gets a random number that follows from the request's seed, the place in its
-completion and the id itself, and nothing else; the largest sum of score and number wins.
+The choice is the Gumbel-max trick: every id gets a random number that depends only on the request's seed, the place in
+its completion and the id itself; the largest sum of score and number wins.
 
     token = argmax over candidates i of  score_i + g_i,      g_i = -log(-log(u(seed, place, i)))
 
-So a token depends neither on what else is in the batch nor on how it was speculated, and a draft model that samples
-with the same numbers is right more often than with its own. (Gumbel 1954; Maddison et al. 2014.)
+So a token depends neither on the rest of the batch nor on speculation, and a draft model that samples with the same
+numbers is accepted more often than with its own. (Gumbel 1954; Maddison et al. 2014.)
 
-`sample_row` is the definition: it sorts the whole vocabulary, in float64. `sample_rows` looks at the best candidates of
-all rows at once and knows how far its sums may be off: a row in which that much could change the choice is left to the
-definition. So the two agree always, whatever exp and log give in their last bits.
+`sample_row` is the definition: it sorts the whole vocabulary, in float64. `sample_rows` examines the best candidates of
+all rows at once and bounds the error of its sums: a row in which the error could change the choice is left to the
+definition. So the two always agree, whatever the last bits of exp and log.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from torch import Tensor
 from qwartet.engine.logits_processors import largest
 from qwartet.engine.sampling_params import SamplingParams
 
-NUM_CANDIDATES = 256, 4096  # that are looked at, before the whole vocabulary is sorted
+NUM_CANDIDATES = 256, 4096  # examined before the whole vocabulary is sorted
 MASS_ERROR = 1e-5  # of a sum of fp32 probabilities; float64's is next to nothing
 SUM_ERROR = 1e-9  # of score + g in float64
 
@@ -39,7 +39,7 @@ _MASK = 2**64 - 1
 
 
 class Sampling(NamedTuple):
-    """What decides besides the logits: settings, the request's seed and the place of the token in its completion."""
+    """What decides besides the logits: settings, the request's seed and the token's place in its completion."""
 
     params: SamplingParams
     seed: int
@@ -47,7 +47,7 @@ class Sampling(NamedTuple):
 
 
 def sample_row(logits: Tensor, one: Sampling) -> int:
-    """The id that is taken from logits [V] fp32, not all of them -inf."""
+    """The id chosen from logits [V] fp32, not all of them -inf."""
     if one.params.is_greedy:
         return int(logits.argmax())
     token_ids, scores = candidates(logits, one.params)
@@ -58,8 +58,8 @@ def sample_row(logits: Tensor, one: Sampling) -> int:
 def candidates(logits: Tensor, params: SamplingParams) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The ids [n] that temperature, top_k, top_p and min_p leave of logits [V] fp32, best first, with their scores.
 
-    As in the published generate(): all that tie with the last of top_k are kept, and of ids that tie where top_p cuts
-    the smaller ones.
+    As in the published generate(): all ids that tie with the last of top_k are kept; of ids that tie where top_p cuts,
+    the smaller ones are.
     """
     scaled = logits.cpu().numpy() / np.float32(params.temperature)
     token_ids = np.argsort(-scaled, kind="stable")
@@ -76,9 +76,9 @@ def candidates(logits: Tensor, params: SamplingParams) -> tuple[NDArray[np.int64
 
 
 def sample_rows(logits: Tensor, settings: Sequence[Sampling]) -> list[int]:
-    """What `sample_row` gives for each row of logits [R, V] fp32; -1 where its largest logit is NaN or -inf.
+    """The ids of `sample_row` for each row of logits [R, V] fp32; -1 where its largest logit is NaN or -inf.
 
-    One transfer from the logits' device brings all of them, but for the few that have to be looked at again.
+    One transfer from the logits' device fetches all of them, except the few rows that need a second look.
     """
     token_ids = [_UNSURE] * len(settings)
     for num_candidates in NUM_CANDIDATES:
@@ -114,7 +114,7 @@ def _greedy(logits: Tensor, settings: list[Sampling], num_candidates: int) -> Te
 
 
 def _among_all(logits: Tensor, settings: list[Sampling], num_candidates: int) -> Tensor:
-    """The largest sum lies among the best scores and the best numbers, unless the last of both together exceed it."""
+    """The largest sum is among the best scores and the best numbers, unless the last of both together exceed it."""
     keys, vocab_size = _keys(settings, logits.device), logits.shape[-1]
     every_id = torch.arange(vocab_size, device=logits.device)
     at_once = 1 if logits.is_cpu else 16  # rows whose numbers stay in a core's cache, or take little memory
@@ -129,7 +129,7 @@ def _among_all(logits: Tensor, settings: list[Sampling], num_candidates: int) ->
 
 
 def _among_best(logits: Tensor, settings: list[Sampling], num_candidates: int) -> Tensor:
-    """As `candidates`, over the largest logits; unsure where the rest of them, or an error of sums, could matter."""
+    """As `candidates`, over the largest logits; unsure where the other logits, or the error of sums, could matter."""
     vocab_size, all_params = logits.shape[-1], [one.params for one in settings]
     top_ks = [params.top_k if params.top_k < vocab_size else 0 for params in all_params]
     most = min(max(2 * top_k + 32 if top_k else num_candidates for top_k in top_ks), num_candidates, vocab_size)
@@ -151,7 +151,7 @@ def _among_best(logits: Tensor, settings: list[Sampling], num_candidates: int) -
     if most < vocab_size and not all(top_ks):
         everything = (logits / temperature).sub_(scaled[:, :1]).exp_().sum(-1, keepdim=True)
         total = torch.where(top_k == 0, everything.double(), total)
-    room = top_p * total - (weights.cumsum(-1) - weights)  # mass that top_p still asks for at each candidate
+    room = top_p * total - (weights.cumsum(-1) - weights)  # mass still missing for top_p at each candidate
     unsure = (room[:, 1:].abs() <= MASS_ERROR * total).any(-1)
     kept &= (room > 0) & (scores >= best + min_p)
     kept[:, 0] = True
@@ -163,7 +163,7 @@ def _among_best(logits: Tensor, settings: list[Sampling], num_candidates: int) -
 
 
 def _winner(sums: Tensor, ids: Tensor, others: Tensor | float = -torch.inf) -> Tensor:
-    """The id [R] of the largest sum in each row; unsure where that of another one may be as large for all we know."""
+    """The id [R] of the largest sum in each row; unsure where another sum may be as large within the error."""
     best, place = sums.max(-1)
     winner = ids.gather(1, place.unsqueeze(-1))
     second = torch.where(ids == winner, -torch.inf, sums).amax(-1).clamp(min=others)
@@ -172,13 +172,13 @@ def _winner(sums: Tensor, ids: Tensor, others: Tensor | float = -torch.inf) -> T
 
 
 def gumbel(keys: Tensor, token_ids: Tensor) -> Tensor:
-    """Standard Gumbel numbers fp64 of ids [..., n], functions of the id and a key, which stands for seed and place."""
+    """Standard Gumbel numbers fp64 of ids [..., n], functions of the id and a key, which encodes seed and place."""
     uniform = _random_bits(keys, token_ids).double().add_(0.5).mul_(2.0**-52)  # neither 0 nor 1
     return uniform.log_().neg_().log_().neg_()
 
 
 def _random_bits(keys: Tensor, token_ids: Tensor) -> Tensor:
-    """52 bits each. The shifts are those of unsigned numbers, which torch has not."""
+    """52 bits each. The shifts are those of unsigned numbers, which torch lacks."""
     bits = keys + token_ids * _signed(_GOLDEN)
     for shift, factor in ((30, _MIX_1), (27, _MIX_2)):
         bits ^= (bits >> shift).bitwise_and_(2 ** (64 - shift) - 1)
@@ -194,7 +194,7 @@ def _keys(settings: Sequence[Sampling], device: torch.device) -> Tensor:
 
 
 def _signed(bits: int) -> int:
-    """64 bits as torch's int64 has them."""
+    """64 bits as torch's int64."""
     return bits - 2**64 if bits >= 2**63 else bits
 
 

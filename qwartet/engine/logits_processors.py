@@ -21,13 +21,13 @@ class LogitsChange(NamedTuple):
     """What becomes of some logits of a row: x -> x / factor + added, where negative x * factor + added."""
 
     row: int
-    token_ids: NDArray[np.int64]  # each once; those beyond the row are passed over: a prompt may hold them
+    token_ids: NDArray[np.int64]  # each once; ids beyond the row, which a prompt may hold, are ignored
     added: NDArray[np.float64] | float
     factor: float = 1.0
 
 
 def change_logits(logits: Tensor, changes: Sequence[LogitsChange]) -> None:
-    """Makes all changes in place, in logits [R, V] fp32; no logit may be named twice."""
+    """Applies all changes in place, in logits [R, V] fp32; no logit may occur twice."""
     if not changes:
         return
     sizes = [len(change.token_ids) for change in changes]
@@ -49,7 +49,7 @@ def penalise_repetition(logits: Tensor, token_ids: Iterable[int], penalty: float
 
 
 def forbid(logits: Tensor, token_ids: Iterable[int]) -> Tensor:
-    """Takes these ids out of the choice: logits [V]."""
+    """Excludes these ids from the choice: logits [V]."""
     return _changed(logits, token_ids, -torch.inf)
 
 
@@ -61,9 +61,9 @@ def _changed(logits: Tensor, token_ids: Iterable[int], added: float, factor: flo
 
 
 def largest(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` largest of each row of x [R, V], in no order, and their places; of equals any.
+    """The `count` largest of each row of x [R, V], unordered, and their indices; any of equals.
 
-    As torch.topk, but several times as fast on a CPU: the largest lie in the columns with the largest maxima.
+    As torch.topk, but several times as fast on a CPU: the largest are in the columns with the largest maxima.
     """
     width = x.shape[-1] // _COLUMN
     if width <= count:

@@ -1,4 +1,4 @@
-"""Log-probabilities in nats, of what the model said before anything changed its logits."""
+"""Log-probabilities in nats, from the model's own logits, before any processing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qwartet.engine.request import TokenLogprobs
 
 
 def token_logprobs(logits: Tensor, token_ids: Sequence[int], num_top: int) -> list[TokenLogprobs]:
-    """For each row of logits [R, V] its token, and the `num_top` most probable ones; an id from V on is impossible."""
+    """For each row of logits [R, V] its token, and the `num_top` most probable ones; ids from V on get -inf."""
     total = logits.logsumexp(-1)
     ids = torch.tensor(token_ids, dtype=torch.int64, device=logits.device)
     values = logits.gather(-1, ids.clamp(max=logits.shape[-1] - 1).unsqueeze(-1)).squeeze(-1)

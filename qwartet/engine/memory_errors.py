@@ -1,4 +1,4 @@
-"""What a request is told whose step or preparation took more memory than there is."""
+"""The error of a request whose step or preparation ran out of memory."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from qwartet.errors import OutOfMemoryError, is_out_of_memory
 
 
 def in_our_words(error: Exception, what: str) -> Exception:
-    """An OutOfMemoryError that says what was being done, where memory ran out; else the error itself."""
+    """An OutOfMemoryError that says what ran out of memory, if that is what happened; else the error itself."""
     if isinstance(error, OutOfMemoryError) or not is_out_of_memory(error):
         return error
-    ours = OutOfMemoryError(f"memory ran out while {what}; free some, or ask for less at once")
+    ours = OutOfMemoryError(f"out of memory while {what}; free some memory, or send smaller requests")
     ours.__cause__ = error.with_traceback(None)  # whose frames hold what took the memory
     return ours

@@ -1,4 +1,4 @@
-"""One request's life: its ids, how far they are computed, which blocks hold keys and values, what it has answered."""
+"""The state of one request: its ids, how far they are computed, which blocks hold keys and values, its answer."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ LogitsProcessor = Callable[[Any, list[int]], Any]
 
 @dataclass(frozen=True)
 class TokenLogprobs:
-    """What the model thought of one token: log-probabilities in nats, before penalties, temperature and cuts."""
+    """The model's own probability of a token: log-probabilities in nats, before penalties, temperature and cuts."""
 
     token_id: int
     logprob: float
-    top: tuple[tuple[int, float], ...] = ()  # the most probable ids with theirs, best first
+    top: tuple[tuple[int, float], ...] = ()  # the most probable ids with their log-probabilities, best first
 
 
 class TokenText(Protocol):
-    """Ids to text while they are made: tokenizer/stream.py."""
+    """Ids to text as they are generated: tokenizer/stream.py."""
 
     stopped_by: str | None
 
@@ -46,16 +46,16 @@ class TokenConstraint(Protocol):
 
 @dataclass(frozen=True)
 class RequestOptions:
-    """What is said of a prompt besides how its completions are sampled."""
+    """Options of a prompt other than its sampling settings."""
 
     stop_token_ids: Sequence[int] = ()  # the model's own
     first_position: int = 0  # position of the first id; above 0 where a padded row is reproduced
     logits_processors: tuple[LogitsProcessor, ...] = ()  # applied after the built-in ones, before temperature
-    cache_salt: str = ""  # only requests with the same one share what is computed
-    constraint: TokenConstraint | None = None  # params.structure compiled, where another thread has done that
-    speculates: bool = True  # false where a processor has a state: it must not see ids that may be rejected
-    prompt_logprobs_from: int = 0  # place in the prompt; what comes before has no log-probabilities, and may be cached
-    logprob_token_ids: tuple[int, ...] = ()  # ids whose log-probabilities are reported instead of the most probable
+    cache_salt: str = ""  # only requests with the same salt share cached prefixes
+    constraint: TokenConstraint | None = None  # params.structure, if another thread has compiled it
+    speculates: bool = True  # false for stateful processors, which must not see ids that may be rejected
+    prompt_logprobs_from: int = 0  # place in the prompt; earlier tokens get no log-probabilities and may be cached
+    logprob_token_ids: tuple[int, ...] = ()  # report the log-probabilities of these ids, not of the most probable
 
 
 NO_OPTIONS = RequestOptions()
@@ -63,7 +63,7 @@ NO_OPTIONS = RequestOptions()
 
 @dataclass(eq=False)
 class Request:
-    """A prompt being completed. The engine owns it; callers read it."""
+    """A prompt and its completion. The engine owns it; callers read it."""
 
     request_id: int
     prompt_ids: list[int]
@@ -74,19 +74,19 @@ class Request:
     logits_processors: tuple[LogitsProcessor, ...] = ()  # applied after the built-in ones, before temperature
     constraint: TokenConstraint | None = None
     text_stream: TokenText | None = None
-    parent: Request | None = None  # the first completion of its prompt, which it finds in the cache
+    parent: Request | None = None  # the first completion of its prompt, which computes the prompt for all
     speculates: bool = True  # whether tokens are drafted for it
-    logprob_token_ids: tuple[int, ...] = ()  # ids whose log-probabilities are reported instead of the most probable
-    # what changes:
+    logprob_token_ids: tuple[int, ...] = ()  # report the log-probabilities of these ids, not of the most probable
+    # mutable state:
     children: list[Request] = field(default_factory=list)  # the other completions, until this one ends
     completion_ids: list[int] = field(default_factory=list)
-    completion_text: str = ""  # without stop tokens, stop strings, and what may yet become one
-    logprobs: list[TokenLogprobs] = field(default_factory=list)  # of the completion, where they are asked for
+    completion_text: str = ""  # without stop tokens, stop strings, and anything that may become one
+    logprobs: list[TokenLogprobs] = field(default_factory=list)  # of the completion, if requested
     prompt_logprobs: list[TokenLogprobs | None] = field(default_factory=lambda: [None])  # nothing predicts the first id
     num_cached_tokens: int = 0  # of the prompt, found in the cache when the request first ran
     num_preemptions: int = 0
     table: BlockTable = field(default_factory=BlockTable)  # where its keys and values are
-    draft_ids: list[int] = field(default_factory=list)  # expected to follow; verified in the step that is being made
+    draft_ids: list[int] = field(default_factory=list)  # draft tokens, verified in the current step
     finish_reason: FinishReason | None = None
     error: Exception | None = None  # why the finish reason is "error"
 
@@ -113,7 +113,7 @@ class Request:
 
     @property
     def is_decoding(self) -> bool:
-        """Whether only the token that was sampled last is not computed yet."""
+        """Whether all but the last sampled token are computed."""
         return bool(self.completion_ids) and self.num_computed_tokens == self.num_tokens - 1
 
     @property
@@ -124,12 +124,12 @@ class Request:
 
     @property
     def is_prompt_done(self) -> bool:
-        """Whether the prompt is computed, and what was asked about it is known."""
+        """Whether the prompt is computed, requested logprobs included."""
         is_told = self.params.prompt_logprobs is None or len(self.prompt_logprobs) >= self.num_prompt_tokens
         return is_told and self.num_computed_tokens >= self.num_prompt_tokens
 
     def leave_children(self) -> None:
-        """What an ending request does: where its prompt is not done, its first child does that for the others."""
+        """Called when the request ends: if its prompt is not done, its first child computes it for the others."""
         heirs = [] if self.is_prompt_done else [child for child in self.children if not child.is_finished]
         self.children = []
         if heirs:
@@ -139,7 +139,7 @@ class Request:
 
     @property
     def order(self) -> tuple[int, int]:
-        """Who comes first: the smaller priority, then the earlier arrival."""
+        """Sort key: smaller priority first, then earlier arrival."""
         return self.params.priority, self.request_id
 
     def token_ids(self, start: int, end: int) -> list[int]:
@@ -151,7 +151,7 @@ class Request:
         return ids
 
     def append(self, token_id: int) -> str:
-        """Adds a sampled id and notes whether it ends the completion; returns the text that became certain."""
+        """Adds a sampled id and notes whether it ends the completion; returns the text that became final."""
         self.completion_ids.append(token_id)
         is_stop, text = token_id in self.stop_token_ids, ""
         if self.text_stream is not None and not is_stop:
@@ -166,7 +166,7 @@ class Request:
         return text
 
     def complete(self) -> str:
-        """Notes that the structure is complete and nothing may follow; returns the text that became certain."""
+        """Notes that the structure is complete and nothing may follow; returns the text that became final."""
         text = "" if self.is_finished or self.text_stream is None else self.text_stream.finish()
         self.finish_reason = "stop"
         self.completion_text += text

@@ -1,4 +1,4 @@
-"""Runs the network over the KV cache; sees tensors, never a request."""
+"""Runs the network over the KV cache; handles tensors, never requests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qwartet.models.qwen import QwenModel
 
 
 class ModelRunner:
-    """A model, the cache that it writes to, and the executor that suits both."""
+    """A model, its cache, and the executor that suits both."""
 
     def __init__(self, model: QwenModel, num_blocks: int, block_size: int, cache_dtype: CacheDtype) -> None:
         config = model.config
@@ -21,7 +21,7 @@ class ModelRunner:
         self.cache = KVCache(
             num_layers=config.num_layers,
             num_blocks=num_blocks,
-            num_kv_heads=model.parallel.share(config.num_kv_heads, "key heads"),
+            num_kv_heads=model.parallel.share(config.num_kv_heads, "KV heads"),
             block_size=block_size,
             head_dim=config.head_dim,
             dtype=cache_dtype,
@@ -31,5 +31,5 @@ class ModelRunner:
 
     @torch.inference_mode()
     def run(self, batch: ForwardBatch) -> Tensor:
-        """Hidden states [R, C], ready for the head, of the tokens that the batch asks for."""
+        """Hidden states [R, C], ready for the head, of the tokens in batch.logits_index."""
         return self._executor.run(batch)

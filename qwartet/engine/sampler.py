@@ -1,9 +1,9 @@
 """Tokens for the requests of a step, from their hidden states.
 
-A request that was given drafts has a row for each of them and one more. How the logits of a row are changed depends on
-the tokens before it, and the row matters only where those are the drafts. So all rows of all requests are sampled at
-once, each as if the drafts before it were right; then each request takes tokens as long as they are its drafts, and one
-more. The text is the same as without drafts.
+A request with drafts has a row for each of them and one more. How the logits of a row are changed depends on the tokens
+before it, and the row matters only if those are the drafts. So all rows of all requests are sampled at once, each as if
+the drafts before it were right; then each request takes tokens as long as they match its drafts, and one more. The text
+is the same as without drafts.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LOGITS_ROWS = 64  # of logits that are in memory at once
 
 @dataclass
 class Sampled:
-    """What a step brings one request: at least one token, or an error."""
+    """The result of a step for one request: at least one token, or an error."""
 
     request: Request
     token_ids: list[int] = field(default_factory=list)
@@ -43,7 +43,7 @@ class Sampled:
 
 @dataclass
 class Row:
-    """The logits behind the first drafts of a request, and what is sampled from them."""
+    """The logits after the first drafts of a request, and what is sampled from them."""
 
     request: Request
     num_drafts: int
@@ -57,12 +57,12 @@ class Row:
 
     @property
     def place(self) -> int:
-        """Of the token, in the completion."""
+        """Index of the token in the completion."""
         return len(self.request.completion_ids) + self.num_drafts
 
     @property
     def takes_largest_logit(self) -> bool:
-        """Whether the token is the argmax of the logits as they are: greedy, and nothing changes them."""
+        """Whether the token is the argmax of the unchanged logits: greedy, without processors."""
         request, params = self.request, self.request.params
         is_changed = params.changes_logits or self.place < params.min_completion(request.num_prompt_tokens)
         is_changed |= self.place == 0 and bool(params.begin_suppress_tokens)
@@ -71,7 +71,7 @@ class Row:
 
 
 class Sampler:
-    """Keeps what penalties and no_repeat_ngram_size have to know of each request."""
+    """Keeps the state of each request that penalties and no_repeat_ngram_size need."""
 
     def __init__(self, head: Head, num_valid_tokens: int | None = None) -> None:
         """Ids from `num_valid_tokens` on (padding rows of the vocabulary) are never chosen; None allows all."""
@@ -111,7 +111,7 @@ class Sampler:
         return [result for result in sampled if result.token_ids or result.error]
 
     def release(self, request: Request) -> None:
-        """Drops what is kept for a request that ended."""
+        """Drops the state of a request that ended."""
         self._seen.pop(request.request_id, None)
 
     def _logits(self, hidden: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ class Sampler:
             self._in_piece(choose, rows[start : start + LOGITS_ROWS], hidden)
 
     def _in_piece(self, choose: Callable[[Tensor, list[Row]], None], rows: list[Row], hidden: Tensor) -> None:
-        """Where memory runs out, row by row; a row for which it still does not suffice ends its request."""
+        """Falls back to row by row when memory runs out; a row that still does not fit ends its request."""
         try:
             choose(hidden if len(rows) == len(hidden) else hidden[[row.index for row in rows]], rows)
         except Exception as error:
@@ -148,19 +148,19 @@ class Sampler:
                     self._in_piece(choose, [row], hidden)
 
     def _take_largest(self, hidden: Tensor, rows: list[Row]) -> None:
-        """The most probable tokens, without logits where the head can."""
+        """The most probable tokens, without computing logits where the head can."""
         for row, token_id in zip(rows, self._head.argmax(hidden, self.num_valid_tokens), strict=True):
             row.token = token_id if token_id >= 0 else _not_finite(row.request)
 
     def _choose(self, hidden: Tensor, rows: list[Row]) -> None:
-        """Tokens of rows whose logits are changed, sampled from or told."""
+        """Tokens of rows whose logits are changed, sampled from or reported."""
         logits = self._logits(hidden)
         with one_thread():
             told = [index for index, row in enumerate(rows) if row.request.params.logprobs is not None]
             untouched = logits[told] if told else logits
             is_finite = logits.amax(-1).isfinite()
             process_rows(logits, rows, self._seen)
-            logits[:, 0] += torch.where(is_finite, 0.0, torch.nan)  # so it shows in what comes of the row
+            logits[:, 0] += torch.where(is_finite, 0.0, torch.nan)  # so that the row's result shows it
             settings = [Sampling(row.request.params, row.request.seed, row.place) for row in rows]
             token_ids = sample_rows(logits, settings)
             for index, (row, token_id) in enumerate(zip(rows, token_ids, strict=True)):
@@ -171,7 +171,7 @@ class Sampler:
 
 
 class SeenIds:
-    """The ids that a request holds: kept from step to step, since a prompt may be long."""
+    """The ids of a request: kept from step to step, since a prompt may be long."""
 
     def __init__(self, request: Request) -> None:
         size = request.params.no_repeat_ngram_size
@@ -186,7 +186,7 @@ class SeenIds:
             self.add(token_id)
 
     def add(self, token_id: int) -> None:
-        """Takes note of one more id of the completion."""
+        """Records one more id of the completion."""
         place = self._places.setdefault(token_id, len(self._ids))
         if place == len(self._ids):
             self._ids.append(token_id)
@@ -196,7 +196,7 @@ class SeenIds:
             self.ngrams.add(token_id)
 
     def arrays(self, drafts: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The ids and how often each is in the completion, as if it went on with `drafts`."""
+        """The ids and how often each occurs in the completion, as if it continued with `drafts`."""
         ids, counts = np.array(self._ids), np.array(self._counts)
         new: dict[int, int] = {}
         for token_id in drafts:
@@ -209,7 +209,7 @@ class SeenIds:
 
 def process_rows(logits: Tensor, rows: Sequence[Row], seen: dict[int, SeenIds]) -> None:
     """Changes logits [R, V] in place, whether or not the choice is greedy: penalties, logit_bias, forbidden ids, then
-    the requests' own processors and structures. `seen` is by request id. An exception of these becomes the row's token.
+    the requests' own processors and structures, whose exceptions become the row's token. `seen` is by request id.
     """
     penalties, biases, bans = [], [], []
     for index, row in enumerate(rows):
@@ -228,17 +228,17 @@ def process_rows(logits: Tensor, rows: Sequence[Row], seen: dict[int, SeenIds]) 
             bans.append(LogitsChange(index, np.array([*forbidden]), -np.inf))
     for changes in (penalties, biases, bans):
         change_logits(logits, changes)
-    ahead: dict[int, tuple[TokenConstraint, int]] = {}  # constraints that have taken so many drafts
+    ahead: dict[int, tuple[TokenConstraint, int]] = {}  # constraints, and how many drafts they have accepted
     for row, row_logits in zip(rows, logits, strict=True):
         if row.request.logits_processors or row.request.constraint is not None:
             try:
                 _restrict(row_logits, row, ahead)
-            except Exception as error:  # of this request alone: its processors and its structure are the caller's
+            except Exception as error:  # only this request's: its processors and its structure are the caller's
                 row.token = error
 
 
 def _restrict(logits: Tensor, row: Row, ahead: dict[int, tuple[TokenConstraint, int]]) -> None:
-    """Has a request's own processors and its structure change its row [V]."""
+    """Applies a request's own processors and its structure to its row [V]."""
     request = row.request
     for processor in request.logits_processors:
         logits.copy_(processor(logits, request.prompt_ids + request.completion_ids + row.drafts))
@@ -254,7 +254,7 @@ def _restrict(logits: Tensor, row: Row, ahead: dict[int, tuple[TokenConstraint, 
 
 
 def _tell(rows: Sequence[Row], logits: Tensor, token_ids: Sequence[int]) -> None:
-    """Sets the logprobs of rows, from their logits before anything changed them."""
+    """Sets the logprobs of rows, from their unchanged logits."""
     most = max(row.request.params.logprobs or 0 for row in rows)
     for index, (row, one) in enumerate(zip(rows, token_logprobs(logits, token_ids, most), strict=True)):
         wanted = row.request.logprob_token_ids
@@ -263,7 +263,7 @@ def _tell(rows: Sequence[Row], logits: Tensor, token_ids: Sequence[int]) -> None
 
 
 def _walk(result: Sampled, rows: Sequence[Row]) -> None:
-    """Takes tokens row by row, as long as each is the one that the next row was computed for."""
+    """Takes tokens row by row, as long as each is the draft that the next row was computed for."""
     request = result.request
     for row, draft in zip_longest(rows, request.draft_ids):
         if isinstance(row.token, Exception):
@@ -279,7 +279,7 @@ def _walk(result: Sampled, rows: Sequence[Row]) -> None:
 
 
 def _why_none(row: Row, is_finite: bool) -> Exception:
-    """Why a row has no token: the network's numbers, an error of the caller's processors, or nothing was left."""
+    """Why a row has no token: non-finite logits, an error in the caller's processors, or no candidate left."""
     if not is_finite:
         return _not_finite(row.request)
     if isinstance(row.token, Exception):
@@ -290,6 +290,6 @@ def _why_none(row: Row, is_finite: bool) -> Exception:
 
 def _not_finite(request: Request) -> NotFiniteError:
     return NotFiniteError(
-        f"token {request.num_tokens} of request {request.request_id}: the network's numbers are not finite; "
-        "the checkpoint may be damaged (qwartet inspect), or its values too large for this dtype"
+        f"token {request.num_tokens} of request {request.request_id}: the logits are not finite; "
+        "the checkpoint may be damaged (check it with qwartet inspect), or its values too large for this dtype"
     )

@@ -13,13 +13,13 @@ from qwartet.models.generation_keys import BOUNDS, NEUTRAL, PUBLISHED_NAMES, Bou
 
 MAX_LOGPROBS = 20  # alternatives of a token, as in OpenAI's API
 MAX_COMPLETIONS = 128  # of one prompt
-MAX_LOGIT_BIAS = 100  # either way: more than any two logits differ by
+MAX_LOGIT_BIAS = 100  # either way: more than any two logits differ
 _BIAS = Bounds(float, -MAX_LOGIT_BIAS, MAX_LOGIT_BIAS, "from -100 to 100")
 _GREEDY_BELOW = 1e-5  # temperature; a smaller one would only make the logits overflow
 
 
 class SamplingOptions(TypedDict, total=False):
-    """The fields of SamplingParams as keywords, and the published names of three of them; None changes nothing."""
+    """The fields of SamplingParams as keywords, and the published names of three of them; None means not set."""
 
     max_tokens: int | None
     min_tokens: int | None
@@ -64,36 +64,36 @@ def _is_id(value: Any) -> bool:
 class SamplingParams:
     """Sampling settings of a request.
 
-    Logits are changed in this order: repetition, presence and frequency penalty, logit_bias, what is forbidden (by
+    Logits are changed in this order: repetition, presence and frequency penalty, logit_bias, forbidden ids (from
     min_tokens, min_length, no_repeat_ngram_size, bad_words_ids, suppress_tokens), structure; then, unless the choice is
     greedy, temperature, top_k, top_p, min_p. The published ones are in the original's order.
     """
 
-    max_tokens: int = 512  # completion tokens at most
-    min_tokens: int = 0  # no stop token before so many
-    max_length: int | None = None  # the same two for prompt and completion together, as published
+    max_tokens: int = 512  # most tokens of a completion
+    min_tokens: int = 0  # no stop token before this many
+    max_length: int | None = None  # the same limits for prompt and completion together, as published
     min_length: int = 0
     temperature: float = 1.0  # 0 is greedy
-    top_k: int = 0  # candidates kept; 0 keeps all
+    top_k: int = 0  # candidates to keep; 0 keeps all
     top_p: float = 1.0  # probability mass kept
-    min_p: float = 0.0  # candidates at least so probable as this part of the most probable one
+    min_p: float = 0.0  # keeps candidates at least this fraction as probable as the most probable one
     repetition_penalty: float = 1.0  # divides positive and multiplies negative logits of ids seen before
-    presence_penalty: float = 0.0  # taken off logits of ids that the completion has
-    frequency_penalty: float = 0.0  # the same for each time that it has them
-    logit_bias: tuple[tuple[int, float], ...] = ()  # added to logits of ids; a dict is taken too
-    no_repeat_ngram_size: int = 0  # no run of so many ids twice, in prompt and completion; 0 forbids nothing
-    bad_words_ids: tuple[tuple[int, ...], ...] = ()  # runs of ids that are not completed
-    suppress_tokens: tuple[int, ...] = ()  # ids that are never taken
-    begin_suppress_tokens: tuple[int, ...] = ()  # ids that are not taken first
-    seed: int | None = None  # None: a fresh one
+    presence_penalty: float = 0.0  # subtracted from logits of ids in the completion
+    frequency_penalty: float = 0.0  # the same, once for each occurrence
+    logit_bias: tuple[tuple[int, float], ...] = ()  # added to logits of ids; also accepts a dict
+    no_repeat_ngram_size: int = 0  # no run of this many ids occurs twice in prompt and completion; 0 turns it off
+    bad_words_ids: tuple[tuple[int, ...], ...] = ()  # runs of ids that never occur in the completion
+    suppress_tokens: tuple[int, ...] = ()  # ids that are never chosen
+    begin_suppress_tokens: tuple[int, ...] = ()  # ids that are not chosen first
+    seed: int | None = None  # None: a random one
     n: int = 1  # completions of the prompt
-    logprobs: int | None = None  # log-probabilities of the completion, and of so many alternatives
-    prompt_logprobs: int | None = None  # the same of the prompt
-    stop: tuple[str, ...] = ()  # texts that end the completion and are not part of it
+    logprobs: int | None = None  # log-probabilities of the completion, with this many alternatives
+    prompt_logprobs: int | None = None  # the same for the prompt
+    stop: tuple[str, ...] = ()  # strings that end the completion and are not part of it
     stop_token_ids: tuple[int, ...] = ()  # besides the model's own stop tokens
-    ignore_eos: bool = False  # go on after the model's own stop tokens
-    structure: Structure | None = None  # what the text must be
-    priority: int = 0  # smaller ones are served first
+    ignore_eos: bool = False  # continue after the model's own stop tokens
+    structure: Structure | None = None  # the form that the text must have
+    priority: int = 0  # smaller values are served first
 
     def __post_init__(self) -> None:
         for name in _NUMBERS:
@@ -106,7 +106,7 @@ class SamplingParams:
             if getattr(self, name) is not None:
                 _check(name, getattr(self, name), Bounds(int, 0, MAX_LOGPROBS, f"from 0 to {MAX_LOGPROBS}"))
         if not isinstance(self.stop, tuple | list) or not all(isinstance(text, str) and text for text in self.stop):
-            raise SettingError(f"stop is {self.stop!r}; it must be a list of non-empty texts", param="stop")
+            raise SettingError(f"stop is {self.stop!r}; it must be a list of non-empty strings", param="stop")
         for name in ("stop_token_ids", "suppress_tokens", "begin_suppress_tokens"):
             object.__setattr__(self, name, _ids(name, getattr(self, name)))
         object.__setattr__(self, "bad_words_ids", _id_runs(self.bad_words_ids))
@@ -120,16 +120,16 @@ class SamplingParams:
 
     @property
     def changes_logits(self) -> bool:
-        """Whether anything changes the logits before the most probable token is taken, at every place of a text."""
+        """Whether anything changes the logits before the most probable token is chosen, at any position."""
         return self.has_penalties or bool(self.logit_bias) or self.forbids or self.structure is not None
 
     @property
     def forbids(self) -> bool:
-        """Whether ids may be forbidden at every place of a text."""
+        """Whether ids may be forbidden at any position."""
         return self.no_repeat_ngram_size > 0 or bool(self.bad_words_ids) or bool(self.suppress_tokens)
 
     def min_completion(self, num_prompt_tokens: int) -> int:
-        """The tokens that a completion has before a stop token may follow."""
+        """The least number of tokens before a stop token may follow."""
         return max(self.min_tokens, self.min_length - num_prompt_tokens)
 
     @property
@@ -137,9 +137,9 @@ class SamplingParams:
         return self.repetition_penalty != 1.0 or self.presence_penalty != 0.0 or self.frequency_penalty != 0.0
 
     def updated(self, changes: Mapping[str, Any]) -> SamplingParams:
-        """A copy with some settings changed; also takes the published names do_sample, max_new_tokens, min_new_tokens.
+        """A copy with some settings changed; accepts the published names do_sample, max_new_tokens, min_new_tokens too.
 
-        SettingError for a name that does not exist, with the nearest one that does.
+        SettingError for an unknown name, with the nearest known one.
         """
         known = {field.name for field in fields(self)}
         renamed = {
@@ -153,14 +153,14 @@ class SamplingParams:
                 raise SettingError(f"{name} is {renamed[name]!r:.80}: {NEUTRAL[name][1]}; leave it out", param=name)
             if name not in known:
                 near = difflib.get_close_matches(name, [*known, *PUBLISHED_NAMES, "do_sample"], n=1)
-                hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(sorted(known))}"
+                hint = f"; did you mean {near[0]}?" if near else f"; use one of {', '.join(sorted(known))}"
                 raise SettingError(f"unknown sampling setting {name!r}{hint}")
         if not do_sample:
             renamed["temperature"] = 0.0
         if isinstance(renamed.get("stop"), list):
             renamed["stop"] = tuple(renamed["stop"])
         if "max_tokens" in renamed and "max_length" not in renamed:
-            renamed["max_length"] = None  # as published: of the two, the tokens of the completion count
+            renamed["max_length"] = None  # as published: max_new_tokens overrides it
         if "max_tokens" in renamed and "min_tokens" not in renamed and isinstance(renamed["max_tokens"], int):
             renamed["min_tokens"] = min(self.min_tokens, max(renamed["max_tokens"], 0))
         return replace(self, **renamed)

@@ -1,18 +1,17 @@
 """Which requests get how many tokens in the next step. Integers only: no tensor is seen here.
 
-Prefill and decode are the same thing: a request has some tokens that are not computed yet, and gets as many of them as
-the step's budget allows.
+Prefill and decode are the same thing: a request has some tokens that are not computed yet, and the step computes as
+many of them as its budget allows.
 
     1. requests that decode, a token each and their drafts: a long prompt never stalls them for
-       more than one chunk, and how long that may be is asked of the engine (pace.py)
+       more than one chunk, whose length is limited by chunk_limiter.py
     2. prompts that are being computed
-    3. waiting requests, as long as there is budget, a free place and room in the cache
+    3. waiting requests, as long as there is budget, a free sequence and room in the cache
 
-Within each the smaller priority comes first, then the earlier arrival. That is all the fairness there is: nobody is
-overtaken by a later request of the same priority, the first that finds no room holds back those behind it, and a
-running request is never stopped for a waiting one. When the cache is full the last of the running requests in that
-order gives its blocks back; it waits, finds again what nobody took meanwhile, and computes the rest once more
-(preemption by recompute).
+Within each the smaller priority comes first, then the earlier arrival. That is all the fairness there is: no request is
+overtaken by a later one of the same priority, the first that does not fit holds back those behind it, and a running
+request is never stopped for a waiting one. When the cache is full, the last running request in that order is preempted:
+it gives its blocks back, waits, reuses the blocks that are still cached, and recomputes the rest.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from qwartet.engine.request import Request
 
 @dataclass(frozen=True)
 class ScheduledRequest:
-    """A request, how many of its tokens this step computes, and room for how many drafts behind them."""
+    """A request, how many of its tokens this step computes, and room for how many drafts after them."""
 
     request: Request
     num_scheduled_tokens: int
@@ -45,7 +44,7 @@ class ScheduledRequest:
 
     @property
     def predicted_prompt(self) -> range:
-        """The places of this step whose logits say how probable the next id of the prompt was."""
+        """The positions of this step whose logits give the probability of the next prompt id."""
         request = self.request
         if request.params.prompt_logprobs is None:
             return range(0)
@@ -61,12 +60,12 @@ class Schedule:
 
     @property
     def num_tokens(self) -> int:
-        """With all the drafts that there is room for."""
+        """Including all reserved drafts."""
         return sum(item.num_scheduled_tokens + item.num_draft_tokens for item in self.scheduled)
 
 
 class Scheduler:
-    """Keeps the waiting and the running requests."""
+    """Holds the waiting and the running requests."""
 
     def __init__(
         self,
@@ -77,8 +76,8 @@ class Scheduler:
         num_drafts_wanted: Callable[[Request], int] = lambda request: 0,
         chunk_beside_decodes: Callable[[int], int] = lambda budget: budget,
     ) -> None:
-        """`num_drafts_wanted` says how many tokens a request that decodes would like to have drafted,
-        `chunk_beside_decodes` how many tokens of prompts, of a budget, such requests may have to wait for.
+        """`num_drafts_wanted` says how many draft tokens are worthwhile for a request that decodes,
+        `chunk_beside_decodes` how many of a budget's tokens may be prompt tokens beside such requests.
         """
         self.block_manager = block_manager
         self.max_num_batched_tokens = max_num_batched_tokens
@@ -106,13 +105,13 @@ class Scheduler:
         if decoding:
             step.budget = self.chunk_beside_decodes(step.budget)
         self._continue_all(prompts, step)
-        if len(self.running) == num_running:  # who was preempted just now does not come back at once
+        if len(self.running) == num_running:  # a request preempted just now is not readmitted at once
             self._admit(step)
         return Schedule(tuple(step.items.values()))
 
     def _continue_all(self, requests: list[Request], step: _Step) -> None:
         for request in requests:
-            if step.budget and request in self.running:  # it may have been preempted for another one
+            if step.budget and request in self.running:  # another request may have preempted it
                 self._continue(request, step)
 
     def _continue(self, request: Request, step: _Step) -> None:
@@ -125,7 +124,7 @@ class Scheduler:
             room = min(step.budget - num_tokens, request.params.max_tokens - len(request.completion_ids) - 1)
             num_drafts = min(self.num_drafts_wanted(request), room) if room > 0 else 0
             if num_drafts and not self._grow(request, end + num_drafts):
-                num_drafts = 0  # nobody is preempted for a draft
+                num_drafts = 0  # no request is preempted for a draft
         step.take(ScheduledRequest(request, num_tokens, num_drafts))
 
     def _make_room(self, request: Request, num_tokens: int, step: _Step) -> bool:
@@ -133,7 +132,7 @@ class Scheduler:
         while not self._grow(request, num_tokens):
             victim = self.running[-1]
             self._preempt(victim)
-            step.items.pop(victim.request_id, None)  # what it took of the budget is left unused, this once
+            step.items.pop(victim.request_id, None)  # its share of the budget stays unused in this step
             if victim is request:
                 return False
         return True
@@ -163,7 +162,7 @@ class Scheduler:
             step.take(ScheduledRequest(request, num_tokens))
 
     def finish(self, request: Request) -> None:
-        """Forgets a request that ended or was aborted, wherever it stands."""
+        """Removes a request that ended or was aborted, waiting or running."""
         if request in self.running:
             self.running.remove(request)
         elif request in self.waiting:
@@ -172,12 +171,12 @@ class Scheduler:
 
     def _grow(self, request: Request, num_tokens: int) -> bool:
         copies = self.block_manager.grow(request.table, num_tokens)
-        assert not copies, "requests share full blocks alone, and those are never written again"
+        assert not copies, "requests share only full blocks, and those are never written again"
         return copies is not None
 
 
 class _Step:
-    """A step that is being made: what it holds, and for how many tokens there is budget left."""
+    """A step being built: its items, and the remaining token budget."""
 
     def __init__(self, budget: int) -> None:
         self.budget = budget
@@ -193,7 +192,7 @@ def _order(request: Request) -> tuple[int, int]:
 
 
 def _num_without_logits(request: Request) -> int:
-    """How many tokens may come from the cache, and one: what follows them has to be predicted in a step."""
+    """How many tokens may come from the cache, plus one: the logits of the others are needed."""
     if request.params.prompt_logprobs is None:
         return request.num_tokens
     is_done = len(request.prompt_logprobs) >= request.num_prompt_tokens

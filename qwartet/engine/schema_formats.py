@@ -1,4 +1,4 @@
-"""Which values of a schema's `format` are enforced? JSON Schema lets the others stand as notes for the reader."""
+"""Which values of a schema's `format` are enforced? JSON Schema treats the others as annotations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OF_SCHEMAS = (
 
 
 def unenforced_formats(structure: Structure) -> tuple[str, ...]:
-    """The formats that a text of this structure need not have, though its schemas name them; none in wrong schemas."""
+    """The formats that the schemas of this structure name and nothing enforces; none for invalid schemas."""
     texts = [] if structure.tool_calls is None else list(structure.tool_calls.schema_texts)
     answer = structure if structure.tool_calls is None else structure.tool_calls.answer
     if answer is not None and answer.json_schema is not None:
@@ -30,13 +30,13 @@ def unenforced_formats(structure: Structure) -> tuple[str, ...]:
         try:
             schema = json.loads(text)
         except (ValueError, RecursionError):
-            continue  # told by whoever compiles it
+            continue  # the compiler reports it
         found |= dict.fromkeys(one["format"] for one in _with_unenforced_format(schema))
     return tuple(found)
 
 
 def drop_unenforced_formats(schema: Any) -> None:
-    """Takes them out of a schema."""
+    """Removes them from a schema."""
     for one in list(_with_unenforced_format(schema)):
         del one["format"]
 

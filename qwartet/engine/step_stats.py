@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class StepStats:
-    """Told to all of Engine.observers. On a GPU, whose work is queued, sampling waits for the forward pass."""
+    """Passed to all of Engine.observers. On a GPU, whose work is queued, sampling waits for the forward pass."""
 
     num_requests: int = 0
-    num_prompt_tokens: int = 0  # computed of prompts, and once more of what was preempted
+    num_prompt_tokens: int = 0  # prompt tokens computed, recomputation after preemption included
     num_decode_tokens: int = 0  # one for each request that decodes
-    num_drafted: int = 0  # tokens verified behind those
+    num_drafted: int = 0  # draft tokens verified
     num_accepted: int = 0  # of the drafts
     num_new_tokens: int = 0  # that the step added to completions
     schedule_s: float = 0.0

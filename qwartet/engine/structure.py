@@ -1,7 +1,7 @@
-"""What the text of a completion must be: JSON of any kind or of a schema, a match of a regex, a choice, tool calls.
+"""The form that a completion must have: any JSON, JSON of a schema, a match of a regex, a choice, tool calls.
 
-Only the wish is here; `engine/structure_limits.py` says whether it is small enough, `engine/constrain.py` enforces it.
-There is no structure that takes a grammar: those are written by `engine/grammar.py` alone.
+This is only the specification; `engine/structure_limits.py` checks its size, `engine/constrain.py` enforces it.
+No structure takes a grammar: only `engine/grammar.py` writes those.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ class ToolCalls:
     """A text in the ReAct format (tokenizer/react.py) that calls these tools, with arguments of their JSON schemas.
 
     Required: a thought and a call. Else: any text; if it calls a tool, then one of these. With an answer that has a
-    structure: a thought, and a call or such an answer. A tool whose schema is None is called with anything.
-    SettingError for no tools, and for what is no name or no schema.
+    structure: a thought, then a call or such an answer. A tool whose schema is None takes any arguments.
+    SettingError for no tools, and for an invalid name or schema.
     """
 
-    schemas: Any  # name to schema, an object or its text; kept as pairs of name and text
+    schemas: Any  # name to schema, an object or its JSON text; kept as pairs of name and text
     is_required: bool = True
     begins_in_thought: bool = False  # the prompt ends with "Thought:"
-    answer: Structure | None = None  # where no call is required; none of tool calls
+    answer: Structure | None = None  # only where no call is required; must not be tool calls itself
 
     def __post_init__(self) -> None:
         if not isinstance(self.schemas, Mapping) or not self.schemas:
             raise _error(f"schemas is {self.schemas!r:.80}; it must map at least one name to its JSON schema")
         for name in self.schemas:
             if not isinstance(name, str) or re.fullmatch(TOOL_NAME, name) is None:
-                raise _error(f"a tool has the name {name!r:.80}; use 1 to 64 of the letters A-Z a-z 0-9 _ -")
+                raise _error(f"a tool has the name {name!r:.80}; use 1 to 64 of the characters A-Z a-z 0-9 _ -")
         pairs = tuple((name, None if one is None else _schema_text(one)) for name, one in self.schemas.items())
         object.__setattr__(self, "schemas", pairs)
 
     @property
     def schema_texts(self) -> list[str]:
-        """The schemas that there are, as JSON text."""
+        """All schemas but None, as JSON text."""
         return [schema for _, schema in self.schemas if schema is not None]
 
 
 @dataclass(frozen=True)
 class Structure:
-    """The form of a whole completion, as exactly one of five kinds; SettingError for none, several or a wrong type."""
+    """The form of a complete answer, as exactly one of five kinds; SettingError for none, several or a wrong type."""
 
     json_object: bool = False  # any JSON object
     json_schema: Mapping[str, Any] | str | None = None  # kept as JSON text
-    regex: str | None = None  # of the whole text, in Rust's syntax: no look-around, \d is a digit of any script
-    choice: tuple[str, ...] | None = None  # one of these texts, letter by letter
+    regex: str | None = None  # of the entire text, in Rust's syntax: no look-around, \d is a digit of any script
+    choice: tuple[str, ...] | None = None  # exactly one of these strings
     tool_calls: ToolCalls | None = None
 
     def __post_init__(self) -> None:
@@ -63,12 +63,12 @@ class Structure:
         given = ["json_object"] * self.json_object + [kind for kind in KINDS[1:] if getattr(self, kind) is not None]
         if len(given) != 1:
             said = " and ".join(given) or "nothing"
-            raise _error(f"a structure with {said}; give exactly one of {', '.join(KINDS)}")
-        # Text and tuple cannot change under a running request, and can be hashed.
+            raise _error(f"the structure has {said}; set exactly one of {', '.join(KINDS)}")
+        # Strings and tuples cannot change under a running request, and are hashable.
         if self.json_schema is not None:
             object.__setattr__(self, "json_schema", _schema_text(self.json_schema))
         if self.regex is not None and not (_is_text(self.regex) and self.regex):
-            raise _error(f"regex is {self.regex!r:.80}; it must be a text that is not empty")
+            raise _error(f"regex is {self.regex!r:.80}; it must be a non-empty string")
         if self.choice is not None:
             object.__setattr__(self, "choice", _choices(self.choice))
         if self.tool_calls is not None and not isinstance(self.tool_calls, ToolCalls):
@@ -77,7 +77,7 @@ class Structure:
     @property
     def schema_text(self) -> str:
         """The schema as JSON text."""
-        assert isinstance(self.json_schema, str), "only a structure of the kind json_schema has one"
+        assert isinstance(self.json_schema, str), "only a structure of the kind json_schema has a schema"
         return self.json_schema
 
 
@@ -98,12 +98,12 @@ def _schema_text(schema: Any) -> str:
 
 def _choices(choice: Any) -> tuple[str, ...]:
     if not isinstance(choice, tuple | list) or not choice or not all(map(_is_text, choice)):
-        raise _error(f"choice is {choice!r:.80}; it must be a list of at least one text")
+        raise _error(f"choice is {choice!r:.80}; it must be a list of at least one string")
     return tuple(choice)
 
 
 def _is_text(value: Any) -> bool:
-    """Whether a value is a text that can be UTF-8: half a surrogate pair cannot."""
+    """Whether a value is a string that UTF-8 can encode: an unpaired surrogate cannot be encoded."""
     try:
         return isinstance(value, str) and value.encode() is not None
     except UnicodeEncodeError:

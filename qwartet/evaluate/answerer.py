@@ -22,6 +22,11 @@ class Answerer(Protocol):
         """The model's tokenizer; None where there is none at hand."""
         ...
 
+    @property
+    def is_chat(self) -> bool:
+        """Whether the model answers conversations; a base model continues text."""
+        ...
+
     def check(self, questions: Sequence[Question]) -> None:
         """RequestError for questions that cannot be asked at all: too long, or of a kind that this cannot answer."""
         ...

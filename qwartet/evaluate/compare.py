@@ -53,4 +53,6 @@ def compare_runs(first: Path, second: Path) -> RunComparison:
             left_out[name] = "they have no question in common"
             continue
         tasks[name] = paired_difference([a for a, _ in pairs], [b for _, b in pairs])
+    if not tasks:
+        raise SettingError(f"{first} and {second} have no question in common; evaluate both on the same tasks")
     return RunComparison(str(first), str(second), tasks, left_out)

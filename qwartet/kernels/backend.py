@@ -1,12 +1,12 @@
-"""What a network asks of a device: its operations, and the layout that its weights are kept in.
+"""What a network needs from a device: its operations, and the layout of its weights.
 
-A backend is one object, chosen once (select.py) and handed to every layer. `Backend` itself computes by the references:
-on any device, in any dtype, differentiable. A faster one is a folder beside this file with a class derived from it,
-which overrides what it does better and says so in `names`. All that is known of a layout is in that folder:
+A backend is one object, chosen once (select.py) and passed to every layer. `Backend` itself is the reference: any
+device, any dtype, differentiable. A faster one is a folder beside this file with a derived class, which overrides what
+it does better and names it in `names`. Only that folder knows its layout:
 
-    weight_specs    what `prepare` will make, told from a shape alone: memory is planned and files are laid out with it
+    weight_specs    what `prepare` will make, from a shape alone: for planning memory and laying out files
     prepare         QuantizedWeight (what the file says) -> PreparedWeight (what the kernels read)
-    export, import  PreparedWeight <-> the tensors of its specs: what a start keeps on disk for the next one
+    export, import  PreparedWeight <-> the tensors of its specs: the weight cache on disk
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ class PreparedWeight(Protocol):
     def out_features(self) -> int: ...
     @property
     def tensors(self) -> Mapping[str, Tensor]:
-        """What it holds, by leaf."""
+        """Its tensors, by leaf."""
         ...
 
 
 class PreparedHead(Protocol):
-    """A copy of an output head that finds its largest logit sooner."""
+    """A copy of an output head that finds the largest logit faster."""
 
     @property
     def tensors(self) -> Mapping[str, Tensor]: ...
@@ -76,10 +76,10 @@ class LayerWeights:
 
 
 class FusedLayers(Protocol):
-    """Residual blocks over one KV cache that run in one call, with the bits of the operations one by one."""
+    """Residual blocks over one KV cache that run in one call, bit-identical to the separate operations."""
 
     def is_current(self) -> bool:
-        """Whether every tensor still lies where it lay when this was made."""
+        """Whether no tensor has moved since this was built."""
         ...
 
     def run(self, x: Tensor, first: int, end: int, cos: Tensor, sin: Tensor, batch: ForwardBatch) -> Tensor:
@@ -89,7 +89,7 @@ class FusedLayers(Protocol):
 
 @dataclass(frozen=True)
 class StepShape:
-    """What the working memory of a step follows from. Sizes are in elements."""
+    """What determines the working memory of a step. Sizes are in elements."""
 
     hidden_size: int
     intermediate_size: int
@@ -106,16 +106,16 @@ class StepShape:
 
 
 class Backend:
-    """The references, in the layout of the file."""
+    """The reference operations, in the layout of the file."""
 
     names: Mapping[str, str] = {
         "quantized linear": "reference",
         "attention": "reference (torch scaled_dot_product_attention)",
     }
-    """Operation -> what serves it: what `qwartet doctor` and the start-up line print."""
+    """Operation -> its implementation, for `qwartet doctor` and the start-up line."""
 
     layout: str | None = None
-    """Name and version of the layout, where it is worth keeping on disk: files of another one are not read."""
+    """Name and version of the layout, where it is worth keeping on disk: files of other layouts are not read."""
 
     can_fuse = False
     """Whether whole blocks run in one call (`fuse`)."""
@@ -123,11 +123,11 @@ class Backend:
     # The layout
 
     def weight_specs(self, shape: QuantizedShape) -> tuple[TensorSpec, ...] | None:
-        """What `prepare` will make of a weight, at most; None where the weight stays as the file has it."""
+        """What `prepare` will make of a weight, at most; None where the weight keeps the file's layout."""
         return None
 
     def prepare(self, weight: QuantizedWeight) -> PreparedWeight:
-        """Repacks a weight; one that the backend does not take stays as it is, for the reference."""
+        """Repacks a weight; one that the backend does not support stays as it is, for the reference."""
         return weight
 
     def export_weight(self, weight: PreparedWeight) -> dict[str, Tensor]:
@@ -139,7 +139,7 @@ class Backend:
         raise NotImplementedError
 
     def head_specs(self, rows: int, columns: int) -> tuple[TensorSpec, ...] | None:
-        """What `prepare_head` will make of a head [rows, columns]; None where the backend has no use for a copy."""
+        """What `prepare_head` will make of a head [rows, columns]; None where the backend makes no copy."""
         return None
 
     def prepare_head(self, weight: Tensor) -> PreparedHead:
@@ -154,7 +154,7 @@ class Backend:
 
     def quantized_linear(self, x: Tensor, weight: PreparedWeight) -> Tensor:
         """x [..., K] -> [..., N]."""
-        assert isinstance(weight, QuantizedWeight), f"{type(weight).__name__} is another backend's"
+        assert isinstance(weight, QuantizedWeight), f"{type(weight).__name__} belongs to another backend"
         return quantized_linear.linear(x, weight)
 
     def dense_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -184,7 +184,7 @@ class Backend:
     def rotate_and_store(
         self, qkv: Tensor, num_heads: int, cos: Tensor, sin: Tensor, batch: ForwardBatch, cache: CacheLayer
     ) -> Tensor:
-        """Rotates qkv [T, (H + 2 H_kv) D], stores keys and values, gives queries [T, H, D] (reference/rotary.py)."""
+        """Rotates qkv [T, (H + 2 H_kv) D], stores keys and values, returns queries [T, H, D] (reference/rotary.py)."""
         return rotary.rotate_and_store(qkv, num_heads, cos, sin, batch, cache)
 
     def paged_attention(self, query: Tensor, cache: CacheLayer, batch: ForwardBatch) -> Tensor:
@@ -194,11 +194,11 @@ class Backend:
     # A whole step
 
     def fuse(self, layers: Sequence[LayerWeights], caches: Sequence[CacheLayer]) -> FusedLayers | None:
-        """The blocks as one call over their caches; None where they cannot be."""
+        """The blocks as one call over their caches; None if that is not possible."""
         return None
 
     def scratch_bytes(self, step: StepShape) -> int | None:
-        """Memory that the kernels keep for their work once such a step has run; None where torch allocates it."""
+        """Scratch memory that the kernels keep after such a step; None where torch allocates it."""
         return None
 
 

@@ -13,7 +13,7 @@ _V1_FILES = ("memory.limit_in_bytes", "memory.usage_in_bytes")
 
 
 def available_bytes(device: torch.device) -> int:
-    """Free memory of a device in bytes; for the CPU, what the system would give without swapping to this process."""
+    """Free memory of a device in bytes; for the CPU, what this process can get without swapping."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return min(_system_bytes(), _group_bytes())
@@ -30,7 +30,7 @@ def _system_bytes() -> int:
 
 
 def _group_bytes() -> int:
-    """What the control group of this process, a container's say, may still take; cached files count as free."""
+    """Free memory of this process's control group, e.g. a container; cached files count as free."""
     free = sys.maxsize
     for line in _lines(Path("/proc/self/cgroup")):
         _, controllers, group = line.split(":", 2)

@@ -1,7 +1,7 @@
-"""ForwardBatch: all that one forward pass needs to know about its tokens.
+"""ForwardBatch: everything that one forward pass needs to know about its tokens.
 
-The new tokens of all requests lie one after another (no padding); `cu_seqlens` says where each request
-begins. Chunked prefill, decode, padding of a batch, NTK and LogN are only other numbers in these tensors,
+The new tokens of all requests are concatenated (no padding); `cu_seqlens` says where each request
+begins. Chunked prefill, decode, padding of a batch, NTK and LogN only change the numbers in these tensors,
 so the network and its kernels have no special cases. The engine builds it; the network only reads it.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ForwardBatch:
-    """T new tokens of B requests. Index tensors are int32, as kernels want them."""
+    """T new tokens of B requests. Index tensors are int32, as kernels need them."""
 
     input_ids: Tensor  # [T]
     rope_index: Tensor  # [T] row of the stacked cos/sin table
@@ -24,15 +24,15 @@ class ForwardBatch:
     block_table: Tensor | None = None  # [B, max_blocks] blocks of each request; None without a cache
     slot_mapping: Tensor | None = None  # [T] where the new keys and values go; None without a cache
     adapter_index: Tensor | None = None  # [T] LoRA adapter of each token; None: no adapters
-    logits_index: Tensor | None = None  # [R] tokens whose logits are wanted; None: all
+    logits_index: Tensor | None = None  # [R] tokens whose logits are needed; None: all
 
     def copy_into(self, buffers: ForwardBatch) -> None:
-        """Writes every tensor to the beginning of the same one of `buffers`, whose addresses a captured graph reads.
+        """Copies every tensor to the start of its counterpart in `buffers`, whose addresses a captured graph reads.
 
-        `buffers` has tensors at least as large, and None exactly where this has it. What lies beyond is not touched.
+        `buffers` has tensors at least as large, and None exactly where this has it. The rest is left unchanged.
         """
         for field in fields(self):
             source, target = getattr(self, field.name), getattr(buffers, field.name)
-            assert (source is None) == (target is None), f"{field.name} is in one of the two only"
+            assert (source is None) == (target is None), f"{field.name} is in only one of the two"
             if source is not None:
                 target[tuple(slice(size) for size in source.shape)].copy_(source)

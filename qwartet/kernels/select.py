@@ -3,7 +3,7 @@
     CPU, bf16              the native library (cpu/); without it torch's int4 operation (torch_int4.py)
     everything else        the references (backend.py)
 
-The only place where a backend is chosen, and where the environment (QWARTET_CPU_ISA) has a say in it.
+The only place that chooses a backend, and that reads the environment (QWARTET_CPU_ISA) for it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from qwartet.kernels.cpu.library import native_library, unavailable_reason
 from qwartet.kernels.torch_int4 import TorchInt4Backend
 
 ACTIVATIONS: tuple[Activations, ...] = get_args(Activations)
-DEFAULT_ACTIVATIONS: Activations = "int8"  # the faster one; keeps its bounds with outliers too (docs/kernels.md)
+DEFAULT_ACTIVATIONS: Activations = "int8"  # the faster one; its error bounds hold with outliers too (docs/kernels.md)
 
 
 def select_backend(

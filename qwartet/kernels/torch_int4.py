@@ -1,9 +1,9 @@
-"""GPTQ linear by torch's own int4 operation: what runs on a CPU without the native library.
+"""GPTQ linear by torch's own int4 operation: the fallback on a CPU without the native library.
 
     y = x W^T,   W[n, k] = scale[g, n] * (q[n, k] - 8) + offset[g, n]
 
-torch keeps scale and offset in bf16, so a weight is off by up to 2^-9 of itself, and its codes are read at about half
-of the memory's bandwidth. 4 bits, groups of 32, 64, 128 or 256, K a multiple of 32 and N of 16; else the reference.
+torch keeps scale and offset in bf16, so weights have a relative error of up to 2^-9, and reads codes at about half of
+the memory bandwidth. 4 bits, groups of 32, 64, 128 or 256, K a multiple of 32 and N of 16; else the reference.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ GROUP_SIZES = (32, 64, 128, 256)
 
 @dataclass(frozen=True, eq=False)
 class TorchWeight:
-    """A weight in torch's layout; `order` [K] puts act-order inputs in the order of their groups."""
+    """A weight in torch's layout; `order` [K] sorts act-order inputs by group."""
 
     in_features: int
     out_features: int
@@ -33,7 +33,7 @@ class TorchWeight:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """What it holds, by leaf."""
+        """Its tensors, by leaf."""
         found = {
             "packed": self.packed,
             "scales_and_zeros": self.scales_and_zeros,
@@ -44,7 +44,7 @@ class TorchWeight:
 
 
 def can_prepare(weight: QuantizedWeight) -> bool:
-    """Whether torch's operation takes this weight."""
+    """Whether torch's operation supports this weight."""
     group_size = weight.in_features if weight.num_groups == 1 else weight.group_size
     fits = weight.in_features % group_size == 0 and weight.in_features % 32 == 0 and weight.out_features % 16 == 0
     return weight.bits == 4 and group_size in GROUP_SIZES and fits
@@ -67,11 +67,11 @@ def pack(weight: QuantizedWeight) -> TorchWeight:
 
 
 class TorchInt4Backend(Backend):
-    """torch's operation for the weights that it takes, the references for everything else."""
+    """torch's operation for the weights that it supports, the references for everything else."""
 
     def __init__(self, reason: str | None) -> None:
-        """`reason`: why there is nothing faster."""
-        name = "torch int4 (about half of the memory's bandwidth; scales rounded to bf16)"
+        """`reason`: why there is no faster backend."""
+        name = "torch int4 (about half of the memory bandwidth; scales rounded to bf16)"
         self.names = {**Backend.names, "quantized linear": f"{name}; {reason}"}
 
     def prepare(self, weight: QuantizedWeight) -> PreparedWeight:

@@ -1,4 +1,4 @@
-"""From the projected queries, keys and values to what the heads attended: rotation, cache, attention kernels."""
+"""From projected queries, keys and values to the output of the heads: rotation, cache, attention kernels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole requests as one batch without a cache: for training, calibration and the oracle."""
+"""Complete requests as one batch without a cache: for training, calibration and the oracle."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def dense_batch(
     training: bool = False,
     device: torch.device | str = "cpu",
 ) -> ForwardBatch:
-    """A batch in which every request is whole.
+    """A batch in which every request is complete.
 
     token_ids: B lists of ids, or a tensor [B, L]. In training NTK and LogN are off, as in the original.
     """

@@ -1,4 +1,4 @@
-"""Token ids to the beginning of the residual stream."""
+"""Token ids to the start of the residual stream."""
 
 from __future__ import annotations
 

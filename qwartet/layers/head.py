@@ -10,10 +10,10 @@ from qwartet.layers.linear import Linear
 
 
 class Head(Linear):
-    """lm_head [V, C], and the copy of it that the backend finds the largest logit with, where one was made.
+    """lm_head [V, C], and the backend's copy for finding the largest logit, if there is one.
 
-    The copy only finds candidates and the exact rows decide, so `argmax` gives the token of the full head: the native
-    one has 8 bits and halves what is read (kernels/cpu/csrc/head.h has the proof).
+    The copy only finds candidates and the exact rows decide, so `argmax` gives the token of the full head. The native
+    copy, the 8-bit output head, halves the bytes read (proof in kernels/cpu/csrc/head.h).
     """
 
     def __init__(self, in_features: int, out_features: int, backend: Backend = REFERENCE) -> None:

@@ -25,7 +25,7 @@ class Linear(nn.Module):
 
 
 class QuantizedLinear(nn.Module):
-    """GPTQ linear layer: a weight in the layout of the kernel that multiplies by it."""
+    """GPTQ linear layer: a weight in its kernel's layout."""
 
     def __init__(self, prepared: PreparedWeight, backend: Backend) -> None:
         """`prepared` is what the backend made of a QuantizedWeight."""

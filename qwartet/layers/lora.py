@@ -1,6 +1,6 @@
 """Low-rank adapters beside frozen linears, float (Hu et al. 2021) or quantised (Dettmers et al. 2023).
 
-y = base(x) + (alpha / rank) * B A dropout(x)          A [r, K] random, B [N, r] zero: at first nothing is changed
+y = base(x) + (alpha / rank) * B A dropout(x)          A [r, K] random, B [N, r] zero: no effect at first
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class LoraLinear(nn.Module):
 def add_lora(
     network: nn.Module, targets: Sequence[str], rank: int, alpha: float, dropout: float = 0.0
 ) -> dict[str, LoraLinear]:
-    """Puts an adapter beside every linear whose name ends with one of `targets` ("attention.qkv"); by its name.
+    """Adds an adapter to every linear whose name ends with one of `targets` ("attention.qkv"); returns them by name.
 
-    All other parameters are frozen. SettingError for a target that names no linear of the network.
+    All other parameters are frozen. SettingError for a target that matches no linear.
     """
     found: dict[str, LoraLinear] = {}
     for parameter in network.parameters():
@@ -51,7 +51,7 @@ def add_lora(
         names = [name for name in linears if name.endswith(target)]
         if not names:
             kinds = sorted({name.split(".", 2)[-1] for name in linears})
-            raise SettingError(f"{target!r} names no linear of the network; there are {', '.join(kinds)}")
+            raise SettingError(f"target {target!r} matches no linear of the network; use some of {', '.join(kinds)}")
         for name in names:
             parent, _, leaf = name.rpartition(".")
             found[name] = LoraLinear(linears[name], rank, alpha, dropout)

@@ -1,8 +1,8 @@
-"""Which part of a layer is this process's, where several ranks share a network out? By default: all of it.
+"""Which part of a layer belongs to this process, if several ranks share a network? By default: all of it.
 
 Tensor parallelism (Shoeybi et al. 2019): qkv, up and gate are split by rows, output and down by columns, so that each
 block needs one sum over the ranks behind output and one behind down. Layers ask a ParallelContext for their sizes and
-for these sums; a launcher gives them one whose `all_reduce` talks to other processes.
+for these sums; a launcher passes one whose `all_reduce` communicates with other processes.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ class ParallelContext:
         assert 0 <= self.rank < self.world_size, (self.rank, self.world_size)
 
     def share(self, size: int, what: str) -> int:
-        """How many of `size` things (heads, columns) each rank has; ValueError where they cannot be shared evenly."""
+        """How many of `size` things (heads, columns) each rank has; ValueError where they do not divide evenly."""
         if size % self.world_size:
-            raise ValueError(f"{size} {what} cannot be shared evenly by {self.world_size} ranks")
+            raise ValueError(f"{size} {what} cannot be divided evenly among {self.world_size} ranks")
         return size // self.world_size
 
     def part(self, size: int, what: str) -> slice:
-        """Which of them are this rank's."""
+        """This rank's slice of them."""
         share = self.share(size, what)
         return slice(self.rank * share, (self.rank + 1) * share)
 
     def all_reduce(self, x: Tensor) -> Tensor:
         """The sum of x over all ranks."""
-        assert self.world_size == 1, "a context of several ranks says how it sums"
+        assert self.world_size == 1, "a context of several ranks must override all_reduce"
         return x
 
 

@@ -7,7 +7,7 @@ Dynamic NTK takes one alpha per request, from its prompt length L at prefill and
 a = 2 ^ (ceil(log2(L / train_length)) + 1) - 1, that is 1, 3, 7, 15, ... . LogN scales the queries at
 1-based positions p beyond train_length by log(p) / log(train_length).
 
-The cos and sin rows of all alphas are stacked into one table, so that a kernel only ever sees a row
+The cos and sin rows of all alphas are stacked into one table, so that a kernel only sees a row
 number (`rope_index`): row = alpha_slot * max_length + position.
 
 Sources: Su et al. 2021 (RoPE); Qwen's modeling_qwen.py for both extensions.
@@ -34,7 +34,7 @@ class PositionConfig:
     use_logn_attn: bool
 
     def alpha_slot(self, prompt_length: int) -> int:
-        """Index of the NTK alpha that a prompt of this many tokens takes; 0 means alpha 1 (no change)."""
+        """Index of the NTK alpha for a prompt of this many tokens; 0 means alpha 1 (no change)."""
         if not self.use_dynamic_ntk or prompt_length <= self.train_length:
             return 0
         return math.ceil(math.log(prompt_length / self.train_length, 2))

@@ -1,10 +1,10 @@
-"""Weights that do not fit the memory: mapped from disk, fetched ahead of the layer that needs them, dropped behind it.
+"""Weights that do not fit in memory: mapped from disk, fetched ahead of the layer that uses them, dropped after it.
 
     layers   0 ... R-1    stay in memory
-             R ... L-1    in memory from a fetch (two layers ahead, the next step's first ones included) to their use
+             R ... L-1    in memory from a fetch (two layers ahead, wrapping to the next step) until their use
 
-Left to itself the system would keep what was read last, which is what is needed last: it would read everything for
-every token. Source of the advice: Linux, madvise(2).
+Left to itself the system would keep the pages read last, which are needed last: it would read everything for every
+token. Source of the advice: Linux, madvise(2).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Advise = Callable[[int, int, int], None]
 
 
 def _libc_advise(address: int, num_bytes: int, advice: int) -> None:
-    """madvise over whole pages. Advice that an old kernel does not know is left out: its own guess must do."""
+    """madvise over whole pages. Advice that an old kernel does not know is skipped: its own heuristics must do."""
     page = mmap.PAGESIZE
     start = address // page * page
     length = -(-(address + num_bytes - start) // page) * page
@@ -38,7 +38,7 @@ def _libc_advise(address: int, num_bytes: int, advice: int) -> None:
 
 
 def ranges_of(tensors: Sequence[Tensor]) -> list[Range]:
-    """Where tensors lie, neighbours joined."""
+    """The address ranges of tensors, with neighbours joined."""
     joined: list[Range] = []
     for start, size in sorted((tensor.data_ptr(), tensor.nbytes) for tensor in tensors):
         if joined and start - sum(joined[-1]) <= mmap.PAGESIZE:
@@ -49,11 +49,11 @@ def ranges_of(tensors: Sequence[Tensor]) -> list[Range]:
 
 
 class WeightStream:
-    """Brings the weights of layers to memory in the order in which they are used, again and again."""
+    """Reads the weights of layers into memory in the order of their use, step after step."""
 
     def __init__(self, layers: Sequence[Sequence[Tensor]], resident_bytes: int, advise: Advise = _libc_advise) -> None:
-        """`layers`: the mapped tensors of each layer. The first that take up to `resident_bytes` stay in memory."""
-        self._layers = [list(tensors) for tensors in layers]  # holds the mappings
+        """`layers`: the mapped tensors of each layer. The first layers, up to `resident_bytes`, stay in memory."""
+        self._layers = [list(tensors) for tensors in layers]  # keeps the mappings alive
         self._ranges = [ranges_of(tensors) for tensors in self._layers]
         self._advise = advise
         sizes = [sum(size for _, size in ranges) for ranges in self._ranges]
@@ -71,12 +71,12 @@ class WeightStream:
             self._advise(address, size, _POPULATE_READ)
 
     def spans(self) -> list[tuple[int, int]]:
-        """First and end of the layers to run in one go: the resident ones together, the others one by one."""
+        """First and end of the layers to run in one call: the resident ones together, the others one by one."""
         streamed = [(layer, layer + 1) for layer in range(self.num_resident, self.num_layers)]
         return [(0, self.num_resident), *streamed] if self.num_resident else streamed
 
     def before(self, layer: int) -> None:
-        """Waits until a layer is in memory, and has the next ones fetched meanwhile."""
+        """Waits until a layer is in memory, and starts fetching the next ones."""
         if self.num_resident == self.num_layers:
             return
         num_streamed = self.num_layers - self.num_resident
@@ -90,7 +90,7 @@ class WeightStream:
             self._fetches[layer].result()
 
     def after(self, layer: int) -> None:
-        """Gives the memory of a streamed layer back."""
+        """Releases the memory of a streamed layer."""
         if layer < self.num_resident:
             return
         self._fetches.pop(layer, None)
@@ -99,7 +99,7 @@ class WeightStream:
 
 
 class StreamedLayers(nn.ModuleList):
-    """The blocks of a network whose weights are not all in memory: iterating over them brings them there in turn."""
+    """The blocks of a network whose weights are not all in memory: iterating over them loads each in turn."""
 
     def __init__(self, layers: nn.ModuleList, stream: WeightStream) -> None:
         super().__init__(layers.children())

@@ -1,4 +1,4 @@
-"""The former place of `qwartet.checkpoint.shards`, for scripts that import it from here."""
+"""The former location of `qwartet.checkpoint.shards`, for scripts that import it from here."""
 
 import sys
 

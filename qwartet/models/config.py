@@ -1,4 +1,4 @@
-"""The shape and numerics of a network, and values of a config.json with every bound checked."""
+"""The shape and numerics of a network, and a reader of config.json that checks every bound."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class ModelConfig:
     intermediate_size: int  # width of the MLP (half of the value in a Qwen-1 config.json)
     rms_norm_eps: float
     position: PositionConfig
-    declared_dtype: str | None = None  # "bf16", "fp16", "fp32" where config.json insists on one
-    family: str = "qwen"  # model_type of the family that it belongs to
+    declared_dtype: str | None = None  # "bf16", "fp16", "fp32" where config.json sets one
+    family: str = "qwen"  # model_type of its family
 
     @property
     def num_parameters(self) -> int:
-        """Parameters of the float network, biases of the attention projection included."""
+        """Parameters of the float network, including the biases of the attention projection."""
         attention_width = self.num_heads * self.head_dim
         kv_width = self.num_kv_heads * self.head_dim
         attention = self.hidden_size * (attention_width + 2 * kv_width) + attention_width * self.hidden_size
@@ -78,7 +78,7 @@ class ConfigReader:
             raise CheckpointError(self.path, f"{present[0]} is {value!r}; it must be an integer")
         low, high = self._bounds[field]
         if not low <= value <= high:
-            raise CheckpointError(self.path, f"{present[0]} is {value}; it must lie in {low}..{high}")
+            raise CheckpointError(self.path, f"{present[0]} is {value}; it must be between {low} and {high}")
         return value
 
     def number(self, key: str, default: float) -> float:

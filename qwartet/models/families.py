@@ -1,4 +1,4 @@
-"""Which family does a checkpoint belong to? The list of them, and what is asked of a directory by way of its family."""
+"""Which family does a checkpoint belong to? The list of families, and the queries that go through a family."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FAMILIES: dict[str, Family] = {family.model_type: family for family in (QWEN1,)}
 
 
 def parse_config(raw: Mapping[str, Any], path: Path) -> ModelConfig:
-    """ModelConfig from the content of a config.json; CheckpointError for a family that is none of ours, and its own."""
+    """ModelConfig from the content of a config.json; CheckpointError for an unknown family, or from the known one."""
     model_type = raw.get("model_type")
     family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
     if family is None:
@@ -42,5 +42,5 @@ def family_of(config: ModelConfig) -> Family:
 
 
 def layout_of(config: ModelConfig) -> Layout:
-    """The modules of a network, and the names that a checkpoint holds them under."""
+    """The modules of a network, and their names in a checkpoint."""
     return family_of(config).layout(config)

@@ -1,7 +1,7 @@
-"""What sets one family of models apart from another: config.json, names on disk, network, tokenizer, conversations.
+"""What distinguishes one family of models from another: config.json, names on disk, network, tokenizer, conversations.
 
-A family is data and functions; whoever loads, plans, quantises or inspects a checkpoint asks its family and nobody
-else. To add one: a file like qwen1.py, and an entry in families.py.
+A family is data and functions; loading, planning, quantising and inspecting a checkpoint all go through its family. To
+add one: a file like qwen1.py, and an entry in families.py.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ class Family:
 
     model_type: str
     parse_config: Callable[[Mapping[str, Any], Path], ModelConfig]
-    """The content of a config.json and its path, for errors; CheckpointError for what is missing or wrong."""
+    """Takes the content of a config.json and its path, for errors; CheckpointError for missing or wrong values."""
     layout: Callable[[ModelConfig], Layout]
-    """Modules, and the names that a checkpoint holds them under."""
+    """Modules, and their names in a checkpoint."""
     build: Callable[[ModelConfig, RotaryTable | None, Backend], QwenModel]
-    """The network, its parameters uninitialised."""
+    """The network, with uninitialised parameters."""
     has_tokenizer: Callable[[Path], bool]
-    """Whether a directory holds a vocabulary, whatever is in it."""
+    """Whether a directory holds a vocabulary, valid or not."""
     load_tokenizer: Callable[[Path], Tokenizer | None]
-    """The tokenizer of a directory; None where it holds none, VocabularyError where it is broken."""
+    """The tokenizer of a directory; None where there is none, VocabularyError where it is broken."""
     chat_prompt: Callable[..., list[int]]
     """A conversation to prompt ids: signature of tokenizer.chatml.build_prompt."""

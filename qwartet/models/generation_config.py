@@ -1,4 +1,4 @@
-"""generation_config.json: how a checkpoint asks to be sampled, and whether it chats."""
+"""generation_config.json: a checkpoint's sampling defaults, and whether it is a chat model."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ CHAT_FORMATS = ("chatml", "raw")
 
 @dataclass(frozen=True)
 class GenerationDefaults:
-    """The keys that are honoured; the values here stand for a key that is missing, or null."""
+    """The supported keys; the values here apply when a key is missing or null."""
 
     chat_format: str | None = None  # "chatml" or "raw" (a base model); None: not stated
-    eos_token_ids: tuple[int, ...] = ()  # each of them ends a completion
+    eos_token_ids: tuple[int, ...] = ()  # each ends a completion
     pad_token_id: int | None = None
-    max_window_size: int = 6144  # prompt tokens beyond which old turns are forgotten
+    max_window_size: int = 6144  # prompt tokens beyond which old turns are dropped
     max_new_tokens: int = 512
     max_length: int | None = None  # of prompt and completion, where the file has no max_new_tokens
     min_new_tokens: int = 0
@@ -55,13 +55,13 @@ class GenerationDefaults:
 
     @property
     def chat_refusal(self) -> str:
-        """Why a model that is none for chats does not chat, and what to do; names no path, for it goes to clients."""
+        """Why the model does not chat, and what to do; contains no path, because clients see it."""
         if self.chat_format is None:
             return (
-                "chat_format is missing in its generation_config.json, so that nothing says whether this model chats; "
-                'if it does, give --chat-format chatml (in Python chat_format="chatml"), or add the key to that file'
+                "chat_format is missing in its generation_config.json, so it is unknown whether this is a chat model; "
+                'if it is, set --chat-format chatml (in Python chat_format="chatml"), or add the key to that file'
             )
-        return "it is a base model (chat_format raw): it completes text and does not chat; use a -Chat checkpoint"
+        return "this is a base model (chat_format raw), which completes text but does not chat; use a -Chat checkpoint"
 
 
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -114,7 +114,7 @@ def parse_generation_config(raw: Mapping[str, Any], path: Path) -> GenerationDef
     told += [f"{key!r:.80} (an unknown key)" for key in unknown]
     if told:
         more = f" and {len(told) - 20} more" if len(told) > 20 else ""
-        warnings.warn(f"{path}: not honoured: {'; '.join(told[:20])}{more}", CheckpointWarning, stacklevel=3)
+        warnings.warn(f"{path}: ignored: {'; '.join(told[:20])}{more}", CheckpointWarning, stacklevel=3)
     return GenerationDefaults(**values)
 
 
@@ -125,7 +125,7 @@ def _numbers(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
     for key, value in found.items():
         bounds = BOUNDS[PUBLISHED_NAMES.get(key, key)]
         if not bounds.holds(value):
-            raise CheckpointError(path, f"{key} is {value!r:.80}; it must be {bounds}", hint="correct it, or remove it")
+            raise CheckpointError(path, f"{key} is {value!r:.80}; it must be {bounds}", hint="correct or remove it")
     return found
 
 
@@ -144,21 +144,21 @@ def _lists(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
     if texts is not None:
         texts = [texts] if isinstance(texts, str) else texts
         if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
-            raise CheckpointError(path, f"stop_strings is {str(texts)[:80]}; it must be a text or a list of texts")
+            raise CheckpointError(path, f"stop_strings is {str(texts)[:80]}; it must be a string or a list of strings")
         found["stop_strings"] = tuple(texts)
     return found
 
 
 def _settle_lengths(values: dict[str, Any]) -> list[str]:
-    """Makes the limits of a file agree, as transformers does; returns what has to be told of it."""
+    """Makes the limits of a file agree, as transformers does; returns what to warn about."""
     told = []
     if "max_length" in values and "max_new_tokens" in values:
-        told.append(f"max_length {values.pop('max_length')} (max_new_tokens counts)")
+        told.append(f"max_length {values.pop('max_length')} (max_new_tokens overrides it)")
     elif "max_length" in values:
         values["max_new_tokens"] = values["max_length"]
     most = values.get("max_new_tokens", GenerationDefaults.max_new_tokens)
     if values.get("min_new_tokens", 0) > most:
-        told.append(f"min_new_tokens {values['min_new_tokens']} (an answer ends after {most} tokens at the latest)")
+        told.append(f"min_new_tokens {values['min_new_tokens']} (an answer has at most {most} tokens)")
         values["min_new_tokens"] = most
     return told
 
@@ -166,8 +166,8 @@ def _settle_lengths(values: dict[str, Any]) -> list[str]:
 def load_generation_defaults(directory: Path, chat_format: str | None = None) -> GenerationDefaults:
     """Generation defaults of a checkpoint directory; the library's, with a warning, when it has no file.
 
-    `chat_format` ("chatml", "raw") goes before what the file says; without either, a warning tells how to give it.
-    What config.json calls eos_token_id ends a completion too.
+    `chat_format` ("chatml", "raw") overrides the file; without either, a warning says how to set it.
+    The eos_token_id of config.json ends a completion too.
     """
     if chat_format is not None and chat_format not in CHAT_FORMATS:
         raise SettingError(f"chat_format is {chat_format!r}; it must be one of {', '.join(CHAT_FORMATS)}")
@@ -178,7 +178,7 @@ def load_generation_defaults(directory: Path, chat_format: str | None = None) ->
         warnings.warn(f"{path}: file is missing; sampling defaults are the library's", CheckpointWarning, stacklevel=2)
         defaults = GenerationDefaults()
     if chat_format is None and defaults.chat_format is None:
-        message = f"{path}: chat_format is missing; if this model chats, give --chat-format chatml"
+        message = f"{path}: chat_format is missing; if this is a chat model, set --chat-format chatml"
         warnings.warn(f'{message} (in Python chat_format="chatml")', CheckpointWarning, stacklevel=2)
     eos = (*defaults.eos_token_ids, *(parse_eos(read_json(config), config) if has_file(config) else ()))
     return replace(defaults, chat_format=chat_format or defaults.chat_format, eos_token_ids=tuple(dict.fromkeys(eos)))

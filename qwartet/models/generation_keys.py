@@ -1,6 +1,6 @@
-"""What each key of a generation_config.json means to Qwartet: honoured within bounds, without effect, or told of.
+"""How Qwartet treats each key of a generation_config.json: supported within bounds, ignored, or ignored with a warning.
 
-Whatever is in none of the three tables is told of by its name too.
+Keys in none of the three tables get a warning too.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 
 class Bounds(NamedTuple):
-    """The values that a number may have."""
+    """The allowed values of a number."""
 
     kind: type[int] | type[float]
     low: float
@@ -18,7 +18,7 @@ class Bounds(NamedTuple):
     words: str
 
     def holds(self, value: Any) -> bool:
-        """Whether a value is such a number; true and false are none, and NaN lies nowhere."""
+        """Whether a value is such a number; booleans are not numbers, and NaN is out of all bounds."""
         is_number = isinstance(value, int if self.kind is int else int | float) and not isinstance(value, bool)
         return is_number and self.low <= value <= self.high
 
@@ -43,10 +43,10 @@ BOUNDS: Mapping[str, Bounds] = {
     "priority": Bounds(int, -(2**31), 2**31, "of 32 bits"),
     "seed": Bounds(int, 0, 2**63 - 1, "of at least 0"),
 }
-"""Of the numbers among the sampling settings, by their names in SamplingParams, and of max_window_size."""
+"""Bounds of the numeric sampling settings, by their names in SamplingParams, and of max_window_size."""
 
 PUBLISHED_NAMES = {"max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens"}
-"""Where the published name of a setting is another than that in SamplingParams."""
+"""Published names of settings that differ from those in SamplingParams."""
 
 ID_LISTS = ("suppress_tokens", "begin_suppress_tokens")
 SEQUENCE_LISTS = ("stop_words_ids", "bad_words_ids")
@@ -62,12 +62,12 @@ WITHOUT_EFFECT = frozenset(
     prefill_chunk_size remove_invalid_values renormalize_logits
     """.split()  # noqa: SIM905 - thirty quoted words are harder to read
 )
-"""Keys about caches, beams' scores, assistants and results: no token follows from them here."""
+"""Keys about caches, beam scores, assistants and results: they do not change tokens here."""
 
 NEUTRAL: Mapping[str, tuple[Any, str]] = {
     "num_beams": (1, "there is no beam search; answers are sampled, or greedy"),
     "num_beam_groups": (1, "there is no beam search"),
-    "num_return_sequences": (1, "n of a request says how many answers it has"),
+    "num_return_sequences": (1, "set n in the request"),
     "penalty_alpha": (0, "there is no contrastive search"),
     "dola_layers": (None, "there is no DoLa decoding"),
     "typical_p": (1, "there is no typical sampling; min_p is close to it"),
@@ -76,21 +76,21 @@ NEUTRAL: Mapping[str, tuple[Any, str]] = {
     "top_h": (None, "there is no top-h sampling; min_p is close to it"),
     "encoder_repetition_penalty": (1, "only repetition_penalty is applied"),
     "encoder_no_repeat_ngram_size": (0, "only no_repeat_ngram_size is applied"),
-    "exponential_decay_length_penalty": (None, "no answer is pressed to end"),
-    "sequence_bias": (None, "logit_bias of a request is for single tokens"),
-    "forced_bos_token_id": (None, "no token is forced"),
-    "forced_eos_token_id": (None, "no token is forced"),
-    "forced_decoder_ids": (None, "no token is forced"),
+    "exponential_decay_length_penalty": (None, "there is no length penalty"),
+    "sequence_bias": (None, "logit_bias biases single tokens only"),
+    "forced_bos_token_id": (None, "tokens are not forced"),
+    "forced_eos_token_id": (None, "tokens are not forced"),
+    "forced_decoder_ids": (None, "tokens are not forced"),
     "force_words_ids": (None, "there is no constrained beam search; a request may have a structure"),
     "constraints": (None, "there is no constrained beam search; a request may have a structure"),
     "guidance_scale": (1, "there is no classifier-free guidance"),
-    "watermarking_config": (None, "no text is watermarked"),
-    "max_time": (None, "no answer is cut by the clock"),
-    "token_healing": (False, "the end of a prompt is left as it is"),
+    "watermarking_config": (None, "there is no watermarking"),
+    "max_time": (None, "answers have no time limit"),
+    "token_healing": (False, "there is no token healing"),
 }
-"""Keys of transformers that are not honoured: the value, besides null, that asks for nothing; what is so here."""
+"""Unsupported keys of transformers: the value, besides null, that has no effect; what to expect instead."""
 
 
 def is_neutral(key: str, value: Any) -> bool:
-    """Whether a value of a key in NEUTRAL asks for nothing."""
+    """Whether a value of a key in NEUTRAL has no effect."""
     return value is None or value == NEUTRAL[key][0] or value in ([], {})

@@ -1,7 +1,7 @@
-"""What is in a checkpoint and what is wrong with it: all that can be found out without running it.
+"""What is in a checkpoint and what is wrong with it: everything that can be found without running it.
 
-The checks are those of loading, in the same order and words. Loading stops at the first problem; here each step runs by
-itself, and a tensor that failed is set aside so that the next one is looked at too.
+The checks are those of loading, in the same order and words. Loading stops at the first problem; here each step runs on
+its own, and a tensor that fails is set aside so that the next one is checked too.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from qwartet.quant_format.config import GptqConfig
 from qwartet.tokenizer.tiktoken_tokenizer import find_vocabulary
 from qwartet.tokenizer.vocabulary import Vocabulary
 
-# qwen.tiktoken, the same file for every published first-generation Qwen
+# qwen.tiktoken, identical in every published first-generation Qwen
 PUBLISHED_VOCABULARY_SHA256 = "b2b1b8dfb5cc5f024bafc373121c6aba3f66f9a5a0269e243470a1de16a33186"
 
 _CONFIG_FILES = {"config.json", "generation_config.json", "quantize_config.json", "tokenizer_config.json"}
@@ -54,8 +54,8 @@ class Inspection:
     """The findings about one directory; a part that could not be read is None or empty."""
 
     path: str
-    problems: list[str] = field(default_factory=list)  # it does not load, or not as it should
-    warnings: list[str] = field(default_factory=list)  # odd, and used all the same
+    problems: list[str] = field(default_factory=list)  # it does not load, or not correctly
+    warnings: list[str] = field(default_factory=list)  # odd, but usable
     model: dict[str, Any] | None = None
     sampling: dict[str, Any] | None = None
     quantization: dict[str, Any] | None = None
@@ -67,7 +67,7 @@ class Inspection:
 
     @contextmanager
     def collected(self) -> Iterator[None]:
-        """Notes the CheckpointWarnings raised inside, and the CheckpointError that ends it; each text once."""
+        """Collects the CheckpointWarnings raised inside, and the CheckpointError that ends it; each text once."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
@@ -79,7 +79,7 @@ class Inspection:
                 _add(self.warnings, str(item.message))
 
     def attempt(self, step: Callable[..., T], *arguments: Any) -> T | None:
-        """Result of a step; None when it failed, and then the reason is among the problems."""
+        """Result of a step; None when it failed, with the reason added to the problems."""
         with self.collected():
             return step(*arguments)
         return None
@@ -121,7 +121,7 @@ def inspect_checkpoint(directory: Path) -> Inspection:
 
 
 def _indexed_files(directory: Path) -> list[Path]:
-    """The files that an index names and that are there; none without an index."""
+    """The existing files that an index names; none without an index."""
     weights = find_weights(directory)
     weight_map = read_json(weights).get("weight_map") if weights.suffix == ".json" else None
     names = {name for name in weight_map.values() if isinstance(name, str)} if isinstance(weight_map, dict) else set()
@@ -206,7 +206,7 @@ def model_facts(config: ModelConfig) -> dict[str, Any]:
 
 
 def sampling_facts(defaults: GenerationDefaults) -> dict[str, Any]:
-    """How a checkpoint asks to be sampled, as plain values."""
+    """A checkpoint's sampling defaults, as plain values."""
     values = asdict(defaults)
     del values["pad_token_id"]
     eos = values.pop("eos_token_ids")
@@ -243,7 +243,7 @@ def _inspect_vocabulary(
     found: Inspection, directory: Path, config: ModelConfig | None, defaults: GenerationDefaults | None
 ) -> None:
     if not any(directory.glob("*.tiktoken")):
-        reason = "holds no .tiktoken file, so only token ids can be given"
+        reason = "holds no .tiktoken file, so prompts must be token ids"
         found.warnings.append(f"{directory}: {reason}; copy qwen.tiktoken into it")
         return
     read = found.attempt(_read_vocabulary, directory)

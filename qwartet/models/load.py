@@ -1,8 +1,7 @@
 """A checkpoint directory -> a QwenModel ready to run.
 
-Everything that can be wrong is checked in this order, so that nothing large is read in vain: config.json,
-the quantisation config, file sizes and headers, names, shapes, memory, values here and there; then the tensors one by
-one.
+Checks run in this order, so that nothing large is read in vain: config.json, the quantisation config, file sizes and
+headers, names, shapes, memory, samples of values; then the tensors one by one.
 """
 
 from __future__ import annotations
@@ -95,7 +94,7 @@ def choose_settings(
     head: str = "auto",
     trainable: bool = False,
 ) -> LoadSettings:
-    """What the arguments of `load_model` come to for this checkpoint; SettingError for an unknown one."""
+    """Resolves the arguments of `load_model` for this checkpoint; SettingError for an unknown one."""
     if head not in HEADS:
         raise SettingError(f"head is {head!r}; it must be one of {', '.join(HEADS)}")
     resolved, place = resolve_dtype(dtype, checkpoint, layout_of(config)), device or torch.device("cpu")
@@ -145,16 +144,16 @@ def load_model(
 ) -> QwenModel:
     """The network of a checkpoint directory, in eval mode and without gradients.
 
-    `trainable`: in train mode on the reference kernels, which gradients flow through; float parameters take them,
+    `trainable`: in train mode on the reference kernels, which are differentiable; float parameters get gradients,
     quantised weights are frozen (layers/lora.py puts adapters beside them).
 
     Raises CheckpointError when anything in the directory is wrong, OutOfMemoryError when the weights do not
     fit (unless `force`), SettingError for an unknown dtype, load mode, kind of activations ("exact", "int8") or head.
 
-    `head` "int8" keeps an 8-bit copy of lm_head, where the backend has a use for one: greedy tokens are the same and
-    come sooner (layers/head.py). "auto" does so beside quantised weights, where the head is most of what a token reads.
-    Weights that do not fit the memory are read from disk again and again, where they can be mapped (MemoryWarning).
-    `weight_cache` keeps what is packed on disk for the next start; `on_packed(count, total)` hears of the bytes.
+    `head` "int8" adds an 8-bit output head where the backend supports one: the same greedy tokens, faster
+    (layers/head.py). "auto" does so with quantised weights, where the head dominates the bytes read per token.
+    Weights that do not fit in memory are streamed from disk, if they can be memory-mapped (MemoryWarning).
+    `weight_cache` keeps the repacked weights on disk for the next start; `on_packed(count, total)` reports bytes.
     `checkpoint_format` ("gptq", "gptq_v2") is how zeros are stored, where the configs of a GPTQ checkpoint do not say.
     """
     device = torch.device(device)
@@ -168,7 +167,7 @@ def load_model(
     if gptq is not None:
         gptq = with_zero_version(gptq, checkpoint, layout, checkpoint_format)
     elif checkpoint_format is not None:
-        raise SettingError(f"checkpoint_format is {checkpoint_format!r}, and {directory} is not GPTQ; leave it out")
+        raise SettingError(f"checkpoint_format is {checkpoint_format!r}, but {directory} is not GPTQ; leave it out")
     settings = choose_settings(
         checkpoint, config, gptq, dtype=dtype, device=device, activations=activations, head=head, trainable=trainable
     )
@@ -191,7 +190,7 @@ def load_model(
 
 
 def _streamed(model: QwenModel, checkpoint: Checkpoint) -> StreamedLayers:
-    """A part of the layers stays in memory, the others are read when they are needed; with a MemoryWarning."""
+    """Keeps some layers in memory and reads the others when they are needed; with a MemoryWarning."""
     layers = [
         [tensor for module in layer.modules() for tensor in _tensors_of(module)] for layer in model.layers.children()
     ]
@@ -202,7 +201,7 @@ def _streamed(model: QwenModel, checkpoint: Checkpoint) -> StreamedLayers:
 
 
 def _tensors_of(module: nn.Module) -> list[Tensor]:
-    """The tensors that a module holds itself."""
+    """The tensors that a module holds directly."""
     tensors = [parameter.detach() for parameter in module.parameters(recurse=False)]
     if isinstance(module, QuantizedLinear | Head) and module.prepared is not None:
         tensors += module.prepared.tensors.values()

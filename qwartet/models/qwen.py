@@ -5,8 +5,8 @@
     mlp:       down(up(x) * silu(gate(x)))                       SwiGLU; Qwen-1 calls up w1 and gate w2
     logits = lm_head(norm(x))                                    untied
 
-The residual stream x is fp32 whatever the dtype of the weights: it is small, and need not be
-rounded after every block.
+The residual stream x is fp32 whatever the dtype of the weights: it is small, and fp32 avoids rounding after every
+block.
 
 `forward` is pure and differentiable: with `cache=None` it attends densely over the batch (training,
 calibration, the oracle); with a cache it also stores the new keys and values there. Shape letters:
@@ -43,7 +43,7 @@ class Attention(nn.Module):
         super().__init__()
         self.layer, self.backend, self.parallel = layer, backend, parallel
         self.num_heads, self.head_dim = parallel.share(config.num_heads, "heads"), config.head_dim
-        num_kv_heads = parallel.share(config.num_kv_heads, "key heads")
+        num_kv_heads = parallel.share(config.num_kv_heads, "KV heads")
         width = (self.num_heads + 2 * num_kv_heads) * config.head_dim
         self.qkv = Linear(config.hidden_size, width, bias=True, backend=backend)
         self.output = Linear(self.num_heads * config.head_dim, config.hidden_size, backend=backend)
@@ -90,8 +90,8 @@ class DecoderLayer(nn.Module):
 class QwenModel(nn.Module):
     """Token ids to logits. Parameters are left uninitialised: load a checkpoint or call `initialize`.
 
-    Nothing is computed but the rotary table, unless it is given: on the meta device torch would import
-    half a second of modules for that. The default backend is the references, which can be differentiated.
+    Only the rotary table is computed, unless it is passed in: on the meta device torch would spend half a second
+    importing modules for it. The default backend is the references, which are differentiable.
     """
 
     def __init__(
@@ -116,14 +116,14 @@ class QwenModel(nn.Module):
         return self.lm_head(self.hidden(batch, cache))
 
     def hidden(self, batch: ForwardBatch, cache: KVCache | None = None) -> Tensor:
-        """What the head sees: the normed hidden states [R, C] of the same tokens."""
+        """The head's input: the normed hidden states [R, C] of the same tokens."""
         x = self.embedding(batch.input_ids)  # [T, C]
         for layer in self.layers:
             x = layer(x, self.rotary, batch, cache)
         return self.normed(x, batch)
 
     def normed(self, x: Tensor, batch: ForwardBatch) -> Tensor:
-        """The rows of x [T, C] whose logits are wanted, normed for the head -> [R, C]."""
+        """The rows of x [T, C] whose logits are needed, normed for the head -> [R, C]."""
         return self.norm(x if batch.logits_index is None else x[batch.logits_index])
 
     @property

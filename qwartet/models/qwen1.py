@@ -90,7 +90,7 @@ def _position_config(config: ConfigReader, head_dim: int) -> PositionConfig:
     )
     if position.num_alphas * position.max_length * (rotary_dim // 2) > MAX_ROTARY_VALUES:
         reason = (
-            f"seq_length {train_length} and max_position_embeddings {max_length} take {position.num_alphas} NTK tables"
+            f"seq_length {train_length} and max_position_embeddings {max_length} need {position.num_alphas} NTK tables"
         )
         raise CheckpointError(path, reason, hint="one of the two is wrong")
     return position
@@ -105,7 +105,7 @@ def parse_config(raw: Mapping[str, Any], path: Path) -> ModelConfig:
     head_dim = config.integer("kv_channels", default=128)
     if num_heads * head_dim != hidden_size:
         raise CheckpointError(
-            path, f"{num_heads} heads of {head_dim} (kv_channels) do not make hidden_size {hidden_size}"
+            path, f"{num_heads} heads of {head_dim} (kv_channels) do not add up to hidden_size {hidden_size}"
         )
     mlp_value = config.integer("intermediate_size")
     if mlp_value % 2:
@@ -115,7 +115,7 @@ def parse_config(raw: Mapping[str, Any], path: Path) -> ModelConfig:
             raise CheckpointError(path, f"{key} is {raw[key]}; every published model has {required}")
     declared = [name for name in ("bf16", "fp16", "fp32") if raw.get(name) is True]
     if len(declared) > 1:
-        raise CheckpointError(path, f"{' and '.join(declared)} are both true; at most one may be")
+        raise CheckpointError(path, f"{' and '.join(declared)} are both true; at most one can be")
     return ModelConfig(
         vocab_size=config.integer("vocab_size"),
         hidden_size=hidden_size,

@@ -1,4 +1,4 @@
-"""Do the weights fit the memory, and which of them stay there where not all do?"""
+"""Do the weights fit in memory, and if not, which of them stay there?"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RESIDENT_FRACTION = 0.5  # of the free memory
 
 
 def weights_bytes(held: Iterable[HeldTensor]) -> int:
-    """Bytes of the weights once loaded."""
+    """Bytes of the loaded weights."""
     return sum(tensor.nbytes for tensor in held)
 
 
@@ -28,21 +28,21 @@ def fits_memory(needed: int, device: torch.device) -> bool:
 
 
 def resident_budget(device: torch.device) -> int:
-    """Bytes for the weights that stay in memory where not all can; the KV cache takes from the rest."""
+    """Bytes for the weights that stay in memory where not all fit; the rest is for the KV cache."""
     return int(available_bytes(device) * RESIDENT_FRACTION)
 
 
 def memory_error(directory: Path, needed: int, device: torch.device) -> OutOfMemoryError:
-    """Says what weights of `needed` bytes lack, with the two figures."""
+    """The error for weights of `needed` bytes, with the needed and the free memory."""
     return OutOfMemoryError(
-        f"{directory}: the weights take {needed / 2**30:.2f} GiB and {available_bytes(device) / 2**30:.2f} GiB are "
-        f"free on {device}; use a smaller or more quantised checkpoint, or force the load (--force), which may swap"
+        f"{directory}: the weights need {needed / 2**30:.2f} GiB, but only {available_bytes(device) / 2**30:.2f} GiB "
+        f"are free on {device}; use a smaller or more quantised checkpoint, or force the load (--force), which may swap"
     )
 
 
 @contextmanager
 def told_of_memory() -> Iterator[None]:
-    """Turns the errors of numpy, torch and the system for memory that cannot be had into OutOfMemoryError."""
+    """Turns failed allocations in numpy, torch and the system into OutOfMemoryError."""
     try:
         yield
     except OutOfMemoryError:
@@ -50,16 +50,16 @@ def told_of_memory() -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        hint = "use a smaller or more quantised checkpoint, or raise the limit of memory or address space (ulimit -v)"
+        hint = "use a smaller or more quantised checkpoint, or raise the memory or address space limit (ulimit -v)"
         detail = str(error).partition("\n")[0][:200] or "no figures"
-        raise OutOfMemoryError(f"memory ended while the model was loaded ({detail}); {hint}") from error
+        raise OutOfMemoryError(f"out of memory while loading the model ({detail}); {hint}") from error
 
 
 def stream_forecast(stream: WeightStream, path: Path) -> str:
-    """What reading weights from disk for every token comes to, for a warning."""
+    """The cost of reading weights from disk for every token, for a warning."""
     speed, streamed = disk_read_speed(path), stream.streamed_bytes
     forecast = f"{streamed / 2**30:.1f} GiB are read from disk for every token, or for every chunk of a prompt"
     if speed is not None:
-        forecast += f"; at the {speed / 1e9:.2f} GB/s of this disk that takes {streamed / speed:.1f} s"
+        forecast += f"; at this disk's {speed / 1e9:.2f} GB/s that takes {streamed / speed:.1f} s"
     resident = f"{stream.num_resident} of {stream.num_layers} layers stay there"
-    return f"the weights do not fit the memory: {resident}, {forecast}"
+    return f"the weights do not fit in memory: {resident}, {forecast}"

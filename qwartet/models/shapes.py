@@ -1,4 +1,4 @@
-"""The published sizes as data, and the config files that belong to them.
+"""The published sizes as data, and their config files.
 
 Sources: config.json and generation_config.json of Qwen/Qwen-1_8B-Chat, -7B-Chat, -14B-Chat and -72B-Chat, in their last
 published form. Keys that all four share are written once, in config_json.
@@ -20,7 +20,7 @@ PUBLISHED_GROUP_SIZE = 128
 
 @dataclass(frozen=True)
 class Shape:
-    """What sets one published size apart from the others. Sizes are in elements, lengths in tokens."""
+    """What distinguishes one published size from the others. Sizes are in elements, lengths in tokens."""
 
     name: str
     hidden_size: int
@@ -32,7 +32,7 @@ class Shape:
     max_position_embeddings: int
     rotary_emb_base: int
     uses_ntk_and_logn: bool
-    max_window_size: int  # prompt tokens beyond which chat forgets old turns
+    max_window_size: int  # prompt tokens beyond which chat drops old turns
     num_ranks: int = 151_643  # of the vocabulary; the special tokens follow
 
 
@@ -45,7 +45,7 @@ SHAPES: dict[ShapeName, Shape] = {
 
 
 def gptq_config(precision: Precision, group_size: int | None = None, desc_act: bool = False) -> GptqConfig | None:
-    """The quantize_config.json of a precision, as published where nothing else is given; None for bf16.
+    """The quantize_config.json of a precision, as published unless set otherwise; None for bf16.
 
     SettingError for an unknown precision, for settings out of bounds, and for settings of GPTQ with bf16.
     """
@@ -60,7 +60,7 @@ def gptq_config(precision: Precision, group_size: int | None = None, desc_act: b
 
 
 def config_json(shape: Shape, gptq: GptqConfig | None) -> dict[str, Any]:
-    """The content of config.json, keys and their order as published; `gptq` makes it that of a GPTQ checkpoint."""
+    """The content of config.json, keys and their order as published; with `gptq`, that of a GPTQ checkpoint."""
     config: dict[str, Any] = {
         "architectures": ["QWenLMHeadModel"],
         "attn_dropout_prob": 0.0,

@@ -27,7 +27,7 @@ def vocabulary_mismatches(
     defaults: GenerationDefaults | None,
     directory: Path,
 ) -> list[CheckpointError]:
-    """What speaks against it; the padding rows that published embeddings have do not."""
+    """The mismatches; padding rows, as in published embeddings, are not one."""
     mismatches = []
     if config is not None and config.vocab_size < vocabulary.num_tokens:
         reason = f"vocab_size is {config.vocab_size}, but the tokenizer has {vocabulary.num_tokens} tokens"
@@ -36,21 +36,21 @@ def vocabulary_mismatches(
     all_eos = () if defaults is None else defaults.eos_token_ids
     for eos in all_eos:
         if eos not in vocabulary.special_tokens.values():
-            reason = f"eos_token_id is {eos}, no special token of the vocabulary"
-            hint = "the .tiktoken file may be cut short: fetch it again"
+            reason = f"eos_token_id is {eos}, which is not a special token of the vocabulary"
+            hint = "the .tiktoken file may be truncated: fetch it again"
             mismatches.append(CheckpointError(directory, reason, hint=hint))
             break
     else:
         if lost := _cut_short(vocabulary, config, all_eos):
-            hint = "the .tiktoken file was cut short by whole lines: fetch it again"
+            hint = "the .tiktoken file lacks lines at its end: fetch it again"
             mismatches.append(CheckpointError(directory, lost, hint=hint))
     return mismatches
 
 
 def _cut_short(vocabulary: Vocabulary | Tokenizer, config: ModelConfig | None, eos: Collection[int]) -> str | None:
-    """Why a vocabulary has lost lines at its end, so that its special tokens have the ids of others; else None.
+    """The evidence that a vocabulary lost lines at its end, which shifts the ids of its special tokens; else None.
 
-    One that was made smaller on purpose, with the weights, says so by eos_token_id.
+    A vocabulary that was made smaller on purpose, together with the weights, shows it by eos_token_id.
     """
     end, turn_end = vocabulary.special_tokens[ENDOFTEXT], vocabulary.special_tokens[IM_END]
     if end in eos:
@@ -61,11 +61,11 @@ def _cut_short(vocabulary: Vocabulary | Tokenizer, config: ModelConfig | None, e
             return f"the vocabulary has {end} of the {PUBLISHED_RANKS} published ranks"
     elif eos and turn_end not in eos:
         name = next(name for name, token_id in vocabulary.special_tokens.items() if token_id in eos)
-        return f"eos_token_id is the id of {name} here, which ends nothing"
+        return f"eos_token_id is the id of {name} in this vocabulary, which ends nothing"
     elif eos:
         warnings.warn(
-            f"eos_token_id is {turn_end}, the id of {IM_END} here; if it should be that of {ENDOFTEXT}, two lines of "
-            "the .tiktoken file are lost: fetch it again",
+            f"eos_token_id is {turn_end}, the id of {IM_END} in this vocabulary; if it should be that of {ENDOFTEXT}, "
+            "the .tiktoken file lacks two lines: fetch it again",
             CheckpointWarning,
             stacklevel=3,
         )
@@ -79,12 +79,12 @@ def _begins_as_published(vocabulary: Vocabulary | Tokenizer) -> bool:
 
 
 def ids_out_of_range(defaults: GenerationDefaults, config: ModelConfig, directory: Path) -> list[CheckpointError]:
-    """The keys of generation_config.json that name tokens which the model has no row for."""
+    """The keys of generation_config.json with token ids beyond the model's vocab_size."""
     found = []
     for key in (*SEQUENCE_LISTS, *ID_LISTS):
         runs = getattr(defaults, key) if key in SEQUENCE_LISTS else (getattr(defaults, key),)
         largest = max(chain(*runs), default=0)
         if largest >= config.vocab_size:
-            reason = f"{key} holds the id {largest!s:.20}, and the model has {config.vocab_size} tokens (vocab_size)"
-            found.append(CheckpointError(directory / "generation_config.json", reason, hint="correct it, or remove it"))
+            reason = f"{key} holds the id {largest!s:.20}, but the model has {config.vocab_size} tokens (vocab_size)"
+            found.append(CheckpointError(directory / "generation_config.json", reason, hint="correct or remove it"))
     return found

@@ -1,4 +1,4 @@
-"""What the engine made to a response object: texts, finish reasons, log-probabilities, usage."""
+"""Engine outputs to a response object: texts, finish reasons, log-probabilities, usage."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from qwartet.openai_api.tool_answer import tool_message
 from qwartet.tokenizer.tokenizer import Tokenizer
 
 FINGERPRINT = f"qwartet-{__version__}"
-MIN_LOGPROB = -9999.0  # what OpenAI writes for the impossible; JSON has no infinity
+MIN_LOGPROB = -9999.0  # OpenAI's value for an impossible token; JSON has no infinity
 
 
 def chat_completion(llm: LLM, model: str, prepared: Prepared, outputs: Sequence[StreamOutput]) -> ChatCompletion:
-    """The answer to a chat; `outputs` are whole, one for each completion."""
+    """The answer to a chat; `outputs` are complete, one per completion."""
     return ChatCompletion(
         id=f"chatcmpl-{secrets.token_hex(12)}",
         created=int(time.time()),
@@ -48,7 +48,7 @@ def chat_completion(llm: LLM, model: str, prepared: Prepared, outputs: Sequence[
 
 
 def completion(llm: LLM, model: str, prepared: Prepared, outputs: Sequence[Sequence[StreamOutput]]) -> Completion:
-    """The answer to a completion; `outputs` are whole, those of each prompt in a row."""
+    """The answer to a completion request; `outputs` are complete, grouped by prompt."""
     choices: list[CompletionChoice] = []
     for place, of_prompt in enumerate(outputs):
         prompt_text = prepared.prompt_texts[place] if prepared.prompt_texts else None
@@ -111,7 +111,7 @@ def _completion_choice(
 def completion_logprobs(
     tokenizer: Tokenizer, offsets: TextOffsets, told: list[tuple[int, TokenLogprobs | None]], *, has_top: bool
 ) -> CompletionLogprobs:
-    """The log-probabilities of some tokens of a completion, which `offsets` has not seen yet."""
+    """The log-probabilities of some tokens of a completion that `offsets` has not seen yet."""
     tops: list[dict[str, float] | None] = []
     for _, one in told:
         if one is None or not has_top:
@@ -128,19 +128,19 @@ def completion_logprobs(
 
 
 def finish_reason(output: StreamOutput) -> FinishReason:
-    """Why a completion ended, in OpenAI's words."""
-    assert output.finish_reason in ("stop", "length"), f"{output.finish_reason} is no end of an answer"
+    """Why a completion ended, in OpenAI's terms."""
+    assert output.finish_reason in ("stop", "length"), f"{output.finish_reason} is not the end of an answer"
     return output.finish_reason
 
 
 def usage_of(outputs: Sequence[Sequence[StreamOutput]], prepared: Prepared) -> Usage:
-    """What all completions of each prompt took."""
+    """The usage of all completions of each prompt."""
     num_cached_tokens = sum(some[0].request.num_cached_tokens for some in outputs)
     return usage_of_tokens(sum(len(one.token_ids) for some in outputs for one in some), num_cached_tokens, prepared)
 
 
 def usage_of_tokens(num_completion_tokens: int, num_cached_tokens: int, prepared: Prepared) -> Usage:
-    """What the prompts took, and so many tokens of completions."""
+    """The usage of the prompts and of `num_completion_tokens` generated tokens."""
     prompt_tokens = sum(map(len, prepared.prompts))
     completion_tokens = 0 if prepared.is_prompt_only else num_completion_tokens
     return Usage(

@@ -11,11 +11,11 @@ FinishReason = Literal["stop", "length", "tool_calls", "function_call"]
 
 
 class PromptTokensDetails(ApiObject):
-    cached_tokens: int  # that other requests had computed
+    cached_tokens: int  # computed by earlier requests
 
 
 class Usage(ApiObject):
-    """What a request took, in tokens; stop tokens count."""
+    """Tokens used by a request, stop tokens included."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -24,7 +24,7 @@ class Usage(ApiObject):
 
 
 class TopLogprob(ApiObject):
-    """A token that could have been chosen; log-probability in nats."""
+    """A candidate token; its log-probability is in nats."""
 
     token: str
     logprob: float
@@ -49,7 +49,7 @@ class AnswerMessage(ApiObject):
 
 
 class ToolCallsMessage(ApiObject):
-    """An answer that calls a tool; `content` is the thought before it."""
+    """An answer that calls a tool; `content` is the thought before the call."""
 
     role: Literal["assistant"] = "assistant"
     content: str | None
@@ -58,7 +58,7 @@ class ToolCallsMessage(ApiObject):
 
 
 class FunctionCallMessage(ApiObject):
-    """The same for the older field."""
+    """The same for the older `function_call` field."""
 
     role: Literal["assistant"] = "assistant"
     content: str | None
@@ -67,14 +67,14 @@ class FunctionCallMessage(ApiObject):
 
 
 class FunctionCallDelta(ApiObject):
-    """The first of a call has its name, each has more of its arguments."""
+    """The first delta of a call contains its name; each adds to its arguments."""
 
     name: str | None = None
     arguments: str
 
 
 class ToolCallDelta(ApiObject):
-    """The first of a call has its id and type."""
+    """The first delta of a call contains its id and type."""
 
     index: Literal[0] = 0
     id: str | None = None
@@ -102,7 +102,7 @@ class ChatCompletion(ApiObject):
 
 
 class CompletionLogprobs(ApiObject):
-    """One entry for each token; a token of no whole characters is written as "bytes:\\\\xe4\\\\xbd"."""
+    """One entry per token; a token that ends within a character is written as "bytes:\\\\xe4\\\\xbd"."""
 
     text_offset: list[int]  # characters of the choice's text before the token
     token_logprobs: list[float | None]  # nothing predicts the first token of a prompt
@@ -130,7 +130,7 @@ class Completion(ApiObject):
 
 
 class ChatDelta(ApiObject):
-    """What a chunk adds to a message; only what was set is written."""
+    """What a chunk adds to a message; unset fields are omitted."""
 
     role: Literal["assistant"] | None = None
     content: str | None = None
@@ -146,7 +146,7 @@ class ChatChunkChoice(ApiObject):
 
 
 class ChatCompletionChunk(ApiObject):
-    """An event of a chat's stream; only fields that were set are written."""
+    """An event of a chat stream; unset fields are omitted."""
 
     id: str
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
@@ -165,7 +165,7 @@ class CompletionChunkChoice(ApiObject):
 
 
 class CompletionChunk(ApiObject):
-    """An event of a completion's stream."""
+    """An event of a completion stream."""
 
     id: str
     object: Literal["text_completion"] = "text_completion"
@@ -188,7 +188,7 @@ class DetokenizeResponse(ApiObject):
 
 
 class TokenizerInfo(ApiObject):
-    """The tokenizer in the terms of a tokenizer_config.json; nothing is put before or behind a text."""
+    """The tokenizer in terms of a tokenizer_config.json; no tokens are added before or after a text."""
 
     tokenizer_class: Literal["QWenTokenizer"] = "QWenTokenizer"
     bos_token: None = None
@@ -199,18 +199,18 @@ class TokenizerInfo(ApiObject):
     add_eos_token: Literal[False] = False
     vocab_size: int
     model_max_length: int
-    chat_template: str | None  # in Jinja; none for a base model
+    chat_template: str | None  # in Jinja; null for a base model
 
 
 class ModelCard(ApiObject):
-    """A name under which the model is served."""
+    """One of the names under which the model is served."""
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: Literal["qwartet"] = "qwartet"
-    max_model_len: int  # tokens of a prompt and its completion
-    is_chat: bool  # a base model completes text and does not chat
+    max_model_len: int  # tokens of a prompt and its completion together
+    is_chat: bool  # false for a base model, which only completes text
 
 
 class ModelList(ApiObject):
@@ -223,7 +223,7 @@ class Version(ApiObject):
 
 
 class ErrorDetails(ApiObject):
-    """What is wrong, and with which field."""
+    """The error's message, type and code, and the field at fault."""
 
     message: str
     type: str
@@ -232,6 +232,6 @@ class ErrorDetails(ApiObject):
 
 
 class ErrorResponse(ApiObject):
-    """The answer where there is none."""
+    """The answer to a request that failed."""
 
     error: ErrorDetails

@@ -1,4 +1,4 @@
-"""The lines of a batch to entries of its answer file, many at once and as few as keep the engine busy."""
+"""Batch lines to entries of the answer file, with just enough requests in flight to keep the engine busy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from qwartet.openai_api.endpoints import Endpoints
 from qwartet.openai_api.error import ApiError, validated
 from qwartet.openai_api.object import ApiObject
 
-QUEUED_PER_PLACE = 4  # lines under way for each request that the engine can run at once
+QUEUED_PER_PLACE = 4  # lines in flight per request that the engine can run at once
 
 
 class BatchRequest(ApiObject):
@@ -29,16 +29,16 @@ class BatchRequest(ApiObject):
 
 @dataclass(frozen=True)
 class BatchAnswer:
-    """A line's entry, and what it took."""
+    """A line's entry and its usage."""
 
     line_number: int
     entry: dict[str, Any]
     usage: dict[str, int]  # empty for a failure
-    error_message: str | None  # what a failure says; None for an answer
+    error_message: str | None  # None unless the line failed
 
 
 async def answer_lines(endpoints: Endpoints, lines: Iterable[BatchLine]) -> AsyncGenerator[BatchAnswer]:
-    """The answers as they are made, whatever the order of the lines; EngineFailedError where no more can be made."""
+    """The answers as they complete, in any order; EngineFailedError if the engine fails."""
     most = QUEUED_PER_PLACE * endpoints.llm.engine.scheduler.max_num_seqs
     running: set[asyncio.Task[BatchAnswer]] = set()
     try:
@@ -57,7 +57,7 @@ async def answer_lines(endpoints: Endpoints, lines: Iterable[BatchLine]) -> Asyn
 
 
 async def answer_line(endpoints: Endpoints, line: BatchLine) -> BatchAnswer:
-    """A line's answer or what is wrong with it; EngineFailedError where that is not its own fault."""
+    """A line's answer or its error; EngineFailedError if the engine fails."""
     custom_id: Any = None
     error_message = None
     try:
@@ -81,4 +81,4 @@ def _parse(line: BatchLine) -> Any:
     try:
         return line.parse()
     except ValueError as error:
-        raise ApiError(400, f"line {line.number} is not JSON: {error}", code="invalid_json") from error
+        raise ApiError(400, f"line {line.number} is not valid JSON: {error}", code="invalid_json") from error

@@ -1,9 +1,9 @@
-"""The two files of a batch: requests, one a line, and their answers, of which a run that was stopped left some.
+"""The two files of a batch: requests, one per line, and answers, possibly left over from an interrupted run.
 
     IN   {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": {...}}
     OUT  {"id": "batch_req_...", "custom_id": "a", "response": {"status_code": 200, ..., "body": {...}}, "error": null}
 
-Neither file is ever in memory as a whole: of a line only a hash of its id is kept, 8 bytes.
+Neither file is ever held in memory: only an 8-byte hash of each line's id is kept.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from qwartet.files import atomic_write, marked_encoding
 from qwartet.inert_text import json_line
 from qwartet.openai_api.json_body import parse_json
 
-MAX_LINE_BYTES = 16 << 20  # of a request; a longer line is an error of that line
+MAX_LINE_BYTES = 16 << 20  # of a request; a longer line fails on its own
 NUM_SHOWN = 5  # duplicates that an error lists
 ENTRY_START = b'{"id": "batch_req_'
 
 
 @dataclass(frozen=True)
 class BatchLine:
-    """A line of IN; `raw` ends after MAX_LINE_BYTES, and is then longer than these."""
+    """A line of IN; a longer one than MAX_LINE_BYTES is cut after one more byte."""
 
     number: int  # from 1
     raw: bytes
@@ -49,14 +49,14 @@ class BatchLine:
         return len(self.raw) > MAX_LINE_BYTES
 
     def parse(self) -> Any:
-        """The line's JSON; ValueError where it is none."""
+        """The line's JSON; ValueError if it is invalid."""
         if self.is_too_long:
             raise ValueError(f"the line has more than {MAX_LINE_BYTES} bytes")
         return parse_json(self.raw)
 
     @property
     def id_hash(self) -> int:
-        """Hash of the custom_id, 0 where there is none."""
+        """Hash of the custom_id, 0 if there is none."""
         try:
             content = self.parse()
         except ValueError:
@@ -66,7 +66,7 @@ class BatchLine:
 
 
 def open_input(path: Path | None) -> BinaryIO:
-    """IN, so that it can be read more than once: a pipe or standard input (None) is copied to a disk first."""
+    """IN, rereadable: a pipe or standard input (None) is copied to disk first."""
     file: BinaryIO
     if path is not None and not stat.S_ISFIFO(path.stat().st_mode):
         file = open(path, "rb")  # noqa: SIM115 - the caller closes it
@@ -79,10 +79,10 @@ def open_input(path: Path | None) -> BinaryIO:
 
 
 def _in_utf8(file: BinaryIO, name: str) -> BinaryIO:
-    """The file, or where its byte order mark says UTF-16 or UTF-32 a copy in UTF-8."""
+    """The file, or a copy in UTF-8 if its byte order mark says UTF-16 or UTF-32."""
     encoding = marked_encoding(file.read(4))
     file.seek(0)
-    if encoding in (None, "utf-8-sig"):  # the first line may keep a mark of UTF-8
+    if encoding in (None, "utf-8-sig"):  # a UTF-8 mark may stay in the first line
         return file
     copy = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - the caller closes it
     try:
@@ -97,16 +97,16 @@ def _in_utf8(file: BinaryIO, name: str) -> BinaryIO:
 
 
 def hash_id(custom_id: str) -> int:
-    """64 bits that are not all zero: two of a million ids share them once in 37 million files."""
+    """A non-zero 64-bit hash: with a million ids, one file in 37 million has a collision."""
     digest = hashlib.blake2b(custom_id.encode(errors="surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little") or 1
 
 
 class BatchInput:
-    """The lines of IN that are not empty, in order; they can be read again and again."""
+    """The non-empty lines of IN, in order; they can be read repeatedly."""
 
     def __init__(self, file: BinaryIO, name: str) -> None:
-        """Reads all lines once; SettingError where a custom_id comes twice, with the lines."""
+        """Reads all lines once; SettingError with the line numbers if a custom_id is duplicated."""
         self._file = file
         self._id_hashes: NDArray[np.uint64] = np.array(array("Q", (line.id_hash for line in self._lines())))
         self._refuse_duplicates(name)
@@ -120,7 +120,7 @@ class BatchInput:
         return int((~np.isin(self._id_hashes, answered)).sum())
 
     def unanswered(self, answered: NDArray[np.uint64]) -> Iterator[BatchLine]:
-        """Those lines, read as they are asked for."""
+        """Those lines, read lazily."""
         for line, is_answered in zip(self._lines(), np.isin(self._id_hashes, answered), strict=False):
             if not is_answered:
                 yield line
@@ -148,22 +148,22 @@ class BatchInput:
                 if custom_id in places or len(places) < NUM_SHOWN:
                     places.setdefault(custom_id, []).append(line.number)
         shown = [
-            f"{custom_id!r:.60} in the lines {', '.join(map(str, numbers[:NUM_SHOWN]))}"
+            f"{custom_id!r:.60} on lines {', '.join(map(str, numbers[:NUM_SHOWN]))}"
             for custom_id, numbers in places.items()
         ]
         more = f" and {len(repeated) - len(shown)} more" if len(repeated) > len(shown) else ""
-        raise SettingError(f"{name}: a custom_id comes more than once: {'; '.join(shown)}{more}; give each its own")
+        raise SettingError(f"{name}: duplicate custom_id: {'; '.join(shown)}{more}; make each one unique")
 
 
 class AnswerFile:
-    """OUT. What is no regular file (standard output, a pipe) is only written to.
+    """OUT. If it is not a regular file (standard output, a pipe), it is only written to.
 
-    A line that was begun and not ended is cut off; failures are taken out, so that their requests are tried again.
+    An incomplete last line is cut off; failures are removed, so that their requests are tried again.
     """
 
     def __init__(self, path: Path | None) -> None:
-        """None: standard output. SettingError where the file holds something else or another run writes it; OSError."""
-        self.answered: NDArray[np.uint64] = np.zeros(0, dtype=np.uint64)  # hashes of the ids that have an answer
+        """None: standard output. SettingError if the file holds anything else or another run is writing it; OSError."""
+        self.answered: NDArray[np.uint64] = np.zeros(0, dtype=np.uint64)  # hashes of the answered ids
         self._path = path or Path("-")
         self.is_regular = path is not None and (path.is_file() or not path.exists())
         self._file = sys.stdout.buffer if path is None else self._open()
@@ -175,7 +175,7 @@ class AnswerFile:
                 raise
 
     def write(self, entry: dict[str, Any]) -> None:
-        """Adds an entry; what was added before is in the file already. OSError where there is no room."""
+        """Adds an entry; earlier ones are in the file already. OSError if the disk is full."""
         try:
             self._file.write(entry_line(entry))
             self._file.flush()
@@ -184,13 +184,13 @@ class AnswerFile:
 
     def close(self) -> None:
         if self._file is not sys.stdout.buffer:
-            with suppress(OSError):  # all is flushed: what fails here has failed in write
+            with suppress(OSError):  # everything is flushed: what fails here has failed in write
                 self._file.close()
 
     def _open(self) -> BinaryIO:
         if not self.is_regular:
             return open(self._path, "wb")
-        # Made where it is missing, and not truncated where it is there, which no mode of open() does.
+        # Creates a missing file and does not truncate an existing one, which no mode of open() does.
         return os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b")
 
     def _resume(self) -> None:
@@ -208,11 +208,11 @@ class AnswerFile:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise SettingError(f"{self._path}: another run is writing it; wait for it, or give another file") from error
+            raise SettingError(f"{self._path}: another run is writing it; wait or choose another file") from error
 
     def _read(self) -> tuple[array[int], int, int, bool]:
-        """Hashes of the ids that have answers, the number of failures, where the last whole entry ends, and whether
-        it lacks its newline."""
+        """Hashes of the answered ids, the number of failures, where the last complete entry ends, and whether its
+        newline is missing."""
         hashes, num_failed, end, raw = array("Q"), 0, 0, b"\n"
         for number, raw in enumerate(self._file, start=1):
             entry = _parse_entry(raw)
@@ -220,7 +220,7 @@ class AnswerFile:
                 is_half = not raw.endswith(b"\n") and (raw.startswith(ENTRY_START) or ENTRY_START.startswith(raw))
                 if is_half:
                     return hashes, num_failed, end, False
-                raise SettingError(f"{self._path}: line {number} is not an answer of a batch; give another file")
+                raise SettingError(f"{self._path}: line {number} is not a batch answer; choose another file")
             end += len(raw)
             if is_answer(entry):
                 hashes.append(hash_id(entry["custom_id"]))
@@ -247,21 +247,21 @@ class AnswerFile:
 
 
 def is_answer(entry: dict[str, Any]) -> bool:
-    """Whether an entry holds what was asked for, and no error."""
+    """Whether an entry holds an answer, not an error."""
     response = entry["response"]
     return isinstance(response, dict) and response.get("status_code") == 200 and isinstance(entry["custom_id"], str)
 
 
 def entry_line(entry: dict[str, Any]) -> bytes:
-    """An entry of OUT, its newline included; begins with ENTRY_START."""
-    # Half of a surrogate pair cannot be UTF-8; its backslash form is what JSON writes for it.
+    """An entry of OUT with its newline; it begins with ENTRY_START."""
+    # UTF-8 cannot encode an unpaired surrogate; its backslash form is its JSON escape.
     line = json_line(entry).encode("utf-8", "backslashreplace") + b"\n"
-    assert line.startswith(ENTRY_START), "by this a half line is recognised"
+    assert line.startswith(ENTRY_START), "an incomplete line is recognised by this"
     return line
 
 
 def _parse_entry(raw: bytes) -> dict[str, Any] | None:
-    """An entry of OUT; None where a line is none."""
+    """An entry of OUT; None for any other line."""
     if not raw.startswith(ENTRY_START):
         return None
     try:

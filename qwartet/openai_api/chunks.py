@@ -1,4 +1,4 @@
-"""What the engine makes, step by step, to the chunks of a stream; together they say what answer.py says at once."""
+"""Engine outputs, step by step, to the chunks of a stream; together they equal the answer that answer.py makes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from qwartet.openai_api.tool_answer import ToolStream
 
 
 class _UsageSoFar:
-    """The field `usage` of a stream's chunks: what they took so far where that is asked for, else null, or nothing."""
+    """The field `usage` of a stream's chunks: the usage so far if requested, else null or absent."""
 
     def __init__(self, prepared: Prepared, options: StreamOptions | None) -> None:
         self._prepared = prepared
@@ -45,12 +45,12 @@ class _UsageSoFar:
         self._num_cached: dict[int, int] = {}  # tokens of each prompt
 
     def count(self, index: int, output: StreamOutput) -> None:
-        """Takes what was added to choice `index`."""
+        """Counts what was added to choice `index`."""
         self._num_tokens += len(output.token_ids)
         self._num_cached[index // self._prepared.params.n] = output.request.num_cached_tokens
 
     def field(self, usage: Usage | None) -> dict[str, Usage | None]:
-        """The field of a chunk; `usage`: of all, for the last one."""
+        """The field of a chunk; `usage`: the total, for the last chunk."""
         if usage is None and self._is_in_each:
             usage = usage_of_tokens(self._num_tokens, sum(self._num_cached.values()), self._prepared)
         return {"usage": usage} if self._is_in_each or self.is_at_end else {}
@@ -68,7 +68,7 @@ class ChatChunks:
         self._tools = [] if chat is None else [ToolStream(chat) for _ in range(num_choices)]
 
     def beginning(self) -> list[ChatCompletionChunk]:
-        """The chunks that say who speaks."""
+        """The chunks that state the role."""
         delta = ChatDelta(role="assistant", content="")
         return [self._choice(index, delta) for index in range(self._prepared.params.n)]
 
@@ -79,7 +79,7 @@ class ChatChunks:
         logprobs = None if self._prepared.params.logprobs is None else chat_logprobs(self._llm.tokenizer, shown)
         deltas = self._deltas(index, output)
         if shown and not deltas:
-            deltas = [ChatDelta()]  # the tokens of a text that is held back
+            deltas = [ChatDelta()]  # tokens whose text is held back
         chunks = [self._choice(index, delta, logprobs if place == 0 else None) for place, delta in enumerate(deltas)]
         if output.finish_reason is not None:
             reason = finish_reason(output)
@@ -95,7 +95,7 @@ class ChatChunks:
         return stream.feed(output.text) + (stream.finish() if output.finish_reason is not None else [])
 
     def ending(self, outputs: Sequence[Sequence[StreamOutput]]) -> list[ChatCompletionChunk]:
-        """The chunk of no choices that says what it all took, where it is asked for."""
+        """The chunk without choices that states the total usage, if requested."""
         return [self._chunk(None, usage_of(outputs, self._prepared))] if self._usage.is_at_end else []
 
     def _choice(
@@ -132,7 +132,7 @@ class CompletionChunks:
         return []
 
     def of(self, index: int, output: StreamOutput) -> list[CompletionChunk]:
-        """The chunks of what was added to choice `index`; the first has the prompt, where it is to be echoed."""
+        """The chunks of what was added to choice `index`; with echo, the first one begins with the prompt."""
         prepared = self._prepared
         self._usage.count(index, output)
         text = "" if prepared.is_prompt_only else output.text
@@ -154,7 +154,7 @@ class CompletionChunks:
         return [self._chunk(choice)]
 
     def ending(self, outputs: Sequence[Sequence[StreamOutput]]) -> list[CompletionChunk]:
-        """The chunk of no choices that says what it all took, where it is asked for."""
+        """The chunk without choices that states the total usage, if requested."""
         return [self._chunk(None, usage_of(outputs, self._prepared))] if self._usage.is_at_end else []
 
     def _logprobs(self, index: int, told: list[tuple[int, TokenLogprobs | None]]) -> CompletionLogprobs | None:

@@ -1,4 +1,4 @@
-"""From a JSON body to an answer: what the endpoints do, whoever the body is from."""
+"""From a JSON body to an answer: what the endpoints do, for the server and for batches."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _Body = TypeVar("_Body", bound=RequestBody)
 
 
 class Endpoints:
-    """One model under its names; the first is the one that answers are signed with where a request names none."""
+    """One model under its names; answers state the first name if the request names no model."""
 
     def __init__(
         self, llm: LLM, engine: AsyncEngine, model_names: Sequence[str], responses: ResponseStore | None = None
@@ -42,33 +42,33 @@ class Endpoints:
         self.responses = ResponseStore(0) if responses is None else responses
 
     async def answer(self, path: str, body: Any) -> dict[str, Any]:
-        """The response object to a body that was read from JSON.
+        """The response object for a body parsed from JSON.
 
-        ApiError says what is wrong with it, or that it failed; EngineFailedError where it is not to blame.
+        ApiError if the request is wrong or fails; EngineFailedError if the engine fails.
         """
         if path not in REQUESTS:
-            raise ApiError(404, f"there is no {path!r:.80}; there are {', '.join(REQUESTS)}", code="unknown_url")
+            raise ApiError(404, f"no such endpoint: {path!r:.80}; use one of {', '.join(REQUESTS)}", code="unknown_url")
         request = self.parse(REQUESTS[path], body)
         if request.stream:
             raise ApiError(
-                400, "stream is true, and here is no stream; leave it out", param="stream", code="invalid_value"
+                400, "stream: true is not supported here; leave it out", param="stream", code="invalid_value"
             )
         try:
             async with await self.begin(request, self.prepare(request)) as exchange:
                 return await exchange.whole(lambda answer: answer.model_dump())
         except EngineFailedError:
             raise
-        except Exception as error:  # a failure of one request, our own included, is told to its sender
+        except Exception as error:  # any failure of one request, our own bugs included, goes to its sender
             raise self.api_error(error, request) from error
 
     def parse(self, kind: type[_Body], body: Any) -> _Body:
-        """A body as a `kind`; ApiError where it is none, or names another model."""
+        """A body as a `kind`; ApiError if it is not one, or names another model."""
         request = validated(kind, body)
         self.model_name(request.model)
         return request
 
     def prepare(self, request: AnswerRequest, *, cache_salt: str = "") -> Prepared:
-        """Prompt ids and settings; any thread may call it. ApiError where it cannot be served."""
+        """Prompt ids and settings; thread-safe. ApiError if the request cannot be served."""
         try:
             if isinstance(request, ResponsesRequest):
                 self.responses.resolve(request, cache_salt)
@@ -81,7 +81,7 @@ class Endpoints:
             raise self.api_error(error, request) from error
 
     async def begin(self, request: AnswerRequest, prepared: Prepared, *, cache_salt: str = "") -> Exchange:
-        """Queues it; whoever gets the exchange has to end it. `cache_salt`: see RequestOptions."""
+        """Queues a request; the caller must end the exchange. `cache_salt`: see RequestOptions."""
         exchange = Exchange(self.llm, request, self.model_name(request.model), prepared)
         if isinstance(request, ResponsesRequest) and request.is_stored:
             exchange.on_response = partial(self.responses.put, request, salt=cache_salt)
@@ -96,15 +96,15 @@ class Endpoints:
         return exchange
 
     def api_error(self, error: Exception, request: RequestBody) -> ApiError:
-        """What is told of a failure; one that nobody meant is logged."""
+        """The error that the client sees; an unexpected one is logged."""
         told = api_error_of(error, field_of(request, getattr(error, "param", None)))
         if told.code in UNFORESEEN and told is not error:
             log_failure(f"a {type(request).__name__}", error)
         return told
 
     def model_name(self, asked: str | None) -> str:
-        """The name to sign with; ApiError for one that is not served."""
+        """The name that the answer states; ApiError for a model that is not served."""
         if asked is not None and asked not in self.model_names:
-            message = f"the model {asked!r:.80} is not served here; there is {', '.join(self.model_names)}"
+            message = f"the model {asked!r:.80} is not served here; available: {', '.join(self.model_names)}"
             raise ApiError(404, message, param="model", code="model_not_found")
         return asked or self.model_names[0]

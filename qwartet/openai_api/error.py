@@ -1,4 +1,4 @@
-"""What is told of a failure: OpenAI's error object and an HTTP status."""
+"""Failures as clients see them: OpenAI's error object and an HTTP status."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from qwartet.openai_api.answer_objects import ErrorDetails, ErrorResponse
 from qwartet.openai_api.log import request_id
 from qwartet.openai_api.object import REFUSED_FIELDS
 
-MAX_VALUE_CHARS = 40  # of a wrong value that are shown
-MAX_MESSAGE_CHARS = 600  # what is wrong may be quoted in a message, and be as long as a body
-MAX_ERRORS = 1000  # of one body that are looked at; pydantic needs 15 us and 2 KB to tell of each
-ENGINE_FAILED = "the engine has failed or was stopped before the answer was whole; send the request again later"
-OUT_OF_MEMORY = "there is not enough memory for this request; send a shorter one, or ask for fewer completions"
+MAX_VALUE_CHARS = 40  # shown of a wrong value
+MAX_MESSAGE_CHARS = 600  # a message may quote a wrong value, which can be as long as the body
+MAX_ERRORS = 1000  # examined per body; each costs pydantic 15 us and 2 KB
+ENGINE_FAILED = "the engine failed or was stopped before the answer was complete; send the request again later"
+OUT_OF_MEMORY = "there is not enough memory for this request; shorten the prompt or ask for fewer completions"
 _Body = TypeVar("_Body", bound=BaseModel)
 _KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
 class ApiError(Exception):
-    """A request that gets no answer."""
+    """A request that was rejected or failed."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class ApiError(Exception):
         code: str | None = None,
         retry_after_s: int | None = None,
     ) -> None:
-        """`retry_after_s`: when it may be served, where that is a matter of time."""
+        """`retry_after_s`: when a retry may succeed, if it may."""
         self.status = status
         self.message = _shortened(message, MAX_MESSAGE_CHARS)
         self.param = param
@@ -48,7 +48,7 @@ class ApiError(Exception):
     def to_object(self) -> ErrorResponse:
         """The error object."""
         kind = _KINDS.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
-        # What is quoted from a body may hold unpaired surrogates, which no answer can.
+        # A quoted value may contain unpaired surrogates, which cannot be encoded in an answer.
         message = self.message.encode("utf-8", "replace").decode()
         param = None if self.param is None else self.param.encode("utf-8", "replace").decode()
         details = ErrorDetails(message=message, type=kind, param=param, code=self.code)
@@ -56,7 +56,7 @@ class ApiError(Exception):
 
 
 def validated(model: type[_Body], body: Any) -> _Body:
-    """A value that was read from JSON, as a `model`; ApiError where it is none."""
+    """A value parsed from JSON as a `model`; ApiError if it does not validate."""
     try:
         return model.model_validate(body)
     except ValidationError as error:
@@ -64,12 +64,12 @@ def validated(model: type[_Body], body: Any) -> _Body:
 
 
 def validation_api_error(error: ValidationError, body: Any, model: type[BaseModel]) -> ApiError:
-    """The failure of a body that is not what `model` describes: its first wrong field, the innermost of a union."""
+    """The error for a body that `model` rejects: its first wrong field, the innermost one of a union."""
     if error.error_count() > MAX_ERRORS:
-        message = f"{error.error_count()} fields are not honoured here or have wrong values; see /docs"
+        message = f"{error.error_count()} fields are unsupported or have invalid values; see /docs"
         return ApiError(400, message, code="invalid_value")
     found = [(_place(one["loc"], body, one["type"]), one) for one in error.errors(include_url=False)]
-    # Of what each member of a union complains of: the first of the innermost, rather not that the type is another.
+    # Each member of a union reports its errors: take the first of the innermost ones, type mismatches last.
     place, details = max(found, key=lambda pair: (len(pair[0]), not pair[1]["type"].endswith("_type")))
     kind, message = details["type"], details["msg"]
     if kind.startswith("union_tag"):
@@ -88,12 +88,12 @@ def validation_api_error(error: ValidationError, body: Any, model: type[BaseMode
         return ApiError(400, f"{message}; use {details['ctx']['expected']}", param=param, code="invalid_value")
     text = "should be an object" if kind == "model_type" else f"{message[:1].lower()}{message[1:]}"
     is_scalar = not isinstance(details["input"], dict | list)
-    shown = f" (it is {_shortened(repr(details['input']), MAX_VALUE_CHARS)})" if is_scalar else ""
+    shown = f" (got {_shortened(repr(details['input']), MAX_VALUE_CHARS)})" if is_scalar else ""
     return ApiError(400, f"{param or 'the body'}: {text}{shown}", param=param, code="invalid_value")
 
 
 def api_error_of(error: Exception, field: str | None) -> ApiError:
-    """The failure that an exception means to the sender of a body, and the field of the body that is at fault."""
+    """The error that a client sees for an exception; `field`: the field of its body at fault."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, RequestError | SettingError | NotAChatModelError):
@@ -108,19 +108,19 @@ def api_error_of(error: Exception, field: str | None) -> ApiError:
 
 
 def internal_error() -> ApiError:
-    """What is told of an error that nobody foresaw: nothing of its text, and where the log has the rest."""
-    known_as = f"request {request_id.get()}" if request_id.get() else "this failure"
-    return ApiError(500, f"internal error; the log says more about {known_as}", code="internal_error")
+    """The error for an unexpected exception: none of its text, only where to find it in the log."""
+    known_as = f"request {request_id.get()}" if request_id.get() else "details"
+    return ApiError(500, f"internal error; see the server log for {known_as}", code="internal_error")
 
 
 def _refusal(place: list[int | str], model: type[BaseModel]) -> str:
-    """What is wrong with a field that is not declared."""
+    """The message for an undeclared field."""
     param, name = ".".join(map(str, place)), str(place[-1])
     if name in REFUSED_FIELDS:
         return f"{param} is not supported: {REFUSED_FIELDS[name]}; leave it out"
     near = difflib.get_close_matches(name, _field_names(model), n=1) if len(place) == 1 else []
     hint = f"did you mean {near[0]}?" if near else "leave it out"
-    return f"{param} is not a field that is honoured here; {hint}"
+    return f"unsupported field {param!r}; {hint}"
 
 
 def _field_names(model: type[BaseModel]) -> list[str]:
@@ -128,11 +128,11 @@ def _field_names(model: type[BaseModel]) -> list[str]:
 
 
 def _place(location: tuple[int | str, ...], body: Any, kind: str) -> list[int | str]:
-    """The path to a wrong value, without pydantic's names for the members of a union."""
+    """The path to a wrong value, without pydantic's names for members of a union."""
     path: list[int | str] = []
     for part in location:
         if isinstance(body, dict) and part == body.get("role"):
-            continue  # the member of the union, not a field that happens to be called so
+            continue  # the member of the union, not a field that happens to have this name
         is_inside = (isinstance(body, dict) and part in body) or (isinstance(body, list) and isinstance(part, int))
         if is_inside:
             body = body[part]

@@ -1,4 +1,4 @@
-"""One request under way: what the engine makes of it, at once or piece by piece."""
+"""One request in flight: the engine's output for it, complete or streamed."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from qwartet.openai_api.responses_request import AnswerRequest, ResponsesRequest
 
 T = TypeVar("T")
 Answer = ChatCompletion | Completion | ResponseObject
-FIGURES_AT_ONCE = 500  # log-probabilities that are written while the others wait, some 5 ms; more in a thread
-CLOSED = "the engine was closed before the answer was whole; send the request again"
+FIGURES_AT_ONCE = 500  # log-probabilities written on the event loop, about 5 ms; more go to a thread
+CLOSED = "the engine was closed before the answer was complete; send the request again"
 
 
 class Exchange:
-    """A body that was queued for the engine; its answer is taken once, as `whole` or as `chunks`.
+    """A queued request; its answer is taken once, as `whole` or as `chunks`.
 
-    Whoever has one ends it with `abort`, or uses it as a context. Errors of the engine are raised where the answer is
-    taken; EngineFailedError also where the engine was closed.
+    The owner ends it with `abort`, or uses it as a context manager. Errors of the engine are raised where the answer is
+    taken; EngineFailedError also if the engine was closed.
     """
 
     def __init__(self, llm: LLM, request: AnswerRequest, model: str, prepared: Prepared) -> None:
-        """`model`: the name to sign with."""
+        """`model`: the name that the answer states."""
         self.request = request
         self.prepared = prepared
-        self.first_token_s: float | None = None  # time.monotonic() of it
+        self.first_token_s: float | None = None  # as time.monotonic()
         self.token_gaps_s: list[float] = []  # between outputs of one choice, since they were last taken
         self._llm, self._model = llm, model
         self._streams: list[CompletionStream] = []
-        self.on_response: Callable[[ResponseObject], None] = lambda response: None  # called before it is told
+        self.on_response: Callable[[ResponseObject], None] = lambda response: None  # called before it is sent
         self._is_awake = asyncio.Event()
         self._chunks: ChatChunks | CompletionChunks | ResponseEvents | None = None
 
@@ -52,12 +52,12 @@ class Exchange:
         return isinstance(self.request, ResponsesRequest)
 
     def add(self, stream: CompletionStream) -> None:
-        """Takes the next prompt's completions."""
+        """Adds the next prompt's completions."""
         self._streams.append(stream)
 
     @property
     def has_begun(self) -> bool:
-        """Whether the engine has begun with any of it."""
+        """Whether the engine has started on any of it."""
         return any(
             request.block_table or request.is_finished for stream in self._streams for request in stream.requests
         )
@@ -77,19 +77,19 @@ class Exchange:
 
     @property
     def num_cached_tokens(self) -> int:
-        """Of the prompts, that other requests had computed."""
+        """Prompt tokens computed by earlier requests."""
         return sum(stream.requests[0].num_cached_tokens for stream in self._streams if stream.requests)
 
     @property
     def finish_reasons(self) -> list[str]:
-        """Of the completions, once the exchange has ended: what has none yet is about to be aborted."""
+        """Of the completions, once the exchange has ended; one without a reason yet is about to be aborted."""
         reasons: list[str] = [
             request.finish_reason or "abort" for stream in self._streams for request in stream.requests
         ]
         return reasons + ["abort"] * (self.num_completions - len(reasons))
 
     async def whole(self, form: Callable[[Answer], T]) -> T:
-        """What `form` makes of the response object; both in a thread where there is much to tell."""
+        """What `form` makes of the response object; both run in a thread if the answer is large."""
         outputs = await asyncio.gather(*(stream.collect() for stream in self._streams))
         if any(output.finish_reason == "abort" for some in outputs for output in some):
             raise EngineFailedError(CLOSED)
@@ -109,13 +109,13 @@ class Exchange:
 
     @property
     def _num_figures(self) -> int:
-        """Log-probabilities that a whole answer tells, about."""
+        """Roughly how many log-probabilities a complete answer contains."""
         params = self.prepared.params
         num_tokens = self.num_completion_tokens + (0 if params.prompt_logprobs is None else self.num_prompt_tokens)
         return 0 if params.logprobs is None else num_tokens * (1 + params.logprobs)
 
     async def chunks(self) -> AsyncGenerator[Sequence[BaseModel]]:
-        """The chunk objects as they become known, those of a step together; none where somebody else called `wake`."""
+        """The chunk objects as they are made, grouped by step; an empty group after a call of `wake`."""
         chunks = self._chunks = self._new_chunks()
         yield chunks.beginning()
         async for outputs in self._outputs():
@@ -136,17 +136,17 @@ class Exchange:
         return kind(self._llm, self._model, self.prepared, self.request.stream_options)
 
     def broken_off(self, error: ApiError) -> BaseModel:
-        """The object that ends `chunks` in place of its end."""
+        """The object that ends a stream that breaks off."""
         if isinstance(self._chunks, ResponseEvents):
             return self._chunks.failure(error)
         return error.to_object()
 
     def wake(self) -> None:
-        """Has `chunks` say what there is to say, if only nothing."""
+        """Makes `chunks` yield now, even if there is nothing new."""
         self._is_awake.set()
 
     def fail(self, error: Exception) -> None:
-        """Ends what is unfinished; `error` is raised where the answer is taken, behind what came before it."""
+        """Ends what is unfinished; `error` is raised where the answer is taken, after earlier output."""
         for stream in self._streams:
             if not stream.is_finished:
                 stream.fail(error)
@@ -164,7 +164,7 @@ class Exchange:
         self.abort()
 
     async def _outputs(self) -> AsyncGenerator[list[tuple[int, StreamOutput]]]:
-        """What all streams bring, with the index of its choice."""
+        """The outputs of all streams, each with the index of its choice."""
         num_each = self.prepared.params.n
         last_s: dict[int, float] = {}
         is_last = False
@@ -193,7 +193,7 @@ class Exchange:
         last_s[index] = now
 
     def _totals(self) -> list[list[StreamOutput]]:
-        """Each completion's ids, as usage is counted from them."""
+        """Each completion's ids, to count usage from."""
         return [
             [StreamOutput(index, request, token_ids=request.completion_ids) for index, request in enumerate(requests)]
             for requests in (stream.requests for stream in self._streams)

@@ -1,4 +1,4 @@
-"""Bytes from outside to JSON values, or what is wrong with them."""
+"""Untrusted bytes to JSON values, or the reason why they are invalid."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any, NoReturn
 
 
 def parse_json(raw: bytes) -> Any:
-    """The value that UTF-8 bytes spell, every number in it finite; ValueError says what is wrong, in a few words.
+    """The value of UTF-8 bytes, with finite numbers only; ValueError has a short reason.
 
-    Of keys that stand twice in an object the last one counts.
+    If an object repeats a key, the last value counts.
     """
     try:
         return json.loads(raw.decode("utf-8-sig"), parse_float=_finite_float, parse_constant=_refuse_constant)
     except UnicodeDecodeError:
         raise ValueError("it is not UTF-8") from None
     except RecursionError:
-        raise ValueError("it is nested too deep") from None
+        raise ValueError("it is nested too deeply") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"{error.msg}, line {error.lineno} column {error.colno}") from None
     except ValueError as error:
         is_python_limit = "int_max_str_digits" in str(error)
-        raise ValueError("a whole number in it has too many digits" if is_python_limit else str(error)) from None
+        raise ValueError("an integer has too many digits" if is_python_limit else str(error)) from None
 
 
 def _finite_float(text: str) -> float:
@@ -33,4 +33,4 @@ def _finite_float(text: str) -> float:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")

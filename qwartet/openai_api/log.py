@@ -1,4 +1,4 @@
-"""What is written to the log: no prompts, no keys, and no messages of errors that may hold them."""
+"""Logging of failures, without prompts, keys, or error messages that may contain them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import traceback
 from collections.abc import Iterator
 from contextvars import ContextVar
 
-MAX_FRAMES = 30  # of one error, the innermost ones
+MAX_FRAMES = 30  # the innermost ones, per error
 MAX_CAUSES = 4
 logger = logging.getLogger("qwartet.server")
 request_id: ContextVar[str] = ContextVar("request_id", default="")
-"""Of the request that is being answered; empty outside of one."""
+"""The id of the request being answered; empty outside of one."""
 
 
 def log_failure(what: str, error: BaseException) -> None:
-    """Logs where an error came from, and of what kind it is: that, and what led to it."""
+    """Logs the type of an error and its frames, and those of its causes."""
     place = f"request {request_id.get()}: {what}" if request_id.get() else what
     told = "\n".join(line for one in _chain(error) for line in _lines(one))
     logger.error("%s failed with %s", place, told)
@@ -30,7 +30,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _lines(error: BaseException) -> list[str]:
-    """The kind of an error and its frames, without their source lines: those may hold what was put in to try it."""
+    """The type of an error and its frames, without source lines, which may contain test input."""
     frames = traceback.StackSummary.extract(
         traceback.walk_tb(error.__traceback__), limit=-MAX_FRAMES, lookup_lines=False
     )

@@ -1,4 +1,4 @@
-"""What the objects of the API have in common, and what becomes of a field that none of them declares."""
+"""The base classes of API objects, and how they treat undeclared fields."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
-# Fields without which the answer would be another one. Anywhere else than at the top level, where every undeclared
-# field is refused, these are the only ones that are not passed over.
+# Unsupported fields that would change the answer. At the top level every undeclared field is rejected; anywhere else,
+# only these are, and others are ignored.
 REFUSED_FIELDS = {
-    "audio": "answers are text alone",
-    "audio_url": "the model reads text alone",
-    "chat_template": "a request brings no template",
-    "chat_template_kwargs": "a request brings no template",
-    "file": "the model reads text alone",
-    "file_data": "the model reads text alone",
-    "image": "the model reads text alone",
-    "image_embeds": "the model reads text alone",
-    "image_url": "the model reads text alone",
-    "images": "the model reads text alone",
-    "input_audio": "the model reads text alone",
-    "input_schema": "the schema of a function is called parameters",
+    "audio": "answers are text only",
+    "audio_url": "the model accepts only text",
+    "chat_template": "a request cannot set the chat template",
+    "chat_template_kwargs": "a request cannot set the chat template",
+    "file": "the model accepts only text",
+    "file_data": "the model accepts only text",
+    "image": "the model accepts only text",
+    "image_embeds": "the model accepts only text",
+    "image_url": "the model accepts only text",
+    "images": "the model accepts only text",
+    "input_audio": "the model accepts only text",
+    "input_schema": "a function's schema belongs in parameters",
     "moderation": "answers are not moderated",
-    "partial": "an answer is continued by continue_final_message: true",
-    "prefix": "an answer is continued by continue_final_message: true",
-    "video": "the model reads text alone",
-    "video_url": "the model reads text alone",
-    "web_search_options": "nothing is looked up on the web",
+    "partial": "to continue an answer, set continue_final_message: true",
+    "prefix": "to continue an answer, set continue_final_message: true",
+    "video": "the model accepts only text",
+    "video_url": "the model accepts only text",
+    "web_search_options": "there is no web search",
 }
-_REFUSED_INSIDE = REFUSED_FIELDS.keys() - {"audio"}  # which is a field of answers that are sent back, too
-_EMPTY: tuple[Any, ...] = (None, False, "", [], {})  # by which such a field asks for nothing
+_REFUSED_INSIDE = REFUSED_FIELDS.keys() - {"audio"}  # also a field of answers, which clients send back
+_EMPTY: tuple[Any, ...] = (None, False, "", [], {})  # values with which such a field requests nothing
 
 
 class ApiObject(BaseModel):
-    """Strict in both directions: no other field, no conversion of types but int to float.
+    """Strict in both directions: no extra fields, no type conversion except int to float.
 
     A string below a field is its description in /openapi.json and at /docs.
     """
@@ -46,7 +46,7 @@ def _allow_null(schema: dict[str, Any]) -> None:
 
 
 class RequestObject(ApiObject):
-    """An object of a request: null means that a field is not given, whatever the field; some lists do if empty."""
+    """An object of a request: null means that a field is unset, and so does an empty list for some fields."""
 
     model_config = ConfigDict(json_schema_extra=_allow_null)
     ABSENT_IF_EMPTY: ClassVar[frozenset[str]] = frozenset()
@@ -70,22 +70,22 @@ def _allow_undeclared(schema: dict[str, Any]) -> None:
 
 
 class PassingObject(RequestObject):
-    """A message, or a part of one, a call, a tool: what is not declared has no effect, but for REFUSED_FIELDS.
+    """A message, a part of one, a call, or a tool: undeclared fields are ignored, except REFUSED_FIELDS.
 
-    SDKs send back what they got, with fields of their own, and servers invent new ones.
+    SDKs send back what they received, with fields of their own, and servers invent new ones.
     """
 
     model_config = ConfigDict(json_schema_extra=_allow_undeclared)
 
     @classmethod
     def _is_given(cls, name: str, value: Any) -> bool:
-        if name not in cls.model_fields:  # what is kept is refused by its name, as any undeclared field is
+        if name not in cls.model_fields:  # what is kept here is then rejected, as an undeclared field
             return name in _REFUSED_INSIDE and not any(type(value) is type(one) and value == one for one in _EMPTY)
         return super()._is_given(name, value)
 
 
 def _whole(text: str) -> str:
-    """Half a surrogate pair, which JSON can spell and no text can hold, becomes U+FFFD, as in the tokenizer."""
+    """The text with U+FFFD for unpaired surrogates, which JSON can express and UTF-8 cannot; as in the tokenizer."""
     try:
         text.encode()
     except UnicodeEncodeError:

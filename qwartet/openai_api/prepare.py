@@ -1,4 +1,4 @@
-"""A request body to what the engine takes: prompt ids and SamplingParams."""
+"""A request body to the engine's input: prompt ids and SamplingParams."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from qwartet.openai_api.tools import ToolChat, split_system, tool_chat
 from qwartet.tokenizer.chatml import Message
 from qwartet.tokenizer.react import STOP_STRING
 
-CHARS_PER_TOKEN = 8  # a longer text cannot fit the context: it is refused before it is turned into ids
+CHARS_PER_TOKEN = 8  # a longer text cannot fit the context: it is rejected before tokenisation
 _SAME_NAMES = (
     "temperature", "top_p", "n", "seed", "presence_penalty", "frequency_penalty", "min_p", "repetition_penalty",
     "min_tokens", "ignore_eos", "stop_token_ids", "priority",
 )  # fmt: skip
-# The fields that a setting may come from, where it is not called as it is there; the first that a body has.
+# The fields that a setting may come from, if their names differ; the first one that a body sets is named in errors.
 _FIELDS = {
     "prompt": ("prompt", "messages"),
     "max_tokens": ("max_tokens", "max_completion_tokens", "max_output_tokens"),
@@ -43,18 +43,18 @@ _FIELDS = {
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is queued for one request: each prompt for params.n completions."""
+    """What is queued for one request: its prompts, each for params.n completions."""
 
     prompts: list[list[int]]
     params: SamplingParams
-    prompt_texts: tuple[str, ...] = ()  # to be put before the completions' texts
-    is_prompt_only: bool = False  # max_tokens was 0: the one token that the engine makes is not shown
-    tool_chat: ToolChat | None = None  # how the answers are to be read, where tools take part
-    notes: tuple[str, ...] = ()  # what was asked for and is not done, though the request is served
+    prompt_texts: tuple[str, ...] = ()  # echoed before the completions' texts
+    is_prompt_only: bool = False  # max_tokens was 0: the one token that the engine makes is dropped
+    tool_chat: ToolChat | None = None  # how to parse the answers of a chat with tools
+    notes: tuple[str, ...] = ()  # parts of the request that are not fulfilled, though it is served
 
 
 def field_of(body: RequestBody, param: str | None) -> str | None:
-    """The field of a body that gave what an error names as `param`: a setting, or the prompt; None for no field."""
+    """The field of a body behind an error's `param`, which is a setting or the prompt; None if there is none."""
     if param in ("structure", "tool_calls") and isinstance(body, SamplingFields):
         names = [*(_structures(body) if param == "structure" else ()), "tools", "functions"]
     else:
@@ -64,23 +64,23 @@ def field_of(body: RequestBody, param: str | None) -> str | None:
 
 
 def check_text(llm: LLM, body: GenerateRequest | TokenizeRequest) -> None:
-    """ApiError for a text that cannot fit, before time is spent on its ids."""
+    """ApiError for a text that cannot fit, before it is tokenised."""
     most = CHARS_PER_TOKEN * llm.engine.max_model_len
     if body.num_chars > most:
         param = field_of(body, "prompt") or "prompt"
-        what = f"your {param} came to {body.num_chars} characters, and no text of more than {most} characters fits"
+        what = f"your {param} has {body.num_chars} characters, and at most {most} can fit"
         raise _too_long(llm, what, param)
 
 
 def prepare_chat(llm: LLM, body: ChatCompletionRequest) -> Prepared:
-    """RequestError, SettingError or NotAChatModelError where it cannot be served; text never becomes special tokens."""
+    """RequestError, SettingError or NotAChatModelError if it cannot be served; text never becomes special tokens."""
     if not llm.generation_defaults.is_chat:
         raise NotAChatModelError(f"{llm.generation_defaults.chat_refusal}, or /v1/completions")
     if body.top_logprobs and not body.logprobs:
         raise ApiError(400, "top_logprobs needs logprobs: true", param="top_logprobs", code="invalid_value")
     max_tokens = body.max_completion_tokens if body.max_tokens is None else body.max_tokens
     if body.max_completion_tokens not in (None, max_tokens):
-        message = "max_tokens and max_completion_tokens differ; give one of them"
+        message = "max_tokens and max_completion_tokens differ; set only one of them"
         raise ApiError(400, message, param="max_tokens", code="invalid_value")
     tools = tool_chat(body)
     params = _sampling_params(
@@ -95,7 +95,7 @@ def prepare_chat(llm: LLM, body: ChatCompletionRequest) -> Prepared:
 
 
 def chat_prompt_ids(llm: LLM, body: ChatCompletionRequest, tools: ToolChat | None) -> list[int]:
-    """The prompt that a conversation makes, where `tools` is what `tool_chat` makes of it."""
+    """The prompt of a conversation; `tools` is what `tool_chat` returns for it."""
     turns = _plain_turns(body.messages) if tools is None else tools.messages
     answer_start = "" if tools is None else tools.answer_start
     with_answer = body.add_generation_prompt is not False
@@ -106,7 +106,7 @@ def chat_prompt_ids(llm: LLM, body: ChatCompletionRequest, tools: ToolChat | Non
 
 
 def _begun_answer(body: ChatCompletionRequest, turns: list[Message], *, has_tools: bool) -> tuple[list[Message], str]:
-    """The turns before the last message, and the text of that one, which the answer continues."""
+    """The turns before the last message, and its text, which the answer continues."""
     reason = None
     if body.add_generation_prompt:
         reason = "and add_generation_prompt are both true; set one of them to false"
@@ -121,7 +121,7 @@ def _begun_answer(body: ChatCompletionRequest, turns: list[Message], *, has_tool
 
 
 def _with_tools(params: SamplingParams, tools: ToolChat) -> SamplingParams:
-    """The settings of a chat with tools: it stops where a result would come, and calls as it must."""
+    """The settings of a chat with tools: it stops before a tool result, and makes required calls."""
     structure, calls = params.structure, tools.calls
     if structure is not None and tools.offered is not None and not (calls is not None and calls.is_required):
         calls = replace(calls or tools.offered, schemas=dict((calls or tools.offered).schemas), answer=structure)
@@ -131,7 +131,7 @@ def _with_tools(params: SamplingParams, tools: ToolChat) -> SamplingParams:
 
 
 def _plain_turns(messages: Sequence[ChatMessage]) -> list[Message]:
-    """The turns of a conversation without tools: the system messages at its beginning are one."""
+    """The turns of a conversation without tools; leading system messages become one."""
     system, others = split_system(messages)
     turns = [] if system is None else [Message("system", system)]
     roles = {"developer": "system"}
@@ -140,17 +140,18 @@ def _plain_turns(messages: Sequence[ChatMessage]) -> list[Message]:
 
 def _notes(params: SamplingParams) -> tuple[str, ...]:
     formats = () if params.structure is None else unenforced_formats(params.structure)
-    return tuple(f"the format {name!a:.40} of the schema is not enforced" for name in formats)
+    return tuple(f"the schema's format {name!a:.40} is not enforced" for name in formats)
 
 
 def prepare_completion(llm: LLM, body: CompletionRequest) -> Prepared:
-    """RequestError or SettingError where it cannot be served; text never becomes special tokens."""
+    """RequestError or SettingError if it cannot be served; text never becomes special tokens."""
     prompts = _prompt_ids(llm, body.prompt)
     num_completions = body.n or 1
     if body.best_of not in (None, num_completions):
-        raise ApiError(400, f"best_of is {body.best_of}; only n is possible", param="best_of", code="invalid_value")
+        message = f"best_of is {body.best_of}; it must equal n ({num_completions})"
+        raise ApiError(400, message, param="best_of", code="invalid_value")
     if len(prompts) > 1 and len(prompts) * num_completions > MAX_COMPLETIONS:
-        message = f"{len(prompts)} prompts with n {num_completions}; at most {MAX_COMPLETIONS} completions at once"
+        message = f"{len(prompts)} prompts with n {num_completions}; at most {MAX_COMPLETIONS} completions are allowed"
         raise ApiError(400, message, param="prompt", code="invalid_value")
     is_prompt_only = body.max_tokens == 0 and body.echo is True
     params = _sampling_params(
@@ -166,13 +167,13 @@ def prepare_completion(llm: LLM, body: CompletionRequest) -> Prepared:
 
 
 def _prompt_ids(llm: LLM, prompt: str | list[str] | list[int] | list[list[int]]) -> list[list[int]]:
-    """The ids of each prompt; ids that are no token are refused where they are read."""
+    """The ids of each prompt; the engine rejects invalid ids."""
     parts: list[Any] = [prompt] if isinstance(prompt, str) or isinstance(prompt[0], int) else list(prompt)
     return [llm.tokenizer.encode(part) if isinstance(part, str) else part for part in parts]
 
 
 def _too_long(llm: LLM, what: str, param: str) -> ApiError:
-    """In OpenAI's words, by which clients know that they have to shorten a conversation."""
+    """In OpenAI's words, which tell clients to shorten a conversation."""
     length = llm.engine.max_model_len
     message = f"This model's maximum context length is {length} tokens. However, {what}. Please reduce the length."
     return ApiError(400, message, param=param, code="context_length_exceeded")
@@ -185,7 +186,7 @@ def _check_length(llm: LLM, prompts: list[list[int]], param: str) -> None:
 
 
 def _sampling_params(llm: LLM, body: SamplingFields, **settings: Any) -> SamplingParams:
-    """The body's settings over the checkpoint's; SettingError for one out of bounds."""
+    """The body's settings over the checkpoint's defaults; SettingError for one out of bounds."""
     if body.stream_options is not None and not body.stream:
         raise ApiError(400, "stream_options needs stream: true", param="stream_options", code="invalid_value")
     settings |= {name: getattr(body, name) for name in _SAME_NAMES}
@@ -200,25 +201,26 @@ def _sampling_params(llm: LLM, body: SamplingFields, **settings: Any) -> Samplin
 
 def _token_id(key: str) -> int:
     if not (key.isascii() and key.isdigit() and len(key) < 10):
-        message = f"logit_bias has the key {key!r:.40}; keys are token ids"
+        message = f"logit_bias has the key {key!r:.40}; keys must be token ids"
         raise ApiError(400, message, param="logit_bias", code="invalid_value")
     return int(key)
 
 
 def _structure(body: SamplingFields) -> Structure | None:
-    """What the text has to be, whatever field says it; ApiError where several do."""
+    """The constraint on the text, from whichever field sets it; ApiError if several do."""
     wanted = body.response_format
     if wanted is not None and (wanted.type == "json_schema") != (wanted.json_schema is not None):
-        message = "response_format: json_schema belongs to the type json_schema; give both"
+        message = "response_format: the type json_schema and the field json_schema must be set together"
         raise ApiError(400, message, param="response_format", code="invalid_value")
     asked = _structures(body)
     if len(asked) > 1:
-        raise ApiError(400, f"{' and '.join(asked)}; give one of them", param=list(asked)[1], code="invalid_value")
+        message = f"{' and '.join(asked)} are mutually exclusive; set only one"
+        raise ApiError(400, message, param=list(asked)[1], code="invalid_value")
     return Structure(**next(iter(asked.values()))) if asked else None
 
 
 def _structures(body: SamplingFields) -> dict[str, dict[str, Any]]:
-    """What the text has to be, as each field says it."""
+    """The constraints on the text, by the field that sets each."""
     asked: dict[str, dict[str, Any]] = {}
     if (wanted := body.response_format) is not None:
         if wanted.json_schema is not None:

@@ -1,8 +1,8 @@
-"""OpenAI's request objects, and vLLM's names for what OpenAI has no field for.
+"""OpenAI's request objects, with vLLM's fields where OpenAI has none.
 
-A field is honoured, has no effect and says so (NO_EFFECT), or is refused by its name. Refused are the values that would
-change the answer, and at the top level every undeclared field; inside messages and tools object.py passes those over.
-Bounds of sampling settings are SamplingParams' own.
+A field is supported, accepted and ignored (NO_EFFECT), or rejected with an error that names it. Rejected are
+unsupported values that would change the answer and, at the top level, all undeclared fields; inside messages and tools
+object.py ignores those. SamplingParams checks the bounds of sampling settings.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from qwartet.openai_api.tool_protocol import (
     ToolChoice,
 )
 
-NO_EFFECT_WORDS = "No effect."
+NO_EFFECT_WORDS = "Accepted and ignored."
 MAX_STOPS = 16  # OpenAI has 4
 MAX_STOP_CHARS = 256
 MAX_STOP_TOKEN_IDS = 1024
@@ -38,7 +38,7 @@ MAX_TOP_LOGPROBS = 20
 MAX_COMPLETION_LOGPROBS = 5
 
 StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
-# A list is left at its first wrong item: a million errors would take a gigabyte and minutes.
+# Validation of a list stops at its first wrong item: a million errors would take a gigabyte and minutes.
 TokenIds = Annotated[list[int], Field(fail_fast=True)]
 Texts = Annotated[list[str], Field(fail_fast=True)]
 PromptTexts = Annotated[list[Text], Field(fail_fast=True)]
@@ -48,17 +48,17 @@ NO_EFFECT = Field(None, description=NO_EFFECT_WORDS)
 
 
 class StreamOptions(RequestObject):
-    """How a stream is to be."""
+    """Options of a stream."""
 
     include_usage: bool | None = None
-    """A last chunk with no choices says what it all took."""
+    """A final chunk without choices states the total usage."""
     continuous_usage_stats: bool | None = None
-    """Every chunk says what it took so far."""
+    """Every chunk states the usage so far."""
     include_obfuscation: bool | None = NO_EFFECT
 
 
 class JsonSchemaFormat(RequestObject):
-    """A schema with a name. It is enforced whether it is strict or not."""
+    """A named schema. It is enforced whether `strict` is set or not."""
 
     name: Annotated[str, Field(max_length=64)]
     description: str | None = None
@@ -67,14 +67,14 @@ class JsonSchemaFormat(RequestObject):
 
 
 class ResponseFormat(RequestObject):
-    """What the text has to be."""
+    """The required format of the text."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchemaFormat | None = None
 
 
 class StructuredOutputs(RequestObject):
-    """The same in vLLM's names; exactly one of them."""
+    """The same in vLLM's names; exactly one must be set."""
 
     json_: Annotated[dict[str, Any] | str | None, Field(alias="json")] = None
     json_object: bool | None = None
@@ -83,14 +83,14 @@ class StructuredOutputs(RequestObject):
 
 
 class RequestBody(RequestObject):
-    """What every request takes."""
+    """The fields of every request."""
 
     model: str | None = None
-    """A name of the model; the first if left out."""
+    """A name of the served model; defaults to the first."""
 
 
 class HarmlessFields(RequestBody):
-    """Fields that are accepted and have no effect: labels, and wishes that change no answer."""
+    """Fields that are accepted and ignored: labels and hints that do not change answers."""
 
     user: str | None = NO_EFFECT
     metadata: dict[str, str] | None = NO_EFFECT
@@ -104,7 +104,7 @@ class HarmlessFields(RequestBody):
     safety_identifier: str | None = NO_EFFECT
     modalities: list[Literal["text"]] | None = NO_EFFECT
     prediction: dict[str, Any] | None = NO_EFFECT
-    # vLLM's, with the values by which they change nothing:
+    # vLLM's, restricted to the values with which they change nothing:
     add_special_tokens: bool | None = NO_EFFECT
     guided_decoding_backend: str | None = NO_EFFECT
     include_reasoning: bool | None = NO_EFFECT
@@ -116,56 +116,56 @@ class HarmlessFields(RequestBody):
 
 
 class SamplingFields(HarmlessFields):
-    """What both endpoints take; what is not given comes from the checkpoint's generation_config.json."""
+    """The fields of both endpoints; defaults come from the checkpoint's generation_config.json."""
 
     ABSENT_IF_EMPTY: ClassVar[frozenset[str]] = frozenset(
         ("functions", "modalities", "stop", "stop_token_ids", "tools")
     )
     max_tokens: int | None = None
-    """Of each completion; if left out max_new_tokens of generation_config.json, or what the context holds."""
+    """Per completion; defaults to max_new_tokens of generation_config.json, else to the room left in the context."""
     temperature: float | None = None
-    """From 0, which takes the most probable token, to 100."""
+    """From 0 (greedy) to 100."""
     top_p: float | None = None
-    """From 0 to 1: draws among the most probable tokens that together have this probability."""
+    """From 0 to 1: samples from the most probable tokens that together have this probability."""
     n: int | None = None
-    """Completions; they share the prompt. `--max-completions` is the most."""
+    """Number of completions of the prompt, at most `--max-completions`."""
     stop: StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = None
-    """Texts that end a completion and are not part of it."""
+    """Texts that end a completion; they are not part of it."""
     seed: int | None = None
-    """At least 0; the same seed gives the same text, whatever else is served."""
+    """At least 0; the same seed gives the same text, regardless of other requests."""
     presence_penalty: float | None = None
-    """From -100 to 100; taken off the logits of tokens that the completion has."""
+    """From -100 to 100; subtracted from the logits of tokens already in the completion."""
     frequency_penalty: float | None = None
-    """The same, for each time that it has them."""
+    """From -100 to 100; subtracted once per occurrence in the completion."""
     logit_bias: Annotated[dict[str, float], Field(max_length=MAX_BIASES)] | None = None
-    """Token ids to numbers from -100 to 100, which are added to their logits."""
+    """Token ids to numbers from -100 to 100 that are added to their logits."""
     stream: bool | None = None
-    """Server-sent events as the text grows; the last is [DONE]."""
+    """Server-sent events as text is generated; the last one is [DONE]."""
     stream_options: StreamOptions | None = None
     response_format: ResponseFormat | None = None
-    """What the text has to be; with tools, of an answer that calls none."""
+    """The required format of the text; with tools, it applies to answers without a call."""
     # vLLM's:
     top_k: int | None = None
-    """Draws among so many most probable tokens; 0 and -1 keep all."""
+    """Samples from this many most probable tokens; 0 and -1 keep all."""
     min_p: float | None = None
-    """From 0 to 1: leaves out tokens less probable than this part of the most probable one."""
+    """From 0 to 1: drops tokens less probable than this fraction of the most probable one."""
     repetition_penalty: float | None = None
-    """From 0.01 to 100; divides positive logits of tokens that were there before, multiplies negative ones."""
+    """From 0.01 to 100; divides the positive logits of earlier tokens and multiplies their negative ones."""
     min_tokens: int | None = None
-    """No stop token comes before so many."""
+    """No stop token is generated before this many tokens."""
     ignore_eos: bool | None = None
-    """Goes on after the model's own stop tokens."""
+    """Continues after the model's own stop tokens."""
     stop_token_ids: Annotated[TokenIds, Field(max_length=MAX_STOP_TOKEN_IDS)] | None = None
-    """Besides the model's own stop tokens."""
+    """In addition to the model's own stop tokens."""
     priority: int | None = None
-    """Smaller numbers are served first; 0 is usual."""
+    """Smaller numbers are served first; defaults to 0."""
     structured_outputs: StructuredOutputs | None = None
     guided_json: dict[str, Any] | str | None = None
-    """A JSON schema that the text has to fit; as response_format."""
+    """A JSON schema that the text must match, as with response_format."""
     guided_regex: str | None = None
-    """A regular expression that the whole text has to match."""
+    """A regular expression that the entire text must match."""
     guided_choice: Texts | None = None
-    """Texts of which it has to be one."""
+    """The texts to choose from."""
     skip_special_tokens: Literal[True] | None = None
     include_stop_str_in_output: Literal[False] | None = None
 
@@ -178,7 +178,7 @@ class TextPart(PassingObject):
 
 
 class RefusalPart(PassingObject):
-    """A piece of an answer that refused; it is text like the rest."""
+    """A refusal in an earlier answer; it is treated as text."""
 
     type: Literal["refusal"]
     refusal: Text
@@ -194,7 +194,7 @@ AnswerContent = Text | Annotated[list[AnswerPart], Field(fail_fast=True)]
 
 
 class ContentMessage(PassingObject):
-    """A turn that has a text."""
+    """A turn with text."""
 
     content: Content
     name: str | None = NO_EFFECT
@@ -214,13 +214,13 @@ class UserMessage(ContentMessage):
 
 
 class AssistantMessage(PassingObject):
-    """An answer, also as it was sent: an SDK may have added fields of its own."""
+    """An earlier answer, possibly with fields added by an SDK."""
 
     ABSENT_IF_EMPTY: ClassVar[frozenset[str]] = frozenset(("tool_calls",))
     role: Literal["assistant"]
     content: AnswerContent | None = None
     refusal: Text | None = None
-    """The text, where there is no content."""
+    """The text, if there is no content."""
     tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_CALLS)] | None = None
     function_call: FunctionCall | None = None
     name: str | None = NO_EFFECT
@@ -228,14 +228,14 @@ class AssistantMessage(PassingObject):
     @model_validator(mode="after")
     def _says_one_thing(self) -> AssistantMessage:
         if self.tool_calls is not None and self.function_call is not None:
-            raise PydanticCustomError("two_calls", "tool_calls and function_call; give one of them")
+            raise PydanticCustomError("two_calls", "tool_calls and function_call are mutually exclusive; set only one")
         if not (self.content is not None or self.refusal is not None or self.tool_calls or self.function_call):
-            raise PydanticCustomError("no_content", "content is missing, and there is no call; give one of them")
+            raise PydanticCustomError("no_content", "content is missing, and there is no call; send one of them")
         return self
 
     @property
     def text(self) -> str:
-        """The content, its parts joined, or the refusal; empty where there is neither."""
+        """The content, its parts joined, or the refusal; empty if there is neither."""
         return _joined(self.content if self.content is not None else self.refusal or "")
 
 
@@ -268,7 +268,7 @@ def _joined(content: str | Sequence[TextPart | RefusalPart]) -> str:
 
 
 def _num_chars(messages: Sequence[ChatMessage], tools: Sequence[Tool | LegacyFunction]) -> int:
-    """Of contents, of what functions were called with, and of tools as JSON."""
+    """Characters of contents, of the arguments of calls, and of tools as JSON."""
     asked = [message for message in messages if isinstance(message, AssistantMessage)]
     calls = [call.function for message in asked for call in message.tool_calls or ()]
     calls += [message.function_call for message in asked if message.function_call is not None]
@@ -288,26 +288,26 @@ class ChatCompletionRequest(SamplingFields):
     logprobs: bool | None = None
     """Log-probabilities of the tokens of the answer."""
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
-    """And of so many alternatives of each."""
+    """Include this many alternatives per token."""
     add_generation_prompt: bool | None = None
-    """False: the prompt ends behind the last message instead of where an answer begins."""
+    """False: the prompt ends after the last message instead of opening an answer."""
     continue_final_message: bool | None = None
-    """True: the answer continues the last message, which is the assistant's; not with add_generation_prompt."""
+    """True: the answer continues the last message, an assistant's; not with add_generation_prompt."""
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    """Either way, an answer has at most one call."""
+    """Accepted and ignored: an answer has at most one call."""
     functions: Annotated[list[LegacyFunction], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     function_call: FunctionChoice | None = None
 
     @property
     def num_chars(self) -> int:
-        """Of all texts that the prompt is made of; tools are shown in it as JSON."""
+        """Characters of all texts in the prompt, which contains tools as JSON."""
         return _num_chars(self.messages, [*(self.tools or ()), *(self.functions or ())])
 
 
 class CompletionRequest(SamplingFields):
-    """The body of POST /v1/completions; with `echo`, max_tokens may be 0: the prompt alone is told of."""
+    """The body of POST /v1/completions."""
 
     prompt: (
         Text
@@ -316,16 +316,16 @@ class CompletionRequest(SamplingFields):
         | Annotated[list[Annotated[TokenIds, Field(min_length=1)]], Field(min_length=1, max_length=MAX_PROMPTS)]
     )
     echo: bool | None = None
-    """The prompt comes first, with its log-probabilities where they are wanted; max_tokens may be 0."""
+    """Prepends the prompt, with its log-probabilities if requested; max_tokens may then be 0 for the prompt alone."""
     logprobs: Annotated[int, Field(ge=0, le=MAX_COMPLETION_LOGPROBS)] | None = None
-    """Log-probabilities of the tokens, and of so many alternatives of each."""
+    """Log-probabilities of the tokens, and of this many alternatives per token."""
     best_of: int | None = None
-    """Only as n."""
+    """Must equal n."""
     suffix: Literal[""] | None = None
 
     @property
     def num_chars(self) -> int:
-        """Of the longest prompt, where it is text."""
+        """Characters of the longest text prompt."""
         prompts = self.prompt if isinstance(self.prompt, list) else [self.prompt]
         return max((len(prompt) for prompt in prompts if isinstance(prompt, str)), default=0)
 
@@ -347,7 +347,7 @@ class TokenizeRequest(RequestBody):
 
     @property
     def num_chars(self) -> int:
-        """Of all texts that it is made of."""
+        """Characters of all texts in it."""
         return len(self.prompt or "") + _num_chars(self.messages or (), self.tools or ())
 
 

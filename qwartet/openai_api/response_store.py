@@ -1,6 +1,6 @@
-"""Responses that are kept in memory for a while, so that later requests can name them instead of sending them again.
+"""Responses kept in memory for a while, so that later requests can refer to them instead of sending them again.
 
-The oldest make room for new ones. What was stored for one API key is not found with another.
+The oldest are dropped to make room for new ones. A response is found only with the API key that it was stored for.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from qwartet.openai_api.protocol import MAX_MESSAGES
 from qwartet.openai_api.responses_answer import ResponseObject
 from qwartet.openai_api.responses_request import InputItem, InputReference, ResponsesRequest
 
-MAX_ENTRY_BYTES = 4 << 20  # of one response; reading and writing more would hold up the others
+MAX_ENTRY_BYTES = 4 << 20  # per response; reading and writing more would hold up other requests
 _ITEM: TypeAdapter[Any] = TypeAdapter(InputItem)
 _Key = tuple[str, str]  # the salt of an API key, and an id
 
 
 @dataclass(frozen=True)
 class _Entry:
-    response: bytes  # JSON, as it was answered
-    conversation: bytes  # JSON: the items of its input, and of what it continued, and its output
-    items: dict[str, bytes]  # of its output, by id: JSON
+    response: bytes  # JSON, as sent
+    conversation: bytes  # JSON: the items of the responses that it continues, of its input, and of its output
+    items: dict[str, bytes]  # JSON of its output items, by id
 
     @property
     def num_bytes(self) -> int:
@@ -35,17 +35,17 @@ class _Entry:
 
 
 class ResponseStore:
-    """Takes at most `max_bytes` for the texts of all responses; 0 stores nothing. Any thread may use it."""
+    """Stores at most `max_bytes` of response text; 0 stores nothing. Thread-safe."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self._entries: OrderedDict[_Key, _Entry] = OrderedDict()
-        self._owners: dict[_Key, _Key] = {}  # of items of their outputs
+        self._owners: dict[_Key, _Key] = {}  # responses of output items
         self._num_bytes = 0
         self._lock = threading.Lock()
 
     def resolve(self, body: ResponsesRequest, salt: str) -> None:
-        """Fills in the items that a body only names; ApiError where one is not here."""
+        """Fills in the items that a body refers to; ApiError if one is not stored."""
         earlier, own = [], None
         if body.previous_response_id is not None:
             entry = self._entries.get((salt, body.previous_response_id))
@@ -64,8 +64,8 @@ class ResponseStore:
     def _item(self, item: Any, place: int, salt: str, seen: set[str]) -> Any:
         if not isinstance(item, InputReference):
             return item
-        if item.id in seen:  # a short body could name a long item a thousand times
-            message = f"the item {item.id!r:.80} is named twice; name it once"
+        if item.id in seen:  # a short body could refer to a long item a thousand times
+            message = f"the item {item.id!r:.80} is referenced twice; reference it once"
             raise ApiError(400, message, param=f"input.{place}", code="invalid_value")
         seen.add(item.id)
         entry = self._entries.get(self._owners.get((salt, item.id), ("", "")))
@@ -74,7 +74,7 @@ class ResponseStore:
         return _ITEM.validate_python(json.loads(entry.items[item.id]))
 
     def put(self, body: ResponsesRequest, response: ResponseObject, salt: str) -> None:
-        """Keeps what a body was answered."""
+        """Stores the response to a body."""
         output = [item.model_dump() for item in response.output]
         entry = _Entry(
             response.model_dump_json().encode(),
@@ -91,14 +91,14 @@ class ResponseStore:
             self._num_bytes += entry.num_bytes
 
     def get(self, response_id: str, salt: str) -> bytes:
-        """The JSON of a response; ApiError 404 where it is not here."""
+        """The JSON of a response; ApiError 404 if it is not stored."""
         entry = self._entries.get((salt, response_id))
         if entry is None:
             raise self._missing(404, f"Response with id {response_id!r:.80} not found", "response_id", "not_found")
         return entry.response
 
     def delete(self, response_id: str, salt: str) -> None:
-        """Forgets a response; ApiError 404 where it is not here."""
+        """Deletes a response; ApiError 404 if it is not stored."""
         self.get(response_id, salt)
         with self._lock:
             if (salt, response_id) in self._entries:
@@ -111,7 +111,7 @@ class ResponseStore:
             del self._owners[key[0], item_id]
 
     def _missing(self, status: int, what: str, param: str, code: str) -> ApiError:
-        why = "it was not stored, or made room for newer ones" if self.max_bytes else "no responses are stored here"
+        why = "it was not stored, or was dropped for newer ones" if self.max_bytes else "no responses are stored here"
         return ApiError(status, f"{what}: {why}; send the items themselves in input", param=param, code=code)
 
 

@@ -1,7 +1,7 @@
-"""A chat's answer as a response of the Responses API: the whole object, or the events of its stream.
+"""A chat's answer as a response of the Responses API: the complete object, or the events of its stream.
 
 response.created, response.in_progress
-response.output_item.added                    a message, of one part
+response.output_item.added                    a message with one part
     response.content_part.added, response.output_text.delta ..., response.output_text.done, response.content_part.done
 response.output_item.done
 response.output_item.added                    a function call
@@ -36,7 +36,7 @@ _RETURNED = (
 )  # fmt: skip
 Status = Literal["in_progress", "completed", "incomplete", "failed"]
 
-# Every field of these objects is always set, so that events, which write only what was set, have all of them.
+# Every field of these objects is always set, so that events, which omit unset fields, contain all of them.
 
 
 class OutputText(ApiObject):
@@ -57,7 +57,7 @@ class OutputMessage(ApiObject):
 
 
 class OutputCall(ApiObject):
-    """A call of a function; `arguments` is what the model wrote, usually JSON."""
+    """A function call; `arguments` is what the model wrote, usually JSON."""
 
     id: str
     type: Literal["function_call"]
@@ -68,7 +68,7 @@ class OutputCall(ApiObject):
 
 
 class InputTokensDetails(ApiObject):
-    cached_tokens: int  # that other requests had computed
+    cached_tokens: int  # computed by earlier requests
     cache_write_tokens: int
 
 
@@ -77,7 +77,7 @@ class OutputTokensDetails(ApiObject):
 
 
 class ResponseUsage(ApiObject):
-    """What a request took, in tokens; stop tokens count."""
+    """Tokens used by a request, stop tokens included."""
 
     input_tokens: int
     input_tokens_details: InputTokensDetails
@@ -110,7 +110,7 @@ class ResponseObject(ApiObject):
     usage: ResponseUsage | None
     store: bool
     background: Literal[False]
-    # What was asked for:
+    # As requested:
     instructions: str | None
     max_output_tokens: int | None
     max_tool_calls: int | None
@@ -140,7 +140,7 @@ class DeletedResponse(ApiObject):
 
 
 class ResponseEvent(ApiObject):
-    """An event of a response's stream; only fields that were set are written."""
+    """An event of a response stream; unset fields are omitted."""
 
     type: str
     sequence_number: int
@@ -158,7 +158,7 @@ class ResponseEvent(ApiObject):
 
 
 def response_object(body: ResponsesRequest, prepared: Prepared, chat: ChatCompletion) -> ResponseObject:
-    """The response that a chat's whole answer is."""
+    """The response for a chat's complete answer."""
     choice = chat.choices[0]
     is_cut = choice.finish_reason == "length"
     output: list[OutputMessage | OutputCall] = []
@@ -171,19 +171,19 @@ def response_object(body: ResponsesRequest, prepared: Prepared, chat: ChatComple
 
 
 class ResponseEvents:
-    """The events of one response, made of the chunks of a chat."""
+    """The events of one response, made from the chunks of a chat."""
 
     def __init__(self, body: ResponsesRequest, llm: LLM, model: str, prepared: Prepared) -> None:
         self._chunks = ChatChunks(llm, model, prepared, None)
         self._prepared, self.response = prepared, _begun(body, prepared, model)
         self._output: list[OutputMessage | OutputCall] = []
-        self._logprobs: list[ChatLogprob] = []  # of tokens whose text is held back
-        self._item: OutputMessage | OutputCall | None = None  # that is growing
+        self._logprobs: list[ChatLogprob] = []  # of tokens whose text is held back so far
+        self._item: OutputMessage | OutputCall | None = None  # the one in progress
         self._is_cut = False
         self._num_events = 0
 
     def beginning(self) -> list[ResponseEvent]:
-        """What comes before the first text."""
+        """The events before the first text."""
         return [self._event(f"response.{name}", response=self.response) for name in ("created", "in_progress")]
 
     def of(self, index: int, output: StreamOutput) -> list[ResponseEvent]:
@@ -200,13 +200,13 @@ class ResponseEvents:
         return events
 
     def ending(self, outputs: Sequence[Sequence[StreamOutput]]) -> list[ResponseEvent]:
-        """The last event, with the whole response."""
+        """The last event, with the complete response."""
         usage = usage_of(outputs, self._prepared)
         self.response = _ended(self.response, self._output, usage, is_cut=self._is_cut)
         return [self._event(f"response.{self.response.status}", response=self.response)]
 
     def failure(self, error: ApiError) -> ResponseEvent:
-        """The last event of a stream that breaks off; what was said until then is in it."""
+        """The last event of a stream that breaks off, with the output so far."""
         output = self._output if self._item is None else [*self._output, _with_status(self._item, "incomplete")]
         code = "rate_limit_exceeded" if error.status == 429 else "server_error"
         told = ResponseError(code=code, message=error.to_object().error.message)
@@ -276,7 +276,7 @@ class ResponseEvents:
 
 
 def _begun(body: ResponsesRequest, prepared: Prepared, model: str) -> ResponseObject:
-    """The response while nothing is known of the answer."""
+    """The response before any output."""
     asked = _writable(body.model_dump(by_alias=True, include={*_RETURNED, "metadata", "text", "tool_choice", "tools"}))
     choice = asked["tool_choice"]
     return ResponseObject(
@@ -308,7 +308,7 @@ def _begun(body: ResponsesRequest, prepared: Prepared, model: str) -> ResponseOb
 
 
 def _writable(value: Any) -> Any:
-    """A value of a request with question marks for unpaired surrogates, which no response can hold."""
+    """A value of a request with question marks for unpaired surrogates, which cannot be encoded in a response."""
     return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
 
 

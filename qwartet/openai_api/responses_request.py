@@ -1,6 +1,6 @@
-"""The body of POST /v1/responses, as far as it is supported: text and function tools.
+"""The supported part of the body of POST /v1/responses: text and function tools.
 
-As everywhere, undeclared fields are refused at the top level and have no effect inside of items and tools.
+As everywhere, undeclared fields are rejected at the top level and ignored inside items and tools.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from qwartet.openai_api.tool_protocol import MAX_TOOLS, CalledName, CallId, Tool
 
 
 class TextPart(PassingObject):
-    """A piece of text, of a user or of an earlier answer."""
+    """A piece of text from a user or an earlier answer."""
 
     type: Literal["input_text", "output_text", "text"]
     text: Text
@@ -47,7 +47,7 @@ class InputMessage(PassingObject):
 
 
 class InputCall(PassingObject):
-    """A call that an earlier answer made."""
+    """A call made by an earlier answer."""
 
     type: Literal["function_call"]
     call_id: CallId
@@ -64,7 +64,7 @@ class InputCallOutput(PassingObject):
 
 
 class InputReasoning(PassingObject):
-    """An earlier answer's reasoning. No effect: the chat format has no place for it."""
+    """An earlier answer's reasoning. Accepted and ignored: the chat format has no room for it."""
 
     type: Literal["reasoning"]
 
@@ -92,7 +92,7 @@ InputItem = Annotated[Annotated[AnyItem, Field(discriminator="type")], BeforeVal
 
 
 def _of_types(*supported: str) -> BeforeValidator:
-    """Refuses an object of another type by that, whatever else it has."""
+    """Rejects objects of other types for their type, whatever else is wrong with them."""
 
     def check(value: Any) -> Any:
         if isinstance(value, dict) and "type" in value and value["type"] not in supported:
@@ -120,7 +120,7 @@ class NamedFunctionTool(PassingObject):
 
 
 class AllowedTools(PassingObject):
-    """Those of the tools that may be called, or one of which must be."""
+    """The tools that may be called, or one of which must be called."""
 
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
@@ -142,7 +142,7 @@ class SchemaFormat(JsonSchemaFormat):
 
 
 class TextSettings(RequestObject):
-    """What the text has to be."""
+    """The required format of the text."""
 
     format: Annotated[PlainFormat | SchemaFormat, Field(discriminator="type")] | None = None
     verbosity: str | None = NO_EFFECT
@@ -153,7 +153,7 @@ class ResponseStreamOptions(RequestObject):
 
 
 def _null(reason: str) -> BeforeValidator:
-    """Refuses a field that asks for what is not there."""
+    """Rejects a field that requests an unsupported feature."""
 
     def check(value: Any) -> Any:
         if value is not None and value is not False:
@@ -183,38 +183,38 @@ class ResponsesRequest(RequestBody):
     input: Text | Annotated[list[InputItem], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
     """A question, or the items of a conversation: messages, function calls and their outputs."""
     instructions: Text | None = None
-    """A system message in front of the input."""
+    """A system message before the input."""
     max_output_tokens: int | None = None
-    """If left out max_new_tokens of generation_config.json, or what the context holds."""
+    """Defaults to max_new_tokens of generation_config.json, else to the room left in the context."""
     temperature: float | None = None
     """From 0 (greedy) to 100."""
     top_p: float | None = None
-    """From 0 to 1: samples among the most probable tokens that together have this probability."""
+    """From 0 to 1: samples from the most probable tokens that together have this probability."""
     stream: bool | None = None
-    """Server-sent events; the last is response.completed, response.incomplete or response.failed."""
+    """Server-sent events; the last one is response.completed, response.incomplete or response.failed."""
     stream_options: ResponseStreamOptions | None = None
     text: TextSettings | None = None
     tools: Annotated[list[ResponseTool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    """Either way, an answer has at most one call."""
+    """Accepted and ignored: an answer has at most one call."""
     include: Annotated[list[Included], Field(fail_fast=True)] | None = None
-    """`message.output_text.logprobs`; the others belong to tools and reasoning, which do not occur here."""
+    """`message.output_text.logprobs`; the others concern unsupported tools and reasoning and are ignored."""
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
-    """Log-probabilities of the tokens of the text, and of so many alternatives of each."""
+    """Log-probabilities of the text's tokens, and of this many alternatives per token."""
     truncation: Literal["auto", "disabled"] | None = None
-    """auto: drops the oldest rounds until the prompt and a quarter of the context for the answer fit."""
+    """auto: drops the oldest rounds until the prompt leaves room for the answer, at most a quarter of the context."""
     store: bool | None = None
-    """False: the response is not stored. Others stay in memory until newer ones need the room (`--response-store`)."""
+    """False: the response is not stored. Stored ones stay in memory until newer ones need room (`--response-store`)."""
     previous_response_id: str | None = None
-    """A stored response, whose input and output come before this input."""
+    """A stored response, whose input and output precede this input."""
     conversation: Annotated[None, _null("conversations are not stored; use previous_response_id")] = None
-    background: Annotated[Literal[False] | None, _null("nothing runs in the background; leave it out and wait")] = None
-    prompt: Annotated[None, _null("prompts are not stored on this server; send the text in input")] = None
+    background: Annotated[Literal[False] | None, _null("background mode is unsupported; leave it out and wait")] = None
+    prompt: Annotated[None, _null("stored prompts are not supported; send the text in input")] = None
     context_management: Annotated[list[Any], Field(max_length=0)] | None = None
     metadata: dict[str, str] | None = None
-    """Returned as it came."""
-    # vLLM's names for what OpenAI has no field for:
+    """Returned unchanged."""
+    # vLLM's fields, where OpenAI has none:
     seed: int | None = None
     stop: StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = None
     top_k: int | None = None
@@ -223,7 +223,7 @@ class ResponsesRequest(RequestBody):
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     priority: int | None = None
-    # Labels and wishes that change no answer:
+    # Labels and hints that do not change answers:
     reasoning: dict[str, Any] | None = NO_EFFECT
     max_tool_calls: int | None = NO_EFFECT
     user: str | None = NO_EFFECT
@@ -233,12 +233,12 @@ class ResponsesRequest(RequestBody):
     prompt_cache_options: dict[str, Any] | None = NO_EFFECT
     service_tier: str | None = NO_EFFECT
 
-    # Not of the body; the response store sets them.
+    # Not part of the body; the response store sets them.
     _earlier: list[AnyItem] = PrivateAttr(default_factory=list)
     _is_stored: bool = PrivateAttr(default=False)
 
     def refer(self, earlier: list[AnyItem], own: list[AnyItem] | None, *, is_stored: bool) -> None:
-        """Takes the items of the response that is continued, the own ones without references, and what comes of it."""
+        """Sets the items of the continued response, the input with references resolved, and whether it is stored."""
         self._earlier, self._is_stored = earlier, is_stored
         self.input = self.input if own is None else own
 
@@ -248,18 +248,18 @@ class ResponsesRequest(RequestBody):
 
     @property
     def num_earlier(self) -> int:
-        """Of the items, those of the response that is continued."""
+        """The number of items from the continued response."""
         return len(self._earlier)
 
     @property
     def items(self) -> list[AnyItem]:
-        """The whole conversation: that of the response that is continued, and the input."""
+        """The complete conversation: that of the continued response, then the input."""
         own = [InputMessage(role="user", content=self.input)] if isinstance(self.input, str) else self.input
         return [*self._earlier, *own]
 
 
 def text_of(content: TextOrParts) -> str:
-    """A text, its parts joined."""
+    """The text of a content, its parts joined."""
     return content if isinstance(content, str) else "".join(part.text for part in content)
 
 

@@ -1,9 +1,9 @@
-"""A body of the Responses API as one of the chat API, so that both take the same way to the engine.
+"""A body of the Responses API as one of the chat API, so that both reach the engine in the same way.
 
-instructions                 a system message in front
+instructions                 a leading system message
 message                      a message of its role, its parts joined
-function_call, ...           an assistant message; calls that follow one another, and the text before them, are one
-function_call_output         a tool message right behind its call, wherever it stands in the input
+function_call, ...           an assistant message; consecutive calls, and the text before them, are one message
+function_call_output         a tool message right after its call, wherever it is in the input
 text.format                  response_format
 """
 
@@ -56,14 +56,14 @@ _SAME_NAMES = (
 
 @dataclass
 class _Turn:
-    """A message of the chat, and where it stands in the body."""
+    """A message of the chat, and its field in the body."""
 
     message: ChatMessage
     place: str
 
 
 def prepare_response(llm: LLM, body: ResponsesRequest) -> Prepared:
-    """As prepare_chat, with errors that name the fields of this body."""
+    """Like prepare_chat, with errors that name the fields of this body."""
     turns = _turns(body)
     chat = _chat(body, [turn.message for turn in turns])
     if body.truncation == "auto":
@@ -76,8 +76,8 @@ def prepare_response(llm: LLM, body: ResponsesRequest) -> Prepared:
         raise ApiError(error.status, error.message, param=_field(error.param, turns), code=error.code) from error
     if prepared.params.logprobs is not None and prepared.tool_chat is not None and prepared.tool_chat.has_tools:
         message = (
-            "log-probabilities are those of a text without calls; leave out tools, or use /v1/chat/completions, which "
-            "gives them for the calls too"
+            "log-probabilities are not supported with tools here; leave out tools, or use /v1/chat/completions, which "
+            "also returns those of calls"
         )
         raise ApiError(400, message, param="include" if body.include else "top_logprobs", code="invalid_value")
     return prepared
@@ -117,7 +117,7 @@ def _offered(body: ResponsesRequest) -> list[FunctionTool]:
     names = {tool.name for tool in tools}
     for index, allowed in enumerate(choice.tools):
         if allowed.name not in names:
-            message = f"tool_choice allows {allowed.name}, and tools has {', '.join(sorted(names)) or 'none'}; add it"
+            message = f"tool_choice allows {allowed.name}, but tools has {', '.join(sorted(names)) or 'none'}; add it"
             raise ApiError(400, message, param=f"tool_choice.tools.{index}.name", code="invalid_value")
     allowed_names = {allowed.name for allowed in choice.tools}
     return [tool for tool in tools if tool.name in allowed_names]
@@ -142,7 +142,7 @@ def _tool_choice(body: ResponsesRequest) -> Any:
 
 
 def _turns(body: ResponsesRequest) -> list[_Turn]:
-    """The messages of the chat; ApiError where a call has no output, or an output no call."""
+    """The messages of the chat; ApiError if a call lacks its output, or an output its call."""
     turns: list[_Turn] = []
     if body.instructions is not None:
         turns.append(_Turn(SystemMessage(role="system", content=body.instructions), "instructions"))
@@ -186,7 +186,7 @@ def _message(item: InputMessage) -> ChatMessage:
 
 
 def _outputs(body: ResponsesRequest) -> dict[str, tuple[str, str]]:
-    """The text of each output and its place, by the id of its call."""
+    """The text of each output and its field in the body, by call id."""
     found: dict[str, tuple[str, str]] = {}
     for index, item in enumerate(body.items):
         if isinstance(item, InputCallOutput):
@@ -198,7 +198,7 @@ def _outputs(body: ResponsesRequest) -> dict[str, tuple[str, str]]:
 
 
 def _place(body: ResponsesRequest, index: int) -> str:
-    """The field that the item of this index comes from."""
+    """The field of the body that the item at this index comes from."""
     if index < body.num_earlier:
         return "previous_response_id"
     return f"input.{index - body.num_earlier}" if isinstance(body.input, list) else "input"
@@ -208,7 +208,7 @@ def _add_call(turn: _Turn, item: InputCall, place: str) -> None:
     assert isinstance(turn.message, AssistantMessage)
     calls = turn.message.tool_calls or []
     if len(calls) == MAX_CALLS:
-        message = f"more than {MAX_CALLS} calls follow one another; put each output behind its call"
+        message = f"more than {MAX_CALLS} consecutive calls; put each output right after its call"
         raise ApiError(400, message, param=place, code="invalid_value")
     function = FunctionCall(name=item.name, arguments=item.arguments)
     turn.message.tool_calls = [*calls, ToolCall(id=item.call_id, type="function", function=function)]
@@ -222,13 +222,13 @@ def _result(item: InputCall, outputs: dict[str, tuple[str, str]], place: str) ->
     return _Turn(ToolMessage(role="tool", tool_call_id=item.call_id, content=text), where)
 
 
-# What does not fit, and what is wrong
+# Truncation and errors
 
 
 def _that_fit(llm: LLM, chat: ChatCompletionRequest, turns: list[_Turn]) -> list[_Turn]:
-    """The conversation without as many of its oldest rounds as its prompt and its answer have no room for.
+    """The conversation without its oldest rounds, as many as must be dropped to make room for prompt and answer.
 
-    A round is a user's message and all up to the next one; system messages and the last round stay.
+    A round is a user's message and everything up to the next one; system messages and the last round stay.
     """
     most = llm.engine.max_model_len
     room = most - min(chat.max_completion_tokens or most, most // 4)
@@ -248,7 +248,7 @@ def _that_fit(llm: LLM, chat: ChatCompletionRequest, turns: list[_Turn]) -> list
                 return False
             raise
 
-    low, high = 0, max(len(starts) - 1, 0)  # the least number of rounds that lets the rest fit
+    low, high = 0, max(len(starts) - 1, 0)  # the fewest rounds to drop so that the rest fits
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if fits(middle) else (middle + 1, high)
@@ -256,7 +256,7 @@ def _that_fit(llm: LLM, chat: ChatCompletionRequest, turns: list[_Turn]) -> list
 
 
 def _field(param: str | None, turns: Sequence[_Turn]) -> str | None:
-    """The field of the body that a field of the chat was made of."""
+    """The field of the body that a field of the chat comes from."""
     if param is None:
         return None
     if found := re.match(r"messages\.(\d+)", param):

@@ -1,4 +1,4 @@
-"""Where tokens stand in the text, and which of them are in what has been shown of it."""
+"""Offsets of tokens in the text, and which tokens have been shown to the client."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from qwartet.tokenizer.tokenizer import Tokenizer
 
 
 class TextOffsets:
-    """For each token the number of whole characters before it, while they come."""
+    """For each token, as they arrive, the number of complete characters before it."""
 
     def __init__(self, tokenizer: Tokenizer, *, with_special: bool) -> None:
-        """`with_special`: special tokens count as their text, else as nothing."""
+        """`with_special`: special tokens count with their text, else they count as empty."""
         self._tokenizer, self._with_special = tokenizer, with_special
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._offset = 0
@@ -28,7 +28,7 @@ class TextOffsets:
 
 
 class ShownTokens:
-    """The tokens of which something is in the text: no stop token, no stop string, nothing that is held back."""
+    """The tokens that are at least partly in the text: no stop tokens, stop strings, or held-back text."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -37,7 +37,7 @@ class ShownTokens:
         self._num_chars = 0
 
     def push(self, output: StreamOutput) -> list[TokenLogprobs]:
-        """The log-probabilities of tokens that came into the text with this output; none where none were asked for."""
+        """The log-probabilities of tokens that entered the text with this output; empty if none were requested."""
         for one in output.logprobs:
             self._held.append((self._offsets.push(one.token_id), one))
         self._num_chars += len(output.text)

@@ -16,11 +16,11 @@ from qwartet.tokenizer.vocabulary import ENDOFTEXT
 
 
 def tokenize(endpoints: Endpoints, body: Any) -> dict[str, Any]:
-    """The ids of a text, in which nothing is a special token, or of a conversation; ApiError for another body."""
+    """The ids of a text, without special tokens, or of a conversation; ApiError for any other body."""
     request = endpoints.parse(TokenizeRequest, body)
     tokenizer = endpoints.llm.tokenizer
     if (request.prompt is None) == (request.messages is None):
-        raise ApiError(400, "give either prompt or messages", param="prompt", code="invalid_value")
+        raise ApiError(400, "set either prompt or messages", param="prompt", code="invalid_value")
     check_text(endpoints.llm, request)
     try:
         if request.messages is None:
@@ -40,7 +40,7 @@ def tokenize(endpoints: Endpoints, body: Any) -> dict[str, Any]:
 
 
 def tokenizer_info(endpoints: Endpoints) -> dict[str, Any]:
-    """What clients that count tokens, or build prompts themselves, ask for."""
+    """The tokenizer's properties, for clients that count tokens or build prompts themselves."""
     llm = endpoints.llm
     is_chat = llm.generation_defaults.is_chat
     return TokenizerInfo(
@@ -54,15 +54,15 @@ def tokenizer_info(endpoints: Endpoints) -> dict[str, Any]:
 
 
 def detokenize(endpoints: Endpoints, body: Any) -> dict[str, Any]:
-    """The text of ids; ApiError for one that is no token."""
+    """The text of ids; ApiError for an id outside the vocabulary."""
     request = endpoints.parse(DetokenizeRequest, body)
     tokenizer = endpoints.llm.tokenizer
-    most = CHARS_PER_TOKEN * endpoints.llm.engine.max_model_len  # as many as `tokenize` takes characters
+    most = CHARS_PER_TOKEN * endpoints.llm.engine.max_model_len  # the most characters that `tokenize` accepts
     if len(request.tokens) > most:
-        message = f"there are {len(request.tokens)} tokens; at most {most} at once are possible"
+        message = f"there are {len(request.tokens)} tokens; at most {most} are allowed"
         raise ApiError(400, message, param="tokens", code="invalid_value")
     wrong = next((one for one in request.tokens if not 0 <= one < tokenizer.num_tokens), None)
     if wrong is not None:
-        message = f"{wrong!s:.40} is no token; ids lie in 0..{tokenizer.num_tokens - 1}"
+        message = f"{wrong!s:.40} is not a token id; ids must be from 0 to {tokenizer.num_tokens - 1}"
         raise ApiError(400, message, param="tokens", code="invalid_value")
     return DetokenizeResponse(prompt=tokenizer.decode(request.tokens)).model_dump()

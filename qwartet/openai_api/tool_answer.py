@@ -1,8 +1,8 @@
-"""What the model wrote in a chat with tools, to a message or to the pieces of one.
+"""From the model's text in a chat with tools to a message, complete or streamed.
 
-A thought before a call is the message's content, as with the original server, unless the content has a form to fit:
-SDKs then parse whatever content there is, also that of an answer with a call. Arguments are passed on as written: they
-are nothing but text here, and are valid JSON only where the request asked for that.
+A thought before a call is the message's content, as in the original server, unless the content must match a format:
+SDKs then parse any content, even next to a call. Arguments are passed on as written: they are plain text here, and
+valid JSON only if the request required that.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from qwartet.tokenizer.react_stream import ReactDelta, ReactStream, parse_react
 def tool_message(
     chat: ToolChat, text: str, reason: FinishReason
 ) -> tuple[AnswerMessage | ToolCallsMessage | FunctionCallMessage, FinishReason]:
-    """The message that a whole text is, and why it ended, given why the text did."""
+    """The message for a complete text, and its finish reason, given that of the text."""
     reply = parse_react(text, chat.begins_in)
     if reply.name is None:
         return AnswerMessage(content=reply.text), reason
@@ -41,21 +41,21 @@ def tool_message(
 
 
 def call_reason(chat: ToolChat, reason: FinishReason) -> FinishReason:
-    """Why an answer with a call ended; arguments that were cut off are told of as a text is."""
+    """The finish reason of an answer with a call; truncated arguments are reported like truncated text."""
     if reason != "stop":
         return reason
     return "function_call" if chat.is_legacy else "tool_calls"
 
 
 class ToolStream:
-    """The same for a text that is still being made: takes its pieces and gives those of the message.
+    """The same for a stream: takes pieces of the text and returns those of the message.
 
         stream = ToolStream(chat)
         deltas = stream.feed(text)                    for each piece
         deltas = stream.finish()                      after the last one
-        reason = stream.finish_reason(reason)         "stop" becomes "tool_calls" where there is a call
+        reason = stream.finish_reason(reason)         "stop" becomes "tool_calls" if there is a call
 
-    The deltas together are what `tool_message` gives for the whole text.
+    The deltas together equal what `tool_message` returns for the complete text.
     """
 
     def __init__(self, chat: ToolChat) -> None:
@@ -63,7 +63,7 @@ class ToolStream:
         self._react = ReactStream(chat.begins_in)
 
     def feed(self, text: str) -> list[ChatDelta]:
-        """What became certain with one more piece."""
+        """The deltas that one more piece makes certain."""
         return self._deltas(self._react.feed(text))
 
     def finish(self) -> list[ChatDelta]:
@@ -71,12 +71,12 @@ class ToolStream:
         return self._deltas(self._react.finish())
 
     def finish_reason(self, reason: FinishReason) -> FinishReason:
-        """Why the answer ended, given why its text did."""
+        """The finish reason of the answer, given that of its text."""
         return call_reason(self._chat, reason) if self._react.is_call else reason
 
     def _deltas(self, deltas: list[ReactDelta]) -> list[ChatDelta]:
         if not self._chat.tells_thought and any(delta.name is not None for delta in deltas):
-            deltas = [delta for delta in deltas if not delta.text]  # a thought comes together with its call
+            deltas = [delta for delta in deltas if not delta.text]  # a thought arrives together with its call
         return list(map(self._delta, deltas))
 
     def _delta(self, delta: ReactDelta) -> ChatDelta:

@@ -14,12 +14,12 @@ from qwartet.tokenizer.react_stream import MAX_NAME_CHARS
 
 MAX_TOOLS = 128
 MAX_SCHEMA_BYTES = 64 << 10
-MAX_SCHEMA_DEPTH = 32  # objects and lists inside one another
-MAX_CALLS = 128  # of one message that is sent back
+MAX_SCHEMA_DEPTH = 32  # nested objects and lists
+MAX_CALLS = 128  # of one message in the conversation
 
 
 def _checked_parameters(value: Any) -> Any:
-    """Parameters that can be written as JSON and are not too large."""
+    """The value, checked to be serialisable as JSON and not too large."""
     level, depth = [value], 0
     while inner := [one for one in level if isinstance(one, dict | list)]:
         depth += 1
@@ -29,28 +29,28 @@ def _checked_parameters(value: Any) -> Any:
         level = [value for one in inner for value in (one.values() if isinstance(one, dict) else one)]
     try:
         num_bytes = len(json.dumps(value, ensure_ascii=False, allow_nan=False).encode())
-    except ValueError as error:  # NaN, or half of a surrogate pair
+    except ValueError as error:  # NaN, or an unpaired surrogate
         raise PydanticCustomError("parameters_json", "the parameters cannot be written as JSON") from error
     if num_bytes > MAX_SCHEMA_BYTES:
         message = f"the parameters have {num_bytes} bytes; at most {MAX_SCHEMA_BYTES} are allowed"
         raise PydanticCustomError("parameters_size", message)
     if isinstance(value, dict) and value.get("type", "object") != "object":
-        raise PydanticCustomError("parameters_kind", "the parameters must be a schema of the type object")
+        raise PydanticCustomError("parameters_kind", "the parameters must be a schema of type object")
     return value
 
 
 ToolName = Annotated[str, Field(pattern=f"^{TOOL_NAME}$")]
-CalledName = Annotated[str, Field(pattern=rf"^[^\n]{{1,{MAX_NAME_CHARS}}}$")]  # whatever the model made up
+CalledName = Annotated[str, Field(pattern=rf"^[^\n]{{1,{MAX_NAME_CHARS}}}$")]  # models invent names
 CallId = Annotated[str, Field(min_length=1, max_length=256)]
 Schema = Annotated[dict[str, Any], AfterValidator(_checked_parameters)]
 ParameterList = Annotated[list[dict[str, Any]], Field(fail_fast=True), AfterValidator(_checked_parameters)]
 
 
-# What there is to call
+# Tools on offer
 
 
 class ToolFunction(PassingObject):
-    """A function; `parameters` is the JSON schema of its arguments, none where it takes none."""
+    """A function; `parameters` is the JSON schema of its arguments, unset if it has none."""
 
     name: ToolName
     description: Text | None = None
@@ -68,7 +68,7 @@ class NamedFunction(PassingObject):
 
 
 class NamedTool(PassingObject):
-    """The tool that has to be called."""
+    """The tool that must be called."""
 
     type: Literal["function"]
     function: NamedFunction
@@ -80,14 +80,14 @@ class AllowedTools(PassingObject):
 
 
 class AllowedToolChoice(PassingObject):
-    """Some of the tools; the others are not shown."""
+    """A subset of the tools; the others are not shown to the model."""
 
     type: Literal["allowed_tools"]
     allowed_tools: AllowedTools
 
 
 class LegacyFunction(PassingObject):
-    """A function of the older field, which also takes the keys of Qwen's own examples and their lists of parameters."""
+    """A function of the older field; the keys and parameter lists of Qwen's own examples work too."""
 
     name: ToolName | None = None
     description: Text | None = None
@@ -99,7 +99,7 @@ class LegacyFunction(PassingObject):
     @model_validator(mode="after")
     def _has_name(self) -> LegacyFunction:
         if self.name is None and self.name_for_model is None:
-            raise PydanticCustomError("function_name", "the function has no name; give name")
+            raise PydanticCustomError("function_name", "the function has no name; set name")
         return self
 
 
@@ -107,11 +107,11 @@ ToolChoice = Literal["none", "auto", "required"] | Annotated[NamedTool | Allowed
 FunctionChoice = Literal["none", "auto"] | NamedFunction
 
 
-# Calls, in answers and in answers that are sent back
+# Calls, in answers and in earlier answers of a conversation
 
 
 class FunctionCall(PassingObject):
-    """Arguments are text, as the model wrote them: usually JSON, and nothing here relies on that."""
+    """A call; its arguments are text as the model wrote it, usually but not necessarily valid JSON."""
 
     name: CalledName
     arguments: Text

@@ -1,16 +1,16 @@
-"""A chat with tools to turns of text in the ReAct format, as the original server laid them out.
+"""A chat with tools to turns of text in the ReAct format, laid out as the original server did.
 
-    user        the question; that of the last turn which has an answer, else the last one, begins with the tools
+    user        the question; the last answered one, else the last one, begins with the tools
     assistant   Thought: ...                      content
                 Action: ...                       name
                 Action Input: ...                 arguments
-                Observation: ...                  the message that has the result
+                Observation: ...                  the message with the result
                 Thought: I now know the final answer.
                 Final Answer: ...                 content of an answer without a call
 
-Calls, results and answers that follow one another are one turn; system messages are turns of their own. Where the last
-message is a result, the prompt ends in that turn, after `Thought:`. Only texts are put together here: the tokenizer
-turns no part of them into a marker.
+Consecutive calls, results and answers are one turn; system messages are turns of their own. If the last message is a
+result, the prompt ends within that turn, after `Thought:`. This module only builds text, and the tokenizer never turns
+text into control tokens.
 """
 
 from __future__ import annotations
@@ -37,41 +37,41 @@ from qwartet.tokenizer.react import NEXT_THOUGHT, react_answer, react_call, reac
 from qwartet.tokenizer.react_stream import ReactPart
 
 NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
-# A schema with one of these says in its own way which properties there are.
+# A schema with one of these keys states for itself which properties it allows.
 _OPEN_KEYS = frozenset(("additionalProperties", "patternProperties", "$ref", "allOf", "anyOf", "oneOf"))
 
 
 @dataclass(frozen=True)
 class ToolChat:
-    """A chat with tools as text, and how its answer is to be read."""
+    """A chat with tools as text, and how to parse its answer."""
 
     messages: list[Message]
-    answer_start: str  # what the assistant's turn begins with; empty unless a tool has answered last
-    begins_in: ReactPart  # where the answer begins
-    is_legacy: bool  # whether a call is told of as function_call
-    calls: ToolCalls | None  # what must be called, and with which arguments
-    offered: ToolCalls | None  # what may be called; None where no tools are shown
-    has_tools: bool  # whether tools are shown, and can be called
-    tells_thought: bool = True  # before a call; not where clients expect content of a certain form
+    answer_start: str  # the beginning of the assistant's turn; empty unless the last message is a result
+    begins_in: ReactPart  # the part in which the answer begins
+    is_legacy: bool  # whether calls are returned as function_call
+    calls: ToolCalls | None  # the constraint on calls, if there is one
+    offered: ToolCalls | None  # the tools that may be called; None if none are shown
+    has_tools: bool  # whether tools are shown and can be called
+    tells_thought: bool = True  # before a call; false if clients expect content of a certain format
 
 
 @dataclass(frozen=True)
 class _Offered:
-    """A tool that the model may be shown."""
+    """A tool that may be shown to the model."""
 
     name: str
-    shown: dict[str, Any]  # what the prompt says of it
+    shown: dict[str, Any]  # in the prompt
     schema: dict[str, Any]  # of the arguments
     is_strict: bool
 
 
 @dataclass(frozen=True)
 class _Step:
-    """A message in the original server's terms: an answer has at most one call, a result belongs to what is before."""
+    """A message in the original server's terms: an answer has at most one call, and a result follows its call."""
 
     role: Literal["system", "user", "assistant", "result"]
     text: str
-    place: str  # of the message in the request
+    place: str  # path of the message in the request
     call: FunctionCall | None = None
 
 
@@ -82,9 +82,10 @@ class _Turn:
 
 
 def tool_chat(body: ChatCompletionRequest) -> ToolChat | None:
-    """The chat as text; None where it has no tools that the model may call, no calls and no results.
+    """The chat as text; None if it has no callable tools, no calls and no results.
 
-    ApiError where a choice names no tool, a call has no result, a result no call, or the order of messages is wrong.
+    ApiError if a choice names an unknown tool, a call lacks its result, a result lacks its call, or the order of
+    messages is wrong.
     """
     all_tools = _offered(body)
     allowed, required = _choice(body, [one.name for one in all_tools])
@@ -92,7 +93,8 @@ def tool_chat(body: ChatCompletionRequest) -> ToolChat | None:
     if not shown and not any(map(_takes_part, body.messages)):
         return None
     if body.add_generation_prompt is False:
-        raise _invalid("add_generation_prompt", "add_generation_prompt is false, which no chat with tools can be")
+        message = "add_generation_prompt: false is not supported with tools; leave it out"
+        raise _invalid("add_generation_prompt", message)
     system, messages = split_system(body.messages)
     steps = _steps(messages, first_place=len(body.messages) - len(messages))
     turns = _turns(steps, has_tools=bool(shown))
@@ -101,7 +103,7 @@ def tool_chat(body: ChatCompletionRequest) -> ToolChat | None:
     answer_start = ""
     begins_in: ReactPart = "start" if shown else "answer"
     if steps and steps[-1].role == "result":
-        # Without tools no other call can follow, so that the last thought is thought for the model.
+        # Without tools no further call can follow, so the final thought is written for the model.
         end = NEXT_THOUGHT if shown else "\n" + react_answer("")
         answer_start = _trimmed(turns.pop().text + end)
         begins_in = "thought" if shown else "answer"
@@ -119,29 +121,29 @@ def tool_chat(body: ChatCompletionRequest) -> ToolChat | None:
     )
 
 
-# What there is to call
+# Tools on offer
 
 
 def _offered(body: ChatCompletionRequest) -> list[_Offered]:
     if body.tools is not None and body.functions is not None:
-        raise _invalid("functions", "tools and functions; give one of them")
+        raise _invalid("functions", "tools and functions are mutually exclusive; set only one")
     offered = [_of_function(one) for one in body.functions or ()] + [_of_tool(one.function) for one in body.tools or ()]
     seen: set[str] = set()
     for index, one in enumerate(offered):
         if one.name in seen:
             place = f"{'tools' if body.functions is None else 'functions'}.{index}"
-            raise _invalid(place, f"two of them have the name {one.name}; give each its own")
+            raise _invalid(place, f"duplicate name {one.name}; names must be unique")
         seen.add(one.name)
     return offered
 
 
 def _choice(body: ChatCompletionRequest, names: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-    """Which tools may be called, and of which one must be: of none where the model chooses."""
+    """The tools that may be called, and those of which one must be called, empty if the model chooses."""
     for field, owner, other in (("tool_choice", "tools", "functions"), ("function_call", "functions", "tools")):
         if getattr(body, field) is not None and getattr(body, other) is not None:
-            raise _invalid(field, f"{field} belongs to {owner}, and there are {other}; give its counterpart")
+            raise _invalid(field, f"{field} belongs to {owner}, but the request has {other}; remove one of them")
         if getattr(body, field) not in (None, "none", "auto") and getattr(body, owner) is None:
-            raise _invalid(field, f"{field} asks for a call, and there are no {owner}; give them")
+            raise _invalid(field, f"{field} asks for a call, but there are no {owner}; add some")
     field = "function_call" if body.tool_choice is None else "tool_choice"
     choice = body.function_call if body.tool_choice is None else body.tool_choice
     if choice is None or isinstance(choice, str):
@@ -152,7 +154,7 @@ def _choice(body: ChatCompletionRequest, names: Sequence[str]) -> tuple[Sequence
         chosen = [choice.function.name if isinstance(choice, NamedTool) else choice.name]
     unknown = next((name for name in chosen if name not in names), None)
     if unknown is not None:
-        raise _invalid(field, f"{field} names {unknown}; there is {', '.join(names):.200}")
+        raise _invalid(field, f"{field} names {unknown}, which does not exist; available: {', '.join(names):.200}")
     if isinstance(choice, AllowedToolChoice):
         return chosen, (chosen if choice.allowed_tools.mode == "required" else ())
     return names, chosen
@@ -180,8 +182,8 @@ def _offer(name: str, human: str, description: str | None, parameters: Any, is_s
 
 
 def _argument_schema(parameters: Any) -> dict[str, Any]:
-    """The schema that arguments are held to: of the given one's documents those without properties that it lacks."""
-    if isinstance(parameters, list):  # in Qwen's own way, which is no JSON schema
+    """The schema that arguments must match: the tool's own, without unlisted properties unless it allows them."""
+    if isinstance(parameters, list):  # Qwen's own notation, which is not a JSON schema
         return {"type": "object"}
     schema = NO_PARAMETERS if parameters is None else {"type": "object"} | parameters
     is_closed = "properties" in schema and not _OPEN_KEYS & schema.keys()
@@ -207,22 +209,22 @@ def _takes_part(message: ChatMessage) -> bool:
 
 
 def split_system(messages: Sequence[ChatMessage]) -> tuple[str | None, Sequence[ChatMessage]]:
-    """The system messages before all others as one text, None for none of them, and the others."""
+    """The leading system messages as one text (None if there are none), and the other messages."""
     rest = list(dropwhile(lambda message: isinstance(message, SystemMessage), messages))
     first = messages[: len(messages) - len(rest)]
     return ("\n\n".join(message.text for message in first) if first else None), rest
 
 
 def _steps(messages: Sequence[ChatMessage], first_place: int) -> list[_Step]:
-    """One step for each question, answer, call and result; the results of several calls each behind its own."""
+    """One step per question, answer, call and result; each of several calls is followed by its own result."""
     steps: list[_Step] = []
-    results: dict[str, str] = {}  # laid out with their calls, whose messages come next
+    results: dict[str, str] = {}  # already laid out with their calls; their messages come next
     for index, message in enumerate(messages):
         place = f"messages.{first_place + index}"
         if isinstance(message, ToolMessage):
             if message.tool_call_id not in results:
-                reason = f"no call right before it with the id {message.tool_call_id!r:.80} waits for a result"
-                raise _invalid(f"{place}.tool_call_id", f"{reason}; give each call one")
+                reason = f"{message.tool_call_id!r:.80} matches no unanswered call of the preceding assistant message"
+                raise _invalid(f"{place}.tool_call_id", f"{reason}; send one result per call")
             del results[message.tool_call_id]
             continue
         if isinstance(message, FunctionMessage):
@@ -237,12 +239,12 @@ def _steps(messages: Sequence[ChatMessage], first_place: int) -> list[_Step]:
         elif isinstance(message, AssistantMessage):
             steps.append(_Step("assistant", message.text, place, message.function_call))
     if steps and steps[-1].call is not None:
-        raise _invalid(steps[-1].place, "the last message is a call; send the function's result behind it")
+        raise _invalid(steps[-1].place, "the last message is a function call; append the function's result")
     return steps
 
 
 def _results(following: Sequence[ChatMessage], message: AssistantMessage, place: str) -> dict[str, str]:
-    """The results of a message's calls by id, from the tool messages right behind it."""
+    """The results of a message's calls by id, from the tool messages right after it."""
     found: dict[str, str] = {}
     for one in following:
         if not isinstance(one, ToolMessage):
@@ -252,9 +254,9 @@ def _results(following: Sequence[ChatMessage], message: AssistantMessage, place:
     for index, call in enumerate(message.tool_calls or ()):
         where = f"{place}.tool_calls.{index}"
         if call.id in results:
-            raise _invalid(where, f"two calls have the id {call.id!r:.80}; give each its own")
+            raise _invalid(where, f"duplicate call id {call.id!r:.80}; ids must be unique")
         if call.id not in found:
-            raise _invalid(where, f"the call {call.id!r:.80} has no result; send it right behind, in a tool message")
+            raise _invalid(where, f"the call {call.id!r:.80} has no result; send it right after, in a tool message")
         results[call.id] = found[call.id]
     return results
 
@@ -269,7 +271,7 @@ def _turns(steps: Sequence[_Step], *, has_tools: bool) -> list[_Turn]:
         continues = bool(turns) and turns[-1].role == "assistant"
         if step.role == "result":
             if not continues:
-                raise _invalid(step.place, "a result has no call before it; send the assistant's message too")
+                raise _invalid(step.place, "the result has no preceding call; send the assistant's message too")
             turns[-1].text += react_result(text)
             continue
         if step.call is not None:
@@ -285,18 +287,18 @@ def _turns(steps: Sequence[_Step], *, has_tools: bool) -> list[_Turn]:
 
 
 def _show(shown: Sequence[_Offered], turns: list[_Turn]) -> None:
-    """Puts the tools in front of a question: the last one that has an answer, else the last one."""
+    """Inserts the tools before the last answered question, else before the last question."""
     spoken = [turn for turn in turns if turn.role != "system"]
     questions = [index for index, turn in enumerate(spoken) if turn.role == "user"]
     if not questions:
-        raise _invalid("messages", "there is no message of a user, who the tools are for; give at least one")
+        raise _invalid("messages", "tools require a user message; add at least one")
     answered = [index for index in questions if index + 1 < len(spoken) and spoken[index + 1].role == "assistant"]
     question = spoken[(answered or questions)[-1]]
     question.text = react_question([one.shown for one in shown], question.text)
 
 
 def _trimmed(text: str) -> str:
-    """As the original server trims every content: line breaks in front, white space behind."""
+    """Trimmed as in the original server: line breaks at the start, white space at the end."""
     return text.lstrip("\n").rstrip()
 
 

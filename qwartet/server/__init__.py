@@ -1,1 +1,1 @@
-"""The API over HTTP, in one process with its model; and the files of a batch. Needs the extra `server`."""
+"""The HTTP server: the API and the web page, in one process with the model. Needs the extra `server`."""

@@ -1,13 +1,13 @@
 """An exchange as an HTTP response: one JSON object, or a stream of events.
 
     data: {"object": "chat.completion.chunk", ...}      a blank line ends an event
-    : ping                                              a comment, where there is nothing to say for a while
-    data: {"error": {...}}                              what ended the stream, if it was not its end
-    data: [DONE]                                        always the last, except for /v1/responses
+    : ping                                              a comment while there is no output
+    data: {"error": {...}}                              why the stream ended early
+    data: [DONE]                                        always last, except for /v1/responses
 
-The events of /v1/responses also have their type in a line of its own (`event: response.created`).
+Events of /v1/responses also carry their type (`event: response.created`).
 
-Whatever happens to the client or the server, the exchange is ended: its blocks and its place are free for others.
+Whatever happens to the client or the server, the exchange is ended, which frees its blocks and its place in the queue.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from qwartet.server.watch import Watch
 MAX_NOTES_CHARS = 1000
 PING = b": ping\n\n"
 DONE = b"data: [DONE]\n\n"
-NOTES_HEADER = "x-qwartet-notes"  # what was asked for and is not done, though the request is served
-EVENT_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}  # nginx would hold events back
+NOTES_HEADER = "x-qwartet-notes"  # settings that the server accepted and ignored
+EVENT_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}  # nginx would buffer events
 
 
 class Answering(Response):
     """Answers one exchange and ends it."""
 
     def __init__(self, service: Service, exchange: Exchange, arrived_s: float) -> None:
-        """`arrived_s`: time.monotonic() of the request."""
+        """`arrived_s`: when the request arrived, as time.monotonic()."""
         is_stream = exchange.request.stream is True
         super().__init__(
             status_code=200,
             headers=EVENT_HEADERS if is_stream else None,
             media_type="text/event-stream" if is_stream else "application/json",
         )
-        del self.headers["content-length"]  # that of an empty body
+        del self.headers["content-length"]  # Starlette sets it for an empty body
         notes = "; ".join(exchange.prepared.notes)[:MAX_NOTES_CHARS]
         self._notes = {NOTES_HEADER: notes} if notes else {}
         self.headers.update(self._notes)
@@ -124,7 +124,7 @@ class Answering(Response):
 
     @asynccontextmanager
     async def _write_timeout(self, scope: Scope) -> AsyncGenerator[Watch]:
-        """Watches what a client has to read; one that reads nothing loses its connection."""
+        """Disconnects a client that stops reading."""
         try:
             async with asyncio.timeout(None) as limit:
                 with Watch(self._service.limits.write_timeout_s, lambda: limit.reschedule(0)) as watch:

@@ -1,4 +1,4 @@
-"""The routes: what answers which path, and what stands around all of them."""
+"""The ASGI application: its routes, and the middleware around them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
@@ -42,15 +42,17 @@ from qwartet.server.json_answer import JsonAnswer, error_answer
 from qwartet.server.service import Service
 
 STATIC = Path(__file__).parent / "static"
+REVALIDATE = "no-cache"  # the browser asks again each time, so it never mixes files of two versions
 _DESCRIPTION = (
-    "OpenAI's API for one first-generation Qwen model. A field that is not listed is refused by its name; inside "
-    "messages and tools it has no effect. null means that a field is not given. Every failure is an error object."
+    "OpenAI-compatible API for one first-generation Qwen model. Unsupported fields are rejected with an error that "
+    "names them; inside messages and tools they are ignored. null means that a field is not set. Every failure "
+    "returns an error object."
 )
 
 _EVENT = {
     "type": "object",
-    "description": "An event: data is a chunk as JSON, an error object, or [DONE], which is always the last. "
-    "/v1/responses has OpenAI's events, from response.created to response.completed, and no [DONE].",
+    "description": "A server-sent event: data is a JSON chunk, an error object, or [DONE], which always comes last. "
+    "/v1/responses sends OpenAI's events, from response.created to response.completed, and no [DONE].",
     "properties": {"data": {"type": "string"}},
     "required": ["data"],
 }
@@ -70,17 +72,17 @@ def make_app(
     app = FastAPI(
         title="Qwartet", version=__version__, description=_DESCRIPTION, docs_url=None, redoc_url=None,
         openapi_url="/openapi.json" if has_docs else None,
-        redirect_slashes=False,  # to what a Host header says
+        redirect_slashes=False,  # a redirect would repeat the Host header
     )  # fmt: skip
     _add_model_routes(app, service)
     _add_state_routes(app, service)
-    # What every browser asks for unasked; the page names its own.
+    # Browsers request it unasked; the page has its own icon.
     app.add_route("/favicon.ico", lambda request: Response(status_code=204), include_in_schema=False)
     if has_docs:
-        app.add_route("/docs", docs_page.route(app), include_in_schema=False)
+        _add_page(app, "/docs", lambda: HTMLResponse(docs_page.render(app.openapi())))
         app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     if has_page:
-        app.add_route("/", lambda request: FileResponse(STATIC / "index.html"), include_in_schema=False)
+        _add_page(app, "/", lambda: FileResponse(STATIC / "index.html", headers={"cache-control": REVALIDATE}))
         app.mount("/static", _Static(directory=STATIC), name="static")
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ApiError, _api_error)
@@ -88,6 +90,18 @@ def make_app(
     if allowed_origins:
         app.add_middleware(Cors, allowed_origins=allowed_origins)
     return app
+
+
+def _add_page(app: FastAPI, path: str, answer: Callable[[], Response]) -> None:
+    """An HTML page. Its links are relative and would fail under a URL with a trailing slash, so that is redirected."""
+
+    async def route(request: Request) -> Response:
+        requested, found = request.scope["raw_path"], request.scope["path"]
+        if requested.endswith(b"/") and requested != found.encode():  # the guard removed the slash
+            return RedirectResponse(f"../{found.rpartition('/')[2]}", status_code=308)
+        return answer()
+
+    app.add_route(path, route, include_in_schema=False)
 
 
 def _add_model_routes(app: FastAPI, service: Service) -> None:
@@ -100,18 +114,18 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
 
         _add_post(app, path, route, body, response, summary, has_stream=True)
 
-    answer(CHAT_PATH, ChatCompletionRequest, ChatCompletion, "Answer a conversation")
-    answer(COMPLETION_PATH, CompletionRequest, Completion, "Continue a text")
-    answer(RESPONSES_PATH, ResponsesRequest, ResponseObject, "Answer a conversation, as OpenAI's Responses API does")
+    answer(CHAT_PATH, ChatCompletionRequest, ChatCompletion, "Create a chat completion")
+    answer(COMPLETION_PATH, CompletionRequest, Completion, "Create a completion")
+    answer(RESPONSES_PATH, ResponsesRequest, ResponseObject, "Create a response (OpenAI's Responses API)")
 
     stored, errors = f"{RESPONSES_PATH}/{{response_id}}", _errors(401, 404, 503)
 
-    @app.get(stored, response_model=ResponseObject, responses=errors, summary="A stored response")
+    @app.get(stored, response_model=ResponseObject, responses=errors, summary="Get a stored response")
     async def stored_response(response_id: str, request: Request) -> Response:
         found = service.endpoints.responses.get(response_id, request.scope["state"]["cache_salt"])
         return Response(found, media_type="application/json")
 
-    @app.delete(stored, response_model=DeletedResponse, responses=errors, summary="Forget a stored response")
+    @app.delete(stored, response_model=DeletedResponse, responses=errors, summary="Delete a stored response")
     async def delete_response(response_id: str, request: Request) -> Response:
         service.endpoints.responses.delete(response_id, request.scope["state"]["cache_salt"])
         return JsonAnswer({"id": response_id, "object": "response", "deleted": True})
@@ -124,21 +138,24 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
 
         return route
 
-    summary = "A text or a conversation to token ids"
+    summary = "Convert text or messages to token ids"
     _add_post(app, "/tokenize", convert(tokenize), TokenizeRequest, TokenizeResponse, summary)
-    _add_post(app, "/detokenize", convert(detokenize), DetokenizeRequest, DetokenizeResponse, "Token ids to text")
+    summary = "Convert token ids to text"
+    _add_post(app, "/detokenize", convert(detokenize), DetokenizeRequest, DetokenizeResponse, summary)
 
     @app.get(
-        "/tokenizer_info", response_model=TokenizerInfo, responses=_errors(401, 503), summary="Of the model's tokenizer"
+        "/tokenizer_info", response_model=TokenizerInfo, responses=_errors(401, 503), summary="Describe the tokenizer"
     )
     async def tokenizer() -> Response:
         return JsonAnswer(tokenizer_info(service.endpoints))
 
-    @app.get("/v1/models", response_model=ModelList, responses=_errors(401, 503), summary="What is served here")
+    @app.get("/v1/models", response_model=ModelList, responses=_errors(401, 503), summary="List models")
     async def models() -> Response:
         return JsonAnswer({"object": "list", "data": [_model_card(service, name) for name in _names(service)]})
 
-    @app.get("/v1/models/{name:path}", response_model=ModelCard, responses=_errors(401, 404, 503), summary="One of it")
+    @app.get(
+        "/v1/models/{name:path}", response_model=ModelCard, responses=_errors(401, 404, 503), summary="Get a model"
+    )
     async def model(name: str) -> Response:
         return JsonAnswer(_model_card(service, service.endpoints.model_name(name)))
 
@@ -146,25 +163,23 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
 def _add_state_routes(app: FastAPI, service: Service) -> None:
     not_ready: dict[int | str, dict[str, Any]] = {**_errors(), 503: {"model": dict[str, str]}}
 
-    @app.get("/health", response_model=dict[str, str], summary="Whether requests are served", responses=not_ready)
-    @app.get("/health/ready", response_model=dict[str, str], summary="The same", responses=not_ready)
+    @app.get("/health", response_model=dict[str, str], summary="Readiness check", responses=not_ready)
+    @app.get("/health/ready", response_model=dict[str, str], summary="Readiness check (alias)", responses=not_ready)
     async def ready() -> Response:
         return JsonAnswer({"status": service.state}, status_code=200 if service.state == "ready" else 503)
 
-    @app.get(
-        "/health/live", response_model=dict[str, str], summary="Whether the process answers at all", responses=_errors()
-    )
+    @app.get("/health/live", response_model=dict[str, str], summary="Liveness check", responses=_errors())
     async def live() -> Response:
         return JsonAnswer({"status": "live"})
 
     @app.get(
-        "/metrics", summary="Figures in Prometheus' text format", response_class=PlainTextResponse,
+        "/metrics", summary="Metrics in Prometheus text format", response_class=PlainTextResponse,
         responses=_errors(401),
     )  # fmt: skip
     async def prometheus() -> Response:
         return PlainTextResponse(service.metrics.text(), headers={"content-type": metrics.CONTENT_TYPE})
 
-    @app.get("/version", response_model=Version, responses=_errors(401), summary="Of this server")
+    @app.get("/version", response_model=Version, responses=_errors(401), summary="Server version")
     async def version() -> Response:
         return JsonAnswer({"version": __version__})
 
@@ -179,7 +194,7 @@ def _add_post(
     *,
     has_stream: bool = False,
 ) -> None:
-    """A route that reads its body itself, within limits; the schema says what it takes."""
+    """A route that reads its body itself, within limits; the OpenAPI schema still describes the body."""
     schema = {"$ref": f"#/components/schemas/{body.__name__}"}
     stream = {"text/event-stream": {"schema": _EVENT}} if has_stream else {}
     app.add_api_route(
@@ -190,12 +205,12 @@ def _add_post(
 
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """These, and those with which any request may be refused."""
+    """These statuses, and those that any request may get."""
     return {status: {"model": ErrorResponse} for status in sorted({*statuses, 403, 414, 431})}
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's schema, with the bodies that the routes read themselves."""
+    """FastAPI's schema, plus the bodies that the routes read themselves."""
     if app.openapi_schema is None:
         schema = get_openapi(
             title=app.title, version=app.version, description=app.description, routes=app.routes
@@ -211,7 +226,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
 
 
 def _remove_unused(schema: dict[str, Any]) -> None:
-    """Takes out FastAPI's own answer to wrong requests, which is never given."""
+    """Removes FastAPI's validation error, which this server never sends."""
     for operations in schema["paths"].values():
         for operation in operations.values():
             operation["responses"].pop("422", None)
@@ -233,7 +248,7 @@ def _model_card(service: Service, name: str) -> dict[str, Any]:
 
 
 class _Static(StaticFiles):
-    """The page's own files; a path that leads elsewhere is not found. Ranges are not needed and not served."""
+    """The page's files; paths outside the directory are not found. Range requests are not supported."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [pair for pair in scope["headers"] if pair[0] != b"range"]
@@ -242,13 +257,13 @@ class _Static(StaticFiles):
     def file_response(self, full_path: Any, stat_result: Any, scope: Any, status_code: int = 200) -> Response:
         response = super().file_response(full_path, stat_result, scope, status_code)
         response.headers["accept-ranges"] = "none"
-        response.headers["cache-control"] = "no-cache"  # asked for anew, and answered 304: never an old page
+        response.headers["cache-control"] = REVALIDATE
         return response
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    text = {404: "there is no such path; see /docs", 405: "the path takes another method; see /docs"}
+    text = {404: "no such path; see /docs", 405: "method not allowed for this path; see /docs"}
     code = {404: "unknown_url", 405: "method_not_allowed"}.get(error.status_code)
     told = ApiError(error.status_code, text.get(error.status_code, str(error.detail)), code=code)
     answer = error_answer(told)

@@ -1,9 +1,9 @@
-"""HTTP/1.1 connections: uvicorn's, with limits on headers and framing, and errors in OpenAI's shape.
+"""HTTP/1.1 connections: uvicorn's, with limits on headers and framing, and errors in OpenAI's format.
 
-uvicorn waits for a request's headers as long as the client likes, goes on reading a body that was answered already, and
-closes a connection only once everything that was written to it has been read. Each would let a client hold a descriptor
-for ever. Its parser limits headers that are not whole yet, but not those that come at once, nor their number; and it
-parses whatever has come in one turn of the event loop: a body in chunks of one byte holds up everybody for seconds.
+uvicorn waits indefinitely for a request's headers, keeps reading a body after it has been answered, and closes a
+connection only after the client has read everything. Each lets a client hold a descriptor for ever. Its parser limits
+the size of incomplete headers, but not of headers that arrive at once, nor their number; and it parses everything
+received in one turn of the event loop, so a body in one-byte chunks stalls all clients for seconds.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from qwartet.openai_api.error import ApiError
 from qwartet.server.limits import MAX_CHUNKS, MAX_HEADER_BYTES, MAX_HEADERS
 
 HEADER_TIMEOUT_S = 30.0
-LINGER_S = 5.0  # in which a client may still send a body that was answered before its end
-BYTES_A_TURN = 8 << 10  # that are parsed before others are served: 1,400 chunks of a byte, some 12 ms
+LINGER_S = 5.0  # for a client to stop sending a body that was already answered
+BYTES_A_TURN = 8 << 10  # parsed before other clients are served: 1,400 one-byte chunks, about 12 ms
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
 
 
 class Connection(H11Protocol):
-    """One client's connection; gives the application `scope["extensions"]["qwartet.abort"]`, which ends it at once."""
+    """One client's connection; the application can call `scope["extensions"]["qwartet.abort"]` to end it at once."""
 
     flow: _Flow
     conn: _Parser
-    _timer: asyncio.TimerHandle | None = None  # ends the connection, unless what it waits for comes
+    _timer: asyncio.TimerHandle | None = None  # ends the connection unless it is stopped first
     _is_lingering = False
-    _is_draining = False  # what still comes is thrown away
+    _is_draining = False  # further input is discarded
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.conn = _Parser(h11.SERVER, MAX_HEADER_BYTES)
         self._inner_app, self.app = self.app, self._serve
-        self._backlog = bytearray()  # what has come and is not parsed yet
+        self._backlog = bytearray()  # received, not parsed yet
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -65,7 +65,7 @@ class Connection(H11Protocol):
         if self._is_draining or self.transport.is_closing():
             return
         is_plain = self.conn.their_state is h11.SEND_BODY and not self._is_chunked
-        size = len(self._backlog) if is_plain else BYTES_A_TURN  # a body of known length is no work to parse
+        size = len(self._backlog) if is_plain else BYTES_A_TURN  # a body of known length is cheap to parse
         part = bytes(self._backlog[:size])
         del self._backlog[:size]
         super().data_received(part)
@@ -100,7 +100,7 @@ class Connection(H11Protocol):
         super().on_response_complete()
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The application; a body in chunks that it answers before their end is not parsed on, so nothing follows."""
+        """Runs the application. If it answers a chunked body early, the rest is not parsed: the connection closes."""
         scope.setdefault("extensions", {})["qwartet.abort"] = self.transport.abort
 
         async def send_last(message: Message) -> None:
@@ -112,13 +112,13 @@ class Connection(H11Protocol):
 
     @property
     def _is_chunked(self) -> bool:
-        """Whether a body in chunks is under way."""
+        """Whether a chunked body is being received."""
         is_body = self.conn.their_state is h11.SEND_BODY
         return is_body and any(name == b"transfer-encoding" for name, _ in self.headers or ())
 
     def _close(self) -> None:
-        """Ends the connection behind a response. A client that is still sending would be told by a reset, which may
-        cost it the response: it has LINGER_S to stop, and what it sends is thrown away."""
+        """Closes the connection after a response. A client that is still sending would see a reset and might lose the
+        response, so it gets LINGER_S to stop, and its data is discarded."""
         if self.conn.their_state is not h11.SEND_BODY:
             self.transport.close()
             return
@@ -131,12 +131,12 @@ class Connection(H11Protocol):
         self._end_after(LINGER_S)
 
     def send_400_response(self, msg: str) -> None:
-        """Tells a client that does not speak HTTP so; `msg` is uvicorn's."""
+        """Answers input that is not valid HTTP; `msg` is uvicorn's."""
         if self.conn.num_chunks > MAX_CHUNKS:
-            message = f"the body comes in more than {MAX_CHUNKS} chunks; send larger ones"
+            message = f"the body has more than {MAX_CHUNKS} chunks; send larger chunks"
             self._refuse(ApiError(413, message, code="too_many_chunks"))
             return
-        self._refuse(ApiError(400, "this is no HTTP request, or its headers are too long", code="invalid_http"))
+        self._refuse(ApiError(400, "not a valid HTTP request, or its headers are too long", code="invalid_http"))
 
     def _refuse(self, error: ApiError) -> None:
         body = json.dumps(error.to_dict()).encode()
@@ -167,7 +167,7 @@ class Connection(H11Protocol):
 
 
 class _Parser(h11.Connection):
-    """h11's, which counts the chunks of a body: each costs some 9 us, whatever is in it."""
+    """h11's parser, which also counts the chunks of a body: each costs about 9 us, whatever its size."""
 
     num_chunks = 0
 
@@ -183,7 +183,7 @@ class _Parser(h11.Connection):
 
 
 class _Flow(FlowControl):
-    """uvicorn's, which also does not read while there is something to parse."""
+    """uvicorn's flow control, which also stops reading while there is data to parse."""
 
     _is_wanted = True
     _is_held = False
@@ -197,7 +197,7 @@ class _Flow(FlowControl):
         self._apply()
 
     def hold(self, is_held: bool) -> None:
-        """Whether reading has to wait, whoever wants it."""
+        """Stops reading, or allows it again, whatever uvicorn requests."""
         self._is_held = is_held
         self._apply()
 
@@ -209,19 +209,19 @@ class _Flow(FlowControl):
 
 
 class _ClosingTransport:
-    """What a response is written to; `close` is what ends it."""
+    """The transport for a response, with another `close`."""
 
     def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
         self.write, self.is_closing, self.close = transport.write, transport.is_closing, close
 
 
 def _header_error(received: bytes) -> ApiError | None:
-    """What is wrong with the size of a request's head, as far as it was received."""
+    """The error if the part of the headers received so far is too large."""
     end = _END_OF_HEAD.search(received)
     head = received if end is None else received[: end.start()]
     if len(head) > MAX_HEADER_BYTES:
-        message = f"the headers have more than {MAX_HEADER_BYTES} bytes; send less"
+        message = f"the headers exceed {MAX_HEADER_BYTES} bytes; send shorter ones"
         return ApiError(431, message, code="headers_too_long")
     if head.count(b"\n") > MAX_HEADERS:
-        return ApiError(431, f"there are more than {MAX_HEADERS} headers; send fewer", code="too_many_headers")
+        return ApiError(431, f"the request has more than {MAX_HEADERS} headers; send fewer", code="too_many_headers")
     return None

@@ -1,4 +1,4 @@
-"""Which pages of other origins may use the API: those of `--allowed-origins`, without credentials."""
+"""CORS: pages from `--allowed-origins` may use the API, without credentials."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ EXPOSED = ("x-request-id", "retry-after", "x-qwartet-notes")
 
 
 class Cors(CORSMiddleware):
-    """ASGI middleware around everything else."""
+    """ASGI middleware, the outermost one."""
 
     def __init__(self, app: ASGIApp, allowed_origins: Sequence[str]) -> None:
-        """Any header may be sent: SDKs have a dozen of their own, new ones come, and none opens anything here."""
+        """All request headers are allowed: SDKs add new ones all the time, and none grants access here."""
         super().__init__(
             app, allow_origins=allowed_origins, allow_methods=["DELETE", "GET", "HEAD", "POST"], allow_headers=["*"],
             expose_headers=EXPOSED, allow_private_network=True,

@@ -1,14 +1,11 @@
-"""/docs: the API as one page, made from the OpenAPI schema; no script, nothing from elsewhere."""
+"""/docs: the API reference as one page, made from the OpenAPI schema, without scripts or external files."""
 
 from __future__ import annotations
 
 import html
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
-
-from fastapi import FastAPI, Request
-from starlette.responses import HTMLResponse, Response
 
 from qwartet.openai_api.protocol import NO_EFFECT_WORDS
 
@@ -25,17 +22,8 @@ _PAGE = """<!doctype html>
 """
 
 
-def route(app: FastAPI) -> Callable[[Request], Awaitable[Response]]:
-    """The page of an application's schema."""
-
-    async def docs(request: Request) -> Response:
-        return HTMLResponse(render(app.openapi()))
-
-    return docs
-
-
 def render(schema: dict[str, Any]) -> str:
-    """The page."""
+    """The page as HTML."""
     parts = [
         _text("h1", f"{schema['info']['title']} {schema['info']['version']}"),
         _text("p", schema["info"]["description"]),
@@ -47,7 +35,7 @@ def render(schema: dict[str, Any]) -> str:
         object_schema = schema["components"]["schemas"][name]
         parts.append(f'<h2 id="{html.escape(name)}"><code>{html.escape(name)}</code></h2>')
         parts.append(_text("p", _first_sentence(object_schema)) + _fields(object_schema))
-    parts.append('<p>The same for programs: <a href="openapi.json">openapi.json</a>.</p>')
+    parts.append('<p>Machine-readable: <a href="openapi.json">openapi.json</a>.</p>')
     return _PAGE.format(body="".join(parts))
 
 
@@ -61,12 +49,12 @@ def _operation(path: str, method: str, operation: dict[str, Any], schemas: dict[
         name = media["schema"]["$ref"].rpartition("/")[2]
         parts.append(_fields(schemas[name]))
     statuses = ", ".join(operation["responses"])
-    parts.append(_text("p", f"Answers with status {statuses}."))
+    parts.append(_text("p", f"Status codes: {statuses}."))
     return parts
 
 
 def _objects(schema: dict[str, Any]) -> list[str]:
-    """Names of the objects that bodies have in them, in the order in which they are named."""
+    """Names of the objects that request bodies contain, in order of appearance."""
     schemas, found = schema["components"]["schemas"], dict[str, None]()
 
     def look(value: Any) -> None:
@@ -83,7 +71,7 @@ def _objects(schema: dict[str, Any]) -> list[str]:
 
 
 def _refs(value: Any) -> Iterator[str]:
-    """Names of the schemas that a part of a schema refers to."""
+    """Names of the schemas that a part of the schema refers to."""
     if isinstance(value, dict):
         if isinstance(ref := value.get("$ref"), str):
             yield ref.rpartition("/")[2]
@@ -99,7 +87,7 @@ def _first_sentence(schema: dict[str, Any]) -> str:
 
 
 def _fields(schema: dict[str, Any]) -> str:
-    """A table: what is required first, what has no effect last."""
+    """A table of fields: required ones first, ignored ones last."""
     required = schema.get("required", [])
 
     def rank(item: tuple[str, dict[str, Any]]) -> int:
@@ -114,21 +102,21 @@ def _fields(schema: dict[str, Any]) -> str:
 
 
 def _words(field: dict[str, Any], *, is_required: bool) -> str:
-    """What there is to say of a field."""
+    """The description of a field."""
     return " ".join(filter(None, ["Required." if is_required else "", field.get("description", ""), *_bounds(field)]))
 
 
 def _bounds(field: dict[str, Any]) -> Iterator[str]:
-    """Of numbers and lists."""
+    """The limits of a number or list."""
     for one in (field, *field.get("anyOf", ())):
         if "minimum" in one and "maximum" in one:
-            yield f"From {one['minimum']} to {one['maximum']}."
+            yield f"Between {one['minimum']} and {one['maximum']}."
         if one.get("maxItems"):
-            yield f"At most {one['maxItems']} of them."
+            yield f"At most {one['maxItems']} items."
 
 
 def _type(field: dict[str, Any]) -> str:
-    """A type in a few words, as HTML: what has a table of its own is linked."""
+    """A type in a few words, as HTML; objects link to their tables."""
     for several in ("anyOf", "oneOf"):
         if several in field:
             kinds = [_type(one) for one in field[several] if one.get("type") != "null"]

@@ -1,4 +1,4 @@
-"""Values as HTTP responses: JSON, and OpenAI's error object for every failure."""
+"""JSON responses, with OpenAI's error object for every failure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from qwartet.openai_api.error import ApiError
 
 
 class JsonAnswer(Response):
-    """A JSON body. Lone surrogates, which no text encoding has, become question marks."""
+    """A JSON body. Unpaired surrogates, which cannot be encoded, become question marks."""
 
     media_type = "application/json"
 
@@ -22,10 +22,10 @@ class JsonAnswer(Response):
 
 
 def error_answer(error: ApiError) -> JsonAnswer:
-    """The response that tells a failure."""
+    """The response for a failure."""
     headers = {} if error.retry_after_s is None else {"retry-after": str(error.retry_after_s)}
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
     if error.code == "invalid_http":
-        headers["connection"] = "close"  # where the next request begins is not certain
+        headers["connection"] = "close"  # it is unclear where the next request begins
     return JsonAnswer(error.to_dict(), status_code=error.status, headers=headers)

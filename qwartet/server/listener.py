@@ -1,4 +1,4 @@
-"""The socket that a server listens on."""
+"""The socket that the server listens on."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from qwartet.errors import SettingError
 
 
 def bind(host: str, port: int, write_timeout_s: float) -> socket.socket:
-    """A listening socket; SettingError where there can be none. Port 0: any that is free."""
+    """A listening socket; SettingError if the address cannot be used. Port 0 means any free port."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
         listener = socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-        raise SettingError(f"{host}:{port} cannot be opened ({reason}); choose another --host or --port") from error
-    # The system ends a connection whose client takes nothing, also where the server has written all and let go of it.
+        raise SettingError(f"cannot listen on {host}:{port} ({reason}); choose another --host or --port") from error
+    # The kernel drops a connection whose client reads nothing, even after the server has closed it.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(2000 * write_timeout_s))
-    # asyncio sees to this only where a socket names its protocol, which accepted ones do not. Without it a token waits
-    # until the client has acknowledged what came before, and clients put that off for 40 ms.
+    # asyncio sets this only for sockets that name their protocol, which accepted ones do not. Without it a token waits
+    # until the client has acknowledged the previous one, and clients delay that by 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
 
 def bind_unix(path: Path) -> socket.socket:
-    """A listening Unix socket, in place of one that nobody listens on; SettingError where there can be none."""
+    """A listening Unix socket, which replaces a dead one; SettingError if the path cannot be used."""
     listener = socket.socket(socket.AF_UNIX)
     try:
         if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
             _remove_if_dead(path)
         listener.bind(str(path))
-        path.chmod(0o600)  # only the same user, unless somebody changes it
+        path.chmod(0o600)  # the same user only
         listener.listen(1024)
     except OSError as error:
         listener.close()
-        raise SettingError(f"{path} cannot be opened ({error.strerror}); choose another --uds") from error
+        raise SettingError(f"cannot listen on {path} ({error.strerror}); choose another --uds") from error
     return listener
 
 

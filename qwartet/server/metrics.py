@@ -1,4 +1,4 @@
-"""What the server has done, for Prometheus: requests, tokens, latencies, the engine's queue and cache."""
+"""Prometheus metrics: requests, tokens, latencies, the engine's queue and KV cache."""
 
 from __future__ import annotations
 
@@ -20,41 +20,41 @@ _REQUEST_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 
 class Metrics:
-    """The figures of one server."""
+    """The metrics of one server."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # a moment for each counter, which nobody reads
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a timestamp for each counter, of no use here
         self._registry = registry = CollectorRegistry()
         self.http_requests = Counter(
-            "qwartet_http_requests", "Answered requests by route and status.", ["route", "status"], registry=registry
+            "qwartet_http_requests", "HTTP requests by route and status.", ["route", "status"], registry=registry
         )
         self.completions = Counter(
-            "qwartet_completions", "Completions that ended, by reason.", ["finish_reason"], registry=registry
+            "qwartet_completions", "Finished completions by finish reason.", ["finish_reason"], registry=registry
         )
         self.aborts = Counter(
-            "qwartet_aborts", "Requests that ended before their answer was whole.", ["reason"], registry=registry
+            "qwartet_aborts", "Requests that ended before their answer was complete.", ["reason"], registry=registry
         )
-        self.prompt_tokens = Counter("qwartet_prompt_tokens", "Tokens of prompts.", registry=registry)
+        self.prompt_tokens = Counter("qwartet_prompt_tokens", "Prompt tokens.", registry=registry)
         self.cached_tokens = Counter(
-            "qwartet_cached_prompt_tokens", "Tokens of prompts that were in the cache.", registry=registry
+            "qwartet_cached_prompt_tokens", "Prompt tokens found in the cache.", registry=registry
         )
-        self.completion_tokens = Counter("qwartet_completion_tokens", "Tokens that were made.", registry=registry)
+        self.completion_tokens = Counter("qwartet_completion_tokens", "Generated tokens.", registry=registry)
         self._ttft = Histogram(
-            "qwartet_time_to_first_token_seconds", "Of streams, from the arrival.", buckets=_TTFT_S, registry=registry
+            "qwartet_time_to_first_token_seconds", "Time to first token of streams.", buckets=_TTFT_S, registry=registry
         )
         self._gaps = Histogram(
             "qwartet_inter_token_latency_seconds", "Between outputs of a stream.", buckets=_GAP_S, registry=registry
         )
         self._requests = Histogram(
-            "qwartet_request_seconds", "From the arrival to the end.", buckets=_REQUEST_S, registry=registry
+            "qwartet_request_seconds", "Time from arrival to end.", buckets=_REQUEST_S, registry=registry
         )
 
     def watch(self, engine: AsyncEngine, inner: Engine) -> None:
-        """Adds the state of the engine, as it is whenever somebody asks."""
+        """Adds the state of the engine at the time of each scrape."""
         self._registry.register(_EngineState(engine, inner))
 
     def count_exchange(self, exchange: Exchange, arrived_s: float, ended_s: float) -> None:
-        """Counts a request that was queued, whatever came of it; moments in time.monotonic() seconds."""
+        """Counts a request that was queued, whatever its outcome; times are time.monotonic() seconds."""
         self.prompt_tokens.inc(exchange.num_prompt_tokens)
         self.cached_tokens.inc(exchange.num_cached_tokens)
         self.completion_tokens.inc(exchange.num_completion_tokens)
@@ -67,7 +67,7 @@ class Metrics:
         self._requests.observe(ended_s - arrived_s)
 
     def text(self) -> bytes:
-        """All of it in Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
 
@@ -78,7 +78,7 @@ class _EngineState(Collector):
     def collect(self) -> Iterable[Metric]:
         blocks = self._inner.block_manager
         used = 1 - blocks.num_free_blocks / blocks.num_blocks
-        yield GaugeMetricFamily("qwartet_running", "Completions in the engine's steps.", self._engine.num_running)
-        yield GaugeMetricFamily("qwartet_waiting", "Completions that wait for a place.", self._engine.num_waiting)
-        yield GaugeMetricFamily("qwartet_kv_cache_used_ratio", "Share of the cache's blocks in use.", used)
-        yield GaugeMetricFamily("qwartet_engine_healthy", "1 while it serves.", float(self._engine.is_healthy))
+        yield GaugeMetricFamily("qwartet_running", "Completions that are running.", self._engine.num_running)
+        yield GaugeMetricFamily("qwartet_waiting", "Completions that wait in the queue.", self._engine.num_waiting)
+        yield GaugeMetricFamily("qwartet_kv_cache_used_ratio", "Share of KV cache blocks in use.", used)
+        yield GaugeMetricFamily("qwartet_engine_healthy", "1 while healthy.", float(self._engine.is_healthy))

@@ -1,7 +1,7 @@
-"""A server's life: open the port, load the model, serve, and stop in good order.
+"""The life of a server: open the port, load the model, serve, shut down gracefully.
 
-port open, /health 503 "loading"  ->  "ready"  ->  SIGTERM: "draining", what is open is finished
-                                               ->  a second signal, or shutdown_timeout_s: what is open is ended
+port open, /health 503 "loading"  ->  "ready"  ->  SIGTERM: "draining", open requests are finished
+                                               ->  a second signal, or shutdown_timeout_s: open requests are aborted
                                                ->  the engine fails: "failed" for a moment, then exit code 1
 """
 
@@ -32,8 +32,8 @@ from qwartet.server.limits import MAX_HEADER_BYTES, Limits
 from qwartet.server.service import Service
 from qwartet.server.stderr import drain_stderr
 
-FAILED_GRACE_S = 5.0  # in which probes see that the engine has failed
-ABORT_GRACE_S = 2.0  # in which clients hear that their requests were ended
+FAILED_GRACE_S = 5.0  # for probes to see that the engine has failed
+ABORT_GRACE_S = 2.0  # for clients to receive the error
 _POLL_S = 0.2
 T = TypeVar("T")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -48,13 +48,13 @@ def serve(
     ssl_certfile: Path | None = None,
     ssl_keyfile: Path | None = None,
 ) -> int:
-    """Serves until a signal or a failure of the engine ends it; the exit code. Raises what `load` raises."""
+    """Serves until a signal or an engine failure; returns the exit code. Raises what `load` raises."""
     server = HttpServer(app, listener, service.limits, ssl_certfile, ssl_keyfile)
     return run_loop(_Life(server, service).run(load, model_names))
 
 
 def run_loop(main: Coroutine[Any, Any, T]) -> T:
-    """asyncio.run, in uvloop where that is installed: an event of a stream costs it a sixth less."""
+    """asyncio.run, with uvloop if it is installed, which makes each stream event a sixth cheaper."""
     with asyncio.Runner(loop_factory=_new_event_loop()) as runner:
         return runner.run(main)
 
@@ -68,7 +68,7 @@ def _new_event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 class HttpServer:
-    """uvicorn on a socket, without signals and logs of its own."""
+    """uvicorn on a socket, without its own signal handlers and logs."""
 
     def __init__(
         self,
@@ -83,13 +83,13 @@ class HttpServer:
             app, http=Connection, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,
             h11_max_incomplete_event_size=MAX_HEADER_BYTES, proxy_headers=False,
             timeout_graceful_shutdown=int(ABORT_GRACE_S), ssl_certfile=ssl_certfile, ssl_keyfile=ssl_keyfile,
-            timeout_keep_alive=limits.keep_alive_s,  # type: ignore[arg-type]  # a timer takes parts of seconds, too
+            timeout_keep_alive=limits.keep_alive_s,  # type: ignore[arg-type]  # fractions of a second work too
         )  # fmt: skip
         self._server, self._listener = _Uvicorn(config), listener
 
     @property
     def num_connections(self) -> int:
-        """Clients that are connected."""
+        """Number of open connections."""
         return len(self._server.server_state.connections)
 
     async def serve(self) -> None:
@@ -97,7 +97,7 @@ class HttpServer:
         await self._server.serve(sockets=[self._listener])
 
     async def stop(self, serving: asyncio.Task[None]) -> None:
-        """Ends what `serve` does; connections have ABORT_GRACE_S."""
+        """Ends `serve`; open connections get ABORT_GRACE_S."""
         self._server.should_exit = True
         await serving
 
@@ -130,8 +130,8 @@ class _Life:
         loading = _in_thread(load)
         await _first(asyncio.shield(asyncio.wrap_future(loading)), self._is_stopping.wait())
         if not loading.done():
-            # Nothing can stop a thread that loads; there is nothing to lose either.
-            logger.info("stopped while the model was being loaded")
+            # The loading thread cannot be stopped, and there is nothing to lose.
+            logger.info("stopped while loading the model")
             drain_stderr()
             os._exit(0)
         llm = loading.result()
@@ -139,7 +139,7 @@ class _Life:
         stored = ResponseStore(self._service.limits.response_store_bytes)
         self._service.open(Endpoints(llm, engine, model_names, stored))
         gc.collect()
-        gc.freeze()  # what was loaded is not looked through for garbage again: that took 90 ms each time
+        gc.freeze()  # keeps later collections from scanning the model, which took 90 ms each
         logger.info("ready")
         while not self._is_stopping.is_set():
             if not engine.is_healthy:
@@ -155,11 +155,11 @@ class _Life:
     async def _drain(self) -> None:
         service = self._service
         service.drain()
-        logger.info("stopping; a second signal ends what is open at once")
+        logger.info("stopping; a second signal aborts open requests")
         drained = _first(service.wait_until_idle(), self._is_hurried.wait())
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(drained, service.limits.shutdown_timeout_s)
-        service.fail_all("the server was stopped; send the request elsewhere", "shutting_down")
+        service.fail_all("the server was stopped; try again later, or use another server", "shutting_down")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(service.wait_until_idle(), ABORT_GRACE_S)
 
@@ -168,7 +168,7 @@ class _Life:
 
 
 def _log_loop_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """An error that no task handled: asyncio would log its text, which may be a prompt."""
+    """Logs an unhandled error without its text, which may be a prompt."""
     error = context.get("exception")
     if error is None:
         logger.error("%s", context.get("message"))
@@ -177,7 +177,7 @@ def _log_loop_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) 
 
 
 async def _first(*waits: Coroutine[Any, Any, Any] | asyncio.Future[Any]) -> None:
-    """Until one of them is done; the others are given up."""
+    """Waits until one is done and cancels the others."""
     tasks = [asyncio.ensure_future(one) for one in waits]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -188,7 +188,7 @@ async def _first(*waits: Coroutine[Any, Any, Any] | asyncio.Future[Any]) -> None
 
 
 def _in_thread(load: Callable[[], LLM]) -> Future[LLM]:
-    """What `load` gives, from a thread that does not keep the process alive."""
+    """The result of `load`, run in a thread that does not keep the process alive."""
     found: Future[LLM] = Future()
 
     def work() -> None:

@@ -1,4 +1,4 @@
-"""What all routes share: the model once it is loaded, who is being answered, and whether one more may come."""
+"""What all routes share: the model once it is loaded, the open requests, and the limits on new ones."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from qwartet.server.metrics import Metrics
 State = Literal["loading", "ready", "draining", "failed"]
 _T = TypeVar("_T")
 
-SMALL_BODY_BYTES = 16 * 1024  # turned into ids at once; a larger one in a thread, so that the others go on
+SMALL_BODY_BYTES = 16 * 1024  # tokenized in place; a larger body in a thread, so that other requests continue
 NUM_TOKENIZERS = 2
 RETRY_AFTER_S = 1
 
 _REFUSALS: dict[State, tuple[str, str]] = {
-    "loading": ("the model is being loaded; try again soon", "loading"),
-    "draining": ("the server is shutting down; send the request elsewhere", "shutting_down"),
-    "failed": ("the engine has failed, and the server will stop; try again when it was started anew", "engine_failed"),
+    "loading": ("the model is loading; try again soon", "loading"),
+    "draining": ("the server is shutting down; try again later, or use another server", "shutting_down"),
+    "failed": ("the engine has failed and the server is stopping; try again after a restart", "engine_failed"),
 }
 
 
 class Service:
-    """One model for the requests of one event loop."""
+    """One model, shared by the requests of one event loop."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -49,7 +49,7 @@ class Service:
 
     @property
     def state(self) -> State:
-        """What /health/ready tells."""
+        """The state that /health/ready reports."""
         if self._is_draining:
             return "draining"
         if self._endpoints is None:
@@ -58,7 +58,7 @@ class Service:
 
     @property
     def endpoints(self) -> Endpoints:
-        """The model; ApiError 503 while there is none, or no more than the requests that are open get an answer."""
+        """The model; ApiError 503 while it is not loaded, or while new requests are not accepted."""
         state = self.state
         if state != "ready" or self._endpoints is None:
             message, code = _REFUSALS[state]
@@ -67,22 +67,22 @@ class Service:
 
     @property
     def num_open(self) -> int:
-        """Requests that the engine has or gets, and that have no whole answer yet."""
+        """Number of requests without a complete answer."""
         return len(self._open)
 
     @property
     def any_endpoints(self) -> Endpoints:
-        """The model, whatever has become of it: for those whose requests it has taken."""
-        assert self._endpoints is not None, "nothing is begun before the model is loaded"
+        """The model, whatever its state, for requests that were already accepted."""
+        assert self._endpoints is not None, "no request begins before the model is loaded"
         return self._endpoints
 
     def open(self, endpoints: Endpoints) -> None:
-        """The model is loaded."""
+        """Called when the model is loaded."""
         self._endpoints = endpoints
         self.metrics.watch(endpoints.engine, endpoints.llm.engine)
 
     async def begin(self, path: str, raw: bytes, *, cache_salt: str) -> Exchange:
-        """Queues the body of a request; the exchange has to be given to `end`. ApiError where it cannot be served."""
+        """Queues a request; its exchange must be passed to `end`. ApiError if it cannot be served."""
         endpoints = self.endpoints
         self._check_room(1)
 
@@ -95,7 +95,7 @@ class Service:
         request, prepared = await self.run_sized(raw, prepare, small_bytes=small_bytes)
         num_completions = len(prepared.prompts) * prepared.params.n
         if num_completions > self.limits.max_completions:
-            message = f"{num_completions} completions are asked for; at most {self.limits.max_completions} are possible"
+            message = f"{num_completions} completions requested; the maximum is {self.limits.max_completions}"
             is_of_prompts = len(prepared.prompts) > self.limits.max_completions or prepared.params.n == 1
             raise ApiError(400, message, param="prompt" if is_of_prompts else "n", code="invalid_value")
         self._check_room(num_completions)
@@ -112,7 +112,7 @@ class Service:
         return exchange
 
     def end(self, exchange: Exchange, arrived_s: float) -> None:
-        """Ends and counts it; `arrived_s` in time.monotonic() seconds."""
+        """Ends and counts an exchange; `arrived_s` in time.monotonic() seconds."""
         exchange.abort()
         for timer in self._open.pop(exchange):
             timer.cancel()
@@ -120,41 +120,41 @@ class Service:
         self.metrics.count_exchange(exchange, arrived_s, time.monotonic())
 
     async def run_sized(self, raw: bytes, work: Callable[[Any], _T], *, small_bytes: int = SMALL_BODY_BYTES) -> _T:
-        """What `work` makes of the JSON value of a body: here where the body is short, else in a thread."""
+        """The result of `work` on the JSON value of a body; runs in a thread if the body is large."""
         if len(raw) <= small_bytes:
             return work(json_of(raw))
-        context = contextvars.copy_context()  # in which the log finds the request's id
+        context = contextvars.copy_context()  # holds the request id for the log
         return await asyncio.get_running_loop().run_in_executor(
             self._tokenizers, lambda: context.run(lambda: work(json_of(raw)))
         )
 
     def drain(self) -> None:
-        """Refuses what comes from now on."""
+        """Rejects new requests from now on."""
         self._is_draining = True
 
     async def wait_until_idle(self) -> None:
-        """Until nothing is being answered."""
+        """Waits until no request is open."""
         await self._is_idle.wait()
 
     def fail_all(self, message: str, code: str) -> None:
-        """Ends everything that is open with an error."""
+        """Ends all open requests with an error."""
         for exchange in list(self._open):
             exchange.fail(ApiError(503, message, code=code))
 
     async def close(self) -> None:
-        """Ends the engine, and with it what is still open."""
+        """Stops the engine and all open requests."""
         self.drain()
         self._tokenizers.shutdown(wait=False, cancel_futures=True)
         if self._endpoints is not None:
             await self._endpoints.engine.close()
 
     def _check_room(self, num_completions: int) -> None:
-        """ApiError 429 where neither the engine nor the queue has a place for so many more."""
+        """ApiError 429 if engine and queue have no room for this many completions."""
         running = self.endpoints.llm.engine.scheduler.max_num_seqs
         if self._num_admitted + num_completions > max(running + self.limits.max_queue, num_completions):
             message = (
-                f"{self._num_admitted} completions are running or waiting, and at most {self.limits.max_queue} may "
-                "wait; try again later"
+                f"{self._num_admitted} completions are running or queued, and the queue holds at most "
+                f"{self.limits.max_queue}; try again later"
             )
             raise ApiError(429, message, code="queue_full", retry_after_s=RETRY_AFTER_S)
 
@@ -164,16 +164,16 @@ class Service:
             self._is_idle.set()
 
     def _timers(self, exchange: Exchange) -> list[asyncio.TimerHandle]:
-        """What ends the exchange when it takes too long, in the queue or as a whole."""
+        """Timers that end the exchange if it takes too long, in the queue or in total."""
         limits, loop = self.limits, asyncio.get_running_loop()
 
         def queue_timeout() -> None:
             if not exchange.has_begun:
-                message = f"no place was free within {limits.queue_timeout_s:g} s; try again later"
+                message = f"the request timed out in the queue after {limits.queue_timeout_s:g} s; try again later"
                 exchange.fail(ApiError(503, message, code="queue_timeout", retry_after_s=RETRY_AFTER_S))
 
         def request_timeout() -> None:
-            message = f"the answer was not whole after {limits.request_timeout_s:g} s; ask for fewer tokens"
+            message = f"the answer was not complete after {limits.request_timeout_s:g} s; request fewer tokens"
             exchange.fail(ApiError(504, message, code="request_timeout"))
 
         return [

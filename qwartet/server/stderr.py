@@ -1,7 +1,7 @@
 """A non-blocking standard error: writing never waits for the reader of a pipe.
 
-A pipe that is not read is full after 64 KB, and the next log line would block the event loop or the engine for ever. So
-a separate thread does the writing. Lines that do not fit its queue are dropped, and their number is logged once the
+A pipe that is not being read is full after 64 KB, and the next log line would block the event loop or the engine for
+ever. So a separate thread writes. Lines that do not fit in its queue are dropped, and their number is logged once the
 pipe is read again.
 """
 
@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterator
 
 MAX_WAITING_BYTES = 1 << 20
-DRAIN_S = 1.0  # at the end, for what is still to be written
+DRAIN_S = 1.0  # at exit, for lines that are not written yet
 
 
 class UnreadStream(io.TextIOBase):
@@ -28,7 +28,7 @@ class UnreadStream(io.TextIOBase):
         self._condition = threading.Condition()
         # Under the condition:
         self._pieces: deque[bytes] = deque()
-        self._num_waiting_bytes = 0  # those that are being written included
+        self._num_waiting_bytes = 0  # including those being written
         self._num_lost_lines = 0
         threading.Thread(target=self._run, name="qwartet-stderr", daemon=True).start()
 
@@ -53,7 +53,7 @@ class UnreadStream(io.TextIOBase):
         return os.isatty(self._descriptor)
 
     def drain(self, seconds: float) -> None:
-        """Waits until all is written, at most so long."""
+        """Waits until everything is written, or for `seconds`."""
         with self._condition:
             self._condition.wait_for(lambda: not self._num_waiting_bytes, seconds)
 
@@ -67,31 +67,31 @@ class UnreadStream(io.TextIOBase):
             with self._condition:
                 self._num_waiting_bytes -= len(raw)
                 if self._num_lost_lines:
-                    told = b"%d lines of the log were lost: nobody read them\n" % self._num_lost_lines
-                    self._pieces.appendleft(told)
-                    self._num_waiting_bytes += len(told)
+                    notice = b"%d log lines were dropped: stderr was not being read\n" % self._num_lost_lines
+                    self._pieces.appendleft(notice)
+                    self._num_waiting_bytes += len(notice)
                     self._num_lost_lines = 0
                 self._condition.notify_all()
 
     def _write_all(self, raw: bytes) -> None:
-        """Gives up where the other end is gone or the disk is full: a log is no reason to stop."""
+        """Gives up if the other end is gone or the disk is full: a log is no reason to stop the server."""
         with contextlib.suppress(OSError):
             while raw:
                 try:
                     raw = raw[os.write(self._descriptor, raw) :]
-                except BlockingIOError:  # whoever opened it said so
+                except BlockingIOError:  # the descriptor is non-blocking
                     select.select([], [self._descriptor], [])
 
 
 def drain_stderr() -> None:
-    """Gives what is still to be written a moment, before a process ends at once."""
+    """Allows DRAIN_S for pending lines before the process exits abruptly."""
     if isinstance(sys.stderr, UnreadStream):
         sys.stderr.drain(DRAIN_S)
 
 
 @contextlib.contextmanager
 def unread_stderr() -> Iterator[None]:
-    """Standard error is written by a thread for a while; without one that is a file, nothing is changed."""
+    """Within the block a thread writes standard error, unless that is not a file."""
     try:
         stream = UnreadStream(sys.stderr.fileno())
     except (AttributeError, OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What happens when something does not come in time, where it comes often: a timer is set once, not for each time."""
+"""A timeout that is restarted often: one timer instead of one per restart."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Watch:
-    """Calls `on_late` when `seconds` have passed since `start` without `stop` or another `start`; runs as a context."""
+    """Calls `on_late` if neither `start` nor `stop` is called within `seconds` after `start`; a context manager."""
 
     def __init__(self, seconds: float, on_late: Callable[[], object]) -> None:
         self._seconds, self._on_late = seconds, on_late
@@ -15,11 +15,11 @@ class Watch:
         self._due_s: float | None = None
 
     def start(self) -> None:
-        """The time runs anew."""
+        """Restarts the timeout."""
         self._due_s = self._loop.time() + self._seconds
 
     def stop(self) -> None:
-        """Nothing is waited for."""
+        """Cancels the timeout."""
         self._due_s = None
 
     def __enter__(self) -> Watch:
@@ -34,5 +34,5 @@ class Watch:
         if self._due_s is not None and now_s >= self._due_s:
             self._due_s = None
             self._on_late()
-        # Whatever is started from now on is due no earlier than this.
+        # A later start is due no earlier than this.
         self._timer = self._loop.call_at(self._due_s or now_s + self._seconds, self._look)

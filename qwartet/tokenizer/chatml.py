@@ -1,11 +1,11 @@
-"""ChatML, the chat format of first-generation Qwen; the one copy for chat, server, training and evaluation.
+"""ChatML, the chat format of first-generation Qwen; the single implementation for chat, server, training, evaluation.
 
     <|im_start|>system\\n{system}<|im_end|>\\n
     <|im_start|>user\\n{query}<|im_end|>\\n
-    <|im_start|>assistant\\n{answer}<|im_end|>\\n        (line breaks here are for reading: the only ones are the \\n)
+    <|im_start|>assistant\\n{answer}<|im_end|>\\n        (the line breaks here are for readability; only \\n counts)
 
-Markers are put in as ids; roles and contents are encoded apart from them, with every special token in them taken as
-plain text. So no content can open or close a turn.
+Markers are inserted as ids; roles and contents are encoded separately, with special tokens in them as plain text. So no
+content can open or close a turn.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from qwartet.tokenizer.vocabulary import ENDOFTEXT, IM_END, IM_START
 
 ROLES = ("system", "user", "assistant")
 DEFAULT_SYSTEM = "You are a helpful assistant."
-# The same for whoever has a renderer of Jinja templates, and asks for one.
+# The same format as a Jinja template, for clients that ask for one.
 CHAT_TEMPLATE = (
     "{% if messages[0]['role'] != 'system' %}<|im_start|>system\n" + DEFAULT_SYSTEM + "<|im_end|>\n{% endif %}"
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>"
@@ -35,7 +35,7 @@ LossOn = Literal["published", "assistant"]
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation; raises RequestError for another role or a content that is no text."""
+    """One turn of a conversation; raises RequestError for an unknown role or a content that is not a string."""
 
     role: str
     content: str
@@ -44,7 +44,7 @@ class Message:
         if self.role not in ROLES:
             raise RequestError(f"role is {self.role!r}; use one of {', '.join(ROLES)}")
         if not isinstance(self.content, str):
-            raise RequestError(f"the content of a {self.role} message is {type(self.content).__name__}; give text")
+            raise RequestError(f"the content of a {self.role} message is {type(self.content).__name__}; pass a string")
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ class Context:
 def build_prompt(
     tokenizer: Tokenizer, messages: Sequence[Message], add_generation_prompt: bool = True, *, answer_start: str = ""
 ) -> list[int]:
-    """Prompt ids of a conversation; the published system prompt stands in when the first message is another. Further
-    system messages are turns like the others.
+    """Prompt ids of a conversation; the published system prompt comes first unless the conversation begins with one.
+    Further system messages are turns like the others.
 
-    `answer_start` is text that the assistant's answer begins with: the prompt ends behind it, inside of the turn.
+    `answer_start` is text that the assistant's answer begins with: the prompt ends after it, inside the turn.
     """
     newline = tokenizer.encode("\n")
     ids: list[int] = []
@@ -83,8 +83,8 @@ def make_context(
     chat_format: ChatFormat = "chatml",
 ) -> Context:
     """The published prompt: as many of the newest (query, answer) turns as fit with the system prompt below
-    `max_window_size` tokens. The query itself is neither counted nor cut. Format raw is the query alone, its special
-    tokens parsed.
+    `max_window_size` tokens. The query itself is neither counted nor cut. Format raw is the query alone, with its
+    special tokens parsed.
     """
     if _checked_format(chat_format) == "raw":
         return Context(query, tokenizer.encode(query, allowed_special="all"), None)
@@ -116,7 +116,7 @@ def decode_tokens(
     chat_format: ChatFormat,
     errors: str = "replace",
 ) -> tuple[str, str]:
-    """Text and end reason that the published `decode_tokens` gives for prompt and completion ids together.
+    """Text and end reason of the published `decode_tokens`, for prompt and completion ids together.
 
     Its quirks are kept: without an end marker the last token is lost, and the prompt is cut off by its number of
     characters before NFC. `LLM` has neither.
@@ -146,16 +146,17 @@ def training_example(
     """Ids and labels, each at most `max_length` long, of one conversation; an ignored label is -100.
 
     "published" keeps, besides the assistant's contents, the markers and the newline of every turn; "assistant" keeps
-    contents, <|im_end|> and newline of the assistant alone. A first turn that is not the user's is dropped, the
-    end is cut, nothing is padded. Unlike the published script, special tokens in a content are plain text.
+    only contents, <|im_end|> and newline of the assistant. A first turn that is not the user's is dropped, excess
+    tokens are cut at the end, nothing is padded. Unlike in the published script, special tokens in contents are plain
+    text.
     """
     if loss_on not in ("published", "assistant"):
         raise SettingError(f"loss_on is {loss_on!r}; use 'published' or 'assistant'")
     if max_length < 1:
-        raise SettingError(f"max_length is {max_length}; give at least 1")
+        raise SettingError(f"max_length is {max_length}; it must be at least 1")
     system, *turns = _with_system(messages)
     if any(message.role == "system" for message in turns):
-        raise RequestError("a system message is not the first; put it first")
+        raise RequestError("a system message comes after the first message; put it first")
     if turns and turns[0].role != "user":
         del turns[0]
     newline = tokenizer.encode("\n")
@@ -178,7 +179,7 @@ def training_example(
 def _with_system(messages: Sequence[Message]) -> list[Message]:
     """The conversation with a system message first."""
     if not messages:
-        raise RequestError("the conversation is empty; give at least one message")
+        raise RequestError("the conversation is empty; pass at least one message")
     if messages[0].role == "system":
         return list(messages)
     return [Message("system", DEFAULT_SYSTEM), *messages]
@@ -189,7 +190,7 @@ def _opening_ids(tokenizer: Tokenizer, role: str) -> list[int]:
 
 
 def _content_ids(tokenizer: Tokenizer, message: Message) -> list[int]:
-    # The tokenizer's default, said aloud: this is the line that keeps a content inside its turn.
+    # The tokenizer's default, made explicit: this line keeps a content inside its turn.
     return tokenizer.encode(message.content, allowed_special=())
 
 

@@ -1,11 +1,11 @@
-"""A conversation's earlier turns, in whatever unambiguous form they are given, as (query, answer) pairs.
+"""A conversation's earlier turns, in any of several unambiguous forms, as (query, answer) pairs.
 
     [("q", "a"), ...]                                               pairs, also as lists: what json.load gives
-    [{"role": "user", "content": "q"}, {"role": "assistant", ...}]  OpenAI's messages, a system message first or none
-    {"format": "qwartet conversation", "turns": [...], ...}         what the terminal's /save wrote
+    [{"role": "user", "content": "q"}, {"role": "assistant", ...}]  OpenAI messages; a system message may come first
+    {"format": "qwartet conversation", "turns": [...], ...}         the terminal's /save
     [{"user": "q", "assistant": "a"}, ...]                          its turns alone, or with "bot" for "assistant"
 
-Everything else is refused: a text of two characters, or a mapping of two keys, would unpack like a pair.
+Everything else is rejected: a string of two characters, or a mapping of two keys, would unpack like a pair.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ History = list[tuple[str, str]]
 GivenHistory = Sequence[Sequence[str] | Mapping[str, Any]] | Mapping[str, Any]
 """Earlier turns in one of the forms above."""
 
-_NEXT = "give pairs [(query, answer), ...] or messages [{'role': ..., 'content': ...}, ...]"
+_NEXT = "pass pairs [(query, answer), ...] or messages [{'role': ..., 'content': ...}, ...]"
 SAVED_FORMAT, SAVED_VERSION = "qwartet conversation", 1
 _SYSTEM_ROLES = ("system", "developer")
-_CALLS = ("tool_calls", "function_call", "audio")  # what an answer may be besides its text
+_CALLS = ("tool_calls", "function_call", "audio")  # what an answer may contain besides text
 
 
 class Turns(list[tuple[str, str]]):
-    """Earlier turns as pairs, with the system prompt that was found beside them.
+    """Earlier turns as pairs, with the system prompt that came with them.
 
-    The prompt stays with the list, and with its slices, so that a conversation that was begun from messages keeps it
-    at the next call.
+    The prompt stays with the list, and with its slices, so that a conversation that began as messages keeps it in the
+    next call.
     """
 
     def __init__(self, turns: Iterable[tuple[str, str]] = (), system: str | None = None) -> None:
@@ -51,9 +51,9 @@ class Turns(list[tuple[str, str]]):
 
 
 def turns_of(history: GivenHistory | None, system: str | None = None) -> Turns:
-    """The turns of a history, as a new list; `system` is the system prompt that the caller gives besides, or None.
+    """The turns of a history, as a new list; `system` is the system prompt that the caller passes separately, or None.
 
-    RequestError, which names the item, for a form that is not known, an answer that is missing, and two system prompts.
+    RequestError, naming the item, for an unknown form, a missing answer, or two system prompts.
     """
     if history is None:
         return Turns()
@@ -66,7 +66,7 @@ def turns_of(history: GivenHistory | None, system: str | None = None) -> Turns:
     if isinstance(history, Turns):
         found.system = history.system
     elif None not in (found.system, system) and found.system != system:
-        raise _refusal("history holds a system prompt, and system= gives another", "give one of them")
+        raise _refusal("history contains a system prompt, and system= sets another", "pass only one of them")
     return found
 
 
@@ -95,7 +95,7 @@ def _kind(item: Any) -> str | None:
 
 def _pair(item: Sequence[Any], number: int) -> tuple[str, str]:
     if len(item) != 2:
-        raise _refusal(f"turn {number} of history has {len(item)} parts", "a turn is (query, answer)")
+        raise _refusal(f"turn {number} of history has {len(item)} parts", "a turn must be (query, answer)")
     return _text(item[0], f"query of turn {number}"), _text(item[1], f"answer of turn {number}")
 
 
@@ -103,7 +103,7 @@ def _named_pair(item: Mapping[str, Any], number: int) -> tuple[str, str]:
     answers = item.keys() - {"user"}
     if answers not in ({"assistant"}, {"bot"}):
         keys = ", ".join(map(repr, item))
-        raise _refusal(f"turn {number} of history has the keys {keys:.80}", "a turn has 'user' and 'assistant'")
+        raise _refusal(f"turn {number} of history has the keys {keys:.80}", "a turn must have 'user' and 'assistant'")
     return _pair((item["user"], item[answers.pop()]), number)
 
 
@@ -119,17 +119,17 @@ def _message_turns(items: Sequence[Mapping[str, Any]]) -> Turns:
         if role != expected:
             raise _refusal(
                 f"message {number} of history has the role {role!r:.40} where {expected!r} is expected",
-                "user and assistant take turns, after one system message at most",
+                "user and assistant must alternate, after at most one system message",
             )
         contents.append(content)
     if len(contents) % 2:
-        raise _refusal("history ends with a user's message", "leave it out and give it as the query")
+        raise _refusal("history ends with a user message", "leave it out and pass it as the query")
     return Turns(zip(contents[::2], contents[1::2], strict=True), system)
 
 
 def _content(message: Mapping[str, Any], number: int) -> str:
     if calls := [name for name in _CALLS if message.get(name)]:
-        raise _refusal(f"message {number} of history has {calls[0]}", "give messages of text")
+        raise _refusal(f"message {number} of history has {calls[0]}", "pass messages with text only")
     content = message.get("content")
     if isinstance(content, list) and all(isinstance(part, Mapping) and part.get("type") == "text" for part in content):
         return "".join(_text(part.get("text"), f"content of message {number}") for part in content)
@@ -138,9 +138,9 @@ def _content(message: Mapping[str, Any], number: int) -> str:
 
 def _saved_turns(saved: Mapping[str, Any]) -> Turns:
     if saved.get("format") != SAVED_FORMAT or not isinstance(saved.get("turns"), list):
-        raise _refusal(f"history is {_shown(saved)}, and no conversation that /save wrote", _NEXT)
+        raise _refusal(f"history is {_shown(saved)}, not a conversation saved with /save", _NEXT)
     if saved.get("version") != SAVED_VERSION:
-        raise _refusal(f"history is a conversation of version {saved.get('version')!r:.20}", "give history['turns']")
+        raise _refusal(f"history is a conversation of version {saved.get('version')!r:.20}", "pass history['turns']")
     if saved.get("sampling"):
         raise _refusal(
             "history is a saved conversation with sampling settings, which history= does not set",
@@ -154,9 +154,9 @@ def _saved_turns(saved: Mapping[str, Any]) -> Turns:
 
 def _text(value: Any, what: str) -> str:
     if value is None:
-        raise _refusal(f"history has no {what} (None)", "leave that turn out, or give its text")
+        raise _refusal(f"history has no {what} (None)", "leave that turn out, or add its text")
     if not isinstance(value, str):
-        raise _refusal(f"the {what} in history is {_shown(value)}", "give a text")
+        raise _refusal(f"the {what} in history is {_shown(value)}", "pass a string")
     return value
 
 

@@ -1,14 +1,14 @@
 """Texts with a run of whitespace that is too long for tiktoken's pattern matcher.
 
 The pattern's `\\s+(?!\\S)` backtracks once per character, and tiktoken gives up (ValueError) on runs of more than
-999,998. The pieces of a run follow from the pattern by hand, so we cut the text there and hand over the pieces:
+999,998. The pieces of a run can be derived from the pattern by hand, so we cut the text there and pass on the pieces:
 
-    other \\n\\n | ..\\n..\\n | ........ | .word       | marks the cuts, . is whitespace that is no newline
+    other \\n\\n | ..\\n..\\n | ........ | .word       | marks the cuts, . is whitespace except newline
           ^ [^\\s\\p{L}\\p{N}]+[\\r\\n]*  takes the newlines right after punctuation
                    ^ \\s*[\\r\\n]+         reaches to the run's last newline
                               ^ \\s+(?!\\S) leaves the last character to what follows
 
-Nothing in the pattern looks behind, so the text after a cut is encoded as if it stood alone.
+Nothing in the pattern looks behind, so the text after a cut is encoded as if it were alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from functools import cache
 
 import tiktoken
 
-MAX_WHITESPACE_RUN = 900_000  # characters that tiktoken surely takes
+MAX_WHITESPACE_RUN = 900_000  # characters, safely within tiktoken's limit
 
 # Unicode's White_Space, which is \s in tiktoken; Python's own \s has four more.
 _WHITESPACE = "[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
@@ -29,7 +29,7 @@ def find_long_whitespace(text: str, longer_than: int = MAX_WHITESPACE_RUN) -> li
     """(start, end) of every run of more than `longer_than` whitespace characters."""
     if len(text) <= longer_than:
         return []
-    # The look-behind keeps the search linear: a run is tried from its start only.
+    # The look-behind keeps the search linear: a run is only tried from its start.
     pattern = re.compile(f"{_WHITESPACE}(?<!{_WHITESPACE}{{2}}){_WHITESPACE}{{{longer_than},}}+")
     return [run.span() for run in pattern.finditer(text)]
 
@@ -37,7 +37,7 @@ def find_long_whitespace(text: str, longer_than: int = MAX_WHITESPACE_RUN) -> li
 def encode_long_whitespace(
     encoding: tiktoken.Encoding, text: str, special_tokens: dict[str, int], longer_than: int = MAX_WHITESPACE_RUN
 ) -> list[int]:
-    """Ids that an unlimited tiktoken would give; `special_tokens` are parsed, in time linear in the text."""
+    """Ids as from a tiktoken without the limit; `special_tokens` are parsed, in time linear in the text."""
     # tiktoken does the same to a text that is not valid Unicode.
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     ids: list[int] = []
@@ -81,7 +81,7 @@ def _whitespace_pieces(run: str, *, is_last: bool) -> Iterator[str]:
 
 
 def _is_letter_or_number(character: str) -> bool:
-    """Whether tiktoken, whose Unicode tables are newer than Python's, takes a character for one."""
+    """Whether a character is one to tiktoken, whose Unicode tables are newer than Python's."""
     return bool(_letters_and_numbers().encode_ordinary(character))
 
 

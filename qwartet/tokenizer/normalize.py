@@ -1,8 +1,8 @@
-"""Unicode NFC in linear time, which `unicodedata` alone does not promise.
+"""Unicode NFC in linear time, which `unicodedata` alone does not guarantee.
 
 CPython puts combining marks into canonical order by insertion sort: 80,000 alternating marks take 5 seconds,
-a megabyte of them a quarter of an hour. Sorting a long run before the call leaves it nothing to do, and the
-result is the same, because reordering marks of different classes is a canonical equivalence (UAX #15).
+a megabyte of them a quarter of an hour. A long run is therefore sorted before the call; the result is the same,
+because reordering marks of different classes is a canonical equivalence (UAX #15).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 import unicodedata
 from functools import cache
 
-LONG_RUN = 100  # marks; no script needs a tenth of that on one letter
+LONG_RUN = 100  # marks; no script uses a tenth of that on one letter
 
 
 def nfc(text: str) -> str:
@@ -24,9 +24,9 @@ def nfc(text: str) -> str:
 @cache
 def _long_run() -> re.Pattern[str]:
     """Pattern of a long run of characters that decompose into marks."""
-    code_points = range(0x300, 0x20000)  # all marks lie below the supplementary ideographs
+    code_points = range(0x300, 0x20000)  # all marks are below the supplementary ideographs
     marks = "".join(c for c in map(chr, code_points) if unicodedata.combining(unicodedata.normalize("NFD", c)[0]))
-    # The look-behind keeps the search linear: a run is tried from its start only.
+    # The look-behind keeps the search linear: a run is only tried from its start.
     return re.compile(f"[{marks}](?<![{marks}]{{2}})[{marks}]{{{LONG_RUN - 1},}}+")
 
 

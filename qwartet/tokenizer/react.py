@@ -7,7 +7,7 @@ The tools and the format are explained in front of the question (`react_question
     Action Input: {"city": "Oslo"}
     Observation:                          <- generation stops here; the tool's result goes in its place
 
-The instruction is word for word what the model was trained on; a changed word costs accuracy.
+The instruction is verbatim what the model was trained on; changing a word costs accuracy.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ Begin!"""
 
 
 def react_instruction(tools: Sequence[Mapping[str, Any]]) -> str:
-    """The text that explains the tools and the format; raises RequestError for a tool without one of TOOL_KEYS."""
+    """The text that explains the tools and the format; raises RequestError for a tool that lacks one of TOOL_KEYS."""
     if not tools:
-        raise RequestError("there are no tools; give at least one")
+        raise RequestError("there are no tools; pass at least one")
     tools_text = "\n\n".join(_tool_text(tool) for tool in tools)
     names = ", ".join(str(tool["name_for_model"]) for tool in tools)
     return _INSTRUCTION.format(tools_text=tools_text, names=names)
 
 
 def react_question(tools: Sequence[Mapping[str, Any]], question: str) -> str:
-    """A user message that asks a question with tools; outer newlines go, as they did in the training data."""
+    """A user message that asks a question with tools; outer newlines are stripped, as in the training data."""
     question = question.lstrip("\n").rstrip()
     return f"{react_instruction(tools)}\n\nQuestion: {question}"
 
@@ -87,5 +87,5 @@ def _tool_text(tool: Mapping[str, Any]) -> str:
     try:
         parameters = json.dumps(tool["parameters"], ensure_ascii=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise RequestError(f"the parameters of tool {tool['name_for_model']} are not JSON: {error}") from error
+        raise RequestError(f"the parameters of tool {tool['name_for_model']} are not valid JSON: {error}") from error
     return _TOOL.format_map({**tool, "parameters": parameters})

@@ -1,15 +1,15 @@
-"""Reading what a model writes in the ReAct format (react.py), while it is being written.
+"""An incremental parser of model output in the ReAct format (react.py).
 
     Thought: I need the weather.          held back: it belongs to a call, or is dropped before an answer
     Action: get_weather                   held back until the next line begins
-    Action Input: {"city": "Oslo"}        a call begins; its arguments are given out as they come
+    Action Input: {"city": "Oslo"}        a call begins; its arguments are emitted as they arrive
     Observation: ...                      and end here
 
-    Final Answer: It rains.               given out as it comes
-    It rains.                             so is a text that is not in the format
+    Final Answer: It rains.               emitted as it arrives
+    It rains.                             so is text that is not in the format
 
-A marker counts at the beginning of a line. What comes first counts: nothing after a call or `Final Answer:` is read as
-a call. So what was given out never has to be taken back, and `parse_react`, which reads a whole text, gives the same.
+A marker counts only at the beginning of a line. The first one wins: nothing after a call or `Final Answer:` is read as
+a call. So emitted text never has to be taken back, and `parse_react`, which reads a complete text, gives the same.
 The original server looked for the last `Final Answer:`, and for a call even after one.
 """
 
@@ -19,7 +19,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-MAX_NAME_CHARS = 64  # a longer line after `Action:` is no name of a tool
+MAX_NAME_CHARS = 64  # a longer line after `Action:` is not a tool name
 MARKERS = ("Thought", "Action", "Action Input", "Observation", "Final Answer")
 
 ReactPart = Literal["start", "thought", "answer"]
@@ -53,10 +53,10 @@ class ReactDelta:
 
 
 def parse_react(output: str, begins_in: ReactPart = "start") -> ReactReply:
-    """The first tool call in a model's output, else its final answer, else the output; white space around each goes.
+    """The first tool call in a model's output, else its final answer, else the output; each stripped of whitespace.
 
-    Only what the model wrote belongs here: a prompt that holds these markers must not become a call. `begins_in` says
-    where the prompt ended: after the assistant's role, `Thought:` or `Final Answer:`. Linear in the text.
+    Pass only model output: a prompt with these markers must not become a call. `begins_in` says where the prompt ended:
+    after the assistant's role, `Thought:` or `Final Answer:`. Linear in the text.
     """
     stream = ReactStream(begins_in)
     deltas = stream.feed(output) + stream.finish()
@@ -65,10 +65,10 @@ def parse_react(output: str, begins_in: ReactPart = "start") -> ReactReply:
 
 
 class ReactStream:
-    """Takes a model's output in pieces and gives out what is certain of the reply; constant work per character.
+    """Takes a model's output in pieces and emits the part of the reply that is certain; constant work per character.
 
-    Held back are the thought, the line of an `Action:`, white space that may be the last, and in front of an answer at
-    most 13 characters that may become a marker.
+    Held back are the thought, the line of an `Action:`, whitespace that may be trailing, and before an answer at most
+    13 characters that may become a marker.
     """
 
     def __init__(self, begins_in: ReactPart = "start") -> None:
@@ -80,11 +80,11 @@ class ReactStream:
         self._name = ""
         self._text = _Trimmed()
         self._arguments = _Trimmed()
-        self._certain: list[str] = []  # text of the reply, not given out yet
+        self._certain: list[str] = []  # text of the reply, not emitted yet
         self._deltas: list[ReactDelta] = []
 
     def feed(self, text: str) -> list[ReactDelta]:
-        """What became certain with one more piece of the output."""
+        """What becomes certain with one more piece of the output."""
         text = self._tail + text
         done = 0
         while self._reads_markers and (marker := _MARKER.search(text, done)):
@@ -113,7 +113,7 @@ class ReactStream:
         return self._mode not in ("answer", "end")
 
     def _take(self, text: str) -> None:
-        """Goes on by text without a marker, or with one that means nothing here."""
+        """Consumes text without a marker, or with one that has no meaning here."""
         if self._mode in ("start", "answer"):
             self._certain.append(self._text.push(text))
         elif self._mode == "thought":
@@ -122,7 +122,7 @@ class ReactStream:
             self._certain.append(self._arguments.push(text))
         elif self._mode == "name":
             self._name += text
-            if "\n" in text or len(self._name) > MAX_NAME_CHARS + 8:  # blanks around it
+            if "\n" in text or len(self._name) > MAX_NAME_CHARS + 8:  # allows for spaces around it
                 self._give_up_name()
 
     def _mark(self, marker: str) -> None:
@@ -152,7 +152,7 @@ class ReactStream:
         self._mode, self.is_call = "arguments", True
 
     def _give_up_name(self) -> None:
-        """What followed an `Action:` is no name: it is text like that before it."""
+        """The text after an `Action:` is not a tool name: it is ordinary text."""
         self._mode = self._mode_before_name
         self._take(f"\nAction:{self._name}")
 
@@ -166,7 +166,7 @@ class ReactStream:
 
 
 class _Trimmed:
-    """A text without the white space around it: white space is held back until something follows."""
+    """Strips a text of the whitespace around it: whitespace is held back until something follows."""
 
     def __init__(self) -> None:
         self._held: list[str] = []
@@ -174,7 +174,7 @@ class _Trimmed:
         self._has_text = False
 
     def push(self, text: str) -> str:
-        """What is certain with one more piece."""
+        """What becomes certain with one more piece."""
         if not self._is_begun:
             text = text.lstrip()
         kept = text.rstrip()
@@ -187,7 +187,7 @@ class _Trimmed:
         return certain
 
     def begin_paragraph(self) -> None:
-        """What follows begins a line, without white space before it."""
+        """The next text begins a line, without whitespace before it."""
         self._held = ["\n"] if self._has_text else []
         self._is_begun = False
 

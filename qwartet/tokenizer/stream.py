@@ -1,7 +1,7 @@
-"""Ids to text while they are made: whole UTF-8 characters only, and nothing that may be the start of a stop string.
+"""Ids to text as they are generated: complete UTF-8 characters only, and nothing that may start a stop string.
 
     bytes of the ids   D | a e4 | bd a0 b s | t o | p ...          with the stop string "stop"
-    given out          D | a    | 你 b      |     | nothing more
+    emitted            D | a    | 你 b      |     | nothing more
     held back            | e4   | s         | sto |
 
 A byte of an unfinished character waits in an incremental decoder. For each stop string a Knuth-Morris-Pratt
@@ -20,10 +20,10 @@ from qwartet.tokenizer.tokenizer import Tokenizer
 
 
 class TextStream:
-    """Turns ids into text piece by piece; the pieces together are `tokenizer.decode` of all ids up to a stop string.
+    """Turns ids into text piece by piece; the pieces join to `tokenizer.decode` of all ids up to a stop string.
 
-    `stopped_by` is the stop string that came first, None before. Of two that end at the same character the longer one
-    counts. The stop string itself is not given out.
+    `stopped_by` is the first stop string found, None until then. Of two that end at the same character the longer one
+    wins. The stop string itself is not emitted.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class TextStream:
         skip_special_tokens: bool = True,
     ) -> None:
         if any(not string for string in stop):
-            raise SettingError("a stop string is empty; give at least one character")
+            raise SettingError("a stop string is empty; it must have at least one character")
         if errors not in ("replace", "ignore"):
             raise SettingError(f"errors is {errors!r}; use 'replace' or 'ignore'")
         self.stopped_by: str | None = None
@@ -46,13 +46,13 @@ class TextStream:
         self._held = ""
 
     def push(self, token_id: int) -> str:
-        """Text that became certain with one more id; nothing after a stop string; raises RequestError for a bad id."""
+        """Text that becomes certain with one more id; empty after a stop string; raises RequestError for a bad id."""
         if self._skip_special_tokens and self._tokenizer.is_special(token_id):
             return ""
         return self._release(self._decoder.decode(self._tokenizer.decode_bytes(token_id)))
 
     def finish(self) -> str:
-        """What was held back, now that no id follows; an unfinished character is answered as `errors` says."""
+        """The text held back, now that no id follows; `errors` says how to treat an unfinished character."""
         text = self._release(self._decoder.decode(b"", final=True))
         text, self._held = text + self._held, ""
         return text
@@ -75,7 +75,7 @@ class TextStream:
 
 
 class _Matcher:
-    """How many leading characters of one string the text so far ends with."""
+    """The length of the longest prefix of one string that the text so far ends with."""
 
     def __init__(self, string: str) -> None:
         self.string = string

@@ -1,4 +1,4 @@
-"""A text that comes in pieces, without the white space at its two ends."""
+"""Strips whitespace from both ends of a text that arrives in pieces."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Value = TypeVar("Value")
 
 
 def stripped(pieces: Generator[str, None, Value]) -> Generator[str, None, Value]:
-    """The same text stripped; white space waits for what follows. The value is that of `pieces`, which it closes."""
+    """The text stripped; whitespace is held back until text follows. Returns the value of `pieces`, and closes it."""
     held: list[str] = []
     begun = False
     try:

@@ -1,7 +1,7 @@
-"""Text to ids and back, over tiktoken, as the first-generation Qwen tokenizer does it.
+"""Text to ids and back with tiktoken, as in the first-generation Qwen tokenizer.
 
 Text is normalised to NFC, cut into pieces by PATTERN and merged by rank. Special tokens in a text are plain text
-unless the caller allows them: a user who types <|im_end|> must not end his turn.
+unless the caller allows them: a user who types <|im_end|> must not end the turn.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from qwartet.tokenizer.vocabulary import ENDOFTEXT, IM_END, IM_START, SpecialSet
 
 VOCABULARY_FILE = "qwen.tiktoken"
 
-# Published with the tokenizer: cl100k_base's pattern, but every digit is a piece of its own.
+# Published with the tokenizer: cl100k_base's pattern, except that every digit is a separate piece.
 PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -30,7 +30,7 @@ ERROR_HANDLERS = ("strict", "replace", "ignore", "backslashreplace")
 
 
 class TiktokenTokenizer:
-    """A Tokenizer over a `.tiktoken` file; `errors` is what happens to bytes that are not UTF-8."""
+    """A Tokenizer over a `.tiktoken` file; `errors` says how to treat bytes that are not UTF-8."""
 
     def __init__(self, vocabulary: Vocabulary, errors: str = "replace") -> None:
         self.vocabulary = vocabulary
@@ -39,7 +39,7 @@ class TiktokenTokenizer:
 
     @classmethod
     def load(cls, path: StrPath, extra_vocab_file: StrPath | None = None, errors: str = "replace") -> TiktokenTokenizer:
-        """Tokenizer of a `.tiktoken` file, or of a directory that holds one; raises VocabularyError."""
+        """Tokenizer of a `.tiktoken` file, or of a directory that contains one; raises VocabularyError."""
         return cls(Vocabulary.load(find_vocabulary(path), extra_vocab_file), errors)
 
     def _build(self) -> None:
@@ -69,14 +69,14 @@ class TiktokenTokenizer:
     def encode(
         self, text: str, *, allowed_special: SpecialSet = frozenset(), disallowed_special: SpecialSet = ()
     ) -> list[int]:
-        """Ids of a text; raises RequestError, with tiktoken's message, where it holds a disallowed special token."""
+        """Ids of a text; raises RequestError, with tiktoken's message, if it contains a disallowed special token."""
         text = nfc(text)
         allowed = set(self.special_tokens) if allowed_special == "all" else set(allowed_special)
         disallowed = set(self.special_tokens) - allowed if disallowed_special == "all" else set(disallowed_special)
         try:
             if find_long_whitespace(text):
                 if forbidden := re.search("|".join(map(re.escape, disallowed)) or r"(?!)", text):
-                    text = forbidden.group()  # tiktoken refuses it below
+                    text = forbidden.group()  # tiktoken rejects it below
                 else:
                     parsed = {token: self.special_tokens[token] for token in allowed & self.special_tokens.keys()}
                     return encode_long_whitespace(self.encoding, text, parsed)
@@ -85,7 +85,7 @@ class TiktokenTokenizer:
             raise RequestError(str(error)) from error
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = False, errors: str | None = None) -> str:
-        """Text of ids; `skip_special_tokens` drops the 208 special ids; raises RequestError for an id of no token."""
+        """Text of ids; `skip_special_tokens` drops the 208 special ids; raises RequestError for an unknown id."""
         ids = list(ids)
         handler = self.errors if errors is None else _checked_handler(errors)
         if skip_special_tokens:
@@ -98,7 +98,7 @@ class TiktokenTokenizer:
             raise self._bad_id(ids) from error
 
     def decode_bytes(self, token_id: int) -> bytes:
-        """Bytes of one token, for a special token those of its written form; raises RequestError."""
+        """Bytes of one token; for a special token, those of its written form; raises RequestError."""
         try:
             return self.encoding.decode_single_token_bytes(token_id)
         except (KeyError, OverflowError, TypeError) as error:
@@ -114,8 +114,8 @@ class TiktokenTokenizer:
         return self.mergeable_ranks.values()
 
     def grammar_tokenizer(self) -> Any:
-        """The same vocabulary as llguidance takes it."""
-        from llguidance.tiktoken import lltokenizer_from_encoding  # most runs need none
+        """The same vocabulary as llguidance's tokenizer."""
+        from llguidance.tiktoken import lltokenizer_from_encoding  # most runs do not need it
 
         return lltokenizer_from_encoding(self.encoding, eos_token=self.eod_id)
 
@@ -126,11 +126,11 @@ class TiktokenTokenizer:
     def _bad_id(self, ids: list[int]) -> RequestError:
         known = self._special_ids.union(self.mergeable_ranks.values())
         bad = next(token_id for token_id in ids if not isinstance(token_id, SupportsIndex) or token_id not in known)
-        return RequestError(f"{bad!r} is not the id of a token; ids go from 0 to {self.num_tokens - 1}")
+        return RequestError(f"{bad!r} is not a token id; ids go from 0 to {self.num_tokens - 1}")
 
 
 def find_vocabulary(path: StrPath) -> Path:
-    """The `.tiktoken` file that a path means: itself, or the one in that directory; raises VocabularyError."""
+    """The `.tiktoken` file of a path: itself, or the one in that directory; raises VocabularyError."""
     try:
         if not Path(path).is_dir():
             return Path(path)
@@ -142,8 +142,8 @@ def find_vocabulary(path: StrPath) -> Path:
     if Path(path) / VOCABULARY_FILE in files:
         return Path(path) / VOCABULARY_FILE
     if len(files) != 1:
-        found = "no .tiktoken file" if not files else f"{len(files)} .tiktoken files and none is {VOCABULARY_FILE}"
-        raise VocabularyError(path, f"{found} in this directory", hint="give the path of the file itself")
+        found = "no .tiktoken file" if not files else f"{len(files)} .tiktoken files, none named {VOCABULARY_FILE},"
+        raise VocabularyError(path, f"{found} in this directory", hint="pass the path of the file itself")
     return files[0]
 
 

@@ -1,4 +1,4 @@
-"""What everything above needs of a tokenizer, whatever file it was read from."""
+"""The interface of a tokenizer, independent of its file format."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from qwartet.tokenizer.vocabulary import StrPath
 class Tokenizer(Protocol):
     """Text to ids and back. Special tokens in a text are plain text unless the caller allows them.
 
-    `special_tokens` maps their written forms to ids; of these `eod_id` ends a text, `im_start_id` and `im_end_id` open
-    and close a turn of a conversation.
+    `special_tokens` maps their written forms to ids; among them, `eod_id` ends a text, `im_start_id` and `im_end_id`
+    open and close a turn of a conversation.
     """
 
     @classmethod
@@ -38,33 +38,33 @@ class Tokenizer(Protocol):
     def encode(
         self, text: str, *, allowed_special: SpecialSet = frozenset(), disallowed_special: SpecialSet = ()
     ) -> list[int]:
-        """Ids of a text; RequestError where it holds a disallowed special token."""
+        """Ids of a text; RequestError if it contains a disallowed special token."""
         ...
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = False, errors: str | None = None) -> str:
-        """Text of ids; RequestError for an id of no token. `errors`: what happens to bytes that are not UTF-8."""
+        """Text of ids; RequestError for an unknown id. `errors`: how to treat bytes that are not UTF-8."""
         ...
 
     def decode_bytes(self, token_id: int) -> bytes:
-        """Bytes of one token, for a special token those of its written form; RequestError for an id of none.
+        """Bytes of one token; for a special token, those of its written form; RequestError for an unknown id.
 
-        Pieces of a character may lie in several tokens: tokenizer/stream.py puts them together.
+        A character may be split over several tokens: tokenizer/stream.py joins them.
         """
         ...
 
     def is_special(self, token_id: int) -> bool:
-        """Whether an id is that of a special token."""
+        """Whether an id is a special token's."""
         ...
 
     @property
     def text_ids(self) -> Collection[int]:
-        """The ids of tokens that are text and no special ones."""
+        """The ids of ordinary text tokens."""
         ...
 
     def grammar_tokenizer(self) -> Any:
-        """The same vocabulary as llguidance takes it: its LLTokenizer, which takes most of a second to build."""
+        """The same vocabulary as llguidance's LLTokenizer, which takes most of a second to build."""
         ...
 
     def has_ids_of(self, other: Tokenizer) -> bool:
-        """Whether every id means the same to both, so that one model may draft for another."""
+        """Whether every id means the same in both, so that one model can draft for another."""
         ...

@@ -3,14 +3,14 @@
     IQ== 0            one line per token: base64(token bytes), one space, rank
     Ig== 1
     ...
-    4r2X 151642       N = 151643 base ranks, without a hole, from 0
+    4r2X 151642       N = 151643 base ranks, from 0, without gaps
                       N     <|endoftext|>          the special tokens are not in the file:
                       N+1   <|im_start|>           their ids follow from N
                       N+2   <|im_end|>
                       N+3.. <|extra_0|> .. <|extra_204|>
     5LiA... 151851    N+208 and up: extra vocabulary, when one was merged into the file
 
-The file comes from a stranger. Whatever is wrong with it is a `VocabularyError` that names the line.
+The file is untrusted. Any fault is a `VocabularyError` that names the line.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ IM_START = "<|im_start|>"
 IM_END = "<|im_end|>"
 SPECIAL_TOKENS = (ENDOFTEXT, IM_START, IM_END, *(f"<|extra_{i}|>" for i in range(205)))
 
-MAX_FILE_BYTES = 32 << 20  # the published file has 2.6 MB
+MAX_FILE_BYTES = 32 << 20  # the published file is 2.6 MB
 MAX_LINE_BYTES = 64 << 10
 MAX_RANK = 10_000_000
 
 _LINE = re.compile(rb"([A-Za-z0-9+/=]+) (0|[1-9][0-9]*)")
-_AGAIN = "fetch the file again from where the model came from"
+_AGAIN = "download the file again from the model's source"
 
 StrPath = str | os.PathLike[str]
 SpecialSet = Collection[str] | Literal["all"]
@@ -84,8 +84,8 @@ class Vocabulary:
             if token in ranks:
                 raise VocabularyError(path, f"token already has rank {ranks[token]}", line=line, hint=_AGAIN)
             if rank <= previous:
-                raise VocabularyError(path, f"rank {rank} after rank {previous}; ranks must grow", line=line)
-            # The one hole that a good file can have is where the special tokens' ids lie.
+                raise VocabularyError(path, f"rank {rank} after rank {previous}; ranks must increase", line=line)
+            # The only gap that a valid file can have is at the special tokens' ids.
             hole = rank - previous - 1
             if hole and not gap and hole < len(SPECIAL_TOKENS):
                 reason = f"rank {rank} after rank {previous}: {hole} ranks are missing"
@@ -117,21 +117,21 @@ class Vocabulary:
         num_lines, num_before = 0, len(ranks)
         for line, token, rank in _read(path):
             if token in ranks:
-                logger.info("%s: line %d: skipped, token %r exists already", path, line, token)
+                logger.info("%s: line %d: skipped, token %r already exists", path, line, token)
             elif rank in used:
-                logger.info("%s: line %d: skipped, id %d is used already", path, line, rank)
+                logger.info("%s: line %d: skipped, id %d is already used", path, line, rank)
             else:
                 ranks[token] = rank
                 used.add(rank)
             num_lines = line
         if num_skipped := num_lines - (len(ranks) - num_before):
-            reason = f"{num_skipped} of {num_lines} lines skipped: the token exists already, or its id is used"
+            reason = f"{num_skipped} of {num_lines} lines skipped: the token already exists, or its id is used"
             warnings.warn(f"{path}: {reason}", CheckpointWarning, stacklevel=4)
         return Vocabulary(ranks, self.special_tokens, self.num_ranks)
 
 
 def _check_gap(path: StrPath, ranks: list[int], num_ranks: int) -> None:
-    """Refuse extra ranks that lie where the special tokens' ids are."""
+    """Reject extra ranks that collide with the special tokens' ids."""
     first_extra = num_ranks + len(SPECIAL_TOKENS)
     if num_ranks < len(ranks) and ranks[num_ranks] < first_extra:
         reason = f"rank {ranks[num_ranks]} follows {num_ranks - 1}; extra vocabulary starts at {first_extra}"
@@ -145,7 +145,7 @@ def _read(path: StrPath) -> Iterator[tuple[int, bytes, int]]:
         raise VocabularyError(path, "the file is empty", hint=_AGAIN)
     for number, line in enumerate(io.BytesIO(content), start=1):
         if not line.endswith(b"\n"):
-            raise VocabularyError(path, "no newline at the end: the file was cut", line=number, hint=_AGAIN)
+            raise VocabularyError(path, "no newline at the end: the file is truncated", line=number, hint=_AGAIN)
         line = line[:-1]
         match = _LINE.fullmatch(line) if len(line) <= MAX_LINE_BYTES else None
         if match is None:
@@ -163,9 +163,9 @@ def _read(path: StrPath) -> Iterator[tuple[int, bytes, int]]:
 def _read_bytes(path: StrPath) -> bytes:
     try:
         if not Path(path).exists():
-            raise VocabularyError(path, "no such file", hint="give the path of a .tiktoken file")
+            raise VocabularyError(path, "no such file", hint="pass the path of a .tiktoken file")
         if not Path(path).is_file():
-            raise VocabularyError(path, "not a file", hint="give the path of a .tiktoken file")
+            raise VocabularyError(path, "not a file", hint="pass the path of a .tiktoken file")
         with open(path, "rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
@@ -180,15 +180,15 @@ def _read_bytes(path: StrPath) -> bytes:
 def _complaint(line: bytes, number: int) -> tuple[str, str]:
     """Why a line is not `base64 rank`, and what to do."""
     if len(line) > MAX_LINE_BYTES:
-        return f"{len(line)} bytes long, at most {MAX_LINE_BYTES} are allowed", _AGAIN
+        return f"{len(line)} bytes long; at most {MAX_LINE_BYTES} are allowed", _AGAIN
     if number == 1 and line.startswith(b"\xef\xbb\xbf"):
         return "starts with a byte order mark", "save the file as plain ASCII without a BOM"
     if number == 1 and line.startswith(b"version https://git-lfs"):
         return "this is a git-lfs pointer, not the vocabulary", "run `git lfs pull`"
     if line.endswith(b"\r"):
-        return "ends with a carriage return", "convert the line ends to LF (dos2unix)"
+        return "ends with a carriage return", "convert the line endings to LF (dos2unix)"
     if not line.isascii():
-        return "holds bytes that are not ASCII", _AGAIN
+        return "contains non-ASCII bytes", _AGAIN
     if not line.strip():
         return "empty line", "remove it"
     if line.startswith(b" "):

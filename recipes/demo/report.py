@@ -15,16 +15,18 @@ from recipes.demo.evaluate import FLOORS, Result, llm_answer, run_prompts, run_t
 NUM_ITEMS = 200  # held-back questions of each kind
 
 Measured = Mapping[str, tuple[list[Result], list[bool | None]]]
-"""For each model its results by kind, and which hand-written prompts it answered as expected."""
+"""For each model its results by kind, and which of the hand-written prompts it answered as expected."""
 
 _HEAD = """# The bundled model, measured
 
-A first-generation Qwen chat model, {parameters:.1f} M parameters ({layers} layers, hidden size {hidden}, {heads} heads
-of 128, context {context:,}), trained from scratch by `make demo-model` (`recipes/demo/`) on text that the recipe
-generates, then quantised by GPTQ (groups of 128, symmetric). It is a toy: it shows that the machinery works.
+The bundled model is a first-generation Qwen chat model with {parameters:.1f} M parameters ({layers} layers, hidden size
+{hidden}, {heads} heads of 128, context {context:,}). `make demo-model` (`recipes/demo/`) trains it from scratch on text
+that the recipe generates, then quantises it with GPTQ (groups of 128, symmetric). It is a toy: it shows that the
+machinery works.
 
-Correct answers on held-back items: names, values and operand pairs that never occur in training (one in five, by hash),
-{items} items of each kind, greedy. Made by `python -m recipes.demo.report`.
+The table shows correct answers on held-back items: names, values and operand pairs that never occur in training (one in
+five, by hash), {items} items of each kind, decoded greedily. To measure it again, run `make demo-model`, or
+`python -m recipes.demo.report build/demo docs/demo_model.md` on the models that it made.
 
 """
 
@@ -61,7 +63,7 @@ def render(models: Mapping[str, Path], measured: Measured) -> str:
         shares = [f"{result.share:.1%}" for result in results]
         cells = [results[0].kind, f"{results[0].mean_prompt_tokens:.0f}", *shares, f"{floor:.0%}" if floor else ""]
         text += _row(cells)
-    text += "\nPrompts written by hand before training (`recipes/demo/prompts.jsonl`), where an answer is expected:\n\n"
+    text += "\nPrompts written by hand before training (`recipes/demo/prompts.jsonl`) that have an expected answer:\n\n"
     text += _row(["", *models]) + "|---" * (len(models) + 1) + "|\n"
     by_hand = []
     for _, rights in measured.values():

@@ -237,7 +237,7 @@ def test_ck21_padding_rows_are_allowed_and_never_chosen(checkpoint: Copy) -> Non
     ("changes", "words"),
     [
         ({"model_type": "llama"}, 'Qwartet runs first-generation Qwen models (model_type "qwen")'),
-        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000; it must lie in 1..1024"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000; it must be between 1 and 1024"),
         ({"num_hidden_layers": 2.0}, "num_hidden_layers is 2.0; it must be an integer"),
         ({"kv_channels": 96}, "1 heads of 96"),
         ({"vocab_size": -512}, "vocab_size is -512"),
@@ -268,7 +268,7 @@ def test_ck23_a_model_that_does_not_fit_is_refused_with_both_figures_unless_forc
 ) -> None:
     directory = checkpoint(bits=4)
     monkeypatch.setattr("qwartet.models.residency.available_bytes", lambda device: 1000)
-    with pytest.raises(OutOfMemoryError, match=r"the weights take 0\.00 GiB.* 0\.00 GiB .*--force") as caught:
+    with pytest.raises(OutOfMemoryError, match=r"the weights need 0\.00 GiB.* 0\.00 GiB .*--force") as caught:
         load_model(directory)
     assert str(directory) in str(caught.value)
     model = load_model(directory, force=True)

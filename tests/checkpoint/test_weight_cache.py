@@ -166,7 +166,9 @@ def test_an_order_that_would_read_elsewhere_is_refused(tmp_path, directory) -> N
     write_synthesis(plan_synthesis(TINY, gptq_config("int4", 64, True)), path)
     load(path, head="exact")
     edit_tensors(files(directory)[0], lambda tensors: tensors["layers.1.mlp.up.order"].fill_(2**30))
-    with pytest.raises(SettingError, match=r"layers\.1\.mlp\.up: order is no order of inputs.*qwartet cache clear"):
+    with pytest.raises(
+        SettingError, match=r"layers\.1\.mlp\.up: order is not a permutation of the inputs.*qwartet cache clear"
+    ):
         load(path, head="exact")
 
 

@@ -53,7 +53,7 @@ def test_a_wrong_path_is_one_line_with_a_suggestion(qwartet: CommandLine, tmp_pa
 def test_too_little_memory_is_one_line(qwartet: CommandLine, chat_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(residency, "available_bytes", lambda device: 1000)
     qwartet("chat", chat_model, "hello", "--dtype", "fp32").assert_one_line_error(
-        "the weights take", "GiB are free", "--force"
+        "the weights need", "GiB are free", "--force"
     )
 
 
@@ -76,7 +76,7 @@ def test_a_model_that_does_not_say_whether_it_chats_is_told_how_to_say_it_and_th
     outcome = qwartet("chat", directory, "hello", "--greedy", "--max-tokens", "4")
     assert outcome.code == 2 and "error: " in outcome.err and "base model" not in outcome.err
     assert "chat_format is missing in its generation_config.json" in outcome.err
-    assert "give --chat-format chatml" in outcome.err
+    assert "set --chat-format chatml" in outcome.err
     assert "chat or base: chat_format does not say" in qwartet("inspect", directory).out
     assert "chat or base: chat_format does not say" in qwartet("show", directory).out
     answers = [

@@ -59,9 +59,9 @@ def test_ctrl_c_ends_the_request_on_the_server(served: RunningServer) -> None:
 
 def test_a_refusal_of_the_server_names_the_field(qwartet: CommandLine, served: RunningServer) -> None:
     outcome = qwartet("chat", "--url", served.url, "-q", "hello", "--model", "another")
-    outcome.assert_one_line_error("the model 'another' is not served here", "check the model's name")
+    outcome.assert_one_line_error("the model 'another' is not served here", "check the model name")
     outcome = qwartet("chat", "--url", served.url, "-q", "hello " * 5000)
     outcome.assert_one_line_error(
         "the conversation is too long (This model's maximum context length is 2048 tokens",
-        "; shorten it, or max_tokens",
+        "; shorten it or lower max_tokens",
     )

@@ -115,7 +115,7 @@ def test_the_model_is_the_one_named_or_the_first(
         (["--no-weight-cache"], "--weight-cache is about a model that is loaded here"),
         (["a", "b"], "'a' is too much with --url; a server's model is given by --model"),
         (["--timeout", "0"], "timeout is 0 s; "),
-        (["--api-key", "a b"], "the API key is empty, or has characters"),
+        (["--api-key", "a b"], "the API key is empty or has characters"),
         (["--top-p", "2"], "top_p is 2.0; "),
     ],
 )
@@ -133,14 +133,14 @@ def test_what_is_about_a_server_is_refused_without_one(qwartet: CommandLine, opt
 
 def test_a_server_that_refuses_is_one_line(qwartet: CommandLine, scripted: ScriptedServer) -> None:
     scripted.models = [whole("", 401)]
-    qwartet("chat", "--url", scripted.url, "hello").assert_one_line_error("wants an API key")
+    qwartet("chat", "--url", scripted.url, "hello").assert_one_line_error("the API key is missing or was rejected")
 
 
 def test_an_answer_that_breaks_is_shown_as_far_as_it_came(qwartet: CommandLine, scripted: ScriptedServer) -> None:
     scripted.chat = [sends(head(), event("HEL"))]
     outcome = qwartet("chat", "--url", scripted.url, "hello", "-q")
     assert (outcome.code, outcome.out) == (2, "HEL\n")
-    assert "the answer broke off; try again" in outcome.err
+    assert "the answer was cut off; try again" in outcome.err
 
 
 EDITOR = r"\x1b\[\?2004h"  # bracketed paste is turned on: the line editor waits for keys
@@ -164,11 +164,11 @@ def test_a_turn_that_breaks_or_is_refused_is_not_kept(scripted: ScriptedServer) 
         terminal.send("one\n")
         terminal.expect(r"ONE\r\n> ")
         terminal.send("two\n")
-        terminal.expect(r"TW\r\nerror: http[^\r\n]+ the answer broke off; try again[^\r\n]+\r\n> ")
+        terminal.expect(r"TW\r\nerror: http[^\r\n]+ the answer was cut off; try again[^\r\n]+\r\n> ")
         terminal.send("/set top_k 3\n")
         terminal.expect(r"top_k: 3\r\n> ")
         terminal.send("three\n")
-        terminal.expect(r"refuses the request \(top_k is not known here\); leave out top_k, or change the value\r\n> ")
+        terminal.expect(r"rejected the request \(top_k is not known here\); leave out top_k, or change the value\r\n> ")
         terminal.send("/retry\n")
         terminal.expect(r"FOUR\r\n> ")
         terminal.send("/stats\n")

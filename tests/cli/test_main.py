@@ -79,6 +79,11 @@ def test_help_lists_the_verbs(qwartet: CommandLine, arguments: list[str]) -> Non
     assert all(f"\n  {verb} " in outcome.out for verb in VERBS)
 
 
+def test_benchmarks_are_listed_by_their_verb_alone(qwartet: CommandLine) -> None:
+    outcome = qwartet("bench")
+    assert (outcome.code, outcome.err) == (0, "") and outcome == qwartet("bench", "--help")
+
+
 def test_the_version_is_the_package_s(qwartet: CommandLine) -> None:
     assert qwartet("--version").out == f"qwartet {package.__version__}\n"
 

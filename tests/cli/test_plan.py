@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,10 @@ import pytest
 
 from qwartet import files
 from qwartet.checkpoint.shards import Checkpoint
+from qwartet.kernels.cpu.library import native_library
 from qwartet.planning import memory_plan
 from tests.cli.command_line import CommandLine, environment, listing
+from tests.golden_data import REPOSITORY
 from tests.tiny_checkpoint import NUM_RANKS, write_tiny_checkpoint
 
 
@@ -123,6 +126,21 @@ def test_what_would_fit_does_fit(qwartet: CommandLine, free) -> None:
     free(4 * 2**30)
     context = planned(qwartet, "1.8b", "--concurrency", "16")["largest_context"]
     assert planned(qwartet, "1.8b", "--concurrency", "16", "--context", context)["fits"]
+
+
+@pytest.mark.skipif(native_library() is None, reason="the guide counts the head's 8-bit copy, which is native")
+def test_the_guide_to_the_72b_model_quotes_the_plan(qwartet: CommandLine) -> None:
+    text = (REPOSITORY / "docs" / "serve_72b.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) GiB \| one request of (.*) \|$", text, re.MULTILINE)
+    assert len(rows) == 2
+    kinds = planned(qwartet, "Qwen/Qwen-72B-Chat-Int4", "--bandwidth", "80")["kv_caches"]
+    for size, contexts in rows:
+        left = [int(size) * 2**30 - kind["total_bytes"] + kind["cache_bytes"] for kind in kinds]
+        fitting = [min(room / kind["bytes_per_token"], 32_768) for room, kind in zip(left, kinds, strict=True)]
+        quoted = [int(number.replace(",", "")) for number in re.findall(r"[\d,]{5,}", contexts)]
+        assert fitting == pytest.approx(quoted, abs=50)
+    (gpu,) = planned(qwartet, "Qwen/Qwen-72B-Chat-Int4", "--gpus", "1", "--gpu-memory", "48GiB")["gpus"]
+    assert [context for context in gpu["largest_contexts"].values() if f"{context:,}" not in text] == []
 
 
 def test_the_text_has_gib_and_says_whether_it_fits(qwartet: CommandLine, free) -> None:

@@ -22,7 +22,12 @@ def test_the_document_is_what_the_commands_say() -> None:
 
 def test_the_document_depends_on_nothing_but_the_commands(tmp_path) -> None:
     (tmp_path / "settings.yaml").write_text("chat: {system: x}", encoding="utf-8")
-    changes = {"COLUMNS": "40", "QWARTET_TOP_K": "7", "QWARTET_CONFIG": str(tmp_path / "settings.yaml"), "LANG": "C"}
+    changes = {
+        "COLUMNS": "40",
+        "QWARTET_TOP_K": "7",
+        "QWARTET_CONFIG": str(tmp_path / "settings.yaml"),
+        "LANG": "zh_CN.UTF-8",
+    }
     command = [sys.executable, "-m", "qwartet.cli.reference"]
     result = subprocess.run(command, capture_output=True, env=environment(**changes), timeout=60, check=True)
     assert result.stdout.decode() == reference()

@@ -101,7 +101,7 @@ def test_json_is_one_object(qwartet: CommandLine, source: Path, target: Path) ->
     report = json.loads(outcome.out)
     assert outcome.out.count("\n") == 1
     assert report.pop("seconds") > 0 and report.pop("tokens_per_s") > 0 and report.pop("prompt_tokens") > 0
-    failure = "line 2: the model 'gpt-4o' is not served here; there is qwartet-demo"
+    failure = "line 2: the model 'gpt-4o' is not served here; available: qwartet-demo"
     assert report == {"done": 1, "failed": 1, "skipped": 0, "completion_tokens": 8, "first_failure": failure}
     assert outcome.err == f"first failure: {failure}\n"
 
@@ -122,13 +122,13 @@ def test_a_bad_line_is_answered_and_stops_nothing(qwartet: CommandLine, source: 
     write(source, [line("a"), *bad, line("e")])
     outcome = qwartet("run-batch", source, target, *ON_CPU, "-q")
     assert outcome.code == 1 and outcome.out.startswith("2 done, 4 failed; ")
-    assert outcome.err.startswith("first failure: line 2: temprature is not a field")
+    assert outcome.err.startswith("first failure: line 2: unsupported field 'temprature'")
     entries = read(target)
     codes = {custom_id: entry["response"]["status_code"] for custom_id, entry in entries.items()}
     assert codes == {"a": 200, "b": 400, None: 400, "c": 400, "d": 404, "e": 200}
     error = body(entries["b"])["error"]
     assert (error["param"], error["type"]) == ("temprature", "invalid_request_error")
-    assert body(entries[None])["error"]["message"].startswith("line 3 is not JSON: ")
+    assert body(entries[None])["error"]["message"].startswith("line 3 is not valid JSON: ")
 
 
 def test_a_second_run_does_what_is_missing_and_tries_failures_again(
@@ -162,7 +162,7 @@ def test_a_file_that_was_cut_is_gone_on_with(qwartet: CommandLine, source: Path,
 
 def test_duplicates_are_refused_before_anything_is_written(qwartet: CommandLine, source: Path, target: Path) -> None:
     write(source, [line("a"), line("b"), "", line("a")])
-    qwartet("run-batch", source, target).assert_one_line_error("'a' in the lines 1, 4")
+    qwartet("run-batch", source, target).assert_one_line_error("'a' on lines 1, 4")
     assert not target.exists()
 
 
@@ -175,7 +175,7 @@ def test_files_that_cannot_be_meant_are_refused(qwartet: CommandLine, source: Pa
     qwartet("run-batch", source, target).assert_one_line_error("IN.jsonl too")
     target.unlink()
     target.write_text("my notes")
-    qwartet("run-batch", source, target).assert_one_line_error("line 1 is not an answer of a batch")
+    qwartet("run-batch", source, target).assert_one_line_error("line 1 is not a batch answer")
     qwartet("run-batch", source, source.parent).assert_one_line_error("not a place for a file")
     qwartet("run-batch", source, source.parent / "no" / "out.jsonl").assert_one_line_error("not a place for a file")
     qwartet("run-batch", source, "-", "--json").assert_one_line_error("where the answers go")

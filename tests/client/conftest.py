@@ -1,4 +1,4 @@
-"""The server by script that the tests of the client ask."""
+"""The scripted server for the client tests."""
 
 from __future__ import annotations
 

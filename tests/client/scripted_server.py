@@ -1,4 +1,4 @@
-"""A server that answers by script, byte for byte, faults included; it speaks only as much HTTP as that takes."""
+"""A server that sends scripted bytes, faults included, with as little HTTP as that takes."""
 
 from __future__ import annotations
 

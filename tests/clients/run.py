@@ -1,4 +1,4 @@
-"""Runs the main uses of the clients in clients.toml against servers of ours with the bundled model.
+"""Runs the main uses of the clients in clients.toml against our server with the bundled model.
 
     python -m tests.clients.run [CLIENT ...]        (make test-clients)
 

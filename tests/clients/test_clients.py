@@ -1,4 +1,4 @@
-"""The clients' job itself: scripts, versions and the table in the document belong together; what it reports."""
+"""The job that runs the clients: scripts, versions and the documented table match; what it reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""guidellm: a load from its command line, over each API."""
+"""guidellm: load from its command line, over each API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""haystack: its generators for the chat API and for the Responses API, and its agent."""
+"""haystack: its generators for the chat and Responses APIs, and its agent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""instructor: objects from text, in each of its ways to ask for them."""
+"""instructor: objects from text, in each of its modes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""litellm: one call for many providers, which maps errors to classes that its fallbacks look at."""
+"""litellm: one call for many providers; errors are mapped to classes that its fallbacks check."""
 
 from __future__ import annotations
 

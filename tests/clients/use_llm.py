@@ -1,4 +1,4 @@
-"""llm: a command line and a library; the model is named in its own file of models."""
+"""llm: a command line and a library; the model is listed in its models file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""openai-agents: OpenAI's agents, which speak the Responses API unless told otherwise."""
+"""openai-agents: OpenAI's agents, which use the Responses API by default."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""semantic-kernel: a chat service over OpenAI's client, with functions that it calls itself."""
+"""semantic-kernel: a chat service on OpenAI's client, with automatic function calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""smolagents: agents that call tools, or write code in which they do."""
+"""smolagents: agents that call tools directly or from code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the scripts of the Python clients share: where the servers are, and how a use says that it worked.
+"""Shared by the Python client scripts: where the servers are, and how a use reports success.
 
 @use
 def chat() -> None: ...            raises where the client or the server does not do as it should

@@ -372,7 +372,7 @@ def test_a_second_event_loop_is_refused(engine: Engine) -> None:
         await (await async_engine.add([1], GREEDY)).collect()
 
     async def use_elsewhere() -> None:
-        with pytest.raises(RuntimeError, match="one for each loop"):
+        with pytest.raises(RuntimeError, match="one per loop"):
             await async_engine.add([1], GREEDY)
 
     async def main() -> None:

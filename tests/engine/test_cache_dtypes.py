@@ -85,5 +85,5 @@ def test_an_unknown_kind_and_heads_that_do_not_suit_are_one_sentence() -> None:
     network = tiny_network(tiny_weights())
     with pytest.raises(SettingError, match="kv_cache_dtype is 'int2'; it must be one of auto, int8, int4"):
         Engine(network, EngineConfig(kv_cache_dtype="int2"))
-    with pytest.raises(SettingError, match="takes heads of a multiple of 32 values"):
+    with pytest.raises(SettingError, match="needs heads of a multiple of 32 values"):
         Engine(network, EngineConfig(kv_cache_dtype="int4"))

@@ -137,7 +137,7 @@ def test_a_request_leaves_the_draft_models_context_and_goes_on_without_it() -> N
 
 def test_a_draft_model_of_fewer_tokens_is_refused_with_the_numbers() -> None:
     draft = tiny_network(tiny_weights(vocab_size=72), vocab_size=72)
-    with pytest.raises(SettingError, match="the draft model has 72 tokens, the model 80; take one of the same"):
+    with pytest.raises(SettingError, match="the draft model has 72 tokens, but the model has 80; use one with"):
         Engine(FP32.network, draft_model=draft)
 
 

@@ -25,5 +25,5 @@ def test_an_unknown_name_is_refused_with_the_nearest_one_or_all() -> None:
     assert EngineConfig.of({"max_num_seqs": 3}).max_num_seqs == 3
     with pytest.raises(SettingError, match="'max_num_seq'; did you mean max_num_seqs"):
         EngineConfig.of({"max_num_seq": 3})
-    with pytest.raises(SettingError, match="'x'; there are max_model_len, max_num_seqs"):
+    with pytest.raises(SettingError, match="'x'; use one of max_model_len, max_num_seqs"):
         EngineConfig.of({"x": 3})

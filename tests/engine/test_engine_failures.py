@@ -52,9 +52,9 @@ def one_block_bytes(num_models: int = 1) -> int:
 @pytest.mark.parametrize(
     ("ids", "words"),
     [
-        ([], "the prompt is empty; give at least one token"),
-        ([1] * CONTEXT, f"the prompt has {CONTEXT} tokens, the context {CONTEXT}; shorten"),
-        ([1] * 1000, f"the prompt has 1000 tokens, the context {CONTEXT}; shorten"),
+        ([], "the prompt is empty; pass at least one token"),
+        ([1] * CONTEXT, f"the prompt has {CONTEXT} tokens, but the context is {CONTEXT}; shorten"),
+        ([1] * 1000, f"the prompt has 1000 tokens, but the context is {CONTEXT}; shorten"),
         ([1, VOCAB_SIZE], f"ids outside 0..{VOCAB_SIZE - 1}"),
         ([-1], f"ids outside 0..{VOCAB_SIZE - 1}"),
     ],
@@ -68,7 +68,7 @@ def test_a_prompt_that_cannot_be_served_is_refused(ids: list[int], words: str) -
 
 def test_padding_in_front_counts_in_the_context() -> None:
     engine = Engine(FP32.network)
-    with pytest.raises(RequestError, match=f"{CONTEXT} tokens, the context {CONTEXT}"):
+    with pytest.raises(RequestError, match=f"{CONTEXT} tokens, but the context is {CONTEXT}"):
         engine.add_request([1, 2], GREEDY, RequestOptions(first_position=CONTEXT - 2))
     request = engine.add_request([1, 2], GREEDY, RequestOptions(first_position=CONTEXT - 3))
     run_all(engine)
@@ -80,7 +80,10 @@ def test_padding_in_front_counts_in_the_context() -> None:
     [
         ({"stop": ("x",)}, "stop strings need the model's tokenizer; use stop_token_ids"),
         ({"structure": Structure(json_object=True)}, "a structure needs the model's tokenizer"),
-        ({"logit_bias": {3: 1.0, VOCAB_SIZE: 1.0}}, f"logit_bias has token {VOCAB_SIZE}, the vocabulary {VOCAB_SIZE}"),
+        (
+            {"logit_bias": {3: 1.0, VOCAB_SIZE: 1.0}},
+            f"logit_bias has token {VOCAB_SIZE}, but the vocabulary has {VOCAB_SIZE}",
+        ),
     ],
 )
 def test_what_cannot_be_honoured_here_is_refused_before_anything_is_queued(changes: dict, words: str) -> None:
@@ -96,13 +99,13 @@ def test_what_cannot_be_honoured_here_is_refused_before_anything_is_queued(chang
         ({"max_model_len": 1}, "max_model_len is 1; it must be a whole number from 2 to"),
         (
             {"max_model_len": CONTEXT + 1},
-            f"max_model_len is {CONTEXT + 1}; with this model it must lie in 2..{CONTEXT}",
+            f"max_model_len is {CONTEXT + 1}; with this model it must be between 2 and {CONTEXT}",
         ),
         ({"max_num_seqs": 0}, "max_num_seqs is 0; it must be"),
         ({"max_num_batched_tokens": 0}, "max_num_batched_tokens is 0; it must be"),
         (
             {"num_blocks": FULL_BLOCKS - 1},
-            f"num_blocks is {FULL_BLOCKS - 1}, but a request of {CONTEXT} tokens takes {FULL_BLOCKS}; set",
+            f"num_blocks is {FULL_BLOCKS - 1}, but a request of {CONTEXT} tokens needs {FULL_BLOCKS}; set",
         ),
         ({"kv_cache_dtype": "int2"}, "kv_cache_dtype is 'int2'; it must be one of auto, int8, int4"),
         ({"speculation": "draft"}, "speculation is 'draft'; it must be off or prompt-lookup"),
@@ -237,7 +240,7 @@ def test_a_row_that_is_not_finite_ends_its_request_alone(monkeypatch: pytest.Mon
     monkeypatch.undo()
     assert requests[1].finish_reason == "error" and requests[1].completion_ids == expected(4)[:3]
     assert isinstance(requests[1].error, NotFiniteError)
-    assert str(requests[1].error).startswith(f"token {len(PROMPTS[4]) + 3} of request 1: the network's numbers are not")
+    assert str(requests[1].error).startswith(f"token {len(PROMPTS[4]) + 3} of request 1: the logits are not finite")
     run_all(engine)
     assert [requests[0].completion_ids, requests[2].completion_ids] == [expected(1), expected(9)]
 
@@ -281,7 +284,7 @@ def test_an_error_in_a_step_is_raised_there_and_ends_the_engine(monkeypatch: pyt
         engine.step()
     monkeypatch.undo()
     for serve in (engine.step, lambda: engine.add_request(PROMPTS[0], GREEDY)):
-        with pytest.raises(EngineFailedError, match="the engine stopped at an error: out of memory, say") as caught:
+        with pytest.raises(EngineFailedError, match="the engine stopped after an error: out of memory, say") as caught:
             serve()
         assert isinstance(caught.value.__cause__, RuntimeError)
     for request in requests:

@@ -97,14 +97,14 @@ def test_max_length_counts_the_prompt_and_max_tokens_takes_its_place(engine: Eng
     params = SamplingParams(max_length=8)
     assert params.updated({"max_tokens": 4}).max_length is None
     assert params.updated({"max_tokens": 4, "max_length": 6}).max_length == 6
-    with pytest.raises(RequestError, match="max_length is 5, and the prompt alone has 5 tokens; give max_tokens"):
+    with pytest.raises(RequestError, match="max_length is 5, but the prompt alone has 5 tokens; use max_tokens"):
         engine.add_request(PROMPT, SamplingParams(max_length=5))
 
 
 @pytest.mark.parametrize("name", ["suppress_tokens", "begin_suppress_tokens", "bad_words_ids"])
 def test_ids_that_are_none_are_refused_by_name(engine: Engine, name: str) -> None:
     ids: list = [10**6]
-    with pytest.raises(SettingError, match=f"{name} has token 1000000, the vocabulary") as caught:
+    with pytest.raises(SettingError, match=f"{name} has token 1000000, but the vocabulary") as caught:
         engine.check(PROMPT, SamplingParams(**{name: [ids] if name == "bad_words_ids" else ids}))
     assert caught.value.param == name
     for bad in ([-1], ["a"], [True], 5, [[]]):

@@ -23,7 +23,7 @@ IMPOSSIBLE = {
     "no regex": (Structure(regex="a("), "unclosed group; change"),
     "look-ahead": (Structure(regex="(?=a)b"), "look-ahead and look-behind, is not supported; change"),
     "back-reference": (Structure(regex=r"(a)\1"), "backreferences are not supported; change"),
-    "border of a word": (Structure(regex=r"a\b"), "borders of words and lines are not supported; leave them out"),
+    "border of a word": (Structure(regex=r"a\b"), "word and line boundaries are not supported; leave them out"),
     "not UTF-8": (Structure(regex=r"(?-u:\xff)"), "can match invalid UTF-8; change"),
     "no letter": (Structure(regex=r"[^\x00-\x{10FFFF}]"), "no text can satisfy it; change"),
     "itself": (Structure(json_schema={"$ref": "#"}), "no text can satisfy it; change"),

@@ -55,7 +55,7 @@ def failing(call: Callable[..., Any], error: Exception, is_bad: Callable[..., bo
 
 def assert_ended_for_lack_of_memory(request: Request) -> None:
     assert request.finish_reason == "error" and isinstance(request.error, OutOfMemoryError)
-    assert str(request.error).startswith("memory ran out while ") and "; " in str(request.error)
+    assert str(request.error).startswith("out of memory while ") and "; " in str(request.error)
 
 
 def test_what_says_that_memory_ran_out_is_told_from_what_says_something_else() -> None:
@@ -198,7 +198,7 @@ class NoMemory:
 
 def test_completions_that_cannot_all_be_queued_are_not_queued_at_all() -> None:
     engine = make_engine("fp32", EngineConfig(), "off", 0.0, None)
-    with pytest.raises(OutOfMemoryError, match=r"a prompt of \d+ tokens was queued; free some"):
+    with pytest.raises(OutOfMemoryError, match=r"queueing a prompt of \d+ tokens; free some"):
         engine.add_requests(PROMPTS[4], replace(GREEDY, n=5), RequestOptions(constraint=NoMemory()))
     assert not engine.has_unfinished
     check_nothing_is_left(engine)
@@ -215,7 +215,7 @@ def test_a_structure_without_memory_is_the_callers_error_and_llm_and_others_go_o
         first = next(stream)
         with monkeypatch.context() as patch:
             patch.setattr("qwartet.engine.constrain.write_grammar", fail)
-            with pytest.raises(OutOfMemoryError, match="a structure was compiled; free some"):
+            with pytest.raises(OutOfMemoryError, match="compiling a structure; free some"):
                 llm.chat("hello", structure=Structure(choice=("a", "b")))
         assert first + "".join(stream) == "23 + 45 = 68"
         run = llm.engine.runner.run

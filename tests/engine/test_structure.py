@@ -43,7 +43,7 @@ def nested(levels: int, key: str = "items") -> dict[str, Any]:
     ],
 )
 def test_exactly_one_kind_must_be_given(given_kinds: dict[str, Any]) -> None:
-    with pytest.raises(SettingError, match="give exactly one of json_object, json_schema, regex, choice"):
+    with pytest.raises(SettingError, match="set exactly one of json_object, json_schema, regex, choice"):
         Structure(**given_kinds)
 
 
@@ -190,7 +190,7 @@ def test_patterns_are_counted_wherever_two_may_have_to_match_one_text(joining: d
     many = {f"p{i}": {"pattern": f"^a{{{i}}}"} for i in range(13)}
     parse_schema(Structure(json_schema={"properties": many}))
     with pytest.raises(
-        RequestError, match=r"a schema with allOf or the like has 1[34] patterns and formats; at most 12"
+        RequestError, match=r"a schema with allOf or similar has 1[34] patterns and formats; at most 12"
     ):
         parse_schema(Structure(json_schema={"properties": {**many, "joining": joining}}))
 
@@ -226,23 +226,23 @@ def test_a_regex_or_choice_at_a_limit_is_taken_and_one_above_it_refused(
     [
         (
             {"$ref": "http://127.0.0.1/x.json"},
-            r"the remote \$ref .*; move what it names into \$defs.*nothing is fetched",
+            r"the remote \$ref .*; move its target into \$defs.*nothing is fetched",
         ),
         ({"items": {"$ref": "file:///etc/passwd"}}, r"the remote \$ref"),
         ({"items": {"$ref": "other.json#/a"}}, r"the remote \$ref"),
         ({"$ref": ""}, r"the remote \$ref"),
-        ({"items": {"$id": "http://127.0.0.1/x"}}, r"has an \$id inside of it; leave it out"),
-        ({"$schema": "http://json-schema.org/draft-04/schema#", "items": {"id": "x"}}, r"has an \$id inside"),
+        ({"items": {"$id": "http://127.0.0.1/x"}}, r"has a nested \$id; leave it out"),
+        ({"$schema": "http://json-schema.org/draft-04/schema#", "items": {"id": "x"}}, r"has a nested \$id"),
         ({"x-guidance": {}}, "x-guidance, which is not part of JSON schema; leave it out"),
-        ("{", "is not JSON: .*; send a JSON object"),
+        ("{", "is not valid JSON: .*; send a JSON object"),
         ("[]", r"the schema is \[\]; it must be a JSON object"),
         ("true", "the schema is true; it must be a JSON object"),
-        ('{"minimum": NaN}', "NaN is no number"),
-        ('{"minimum": 1e999}', "1e999 is no number"),
-        (f'{{"minimum": {"1" * 5000}}}', "is not JSON: .*; send a JSON object"),
-        ({"const": HALF_PAIR}, "half a surrogate pair; write whole characters"),
-        ({"properties": {HALF_PAIR: {}}}, "half a surrogate pair"),
-        ({"pattern": HALF_PAIR}, "half a surrogate pair"),
+        ('{"minimum": NaN}', "NaN is not a finite number"),
+        ('{"minimum": 1e999}', "1e999 is not a finite number"),
+        (f'{{"minimum": {"1" * 5000}}}', "is not valid JSON: .*; send a JSON object"),
+        ({"const": HALF_PAIR}, "an unpaired surrogate; write complete characters"),
+        ({"properties": {HALF_PAIR: {}}}, "an unpaired surrogate"),
+        ({"pattern": HALF_PAIR}, "an unpaired surrogate"),
     ],
 )
 def test_an_ill_formed_schema_is_refused_with_a_reason(schema: Any, message: str) -> None:

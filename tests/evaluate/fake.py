@@ -43,6 +43,7 @@ class FakeAnswerer:
         self.description = {"model": model}
         self.asked: list[str] = []
         self.tokenizer = None
+        self.is_chat = True
 
     def check(self, questions: Sequence[Question]) -> None:
         pass

@@ -143,5 +143,5 @@ def test_a_kind_of_cache_that_there_is_not_is_refused(cpu, monkeypatch, bits: in
     monkeypatch.setattr(cpu_backend, "cache_structure", lambda _cache: structure)
     zero, tables = torch.tensor([0]), (torch.ones(64, 32), torch.zeros(64, 32))
     batch = attention_batch(zero.unsqueeze(0), [1], [0, 1], zero, zero)
-    with pytest.raises(AssertionError, match="sizes or indices contradict"):
+    with pytest.raises(AssertionError, match="sizes or indices are inconsistent"):
         cpu.rotate_and_store(random_bf16(1, 6 * 64), 2, *tables, batch, cache)

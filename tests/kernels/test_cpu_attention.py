@@ -76,6 +76,6 @@ def test_an_index_outside_its_table_is_refused_before_anything_is_read(cpu, name
     wrong["row"] = batch.rope_index
     wrong[name].fill_(value)
     tables = torch.ones(64, 32), torch.zeros(64, 32)
-    with pytest.raises(AssertionError, match="sizes or indices contradict"):
+    with pytest.raises(AssertionError, match="sizes or indices are inconsistent"):
         query = cpu.rotate_and_store(random_bf16(1, 6 * 64), 2, *tables, batch, cache)
         cpu.paged_attention(query, cache, batch)

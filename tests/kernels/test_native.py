@@ -46,7 +46,7 @@ def test_the_variable_forces_a_lower_instruction_set(isa) -> None:
 @pytest.mark.parametrize("wanted", ["avx1024", "amx", "AVX2"])
 def test_an_instruction_set_that_is_not_there_is_refused_by_name(monkeypatch, wanted) -> None:
     monkeypatch.setenv(native.ISA_VARIABLE, wanted)
-    with pytest.raises(SettingError, match=f"{native.ISA_VARIABLE} is '{wanted}'; here it may be .*scalar, none"):
+    with pytest.raises(SettingError, match=f"{native.ISA_VARIABLE} is '{wanted}'; on this CPU use .*scalar, none"):
         native.native_library()
 
 
@@ -76,12 +76,12 @@ def test_a_library_of_other_sources_is_not_used(fresh) -> None:
     native._load.cache_clear()
     fresh.setattr(native, "source_hash", lambda: "0123456789abcdef")
     assert native.native_library() is None
-    assert "built from other sources" in native.unavailable_reason()
+    assert "built from different sources" in native.unavailable_reason()
 
 
 def test_without_a_compiler_the_build_says_so(monkeypatch) -> None:
     monkeypatch.setattr(native_build, "compiler", lambda: None)
-    with pytest.raises(RuntimeError, match="no C\\+\\+ compiler; install one"):
+    with pytest.raises(RuntimeError, match="no C\\+\\+ compiler found; install one"):
         native_build.build()
 
 
@@ -94,7 +94,7 @@ def test_a_compiler_that_fails_leaves_nothing_behind(monkeypatch, tmp_path) -> N
 
 @pytest.mark.parametrize("count", [0, -1, 257])
 def test_a_senseless_number_of_threads_is_refused(threads, count) -> None:
-    with pytest.raises(SettingError, match=r"1\.\.256"):
+    with pytest.raises(SettingError, match="between 1 and 256"):
         threads(count)
 
 

@@ -76,7 +76,7 @@ def test_the_native_kernels_serve_bf16_on_a_cpu_and_nothing_else(isa) -> None:
 def test_without_a_library_the_choice_says_what_it_costs_and_what_to_do(monkeypatch) -> None:
     monkeypatch.setenv(native.ISA_VARIABLE, native.NO_LIBRARY)
     name = select_backend(CPU, torch.bfloat16).names["quantized linear"]
-    assert "torch int4" in name and "half of the memory's bandwidth" in name and native.ISA_VARIABLE in name
+    assert "torch int4" in name and "half of the memory bandwidth" in name and native.ISA_VARIABLE in name
 
 
 def test_an_unknown_kind_of_activations_is_refused() -> None:

@@ -52,7 +52,7 @@ def test_a_batch_is_copied_to_the_beginning_of_larger_buffers_and_nothing_else_i
         part = tuple(slice(size) for size in tensor.shape)
         assert torch.equal(buffer[part], tensor), name
         assert buffer.numel() - int((buffer == -1).sum()) == tensor.numel(), name
-    with pytest.raises(AssertionError, match="block_table is in one of the two only"):
+    with pytest.raises(AssertionError, match="block_table is in only one of the two"):
         batch.copy_into(replace(buffers, block_table=None))
 
 

@@ -81,7 +81,7 @@ def test_a_token_of_the_72b_model_takes_so_many_bytes(dtype, num_bytes: int) -> 
 
 
 def test_int4_says_which_heads_it_takes() -> None:
-    with pytest.raises(SettingError, match="heads of a multiple of 32 values, these have 80"):
+    with pytest.raises(SettingError, match="heads of a multiple of 32 values, but these have 80"):
         KVCache(num_layers=1, num_blocks=2, num_kv_heads=1, block_size=4, head_dim=80, dtype="int4")
 
 

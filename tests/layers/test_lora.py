@@ -107,5 +107,5 @@ def load_backend():
 
 
 def test_a_target_that_is_no_linear_is_refused_with_those_that_are(network: QwenModel) -> None:
-    with pytest.raises(SettingError, match=r"'c_attn' names no linear .* attention\.qkv, .* mlp\.up"):
+    with pytest.raises(SettingError, match=r"'c_attn' matches no linear .* attention\.qkv, .* mlp\.up"):
         add_lora(network, ["c_attn"], rank=2, alpha=4)

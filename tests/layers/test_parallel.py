@@ -78,5 +78,5 @@ def test_a_single_rank_has_everything_and_sums_nothing() -> None:
 
 
 def test_what_cannot_be_shared_evenly_is_refused_with_both_numbers() -> None:
-    with pytest.raises(ValueError, match="7 heads cannot be shared evenly by 2 ranks"):
+    with pytest.raises(ValueError, match="7 heads cannot be divided evenly among 2 ranks"):
         ParallelContext(0, 2).share(7, "heads")

@@ -40,7 +40,7 @@ def test_the_published_base_file_is_read() -> None:
     assert defaults.stop_words_ids == ((151643,),)
 
 
-HOW = r"chat_format is missing; if this model chats, give --chat-format chatml \(in Python chat_format=\"chatml\"\)"
+HOW = r"chat_format is missing; if this is a chat model, set --chat-format chatml \(in Python chat_format=\"chatml\"\)"
 
 
 def test_without_a_file_the_defaults_are_the_library_s_and_this_is_said(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_end_ids_that_are_none_are_refused_naming_the_file(tmp_path: Path, name:
         ({"bad_words_ids": [5]}, "bad_words_ids is [5]; it must be a list of lists of ids"),
         ({"suppress_tokens": [[5]]}, "suppress_tokens is [[5]]; it must be a list of ids"),
         ({"begin_suppress_tokens": [-1]}, "begin_suppress_tokens is [-1]; it must be a list of ids"),
-        ({"stop_strings": [""]}, "it must be a text or a list of texts"),
+        ({"stop_strings": [""]}, "it must be a string or a list of strings"),
         ({"temperature": -1}, "temperature is -1; it must be a number from 0 (greedy) to 100"),
         ({"temperature": float("nan")}, "temperature is nan; it must be a number"),
         ({"temperature": float("inf")}, "temperature is inf; it must be a number"),
@@ -174,14 +174,14 @@ def test_every_honoured_key_is_read_without_a_word() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"num_beams": 4}, "not honoured: num_beams 4 (there is no beam search; answers are sampled, or greedy)"),
+        ({"num_beams": 4}, "ignored: num_beams 4 (there is no beam search; answers are sampled, or greedy)"),
         ({"penalty_alpha": 0.6}, "penalty_alpha 0.6 (there is no contrastive search)"),
         ({"typical_p": 0.5, "eta_cutoff": 0.1}, "typical_p 0.5 (there is no typical sampling; min_p is close to it)"),
-        ({"num_return_sequences": 2}, "num_return_sequences 2 (n of a request says how many answers it has)"),
+        ({"num_return_sequences": 2}, "num_return_sequences 2 (set n in the request)"),
         ({"exponential_decay_length_penalty": [5, 1.1]}, "exponential_decay_length_penalty [5, 1.1]"),
         ({"temprature": 0.5}, "'temprature' (an unknown key)"),
-        ({"max_length": 99}, "max_length 99 (max_new_tokens counts)"),
-        ({"min_new_tokens": 600}, "min_new_tokens 600 (an answer ends after 512 tokens at the latest)"),
+        ({"max_length": 99}, "max_length 99 (max_new_tokens overrides it)"),
+        ({"min_new_tokens": 600}, "min_new_tokens 600 (an answer has at most 512 tokens)"),
         ({f"key{number}": number for number in range(500)}, "and 480 more"),
     ],
 )

@@ -40,7 +40,7 @@ def test_a_vocabulary_that_lost_its_last_lines_is_refused(checkpoint: Copy, line
     directory = checkpoint()
     cut(directory, slice(-lines, None))
     with pytest.raises(
-        CheckpointError, match=r"eos_token_id is the id of .*cut short by whole lines: fetch it"
+        CheckpointError, match=r"eos_token_id is the id of .*lacks lines at its end: fetch it"
     ) as caught:
         LLM(directory)
     assert str(caught.value) in inspect_checkpoint(directory).problems
@@ -49,7 +49,7 @@ def test_a_vocabulary_that_lost_its_last_lines_is_refused(checkpoint: Copy, line
 def test_two_lost_lines_make_the_end_of_a_text_the_end_of_a_turn_which_is_told(checkpoint: Copy) -> None:
     directory = checkpoint()
     cut(directory, slice(-2, None))
-    with pytest.warns(CheckpointWarning, match=r"two lines of the \.tiktoken file are lost"):
+    with pytest.warns(CheckpointWarning, match=r"the \.tiktoken file lacks two lines"):
         LLM(directory)
     assert any("two lines" in text for text in inspect_checkpoint(directory).warnings)
 
@@ -156,7 +156,7 @@ def test_lines_that_are_skipped_are_counted(checkpoint: Copy) -> None:
     directory = checkpoint()
     (directory / EXTRA).write_bytes(tiktoken_line(b"a", 600) + tiktoken_line(b"zz", 5))
     edit_json(directory / "tokenizer_config.json", {"extra_vocab_file": EXTRA})
-    with pytest.warns(CheckpointWarning, match="2 of 2 lines skipped: the token exists already, or its id is used"):
+    with pytest.warns(CheckpointWarning, match="2 of 2 lines skipped: the token already exists, or its id is used"):
         load_tokenizer(directory)
 
 
@@ -170,5 +170,6 @@ def test_lines_that_are_skipped_are_counted(checkpoint: Copy) -> None:
 def test_added_tokens_that_the_vocabulary_has_not_are_told_of(checkpoint: Copy, file: str, content: dict) -> None:
     directory = checkpoint()
     (directory / file).write_text(json.dumps(content))
-    with pytest.warns(CheckpointWarning, match="1 tokens are not in the vocabulary and are plain text: '<image>'"):
+    words = "1 tokens are not in the vocabulary and are treated as plain text: '<image>'"
+    with pytest.warns(CheckpointWarning, match=words):
         load_tokenizer(directory)

@@ -1,6 +1,6 @@
-"""Takes each guard of guards.py out of a copy of the package, and fails unless its test then fails.
+"""Removes each guard of guards.py from a copy of the package, and fails unless its test then fails.
 
-    python -m tests.mutations.run [WORDS OF A GUARD'S NAME]        `make mutate` runs all of them: some minutes
+    python -m tests.mutations.run [WORDS OF A GUARD'S NAME]        `make mutate` runs all of them: a few minutes
 
 A test that passes without its guard protects nothing. The repository's own files are not touched.
 """
@@ -20,16 +20,16 @@ from tests.mutations.guards import GUARDS, Guard
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COPIED = ("qwartet", "tests", "pyproject.toml")
-TIMEOUT_S = 180.0  # a test that hangs without its guard has noticed, too
-PASSED, FAILED = 0, 1  # pytest's exit codes; others mean that no test was run
+TIMEOUT_S = 180.0  # a test that hangs without its guard has noticed it too
+PASSED, FAILED = 0, 1  # pytest's exit codes; others mean that no test ran
 
 
 def main(words: Sequence[str]) -> int:
-    """Exit code 0 where every guard that was asked for is noticed to be missing."""
+    """Exit code 0 if the removal of every selected guard is noticed."""
     guards = [guard for guard in GUARDS if all(word in guard.name for word in words)]
     wrong = [problem for guard in guards if (problem := source_problem(guard))]
     if wrong or not guards:
-        print("\n".join(wrong) or "no guard has such a name")
+        print("\n".join(wrong) or "no guard's name contains these words")
         return 1
     with tempfile.TemporaryDirectory(prefix="qwartet-mutations-") as folder:
         copy = Path(folder)
@@ -40,18 +40,18 @@ def main(words: Sequence[str]) -> int:
             print(f"{said}\nthe tests fail with all guards in place")
             return 1
         missed = [guard for guard in guards if not is_noticed(copy, guard)]
-    print(f"{len(guards) - len(missed)} of {len(guards)} guards are noticed to be missing")
+    print(f"removal noticed for {len(guards) - len(missed)} of {len(guards)} guards")
     return 1 if missed else 0
 
 
 def source_problem(guard: Guard) -> str | None:
-    """What is wrong with an entry of the list itself: its source has to stand once in its file, its test to exist."""
+    """What is wrong with the entry itself: its source must occur exactly once in its file, and its test must exist."""
     count = (REPOSITORY / guard.file).read_text(encoding="utf-8").count(guard.source)
     if count != 1:
-        return f"{guard.name}: {guard.file} has {guard.source!r} {count} times; write what stands there now"
+        return f"{guard.name}: {guard.file} has {guard.source!r} {count} times instead of once; update guards.py"
     file, _, function = guard.test.partition("::")
     if f"def {function}(" not in (REPOSITORY / file).read_text(encoding="utf-8"):
-        return f"{guard.name}: there is no {guard.test}"
+        return f"{guard.name}: {guard.test} does not exist; update guards.py"
     return None
 
 
@@ -72,7 +72,7 @@ def is_noticed(copy: Path, guard: Guard) -> bool:
 
 
 def _run(copy: Path, tests: Sequence[str]) -> tuple[int | None, str]:
-    """pytest's exit code, None where it took too long, and the end of what it said."""
+    """pytest's exit code (None after a timeout) and the end of its output."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "not slow", "-p", "no:cacheprovider", *tests]
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(copy)}
     try:
@@ -80,7 +80,7 @@ def _run(copy: Path, tests: Sequence[str]) -> tuple[int | None, str]:
             command, cwd=copy, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S * len(tests)
         )
     except subprocess.TimeoutExpired:
-        return None, "it took too long"
+        return None, "timed out"
     return done.returncode, (done.stdout + done.stderr)[-4000:]
 
 

@@ -1,4 +1,4 @@
-"""Lines to entries: each line has one, whatever is wrong with it, and only so many are under way at once."""
+"""Lines to entries: each line gets one, whatever is wrong with it, and a bounded number is in flight."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ def lines_of(*contents: Any) -> Iterator[BatchLine]:
 
 
 FAULTS = [
-    (b"{", "line 1 is not JSON", None),
-    (b"[" * 10**5, "nested too deep", None),
+    (b"{", "line 1 is not valid JSON", None),
+    (b"[" * 10**5, "nested too deeply", None),
     ([], "should be an object", None),
     (completion(7), "custom_id: input should be a valid string", None),
     (completion(""), "custom_id: string should have at least 1 character", ""),
     ({"custom_id": "a"}, "method is missing", "a"),
     (completion("a", method="GET"), "method: input should be 'POST'", "a"),
-    (completion("a", url="/v1/embeddings"), "there are /v1/chat/completions, /v1/completions", "a"),
+    (completion("a", url="/v1/embeddings"), "use one of /v1/chat/completions, /v1/completions", "a"),
     (completion("a", body=[]), "body: input should be a valid dictionary", "a"),
-    (completion("a", extra=1), "extra is not a field", "a"),
-    (completion("a", body={"prompt": "x", "stream": True}), "stream is true", "a"),
+    (completion("a", extra=1), "unsupported field 'extra'", "a"),
+    (completion("a", body={"prompt": "x", "stream": True}), "stream: true is not supported here", "a"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""The files of a batch: what is read of IN, and what OUT holds after whatever happened to it."""
+"""The files of a batch: reading IN, and what OUT holds after an interruption, damage or failures."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def request(custom_id: Any) -> str:
 
 
 def resumed(path: Path) -> set[int]:
-    """What OUT says is answered."""
+    """The hashes of the ids that OUT holds answers to."""
     answers = AnswerFile(path)
     answers.close()
     return set(answers.answered.tolist())
@@ -59,9 +59,9 @@ def test_answered_lines_are_passed_over_as_often_as_it_is_read() -> None:
 
 
 def test_an_id_that_comes_twice_is_refused_with_its_lines() -> None:
-    with pytest.raises(SettingError, match=r"^in\.jsonl: .*: 'b' in the lines 2, 4, 5; give each its own$"):
+    with pytest.raises(SettingError, match=r"^in\.jsonl: duplicate .*: 'b' on lines 2, 4, 5; make each one unique$"):
         batch(request("a"), request("b"), request("c"), request("b"), request("b"))
-    with pytest.raises(SettingError, match=r"'0' in the lines 1, 11; .*'4' in the lines 5, 15 and 5 more;"):
+    with pytest.raises(SettingError, match=r"'0' on lines 1, 11; .*'4' on lines 5, 15 and 5 more;"):
         batch(*(request(str(number % 10)) for number in range(20)))
 
 
@@ -152,7 +152,7 @@ def test_failures_are_taken_out_and_all_else_stays(tmp_path: Path) -> None:
 def test_a_file_that_holds_something_else_is_refused_and_not_touched(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "out.jsonl"
     path.write_bytes(content)
-    with pytest.raises(SettingError, match="is not an answer of a batch; give another file"):
+    with pytest.raises(SettingError, match="is not a batch answer; choose another file"):
         AnswerFile(path)
     assert path.read_bytes() == content
 
@@ -161,7 +161,7 @@ def test_a_file_that_another_run_writes_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     path.write_bytes(entry_line(entry("a")) + entry_line(entry("b", 400)))
     first = AnswerFile(path)
-    with pytest.raises(SettingError, match="another run is writing it"):
+    with pytest.raises(SettingError, match="another run is writing it; wait or choose another file"):
         AnswerFile(path)
     first.close()
     assert resumed(path) == {hash_id("a")}

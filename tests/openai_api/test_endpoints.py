@@ -1,4 +1,4 @@
-"""Bodies to responses: every field is honoured, harmless or refused by its name; the answers have OpenAI's shape."""
+"""Bodies to responses: every field is supported, ignored or rejected by name; answers have OpenAI's shape."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def llm() -> LLM:
 
 
 def answers(llm: LLM, path: str, bodies: Sequence[Any]) -> list[Any]:
-    """The response to each body, or its ApiError; all at once."""
+    """The response to each body, or its ApiError; all concurrently."""
 
     async def main() -> list[Any]:
         async with AsyncEngine(llm.engine) as engine:
@@ -205,7 +205,7 @@ def test_an_answer_goes_on_behind_its_beginning(llm: LLM, add: bool | None) -> N
 
 
 CHAT_FAULTS = [
-    ({"temprature": 1}, 400, "temprature", "did you mean temperature?"),
+    ({"temprature": 1}, 400, "temprature", "unsupported field 'temprature'; did you mean temperature?"),
     ({"messages": []}, 400, "messages", "at least 1"),
     ({"messages": None}, 400, "messages", "list"),
     ({"messages": [{"role": "bot", "content": "x"}]}, 400, "messages.0.role", "is 'bot'; use one of 'system'"),
@@ -221,8 +221,8 @@ CHAT_FAULTS = [
         "messages",
         "maximum context length is 2048 tokens",
     ),
-    ({"model": "gpt-4o"}, 404, "model", "there is demo, other-name"),
-    ({"stream": True}, 400, "stream", "leave it out"),
+    ({"model": "gpt-4o"}, 404, "model", "available: demo, other-name"),
+    ({"stream": True}, 400, "stream", "is not supported here; leave it out"),
     ({"stream_options": {"include_usage": True}}, 400, "stream_options", "stream: true"),
     ({"temperature": "0.5"}, 400, "temperature", "valid number"),
     ({"temperature": -1}, 400, "temperature", "from 0 (greedy) to 100"),
@@ -230,21 +230,21 @@ CHAT_FAULTS = [
     ({"n": 0}, 400, "n", "from 1"),
     ({"n": 1.5}, 400, "n", "integer"),
     ({"max_tokens": 0}, 400, "max_tokens", "at least 1"),
-    ({"max_tokens": 3, "max_completion_tokens": 4}, 400, "max_tokens", "give one of them"),
+    ({"max_tokens": 3, "max_completion_tokens": 4}, 400, "max_tokens", "set only one of them"),
     ({"max_tokens": 3, "min_tokens": 4}, 400, "min_tokens", "max_tokens (3)"),
     ({"seed": -1}, 400, "seed", "at least 0"),
     ({"stop": ["a"] * 17}, 400, "stop", "16"),
     ({"stop": ""}, 400, "stop", "at least 1"),
     ({"stop": [1]}, 400, "stop.0", "string"),
-    ({"logit_bias": {"a": 1}}, 400, "logit_bias", "keys are token ids"),
+    ({"logit_bias": {"a": 1}}, 400, "logit_bias", "keys must be token ids"),
     ({"logit_bias": {"1": 101}}, 400, "logit_bias", "from -100 to 100"),
-    ({"logit_bias": {"999999": 1}}, 400, "logit_bias", "the vocabulary 4304"),
+    ({"logit_bias": {"999999": 1}}, 400, "logit_bias", "the vocabulary has 4304 tokens"),
     ({"top_logprobs": 2}, 400, "top_logprobs", "logprobs: true"),
     ({"logprobs": True, "top_logprobs": 21}, 400, "top_logprobs", "20"),
     ({"response_format": {"type": "xml"}}, 400, "response_format.type", "'json_object'"),
-    ({"response_format": {"type": "json_schema"}}, 400, "response_format", "give both"),
-    ({"response_format": {"type": "json_object"}, "guided_regex": "a"}, 400, "guided_regex", "give one of them"),
-    ({"structured_outputs": {}}, 400, "structured_outputs", "give exactly one of"),
+    ({"response_format": {"type": "json_schema"}}, 400, "response_format", "must be set together"),
+    ({"response_format": {"type": "json_object"}, "guided_regex": "a"}, 400, "guided_regex", "set only one"),
+    ({"structured_outputs": {}}, 400, "structured_outputs", "set exactly one of"),
     ({"structured_outputs": {"grammar": "x"}}, 400, "structured_outputs.grammar", "leave it out"),
     ({"guided_regex": "("}, 400, "guided_regex", "unclosed group"),
     (
@@ -287,12 +287,12 @@ def test_what_is_wrong_is_named(llm: LLM, body: dict[str, Any], status: int, par
         ({"prompt": [1, "a"]}, "prompt.0", "string"),
         ({"prompt": [-1]}, "prompt", "ids outside 0..4351"),
         ({"prompt": ["a"] * 100, "n": 2}, "prompt", "100 prompts with n 2; at most 128"),
-        ({"best_of": 3}, "best_of", "only n is possible"),
+        ({"best_of": 3}, "best_of", "must equal n (1)"),
         ({"suffix": "x"}, "suffix", "''"),
         ({"logprobs": 6}, "logprobs", "5"),
         ({"max_tokens": 0}, "max_tokens", "at least 1"),
         ({"messages": []}, "messages", "leave it out"),
-        ({"echo": True, "prompt": [4340]}, "prompt", "4340 is not the id of a token"),
+        ({"echo": True, "prompt": [4340]}, "prompt", "4340 is not a token id"),
     ],
 )
 def test_what_is_wrong_with_a_completion_is_named(
@@ -304,7 +304,7 @@ def test_what_is_wrong_with_a_completion_is_named(
 
 REMOTE = {"$ref": "http://x"}
 CALLED = {"name": "f", "parameters": REMOTE}
-# Wrong values of each setting of SamplingParams, the field that has to be named last.
+# Wrong values of each setting of SamplingParams; the error must name the last field.
 WRONG_SETTINGS: dict[str, list[dict[str, Any]]] = {
     "max_tokens": [{"max_tokens": 0}, {"max_completion_tokens": 0}],
     "min_tokens": [{"min_tokens": -1}, {"max_tokens": 3, "min_tokens": 4}],
@@ -337,7 +337,7 @@ WRONG_SETTINGS: dict[str, list[dict[str, Any]]] = {
 }
 
 
-# Settings that no field of a body gives: a checkpoint's defaults, and Python.
+# Settings that no field of a body sets: only a checkpoint's defaults and Python do.
 NO_FIELDS = {
     "max_length", "min_length", "no_repeat_ngram_size", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens",
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""What clients send along: fields of SDKs in messages and tools, nulls, empty lists, wishes that change nothing."""
+"""Extra fields that clients send: SDK fields in messages and tools, nulls, empty lists, hints without effect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""POST /v1/responses without HTTP: the same prompts as the chat's, the answers in OpenAI's shape, errors by field."""
+"""POST /v1/responses without HTTP: prompts as for a chat, answers in OpenAI's shape, errors that name the field."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def llm() -> LLM:
 
 
 def answers(llm: LLM, path: str, bodies: Sequence[dict[str, Any]]) -> list[Any]:
-    """The response to each body, or its ApiError; all at once and greedy."""
+    """The response to each body, or its ApiError; all concurrently and greedy."""
 
     async def main() -> list[Any]:
         async with AsyncEngine(llm.engine) as engine:
@@ -303,7 +303,7 @@ def test_log_probabilities_are_those_of_the_chat(llm: LLM) -> None:
 WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"previous_response_id": "resp_1"}, "previous_response_id", "send the items themselves"),
     ({"conversation": "conv_1"}, "conversation", "use previous_response_id"),
-    ({"background": True}, "background", "wait"),
+    ({"background": True}, "background", "leave it out and wait"),
     ({"prompt": {"id": "pmpt_1"}}, "prompt", "send the text in input"),
     ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input.0", "send the items themselves"),
     ({"input": [{"id": "msg_1"}]}, "input.0", "send the items themselves"),
@@ -319,9 +319,9 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"tools": [{"type": "web_search"}]}, "tools.0", "use function"),
     ({"tools": [{"type": "custom", "name": "x"}]}, "tools.0", "use function"),
     ({"tools": [{"type": "function", "function": WEATHER}]}, "tools.0.name", "missing"),
-    ({"tools": [*TOOLS, TOOLS[0]]}, "tools.2", "two of them"),
+    ({"tools": [*TOOLS, TOOLS[0]]}, "tools.2", "duplicate name get_weather"),
     ({"tools": [{**TOOLS[0], "parameters": {"type": "string"}}]}, "tools.0.parameters", "object"),
-    ({"tools": TOOLS, "tool_choice": {"type": "function", "name": "x"}}, "tool_choice", "there is get_weather"),
+    ({"tools": TOOLS, "tool_choice": {"type": "function", "name": "x"}}, "tool_choice", "available: get_weather"),
     ({"tools": TOOLS, "tool_choice": {"type": "web_search"}}, "tool_choice", "allowed_tools"),
     ({"tool_choice": "required"}, "tool_choice", "no tools"),
     (

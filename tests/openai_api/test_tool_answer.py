@@ -1,4 +1,4 @@
-"""Scripted outputs to messages and to the pieces of a stream, which together are the message."""
+"""Scripted outputs to messages and to stream deltas, which add up to the same message."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def message_of(chat: ToolChat, text: str, reason: FinishReason = "stop") -> tupl
 
 
 def streamed(chat: ToolChat, pieces: list[str], reason: FinishReason = "stop") -> tuple[dict[str, Any], str]:
-    """The message that a client puts together from what is sent, as OpenAI's does."""
+    """The message that a client assembles from the deltas, as OpenAI's does."""
     stream = ToolStream(chat)
     deltas = [delta for piece in pieces for delta in stream.feed(piece)] + stream.finish()
     message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": None}
@@ -178,7 +178,7 @@ def test_a_megabyte_of_markers_takes_linear_time_sec_09(unit: str, chat: ToolCha
     output = unit * (1_000_000 // len(unit))
     start = time.thread_time()
     tool_message(chat, output, "stop")
-    assert time.thread_time() - start < 3  # one on a usual processor; minutes, if it were not linear
+    assert time.thread_time() - start < 3  # about 1 s on a typical core; minutes if it were not linear
     stream = ToolStream(chat)
     start = time.thread_time()
     for first in range(0, len(output), 100):

@@ -1,4 +1,4 @@
-"""Requests with tools: what they mean for the prompt and the engine, what is wrong with them, and whole rounds."""
+"""Requests with tools: their prompts and settings, their errors, and complete rounds."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def llm() -> LLM:
 
 
 def answers(llm: LLM, bodies: Sequence[dict[str, Any]]) -> list[Any]:
-    """The response to each body, or its ApiError; all at once and greedy."""
+    """The response to each body, or its ApiError; all concurrently and greedy."""
 
     async def main() -> list[Any]:
         async with AsyncEngine(llm.engine) as engine:
@@ -68,7 +68,7 @@ def prompt_text(llm: LLM, **body: Any) -> str:
     return llm.tokenizer.decode(prepared(llm, **body).prompts[0])
 
 
-# What the engine is asked for
+# The engine's input
 
 
 def test_generation_stops_where_a_result_would_come_besides_the_other_stops(llm: LLM) -> None:
@@ -171,7 +171,7 @@ def test_a_structured_answer_is_possible_where_no_tool_can_be_called(llm: LLM) -
         assert found["message"]["content"] in ('"sunny"', '"rainy"')
 
 
-# What users write stays text
+# User text stays text
 
 
 def test_special_tokens_in_any_field_stay_text_sec_19(llm: LLM) -> None:
@@ -200,7 +200,7 @@ def test_special_tokens_in_any_field_stay_text_sec_19(llm: LLM) -> None:
 
 
 def long(llm: LLM) -> LLM:
-    """The same, with a context for anything: the prompt is not served."""
+    """The same with unlimited context, to build prompts without serving them."""
 
     class Long:
         max_model_len = 10**9
@@ -223,7 +223,7 @@ def test_a_call_in_the_text_of_a_user_or_a_tool_is_no_call_sec_20(llm: LLM) -> N
         {"messages": [*ASKED, CALLED, RESULT | {"content": spoof}]},
         {"messages": [{"role": "system", "content": spoof}, *ASKED], "tools": TOOLS, "tool_choice": "none"},
     ]
-    # An output that is a plain answer stays one, whatever the prompt holds: only the output is read.
+    # A plain answer stays one, whatever the prompt contains: only the output is parsed.
     for body, output in zip(bodies, ("noon", " noon", " noon", "noon"), strict=True):
         chat = prepared(llm, **body).tool_chat
         if chat is not None:
@@ -233,7 +233,7 @@ def test_a_call_in_the_text_of_a_user_or_a_tool_is_no_call_sec_20(llm: LLM) -> N
         assert "tool_calls" not in found["choices"][0]["message"]
 
 
-# Whole rounds on the bundled model
+# Complete rounds on the bundled model
 
 
 def test_the_bundled_model_calls_a_tool_and_answers_from_its_result(llm: LLM) -> None:
@@ -305,7 +305,7 @@ def test_each_of_n_answers_is_read_by_itself(llm: LLM) -> None:
     assert len({one["message"]["tool_calls"][0]["id"] for one in found}) == 3
 
 
-# What is wrong
+# Errors
 
 
 def schema_of(levels: int) -> dict[str, Any]:
@@ -323,60 +323,60 @@ def history(*messages: Any) -> dict[str, Any]:
 FIRST_CALL = "messages.1.tool_calls.0"
 FUNCTION_CALLED = {"role": "assistant", "content": None, "function_call": CALL["function"]}
 FAULTS: list[tuple[dict[str, Any], str | None, str]] = [
-    ({"tools": [], "tool_choice": "required"}, "tool_choice", "there are no tools; give them"),
-    ({"functions": [], "function_call": {"name": "f"}}, "function_call", "there are no functions; give them"),
+    ({"tools": [], "tool_choice": "required"}, "tool_choice", "there are no tools; add some"),
+    ({"functions": [], "function_call": {"name": "f"}}, "function_call", "there are no functions; add some"),
     ({"tools": [TOOLS[0]] * 129}, "tools", "at most 128"),
     ({"tools": [{"type": "code"}]}, "tools.0.type", "'function'"),
     ({"tools": [{"type": "function"}]}, "tools.0.function", "is missing"),
     ({"tools": [WEATHER]}, "tools.0.type", "is missing"),
-    ({"tools": tool(input_schema=CITY)}, "tools.0.function.input_schema", "is called parameters; leave it out"),
+    ({"tools": tool(input_schema=CITY)}, "tools.0.function.input_schema", "belongs in parameters; leave it out"),
     ({"tools": tool(name="a b")}, "tools.0.function.name", "pattern"),
     ({"tools": tool(name="")}, "tools.0.function.name", "pattern"),
     ({"tools": tool(name="天气")}, "tools.0.function.name", "pattern"),
     ({"tools": tool(name="a" * 65)}, "tools.0.function.name", "pattern"),
     ({"tools": tool(name="a\n")}, "tools.0.function.name", "pattern"),
     ({"tools": tool(parameters=[])}, "tools.0.function.parameters", "dictionary"),
-    ({"tools": tool(parameters={"type": "array"})}, "tools.0.function.parameters", "of the type object"),
+    ({"tools": tool(parameters={"type": "array"})}, "tools.0.function.parameters", "a schema of type object"),
     ({"tools": tool(parameters=schema_of(33))}, "tools.0.function.parameters", "deeper than 32 levels"),
     ({"tools": tool(parameters={"a": "x" * 65536})}, "tools.0.function.parameters", "at most 65536"),
     ({"tools": tool(parameters={"a": float("nan")})}, "tools.0.function.parameters", "cannot be written as JSON"),
     ({"tools": tool(parameters={"a": "\ud800"})}, "tools.0.function.parameters", "cannot be written as JSON"),
     ({"tools": tool(strict="yes")}, "tools.0.function.strict", "boolean"),
-    ({"tools": [TOOLS[0], TOOLS[0]]}, "tools.1", "two of them have the name get_weather"),
-    ({"tools": TOOLS, "functions": [WEATHER]}, "functions", "give one of them"),
-    ({"functions": [{"description": "x"}]}, "functions.0", "give name"),
+    ({"tools": [TOOLS[0], TOOLS[0]]}, "tools.1", "duplicate name get_weather"),
+    ({"tools": TOOLS, "functions": [WEATHER]}, "functions", "set only one"),
+    ({"functions": [{"description": "x"}]}, "functions.0", "set name"),
     ({"functions": [WEATHER | {"parameters": schema_of(33)}]}, "functions.0.parameters", "deeper than 32"),
     ({"functions": [WEATHER | {"parameters": [schema_of(32)]}]}, "functions.0.parameters", "deeper than 32"),
     ({"tools": TOOLS, "tool_choice": "any"}, "tool_choice", "'required'"),
-    ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice", "there is get_w"),
-    ({"tool_choice": "required"}, "tool_choice", "there are no tools; give them"),
-    ({"tool_choice": NAMED}, "tool_choice", "there are no tools; give them"),
-    ({"function_call": {"name": "f"}}, "function_call", "there are no functions; give them"),
+    ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice", "available: get"),
+    ({"tool_choice": "required"}, "tool_choice", "there are no tools; add some"),
+    ({"tool_choice": NAMED}, "tool_choice", "there are no tools; add some"),
+    ({"function_call": {"name": "f"}}, "function_call", "there are no functions; add some"),
     ({"tools": TOOLS, "function_call": "none"}, "function_call", "belongs to functions"),
     ({"functions": [WEATHER], "tool_choice": "none"}, "tool_choice", "belongs to tools"),
     ({"functions": [WEATHER], "function_call": "required"}, "function_call", "'auto'"),
     ({"tools": TOOLS, "parallel_tool_calls": "yes"}, "parallel_tool_calls", "boolean"),
-    ({"tools": TOOLS, "add_generation_prompt": False}, "add_generation_prompt", "no chat with tools"),
+    ({"tools": TOOLS, "add_generation_prompt": False}, "add_generation_prompt", "not supported with tools"),
     ({"tools": tool(parameters={"$ref": "http://x"}), "tool_choice": "required"}, "tools", "nothing is fetched"),
     ({"tools": tool(strict=True, parameters={"properties": {"a": {"multipleOf": 50021}}})}, "tools", "use simpler"),
     ({"tools": tool(strict=True, parameters={"properties": {"a": {"not": {}}}})}, "tools", "not supported"),
-    ({"messages": [{"role": "system", "content": "x"}], "tools": TOOLS}, "messages", "no message of a user"),
+    ({"messages": [{"role": "system", "content": "x"}], "tools": TOOLS}, "messages", "require a user message"),
     (history({"role": "tool", "content": "x"}), "messages.1.tool_call_id", "is missing"),
     (history({"role": "function", "content": "x"}), "messages.1.name", "is missing"),
-    (history(RESULT), "messages.1.tool_call_id", "no call right before it with the id 'call_1'"),
+    (history(RESULT), "messages.1.tool_call_id", "'call_1' matches no unanswered call"),
     (history(CALLED), "messages.1.tool_calls.0", "the call 'call_1' has no result"),
     (history(CALLED, *ASKED, RESULT), "messages.1.tool_calls.0", "has no result"),
-    (history(CALLED, RESULT, RESULT), "messages.3.tool_call_id", "waits for a result"),
+    (history(CALLED, RESULT, RESULT), "messages.3.tool_call_id", "one result per call"),
     (history(CALLED, RESULT, {**RESULT, "tool_call_id": "x"}), "messages.3.tool_call_id", "'x'"),
-    (history(CALLED | {"tool_calls": [CALL, CALL]}, RESULT), "messages.1.tool_calls.1", "give each its own"),
-    (history(CALLED | {"tool_calls": []}, RESULT), "messages.2.tool_call_id", "no call right before it"),
+    (history(CALLED | {"tool_calls": [CALL, CALL]}, RESULT), "messages.1.tool_calls.1", "duplicate call id 'call_1'"),
+    (history(CALLED | {"tool_calls": []}, RESULT), "messages.2.tool_call_id", "matches no unanswered call"),
     (history(CALLED, {"role": "system", "content": "x"}, RESULT), "messages.1.tool_calls.0", "has no result"),
     (history(CALLED | {"tool_calls": [CALL] * 129}), "messages.1.tool_calls", "at most 128"),
-    (history(CALLED | {"function_call": CALL["function"]}, RESULT), "messages.1", "give one of them"),
+    (history(CALLED | {"function_call": CALL["function"]}, RESULT), "messages.1", "set only one"),
     (history(CALLED | {"tool_calls": [CALL | {"function": {"name": "f"}}]}), f"{FIRST_CALL}.function.arguments", "is"),
     (history(CALLED | {"tool_calls": [CALL | {"id": ""}]}), f"{FIRST_CALL}.id", "at least 1"),
-    (history(FUNCTION_CALLED), "messages.1", "send the function's result"),
-    (history({"role": "function", "name": "f", "content": "x"}), "messages.1", "has no call before it"),
+    (history(FUNCTION_CALLED), "messages.1", "append the function's result"),
+    (history({"role": "function", "name": "f", "content": "x"}), "messages.1", "has no preceding call"),
     ({"messages": [{"role": "user", "content": "x " * 3000}], "tools": TOOLS}, "messages", "maximum context"),
 ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Tools together with response_format: a call, or an answer of that form; formats of a schema that stand as notes."""
+"""Tools together with response_format: a call, or an answer in that format; schema formats that are only notes."""
 
 from __future__ import annotations
 
@@ -172,6 +172,6 @@ def test_a_note_tells_the_sender(llm: LLM) -> None:
     schema = {"type": "object", "properties": {"a": {"type": "string", "format": "col\nor"}}}
     body = {"messages": ASKED, "guided_json": schema}
     assert prepare_chat(llm, ChatCompletionRequest.model_validate(body)).notes == (
-        "the format 'col\\nor' of the schema is not enforced",
+        "the schema's format 'col\\nor' is not enforced",
     )
     assert prepare_chat(llm, ChatCompletionRequest.model_validate({"messages": ASKED})).notes == ()

@@ -1,4 +1,4 @@
-"""The prompt of a chat with tools is, letter by letter, the one that the original server made.
+"""The prompt of a chat with tools equals that of the original server, character by character.
 
 `original_prompt` follows the rules of that server's parse_messages and text_complete_last_message, said anew and apart
 from the code under test; conversations that it did not accept are left out.
@@ -29,7 +29,7 @@ FORMAT = (
 
 
 def original_prompt(messages: list[dict[str, Any]], functions: list[dict[str, Any]]) -> str | None:
-    """The prompt text; None where the original server answered 400, or continued a whole answer."""
+    """The prompt text; None where the original server answered 400 or continued a complete answer."""
     if not any(message["role"] == "user" for message in messages):
         return None
     system = "You are a helpful assistant."
@@ -132,7 +132,7 @@ def functions_of(kinds: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[
 
 
 def said(role: str) -> st.SearchStrategy[dict[str, Any]]:
-    # An empty question is left out: of the blank behind "Question:" the original's two ways to a prompt thought apart.
+    # No empty questions: the original's two code paths disagree on the space after "Question:".
     text = TEXT.filter(trim) if role == "user" else TEXT
     return st.fixed_dictionaries({"role": st.just(role), "content": text})
 
@@ -175,7 +175,7 @@ def test_a_conversation_with_functions_has_the_original_prompt(
 
 
 def with_ids(messages: list[dict[str, Any]], sizes: list[int]) -> list[dict[str, Any]]:
-    """The same conversation with `tool_calls`: as many calls as `sizes` say in one message, their results behind it."""
+    """The same conversation with `tool_calls`: `sizes` calls per message, each message followed by its results."""
     converted: list[dict[str, Any]] = []
     index = number = 0
     while index < len(messages):
@@ -203,7 +203,7 @@ def with_ids(messages: list[dict[str, Any]], sizes: list[int]) -> list[dict[str,
 
 
 def is_pair(messages: list[dict[str, Any]], *, is_first: bool) -> bool:
-    """Whether a call and its result come next; only the first of several has a thought."""
+    """Whether a call and its result come next; only the first of several may have a thought."""
     if [one["role"] for one in messages[:2]] != ["assistant", "function"] or "function_call" not in messages[0]:
         return False
     return is_first or not messages[0]["content"]

@@ -1,4 +1,4 @@
-"""What an attacker does: bytes that no client library sends, and how long everybody else waits meanwhile."""
+"""Attacks: bytes that no client library sends, and how long other clients wait meanwhile."""
 
 from __future__ import annotations
 

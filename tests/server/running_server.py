@@ -1,4 +1,4 @@
-"""Servers to test: one in this process, whose insides a test may break, and one that is a process of its own."""
+"""Servers under test: one in this process, which a test may break, and one in its own process."""
 
 from __future__ import annotations
 

@@ -1,12 +1,14 @@
-"""What clients, browsers, monitors and load generators do, and a server of OpenAI's API is expected to bear."""
+"""What clients, browsers, monitors and load generators expect of an OpenAI-compatible server."""
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from qwartet import LLM
@@ -82,10 +84,31 @@ def test_head_is_counted_as_what_it_asks_for(server: RunningServer) -> None:
 
 def test_a_trailing_slash_changes_nothing(server: RunningServer) -> None:
     for path in gets(server):
-        if path not in ("/", "/metrics", "/static/docs.css"):
+        if path not in ("/", "/docs", "/metrics", "/static/docs.css"):
             assert send(server, request("GET", f"{path}/")).body == send(server, request("GET", path)).body, path
     for path, body in ((CHAT, {"messages": HELLO, "max_tokens": 1}), ("/tokenize", {"prompt": "a"})):
         assert send(server, post(f"{path}/", body)).status == 200
+
+
+@pytest.mark.parametrize("root_path", ["", "/below"])
+@pytest.mark.parametrize(("path", "location"), [("/", "../"), ("/docs", "../docs")])
+def test_a_page_under_an_extra_slash_is_redirected_to_where_its_links_lead(
+    llm: LLM, root_path: str, path: str, location: str
+) -> None:
+    """Its links are relative to its URL: /docs/ would look for /docs/static/docs.css."""
+    with RunningServer(llm, root_path=root_path) as server:
+        answer = server.get(f"{root_path}{path}/")
+        assert (answer.status_code, answer.headers["location"]) == (308, location)
+        page = server.get(f"{root_path}{path}")
+        links = re.findall(r'(?:href|src)="([\w/.]+)"', page.text)
+        assert any(link.startswith("static/") for link in links)
+        for link in links:
+            assert httpx.get(page.url.join(link)).status_code == 200, link
+
+
+def test_a_page_is_never_shown_from_a_cache_of_an_older_version(server: RunningServer) -> None:
+    for path in ("/", "/static/app.js"):
+        assert server.get(path).headers["cache-control"] == "no-cache", path
 
 
 def test_the_icon_that_every_browser_asks_for_is_no_error(server: RunningServer) -> None:
@@ -217,5 +240,5 @@ def test_what_a_schema_asks_for_in_vain_is_said_beside_the_answer(server: Runnin
     schema = {"type": "object", "properties": {"a": {"enum": ["x"], "type": "string", "format": "color\n"}}}
     answer = server.chat(guided_json=schema, stream=stream, max_tokens=20)
     assert answer.status_code == 200
-    assert answer.headers["x-qwartet-notes"] == r"the format 'color\n' of the schema is not enforced"
+    assert answer.headers["x-qwartet-notes"] == r"the schema's format 'color\n' is not enforced"
     assert "x-qwartet-notes" not in server.chat(max_tokens=1, stream=stream).headers

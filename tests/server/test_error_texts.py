@@ -1,4 +1,4 @@
-"""SEC-17 too: the text of an error that nobody foresaw stays inside, whatever its kind, wherever it comes from."""
+"""SEC-17 too: the text of an unexpected error stays inside, whatever its type and origin."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from qwartet.openai_api.log import log_failure
 from tests.server.attack import COMPLETION
 from tests.server.running_server import RunningServer, wait_for
 
-SECRET = "".join(["Words", "Of", "A", "User"])  # its source line, which a log may show, is not the text
+SECRET = "".join(["Words", "Of", "A", "User"])  # so that a logged source line does not contain it
 PLACE = "/srv/" + "inside"
 
 
 class PanicError(BaseException):
-    """As native code raises one."""
+    """Like a panic in native code."""
 
 
 KINDS: dict[str, Callable[[], BaseException]] = {
@@ -109,18 +109,18 @@ def test_sec_17_whatever_fails_its_text_is_told_to_nobody(
             answer = server.chat(max_tokens=2, stream=stream, messages=[{"role": "user", "content": SECRET}])
             status, text = answer.status_code, answer.text
         except httpx.HTTPError:
-            assert is_panic, "only that may break off what has begun"
+            assert is_panic, "only a panic may break off a response that has begun"
             status, text = 0, ""
     assert_discreet(text)
     assert_discreet(caplog.text)
     if isinstance(make(), EngineFailedError):
-        assert "engine_failed" in text  # logged once for all, where the engine is watched
+        assert "engine_failed" in text  # logged once, where the engine is monitored
     elif status:
         request_id = answer.headers["x-request-id"]
-        assert "out_of_memory" in text if isinstance(make(), MemoryError) else f"about request {request_id}" in text
+        assert "out_of_memory" in text if isinstance(make(), MemoryError) else f"log for request {request_id}" in text
         assert f"request {request_id}: " in caplog.text and f"failed with {type(make()).__name__}" in caplog.text
         assert ".py:" in caplog.text
-    assert server.chat(max_tokens=2).status_code == 200, "one failure is not the next one's"
+    assert server.chat(max_tokens=2).status_code == 200, "one failure does not affect the next request"
 
 
 def test_a_failed_step_is_told_to_all_without_its_text_and_to_the_operator_with_its_place(
@@ -137,7 +137,7 @@ def test_a_failed_step_is_told_to_all_without_its_text_and_to_the_operator_with_
         assert server.get("/health").json() == {"status": "failed"}
         assert_discreet(server.post(COMPLETION, prompt="a").text)
         assert llm.engine.failure is not None
-        log_failure("the engine", llm.engine.failure)  # as run.py does
+        log_failure("the engine", llm.engine.failure)  # like run.py
     assert "the engine failed with ValueError" in caplog.text and "engine.py:" in caplog.text
     assert_discreet(caplog.text)
 

@@ -1,4 +1,4 @@
-"""SEC-08 too: what frames a body is bounded, for each body and for each turn of the event loop."""
+"""SEC-08 too: body framing is bounded, per body and per turn of the event loop."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEY = "key-of-somebody"
 WITH_KEY = f"Authorization: Bearer {KEY}"
 CHUNKED = ["Content-Type: application/json", "Transfer-Encoding: chunked"]
 BODY = {"messages": HELLO, "max_tokens": 1}
-STALL_S = 0.1  # most of it the test's own thread, which shares the interpreter
+STALL_S = 0.1  # mostly the test's own thread, which shares the interpreter
 FLOOD = b"1\r\n \r\n" * 200_000
 
 
@@ -83,7 +83,7 @@ def test_sec_08_a_body_in_many_chunks_is_read_up_to_the_limit(server: RunningSer
     chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body)
     assert status_of(server, chunked(WITH_KEY, "Connection: close") + chunks + b"0\r\n\r\n") == 200
     assert status_of(server, chunked(WITH_KEY) + chunks + b"1\r\n \r\n0\r\n\r\n") == 413
-    large = body + b" " * 500_000  # in chunks of some size nothing is too much
+    large = body + b" " * 500_000  # with chunks of normal size nothing exceeds the limit
     pieces = [large[start : start + 1000] for start in range(0, len(large), 1000)]
     data = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
     assert status_of(server, chunked(WITH_KEY, "Connection: close") + data + b"0\r\n\r\n") == 200
@@ -114,7 +114,7 @@ def test_sec_08_no_way_to_frame_a_body_stalls_anybody(server: RunningServer, fra
 
 def test_sec_08_a_flood_is_not_read_faster_than_it_is_parsed(server: RunningServer) -> None:
     piece = b"64\r\n" + b" " * 100 + b"\r\n"
-    data = chunked(WITH_KEY) + piece * 60_000  # 6 MB, of which 2 MB may be read
+    data = chunked(WITH_KEY) + piece * 60_000  # 6 MB; the server may read 2 MB
     waiting: list[int] = []
     parse = connection.Connection._parse_some
 
@@ -171,7 +171,7 @@ def test_sec_08_very_many_header_lines_are_counted_before_they_are_parsed(server
         assert longest_stall_s(server, lambda data=data: send(server, data), good=STALL_S) < STALL_S
 
 
-# What comes behind an answer
+# Data after an answer
 
 
 def test_sec_08_what_comes_behind_an_early_answer_is_not_parsed(
@@ -180,12 +180,12 @@ def test_sec_08_what_comes_behind_an_early_answer_is_not_parsed(
     monkeypatch.setattr(connection, "LINGER_S", 30)
     with connect(server) as one:
         one.sendall(chunked())
-        answer = read_all(one)  # the server says that it will send no more
+        answer = read_all(one)  # the server has shut down its side
         assert answer.status == 401 and ("connection", "close") in answer.headers
         started, used = time.monotonic(), time.process_time()
         with suppress(ConnectionError):
             for _ in range(50):
-                one.sendall(FLOOD)  # 60 MB; to parse it took minutes
+                one.sendall(FLOOD)  # 60 MB; parsing it took minutes
             one.sendall(b"0\r\n\r\n" + request("GET", "/version", WITH_KEY))
         assert time.process_time() - used < 5 and time.monotonic() - started < 20
         assert one.recv(100) == b"", "what came behind was taken for a request"

@@ -1,4 +1,4 @@
-"""Answers over HTTP: the official client, streams that say what whole answers say, every edge of the context."""
+"""Answers over HTTP: the official client, streams equal to complete answers, the limits of the context."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""/v1/responses over HTTP: the official client, OpenAI's order of events, streams that say what whole answers say."""
+"""/v1/responses over HTTP: the official client, OpenAI's order of events, streams equal to complete answers."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ def test_items_of_stored_responses_can_be_named(server: RunningServer, llm: LLM)
         found = server.post(PATH, input=[question, *named, result], **body).json()
         assert found["output"][-1]["content"] == whole["output"][-1]["content"]
     twice = server.post(PATH, input=[question, *names, *names, result], **body)
-    assert twice.status_code == 400 and "named twice" in twice.json()["error"]["message"]
+    assert twice.status_code == 400 and "referenced twice" in twice.json()["error"]["message"]
     by_response = server.post(PATH, input=[result], previous_response_id=first["id"], **body).json()
     assert by_response["output"][-1]["content"] == whole["output"][-1]["content"]
 

@@ -1,4 +1,4 @@
-"""The sockets that clients get."""
+"""Sockets of accepted connections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""REL-11: 64 clients for two minutes; some go away, send nonsense, or meet an error that is put in their way."""
+"""REL-11: 64 clients for two minutes; some disconnect, send nonsense, or hit an injected error."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_rel_11_a_load_with_faults_leaves_nothing_behind(monkeypatch: pytest.Mon
 
 
 def footprint(server: RunningServer) -> dict[str, int]:
-    """What the process holds, once its connections are closed."""
+    """Resources that the process holds once its connections are closed."""
     wait_for(lambda: server.call(lambda: server.num_connections) == 0, 15)
     with open("/proc/self/statm") as statm:
         rss = int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

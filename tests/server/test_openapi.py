@@ -1,4 +1,4 @@
-"""/openapi.json is true: what it allows is answered as it says, what it forbids is refused, and nothing is a 5xx."""
+"""/openapi.json is accurate: what it allows is answered as declared, what it forbids is rejected; never a 5xx."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def server() -> Iterator[RunningServer]:
 
 
 def shortened(body: Any, label: str) -> Any:
-    """The body, asking for few tokens wherever it asks for many."""
+    """The body with max_tokens capped."""
     if not isinstance(body, dict) or label.endswith("tokenize"):
         return body
     names = ("max_output_tokens",) if label.endswith("/v1/responses") else ("max_tokens", "max_completion_tokens")
@@ -63,7 +63,7 @@ def assert_is_error_object(answer: Any) -> None:
 
 
 def is_allowed(label: str, body: Any) -> bool:
-    """Whether the schema allows a body, by another implementation than the server's."""
+    """Whether the schema allows a body, by an implementation independent of the server's."""
     operation = SCHEMA.raw_schema["paths"][label.removeprefix("POST ")]["post"]
     schema = operation["requestBody"]["content"]["application/json"]["schema"]
     whole = {**schema, "components": SCHEMA.raw_schema["components"]}
@@ -84,7 +84,7 @@ def check(server: RunningServer, label: str, mode: GenerationMode) -> None:
         answer = case.call(base_url=server.url)
         case.validate_response(answer, checks=CHECKS)
         if mode is GenerationMode.NEGATIVE:
-            # Not schemathesis' own check: what it makes wrong in one member of a union may be right in another one.
+            # Not schemathesis' own check: a value invalid for one member of a union may be valid for another.
             assert answer.status_code >= 400 or is_allowed(label, case.body)
         if answer.status_code >= 300:
             assert_is_error_object(answer)

@@ -1,4 +1,4 @@
-"""The READMEs' lines about the server, as a reader would copy them: only the port is another."""
+"""The server commands in the READMEs, as a reader would copy them, on another port."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults while requests are served: clients that go, queues that fill, engines that break. Nothing is left behind."""
+"""Faults while serving: clients that disconnect, full queues, failing engines. Nothing is left behind."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from qwartet.engine.runner import ModelRunner
 from qwartet.server.limits import Limits
 from tests.server.running_server import HELLO, MODEL, RunningServer, events, text_of, wait_for
 
-SECRET = " ".join(["text", "of", "a", "user"])  # its source line, which a log may show, is not the text
+SECRET = " ".join(["text", "of", "a", "user"])  # so that a logged source line does not contain it
 LONG = {"messages": HELLO, "temperature": 0, "ignore_eos": True, "max_tokens": 1500, "stream": True}
-CONTENT = b'"content":"'  # in each chunk of a chat, the first too
+CONTENT = b'"content":"'  # in each chunk of a chat, including the first
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def server(llm: LLM) -> Iterator[RunningServer]:
 
 
 class Gate:
-    """Stops the engine before its next step, until it is opened."""
+    """Blocks the engine before its next step until opened."""
 
     def __init__(self, llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
         self.is_open, self.is_reached = threading.Event(), threading.Event()
@@ -59,7 +59,7 @@ def gate(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 
 
 def send_stream(server: RunningServer, **body: Any) -> socket.socket:
-    """A connection on which a stream was asked for, and nothing read."""
+    """A connection that requested a stream and reads nothing."""
     content = json.dumps({**LONG, **body}).encode()
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -86,7 +86,7 @@ def test_rel_01_after_a_storm_of_cancellations_the_next_request_is_served(server
                     async with client.stream(
                         "POST", "/v1/chat/completions", json=LONG, timeout=httpx.Timeout(30, read=2.0)
                     ) as response:
-                        await asyncio.sleep(0.3)  # a client that gives up, not a test that waits
+                        await asyncio.sleep(0.3)  # simulates a client that gives up
                         raise httpx.ReadTimeout("given up", request=response.request)
 
             await asyncio.gather(*(one() for _ in range(50)))
@@ -99,7 +99,7 @@ def test_rel_01_after_a_storm_of_cancellations_the_next_request_is_served(server
 
 
 def test_rel_02_a_client_that_goes_while_its_request_waits(server: RunningServer, gate: Gate) -> None:
-    connections = [send_stream(server) for _ in range(20)]  # more than run at once
+    connections = [send_stream(server) for _ in range(20)]  # more than can run at once
     wait_for(lambda: server.service.num_open == 20)
     connections[-1].close()
     wait_for(lambda: server.service.num_open == 19)
@@ -117,7 +117,7 @@ def test_rel_02_a_client_that_goes_during_its_prefill(server: RunningServer, gat
     gate.is_open.set()
 
 
-@pytest.mark.parametrize("num_chunks", [1, 2, 20])  # who speaks, the first token, later
+@pytest.mark.parametrize("num_chunks", [1, 2, 20])  # the role, the first token, later
 def test_rel_02_a_client_that_goes_in_mid_stream(server: RunningServer, num_chunks: int) -> None:
     connection = send_stream(server)
     read_until(connection, CONTENT, num_chunks)
@@ -205,8 +205,8 @@ def test_rel_04_who_waits_too_long_is_told(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_rel_04_an_answer_that_takes_too_long_ends_with_an_error(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     run = llm.engine.runner.run
-    monkeypatch.setattr(llm.engine.runner, "run", lambda batch: (time.sleep(0.01), run(batch))[1])  # on any machine
-    with RunningServer(llm, limits=Limits(request_timeout_s=1.5)) as server:  # the first token comes before
+    monkeypatch.setattr(llm.engine.runner, "run", lambda batch: (time.sleep(0.01), run(batch))[1])  # slow everywhere
+    with RunningServer(llm, limits=Limits(request_timeout_s=1.5)) as server:  # after the first token
         whole = server.post("/v1/chat/completions", **{**LONG, "stream": False})
         assert whole.status_code == 504 and whole.json()["error"]["code"] == "request_timeout"
         with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=LONG, timeout=30) as response:
@@ -223,7 +223,7 @@ def test_rel_05_an_error_in_a_step_is_told_to_every_stream(monkeypatch: pytest.M
 
         def evil(*arguments: Any) -> Any:
             nonlocal num_steps
-            num_steps += server.service.num_open == 3  # all of them have to hear of it
+            num_steps += server.service.num_open == 3  # all of them must get the error
             if num_steps > 10:
                 raise ValueError(SECRET)
             return run(*arguments)
@@ -377,4 +377,4 @@ def test_rel_23_what_the_metrics_count_is_what_clients_saw(llm: LLM) -> None:
         prompt = sum(one["prompt_tokens"] for one in usage) + usage[0]["prompt_tokens"]
         assert server.metric("qwartet_prompt_tokens_total") == prompt
         made = server.metric("qwartet_completion_tokens_total") - sum(one["completion_tokens"] for one in usage)
-        assert 1 <= made < 1000  # of the stream that was left
+        assert 1 <= made < 1000  # by the abandoned stream

@@ -1,4 +1,4 @@
-"""A server's life as a process: how it starts, how it stops, and what it leaves behind: nothing."""
+"""The server as a process: it starts, stops, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from qwartet.cli.serve import _keys, _readable
 from tests.forked import Piped, run_forked
 from tests.server.running_server import HELLO, ROOT, events, spawned, text_of, wait_for
 
-# Some ten seconds of one core: whatever a busy machine delays, the stream is still open when it comes.
+# About 10 s of one core, so that the stream is still open even if a busy machine delays the test.
 LONG = {
     "messages": HELLO, "temperature": 1.5, "seed": 1, "n": 8, "logprobs": True, "top_logprobs": 20, "ignore_eos": True,
     "max_tokens": 1900, "stream": True,
@@ -39,7 +41,7 @@ class Stream(threading.Thread):
         with httpx.stream("POST", f"{self._url}/v1/chat/completions", json=self._body, timeout=60) as response:
             for line in response.iter_lines():
                 self.lines.append(line)
-                if len(self.lines) > 60:  # each choice has more than its role
+                if len(self.lines) > 60:  # every choice has text, not only its role
                     self.has_begun.set()
 
     def events(self) -> list[Any]:
@@ -120,7 +122,7 @@ def test_rel_08_a_signal_while_the_model_loads_stops_it() -> None:
 
 
 def fails_to_start(*options: str, env: dict[str, str] | None = None) -> str:
-    """What `qwartet serve` says, on one line, when it cannot start."""
+    """The one-line error of `qwartet serve` when it cannot start."""
     code, out, err = run_forked(["serve", *options], os.environ | (env or {}))
     assert (code, out) == (2, b""), err
     lines = [line for line in err.decode().splitlines() if "(loading " not in line]
@@ -131,7 +133,7 @@ def fails_to_start(*options: str, env: dict[str, str] | None = None) -> str:
 def test_rel_09_a_port_that_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        assert f"127.0.0.1:{port} cannot be opened (Address already in use)" in fails_to_start("--port", port)
+        assert f"cannot listen on 127.0.0.1:{port} (Address already in use)" in fails_to_start("--port", port)
 
 
 def test_rel_09_a_model_that_is_not_there(tmp_path: Path) -> None:
@@ -149,6 +151,36 @@ def test_rel_09_flags_that_make_no_sense(tmp_path: Path) -> None:
     empty = tmp_path / "empty.key"
     empty.write_text("\n")
     assert "holds no key" in fails_to_start("--api-key-file", str(empty))
+
+
+KEY = "a-key-from-a-pipe"
+
+
+@pytest.mark.parametrize("kind", ["named pipe", "process substitution"])
+def test_keys_may_come_through_a_pipe(tmp_path: Path, kind: str) -> None:
+    """It gives what it holds once, and a named one waits for its writer."""
+    with ThreadPoolExecutor(1) as pool:
+        if kind == "named pipe":
+            path = tmp_path / "keys"
+            os.mkfifo(path)
+            pool.submit(path.write_text, f"{KEY}\n")
+            assert _keys([], path) == [KEY]
+        else:
+            read_end, write_end = os.pipe()
+            with os.fdopen(write_end, "w") as pipe:
+                pipe.write(f"{KEY}\n")
+            assert _keys([], Path(f"/dev/fd/{read_end}")) == [KEY]
+            os.close(read_end)
+
+
+def test_a_certificate_that_comes_through_a_pipe_is_left_to_its_reader(tmp_path: Path) -> None:
+    path = tmp_path / "certificate"
+    os.mkfifo(path)
+    _readable(path)  # would wait for a writer
+
+
+def test_a_file_of_keys_without_end_is_refused() -> None:
+    assert "/dev/zero has more than 1048576 bytes" in fails_to_start("--api-key-file", "/dev/zero")
 
 
 def test_a_unix_socket_is_served_and_removed(tmp_path: Path) -> None:
@@ -170,7 +202,7 @@ def test_a_dead_unix_socket_is_replaced_and_a_live_one_is_not(tmp_path: Path) ->
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
         dead.listen()
-        assert "cannot be opened (Address already in use)" in fails_to_start("--uds", str(path))
+        assert f"cannot listen on {path} (Address already in use)" in fails_to_start("--uds", str(path))
     with spawned("--uds", str(path)) as (process, _):
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://any", timeout=60) as client:
             wait_for(lambda: responds(client), 60)

@@ -1,4 +1,4 @@
-"""Who may ask, for what, and under which name: keys, routes, hosts, origins, paths (SEC-12 to SEC-15, SEC-21)."""
+"""Access control: keys, routes, host names, origins, paths (SEC-12 to SEC-15, SEC-21)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def local(llm: LLM) -> Iterator[RunningServer]:
 
 
 def test_sec_12_no_secret_is_compared_with_an_operator() -> None:
-    """Equality stops at the first other byte, and tells how far a guess was right."""
+    """`==` stops at the first differing byte, so its duration reveals how much of a guess is right."""
     compared = []
     for path in (REPOSITORY / "qwartet" / "server").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -125,7 +125,7 @@ METHODS = ["GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE", "TRACE"]
 
 
 def tricks(path: str) -> list[str]:
-    """Other ways to write a path, or to hide it behind one that is public."""
+    """Other spellings of a path, or a path hidden behind a public one."""
     return [
         path, path.upper(), f"/{path}", f"/{path}/", f"{path}/", f"{path}?x=/health", f"{path}#/health",
         f"{path};/health",
@@ -161,7 +161,7 @@ def test_sec_13_no_way_to_write_a_path_leads_past_the_key(locked: RunningServer,
 
 @pytest.mark.parametrize("end", ["health", "", "favicon.ico", "static/x", "health/live"])
 def test_sec_13_only_a_whole_path_is_public(locked: RunningServer, end: str) -> None:
-    """/v1/models/NAME takes any name: also one that ends like a path without a key."""
+    """/v1/models/NAME accepts any name, even one that ends like a public path."""
     assert send(locked, request("GET", f"/v1/models/{end}")).status == 401
 
 
@@ -214,7 +214,7 @@ HOSTS = {
 
 @pytest.mark.parametrize(("host", "status"), HOSTS.items())
 def test_sec_14_a_local_server_answers_to_its_own_names_alone(local: RunningServer, host: str, status: int) -> None:
-    """DNS rebinding: the page of a stranger reaches this machine by a name of the stranger's."""
+    """DNS rebinding: a foreign page reaches this machine under the foreign site's own name."""
     for path in ("/version", "/health", "/static/docs.css"):
         assert send(local, request("GET", path, host=host)).status == status
     assert send(local, post(CHAT, BODY).replace(b"Host: localhost", f"Host: {host}".encode())).status == status
@@ -286,7 +286,7 @@ OUTSIDE = [
 
 @pytest.fixture(scope="module")
 def files(llm: LLM, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningServer, Path]]:
-    """A server whose static folder has secrets around it, and links that lead to them."""
+    """A server with secrets around its static folder, and links that lead to them."""
     top = tmp_path_factory.mktemp("served")
     static = top / "static"
     for folder in (static, static / "folder", top / "static-twin"):
@@ -326,11 +326,11 @@ def test_sec_15_a_models_name_is_compared_and_never_a_path(local: RunningServer,
     ):
         answer = send(local, post(path, {**body, "model": model}))
         assert answer.status == 404 and answer.error["code"] == "model_not_found"
-        assert answer.error["param"] == "model" and "there is demo" in answer.error["message"]
+        assert answer.error["param"] == "model" and "available: demo" in answer.error["message"]
 
 
 def test_sec_15_no_field_of_any_request_is_a_path(local: RunningServer) -> None:
-    """No adapter, file, folder or URL can be named: there are no such fields."""
+    """Requests cannot name an adapter, file, folder or URL: no field accepts one."""
     schemas: dict[str, Any] = local.app.openapi()["components"]["schemas"]
     fields = {name for schema in schemas.values() for name in schema.get("properties", {})}
     assert not {

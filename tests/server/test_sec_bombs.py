@@ -1,4 +1,4 @@
-"""Texts and structures that are meant to take long: SEC-09 and SEC-10. The others do not notice."""
+"""SEC-09 and SEC-10: texts and structures built to be slow; other requests are unaffected."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REPEATED = {
 @pytest.fixture(scope="module")
 def server() -> Iterator[RunningServer]:
     with RunningServer(LLM(device="cpu")) as running:
-        assert running.chat(guided_regex="a", max_tokens=1).status_code == 200  # loads what is loaded once
+        assert running.chat(guided_regex="a", max_tokens=1).status_code == 200  # warm-up: loads the structure library
         yield running
         wait_for(running.is_idle)
         assert running.chat().status_code == 200
@@ -83,7 +83,7 @@ JSON_BOMBS = {
 def test_sec_09_a_body_of_very_many_values_is_refused_soon_and_in_little_memory(
     server: RunningServer, raw: bytes
 ) -> None:
-    """2 MB of wrong message parts once took half a minute and 1.8 GB."""
+    """2 MB of invalid message parts once took 30 s and 1.8 GB."""
     data = post(CHAT, raw)
     answer = send(server, data)
     assert answer.status == 400 and answer.error["message"]
@@ -97,7 +97,7 @@ def test_sec_09_a_body_of_very_many_values_is_refused_soon_and_in_little_memory(
 
 @pytest.mark.parametrize("name", ["labels", "biases", "fields"])
 def test_sec_09_of_very_many_errors_only_the_number_is_told(server: RunningServer, name: str) -> None:
-    """Each that is looked at costs 15 us and 2 KB."""
+    """Examining one error costs 15 us and 2 KB."""
     assert send(server, post(CHAT, JSON_BOMBS[name])).error["message"].startswith("49000 fields")
 
 
@@ -157,7 +157,7 @@ HOSTILE = {
 
 @pytest.fixture
 def visitors() -> Iterator[list[Any]]:
-    """Who connects to the port that hostile schemas name, which nothing should."""
+    """Connections to the port that hostile schemas name; there must be none."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
         found: list[Any] = [listener.getsockname()[1]]

@@ -1,4 +1,4 @@
-"""Fields of a request: bombs, numbers beyond every bound, media, templates. All are answered, by name, at once."""
+"""Hostile request fields: bombs, out-of-range numbers, media, templates. Errors name the field and come at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from qwartet.server.limits import Limits
 from tests.server.attack import CHAT, COMPLETION, post, request, resident_bytes, seconds_of, send
 from tests.server.running_server import HELLO, RunningServer
 
-ENDS = list("aeiou 。")  # where max_tokens is what is tried: an end soon
+ENDS = list("aeiou 。")  # ends the text early when max_tokens itself is tested
 BODIES: dict[str, dict[str, Any]] = {
     CHAT: {"messages": HELLO, "max_tokens": 1, "stop": ENDS},
     COMPLETION: {"prompt": "one two", "max_tokens": 1, "stop": ENDS},
@@ -56,7 +56,7 @@ TEMPLATES = [
 )
 @pytest.mark.parametrize("value", [*TEMPLATES, {"template": TEMPLATES[0]}])
 def test_sec_05_a_request_brings_no_template(server: RunningServer, field: str, value: Any) -> None:
-    """SEC-05b and SEC-01c too: nor its settings, nor tensors."""
+    """SEC-05b and SEC-01c too: nor template settings, nor tensors."""
     body = {**BODIES[CHAT], field: value}
     if "." in field:
         body = {"messages": [{**HELLO[0], "chat_template": value}]}
@@ -90,7 +90,7 @@ def test_sec_06_too_many_completions_are_refused_before_anything_is_allocated(
 
 def test_sec_06_prompts_count_as_often_as_they_are_completed(server: RunningServer) -> None:
     answer = server.post(COMPLETION, prompt=["a", "b", "c"], n=3, max_tokens=1)
-    assert answer.status_code == 400 and "9 completions are asked for; at most 8" in answer.text
+    assert answer.status_code == 400 and "9 completions requested; the maximum is 8" in answer.text
     assert server.post(COMPLETION, prompt=["a", "b"], n=4, max_tokens=1).status_code == 200
 
 
@@ -101,7 +101,7 @@ def test_sec_06_more_tokens_than_the_context_has_are_not_made(server: RunningSer
 
 
 def places(schema: dict[str, Any], kinds: set[str], path: str = "@") -> Iterator[str]:
-    """Where in a body a value of such a kind may stand: texts in which @ is to be replaced by it."""
+    """Where a value of such a kind may occur in a body, as texts with @ in its place."""
     if schema.get("type") in kinds or "const" in schema or "enum" in schema:
         yield path
     for one in schema.get("anyOf", []):
@@ -127,7 +127,7 @@ LITERALS = (
 
 
 def test_sec_07_the_numeric_fields_are_all_known() -> None:
-    """What the next test goes through is not empty by mistake."""
+    """The fields that the next test covers are not empty by mistake."""
     fields = {field for path, field, _ in NUMERIC if path == CHAT}
     assert {"temperature", "n", "seed", "logit_bias", "stop_token_ids", "priority", "top_logprobs", "stream"} <= fields
     assert ("/detokenize", "tokens", "[@]") in NUMERIC and (COMPLETION, "prompt", "[[@]]") in NUMERIC
@@ -228,7 +228,7 @@ NO_JSON = {
 def test_sec_07_what_is_no_json_is_told_so(server: RunningServer, path: str, raw: bytes) -> None:
     answer = send(server, post(path, raw))
     assert answer.status == 400 and answer.error["code"] == "invalid_json"
-    assert "sys." not in answer.error["message"], "advice for programmers of this server"
+    assert "sys." not in answer.error["message"], "advice meant for developers of the server"
 
 
 def test_sec_07_of_two_equal_keys_the_last_is_checked_and_used(server: RunningServer) -> None:
@@ -247,7 +247,7 @@ def test_sec_07_a_mark_of_byte_order_is_no_harm(server: RunningServer) -> None:
 
 @pytest.fixture
 def connections(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Whom this process connects to or asks for the address of, but for the server itself."""
+    """Addresses that this process connects to or looks up, except the server's own."""
     found: list[Any] = []
     connect, look_up = socket.socket.connect, socket.getaddrinfo
 

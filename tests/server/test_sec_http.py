@@ -1,4 +1,4 @@
-"""SEC-08: HTTP itself. Sizes, slowness, two lengths, odd requests: each is answered or ended, and nobody waits."""
+"""SEC-08, HTTP itself: sizes, slow clients, two lengths, odd requests. Each is answered or cut off; no one waits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.server.running_server import HELLO, RunningServer, wait_for
 
 BODY = {"messages": HELLO, "max_tokens": 1}
 LIMITS = Limits(max_body_bytes=100_000, max_connections=4)
-IMPATIENT = replace(LIMITS, body_timeout_s=0.3)  # for bodies that are meant to be late
+IMPATIENT = replace(LIMITS, body_timeout_s=0.3)  # for bodies that are late on purpose
 
 
 def serving(limits: Limits) -> Iterator[RunningServer]:
@@ -106,7 +106,7 @@ def test_sec_08_no_endpoint_reads_forms(server: RunningServer, path: str) -> Non
 
 
 def drip(one: socket.socket, data: Iterator[bytes]) -> Answer:
-    """Sends byte after byte until the server closes the connection; what it said."""
+    """Sends one byte at a time until the server closes the connection; returns its answer."""
     one.settimeout(0.02)
     received = b""
     for byte in data:
@@ -169,7 +169,7 @@ def test_sec_08_after_a_body_that_was_answered_early_the_connection_serves_on(
         assert answer(one, b"}}") == b"HTTP/1.1 404"
         one.sendall(b"cde" + again)
         assert answer(one, b'"}') == b"HTTP/1.1 200"
-        one.settimeout(1.2)  # longer than the rest of that body was waited for
+        one.settimeout(1.2)  # longer than the server waits for the rest of that body
         with pytest.raises(TimeoutError):
             one.recv(1)
         one.settimeout(20)
@@ -308,7 +308,7 @@ def test_sec_08_no_method_on_any_route_fails(server: RunningServer, method: str)
 def test_sec_08_more_connections_than_the_limit_are_told_so_and_health_is_served(
     impatient_server: RunningServer,
 ) -> None:
-    head = post(CHAT, BODY)[:-5]  # what is missing holds the request open, for a while
+    head = post(CHAT, BODY)[:-5]  # the missing bytes keep the request open for a while
     with ThreadPoolExecutor(4) as pool:
         held = [connect(impatient_server) for _ in range(LIMITS.max_connections)]
         for one in held:

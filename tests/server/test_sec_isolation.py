@@ -1,4 +1,4 @@
-"""SEC-16: what one user computes is nobody else's: no block of the cache, no key or value, no hint in an answer."""
+"""SEC-16: users share nothing computed: no cache blocks, no keys or values, no hints in answers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def num_cached(answer: dict[str, Any]) -> int:
 def test_sec_16_only_the_same_key_finds_what_was_computed(server: RunningServer) -> None:
     assert num_cached(ask(server, ANNE)) == 0
     assert num_cached(ask(server, ANNE)) > 32
-    assert num_cached(ask(server, BERT)) == 0, "else the time to the first token tells what Anne has asked"
+    assert num_cached(ask(server, BERT)) == 0, "else the time to first token reveals what Anne has asked"
     assert num_cached(ask(server, BERT)) > 32
 
 
@@ -54,12 +54,12 @@ def test_sec_16_no_salt_can_be_written_as_another_one(salts: list[bytes], number
     root = block_manager.prefix_root
     assert root(salts[0], *numbers) != root(salts[1], *numbers)
     assert root(salts[0], *numbers) != root(salts[0], numbers[0] + 1, numbers[1])
-    # A salt that holds the bytes of what stands before it: as if it began elsewhere.
+    # Bytes appended to a salt must not pass for another field.
     assert root(salts[0], *numbers) != root(salts[0] + bytes(8), *numbers)
 
 
 def test_sec_16_a_block_is_known_by_a_hash_that_nobody_can_forge(monkeypatch: pytest.MonkeyPatch) -> None:
-    """sha256 over all ids before it. With a hash that collides, the test sees another one's blocks being found."""
+    """SHA-256 over all preceding ids. With a colliding hash, the test sees blocks of others being found."""
 
     def cached_tokens_of_another_prompt() -> int:
         llm = LLM(device="cpu")
@@ -76,7 +76,7 @@ def test_sec_16_a_block_is_known_by_a_hash_that_nobody_can_forge(monkeypatch: py
 
 
 def poison_free_blocks(server: RunningServer) -> None:
-    """What others have left in the cache is replaced by what makes every result that reads it NaN."""
+    """Overwrites free cache blocks with NaN, so that any result that reads one is NaN."""
     blocks = server.llm.engine.block_manager
     free = torch.tensor(sorted(blocks._free))
     for layer in server.llm.engine.runner.cache.layers:
@@ -118,7 +118,7 @@ def test_sec_16_an_answer_is_the_same_whoever_else_asks_and_whatever_blocks_held
     beside = asyncio.run(main())
     assert beside == [alone, *[200] * 7]
     wait_for(server.is_idle)
-    # All blocks are free now, and known ones would be found again: they are forgotten, and all hold NaN.
+    # All blocks are free now: forget their contents, so that none is reused, and fill them with NaN.
     manager = server.llm.engine.block_manager
     for block in list(manager._hash_of):
         manager._forget_content(block)
@@ -129,7 +129,7 @@ def test_sec_16_an_answer_is_the_same_whoever_else_asks_and_whatever_blocks_held
 
 
 def test_sec_16_the_poison_is_deadly(server: RunningServer) -> None:
-    """What the test before shows, it would show of blocks that are read: here they are."""
+    """NaN blocks do change an answer that reads them, so the previous test would notice."""
     first = ask(server, ANNE)
     wait_for(server.is_idle)
     poison_free_blocks(server)

@@ -1,4 +1,4 @@
-"""What is written down, and what failures say: no prompt, no key, no path (SEC-17), and one inert line (SEC-18)."""
+"""Logs and error messages contain no prompt, key or path (SEC-17); input is at most one inert log line (SEC-18)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.server.running_server import RunningServer, spawned, wait_for
 
 KEY = "key-that-nobody-may-read"
 PLACE = "/srv/secret/place"
-PROMPT = "WordsOfAUser"  # what is looked for; an exception of each layer quotes it
+PROMPT = "WordsOfAUser"  # searched for; an exception in each layer quotes it
 BODY = {"messages": [{"role": "user", "content": PROMPT}], "max_tokens": 2}
 
 
@@ -42,7 +42,7 @@ def server(llm: LLM) -> Iterator[RunningServer]:
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     for name in ("uvicorn", "asyncio"):
-        caplog.set_level(logging.WARNING, name)  # as `qwartet serve` has it
+        caplog.set_level(logging.WARNING, name)  # like `qwartet serve`
     caplog.set_level(logging.DEBUG, "qwartet")
     return caplog
 

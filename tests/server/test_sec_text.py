@@ -1,4 +1,4 @@
-"""SEC-19: text is text. Nothing that a user writes becomes a marker of the conversation, whatever the spelling."""
+"""SEC-19: text is text. Nothing that a user writes becomes a control token, however it is spelled."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def server() -> Iterator[RunningServer]:
 
 
 def ids_of(server: RunningServer, **body: Any) -> list[int]:
-    answer = send(server, post("/tokenize", body))  # httpx takes 20 ms to begin
+    answer = send(server, post("/tokenize", body))  # httpx takes 20 ms to start
     assert answer.status == 200, answer.raw
     return list(json.loads(answer.body)["tokens"])
 
@@ -36,7 +36,7 @@ def num_special(server: RunningServer, ids: list[int]) -> int:
 
 
 def num_of_turns(messages: list[dict[str, Any]]) -> int:
-    """Markers of a prompt: two for each turn, one for the turn that is to be written."""
+    """Control tokens of a prompt: two per turn, and one that opens the answer's turn."""
     has_system = messages[0]["role"] in ("system", "developer")
     return 2 * (len(messages) + (not has_system)) + 1
 

@@ -1,4 +1,4 @@
-"""A standard error that nobody reads, is gone, or is full: the server goes on, and says later what was lost."""
+"""Standard error that is unread, closed, or full: the server continues, and reports later what was dropped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.forked import Forked
 from tests.server.running_server import wait_for
 
 LINE = "a line of the log, some sixty characters long, number "
-LOST = re.compile(rb"(\d+) lines of the log were lost: nobody read them\n")
+LOST = re.compile(rb"(\d+) log lines were dropped: stderr was not being read\n")
 
 
 @pytest.fixture

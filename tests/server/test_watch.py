@@ -1,4 +1,4 @@
-"""A watch on a clock that only the test moves: late means late, whenever the time was last started."""
+"""Watch with a clock that only the test advances: the timeout counts from the last start."""
 
 from __future__ import annotations
 

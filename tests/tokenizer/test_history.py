@@ -75,12 +75,12 @@ def test_messages_of_an_sdk_are_messages() -> None:
 @pytest.mark.parametrize(
     ("history", "message"),
     [
-        ("ab", r"history is 'ab' \(a str\); give pairs"),
+        ("ab", r"history is 'ab' \(a str\); pass pairs"),
         (b"ab", "a bytes"),
         (0, "history is 0"),
         (False, "history is False"),
-        ({}, "no conversation that /save wrote"),
-        ({"q": "a"}, "no conversation that /save wrote"),
+        ({}, "not a conversation saved with /save"),
+        ({"q": "a"}, "not a conversation saved with /save"),
         ({"a", "b"}, "a set"),
         (iter(PAIRS), "history is <"),
         (["ab", "cd"], r"item 1 of history is 'ab' \(a str\)"),
@@ -97,7 +97,7 @@ def test_messages_of_an_sdk_are_messages() -> None:
         ([(None, "a")], "no query of turn 1"),
         ([("q", 5)], "answer of turn 1 in history is 5"),
         ([({"role": "user"}, {"role": "assistant"})], "query of turn 1 in history is {'role'"),
-        ([*MESSAGES, {"role": "user", "content": "x"}], "ends with a user's message; leave it out and give it as the"),
+        ([*MESSAGES, {"role": "user", "content": "x"}], "ends with a user message; leave it out and pass it as the"),
         ([MESSAGES[1], MESSAGES[0]], "message 1 of history has the role 'assistant' where 'user' is expected"),
         ([MESSAGES[0], MESSAGES[0]], "message 2 .* role 'user' where 'assistant'"),
         ([*MESSAGES, SYSTEM], "message 5 .* role 'system'"),
@@ -122,6 +122,6 @@ def test_another_form_is_refused_by_name_with_what_to_do(history, message: str) 
 
 
 def test_two_system_prompts_are_refused_and_the_same_one_twice_is_not() -> None:
-    with pytest.raises(RequestError, match="system= gives another; give one of them"):
+    with pytest.raises(RequestError, match="system= sets another; pass only one of them"):
         turns_of([SYSTEM, *MESSAGES], "Be long.")
     assert turns_of([SYSTEM, *MESSAGES], "Be brief.") == PAIRS

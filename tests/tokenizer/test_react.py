@@ -73,7 +73,7 @@ def test_a_result_is_followed_by_the_next_thought() -> None:
 def test_a_tool_that_lacks_a_key_or_is_no_json_is_refused() -> None:
     with pytest.raises(RequestError, match="a tool lacks name_for_human, parameters"):
         react_instruction([{"name_for_model": "x", "description_for_model": "y"}])
-    with pytest.raises(RequestError, match="parameters of tool clock are not JSON"):
+    with pytest.raises(RequestError, match="parameters of tool clock are not valid JSON"):
         react_instruction([{**CLOCK, "parameters": {1, 2}}])
     with pytest.raises(RequestError, match="there are no tools"):
         react_instruction([])

@@ -107,5 +107,5 @@ def test_impossible_settings_and_ids_are_refused() -> None:
         TextStream(TOKENIZER, [""])
     with pytest.raises(SettingError, match="errors is 'strict'"):
         TextStream(TOKENIZER, errors="strict")  # type: ignore[arg-type]
-    with pytest.raises(RequestError, match="is not the id of a token"):
+    with pytest.raises(RequestError, match="is not a token id"):
         TextStream(TOKENIZER).push(10**6)

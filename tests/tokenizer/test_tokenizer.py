@@ -111,9 +111,9 @@ def test_skip_special_tokens_keeps_everything_else() -> None:
 
 @pytest.mark.parametrize("bad", [SMALL_N + 208, -1, 1 << 40, "a", None, 1.0])
 def test_an_id_of_no_token_is_a_request_error_that_names_it(bad: object) -> None:
-    with pytest.raises(RequestError, match=f"{bad!r} is not the id of a token"):
+    with pytest.raises(RequestError, match=f"{bad!r} is not a token id"):
         small_tokenizer().decode([65, bad])  # type: ignore[list-item]
-    with pytest.raises(RequestError, match=f"{bad!r} is not the id of a token"):
+    with pytest.raises(RequestError, match=f"{bad!r} is not a token id"):
         small_tokenizer().decode_bytes(bad)  # type: ignore[arg-type]
 
 

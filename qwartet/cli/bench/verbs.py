@@ -31,12 +31,19 @@ if TYPE_CHECKING:
     from qwartet.bench.latency import LatencyReport
     from qwartet.bench.numerics import Agreement
 
-app = typer.Typer(rich_markup_mode=None, help="Measure speed and memory.", no_args_is_help=True)
+app = typer.Typer(rich_markup_mode=None)
 app.command()(throughput)
 app.command()(serving)
 app.command()(server_cost)
 app.command()(sizes)
 app.command()(render)
+
+
+@app.callback(invoke_without_command=True)
+def bench(context: typer.Context) -> None:
+    """Measure speed and memory."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 def _numbers(text: str, name: str) -> tuple[int, ...]:

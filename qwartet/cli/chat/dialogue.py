@@ -10,6 +10,7 @@ from qwartet.cli import failures
 from qwartet.cli.chat.answer_view import answer_view
 from qwartet.cli.chat.conversant import Conversant, Turns, read_answer
 from qwartet.cli.chat.conversation import Conversation
+from qwartet.cli.language.catalogue import translate
 from qwartet.cli.terminal import error_line
 from qwartet.client.openai_server import AnswerEnd
 
@@ -32,12 +33,12 @@ class Answer:
 
 def say(text: str) -> None:
     """Something about the conversation that is not part of it."""
-    print(text, file=sys.stderr)
+    print(translate(text), file=sys.stderr)
 
 
 def complain(text: str) -> None:
     """One line about what went wrong."""
-    say(f"error: {error_line(text)}")
+    print(error_line(f"error: {text}"), file=sys.stderr)
 
 
 class Dialogue:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from qwartet.evaluate.run import TaskResult
 
 RESULTS_FILE = "results.json"
+HARNESS_FILE = "lm_eval.json"
 NUM_SHOWN = 12  # figures of a task; the others are in the file
 
 
@@ -71,3 +72,23 @@ def comparison_lines(comparison: RunComparison) -> Iterator[str]:
         )
     for name, reason in comparison.left_out.items():
         yield f"{name}: not compared; {reason}"
+
+
+def write_harness_results(directory: Path, found: dict[str, Any]) -> dict[str, Any]:
+    """Keeps what lm-eval found in DIRECTORY/lm_eval.json, its samples apart; returns the results of each task."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for task, samples in (found.get("samples") or {}).items():
+        with atomic_write(directory / f"lm_eval_{task}.samples.json") as temporary:
+            temporary.write_text(json.dumps(samples, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+    report: dict[str, Any] = {key: found.get(key) for key in ("results", "versions", "n-shot", "n-samples")}
+    with atomic_write(directory / HARNESS_FILE) as temporary:
+        temporary.write_text(json.dumps(report, ensure_ascii=False, indent=1, default=str) + "\n", encoding="utf-8")
+    return report
+
+
+def harness_lines(report: dict[str, Any]) -> Iterator[str]:
+    """The metrics of each lm-eval task."""
+    for task, metrics in report["results"].items():
+        for name, value in metrics.items():
+            if isinstance(value, float) and "stderr" not in name:
+                yield f"{task:<32} {name.removesuffix(',none'):<24} {value:.4f}"

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import sys
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from qwartet.cli.evaluate.report import comparison_lines, figure_lines, write_results
+from qwartet.cli.evaluate.report import (
+    comparison_lines,
+    figure_lines,
+    harness_lines,
+    write_harness_results,
+    write_results,
+)
 from qwartet.cli.loading import LoadOptions
 from qwartet.cli.option_groups import with_groups
 from qwartet.cli.options import AsJson, MaxNumSeqs, set_threads
@@ -21,6 +27,7 @@ from qwartet.errors import SettingError
 
 if TYPE_CHECKING:
     from qwartet.evaluate.answerer import Answerer
+    from qwartet.llm import LLM
 
 COMPARE = "compare"
 
@@ -30,37 +37,58 @@ class AskOptions:
     """How a server is asked, where MODEL is a URL."""
 
     api_key: Annotated[
-        str | None, typer.Option(envvar="QWARTET_API_KEY", help="The server's key; other users can see arguments.")
+        str | None, typer.Option(envvar="QWARTET_API_KEY", help="API key of the server; other users can see arguments.")
     ] = field(default=None, repr=False)
-    model_name: Annotated[str | None, typer.Option(help="The server's model, if it serves several.")] = None
-    concurrency: Annotated[int, typer.Option(help="Requests to the server at once.")] = 16
-    timeout: Annotated[float, typer.Option(help="Longest silence of the server, in seconds.")] = 600.0
+    model_name: Annotated[str | None, typer.Option(help="Model on the server, if it serves several.")] = None
+    concurrency: Annotated[int, typer.Option(help="Concurrent requests to the server.")] = 16
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the next data from the server.")] = 600.0
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What is asked, and where the answers are kept."""
+
+    tasks: Annotated[str, typer.Option(help="Tasks, with commas; all: those whose data is there.")] = "all"
+    shots: Annotated[
+        int | None,
+        typer.Option(help="Worked examples before each question.", show_default="0 for chat models, 5 or 8 otherwise"),
+    ] = None
+    data: Annotated[Path, typer.Option(help="Directory of the published data files.")] = Path("data")
+    out: Annotated[
+        Path | None, typer.Option(help="Directory of the run, with a line per question.", show_default="runs/MODEL")
+    ] = None
+    limit: Annotated[int | None, typer.Option(help="Questions per task, chosen by --seed.")] = None
+    seed: Annotated[int, typer.Option(help="Seed of the choice that --limit makes.")] = 0
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start again instead of resuming.")] = False
+    allow_code_execution: Annotated[
+        bool, typer.Option("--allow-code-execution", help="Run model-written code, in a sandbox.")
+    ] = False
+    harness: Annotated[
+        Literal["own", "lm-eval"], typer.Option(help="lm-eval: EleutherAI's tasks and prompts instead of ours.")
+    ] = "own"
+    include_path: Annotated[
+        Path | None, typer.Option(help="Directory of task files (YAML) for lm-eval, instead of its own.")
+    ] = None
+
+    def directory(self, model: str) -> Path:
+        """Where the run of a model is kept."""
+        return self.out or Path("runs", model.rstrip("/").rpartition("/")[2].replace(":", "_") or "model")
+
+    @property
+    def names(self) -> list[str]:
+        return self.tasks.split(",")
 
 
 @with_groups
 def evaluate(
     *,
     model: Annotated[
-        str,
-        typer.Argument(help="Directory of a checkpoint, hub id, or URL of an OpenAI-compatible server; or: compare."),
+        str, typer.Argument(help="Checkpoint directory, hub id, or URL of an OpenAI-compatible server; or: compare.")
     ],
     runs: Annotated[
-        list[Path] | None, typer.Argument(metavar="[A B]", help="With compare: two directories of runs.")
+        list[Path] | None, typer.Argument(metavar="[A B]", help="For compare: two directories of runs.")
     ] = None,
-    tasks: Annotated[str, typer.Option(help="Tasks, with commas; all: those whose data is there.")] = "all",
-    shots: Annotated[
-        int | None, typer.Option(help="Worked examples before each question.", show_default="0 to chat, 5 or 8 else")
-    ] = None,
-    data: Annotated[Path, typer.Option(help="Directory of the published data files.")] = Path("data"),
-    out: Annotated[
-        Path | None, typer.Option(help="Directory of the run: a line for each question.", show_default="runs/MODEL")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(help="Questions of each task, chosen by --seed.")] = None,
-    seed: Annotated[int, typer.Option(help="Which questions --limit keeps.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew, whatever --out holds.")] = False,
-    allow_code_execution: Annotated[
-        bool, typer.Option("--allow-code-execution", help="Run code that the model wrote, in a sandbox.")
-    ] = False,
+    run: RunOptions,
     max_num_seqs: MaxNumSeqs = EngineConfig.max_num_seqs,
     load: LoadOptions,
     ask: AskOptions,
@@ -69,30 +97,38 @@ def evaluate(
     """Score a model on benchmarks.
 
     Prompts, extraction and metrics are those of the published evaluation scripts. Every answer is kept in
-    OUT/TASK.jsonl; a run that was stopped goes on from there. `qwartet evaluate compare A B` compares two runs question
-    by question.
+    OUT/TASK.jsonl; an interrupted run resumes from there. `qwartet evaluate compare A B` compares two runs question by
+    question.
     """
     if model == COMPARE:
         _compare(runs or [], as_json)
         return
     if runs:
-        raise SettingError(f"unexpected argument {str(runs[0])!r}; only `compare` takes more than one")
+        raise SettingError(f"unexpected argument {str(runs[0])!r}; only compare takes more than one")
+    set_threads(load.threads)
+    if run.harness == "lm-eval":
+        _run_lm_eval(model, run, load.load(model, max_num_seqs=max_num_seqs), as_json)
+    else:
+        _run_tasks(model, run, max_num_seqs, load, ask, as_json)
+
+
+def _run_tasks(
+    model: str, run: RunOptions, max_num_seqs: int, load: LoadOptions, ask: AskOptions, as_json: bool
+) -> None:
     from qwartet.evaluate.run import RunSettings, run_task
     from qwartet.evaluate.tasks.registry import TaskOptions, make_tasks
 
-    settings = RunSettings(out or Path("runs", _name(model)), limit, seed, overwrite)
-    names = tasks.split(",")
-    if not is_url(model):  # a wrong name or a broken data file is told before a model is loaded
-        make_tasks(names, TaskOptions(data, shots, None, allow_code_execution))
-    set_threads(load.threads)
+    settings = RunSettings(run.directory(model), run.limit, run.seed, run.overwrite)
+    options = TaskOptions(run.data, run.shots, allow_code_execution=run.allow_code_execution)
+    if not make_tasks(run.names, options)[0]:  # reports wrong names and data before a model is loaded
+        raise SettingError(f"{run.data} holds the data of no task; set --data")
+    results = []
     with closing(_answerer(model, max_num_seqs, load, ask)) as answerer:
-        made, left_out = make_tasks(names, TaskOptions(data, shots, answerer.tokenizer, allow_code_execution))
+        options = replace(options, tokenizer=answerer.tokenizer, is_chat=answerer.is_chat)
+        tasks, left_out = make_tasks(run.names, options)
         for name, reason in left_out.items():
-            print(error_line(f"{name}: left out ({reason})"), file=sys.stderr)
-        if not made:
-            raise SettingError(f"{data}: no data of any task; pass --data")
-        results = []
-        for task in made:
+            print(error_line(f"{name}: skipped ({reason})"), file=sys.stderr)
+        for task in tasks:
             with item_progress(task.name) as on_done:
                 results.append(run_task(task, answerer, settings, on_done))
             if not as_json:
@@ -105,14 +141,32 @@ def evaluate(
         raise typer.Exit(1)
 
 
+def _run_lm_eval(model: str, run: RunOptions, llm: LLM, as_json: bool) -> None:
+    from qwartet.evaluate.harness import run_harness
+
+    if is_url(model):
+        raise SettingError("--harness lm-eval needs a checkpoint; for a server, run lm-eval with its local-completions")
+    with llm:
+        found = run_harness(
+            llm,
+            [name.strip() for name in run.names if name.strip()],
+            num_fewshot=run.shots,
+            limit=run.limit,
+            include_path=run.include_path,
+            apply_chat_template=llm.generation_defaults.is_chat,
+            seed=run.seed,
+        )
+    report = write_harness_results(run.directory(model), found)
+    if as_json:
+        print(json_line(report))
+        return
+    for line in harness_lines(report):
+        print(one_line(line))
+
+
 def is_url(model: str) -> bool:
     """Whether MODEL is a server's address."""
     return model.startswith(("http://", "https://"))
-
-
-def _name(model: str) -> str:
-    """The directory of a model's runs: the last part of its name."""
-    return model.rstrip("/").rpartition("/")[2].replace(":", "_") or "model"
 
 
 def _answerer(model: str, max_num_seqs: int, load: LoadOptions, ask: AskOptions) -> Answerer:
@@ -133,7 +187,7 @@ def _compare(runs: list[Path], as_json: bool) -> None:
     from qwartet.evaluate.compare import compare_runs
 
     if len(runs) != 2:
-        raise SettingError("compare takes two directories of runs: qwartet evaluate compare A B")
+        raise SettingError("compare needs two directories of runs; qwartet evaluate compare A B")
     comparison = compare_runs(*runs)
     if as_json:
         print(json_line(comparison.to_dict()))

@@ -34,7 +34,9 @@ Parameter = Any
 PREFIX = "QWARTET_"
 SHARED = "all"  # the section for every verb
 # Read elsewhere than here: by the frame of all verbs, the cache, the choice of kernels, and the tests.
-OTHER_VARIABLES = ("QWARTET_CONFIG", "QWARTET_DEBUG", "QWARTET_CACHE", "QWARTET_CPU_ISA", "QWARTET_GOLDEN")
+OTHER_VARIABLES = (
+    "QWARTET_CONFIG", "QWARTET_DEBUG", "QWARTET_LANG", "QWARTET_CACHE", "QWARTET_CPU_ISA", "QWARTET_GOLDEN",
+)  # fmt: skip
 
 ConfigFile = Annotated[
     Path | None,

@@ -43,6 +43,10 @@ class EngineAnswerer:
     def tokenizer(self) -> Tokenizer:
         return self._llm.tokenizer
 
+    @property
+    def is_chat(self) -> bool:
+        return self._llm.generation_defaults.is_chat
+
     def check(self, questions: Sequence[Question]) -> None:
         defaults = self._llm.generation_defaults
         if not defaults.is_chat and any(isinstance(question.request, Chat) for question in questions):

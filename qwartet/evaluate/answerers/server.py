@@ -33,6 +33,10 @@ class ServerAnswerer:
     def tokenizer(self) -> None:
         return None
 
+    @property
+    def is_chat(self) -> bool:
+        return True
+
     def check(self, questions: Sequence[Question]) -> None:
         wrong = next((one for one in questions if not isinstance(one.request, Chat)), None)
         if wrong is not None:

@@ -14,7 +14,7 @@ _REFERENCE = re.compile(r"#### (-?[0-9.,]+)")
 def last_number(text: str) -> str | None:
     """The last number of a chat model's answer, without its commas; None without one."""
     found = [match[0] for match in _CHAT.finditer(text)]
-    return found[-1].replace(",", "") if found else None
+    return found[-1].replace(",", "").removesuffix(".") if found else None
 
 
 def last_digits(text: str) -> str | None:

@@ -1,1 +1,1 @@
-"""The native CPU backend: a C++ library with a plain C interface, its weights in panels, its operations on tensors."""
+"""The native CPU backend: a C++ library with a plain C interface, the layout of its weights, its tensor operations."""

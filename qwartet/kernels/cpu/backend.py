@@ -1,8 +1,8 @@
 """The native CPU library as a backend: check, allocate, call.
 
 All tensors are bf16 and contiguous on the CPU unless a docstring says otherwise; indices are int32. `activations` is
-how the inputs of a quantised linear are rounded: "exact" (16 bits) or "int8" (8 bits, and 16 for the groups in which a
-value stands out); see csrc/activations.h.
+how the inputs of a quantised linear are rounded: "exact" (16 bits) or "int8" (8 bits, but 16 for groups with an
+outlier); see csrc/activations.h.
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ class CpuBackend(Backend):
         return weights.weight_specs(shape)
 
     def prepare(self, weight: QuantizedWeight) -> PreparedWeight:
-        """Packs a weight; one with groups that are no multiple of 32 is left to the reference, with a KernelWarning."""
+        """Packs a weight; if its group size is not a multiple of 32, the reference keeps it, with a KernelWarning."""
         if weights.packed_shape(weight.shape) is not None:
             return weights.pack(self.library, weight)
-        message = f"groups of {weight.group_size} are no multiple of 32: the slow reference multiplies by these weights"
+        message = f"groups of {weight.group_size} are not a multiple of 32: these weights run on the slow reference"
         warnings.warn(KernelWarning(message), stacklevel=2)
         return weight
 
     def export_weight(self, weight: PreparedWeight) -> dict[str, Tensor]:
-        assert isinstance(weight, PackedWeight), "the shape promised a weight that can be packed"
+        assert isinstance(weight, PackedWeight), "weight_specs promised a packed weight"
         return weight.complete_tensors()
 
     def import_weight(self, shape: QuantizedShape, tensors: Mapping[str, Tensor]) -> PreparedWeight:
@@ -110,7 +110,7 @@ class CpuBackend(Backend):
         return self.search_head(x, head, weight, num_valid)[0]
 
     def search_head(self, x: Tensor, head: PreparedHead, weight: Tensor, num_valid: int) -> tuple[list[int], list[int]]:
-        """As head_argmax; the second list says how many rows of the exact head were read."""
+        """As head_argmax; the second list counts the rows of the exact head that were read."""
         assert isinstance(head, PackedHead), type(head)
         num_rows = x.shape[0]
         rows = x.contiguous()
@@ -162,7 +162,7 @@ class CpuBackend(Backend):
     def rotate_and_store(
         self, qkv: Tensor, num_heads: int, cos: Tensor, sin: Tensor, batch: ForwardBatch, cache: CacheLayer
     ) -> Tensor:
-        """The queries are rotated where they stand in qkv, and a view of them comes back."""
+        """Rotates the queries in place in qkv and returns a view of them."""
         num_tokens, head_dim = qkv.shape[0], cache.head_dim
         check(qkv, num_tokens, (num_heads + 2 * cache.keys.shape[1]) * head_dim)
         self.library.call(
@@ -173,9 +173,9 @@ class CpuBackend(Backend):
         return query
 
     def paged_attention(self, query: Tensor, cache: CacheLayer, batch: ForwardBatch) -> Tensor:
-        """query [T, H, D] may be a view of rows that are further apart."""
+        """query [T, H, D] may be a view with a larger row stride."""
         num_tokens, num_heads, head_dim = query.shape
-        check(query[:, :, :0], num_tokens, num_heads, 0)  # dtype, device and gradient; rows may be apart
+        check(query[:, :, :0], num_tokens, num_heads, 0)  # dtype, device and gradient, not strides
         assert query.stride()[1:] == (head_dim, 1), query.stride()
         out = torch.empty(num_tokens, num_heads, head_dim, dtype=torch.bfloat16)
         self.library.call(
@@ -185,7 +185,7 @@ class CpuBackend(Backend):
         return out
 
     def fuse(self, layers: Sequence[LayerWeights], caches: Sequence[CacheLayer]) -> NativeLayers | None:
-        """None where a linear was left to the reference."""
+        """None if a linear runs on the reference."""
         return NativeLayers.of(self.library, layers, caches, self.low)
 
     def scratch_bytes(self, step: StepShape) -> int:
@@ -193,7 +193,7 @@ class CpuBackend(Backend):
         return shared + step.num_threads * of_thread
 
     def step_bytes(self, step: StepShape) -> tuple[int, int]:
-        """Bytes of the buffers that the operations share, and of those that each thread has."""
+        """Bytes of the buffers that the operations share, and of each thread's own."""
         gptq, (shared, of_thread) = step.gptq, (c_int64(), c_int64())
         shape = native.StepShape(
             **{name: getattr(step, name) for name in native.StepShape.SHARED_FIELDS},
@@ -205,7 +205,7 @@ class CpuBackend(Backend):
 
 
 class CpuLinearBackend(CpuBackend):
-    """Native linears and the references' attention: for heads that the native one does not take, as toys have them."""
+    """Native linears and the reference attention: for head sizes that the native one lacks, as in toy models."""
 
     can_fuse = False
 

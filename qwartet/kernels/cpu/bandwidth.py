@@ -1,4 +1,4 @@
-"""How near to the memory's speed the quantised linears of a loaded network run: the figure of the start-up line."""
+"""How close to memory bandwidth the quantised linears of a loaded network run: the figure of the start-up line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qwartet.kernels.backend import Backend, PreparedWeight
 from qwartet.kernels.cpu.backend import CpuBackend
 from qwartet.kernels.cpu.weights import PackedWeight
 
-LEAST_BYTES = 64 * 2**20  # less lies in the caches and says nothing about the memory
+LEAST_BYTES = 64 * 2**20  # less fits in the caches and says nothing about the memory
 ENOUGH_BYTES = 256 * 2**20
 ROUNDS = 3
 READ_PATTERNS = (0, 1, 2)
@@ -20,7 +20,7 @@ READ_PATTERNS = (0, 1, 2)
 
 @dataclass(frozen=True)
 class Bandwidth:
-    """Of the product of one token with some weights, and of a bare read of the same bytes; the best of three each."""
+    """Of multiplying one token by some weights, and of only reading the same bytes; the best of three each."""
 
     linear_gb_s: float  # 1e9 bytes a second
     read_gb_s: float
@@ -31,7 +31,7 @@ class Bandwidth:
 
 
 def measure_bandwidth(backend: Backend, weights: Iterable[PreparedWeight]) -> Bandwidth | None:
-    """Takes a tenth of a second or two; None for weights that fit the caches, and without the native library."""
+    """Takes 0.1 to 0.2 s; None for weights that fit in the caches, and without the native library."""
     if not isinstance(backend, CpuBackend):
         return None
     library = backend.library
@@ -54,7 +54,7 @@ def measure_bandwidth(backend: Backend, weights: Iterable[PreparedWeight]) -> Ba
             backend.quantized_linear(inputs[weight.in_features], weight)
         return time.perf_counter() - started
 
-    multiply()  # brings mapped pages in
+    multiply()  # reads mapped pages in
     seconds = min(multiply() for _ in range(ROUNDS))
     read_seconds = min(read(pattern) for _ in range(ROUNDS) for pattern in READ_PATTERNS)
     return Bandwidth(num_bytes / seconds / 1e9, num_bytes / read_seconds / 1e9)

@@ -1,8 +1,8 @@
 """Compiles csrc/ into one shared library for each instruction set; needs a C++20 compiler and nothing else.
 
-    python -m qwartet.kernels.cpu.build          (what `pip install` does, too)
+    python -m qwartet.kernels.cpu.build          (`pip install` does the same)
 
-No torch headers and no build system: a library depends on the C++ runtime alone. The libraries lie in kernels/cpu/lib.
+No torch headers and no build system: a library depends only on the C++ runtime. The libraries are in kernels/cpu/lib.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ LIBRARIES = Path(__file__).with_name("lib")
 
 BASE_FLAGS = (
     *("-std=c++20", "-O3", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden"),
-    "-ffp-contract=off",  # a product and a sum become one operation only where the source says so
-    *("-Wall", "-Wextra", "-Wno-uninitialized", "-Wno-maybe-uninitialized"),  # GCC 12's own intrinsics trip over these
+    "-ffp-contract=off",  # products and sums are fused only where the source says so
+    *("-Wall", "-Wextra", "-Wno-uninitialized", "-Wno-maybe-uninitialized"),  # GCC 12's own intrinsics trigger these
 )
-# Best last. A library runs where the processor has all of its features (names of /proc/cpuinfo).
+# Best last. A library runs where the processor has all of its features (names from /proc/cpuinfo).
 ISA_FLAGS: dict[str, tuple[str, ...]] = {
     "scalar": (),
     "avx2": ("-DQWARTET_ISA_AVX2", "-mavx2", "-mfma", "-mf16c"),
@@ -48,7 +48,7 @@ def source_files() -> list[Path]:
 
 
 def source_hash() -> str:
-    """What a library must have been built from to be the one of these sources; empty where they are not installed."""
+    """The hash that a library built from these sources reports; empty where the sources are not installed."""
     if not SOURCES.is_dir():
         return ""
     digest = hashlib.sha256()
@@ -58,31 +58,29 @@ def source_hash() -> str:
 
 
 def library_path(isa: str) -> Path:
-    """Where the library of an instruction set lies."""
+    """The path of an instruction set's library."""
     return LIBRARIES / f"libqwartet_cpu_{isa}.so"
 
 
 def compiler() -> str | None:
-    """The C++ compiler: $CXX, else the first of c++, g++, clang++ that is there; None without any."""
+    """The C++ compiler: $CXX, else the first of c++, g++, clang++ that exists; None if there is none."""
     candidates = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
     return next((found for name in candidates if (found := shutil.which(name))), None)
 
 
 def targets() -> list[str]:
-    """Instruction sets that this kind of processor may have."""
+    """Instruction sets to build for this processor family."""
     return list(ISA_FLAGS) if platform.machine() in ("x86_64", "AMD64") else ["scalar"]
 
 
 def build(extra_flags: tuple[str, ...] = (), directory: Path = LIBRARIES, isas: list[str] | None = None) -> list[Path]:
-    """Builds every library, or those of `isas`, into `directory`; raises RuntimeError with the compiler's words.
+    """Builds every library, or those of `isas`, into `directory`; raises RuntimeError with the compiler's output.
 
-    Each comes whole or not at all.
+    A library is replaced atomically.
     """
     program = compiler()
     if program is None:
-        raise RuntimeError(
-            "there is no C++ compiler; install one (Debian: apt-get install g++) and install Qwartet again"
-        )
+        raise RuntimeError("no C++ compiler found; install one (Debian: apt-get install g++) and install Qwartet again")
     directory.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         return list(pool.map(lambda isa: _build_one(program, isa, extra_flags, directory), isas or targets()))

@@ -1,4 +1,4 @@
-"""All residual blocks in one native call: structures of pointers, built once for a network and its KV cache."""
+"""All residual blocks in one native call: pointer structures, built once for a network and its KV cache."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LINEARS = ("qkv", "output", "up", "gate", "down")
 
 
 class NativeLayers:
-    """Blocks and the caches of their layers; holds on to the tensors that it points to."""
+    """Blocks and the caches of their layers; keeps the tensors that it points to alive."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class NativeLayers:
         caches: Sequence[CacheLayer],
         low: int,
     ) -> None:
-        """Only for packed and dense linears: see `of`."""
+        """Only for packed and dense linears; see `of`."""
         self._library, self._low = library, low
         self._layers = [_Layer(layer) for layer in layers]
         self._held = list(caches)
@@ -50,7 +50,7 @@ class NativeLayers:
         caches: Sequence[CacheLayer],
         low: int,
     ) -> NativeLayers | None:
-        """None where a linear is neither packed nor dense."""
+        """None if a linear is neither packed nor dense."""
         linears = (getattr(layer, name) for layer in layers for name in _LINEARS)
         fits = all(isinstance(linear, PackedWeight | tuple) for linear in linears)
         return cls(library, layers, caches, low) if fits else None
@@ -88,7 +88,7 @@ class _Layer:
         )  # fmt: skip
 
     def has_moved(self) -> bool:
-        """Whether a tensor that can be moved has been; packed weights are never replaced."""
+        """Whether a tensor has moved; packed weights never do."""
         weights, structure = self._weights, self.structure
         if (pointer(weights.attention_norm), pointer(weights.mlp_norm)) != (
             structure.attention_norm,

@@ -1,6 +1,6 @@
 """Finds and loads the native library for this processor; the ctypes mirror of csrc/c_api.cpp.
 
-The best instruction set that the processor has is taken; QWARTET_CPU_ISA names a lower one. What cannot be
+The best instruction set of the processor is used; QWARTET_CPU_ISA selects a lower one. A library that cannot be
 loaded is never silent: `unavailable_reason` says why, and start-up prints it.
 """
 
@@ -19,9 +19,9 @@ from qwartet.errors import SettingError
 from qwartet.kernels.cpu.build import ISA_FEATURES, library_path, source_hash
 
 ISA_VARIABLE = "QWARTET_CPU_ISA"
-NO_LIBRARY = "none"  # a value of QWARTET_CPU_ISA: go without, as where there is no compiler
+NO_LIBRARY = "none"  # a value of QWARTET_CPU_ISA: run without a library, as if there were no compiler
 
-_STATUS = {1: "sizes or indices contradict each other", 2: "out of memory"}
+_STATUS = {1: "sizes or indices are inconsistent", 2: "out of memory"}
 
 
 class PackedWeight(ctypes.Structure):
@@ -139,7 +139,7 @@ class NativeLibrary:
     functions: ctypes.CDLL
 
     def call(self, name: str, *arguments: Any) -> None:
-        """Runs a function that returns a status. A bad argument is a bug of ours: what users give is checked before."""
+        """Runs a function that returns a status. A bad argument is our own bug: user input is checked earlier."""
         status = getattr(self.functions, name)(*arguments)
         if status == 2:
             raise MemoryError(f"{name}: out of memory")
@@ -152,7 +152,7 @@ class NativeLibrary:
     def set_num_threads(self, count: int) -> None:
         """Threads of all operations from now on; SettingError outside 1..256."""
         if not 1 <= count <= 256:
-            raise SettingError(f"threads is {count}; it must lie in 1..256")
+            raise SettingError(f"threads is {count}; it must be between 1 and 256")
         self.call("qw_set_num_threads", count)
 
 
@@ -170,21 +170,21 @@ def cpu_features() -> frozenset[str]:
 
 
 def supported_isas() -> list[str]:
-    """Instruction sets of ours that this processor has, the best first."""
+    """Our instruction sets that this processor supports, best first."""
     if platform.machine() not in ("x86_64", "AMD64"):
         return ["scalar"]
     return [isa for isa in reversed(ISA_FEATURES) if ISA_FEATURES[isa] <= cpu_features()]
 
 
 def wanted_isas() -> tuple[str, ...]:
-    """The same, or the one that QWARTET_CPU_ISA names; SettingError for one that this processor has not."""
+    """The same, or the one that QWARTET_CPU_ISA names; SettingError if this processor does not support it."""
     supported, wanted = supported_isas(), os.environ.get(ISA_VARIABLE)
     if not wanted:
         return tuple(supported)
     if wanted == NO_LIBRARY:
         return ()
     if wanted not in supported:
-        raise SettingError(f"{ISA_VARIABLE} is {wanted!r}; here it may be {', '.join([*supported, NO_LIBRARY])}")
+        raise SettingError(f"{ISA_VARIABLE} is {wanted!r}; on this CPU use {', '.join([*supported, NO_LIBRARY])}")
     return (wanted,)
 
 
@@ -197,7 +197,7 @@ def _open(isa: str) -> NativeLibrary | str:
         functions = ctypes.CDLL(str(path))
         functions.qw_source_hash.restype = functions.qw_isa.restype = c_char_p
         if source_hash() not in ("", functions.qw_source_hash().decode()):
-            return f"{path.name} was built from other sources; run: python -m qwartet.kernels.cpu.build"
+            return f"{path.name} was built from different sources; run: python -m qwartet.kernels.cpu.build"
         for name, (result, arguments) in _SIGNATURES.items():
             function = getattr(functions, name)
             function.restype, function.argtypes = result, arguments
@@ -206,7 +206,7 @@ def _open(isa: str) -> NativeLibrary | str:
     except (OSError, AttributeError) as error:
         return f"{path.name} cannot be loaded ({error})"
     if list(sizes) != [ctypes.sizeof(structure) for structure in _STRUCTURES]:
-        return f"{path.name} lays its structures out otherwise; build it again"
+        return f"{path.name} has a different structure layout; run: python -m qwartet.kernels.cpu.build"
     return NativeLibrary(isa, path, functions)
 
 
@@ -222,7 +222,7 @@ def _load(isas: tuple[str, ...]) -> tuple[NativeLibrary | None, str | None]:
 
 
 def library_of(isa: str) -> NativeLibrary:
-    """The library of one instruction set; RuntimeError, with the reason, where there is none."""
+    """The library of one instruction set; RuntimeError, with the reason, if there is none."""
     library, reason = _load((isa,))
     if library is None:
         raise RuntimeError(reason)
@@ -230,10 +230,10 @@ def library_of(isa: str) -> NativeLibrary:
 
 
 def native_library() -> NativeLibrary | None:
-    """The library for this processor, loaded once; None where there is none. Reads QWARTET_CPU_ISA: for select.py."""
+    """The library for this processor, loaded once; None if there is none. Reads QWARTET_CPU_ISA, for select.py only."""
     return _load(wanted_isas())[0]
 
 
 def unavailable_reason() -> str | None:
-    """Why there is no native library, and what to do; None where there is one."""
+    """Why there is no native library, and what to do; None if there is one."""
     return _load(wanted_isas())[1]

@@ -1,4 +1,4 @@
-"""Torch tensors as the structures that native functions take: sizes and dtypes are checked before a pointer is read."""
+"""Torch tensors as the structures of native functions: sizes and dtypes are checked before a pointer is read."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _STORED = {None: torch.bfloat16, 8: torch.int8, 4: torch.uint8}
 
 
 def pointer(tensor: Tensor | None) -> int | None:
-    """Address of a tensor's data, for a call that is about to happen."""
+    """Address of a tensor's data, for an immediate call."""
     return None if tensor is None else tensor.data_ptr()
 
 
 def check(tensor: Tensor, *shape: int, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Asserts dtype, shape and contiguity; SettingError for a tensor whose gradient the native kernels would lose."""
+    """Asserts dtype, shape and contiguity; SettingError for a tensor that requires a gradient."""
     if tensor.requires_grad and torch.is_grad_enabled():
         raise SettingError(
             "the native kernels compute no gradients; load the model with trainable=True, or use no_grad"
@@ -40,12 +40,12 @@ def dense_structure(weight: Tensor, bias: Tensor | None) -> library.Linear:
 
 
 def cache_structure(cache: CacheLayer) -> library.CacheLayer:
-    """One layer's cache; good for as long as its tensors live."""
+    """One layer's cache; valid as long as its tensors live."""
     num_blocks, num_kv_heads, block_size, width = cache.keys.shape
     for tensor in (cache.keys, cache.values):
         check(tensor, num_blocks, num_kv_heads, block_size, width, dtype=_STORED[cache.bits])
     for scales in (cache.key_scales, cache.value_scales):
-        assert (scales is None) == (cache.bits is None), "codes have scales, floats have none"
+        assert (scales is None) == (cache.bits is None), "codes need scales, floats have none"
         if scales is not None:
             check(scales, num_blocks, num_kv_heads, block_size, dtype=torch.float32)
     return library.CacheLayer(
@@ -56,7 +56,7 @@ def cache_structure(cache: CacheLayer) -> library.CacheLayer:
 
 
 def rotation_structure(cos: Tensor, sin: Tensor, batch: ForwardBatch) -> library.Rotation:
-    """Tables [rows, rotary_dim / 2] fp32 and what the tokens of a batch take of them."""
+    """Tables [rows, rotary_dim / 2] fp32 and the rows that the tokens of a batch use."""
     num_tokens = batch.rope_index.shape[0]
     assert batch.slot_mapping is not None, "a batch for a cache needs its slots"
     for index in (batch.rope_index, batch.slot_mapping):

@@ -1,7 +1,7 @@
-"""Weights in the layout of the native CPU kernels: packed panels, and the 8-bit copy of a head.
+"""Weights in the layout of the native CPU kernels: packed panels, and the 8-bit output head.
 
-The layout is described in csrc/quantized_linear.h. Packing a GPTQ weight moves 256-byte pieces and runs at the
-speed of memory; only act-order weights are gathered input by input.
+The layout is described in csrc/quantized_linear.h. Packing a GPTQ weight moves 256-byte pieces and runs at
+memory bandwidth; only act-order weights are gathered input by input.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from qwartet.kernels.cpu import library as native
 from qwartet.kernels.cpu.structures import check, pointer
 from qwartet.quant_format.weight import QuantizedShape, QuantizedWeight
 
-LAYOUT = "layout 1"  # of the packed bytes: a file of another one is not read
+LAYOUT = "layout 1"  # of the packed bytes: files of other layouts are not read
 PANEL = 64
 GROUP = 128
 
 
 def allocate(num_bytes: int) -> Tensor:
-    """Fresh memory; numpy asks the system for huge pages for large arrays, which weights are streamed from faster."""
+    """Fresh memory; for large arrays numpy requests huge pages, from which weights stream faster."""
     return torch.from_numpy(np.empty(num_bytes, dtype=np.uint8))
 
 
 def unit_of(group_size: int) -> int | None:
-    """Inputs that share a scale in memory, for groups of so many (-1: all inputs); None where the kernels take none."""
+    """Inputs that share a scale in memory, for a group size (-1: all inputs); None if the kernels do not support it."""
     return GROUP if group_size == -1 else next((unit for unit in (128, 64, 32) if group_size % unit == 0), None)
 
 
 @dataclass(frozen=True)
 class PackedShape:
-    """What the layout of a packed matrix [N, K] follows from; known before the matrix is read."""
+    """What determines the layout of a packed matrix [N, K]; known before the matrix is read."""
 
     in_features: int
     out_features: int
@@ -63,13 +63,13 @@ class PackedShape:
 
 
 def packed_shape(shape: QuantizedShape) -> PackedShape | None:
-    """The shape that a weight will be packed in; None where the kernels do not take it (groups not of 32)."""
+    """The packed shape of a weight; None if the kernels do not support it (group size not a multiple of 32)."""
     unit = unit_of(-1 if shape.num_groups == 1 else shape.group_size)
     return None if unit is None else PackedShape(shape.in_features, shape.out_features, shape.bits, unit, not shape.sym)
 
 
 def weight_specs(shape: QuantizedShape) -> tuple[TensorSpec, ...] | None:
-    """The tensors of a packed weight at most: a bias of zeros and an order that changes nothing are not kept."""
+    """The tensors of a packed weight, at most: a zero bias and an identity order are not kept."""
     packed = packed_shape(shape)
     if packed is None:
         return None
@@ -82,24 +82,24 @@ def weight_specs(shape: QuantizedShape) -> tuple[TensorSpec, ...] | None:
 
 
 def head_shape(rows: int, columns: int) -> PackedShape:
-    """The shape of the 8-bit copy of a head [rows, columns]."""
+    """The shape of the 8-bit output head of a head [rows, columns]."""
     return PackedShape(columns, rows, 8)
 
 
 def head_specs(rows: int, columns: int) -> tuple[TensorSpec, ...]:
-    """The tensors of that copy."""
+    """The tensors of that 8-bit head."""
     panels = TensorSpec("panels", torch.uint8, (head_shape(rows, columns).panels_bytes,))
     return panels, *(TensorSpec(leaf, torch.float32, (rows,)) for leaf in ("error_norms", "row_norms"))
 
 
 @dataclass(frozen=True, eq=False)
 class PackedWeight:
-    """A quantised matrix [N, K] in panels of 64 outputs. Its tensors are its own and are never replaced."""
+    """A quantised matrix [N, K] in panels of 64 outputs. It owns its tensors, which are never replaced."""
 
     shape: PackedShape
     panels: Tensor  # uint8
     bias: Tensor | None = None  # fp32 [N rounded up to 64]
-    order: Tensor | None = None  # int32 [K], act-order: where the k-th packed input stands in x
+    order: Tensor | None = None  # int32 [K], act-order: the index in x of the k-th packed input
 
     @property
     def in_features(self) -> int:
@@ -119,25 +119,25 @@ class PackedWeight:
         if order is not None:
             in_order = torch.arange(packed.in_features, dtype=torch.int32)
             if not torch.equal(order.sort().values, in_order):
-                raise ValueError("order is no order of inputs")
+                raise ValueError("order is not a permutation of the inputs")
             order = None if torch.equal(order, in_order) else order
         return cls(packed, tensors["panels"], bias, order)
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """What it holds, by leaf."""
+        """Its tensors, by leaf."""
         found = {"panels": self.panels, "bias": self.bias, "order": self.order}
         return {leaf: tensor for leaf, tensor in found.items() if tensor is not None}
 
     def complete_tensors(self) -> dict[str, Tensor]:
-        """The same with the bias and the order that are not kept because they change nothing."""
+        """The same, with the zero bias and the identity order that are not kept."""
         bias = torch.zeros(self.shape.bias_size) if self.bias is None else self.bias
         order = torch.arange(self.in_features, dtype=torch.int32) if self.order is None else self.order
         return {"panels": self.panels, "bias": bias, "order": order}
 
     @cached_property
     def structure(self) -> native.Linear:
-        """What the native functions take; its pointers live as long as this object."""
+        """The argument of native functions; its pointers live as long as this object."""
         packed = native.PackedWeight(
             panels=pointer(self.panels), bias=pointer(self.bias), order=pointer(self.order),
             num_inputs=self.in_features, num_outputs=self.out_features, bits=self.shape.bits, unit=self.shape.unit,
@@ -147,7 +147,7 @@ class PackedWeight:
 
 
 def packing_order(weight: QuantizedWeight) -> Tensor | None:
-    """The inputs sorted by group, int32 [K]; None where they stand in that order."""
+    """The inputs sorted by group, int32 [K]; None if they already are."""
     if weight.g_idx is None:
         return None
     in_order = torch.arange(weight.in_features, dtype=torch.int32) // weight.group_size
@@ -155,7 +155,7 @@ def packing_order(weight: QuantizedWeight) -> Tensor | None:
 
 
 def padded_bias(bias: Tensor | None, shape: PackedShape) -> Tensor | None:
-    """The bias as fp32, with zeros up to a whole panel; None for no bias and for one of zeros."""
+    """The bias as fp32, zero-padded to whole panels; None for no bias and for a zero bias."""
     if bias is None or not bool(bias.any()):
         return None
     padded = torch.zeros(shape.bias_size)
@@ -177,7 +177,7 @@ def pack(library: native.NativeLibrary, weight: QuantizedWeight) -> PackedWeight
     zeros = weight.zeros().contiguous() if shape.has_zeros else None
     assert (qweight.dtype, scales.dtype) == (torch.int32, torch.float16), (qweight.dtype, scales.dtype)
     target = packed.structure.packed
-    assert library.functions.qw_panels_bytes(byref(target)) == shape.panels_bytes, "the native layout is another"
+    assert library.functions.qw_panels_bytes(byref(target)) == shape.panels_bytes, "the native layout differs"
     library.call(
         "qw_pack_gptq", byref(target), pointer(qweight), pointer(scales), pointer(zeros), weight.num_groups,
         weight.group_size, pointer(packed.panels),
@@ -187,7 +187,7 @@ def pack(library: native.NativeLibrary, weight: QuantizedWeight) -> PackedWeight
 
 @dataclass(frozen=True, eq=False)
 class PackedHead:
-    """The 8-bit copy of a head, and how far each of its rows may be off."""
+    """The 8-bit output head, and an error bound for each of its rows."""
 
     packed: PackedWeight
     error_norms: Tensor  # fp32 [V]

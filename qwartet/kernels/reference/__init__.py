@@ -1,1 +1,1 @@
-"""The definition of correct for each operation: plain torch on any device, differentiable where training needs it."""
+"""The reference for each operation: plain torch on any device, differentiable where training needs it."""

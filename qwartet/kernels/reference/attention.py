@@ -1,4 +1,4 @@
-"""Causal attention by the book: softmax(q k^T / sqrt(d)) v, one request at a time.
+"""Reference causal attention: softmax(q k^T / sqrt(d)) v, one request at a time.
 
 Slow and obviously right; every fast attention kernel is compared with these two functions. A query that
 is the i-th of n new tokens of a request with L keys sees the first L - n + i + 1 of them.
@@ -35,8 +35,8 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def dense_attention(query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor) -> Tensor:
     """Attention without a cache: request b owns rows cu_seqlens[b] : cu_seqlens[b + 1].
 
-    query [T, H, D], key and value [T, H_kv, D] -> [T, H, D]; differentiable. Neighbours of equal length go through one
-    call, which is what makes a training batch fast.
+    query [T, H, D], key and value [T, H_kv, D] -> [T, H, D]; differentiable. Neighbours of equal length share one call,
+    which makes a training batch fast.
     """
     runs = [(length, len(list(run))) for length, run in groupby(cu_seqlens.diff().tolist())]
     pieces = [x.split([length * count for length, count in runs]) for x in (query, key, value)]
@@ -57,7 +57,7 @@ def paged_attention(query: Tensor, cache: CacheLayer, batch: ForwardBatch) -> Te
     parts = []
     for row, length in enumerate(lengths):
         key, value = cache.gather(batch.block_table[row, : -(-length // cache.block_size)], length)
-        dtype = torch.promote_types(query.dtype, key.dtype)  # codes come back as fp32
+        dtype = torch.promote_types(query.dtype, key.dtype)  # codes are decoded to fp32
         new = query[bounds[row] : bounds[row + 1]]
         parts.append(_attend(*(x[None].to(dtype) for x in (new, key, value)))[0])
     return torch.cat(parts).to(query.dtype)

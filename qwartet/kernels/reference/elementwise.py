@@ -1,4 +1,4 @@
-"""Embedding, RMSNorm and SwiGLU's product by the book; differentiable."""
+"""Reference embedding, RMSNorm and SwiGLU product; differentiable."""
 
 from __future__ import annotations
 

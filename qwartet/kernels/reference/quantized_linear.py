@@ -1,4 +1,4 @@
-"""GPTQ linear by the book: dequantise the whole weight, then multiply.
+"""Reference GPTQ linear: dequantise the whole weight, then multiply.
 
     y = x W^T + b,   W[n, k] = scale[g(k), n] * (q[k, n] - zero[g(k), n])         dL/dx = dL/dy W
 

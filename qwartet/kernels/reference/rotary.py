@@ -1,4 +1,4 @@
-"""From a projection to the heads that attend: rotary embedding and LogN by the book.
+"""From a projection to the heads of attention: reference rotary embedding and LogN.
 
 (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin) for the two halves of the rotated part of a head (Su et al. 2021); the
 queries are then multiplied by their LogN factor.
@@ -35,9 +35,9 @@ def rotated_heads(
 def rotate_and_store(
     qkv: Tensor, num_heads: int, cos: Tensor, sin: Tensor, batch: ForwardBatch, cache: CacheLayer
 ) -> Tensor:
-    """Rotates, writes keys and values to the cache, and gives the queries [T, H, D].
+    """Rotates, writes keys and values to the cache, and returns the queries [T, H, D].
 
-    cos and sin are whole tables [rows, rotary_dim / 2] fp32; batch.rope_index says which rows.
+    cos and sin are the full tables [rows, rotary_dim / 2] fp32; batch.rope_index selects rows.
     """
     assert batch.slot_mapping is not None, "a batch for a cache needs its slots"
     rows = cos[batch.rope_index].unsqueeze(1), sin[batch.rope_index].unsqueeze(1)

@@ -1,4 +1,4 @@
-// Draws an answer while it is generated and afterwards, and says why it stopped early.
+// Draws an answer during and after generation, and explains why it stopped early.
 
 import { button, element, icon } from "./dom.js";
 import { number, t } from "./i18n.js";
@@ -76,7 +76,7 @@ export class AnswerTurn {
     const again = button("regenerate", "regenerate", { iconName: "again", hasText: false, className: "round only-last" });
     const actions = element("div", { class: "actions" });
     if (content !== "") actions.append(copy);
-    if (finish !== "failed") actions.append(again); // else the card has a button for it
+    if (finish !== "failed") actions.append(again); // the failure card has its own button
     this.foot.replaceChildren(actions, this.#versions, element("span", { class: "figures" }, figuresText(figures)));
   }
 
@@ -113,7 +113,7 @@ export class AnswerTurn {
     return element("div", { class: "failure" }, icon("alert"), words, buttons);
   }
 
-  /** It waits as long as the server has asked for. */
+  /** Disabled until the time that the server asked for. */
   #retryButton(retryAt, className) {
     const retry = button("retry", "retry", { className });
     const label = retry.querySelector("span");
@@ -128,7 +128,7 @@ export class AnswerTurn {
     return retry;
   }
 
-  /** Ends what would go on without the node. */
+  /** Stops timers and drawing. */
   dispose() {
     clearInterval(this.#countdown);
     this.view.finish();

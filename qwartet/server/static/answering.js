@@ -1,16 +1,16 @@
-// Which answers are being made, in this tab and in others, and how is one begun, continued and stopped?
+// Starts, continues and stops answers, and tracks those in progress in this tab and in others.
 
 import { Generation, messagesOf } from "./generation.js";
 import { Tabs } from "./tabs.js";
 
 const ASK_EVERY_MS = 4000;
 
-/** A turn that came to nothing: a version that nobody would go back to. */
+/** An answer without text: not worth keeping as a version. */
 const isEmpty = ({ role, content, finish }) => role === "assistant" && content === "" && finish !== null;
 
 export class Answering {
   #here = new Map(); // turn id -> Generation
-  #watched = new Set(); // ids of turns that other tabs are asked after
+  #watched = new Set(); // ids of turns that may be in progress in other tabs
 
   /** Callbacks: onBegin(conversation), onText(turn, text), onEnd(conversation, turn); request() gives model, settings, key. */
   constructor(conversations, { request, onBegin, onText, onEnd }) {
@@ -28,7 +28,7 @@ export class Answering {
     return this.#here.has(turn.id);
   }
 
-  /** Is an answer being made at the end of what is shown? */
+  /** Is the last shown turn still being generated? */
   isBusy(conversation) {
     return conversation.last?.finish === null;
   }
@@ -37,7 +37,7 @@ export class Answering {
     return [...this.#here.values()].some((generation) => generation.conversation === conversation);
   }
 
-  /** Answers the message `question`, as a new version where there are answers already. */
+  /** Answers the message `question`; a new version if it already has answers. */
   answer(conversation, question) {
     for (const turn of [...conversation.turns.values()]) {
       if (turn.parent === question.id && isEmpty(turn)) this.conversations.removeTurn(conversation, turn);
@@ -46,7 +46,7 @@ export class Answering {
     this.#begin(conversation, conversation.add(question, { role: "assistant", content: "", ...about }));
   }
 
-  /** Goes on with an answer that ended too early. */
+  /** Continues an answer that ended early. */
   continue(conversation, turn) {
     delete turn.failure;
     Object.assign(turn, { finish: null, sentFrom: conversation.sentFrom });
@@ -72,12 +72,12 @@ export class Answering {
     generation.run({ ...this.request(), messages });
   }
 
-  /** Not removed since: an answer that ends late must not bring its conversation back. */
+  /** Not deleted meanwhile: a late answer must not bring its conversation back. */
   isKept(conversation) {
     return this.conversations.get(conversation.id) === conversation;
   }
 
-  /** Ends the answer at the end of what is shown, wherever it is made. */
+  /** Stops the last shown answer, in whichever tab it is generated. */
   stop(conversation) {
     const turn = conversation.last;
     if (turn?.finish !== null) return;
@@ -85,12 +85,12 @@ export class Answering {
     else this.tabs.stop(turn.id);
   }
 
-  /** Ends all that this tab makes in a conversation. */
+  /** Stops all answers of this tab in a conversation. */
   stopAll(conversation) {
     for (const generation of this.#here.values()) if (generation.conversation === conversation) generation.stop();
   }
 
-  /** Asks now and then after an answer that another tab makes; where none does, it is cut, and onEnd is told. */
+  /** Polls other tabs about an unfinished answer; if none is generating it, marks it as cut and calls onEnd. */
   async watch(conversation) {
     const turn = conversation.last;
     if (turn?.finish !== null || this.isHere(turn) || this.#watched.has(turn.id)) return;

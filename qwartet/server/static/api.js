@@ -1,9 +1,9 @@
-// How is the server asked, and in which ways can that fail? OpenAI's API at the page's own origin.
+// Calls the OpenAI API at the page's own origin, and classifies failures.
 
 import { eventsOf } from "./sse.js";
 
 /**
- * A request without a whole answer. `kind` is one of
+ * A request without a complete answer. `kind` is one of
  * "unreachable" (no response), "cut" (the stream ended too early), "key" (401), "busy" (429), "unready" (503),
  * "too_long" (context), "refused" (other 4xx), "failed" (5xx, or an error in the stream), "strange" (not this API).
  */
@@ -33,7 +33,7 @@ async function failureOfResponse(response) {
   try {
     error = (await response.json()).error;
   } catch {
-    // Something else than our server has answered, a proxy perhaps: the status says enough.
+    // Not an answer of our server, perhaps of a proxy: the status is enough.
   }
   return failureOf(error, response.status, retryAfterS);
 }
@@ -52,14 +52,14 @@ async function request(path, key, options = {}) {
   return response;
 }
 
-/** The models that are served: [{id, maxModelLen, isChat}]. */
+/** The served models: [{id, maxModelLen, isChat}]. */
 export async function listModels(key) {
   const response = await request("v1/models", key);
   let body = null;
   try {
     body = await response.json();
   } catch {
-    // Handled with other strange bodies below.
+    // Handled below, like other unexpected bodies.
   }
   if (!Array.isArray(body?.data)) throw new RequestFailure("strange");
   return body.data.map((model) => ({
@@ -96,8 +96,8 @@ function readChunk(data) {
 }
 
 /**
- * Streams one answer: yields {text, finishReason, usage, model}. `settings` are fields of the request that are not left
- * to the model; `isContinued`: the last message is the beginning of the answer. Throws RequestFailure, or AbortError after
+ * Streams one answer: yields {text, finishReason, usage, model}. `settings` are request fields that override the model's
+ * defaults; `isContinued`: the last message is the beginning of the answer. Throws RequestFailure, or AbortError after
  * `signal`.
  */
 export async function* streamChat({ model, messages, isContinued = false, settings, key, signal }) {

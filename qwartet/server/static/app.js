@@ -1,4 +1,4 @@
-// What happens when? The page's state, and what every control does with it.
+// The page's state, and what each control does.
 
 import { readVersion } from "./api.js";
 import { Answering } from "./answering.js";
@@ -13,7 +13,7 @@ import { NEW } from "./drafts.js";
 import { currentLanguage, setLanguage, t } from "./i18n.js";
 import { Library } from "./library.js";
 import { ModelPicker } from "./model_picker.js";
-import { announce, hideNotice, prepareDialog, showNotice, showToast } from "./notices.js";
+import { announce, hideNotice, prepareDialog, redrawNotices, showNotice, showToast } from "./notices.js";
 import { Preferences } from "./preferences.js";
 import { Settings } from "./settings.js";
 import { listenToKeys, showShortcuts } from "./shortcuts.js";
@@ -71,7 +71,7 @@ class App {
     });
   }
 
-  // What the person does
+  // User actions
 
   listen() {
     const openNew = () => this.open(this.conversations.create());
@@ -105,6 +105,7 @@ class App {
     byId("switch-language").addEventListener("click", () => this.setLanguage(currentLanguage() === "en" ? "zh" : "en"));
     byId("switch-theme").addEventListener("click", () => this.setTheme(this.isDark() ? "light" : "dark"));
     window.addEventListener("storage", (event) => this.onOtherTab(event));
+    document.addEventListener("visibilitychange", () => document.hidden || this.compareVersions());
   }
 
   async copy(text, button) {
@@ -136,7 +137,7 @@ class App {
     this.answering.watch(this.conversation);
   }
 
-  /** What changes with every turn. */
+  /** Draws everything that changes with each turn. */
   drawState() {
     const { id, title } = this.conversation;
     const isKept = this.conversations.get(id) !== null;
@@ -167,7 +168,7 @@ class App {
     byId("starters").replaceChildren(...starters);
   }
 
-  /** Of `removed`, the open one gives way to another. */
+  /** Deletes conversations; if the open one is among them, another is opened. */
   remove(removed, remove) {
     for (const conversation of removed) this.answering.stopAll(conversation);
     remove();
@@ -178,9 +179,7 @@ class App {
   onOtherTab(event) {
     this.preferences.onStorage(event, () => {
       this.applyTheme();
-      setLanguage(this.preferences.language);
-      this.draw();
-      this.picker.draw();
+      this.drawInLanguage();
     });
     const changes = this.conversations.onStorage(event, (turn) => this.answering.isHere(turn));
     for (const { conversation, turn, isRemoved } of changes) this.onChange(conversation, turn, isRemoved);
@@ -197,9 +196,9 @@ class App {
         this.conversations.restore(conversation);
         this.open(conversation);
       };
-      showNotice("removed", t("removedElsewhere"), { label: t("keepIt"), run });
+      showNotice("removed", () => t("removedElsewhere"), { label: "keepIt", run });
     } else {
-      this.conversation = conversation; // it may have been removed and brought back
+      this.conversation = conversation; // it may have been deleted and restored
       hideNotice("removed");
       if (turn) this.transcript.refresh(turn);
       this.draw();
@@ -208,7 +207,7 @@ class App {
 
   onStorageTrouble(trouble) {
     if (trouble === null) hideNotice("storage");
-    else showNotice("storage", t(trouble === "full" ? "storageFull" : "storageBlocked"));
+    else showNotice("storage", () => t(trouble === "full" ? "storageFull" : "storageBlocked"));
   }
 
   // Answers
@@ -217,7 +216,7 @@ class App {
     return { model: this.picker.chosen?.id, settings: this.preferences.samplingFields(), key: this.preferences.key };
   }
 
-  /** Says it at the end of what is shown, if nothing is being answered there. */
+  /** Sends a message at the end of the conversation, unless an answer is in progress there. */
   send(text, attachments) {
     if (this.answering.isBusy(this.conversation)) return false;
     this.say(this.conversation.last, text, attachments);
@@ -273,6 +272,7 @@ class App {
     if (this.answering.isKept(conversation)) this.conversations.saveFields(conversation, "updated");
     this.transcript.refresh(turn);
     this.drawState();
+    if (turn.finish === "failed") this.compareVersions();
     if (conversation !== this.conversation || conversation.last !== turn) return;
     if (turn.finish === "failed") {
       announce(t("answerFailed", { text: t(turn.failure.kind) }));
@@ -322,8 +322,18 @@ class App {
 
   async onModels(models) {
     this.picker.offer(models);
-    this.version = await readVersion(this.preferences.key);
+    await this.compareVersions();
     this.drawSettings();
+  }
+
+  /** The first version read is the page's own; if the server has another one now, asks for a reload. */
+  async compareVersions() {
+    const version = await readVersion(this.preferences.key);
+    this.version ??= version;
+    if (version === this.version) hideNotice("updated");
+    else if (version !== null) {
+      showNotice("updated", () => t("updated", { version }), { label: "reload", run: () => location.reload() });
+    }
   }
 
   // Preferences
@@ -346,9 +356,14 @@ class App {
 
   setLanguage(language) {
     this.preferences.set({ language });
-    setLanguage(language);
+    this.drawInLanguage();
+  }
+
+  drawInLanguage() {
+    setLanguage(this.preferences.language);
     this.draw();
     this.picker.draw();
+    redrawNotices();
   }
 
   isDark() {

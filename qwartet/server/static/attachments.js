@@ -1,16 +1,16 @@
-// How does a text file become part of a message? Read here, shown folded, and sent as a fenced block under its name.
+// Text files in a message: read here, shown folded, sent as a fenced block under their name.
 
 import { element } from "./dom.js";
 import { number, t } from "./i18n.js";
 
-const MAX_BYTES = 1_000_000; // of a file: more than any context holds
-const ENCODINGS = ["utf-8", "gb18030"]; // of which a file without a byte order mark is the first that fits
+const MAX_BYTES = 1_000_000; // of a file: more than fits in any context
+const ENCODINGS = ["utf-8", "gb18030"]; // tried in this order if there is no byte order mark
 const MARKS = [
   [[0xff, 0xfe], "utf-16le"],
   [[0xfe, 0xff], "utf-16be"],
 ];
 
-/** What is sent of a turn: what was written, and its attachments. */
+/** The text that is sent for a turn: its message and its attachments. */
 export function sentText({ content, attachments = [] }) {
   const parts = content === "" ? [] : [content];
   for (const { name, text } of attachments) {
@@ -33,7 +33,7 @@ function decoded(bytes) {
   return null;
 }
 
-/** The attachment {name, text} in a File, or a `problem`: why there is none, in words. */
+/** The attachment {name, text} of a File, or a `problem` message. */
 export async function readFile(file) {
   const values = { name: file.name, size: number(MAX_BYTES / 1e6) };
   if (file.size > MAX_BYTES) return { problem: t("fileTooLarge", values) };
@@ -53,7 +53,7 @@ export function numLinesOf(text) {
   return text.split("\n").length - (text.endsWith("\n") ? 1 : 0);
 }
 
-/** An attachment as it is shown: its name, and its text when it is opened. */
+/** An attachment as shown: its name, and its text once it is unfolded. */
 export function foldedAttachment({ name, text }) {
   const head = element("summary", {}, element("b", { dir: "auto" }, name), element("span", {}, linesText(text)));
   const body = element("pre", { tabindex: "0", role: "group", "aria-label": name });

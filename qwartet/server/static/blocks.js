@@ -1,13 +1,13 @@
-// Which blocks is a Markdown text made of? CommonMark's and tables, in time linear in the text.
+// Splits Markdown into blocks: CommonMark and tables, in linear time.
 //
-// Left out on purpose: raw HTML (it is text), reference links, indented code and underlined headings, which models do
-// not mean when they write something that looks like it. Nesting ends at MAX_DEPTH: deeper markers are text.
+// Left out on purpose: raw HTML (shown as text); reference links, indented code and underlined headings, which models do
+// not intend when they write something similar. Nesting ends at MAX_DEPTH: deeper markers are text.
 
 const MAX_DEPTH = 8;
 const MATH = { "\\[": "\\]", $$: "$$" };
 const FOOTNOTE = /^\[\^([^\]\s[]{1,40})\]:[ \t]*/;
 const TASK = /^\[([ xX])\][ \t]+(?=\S)/;
-const MAX_COLUMNS = 64; // of a table; rows are not filled up, so that short rows cannot multiply into many cells
+const MAX_COLUMNS = 64; // of a table; rows are not padded, so that short rows cannot multiply into many cells
 
 const isBlank = (line) => line.trim() === "";
 
@@ -21,7 +21,7 @@ function indentOf(line) {
   return columns;
 }
 
-/** The line without its first `columns` columns of white space. */
+/** The line without its first `columns` columns of whitespace. */
 function withoutIndent(line, columns) {
   let at = 0;
   let passed = 0;
@@ -52,7 +52,7 @@ function closesFence(trimmed, fence) {
   return count >= fence.count && isBlank(trimmed.slice(count));
 }
 
-/** Follows lines of a container: is a fenced code open inside it? */
+/** Tracks the lines of a container: is fenced code open inside it? */
 class FenceTracker {
   open = null;
 
@@ -86,7 +86,7 @@ function headingOf(trimmed) {
   return { level, text: isClosed ? text.slice(0, end).trimEnd() : text };
 }
 
-/** The marker of a list item: its kind, its column, and the column at which the item's own text begins. */
+/** The marker of a list item: its kind, its column, and the column where the item's text begins. */
 function markerOf(line) {
   const indent = indentOf(line);
   const trimmed = line.trimStart();
@@ -97,7 +97,7 @@ function markerOf(line) {
   const spaces = isBlank(rest) ? 1 : Math.min(indentOf(rest), 4);
   const number = parseInt(match[0], 10);
   return {
-    kind: match[0].at(-1), // "-", "+", "*", "." or ")": another one begins another list
+    kind: match[0].at(-1), // "-", "+", "*", "." or ")": another marker starts another list
     number: Number.isNaN(number) ? null : number,
     indent,
     contentIndent: indent + width + spaces,
@@ -105,7 +105,7 @@ function markerOf(line) {
   };
 }
 
-/** The sign that ends a formula which this line begins, where nothing but the formula is on the line; else null. */
+/** The closing sign of a formula that starts on this line, if the line contains nothing else; else null. */
 function mathEndOf(trimmed) {
   const end = MATH[trimmed.slice(0, 2)];
   if (!end) return null;
@@ -113,7 +113,7 @@ function mathEndOf(trimmed) {
   return at === -1 || at === trimmed.trimEnd().length - 2 ? end : null;
 }
 
-/** Does this line begin something that is no paragraph, even in the middle of one? */
+/** Does this line interrupt a paragraph? */
 function interrupts(line, depth) {
   const trimmed = line.trimStart();
   if (fenceOf(trimmed) || headingOf(trimmed) || isRule(trimmed)) return true;
@@ -146,7 +146,7 @@ function cellsOf(line) {
   return cells;
 }
 
-/** The head of a table at line i and how its columns are aligned, or null. */
+/** The header of a table at line i and the alignment of its columns, or null. */
 function tableHeadAt(lines, i) {
   const below = lines[i + 1];
   if (below === undefined || !lines[i].includes("|") || !/^[ \t|:-]+$/.test(below) || !below.includes("-")) return null;
@@ -180,7 +180,7 @@ function readCode(lines, i, fence) {
   return [{ type: "code", language: fence.info.split(/\s/, 1)[0], lines: code, isOpen }, isOpen ? next : next + 1];
 }
 
-/** A formula on lines of its own; one without an end is a paragraph, up to the next blank line. */
+/** A formula on lines of its own; without an end it is a paragraph, up to the next blank line. */
 function readMath(lines, i, end) {
   const own = [];
   for (let next = i; next < lines.length && !isBlank(lines[next]); next += 1) {
@@ -221,7 +221,7 @@ function readQuote(lines, i, depth) {
   return [{ type: "quote", children: parseBlocks(own, depth + 1) }, next];
 }
 
-/** CommonMark's lazy continuation: a line without the container's marker goes on with the text before it. */
+/** CommonMark's lazy continuation: a line without the container's marker continues the text before it. */
 function continuesParagraph(own, trimmed, fence, depth) {
   return trimmed !== "" && fence.open === null && !isBlank(own.at(-1)) && !interrupts(trimmed, depth);
 }
@@ -237,7 +237,7 @@ function readItem(lines, i, marker, depth) {
     const line = lines[next];
     let inner;
     if (isBlank(line)) inner = "";
-    // Two columns are enough, whatever the marker's width: models indent by two below "1." as well.
+    // Two columns suffice, whatever the marker's width: models indent by two under "1." as well.
     else if (indentOf(line) >= marker.indent + 2) inner = withoutIndent(line, marker.contentIndent);
     else if (markerOf(line) === null && continuesParagraph(own, line.trimStart(), fence, depth)) inner = line.trimStart();
     else break;
@@ -298,7 +298,7 @@ function readBlock(lines, i, depth) {
 
 /**
  * The blocks of these lines, each with `line`, the number of its first line.
- * A block that is followed by another one stays as it is, whatever lines come later.
+ * A block that is followed by another one no longer changes, whatever lines come later.
  */
 export function parseBlocks(lines, depth = 0) {
   const blocks = [];

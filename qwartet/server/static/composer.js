@@ -1,4 +1,4 @@
-// How is a message written? The field, what is attached to it, and the draft that waits in each conversation.
+// The message field, its attachments, and the draft of each conversation.
 
 import { foldedAttachment, numLinesOf, readFile } from "./attachments.js";
 import { byId, button, element, fitHeight, isPlainEnter } from "./dom.js";
@@ -15,7 +15,7 @@ export class Composer {
   #draftId = null;
   #attachments = [];
 
-  /** Callbacks: onSend(text, attachments) says whether it was sent; onStop(); onEditLast(). */
+  /** Callbacks: onSend(text, attachments) returns whether it was sent; onStop(); onEditLast(). */
   constructor(callbacks) {
     Object.assign(this, callbacks);
     this.field = byId("message");
@@ -41,7 +41,7 @@ export class Composer {
         event.preventDefault();
         this.onEditLast();
       }
-      if (!isPlainEnter(event) || TOUCH.matches) return; // a screen's keyboard has no Shift + Enter
+      if (!isPlainEnter(event) || TOUCH.matches) return; // touch keyboards have no Shift + Enter
       event.preventDefault();
       this.#send();
     });
@@ -72,7 +72,7 @@ export class Composer {
     if (!TOUCH.matches) this.field.focus();
   }
 
-  /** Shows this draft, and keeps it. */
+  /** Shows this draft and stores it. */
   put({ text, attachments }, draftId = this.#draftId) {
     this.#draftId = draftId;
     this.field.value = text;
@@ -109,7 +109,7 @@ export class Composer {
 
   #takeFiles(input) {
     const files = [...input.files];
-    input.value = ""; // the same file can be chosen again
+    input.value = ""; // so that the same file can be chosen again
     this.#attachFiles(files);
   }
 

@@ -1,4 +1,4 @@
-// Is the server there, and which models has it? It is asked again until it is ready, and for a key where it wants one.
+// Finds out whether the server is ready and what it serves; retries, and asks the user for a key if needed.
 
 import { listModels, RequestFailure } from "./api.js";
 import { byId } from "./dom.js";
@@ -7,10 +7,10 @@ import { hideNotice, showNotice } from "./notices.js";
 
 const FIRST_PAUSE_MS = 1000;
 const LONGEST_PAUSE_MS = 5000;
-const PASSES = new Set(["unready", "unreachable", "busy"]); // what may be otherwise a little later
+const PASSES = new Set(["unready", "unreachable", "busy"]); // may be over soon: worth a retry
 
 export class Connection {
-  #afterKey = null; // what to do when a key has been given
+  #afterKey = null; // called once a key is accepted
   #timer = null;
   #pauseMs = FIRST_PAUSE_MS;
 
@@ -20,7 +20,7 @@ export class Connection {
     byId("key").addEventListener("submit", () => this.#onKeyGiven(byId("key-field").value.trim()));
   }
 
-  /** Learns what is served; is there an answer? A wrong key is asked for again; who is not ready, a little later. */
+  /** Lists the models; returns whether that worked. Asks for a key if needed; retries while the server is not ready. */
   async connect() {
     clearTimeout(this.#timer);
     let models;
@@ -44,9 +44,11 @@ export class Connection {
       return;
     }
     const isPassing = PASSES.has(kind);
-    const words = kind === "unready" && detail !== "" ? `${t(kind)} (${detail})` : t(kind);
-    const text = isPassing ? `${words} ${t("asksAgain")}` : words;
-    showNotice("server", text, { label: t("retry"), run: () => this.connect() });
+    const words = () => {
+      const reason = kind === "unready" && detail !== "" ? `${t(kind)} (${detail})` : t(kind);
+      return isPassing ? `${reason} ${t("asksAgain")}` : reason;
+    };
+    showNotice("server", words, { label: "retry", run: () => this.connect() });
     if (!isPassing) return;
     this.#timer = setTimeout(() => this.connect(), this.#pauseMs);
     this.#pauseMs = Math.min(1.5 * this.#pauseMs, LONGEST_PAUSE_MS);

@@ -1,4 +1,4 @@
-// What can be done when a conversation fills the model's context? It is shortened, or summed up for a new one.
+// What to do when a conversation fills the model's context: drop the oldest messages, or summarise into a new one.
 
 import { RequestFailure, streamChat } from "./api.js";
 import { sentText } from "./attachments.js";
@@ -7,12 +7,12 @@ import { messagesOf } from "./generation.js";
 import { number, t } from "./i18n.js";
 
 const NEARLY_FULL = 0.85;
-const KEPT_SHARE = 0.5; // of the text that is sent, when the oldest turns are left out
+const KEPT_SHARE = 0.5; // of the sent text, when the oldest turns are dropped
 const SUMMARY_TOKENS = 400;
 
 const lengthOf = (turns) => turns.reduce((sum, turn) => sum + sentText(turn).length, 0);
 
-/** The message from which on about half of what is sent would remain; null where nothing can be left out. */
+/** The message to start at so that about half of the sent text remains; null if nothing can be dropped. */
 function cutOf(path) {
   const questions = path.filter(({ role }, place) => role === "user" && place > 0);
   const all = lengthOf(path);
@@ -20,10 +20,10 @@ function cutOf(path) {
   return questions.find(fits) ?? questions.at(-1) ?? null;
 }
 
-/** Shows how much of the context is used, and what to do when it is nearly full. */
+/** Shows context usage, and actions when it is nearly full. */
 export function drawRoom(conversation, model) {
   const answer = conversation.sentPath.findLast((turn) => turn.figures?.totalTokens);
-  const used = answer?.sentFrom === conversation.sentFrom ? answer.figures.totalTokens : null; // else it says nothing now
+  const used = answer?.sentFrom === conversation.sentFrom ? answer.figures.totalTokens : null; // else it is outdated
   const all = model?.maxModelLen;
   const isKnown = Boolean(used && all);
   byId("context").hidden = !isKnown;
@@ -38,7 +38,7 @@ export function drawRoom(conversation, model) {
   byId("context-text").textContent = t("contextOf", { used: number(used), all: number(all) });
 }
 
-/** Leaves the oldest turns out of what is sent from now on; false where only one message is left. */
+/** Stops sending the oldest turns; false if only one message is left. */
 export function dropOldest(conversation) {
   const cut = cutOf(conversation.sentPath);
   if (cut === null) return false;
@@ -46,7 +46,7 @@ export function dropOldest(conversation) {
   return true;
 }
 
-/** A summary of what is sent of a conversation, by the model. Throws RequestFailure. */
+/** The model's summary of the sent part of a conversation. Throws RequestFailure. */
 export async function summaryOf(conversation, { model, settings, key }, maxModelLen) {
   const asked = { role: "user", content: t("summaryRequest") };
   let path = conversation.sentPath.filter(({ finish }) => finish !== null);
@@ -60,7 +60,7 @@ export async function summaryOf(conversation, { model, settings, key }, maxModel
     } catch (error) {
       const cut = cutOf(path);
       if (!(error instanceof RequestFailure) || error.kind !== "too_long" || cut === null) throw error;
-      path = path.slice(path.indexOf(cut)); // the oldest part does not fit beside the question
+      path = path.slice(path.indexOf(cut)); // the oldest part does not fit next to the request
     }
   }
 }

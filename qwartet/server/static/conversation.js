@@ -1,14 +1,14 @@
-// Which turns does a conversation have, and which of them are shown? A tree: an answer that is regenerated, or a message
-// that is edited, becomes another child of the same turn, and every earlier version stays.
+// A conversation as a tree of turns, of which one path is shown. A regenerated answer or an edited message becomes
+// another child of the same turn, and every earlier version is kept.
 //
 // A turn: {id, parent, role: "user", content, created, attachments: [{name, text}]} or {id, parent, role: "assistant",
-// content, created, model, finish, figures, sentFrom}, where `parent` is ROOT for the first ones; finish is null while the
-// answer is made, "stop", "length", "stopped" (by the person) or "failed", and then there is `failure`: {kind, detail,
-// retryAt}; sentFrom is the conversation's at that time.
+// content, created, model, finish, figures, sentFrom}, where `parent` is ROOT for the first ones; finish is null during
+// generation, "stop", "length", "stopped" (by the user) or "failed", and then there is `failure`: {kind, detail,
+// retryAt}; sentFrom is the conversation's value at that time.
 
 export const ROOT = "";
 
-/** Random, also where crypto.randomUUID is missing: over plain HTTP from another machine. */
+/** Random; crypto.randomUUID is missing over plain HTTP from another machine. */
 export function newId() {
   const bytes = crypto.getRandomValues(new Uint8Array(12));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -17,12 +17,12 @@ export function newId() {
 export class Conversation {
   turns = new Map(); // id -> turn
 
-  /** `chosen`: which child of a turn is shown, by their ids; `sentFrom`: the first turn that is still sent, or "". */
+  /** `chosen`: turn id -> id of the child that is shown; `sentFrom`: the first turn that is still sent, or "". */
   constructor({ id = newId(), title = "", isNamed = false, created, updated, system = "", sentFrom = "", chosen = new Map() }) {
     Object.assign(this, { id, title, isNamed, created, updated, system, sentFrom, chosen });
   }
 
-  /** The turns that are shown, the first one first: of several versions the chosen one, else the newest. */
+  /** The shown turns in order: of several versions the chosen one, else the newest. */
   get path() {
     const children = this.#children();
     const path = [];
@@ -45,12 +45,12 @@ export class Conversation {
     return path.slice(Math.max(path.findIndex(({ id }) => id === this.sentFrom), 0));
   }
 
-  /** All versions of a turn, the oldest first. */
+  /** All versions of a turn, oldest first. */
   versionsOf(turn) {
     return this.#children().get(turn.parent) ?? [];
   }
 
-  /** The same of several turns: [turn, versions]. */
+  /** The same for several turns: [turn, versions]. */
   versionsOfAll(turns) {
     const children = this.#children();
     return turns.map((turn) => [turn, children.get(turn.parent)]);
@@ -66,11 +66,11 @@ export class Conversation {
     return children;
   }
 
-  /** A new turn below `parent` (a turn, or null), which is shown from now on. */
+  /** Adds a turn under `parent` (a turn, or null) and shows it. */
   add(parent, fields) {
     const place = parent?.id ?? ROOT;
     const before = this.#children().get(place)?.at(-1);
-    const created = Math.max(Date.now(), (before?.created ?? 0) + 1); // the newest version, also where the clock was set back
+    const created = Math.max(Date.now(), (before?.created ?? 0) + 1); // the newest version even if the clock was set back
     const turn = { id: newId(), parent: place, created, ...fields };
     this.turns.set(turn.id, turn);
     this.choose(turn);
@@ -82,12 +82,12 @@ export class Conversation {
     this.chosen.set(turn.parent, turn.id);
   }
 
-  /** What is shown now stays shown: versions that other tabs add do not take its place. */
+  /** Keeps showing the current path: versions added by other tabs do not replace it. */
   pin() {
     for (const turn of this.path) this.choose(turn);
   }
 
-  /** Turns whose parent is missing, or that are their own ancestors, become first turns, so that they can be reached. */
+  /** Turns whose parent is missing, or that are their own ancestors, become first turns, so that they are reachable. */
   mend() {
     const isReached = new Map([[ROOT, true]]);
     for (const turn of this.turns.values()) {

@@ -1,8 +1,8 @@
-// Where are conversations kept? In the browser's localStorage, in memory alone where that is refused.
+// Stores conversations in localStorage, or only in memory if the browser refuses that.
 //
-// Several tabs write at the same time, and no lock is to be had everywhere. So every turn is an entry of its own, which
-// only the tab that makes it writes: PREFIX + conversation + "/" + turn. What else is known of a conversation is in the
-// entry PREFIX + conversation; of it a tab changes single fields, and leaves alone whatever it does not know.
+// Several tabs may write at the same time, and not every browser has locks. So every turn is a separate entry, written
+// only by the tab that creates it: PREFIX + conversation + "/" + turn. Other data of a conversation is in the entry
+// PREFIX + conversation, in which a tab changes single fields and keeps those that it does not know.
 
 import { Conversation } from "./conversation.js";
 import { parseObject, readConversation, readFields, readList, readTurn } from "./stored.js";
@@ -13,7 +13,7 @@ const VERSION = 2;
 const nameOf = (id) => PREFIX + id;
 const turnNameOf = (id, turnId) => `${PREFIX}${id}/${turnId}`;
 
-/** The ids of the conversation and of the turn (null: the conversation's own entry) in the name of an entry, or null. */
+/** The conversation id and turn id (null: the conversation's own entry) in the name of an entry, or null. */
 function idsIn(name) {
   if (!name.startsWith(PREFIX)) return null;
   const rest = name.slice(PREFIX.length);
@@ -21,7 +21,7 @@ function idsIn(name) {
   return slash === -1 ? { id: rest, turnId: null } : { id: rest.slice(0, slash), turnId: rest.slice(slash + 1) };
 }
 
-/** What localStorage can do, for a page that may not keep anything. */
+/** Stands in for localStorage if the page may not store anything. */
 class MemoryStorage {
   #entries = new Map();
   getItem = (name) => this.#entries.get(name) ?? null;
@@ -35,12 +35,12 @@ class MemoryStorage {
 
 export class Conversations {
   #byId = new Map();
-  #numAside = new Map(); // conversation id -> how many of its values could not be read
-  #unwritten = new Map(); // name -> text, where the storage was full
+  #numAside = new Map(); // conversation id -> number of unreadable values
+  #unwritten = new Map(); // name -> text, while the storage is full
   #isFull = false;
   #storage = new MemoryStorage();
 
-  /** `onTrouble` is called with "blocked" or "full" when something could not be kept, with null when it is kept again. */
+  /** `onTrouble` is called with "blocked" or "full" if something was not stored, with null once it is. */
   constructor(onTrouble) {
     this.onTrouble = onTrouble;
     try {
@@ -71,12 +71,12 @@ export class Conversations {
     }
   }
 
-  /** Of how many values in the storage nothing can be shown. */
+  /** Number of unreadable values in the storage. */
   get numAside() {
     return [...this.#numAside.values()].reduce((sum, count) => sum + count, 0);
   }
 
-  /** The entries, as they are, in which something could not be read: [name, text]. */
+  /** The entries with unreadable values, unchanged: [name, text]. */
   asideEntries() {
     return [...this.#numAside.keys()].flatMap((id) => this.#entriesOf(id));
   }
@@ -90,13 +90,13 @@ export class Conversations {
     return this.#byId.get(id) ?? null;
   }
 
-  /** A new one, which is kept as soon as something is said in it. */
+  /** A new conversation, stored with its first message. */
   create() {
     const now = Date.now();
     return new Conversation({ created: now, updated: now });
   }
 
-  /** Keeps these fields, and the whole conversation where it is not kept yet, or no longer. */
+  /** Stores these fields, or the entire conversation if it is not stored (any more). */
   saveFields(conversation, ...names) {
     if (this.get(conversation.id) === conversation) this.#writeFields(conversation, names);
     else this.#writeWhole(conversation);
@@ -117,25 +117,25 @@ export class Conversations {
     const entries = this.#entriesOf(id);
     this.#byId.delete(id);
     this.#numAside.delete(id);
-    // The conversation's own entry goes first: it tells other tabs that this is the end of the whole.
+    // The conversation's own entry goes first: it tells other tabs that everything is deleted.
     for (const [name] of entries) this.#drop(name);
     return entries;
   }
 
-  /** Brings a removed one back with all that its entries held; without them, as it is in memory. */
+  /** Restores a deleted conversation from its entries, or as it is in memory. */
   restore(conversation, entries = []) {
     this.#writeWhole(conversation);
     for (const [name, text] of entries) this.#write(name, text);
   }
 
-  /** Removes what cannot be read too. */
+  /** Removes unreadable entries too. */
   removeAll() {
     for (const id of [...this.#byId.keys(), ...this.#numAside.keys()]) this.remove(id);
   }
 
   /**
-   * Another tab has changed the storage; what that means here: [{conversation, turn, isRemoved}]. `isOurs(turn)` says that
-   * this tab makes the turn, and knows best.
+   * Another tab has changed the storage; returns the changes: [{conversation, turn, isRemoved}]. `isOurs(turn)`: this
+   * tab generates the turn, so its version counts.
    */
   onStorage(event, isOurs) {
     if (event.storageArea !== this.#storage) return [];
@@ -156,7 +156,7 @@ export class Conversations {
   #forget(conversation) {
     const { id } = conversation;
     this.#byId.delete(id);
-    // What this tab has written meanwhile goes too, unless the other one has brought the conversation back.
+    // Entries written by this tab meanwhile go too, unless the other tab has restored the conversation.
     if (this.#read(nameOf(id)) === null) for (const [name] of this.#entriesOf(id)) this.#drop(name);
     return { conversation, turn: null, isRemoved: true };
   }
@@ -172,7 +172,7 @@ export class Conversations {
     const values = this.#entriesOf(id).map(([name, text]) => [idsIn(name).turnId, parseObject(text)]);
     const value = values.find(([turnId]) => turnId === null)?.[1];
     const { conversation } = readConversation(id, value, new Map(values.filter(([turnId]) => turnId !== null)));
-    if (conversation === null || !value) return []; // its other entries are still on their way
+    if (conversation === null || !value) return []; // its other entries have not arrived yet
     this.#byId.set(id, conversation);
     return [{ conversation, turn: null, isRemoved: false }];
   }
@@ -182,7 +182,7 @@ export class Conversations {
     Object.assign(conversation, { title: title || conversation.title, isNamed, system, updated, sentFrom });
     const changes = [{ conversation, turn: null, isRemoved: false }];
     for (const turn of readList(value.turns).turns) {
-      // A page of the first version writes all turns again; what has an entry of its own is newer.
+      // A page of the first version rewrites all turns; a turn with its own entry is newer.
       const isKnown = this.#read(turnNameOf(conversation.id, turn.id)) !== null;
       if (!isKnown) changes.push(...this.#onTurn(conversation, turn, () => false));
     }
@@ -220,7 +220,7 @@ export class Conversations {
     this.#write(name, JSON.stringify({ ...parseObject(this.#read(name)), ...value }));
   }
 
-  /** All entries of a conversation, its own one first. */
+  /** All entries of a conversation, its own first. */
   #entriesOf(id) {
     const names = Array.from({ length: this.#storage.length }, (_, place) => this.#storage.key(place));
     const all = new Set([...names, ...this.#unwritten.keys()].filter((name) => idsIn(name)?.id === id));
@@ -243,7 +243,7 @@ export class Conversations {
     this.#writeRest();
   }
 
-  /** Writes what is not written yet; it is tried again with every change. */
+  /** Writes pending entries; retried with every change. */
   #writeRest() {
     try {
       for (const [name, text] of this.#unwritten) {

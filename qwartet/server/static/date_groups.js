@@ -1,10 +1,10 @@
-// Under which heading does a conversation stand in the list? Days first, then months, then years.
+// Groups the conversation list by date: days first, then months, then years.
 
 import { t } from "./i18n.js";
 
 const DAY_MS = 86_400_000;
 
-/** The heading for a conversation that was changed last at `time`, seen at `now`; both in milliseconds. */
+/** The heading for a conversation last changed at `time`, as of `now`; both in milliseconds. */
 function headingOf(time, now) {
   const midnight = new Date(now).setHours(0, 0, 0, 0);
   if (time >= midnight) return t("today");

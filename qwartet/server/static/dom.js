@@ -1,4 +1,4 @@
-// How are the page's nodes made? One by one, with attributes and text: never from a string of HTML.
+// Creates DOM nodes one by one, from attributes and text: never from HTML strings.
 
 import { t } from "./i18n.js";
 
@@ -13,7 +13,7 @@ export function element(tag, attributes = {}, ...children) {
   return node;
 }
 
-/** A drawing from the sheet in index.html; it says nothing to a screen reader. */
+/** An icon from the sheet in index.html, hidden from screen readers. */
 export function icon(name) {
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("class", "icon");
@@ -24,7 +24,7 @@ export function icon(name) {
   return svg;
 }
 
-/** A button with words, or with an icon alone, whose words are then its accessible name. */
+/** A button with text, or with only an icon; the text is then its accessible name. */
 export function button(action, key, { iconName = null, hasText = true, className = "quiet", values = {} } = {}) {
   const label = t(key, values);
   const node = element("button", { type: "button", class: className, "data-action": action });
@@ -37,12 +37,12 @@ export function button(action, key, { iconName = null, hasText = true, className
   return node;
 }
 
-/** Enter, but not the one that confirms the characters of an input method (Safari says so by keyCode 229 alone). */
+/** Enter, except when it confirms input method text (which Safari reports only as keyCode 229). */
 export function isPlainEnter(event) {
   return event.key === "Enter" && !event.shiftKey && !event.isComposing && event.keyCode !== 229;
 }
 
-/** As high as its text; CSS sets the limits. */
+/** Fits the height to the text; CSS sets the limits. */
 export function fitHeight(textarea) {
   textarea.style.height = "auto";
   textarea.style.height = `${textarea.scrollHeight}px`;
@@ -53,7 +53,7 @@ export async function copyText(text) {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    return copyBySelection(text); // no clipboard over plain HTTP from another machine
+    return copyBySelection(text); // the clipboard is not available over plain HTTP from another machine
   }
 }
 

@@ -1,6 +1,6 @@
-// What has been written but not sent? One draft for each conversation, and one for all that are new.
+// Unsent messages: one draft per conversation, and one for new conversations.
 //
-// A draft is this tab's own while the tab lives (sessionStorage); what was written last is kept beyond that (localStorage).
+// A draft belongs to its tab (sessionStorage); the last one written also outlives the tab (localStorage).
 
 import { parseObject } from "./stored.js";
 
@@ -14,7 +14,7 @@ function withStorage(name, use) {
   try {
     return use(window[name]);
   } catch {
-    return null; // blocked or full: Conversations tells the person
+    return null; // blocked or full: Conversations tells the user
   }
 }
 

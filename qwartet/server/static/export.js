@@ -1,13 +1,13 @@
-// How do conversations leave the browser? As a file that the browser saves: to read, or for a program and for import.js.
+// Exports conversations as downloads: Markdown to read, JSON for programs and import.js.
 
 import { sentText } from "./attachments.js";
 import { t } from "./i18n.js";
 
 const MAX_NAME_CHARS = 50;
-const FORMAT = "qwartet page"; // not what `qwartet chat` saves
+const FORMAT = "qwartet page"; // differs from files of `qwartet chat`
 const VERSION = 2;
 
-/** The conversation to read, as it is shown. */
+/** The shown path of a conversation, for reading. */
 export function toMarkdown(conversation) {
   const parts = [`# ${conversation.title}`];
   if (conversation.system) parts.push(`## ${t("systemPrompt")}`, conversation.system);
@@ -17,7 +17,7 @@ export function toMarkdown(conversation) {
   return `${parts.join("\n\n")}\n`;
 }
 
-/** OpenAI's messages and what is known of each answer, as far as it is shown, and the turns with all their versions. */
+/** OpenAI messages and details of the answers for the shown path, and all turns with all versions. */
 function valueOf(conversation) {
   const { id, title, isNamed, system, sentFrom, path } = conversation;
   const messages = path.map((turn) => ({ role: turn.role, content: sentText(turn) }));
@@ -36,7 +36,7 @@ export function toJson(conversation) {
   return asText({ format: FORMAT, version: VERSION, ...valueOf(conversation) });
 }
 
-/** All of them in one file; `aside`: entries of the storage that could not be read, as they are. */
+/** All conversations in one file; `aside`: unreadable storage entries, unchanged. */
 export function allToJson(conversations, aside) {
   const about = { format: FORMAT, version: VERSION, exported: new Date().toISOString() };
   return asText({ ...about, conversations: conversations.map(valueOf), aside: Object.fromEntries(aside) });
@@ -44,7 +44,7 @@ export function allToJson(conversations, aside) {
 
 const asText = (value) => `${JSON.stringify(value, null, 2)}\n`;
 
-/** A name that every file system takes. */
+/** A name that is valid on every file system. */
 export function fileName(title, suffix) {
   const name = title.replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "");
   return `${name.slice(0, MAX_NAME_CHARS) || "qwartet"}.${suffix}`;
@@ -58,5 +58,5 @@ export function download(name, type, text) {
   document.body.append(link);
   link.click();
   link.remove();
-  setTimeout(() => URL.revokeObjectURL(url), 10_000); // the download begins after this task
+  setTimeout(() => URL.revokeObjectURL(url), 10_000); // the download starts after this task
 }

@@ -1,23 +1,23 @@
-// How do references find their footnotes? A reference is text until its note is there; then it is a link to it.
+// Footnotes: a reference is plain text until its note arrives, then a link to it.
 
 import { element } from "./dom.js";
 import { t } from "./i18n.js";
 
-const MAX_LINKS = 50; // of one text: each changes a paragraph, whose direction the browser then looks for anew
-let numLinked = 0; // an id for every note, whatever its label is
+const MAX_LINKS = 50; // of one text: each changes a paragraph, whose direction the browser then computes again
+let numLinked = 0; // gives every note an id, whatever its label
 
-/** `[^label]` where it stands in a text. */
+/** `[^label]` within a text. */
 export function noteReference(label) {
   return element("span", { class: "note-reference", "data-note": label }, `[^${label}]`);
 }
 
-/** Where the note itself stands; what it says is put in. */
+/** The note itself; the caller adds its content. */
 export function noteTarget(label) {
   const mark = element("span", { class: "note-label", "aria-label": t("footnote", { label }), role: "img" }, label);
   return element("div", { class: "footnote", "data-note": label }, mark);
 }
 
-/** Makes links of the references whose notes are drawn by now. */
+/** Turns references into links once their notes are drawn. */
 export function linkNotes(container) {
   const targets = new Map();
   for (const target of container.querySelectorAll(".footnote")) {

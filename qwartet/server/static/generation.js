@@ -1,11 +1,11 @@
-// How does one answer come about? From the request to the last piece, with its figures, into a turn that can be kept.
+// Generates one answer: from the request to the last piece, with its statistics, into a turn that can be stored.
 
 import { RequestFailure, streamChat } from "./api.js";
 import { sentText } from "./attachments.js";
 
 const SAVE_EVERY_MS = 1000;
 
-/** What is sent of a conversation up to the end of `path`; an answer without text did not happen. */
+/** The messages to send for `path`; answers without text are left out. */
 export function messagesOf(system, path) {
   const messages = [];
   if (system.trim() !== "") messages.push({ role: "system", content: system });
@@ -15,7 +15,7 @@ export function messagesOf(system, path) {
   return messages;
 }
 
-/** Counts an answer's time. Tokens per second leave the first one out: it is the prompt's time. */
+/** Measures an answer. Tokens per second exclude the first token, whose time is the prompt's. */
 class Stopwatch {
   started = performance.now();
   first = null;
@@ -41,7 +41,7 @@ export class Generation {
   #savedAt = 0;
   #isCut = false;
 
-  /** `turn` is an answer without an end, with or without text. Callbacks: save(), onText(text), onEnd(). */
+  /** `turn` is an unfinished answer, with or without text. Callbacks: save(), onText(text), onEnd(). */
   constructor(conversation, turn, { save, onText, onEnd }) {
     Object.assign(this, { conversation, turn, save, onText, onEnd });
   }
@@ -50,7 +50,7 @@ export class Generation {
     this.#controller.abort();
   }
 
-  /** The page goes away: there is no time to wait for the stream's end. */
+  /** The page is closing: there is no time to wait for the end of the stream. */
   cut() {
     this.#isCut = true;
     this.#controller.abort();
@@ -58,7 +58,7 @@ export class Generation {
     this.save();
   }
 
-  /** What goes wrong with the request is in the turn afterwards. */
+  /** A failure of the request is stored in the turn. */
   async run({ model, messages, settings, key }) {
     const { turn } = this;
     const watch = new Stopwatch();
@@ -74,7 +74,7 @@ export class Generation {
           this.onText(piece.text);
           this.#saveNowAndThen();
         }
-        turn.model = piece.model ?? turn.model; // the one that answers, whatever was asked for
+        turn.model = piece.model ?? turn.model; // the model that answers, whichever was requested
         finish = piece.finishReason ?? finish;
         usage = piece.usage ?? usage;
       }
@@ -96,7 +96,7 @@ export class Generation {
     }
     this.turn.finish = "failed";
     this.turn.failure = { kind: "failed", detail: "", retryAt: null };
-    if (!(error instanceof RequestFailure)) throw error; // a mistake of the page: for the console
+    if (!(error instanceof RequestFailure)) throw error; // a bug in the page: show it in the console
     const { kind, detail, retryAfterS } = error;
     this.turn.failure = { kind, detail, retryAt: retryAfterS === null ? null : Date.now() + retryAfterS * 1000 };
   }

@@ -1,5 +1,5 @@
-// Which parts of a line of code are comments, strings, numbers, keywords? Line by line, so that code can be coloured
-// while it arrives. A guess that is good enough to read by, not a parser of each language.
+// Highlights comments, strings, numbers and keywords, line by line, so that code is coloured while it arrives. A
+// heuristic that is good enough for reading, not a parser for each language.
 
 const MAX_LINE_CHARS = 1000; // longer lines (data, minified code) stay plain
 const MAX_LINES = 3000;
@@ -65,7 +65,7 @@ const TOKEN = /"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?|\b\d[\w.]*|[\p{L}_$@][\p{L}
 
 /** Colours one piece of code, a line at a time; `parts` returns [kind or null, text] pairs that join to the line. */
 export class Highlighter {
-  until = null; // what ends the comment or string that a line above has begun
+  until = null; // what ends a comment or string that began on an earlier line
   untilKind = null;
   numLines = 0;
 

@@ -1,12 +1,12 @@
-// In which language does the page speak? English or Chinese, switched while it runs.
+// The page's language: English or Chinese, switchable at any time.
 
 import en from "./words_en.js";
 import zh from "./words_zh.js";
 
 const WORDS = { en, zh };
-let language = document.documentElement.lang.startsWith("zh") ? "zh" : "en"; // first_paint.js has chosen
+let language = document.documentElement.lang.startsWith("zh") ? "zh" : "en"; // set by first_paint.js
 
-/** The text of a key, with {name} filled in. A key that does not exist is a mistake in the page: it shows as itself. */
+/** The text of a key, with {name} filled in. An unknown key is a bug in the page and is shown as it is. */
 export function t(key, values = {}) {
   const words = Object.hasOwn(WORDS[language], key) ? WORDS[language][key] : String(key);
   return words.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
@@ -22,7 +22,7 @@ export function setLanguage(wanted) {
   translate(document);
 }
 
-/** Fills in everything that names a key: data-t its text, data-t-label its accessible name, data-t-hint, the placeholder. */
+/** Fills in keys: data-t sets the text, data-t-label the accessible name, data-t-hint the placeholder. */
 export function translate(root) {
   for (const node of root.querySelectorAll("[data-t]")) node.textContent = t(node.dataset.t);
   for (const node of root.querySelectorAll("[data-t-label]")) {

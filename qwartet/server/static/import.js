@@ -1,4 +1,4 @@
-// Which conversations does a file hold? The page's own exports, what `qwartet chat` saves, and OpenAI's messages.
+// Imports conversations: the page's own exports, files of `qwartet chat`, and OpenAI messages.
 
 import { newId } from "./conversation.js";
 import { readConversation } from "./stored.js";
@@ -11,14 +11,14 @@ function candidatesIn(value) {
   return Array.isArray(value?.conversations) ? value.conversations : [value];
 }
 
-/** The turns that `qwartet chat` saves, {user, assistant}, as messages. */
+/** The {user, assistant} turns of `qwartet chat` as messages. */
 function fromPairs(turns) {
   if (!turns.every((turn) => typeof turn?.user === "string" && typeof turn.assistant === "string")) return turns;
   const messages = ({ user, assistant }) => [{ role: "user", content: user }, { role: "assistant", content: assistant }];
   return turns.flatMap(messages);
 }
 
-/** A value with messages as one with turns. */
+/** Converts a value with messages to one with turns. */
 function fromMessages(value) {
   if (Array.isArray(value.turns)) return { ...value, turns: fromPairs(value.turns) };
   const { messages, ...rest } = value;
@@ -28,7 +28,7 @@ function fromMessages(value) {
   return { ...rest, system: rest.system ?? systems.join("\n\n"), turns };
 }
 
-/** The conversations in a text, and how many values in it are none: {found, numUnread}. */
+/** The conversations in a text, and the number of unreadable values: {found, numUnread}. */
 export function readImport(text) {
   let value;
   try {
@@ -49,8 +49,8 @@ export function readImport(text) {
 }
 
 /**
- * Adds a conversation to those that are kept: turns that are missing in the one with the same id, or the whole under an id
- * of its own where the two have nothing in common but the id.
+ * Adds a conversation to the stored ones: missing turns to the one with the same id, or the entire conversation under a
+ * new id if the two share only the id.
  */
 export function addTo(conversations, found) {
   const known = conversations.get(found.id);

@@ -1,8 +1,8 @@
-// What stands inside a paragraph: emphasis, links, code? A flat list of pieces, in time linear in the text.
+// Parses the text of a paragraph (emphasis, links, code) into a flat list of pieces, in linear time.
 //
 // Pieces: {type: "text" | "code", text}, {type: "math", text, source, isBlock}, {type: "note", label}, {type: "break"},
-// {type: "open" | "close", tag}, {type: "link", url}, {type: "unlink"}; opening and closing ones nest. Images and links to
-// anywhere but the web or mail stay text.
+// {type: "open" | "close", tag}, {type: "link", url}, {type: "unlink"}; opening and closing ones nest. Images, and links
+// other than web or mail addresses, stay text.
 
 const SPECIAL = /[\\`*_~[\]!<&\n$]|https?:\/\//gi;
 const ASCII_PUNCTUATION = /[!-/:-@[-`{-~]/;
@@ -17,15 +17,15 @@ const NOTE = /\[\^([^\]\s[]{1,40})\]/y;
 const MAX_DESTINATION = 2000;
 const MAX_TITLE = 500;
 const MAX_PARENTHESES = 32;
-const MAX_PIECES = 20_000; // of one paragraph; what follows is text without marks
+const MAX_PIECES = 20_000; // of one paragraph; the rest is plain text
 
-/** The address, where it leads to the web or to a mail; else null. */
+/** The address if it is a web or mail address; else null. */
 export function safeUrl(address) {
   if (!/^(?:https?:\/\/|mailto:)[\x21-\uffff]+$/i.test(address) || !URL.canParse(address)) return null;
   return ["http:", "https:", "mailto:"].includes(new URL(address).protocol) ? address : null;
 }
 
-/** Where the next `needle` is; a needle that was not found is not looked for again. */
+/** The position of the next `needle`; one that was not found is not searched for again. */
 class NextIndex {
   known = new Map();
 
@@ -42,7 +42,7 @@ class NextIndex {
   }
 }
 
-/** Where a run of exactly `count` backticks comes next. */
+/** The position of the next run of exactly `count` backticks. */
 class BacktickRuns {
   positions = new Map();
 
@@ -65,7 +65,7 @@ class BacktickRuns {
   }
 }
 
-/** `(address "title")` at `at`: the address and where it ends, or null. */
+/** `(address "title")` at `at`: the address and its end, or null. */
 function destinationAt(text, at) {
   if (text[at] !== "(") return null;
   const isSpace = (character) => character === " " || character === "\n";
@@ -130,7 +130,7 @@ function isPair(opener, closer) {
   return !isAmbiguous || (opener.length + closer.length) % 3 !== 0 || (isThird(opener) && isThird(closer));
 }
 
-/** Pairs runs as CommonMark does; `floors` keep it from looking twice where a kind of closer found nothing. */
+/** Pairs runs as CommonMark does; `floors` prevent repeated searches for the same kind of closer. */
 function pairRuns(runs) {
   const open = [];
   const floors = new Map();
@@ -164,7 +164,7 @@ function pairRuns(runs) {
 class InlineParser {
   pieces = [];
   brackets = [];
-  runs = []; // those that no link has enclosed yet
+  runs = []; // those not enclosed by a link yet
 
   constructor(text) {
     this.text = text;
@@ -219,7 +219,7 @@ class InlineParser {
     else this.take(this.at + 1);
   }
 
-  /** Markdown eats none of a formula's signs. */
+  /** Markdown must not consume characters of a formula. */
   readMath(opening) {
     const closing = MATH[opening];
     if (!closing || !this.text.startsWith(opening, this.at)) return false;
@@ -235,7 +235,7 @@ class InlineParser {
     this.at = end;
   }
 
-  /** `$x$`, but not two sums of money: no space inside of the signs, no digit behind. */
+  /** `$x$`, but not two amounts of money: no space inside the signs, no digit after them. */
   readDollars() {
     const end = this.text.indexOf("$", this.at + 1);
     if (end <= this.at + 1 || /\s/.test(this.text[this.at + 1]) || /[\s\\]/.test(this.text[end - 1])) return false;
@@ -298,7 +298,7 @@ class InlineParser {
       pairRuns(this.runs.splice(opener.runs));
       this.pieces[opener.piece] = { type: "link", url };
       this.pieces.push({ type: "unlink" });
-      this.brackets = []; // a link holds no link
+      this.brackets = []; // links do not nest
     }
     this.at = destination.end;
   }

@@ -1,4 +1,4 @@
-// What can be done with conversations as a whole? They are named, exported, imported, removed and brought back.
+// Actions on conversations: rename, export, import, delete, restore.
 
 import { byId } from "./dom.js";
 import { allToJson, download, fileName, toJson, toMarkdown } from "./export.js";
@@ -22,7 +22,7 @@ export class Library {
     this.#tellAside();
   }
 
-  /** What the storage holds and the page cannot show stays where it is, and can be looked at. */
+  /** Unreadable entries stay in the storage, and can be saved as a file. */
   #tellAside() {
     const { numAside } = this.conversations;
     if (numAside === 0) return;
@@ -31,7 +31,7 @@ export class Library {
       download("qwartet-unreadable.json", "application/json", `${JSON.stringify(entries, null, 2)}\n`);
     };
     const key = numAside === 1 ? "oneAside" : "numAside";
-    showNotice("aside", t(key, { count: number(numAside) }), { label: t("saveAside"), run: save });
+    showNotice("aside", () => t(key, { count: number(numAside) }), { label: "saveAside", run: save });
   }
 
   showMenu(conversation, opener) {

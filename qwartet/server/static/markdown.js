@@ -1,5 +1,5 @@
-// How does Markdown become a document while it arrives? As nodes that are made one by one: no text of the model is ever
-// parsed as HTML. Blocks that are complete are made once; only the last one is made anew when more text comes.
+// Renders Markdown while it arrives, as nodes created one by one: text of the model is never parsed as HTML. Complete
+// blocks are drawn once; only the last one is redrawn when more text arrives.
 
 import { parseBlocks } from "./blocks.js";
 import { element } from "./dom.js";
@@ -9,16 +9,16 @@ import { parseInline } from "./inline.js";
 import { t } from "./i18n.js";
 import { typeset } from "./math.js";
 
-const MAX_INLINE_DEPTH = 12; // of emphasis in emphasis; deeper marks are left away
-const MAX_LINES = 20_000; // of one text; what follows is not drawn, and that is said
-const MAX_SHARE = 0.25; // of the time that drawing may take while text arrives
+const MAX_INLINE_DEPTH = 12; // of emphasis in emphasis; deeper marks are dropped
+const MAX_LINES = 20_000; // of one text; the rest is not drawn, and a note says so
+const MAX_SHARE = 0.25; // of the time, for drawing while text arrives
 
 function openInline(piece) {
   if (piece.type === "open") return element(piece.tag);
   return element("a", { href: piece.url, title: piece.url, target: "_blank", rel: "noopener noreferrer nofollow" });
 }
 
-/** A formula, typeset where all of it is known. */
+/** A formula, typeset if all of it is supported. */
 function mathOf({ text, source, isBlock }) {
   return typeset(source, isBlock) ?? element("code", { class: "math" }, text);
 }
@@ -26,7 +26,7 @@ function mathOf({ text, source, isBlock }) {
 /** Appends the pieces of a paragraph's text. */
 export function appendInline(parent, text) {
   const stack = [parent];
-  let numSkipped = 0; // of opening pieces that are not drawn: too deep, or a link in a link
+  let numSkipped = 0; // opening pieces that are not drawn: too deep, or a link in a link
   let numLinks = 0;
   for (const piece of parseInline(text)) {
     const top = stack.at(-1);
@@ -53,7 +53,7 @@ export function appendInline(parent, text) {
   }
 }
 
-/** A fenced code that can grow: lines that are complete are coloured once. */
+/** Fenced code that can grow: complete lines are coloured once. */
 class CodeView {
   numDrawn = 0; // complete lines
   lastLine = document.createTextNode("");
@@ -69,7 +69,7 @@ class CodeView {
     this.node = element("div", { class: "code" }, bar, pre);
   }
 
-  /** Shows these lines, of which the first `numDrawn` are those that are drawn already. */
+  /** Shows these lines, of which the first `numDrawn` are already drawn. */
   draw(lines, isOpen) {
     const numComplete = isOpen ? Math.max(lines.length - 1, 0) : lines.length;
     const fresh = document.createDocumentFragment();
@@ -90,9 +90,9 @@ function cellOf(tag, text, align) {
   return cell;
 }
 
-/** Makes nodes of blocks. */
+/** Creates nodes from blocks. */
 class BlockDrawer {
-  lastCode = null; // the CodeView that was made last
+  lastCode = null; // the last CodeView
 
   drawAll(parent, blocks) {
     for (const block of blocks) {
@@ -110,7 +110,7 @@ class BlockDrawer {
   }
 
   heading({ level, text }) {
-    const node = element(`h${Math.min(level + 2, 6)}`, { class: `level-${level}` }); // h1 and h2 are the page's own
+    const node = element(`h${Math.min(level + 2, 6)}`, { class: `level-${level}` }); // the page itself uses h1 and h2
     appendInline(node, text);
     return node;
   }
@@ -164,10 +164,10 @@ class BlockDrawer {
 export class MarkdownView {
   #tail = ""; // the source from the first block that may still change
   #tailNodes = [];
-  #openCode = null; // the CodeView, where the tail is one fenced code that is not closed
-  #heldReturn = ""; // "\r" at the end of a piece: half of a line's end, perhaps
-  #numParsedLines = 0; // complete lines of the tail that have been looked at
-  #numLines = 0; // ends of lines so far
+  #openCode = null; // the CodeView, if the tail is unclosed fenced code
+  #heldReturn = ""; // "\r" at the end of a piece, perhaps half of a line end
+  #numParsedLines = 0; // parsed complete lines of the tail
+  #numLines = 0; // line ends so far
   #isFull = false;
   #drawer = new BlockDrawer();
   #frame = null;
@@ -185,7 +185,7 @@ export class MarkdownView {
     this.#frame ??= requestAnimationFrame((time) => this.#onFrame(time));
   }
 
-  /** Draws what there is, and is done. */
+  /** Draws the rest and finishes. */
   finish() {
     if (this.#frame !== null) cancelAnimationFrame(this.#frame);
     this.#frame = null;
@@ -229,7 +229,7 @@ export class MarkdownView {
     this.afterDraw();
   }
 
-  /** Draws for good what no later line can change: all blocks but the last, as far as lines are complete. */
+  /** Draws for good what later lines cannot change: all complete blocks except the last. */
   #settle() {
     const lines = this.#tail.split("\n");
     lines.pop(); // incomplete, or empty
@@ -277,7 +277,7 @@ export class MarkdownView {
   }
 }
 
-/** A whole text at once. */
+/** Renders a complete text at once. */
 export function drawMarkdown(container, text) {
   const view = new MarkdownView(container);
   view.append(text);

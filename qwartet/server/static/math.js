@@ -1,5 +1,5 @@
-// How does a formula in LaTeX become MathML, which browsers draw themselves? What is written in most answers is known;
-// where a command is not, the formula is not typeset, and shown as it is written.
+// Converts LaTeX formulas to MathML, which browsers render natively. Covers the commands that appear in most answers; a
+// formula with an unknown command is shown as source.
 
 import {
   ACCENTS, ALPHABETS, ENVIRONMENTS, FUNCTIONS, IGNORED, INTEGRALS, LARGE, LETTERS, LIMITS, OPERATORS, SPACES, UNDER_ACCENTS,
@@ -15,7 +15,7 @@ const TEXTS = new Set(["text", "textrm", "textnormal", "mbox", "textit", "textbf
 const UPRIGHT = new Set(["mathrm", "operatorname", "operatorname*", "mathsf", "mathtt", "mathit", "mathnormal"]);
 const BOLD = new Set(["mathbf", "boldsymbol", "bm", "pmb", "bold"]);
 
-/** What is not known here: the formula stays as it is written. */
+/** Unsupported input: the formula is shown as source. */
 class UnknownError extends Error {}
 
 function make(tag, attributes = {}, ...children) {
@@ -40,7 +40,7 @@ function inAlphabet(text, { upper, lower, digit, apart }) {
   return Array.from(text, one).join("");
 }
 
-/** A sign that is written as itself. */
+/** A symbol that stands for itself. */
 function plain(token) {
   if (/^\d/.test(token)) return make("mn", {}, token);
   if (token === "-") return make("mo", {}, "−");
@@ -59,7 +59,7 @@ class Parser {
     this.isBlock = isBlock;
   }
 
-  /** The whole formula; lines in it become rows. */
+  /** The complete formula; its lines become rows. */
   parse() {
     const rows = this.#cells(null);
     return rows.length === 1 && rows[0].length === 1 ? rows[0][0] : [this.#table(rows, "rl")];
@@ -81,7 +81,7 @@ class Parser {
     if (this.#next() !== wanted) throw new UnknownError(`no ${wanted}`);
   }
 
-  /** One level deeper; an error ends the whole formula, so that only what goes well comes up again. */
+  /** Runs one level deeper. An error ends the formula, so the depth is restored only on success. */
   #deeper(read) {
     this.#depth += 1;
     if (this.#depth > MAX_DEPTH) throw new UnknownError("nested too deep");
@@ -90,7 +90,7 @@ class Parser {
     return result;
   }
 
-  /** Nodes up to one of the ends, which is not read; null: the formula's end. */
+  /** Nodes up to one of `ends`, which is not consumed; null is the end of the formula. */
   #row(ends) {
     return this.#deeper(() => this.#rowHere(ends));
   }
@@ -101,7 +101,7 @@ class Parser {
       if (token === "}") throw new UnknownError("a brace too many");
       const node = this.#scripted();
       if (!node) continue;
-      // Else a sign behind an operator would be spaced as one between two terms.
+      // Otherwise a sign after an operator would be spaced like one between two terms.
       if (SIGNS.has(node.textContent) && nodes.at(-1)?.localName === "mo") node.setAttribute("form", "prefix");
       nodes.push(node);
     }
@@ -109,7 +109,7 @@ class Parser {
     return nodes;
   }
 
-  /** An atom with what stands above and below it. */
+  /** An atom with its superscript and subscript. */
   #scripted() {
     const token = this.#peek();
     const base = token === "^" || token === "_" ? { node: make("mrow") } : this.#atom();
@@ -140,7 +140,7 @@ class Parser {
     return below ? make(sub, {}, node, below) : make(sup, {}, node, above);
   }
 
-  /** {node, hasLimits}, or null for what draws nothing. */
+  /** {node, hasLimits}, or null if nothing is drawn. */
   #atom() {
     const token = this.#next();
     if (token === "{") {
@@ -153,7 +153,7 @@ class Parser {
     return this.#command(token.slice(1));
   }
 
-  /** What stands in braces, or a single sign. */
+  /** A group in braces, or a single symbol. */
   #argument() {
     if (this.#peek() === "}") throw new UnknownError("an argument is missing");
     const { node } = this.#deeper(() => this.#atom()) ?? {};
@@ -161,7 +161,7 @@ class Parser {
     return node;
   }
 
-  /** The text in braces, as it is written. */
+  /** The source text in braces. */
   #textArgument() {
     this.#expect("{");
     let text = "";
@@ -188,7 +188,7 @@ class Parser {
     return { node: this.#built(name), hasLimits: name === "underbrace" || name === "overbrace" || name === "operatorname*" };
   }
 
-  /** A node that is built of arguments. */
+  /** A node built from arguments. */
   #built(name) {
     if (/^[dt]?frac$|^cfrac$/.test(name)) return make("mfrac", {}, this.#argument(), this.#argument());
     if (/^[dt]?binom$/.test(name)) {
@@ -269,7 +269,7 @@ class Parser {
     return this.#between(open, [this.#table(rows, sides)], close);
   }
 
-  /** Rows of cells up to `end`; a row that is empty at the end is none. */
+  /** Rows of cells up to `end`; an empty last row is dropped. */
   #cells(end) {
     const rows = [[]];
     for (;;) {
@@ -284,7 +284,7 @@ class Parser {
     return rows;
   }
 
-  /** `sides`: for each column l, c or r, again from the beginning where there are more columns. */
+  /** `sides`: l, c or r for each column, repeated if there are more columns. */
   #table(rows, sides) {
     const side = { l: "left", c: "center", r: "right" };
     const cell = (nodes, column) => make("mtd", { class: `math-${side[sides[column % sides.length]]}` }, ...nodes);
@@ -292,7 +292,7 @@ class Parser {
   }
 }
 
-/** The formula as a <math>, or null where something in it is not known; `isBlock`: on lines of its own. */
+/** The formula as <math>, or null if something in it is not supported; `isBlock`: on lines of its own. */
 export function typeset(source, isBlock) {
   if (source.length > MAX_CHARS || source.trim() === "") return null;
   try {

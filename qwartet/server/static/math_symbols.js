@@ -1,11 +1,11 @@
-// Which sign does a command of LaTeX stand for? Names as TeX and AMS have them; how a formula is built is in math.js.
+// Symbols of LaTeX commands, with the names of TeX and AMS. math.js builds the formulas.
 
 function table(text) {
   const pairs = text.trim().split(/\s+/);
   return new Map(pairs.map((pair) => [pair.slice(0, pair.indexOf(":", 1)), pair.slice(pair.indexOf(":", 1) + 1)]));
 }
 
-/** Letters, upright or not as <mi> draws a single one. */
+/** Letters; <mi> decides whether they are upright. */
 export const LETTERS = table(`
   alpha:α beta:β gamma:γ delta:δ epsilon:ϵ varepsilon:ε zeta:ζ eta:η theta:θ vartheta:ϑ iota:ι kappa:κ lambda:λ mu:μ
   nu:ν xi:ξ omicron:ο pi:π varpi:ϖ rho:ρ varrho:ϱ sigma:σ varsigma:ς tau:τ upsilon:υ phi:ϕ varphi:φ chi:χ psi:ψ omega:ω
@@ -29,7 +29,7 @@ export const OPERATORS = table(`
   Vert:‖ lVert:‖ rVert:‖ backslash:\\ {:{ }:} |:‖ %:% $:$ #:# &:& _:_
 `);
 
-/** Those whose limits stand above and below in a formula of its own. */
+/** Operators with limits above and below in display formulas. */
 export const LARGE = table(`
   sum:∑ prod:∏ coprod:∐ bigcup:⋃ bigcap:⋂ bigoplus:⨁ bigotimes:⨂ bigodot:⨀ bigvee:⋁ bigwedge:⋀ bigsqcup:⨆ biguplus:⨄
 `);
@@ -58,13 +58,13 @@ export const SPACES = new Map([
   ["thinspace", 0.167], ["enspace", 0.5],
 ]);
 
-/** What changes nothing that is drawn here. */
+/** Commands without effect here. */
 export const IGNORED = names(`
   displaystyle textstyle scriptstyle limits nolimits big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr middle
   hline nonumber notag mathstrut
 `);
 
-/** Alphabets: the first letter of each case in Unicode, and the letters that stand elsewhere. */
+/** Alphabets: the first letter of each case in Unicode, and the exceptions. */
 export const ALPHABETS = new Map([
   ["mathbb", { upper: 0x1d538, lower: 0x1d552, digit: 0x1d7d8, apart: table("C:ℂ H:ℍ N:ℕ P:ℙ Q:ℚ R:ℝ Z:ℤ") }],
   ["mathcal", { upper: 0x1d49c, lower: 0x1d4b6, apart: table("B:ℬ E:ℰ F:ℱ H:ℋ I:ℐ L:ℒ M:ℳ R:ℛ e:ℯ g:ℊ o:ℴ") }],

@@ -1,4 +1,4 @@
-// Which model answers? A choice where there are several, a name where there is one.
+// Selects the model: a menu if there are several, a name if there is one.
 
 import { byId, element } from "./dom.js";
 import { t } from "./i18n.js";
@@ -6,7 +6,7 @@ import { hideNotice, showNotice } from "./notices.js";
 
 export class ModelPicker {
   models = [];
-  chosen = null; // {id, maxModelLen, isChat}; null until the server has answered
+  chosen = null; // {id, maxModelLen, isChat}; null until the server responds
 
   constructor(preferences, onChange) {
     Object.assign(this, { preferences, onChange });
@@ -42,7 +42,8 @@ export class ModelPicker {
     select.parentElement.hidden = this.models.length < 2;
     byId("model-name").hidden = this.models.length > 1;
     byId("model-name").textContent = this.chosen?.id ?? "";
-    if (this.chosen && !this.chosen.isChat) showNotice("no-chat", t("noChat", { id: this.chosen.id }));
+    const { chosen } = this;
+    if (chosen && !chosen.isChat) showNotice("no-chat", () => t("noChat", { id: chosen.id }));
     else hideNotice("no-chat");
   }
 }

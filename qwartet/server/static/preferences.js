@@ -1,4 +1,4 @@
-// What does the person want of the page, apart from conversations? Kept in localStorage; the key in sessionStorage.
+// User preferences, kept in localStorage; the API key in sessionStorage.
 
 export const SAMPLING = [
   { name: "temperature", min: 0, max: 2, step: 0.05 },
@@ -17,7 +17,7 @@ function read(storageName, name) {
   try {
     return window[storageName].getItem(name);
   } catch {
-    return null; // blocked: the page works with what it holds in memory
+    return null; // blocked: the page works from memory
   }
 }
 
@@ -26,7 +26,7 @@ function write(storageName, name, value) {
     if (value === "") window[storageName].removeItem(name);
     else window[storageName].setItem(name, value);
   } catch {
-    // blocked or full: Conversations tells the person
+    // blocked or full: Conversations tells the user
   }
 }
 
@@ -39,7 +39,7 @@ function parsed(text) {
   }
 }
 
-/** A number within the bounds of a field, or null. */
+/** The number in a text if it is within the range of the field, else null. */
 export function boundedNumber(text, { min, max, step }) {
   const number = typeof text === "string" && text.trim() !== "" ? Number(text) : NaN;
   const isWhole = step !== 1 || Number.isInteger(number);
@@ -51,7 +51,7 @@ export class Preferences {
 
   constructor() {
     this.#take(parsed(read("localStorage", NAME)));
-    // The conversation that was open last: in this tab, else in any.
+    // The conversation that was last open in this tab, else in any tab.
     this.opened = read("sessionStorage", OPENED_NAME) ?? this.opened;
   }
 
@@ -66,7 +66,7 @@ export class Preferences {
     this.sampling = Object.fromEntries(SAMPLING.map(({ name }) => [name, text(stored.sampling?.[name])]));
   }
 
-  /** Changes these values and no other one, so that what another tab has set meanwhile stays. */
+  /** Changes only these values, so that changes by other tabs are kept. */
   set({ sampling = {}, ...values }) {
     Object.assign(this, values);
     Object.assign(this.sampling, sampling);
@@ -80,7 +80,7 @@ export class Preferences {
     write("sessionStorage", OPENED_NAME, opened);
   }
 
-  /** Another tab has changed the storage; `onChange` is called where that means something here. */
+  /** Another tab has changed the storage; calls `onChange` if preferences differ now. */
   onStorage(event, onChange) {
     if (event.key !== NAME || event.newValue === null) return;
     const before = JSON.stringify(this);
@@ -93,7 +93,7 @@ export class Preferences {
     write("sessionStorage", KEY_NAME, key);
   }
 
-  /** The fields of a request: only what was filled in; the rest is the model's own default. */
+  /** The sampling fields that are filled in; for the rest the model's defaults apply. */
   samplingFields() {
     const fields = {};
     for (const field of SAMPLING) {

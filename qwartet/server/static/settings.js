@@ -1,4 +1,4 @@
-// How are preferences shown and changed? The drawer of settings.
+// The settings drawer.
 
 import { byId, element } from "./dom.js";
 import { currentLanguage, number, t, translate } from "./i18n.js";
@@ -69,7 +69,7 @@ export class Settings {
     for (const field of SAMPLING) this.#drawField(field);
   }
 
-  /** Shows what holds now. */
+  /** Shows the current values. */
   draw({ system, version }) {
     byId("system").value = system;
     this.#drawSampling();

@@ -1,4 +1,4 @@
-// Which keys does the page know? The list that "?" shows, and what they do wherever the focus is.
+// Keyboard shortcuts: the list that "?" shows, and the global keys.
 
 import { byId, element } from "./dom.js";
 import { t } from "./i18n.js";

@@ -1,4 +1,4 @@
-// How are the conversations listed and searched, and when is the list seen? On a narrow screen it comes and goes.
+// The conversation list: search, and show and hide on narrow screens.
 
 import { groupsOf } from "./date_groups.js";
 import { byId, button, element } from "./dom.js";
@@ -7,7 +7,7 @@ import { announce } from "./notices.js";
 
 const NARROW = window.matchMedia("(max-width: 860px)");
 
-/** Does a conversation hold all these words, in its title or in any version of a turn? */
+/** Does a conversation contain all these words, in its title or in any version of a turn? */
 function holds({ title, turns }, words) {
   const texts = [title, ...Array.from(turns.values(), ({ content }) => content)].map((text) => text.toLowerCase());
   return words.every((word) => texts.some((text) => text.includes(word)));
@@ -71,7 +71,7 @@ export class Sidebar {
     this.search.select();
   }
 
-  /** Lists `conversations`; `isBusy(conversation)` says whether an answer is being made in one. */
+  /** Lists `conversations`; `isBusy(conversation)`: an answer is in progress there. */
   draw(conversations, openId, isBusy) {
     this.#shown = { conversations, openId, isBusy };
     this.#drawList();

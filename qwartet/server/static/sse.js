@@ -1,8 +1,8 @@
-// Which events does a stream of bytes hold? The `text/event-stream` format, as far as `data:` goes.
+// Parses server-sent events from a stream of bytes; only their `data:` fields.
 
 const MAX_EVENT_CHARS = 1_000_000;
 
-/** Yields the data of each event; comments (`: ping`) and other fields are passed over. Throws where one is endless. */
+/** Yields the data of each event; ignores comments (`: ping`) and other fields. Throws if an event is too long. */
 export async function* eventsOf(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let unread = "";

@@ -1,5 +1,5 @@
-// What does an entry of the storage hold? It may be from an older or a newer version of the page, edited by hand, or from
-// anybody on this origin: what can be shown is read, and every value has the type that the page relies on.
+// Reads stored entries. They may come from another version of the page, from an editor, or from any page of this origin:
+// whatever can be shown is read, and every value has the type that the page expects.
 
 import { Conversation, ROOT } from "./conversation.js";
 import { titleOf } from "./title.js";
@@ -7,20 +7,20 @@ import { titleOf } from "./title.js";
 const FINISHES = new Set(["stop", "length", "stopped", "failed"]);
 const FAILURES = new Set(["unreachable", "cut", "key", "busy", "unready", "too_long", "refused", "failed", "strange"]);
 const FIGURES = ["firstTokenS", "tokensPerS", "promptTokens", "completionTokens", "totalTokens"];
-const LAST_DATE = 8.64e15; // of JavaScript
+const LAST_DATE = 8.64e15; // JavaScript's limit
 const MAX_TITLE_CHARS = 500;
 const MAX_DETAIL_CHARS = 500;
 
 const isText = (value) => typeof value === "string";
 const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
 
-/** Milliseconds, also of a date that is written out; 0 where it is none. */
+/** Milliseconds, from a number or a date string; 0 if invalid. */
 function dateOf(value) {
   const time = isText(value) ? Date.parse(value) : value;
   return Number.isFinite(time) && Math.abs(time) <= LAST_DATE ? time : 0;
 }
 
-/** The object that a text holds as JSON, or null. */
+/** The JSON object in a text, or null. */
 export function parseObject(text) {
   try {
     const value = JSON.parse(text);
@@ -46,7 +46,7 @@ function failureOf(value) {
 
 const isAttachment = (value) => isText(value?.name) && isText(value?.text);
 
-/** The turn in a value, or null where there is nothing that can be shown. */
+/** The turn in a value, or null if nothing can be shown. */
 export function readTurn(value, id) {
   if (!isObject(value) || !isText(value.content)) return null;
   const { role, content, model, finish, figures, failure, attachments } = value;
@@ -63,7 +63,7 @@ export function readTurn(value, id) {
   return turn;
 }
 
-/** What an entry says of a conversation apart from its turns. */
+/** The fields of a conversation except its turns. */
 export function readFields(value) {
   const { title, isNamed, created, updated, system, sentFrom, chosen } = value;
   return {
@@ -78,8 +78,8 @@ export function readFields(value) {
 }
 
 /**
- * The turns in a list, each the child of the one before unless it has an id and a parent of its own: the page's first
- * versions kept a conversation in one entry, and its exports are such lists. An answer that was being made then is cut.
+ * The turns in a list, each the child of the previous one unless it has its own id and parent: the page's first
+ * versions kept a conversation in one entry, and exports are such lists. An unfinished answer counts as cut.
  */
 export function readList(list) {
   const turns = [];
@@ -96,8 +96,8 @@ export function readList(list) {
 }
 
 /**
- * The conversation in its own value (undefined where there is none, null where it is unreadable) and those of its turns,
- * by their ids; it is null where nothing can be shown. `numAside` values could not be read.
+ * The conversation in its own value (undefined if missing, null if unreadable) and the values of its turns by id; null
+ * if nothing can be shown. `numAside` is the number of unreadable values.
  */
 export function readConversation(id, value, turnValues) {
   const { turns, numAside } = readList(value?.turns);

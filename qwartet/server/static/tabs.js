@@ -1,12 +1,12 @@
-// Is an answer that is not complete being made in another tab? The tabs ask each other; one that is gone is silent.
+// Finds out whether another tab is generating an unfinished answer: tabs ask each other, and closed ones stay silent.
 
 const PATIENCE_MS = 1500;
 
 export class Tabs {
   #channel = typeof BroadcastChannel === "undefined" ? null : new BroadcastChannel("qwartet");
-  #waiting = new Map(); // turn id -> what to call when a tab says that it makes it
+  #waiting = new Map(); // turn id -> called when a tab reports that it generates the turn
 
-  /** `isMaking(turnId)` says so of this tab; `onStop(turnId)`: another tab asks to stop. */
+  /** `isMaking(turnId)`: does this tab generate the turn? `onStop(turnId)`: another tab asks to stop. */
   constructor({ isMaking, onStop }) {
     this.#channel?.addEventListener("message", ({ data }) => {
       if (data.isAlive) this.#waiting.get(data.isAlive)?.();
@@ -16,7 +16,7 @@ export class Tabs {
     });
   }
 
-  /** Whether another tab makes the turn. */
+  /** Does another tab generate the turn? */
   isMaking(turnId) {
     return new Promise((resolve) => {
       const answer = (isAlive) => {
@@ -24,12 +24,12 @@ export class Tabs {
         resolve(isAlive);
       };
       this.#waiting.set(turnId, () => answer(true));
-      setTimeout(() => answer(false), PATIENCE_MS); // without effect after an answer
+      setTimeout(() => answer(false), PATIENCE_MS); // no effect after an answer
       this.#channel?.postMessage({ ask: turnId });
     });
   }
 
-  /** Asks the tab that makes the turn to stop. */
+  /** Asks the tab that generates the turn to stop. */
   stop(turnId) {
     this.#channel?.postMessage({ stop: turnId });
   }

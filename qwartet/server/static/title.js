@@ -1,4 +1,4 @@
-// What is a conversation called before the person names it? By what was said first.
+// The default title of a conversation: its first message.
 
 const MAX_CHARS = 60;
 

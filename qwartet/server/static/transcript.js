@@ -1,4 +1,4 @@
-// What is seen of the open conversation? Its turns, the newest kept in sight while the person stays at the end.
+// Shows the turns of the open conversation, and follows new text while the user stays at the end.
 
 import { AnswerTurn } from "./answer_turn.js";
 import { byId, element } from "./dom.js";
@@ -6,12 +6,12 @@ import { currentLanguage, number, t } from "./i18n.js";
 import { UserTurn } from "./user_turn.js";
 
 const NEAR_END_PX = 48;
-const NUM_AT_ONCE = 100; // turns; earlier ones are drawn when they are asked for
+const NUM_AT_ONCE = 100; // turns; earlier ones are drawn on request
 
 export class Transcript {
   #views = new Map(); // turn -> its view
-  #language = null; // in which they are drawn
-  #follows = true; // does the page stay at the end while text arrives?
+  #language = null; // of the drawn turns
+  #follows = true; // stay at the end while text arrives?
   #conversation = null;
   #numShown = NUM_AT_ONCE;
 
@@ -24,7 +24,7 @@ export class Transcript {
     byId("earlier-turns").addEventListener("click", () => this.#showEarlier());
   }
 
-  /** Shows the conversation; turns that are shown already, in this language, stay as they are. */
+  /** Shows the conversation; turns already shown in this language are kept. */
   draw(conversation) {
     if (conversation.id !== this.#conversation?.id) this.#numShown = NUM_AT_ONCE;
     this.#conversation = conversation;
@@ -89,7 +89,7 @@ export class Transcript {
     return null;
   }
 
-  /** Edits the last message of the person, if it is there. */
+  /** Edits the user's last message, if it is shown. */
   editLast() {
     const turn = this.#conversation.path.findLast(({ role }) => role === "user");
     this.#views.get(turn)?.edit();
@@ -110,7 +110,7 @@ export class Transcript {
     this.#follow();
   }
 
-  /** The text of an answer as it is read. */
+  /** The text of an answer as displayed. */
   textOf(turn) {
     return this.#views.get(turn)?.text.innerText ?? "";
   }

@@ -1,4 +1,4 @@
-// How does a message of the person look, and how is it edited? Deciding is app.js's.
+// Draws a user message and its editor. app.js decides what an edit does.
 
 import { foldedAttachment } from "./attachments.js";
 import { button, element, fitHeight, isPlainEnter } from "./dom.js";

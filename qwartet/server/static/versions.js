@@ -1,9 +1,9 @@
-// How does one go from one version of a turn to another? Two arrows with the place between them.
+// Switches between versions of a turn: two arrows with the position between them.
 
 import { button, element } from "./dom.js";
 import { number, t } from "./i18n.js";
 
-/** Shows in `node` that a turn is version `place` (from 1) of `count`; nothing where there is only one. */
+/** Shows in `node` that a turn is version `place` (from 1) of `count`; nothing if there is only one. */
 export function drawVersions(node, place, count) {
   node.hidden = count < 2;
   if (count < 2) {

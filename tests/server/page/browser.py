@@ -1,4 +1,4 @@
-"""Is there a Chromium here that tests can drive? Debian's, through Playwright; no other browser is ever downloaded."""
+"""Drives Debian's Chromium through Playwright, if both are installed; never downloads a browser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person does with the page, in words that tests read by."""
+"""User actions on the page, as helpers for tests."""
 
 from __future__ import annotations
 

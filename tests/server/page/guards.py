@@ -1,4 +1,4 @@
-"""What must never happen in the page, whatever a test does: noted as it happens."""
+"""Records what must never happen in the page, whatever a test does."""
 
 from __future__ import annotations
 

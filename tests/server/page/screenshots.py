@@ -1,4 +1,4 @@
-"""Pictures of the page with scripted answers: `python -m tests.server.page.screenshots FOLDER [NAME ...]`.
+"""Screenshots of the page with scripted answers: `python -m tests.server.page.screenshots FOLDER [NAME ...]`.
 
 Those of docs/images are made so too; the model is called "scripted-example" in them, because it is none.
 """

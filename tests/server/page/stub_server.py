@@ -1,4 +1,4 @@
-"""A server that plays scripted answers to the page, faults included: what a real one does only when it breaks."""
+"""A server that plays scripted answers to the page, including faults that a real server rarely shows."""
 
 from __future__ import annotations
 
@@ -63,6 +63,7 @@ class StubServer(ThreadingHTTPServer):
         self.answers: list[Answer] = []
         self.bodies: list[dict[str, Any]] = []
         self.key: str | None = None
+        self.version = "0.0.test"
         self.models = [self.model("qwen-demo")]
         self.may_list_models = threading.Event()  # cleared by a test: the list is late
         self.may_list_models.set()
@@ -95,7 +96,7 @@ class Handler(BaseHTTPRequestHandler):
             self.server.may_list_models.wait(PATIENCE_S)
             self.send_json(200, {"object": "list", "data": self.server.models})
         elif path == "/version":
-            self.send_json(200, {"version": "0.0.test"})
+            self.send_json(200, {"version": self.server.version})
         else:
             self.send_error_object(404, {"message": f"no {path}"})
 
@@ -105,7 +106,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error_object(401, {"message": "an API key is needed", "code": "invalid_api_key"})
             return
         if unknown := body.keys() - FIELDS:
-            self.send_error_object(400, {"message": f"{sorted(unknown)} are not honoured", "code": "unknown_field"})
+            self.send_error_object(400, {"message": f"unsupported fields: {sorted(unknown)}", "code": "unknown_field"})
             return
         self.server.bodies.append(body)
         answer = self.server.answers.pop(0) if self.server.answers else Answer()

@@ -1,4 +1,4 @@
-"""For everybody: by keyboard alone, with a screen reader, with an input method, on a phone."""
+"""Accessibility: keyboard only, screen readers, input methods, phones."""
 
 from __future__ import annotations
 
@@ -157,9 +157,9 @@ def test_an_answer_is_announced_once_it_is_complete(page: Page, server: StubServ
     server.answers = [scripted]
     send(page, "Count")
     expect(answer(page)).to_have_text("One")
-    expect(page.locator("#announcer")).to_have_text("The answer is being made.")
+    expect(page.locator("#announcer")).to_have_text("Generating an answer.")
     scripted.gate.set()
-    expect(page.locator("#announcer")).to_have_text("The answer is complete: One two")
+    expect(page.locator("#announcer")).to_have_text("Answer complete: One two")
     live = page.locator("[aria-live], [role=status], [role=alert], [role=log]")
     assert page.locator("#turns").evaluate("(turns, live) => turns.closest(live) === null", "[aria-live],[role=log]")
     assert live.count() == 3, "notices, the toast, the announcer"

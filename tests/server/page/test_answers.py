@@ -1,4 +1,4 @@
-"""Answers: streamed, stopped, made again, asked for otherwise, and counted."""
+"""Answers: streamed, stopped, regenerated, edited, and measured."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def test_speed_first_token_and_context_are_shown(page: Page, server: StubServer)
 def test_an_answer_that_max_tokens_cut_says_so(page: Page, server: StubServer) -> None:
     server.answers = [Answer(["Half a sen"], finish="length", usage=(9, 128))]
     ask(page, "Hello")
-    expect(page.locator(".remark")).to_have_text("The answer was cut at max_tokens (128 tokens).")
+    expect(page.locator(".remark")).to_have_text("The answer reached max_tokens (128 tokens).")
 
 
 def test_a_new_message_waits_while_an_answer_is_made(page: Page, server: StubServer) -> None:

@@ -1,4 +1,4 @@
-"""Without a browser the tests of the page are skipped, and a run's last line says so, and why."""
+"""Without a browser the page tests are skipped, and the last line of the run says so and why."""
 
 from __future__ import annotations
 

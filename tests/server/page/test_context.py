@@ -1,4 +1,4 @@
-"""A conversation that fills the model's context: what the page offers then."""
+"""A conversation that fills the model's context, and what the page offers then."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_oldest_turns_are_left_out_stay_to_be_read_and_can_be_sent_again(pag
     texts = ["number 3", "answer 3", "number 4", "answer 4", "And now?"]
     assert [text for _, text in messages(server.bodies[-1])] == texts
     expect(page.locator("#context-text")).to_have_text("22 of 2,048 tokens")
-    page.click("#unsent >> text=Send them again")
+    page.click("#unsent >> text=Include them again")
     expect(page.locator(".unsent")).to_have_count(0)
     ask(page, "All")
     assert len(server.bodies[-1]["messages"]) == 11
@@ -84,5 +84,5 @@ def test_a_summary_that_fails_is_told(page: Page, server: StubServer) -> None:
     talk(page, server, tokens=2000)
     server.answers = [Answer(status=500, error={"message": ""})]
     page.click("#summarise")
-    expect(page.locator(".toast span").first).to_have_text("There is no summary: Something failed in the server.")
+    expect(page.locator(".toast span").first).to_have_text("Summarising failed: Something went wrong on the server.")
     expect(page.locator(".turn")).to_have_count(8)

@@ -1,10 +1,12 @@
-"""Conversations: kept in the browser, named, removed, brought back, exported; and where nothing is kept."""
+"""Conversations: stored in the browser, renamed, deleted, restored, exported; and browsers without storage."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import pytest
 
 from tests.server.page.browser import expect
 from tests.server.page.conversation import answer, ask
@@ -23,9 +25,12 @@ QUOTA = """
         return setItem.call(this, name, value);
     };
 """
-BLOCKED = """
-    Object.defineProperty(window, "localStorage", { get() { throw new DOMException("", "SecurityError"); } });
+WITHOUT_STORAGE = """
+    for (const name of ["localStorage", "sessionStorage"]) {
+        Object.defineProperty(window, name, { get() { %s } });
+    }
 """
+REFUSED = 'throw new DOMException("", "SecurityError")'
 
 
 def choose(page: Page, words: str) -> None:
@@ -150,13 +155,21 @@ def test_a_full_storage_is_told_and_nothing_breaks(visit) -> None:
     expect(page.locator(".said")).to_have_text(["Hello", "Again"])
 
 
-def test_a_blocked_storage_is_told_and_nothing_breaks(visit) -> None:
-    page = visit(init_script=BLOCKED)
-    expect(page.locator(".notice")).to_contain_text("This browser does not let the page store anything")
+@pytest.mark.parametrize(
+    ("locale", "words"),
+    [("en-GB", "This browser does not allow the page to store data"), ("zh-CN", "浏览器不允许页面保存数据")],
+)
+@pytest.mark.parametrize("get", [REFUSED, "return null", "return undefined"])
+def test_a_browser_without_storage_is_told_and_nothing_breaks(visit, get: str, locale: str, words: str) -> None:
+    page = visit(init_script=WITHOUT_STORAGE % get, locale=locale)
+    expect(page.locator(".notice")).to_have_count(1)
+    expect(page.locator(".notice")).to_contain_text(words)
     assert ask(page, "Hello") == "Hello there."
     page.click(".new")
     page.click(f"{LIST} >> text=Hello")
     expect(page.locator(".said")).to_have_text("Hello")
+    page.click("#switch-language")
+    expect(page.locator(".notice")).not_to_contain_text(words)
 
 
 def test_broken_entries_are_passed_over(page: Page) -> None:

@@ -1,4 +1,4 @@
-"""What the person is told, and what is kept, when a request fails."""
+"""What the user sees, and what is kept, when a request fails."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def refusal(status: int, message: str = "", code: str | None = None, **headers: 
 def test_a_stream_that_is_cut_is_an_error_and_its_text_is_kept(page: Page, server: StubServer) -> None:
     server.answers = [Answer(["Half an ", "answer"], is_cut=True), Answer(["Whole."])]
     ask(page, "Hello")
-    expect(page.locator(".failure")).to_contain_text("The connection ended before the answer did.")
+    expect(page.locator(".failure")).to_contain_text("The connection was lost before the answer was complete.")
     expect(answer(page)).to_have_text("Half an answer")
     page.click("[data-action=retry]")
     expect(answer(page)).to_have_text("Whole.")
@@ -35,7 +35,7 @@ def test_a_stream_that_is_cut_is_an_error_and_its_text_is_kept(page: Page, serve
 def test_an_error_event_shows_the_servers_words(page: Page, server: StubServer) -> None:
     server.answers = [Answer(["Some"], error={"message": "the engine has stopped <b>"})]
     ask(page, "Hello")
-    expect(page.locator(".failure")).to_contain_text("Something failed in the server.")
+    expect(page.locator(".failure")).to_contain_text("Something went wrong on the server.")
     expect(page.locator(".detail")).to_have_text("the engine has stopped <b>")
     expect(answer(page)).to_have_text("Some")
 
@@ -59,9 +59,9 @@ def test_a_busy_server_can_be_asked_again_when_it_said(visit, server: StubServer
     ("scripted", "words"),
     [
         (refusal(503, "draining"), "The server is not ready"),
-        (refusal(500, "internal error"), "Something failed in the server."),
+        (refusal(500, "internal error"), "Something went wrong on the server."),
         (refusal(400, "top_p must be from 0 to 1"), "top_p must be from 0 to 1"),
-        (refusal(413), "The server refused the request."),
+        (refusal(413), "The server rejected the request."),
     ],
     ids=lambda value: str(value.status) if isinstance(value, Answer) else None,
 )
@@ -105,7 +105,7 @@ def test_a_server_that_lists_no_models_is_told_and_asked_again(page: Page, serve
     broken = page.context.new_page()
     broken.route("**/v1/models", lambda route: route.fulfill(status=200, body="<html>", content_type="text/html"))
     broken.goto(server.url)
-    expect(broken.locator(".notice")).to_contain_text("What answered is not a Qwartet server.")
+    expect(broken.locator(".notice")).to_contain_text("The response did not come from a Qwartet server.")
     broken.unroute("**/v1/models")
     broken.click(".notice .quiet")
     expect(broken.locator("#model-name")).to_have_text("qwen-demo")
@@ -121,7 +121,7 @@ def test_a_page_that_was_opened_too_early_notices_that_the_server_is_ready(
         if how == "gone":
             route.abort()
             return
-        error = {"message": "the model is being loaded", "type": "server_error", "param": None, "code": "loading"}
+        error = {"message": "the model is loading", "type": "server_error", "param": None, "code": "loading"}
         route.fulfill(status=503, json={"error": error})
 
     early = page.context.new_page()
@@ -129,12 +129,31 @@ def test_a_page_that_was_opened_too_early_notices_that_the_server_is_ready(
     early.goto(server.url)
     words = "The server is not ready" if how == "loading" else "The server cannot be reached."
     expect(early.locator(".notice")).to_contain_text(words)
-    expect(early.locator(".notice")).to_contain_text("The page keeps trying.")
+    expect(early.locator(".notice")).to_contain_text("Retrying automatically.")
     early.unroute("**/v1/models")
     expect(early.locator("#model-name")).to_have_text("qwen-demo")
     expect(early.locator(".notice")).to_have_count(0)
     expect(early.locator("#context")).to_be_hidden()
     early.close()
+
+
+@pytest.mark.parametrize("when", ["a request fails", "the tab is looked at again"])
+def test_a_page_that_is_older_than_its_server_says_so(page: Page, server: StubServer, when: str) -> None:
+    expect(page.locator("#version")).to_have_text("Qwartet 0.0.test")
+    ask(page, "Last week")
+    server.version = "0.0.next"
+    if when == "a request fails":
+        server.answers = [refusal(400, "unsupported field 'last_week'")]
+        ask(page, "Now")
+    else:
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(page.locator(".notice p")).to_have_text("The server now runs version 0.0.next; reload the page.")
+    page.click("#switch-language")
+    expect(page.locator(".notice p")).to_have_text("服务器已更新到 0.0.next 版本，请刷新页面。")
+    expect(page.locator(".notice .quiet")).to_have_text("刷新")
+    page.click(".notice .quiet")
+    expect(page.locator(".notice")).to_have_count(0)
+    expect(page.locator(".said").first).to_have_text("Last week")
 
 
 def test_a_key_is_asked_for_where_the_server_wants_one(page: Page, server: StubServer) -> None:
@@ -170,4 +189,4 @@ def test_a_reload_in_the_middle_keeps_what_was_there(page: Page, server: StubSer
     expect(answer(page)).to_have_text("Half")
     page.reload()
     expect(answer(page)).to_have_text("Half")
-    expect(page.locator(".failure")).to_contain_text("The connection ended before the answer did.")
+    expect(page.locator(".failure")).to_contain_text("The connection was lost before the answer was complete.")

@@ -1,4 +1,4 @@
-"""The page's files, read: nothing inline, nothing from elsewhere, no HTML from strings, all words in both languages."""
+"""Checks the page's source files: nothing inline, nothing external, no HTML from strings, both languages complete."""
 
 from __future__ import annotations
 
@@ -63,6 +63,7 @@ def test_every_key_that_is_used_has_words(language: str) -> None:
     for path in SCRIPTS:
         text = path.read_text(encoding="utf-8")
         used |= set(re.findall(r'\bt\("(\w+)"', text)) | set(re.findall(r'\bbutton\("[\w-]+", "(\w+)"', text))
+        used |= set(re.findall(r'\blabel: "(\w+)"', text))
     assert len(used) > 50
     assert sorted(used - words_of(language).keys()) == []
 

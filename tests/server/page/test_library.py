@@ -94,7 +94,7 @@ def test_the_search_finds_titles_and_all_versions_of_all_turns(page: Page, serve
         expect(page.locator(LIST)).to_have_text(titles)
         expect(page.locator("#announcer")).to_have_text("1 found")
     page.fill("#search", "nowhere (.*")
-    expect(page.locator("#no-conversations")).to_have_text("No conversation contains that.")
+    expect(page.locator("#no-conversations")).to_have_text("No matching conversations.")
     page.press("#search", "Escape")
     expect(page.locator(LIST)).to_have_count(3)
 
@@ -156,7 +156,7 @@ def test_other_forms_of_a_conversation_are_imported(page: Page, server: StubServ
 def test_a_file_of_something_else_is_told_and_changes_nothing(page: Page, value: Any) -> None:
     ask(page, "Mine")
     bring_in(page, file_of(value))
-    words = "Imported conversations: 0." + ("" if value == [] else " Entries that could not be read: 1.")
+    words = "Imported conversations: 0." + ("" if value == [] else " Unreadable entries: 1.")
     expect(page.locator(".toast span").first).to_have_text(words)
     expect(page.locator(LIST)).to_have_text("Mine")
 

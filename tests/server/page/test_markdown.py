@@ -1,4 +1,4 @@
-"""Markdown to nodes, in the browser: what is drawn, the same in pieces as at once, and in linear time."""
+"""Markdown rendering in the browser: the result, the same in pieces as at once, and linear time."""
 
 from __future__ import annotations
 

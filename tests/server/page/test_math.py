@@ -1,4 +1,4 @@
-"""LaTeX to MathML, in the browser: what models write is typeset, and anything else is shown as it is written."""
+"""LaTeX to MathML in the browser: what models write is typeset, and anything else is shown as source."""
 
 from __future__ import annotations
 

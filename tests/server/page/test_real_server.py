@@ -1,4 +1,4 @@
-"""The page with the server that it is made for."""
+"""The page with a real server."""
 
 from __future__ import annotations
 
@@ -102,3 +102,13 @@ def test_the_description_of_the_api_is_a_page_too(visit: Callable[..., Page], se
     page = visit(url=server.url)
     page.goto(f"{server.url}/docs")
     assert "POST /v1/chat/completions" in page.inner_text("main")
+
+
+@pytest.mark.parametrize(("path", "found"), [("//", "/"), ("/docs/", "/docs")])
+def test_an_extra_slash_leads_to_the_page_with_its_style(
+    visit: Callable[..., Page], server: RunningServer, path: str, found: str
+) -> None:
+    page = visit(url=server.url)
+    page.goto(server.url + path)
+    assert page.url == server.url + found
+    assert page.evaluate("document.styleSheets[0].cssRules.length") > 0

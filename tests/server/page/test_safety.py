@@ -1,4 +1,4 @@
-"""SEC-21: what a model writes is shown; it runs nothing, loads nothing, and leads nowhere unseen."""
+"""SEC-21: a model's text is only displayed; it runs nothing, loads nothing, and hides no link target."""
 
 from __future__ import annotations
 

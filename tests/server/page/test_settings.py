@@ -1,4 +1,4 @@
-"""Settings: what is sent because of them, the languages, the colours, the models."""
+"""Settings: their effect on requests, languages, themes, models."""
 
 from __future__ import annotations
 

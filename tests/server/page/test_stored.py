@@ -1,4 +1,4 @@
-"""What the browser's storage holds, whatever it is: shown as far as it can be, told where not, never deleted."""
+"""Arbitrary content in the browser's storage: shown where possible, reported where not, never deleted."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_what_can_be_shown_is_shown(page: Page, name: str) -> None:
 def test_what_cannot_be_shown_is_told_beside_what_can(page: Page, name: str) -> None:
     come_back_to(page, PARTLY[name])
     expect(page.locator(LIST)).to_have_count(2)
-    expect(page.locator(".notice")).to_contain_text("One stored entry could not be read.")
+    expect(page.locator(".notice")).to_contain_text("One stored entry could not be read; it was left unchanged.")
     page.locator(LIST).last.click()
     expect(page.locator(".turn").first).to_contain_text("q")
     ask_below = page.locator(".turn").count() + 2
@@ -167,7 +167,7 @@ def test_an_entry_of_which_nothing_can_be_shown_is_told_and_stays(page: Page, na
     expect(page.locator(LIST)).to_have_text("Sound")
     expect(page.locator(".notice")).to_contain_text("could not be read")
     with page.expect_download() as download:
-        page.click(".notice >> text=Save them as a file")
+        page.click(".notice >> text=Save as a file")
     assert json.loads(download.value.path().read_text(encoding="utf-8")) == NOT_SHOWN[name]
     ask(page, "Another")
     assert kept(page, NOT_SHOWN[name]) == NOT_SHOWN[name]

@@ -1,4 +1,4 @@
-"""Two tabs on the same conversations: whatever is done in them, at whatever moment, nothing is lost."""
+"""Two tabs on the same conversations: whatever happens in them, and when, nothing is lost."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_the_other_tab_can_stop_the_answer(page: Page, other: Page, server: Stub
 def test_a_tab_that_is_closed_in_the_middle_leaves_what_had_come(page: Page, other: Page, server: StubServer) -> None:
     begin(other, server, "Half ", "and half")
     other.close()
-    expect(page.locator(".failure")).to_contain_text("The connection ended before the answer did.")
+    expect(page.locator(".failure")).to_contain_text("The connection was lost before the answer was complete.")
     expect(answer(page)).to_have_text("Half")
     page.click(".failure >> text=Continue")
     expect(answer(page)).to_have_text("Half Hello there.")
@@ -118,7 +118,7 @@ def test_a_tab_that_died_without_a_word_is_noticed(page: Page, server: StubServe
     )
     page.reload()
     expect(answer(page)).to_have_text("Half")
-    expect(page.locator(".failure")).to_contain_text("The connection ended before the answer did.")
+    expect(page.locator(".failure")).to_contain_text("The connection was lost before the answer was complete.")
 
 
 def test_both_send_at_the_same_moment(page: Page, other: Page, server: StubServer) -> None:

@@ -11,17 +11,17 @@ namespace qw {
 namespace {
 
 // A group gets its `low` when max^2 > CREST^2 * mean(x^2). Half a step is then more than CREST / 254 of the root mean
-// square. At 3.5 the golden sets lie near their tolerance, here well within it (docs/log.md).
+// square. At 3.5 the golden sets are near their tolerance, here well within it (docs/log.md).
 constexpr float CREST = 3.2f;
 
-// What comes before the parts are put together: per token, in the order in which it is computed.
+// Intermediate results before the parts are assembled: per token, in the order of computation.
 struct Rows {
     int8_t* low;         // [G, M, 128]
     int32_t* high_sums;  // [units, M]
     int32_t* low_sums;
 };
 
-// Where the i-th of 128 int16 stands: each four in the order 0 2 1 3.
+// The index of the i-th of 128 int16: each four in the order 0 2 1 3.
 constexpr int place_of_int16(int i) { return (i & ~3) + (i & 1) * 2 + (i >> 1 & 1); }
 
 void merge(const int8_t* high, const int8_t* low, int8_t* values) {
@@ -56,7 +56,7 @@ void quantize_group(const F32 (&x)[GROUP / 16], Activations& a, const Rows& rows
     }
     const float most = reduce_max(largest);
     const bool is_finite = reduce_add(nothing) == 0.0f;
-    // The smallest normal float: below it 127 / most would be infinite, and such a group is as good as 0.
+    // The smallest normal float: below it 127 / most would be infinite, and such a group is effectively 0.
     const bool is_zero = !(most > 1.2e-38f * 127);
     const float inverse = is_finite && !is_zero ? 127.0f / most : 0.0f;
     // NaN and infinity must reach the result: a scale of NaN does it.
@@ -100,7 +100,7 @@ void load_group(F32 (&x)[GROUP / 16], const uint16_t* row, int64_t start, int64_
     for (int i = 0; i < GROUP / 16; i++) x[i] = load_bf16(source + 16 * i);
 }
 
-// Puts the `low` of a group behind the `high`, and lists what each counts for.
+// Puts the `low` of a group after the `high`, and lists the weight of each.
 void list_parts(Activations& a, const Rows& rows, int64_t chunk, int64_t group) {
     const int64_t first = chunk * CHUNK_TOKENS, count = a.chunk_size(chunk);
     int8_t* values = a.values_of(chunk, group);
@@ -188,7 +188,7 @@ Activations quantize_activations(const uint16_t* x, int64_t num_tokens, int64_t 
     rows.low = reinterpret_cast<int8_t*>(a.scales + num_rows);
     a.has_low = reinterpret_cast<uint8_t*>(rows.low + num_rows * GROUP);
 
-    const bool is_small = num_tokens < 8;  // not worth waking anybody
+    const bool is_small = num_tokens < 8;  // not worth waking the workers
     in_pieces(num_tokens, is_small ? num_tokens : 4, [&](int64_t token) {
         F32 values[GROUP / 16];
         for (int64_t group = 0; group < a.num_groups; group++) {

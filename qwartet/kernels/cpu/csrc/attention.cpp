@@ -14,19 +14,19 @@ namespace qw {
 namespace {
 
 constexpr int MOST_HEADS = 8;    // kv heads that a tile may span
-constexpr int64_t ITEMS_OF_THREAD = 2;  // from so many on, threads share out whole items
-constexpr int PIECES_AHEAD = 2;  // how far before its use a piece is fetched
+constexpr int64_t ITEMS_OF_THREAD = 2;  // from this many on, threads take whole items
+constexpr int PIECES_AHEAD = 2;  // how many pieces before its use a piece is prefetched
 
-// What the softmax over some keys leaves to be merged: of every row the largest score, the sum of the exponentials
-// relative to it, and the values weighted by them.
+// The partial result of a softmax over some keys: for every row the largest score, the sum of the exponentials relative
+// to it, and the values weighted by them.
 struct Partials {
     float largest[TILE];
     float sum[TILE];
     float values[TILE * MAX_HEAD_DIM];  // [rows, D]
 };
 
-// A tile of query rows of one request. With few rows in each head, as when decoding, it spans several heads: what a block of
-// the cache holds of neighbouring heads is one piece of memory, and long pieces are read faster than short ones.
+// A tile of query rows of one request. With few rows in each head, as when decoding, it spans several heads:
+// neighbouring heads of a cache block are contiguous in memory, and long pieces are read faster than short ones.
 class TileAttention {
 public:
     TileAttention(const CacheLayer& cache, const int32_t* block_table, int64_t kv_head, const Queries& queries)
@@ -58,19 +58,19 @@ private:
         return cache_.at(block_table_[key / cache_.block_size], first_head_ + head, key % cache_.block_size);
     }
 
-    // How many bytes further the piece lies that comes PIECES_AHEAD later; 0 at the end of a chunk.
+    // The distance in bytes to the piece PIECES_AHEAD later; 0 at the end of a chunk.
     int64_t bytes_ahead(int64_t key, int head, int64_t left) const {
         const int piece = head + PIECES_AHEAD, keys_further = piece / num_heads() * KEYS;
         if (keys_further && left <= keys_further) return 0;
         return cache_.bytes(place(key + keys_further, piece % num_heads()) - place(key, head));
     }
 
-    // Where the keys, or values, of up to KEYS tokens in one head lie. Codes of 4 bits are unpacked on the way, so that
-    // from here on there are but two kinds.
+    // The address of the keys, or values, of up to KEYS tokens in one head. 4-bit codes are unpacked on the way, so only
+    // two kinds remain.
     struct Piece {
         const void* data;     // bf16 or int8
         const float* scales;  // null for bf16
-        int64_t ahead;        // bytes to the piece that is to be fetched
+        int64_t ahead;        // bytes to the piece to prefetch
     };
 
     Piece piece(const void* data, const float* scales, int64_t key, int head, int64_t left) {
@@ -102,7 +102,7 @@ private:
                                        keys.ahead);
     }
 
-    // Scores of a row -> exponentials relative to the largest, and 0 for the keys that it does not see.
+    // Scores of a row -> exponentials relative to the largest; 0 for keys that the row does not see.
     void exponentiate(float* weights, int64_t seen, int64_t num_keys, float& largest, float& sum) {
         const int64_t end = (num_keys + KEYS - 1) / KEYS * KEYS;
         std::fill(weights + seen, weights + end, -INFINITY);
@@ -111,7 +111,7 @@ private:
         largest = reduce_max(most);
         for (int64_t j = 0; j < seen; j += KEYS) {
             store_f32(weights + j, exp(sub(load_f32(weights + j), set_f32(largest))));
-            if (seen - j < KEYS) std::fill(weights + seen, weights + j + KEYS, 0.0f);  // e^-inf comes out as almost 0
+            if (seen - j < KEYS) std::fill(weights + seen, weights + j + KEYS, 0.0f);  // e^-inf is only almost 0 here
             total = qw::add(total, load_f32(weights + j));
         }
         std::fill(weights + (seen + KEYS - 1) / KEYS * KEYS, weights + end, 0.0f);
@@ -154,7 +154,7 @@ private:
     alignas(64) int8_t codes_[KEYS * MAX_HEAD_DIM];  // an unpacked piece
 };
 
-// Takes the partial softmax of later keys into that of earlier ones.
+// Merges the partial softmax of later keys into that of earlier ones.
 void merge(Partials& into, const Partials& later, int rows, int dim) {
     for (int r = 0; r < rows; r++) {
         if (later.sum[r] == 0) continue;  // sees none of those keys
@@ -187,7 +187,7 @@ public:
         for (int64_t b = 0; b < batch.num_requests; b++) {
             const int64_t rows = (batch.cu_seqlens[b + 1] - batch.cu_seqlens[b]) * heads_of_group_;
             const int heads = rows <= TILE / 2 ? int(std::min<int64_t>(TILE / rows, MOST_HEADS)) : 1;
-            // Late tiles see most keys: they begin first, so that the threads end together.
+            // Late tiles see the most keys: they start first, so that the threads finish together.
             for (int64_t row = (rows - 1) / TILE * TILE; row >= 0; row -= TILE)
                 for (int64_t head = 0; head < cache.num_kv_heads; head += heads) {
                     const int num_heads = int(std::min<int64_t>(heads, cache.num_kv_heads - head));
@@ -257,7 +257,7 @@ private:
         finish(item, result);
     }
 
-    // Few rows and many keys: every chunk is a task, and the parts are merged in the order in which one thread would.
+    // Few rows and many keys: every chunk is a task, and the parts are merged in the order of a single thread.
     void split_over_keys() {
         std::vector<int64_t> first_task;
         int64_t num_tasks = 0;
@@ -292,7 +292,7 @@ private:
 }  // namespace
 
 int64_t attention_bytes(int64_t context, int threads) {
-    // With more items than this, whole ones are shared out and nothing is kept of them.
+    // With more items than this, threads take whole items and no partial results are kept.
     return (ITEMS_OF_THREAD * threads - 1) * ((context + CHUNK - 1) / CHUNK) * sizeof(Partials);
 }
 

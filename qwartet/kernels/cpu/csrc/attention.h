@@ -2,8 +2,8 @@
 //
 //   out[t, h] = sum over the keys j <= position of t of softmax_j(q[t, h] . k[j, h'] / sqrt(D)) v[j, h']
 //
-// The cache is of any of the three kinds of cache_layer.h. With 4 bits the queries are transformed as the keys were, and
-// what is summed of the values is transformed back at the end.
+// The cache is any of the three kinds of cache_layer.h. With codes, the queries are transformed as the keys were, and
+// the sum of the values is transformed back at the end.
 // The keys of a request are taken in chunks of 512 that begin at multiples of 512: within a chunk the softmax is
 // taken whole, and chunks are merged in ascending order (online softmax: Milakov and Gimelshein 2018; split over the
 // sequence: Dao et al. 2023, Flash-Decoding). Neither depends on what else is in the batch, on how a prompt was cut
@@ -27,7 +27,7 @@ struct AttentionBatch {
 void paged_attention(const uint16_t* query, int64_t query_stride, int32_t num_heads, const CacheLayer& cache,
                      const AttentionBatch& batch, uint16_t* out, int64_t out_stride);
 
-// The most scratch memory that a step takes whose requests have up to `context` keys: `attention`, and that of a thread.
+// The most scratch memory of a step whose requests have up to `context` keys: `attention`, and that of a thread.
 int64_t attention_bytes(int64_t context, int threads);
 int64_t attention_bytes_of_thread();
 

@@ -10,7 +10,7 @@
 
 namespace qw {
 
-constexpr int64_t CHUNK = 512;   // keys whose softmax is taken whole; what a row's weights are apart
+constexpr int64_t CHUNK = 512;   // keys of one softmax; also the stride of a row's weights
 constexpr int TILE = 12;         // query rows that share the keys and values read; a row is a head of a token
 constexpr int KEYS = 16;         // keys of one vector of scores
 
@@ -18,7 +18,7 @@ constexpr int KEYS = 16;         // keys of one vector of scores
 struct Queries {
     int count;
     int rows_of_head;
-    int64_t num_keys[TILE];  // each row sees the first so many
+    int64_t num_keys[TILE];  // how many of the first keys each row sees
     alignas(64) uint16_t bf16[TILE][MAX_HEAD_DIM];
     alignas(64) int8_t high[TILE][MAX_HEAD_DIM];  // q's transform ~ scale * (256 high + low), for keys in codes
     alignas(64) int8_t low[TILE][MAX_HEAD_DIM];
@@ -30,7 +30,7 @@ struct Queries {
         if (bits == 16) return;
         alignas(64) float wide[MAX_HEAD_DIM];
         for (int d = 0; d < dim; d += 16) store_f32(wide + d, load_bf16(query + d));
-        hadamard(wide, dim);  // as the keys are: q . k stays what it is
+        hadamard(wide, dim);  // as the keys are: q . k is unchanged
         F32 most = set_f32(0);
         for (int d = 0; d < dim; d += 16) {
             F32 part = load_f32(wide + d);
@@ -51,11 +51,12 @@ struct Queries {
     }
 };
 
-// The blocks of a request lie anywhere, so the processor cannot guess where the next ones are. A fetch for every line that is
-// read, of what lies `ahead` bytes further, keeps the memory as busy as the arithmetic; all at once they would stand in a queue.
+// The blocks of a request are scattered, so the hardware prefetcher cannot predict the next ones. For every line that
+// is read, prefetching the one `ahead` bytes further keeps the memory as busy as the arithmetic; all at once they would
+// queue up.
 QW_INLINE inline void fetch(const void* p, int64_t ahead) { prefetch(static_cast<const char*>(p) + ahead); }
 
-// The codes of a piece of 4 bits, a byte each.
+// The codes of a 4-bit piece, a byte each.
 inline void unpack(const uint8_t* piece, int dim, int64_t ahead, int8_t* codes) {
     for (int i = 0; i < KEYS * dim / 2; i += 32) {
         if (i % 64 == 0) fetch(piece + i, ahead);
@@ -63,7 +64,7 @@ inline void unpack(const uint8_t* piece, int dim, int64_t ahead, int8_t* codes) 
     }
 }
 
-// 16 scores of a row, unscaled, against keys that lie one after another; the first row of a tile fetches.
+// 16 scores of a row, unscaled, against contiguous keys; the first row of a tile prefetches.
 template <bool FETCHES>
 inline F32 scores_of_bf16(const uint16_t* query, const uint16_t* keys, int dim, int64_t ahead) {
     F32 rows[KEYS];
@@ -82,7 +83,7 @@ inline F32 scores_of_bf16(const uint16_t* query, const uint16_t* keys, int dim, 
     return reduce_rows(rows);
 }
 
-// 64 bytes of a head, or what there is of them; the rest is 0.
+// 64 bytes of a head, or as many as there are; the rest is 0.
 QW_INLINE inline Bytes load_head(const void* p, int count) {
     if (count >= 64) [[likely]] return load_bytes(p);
     alignas(64) uint8_t part[64] = {};
@@ -110,7 +111,7 @@ inline F32 scores_of_int8(const Queries& queries, int row, const int8_t* keys, c
     return mul(mul(to_f32(sums), set_f32(queries.scale[row])), load_f32(key_scales));
 }
 
-// Values in a cache, and floats that were made of them.
+// Values in a cache, and floats made from them.
 template <class Value>
 struct Values {
     const Value* values;
@@ -120,7 +121,7 @@ struct Values {
         else if constexpr (sizeof(Value) == 2) return load_bf16(values + at);
         else return load_i8(values + at);
     }
-    // Fetches the line that stands where `at` does, if `at` begins one.
+    // Prefetches the line that corresponds to `at`, if `at` begins one.
     QW_INLINE void fetch_line(int64_t at) const {
         if constexpr (sizeof(Value) < 4)
             if (at * sizeof(Value) % 64 == 0) fetch(values + at, ahead);

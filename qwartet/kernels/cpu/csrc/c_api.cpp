@@ -38,7 +38,7 @@ bool is_valid(const CacheLayer& c) {
            (c.bits == 16 || ((c.bits == 8 || c.bits == 4) && c.key_scales && c.value_scales));
 }
 
-// Every index that a kernel follows is looked at here, so that none can lead outside the cache or the query rows.
+// Every index that a kernel follows is checked here, so that none can lead outside the cache or the query rows.
 bool is_valid(const AttentionBatch& b, const CacheLayer& c, int64_t num_tokens) {
     if (!is_size(b.num_requests) || !is_size(b.max_blocks) || b.cu_seqlens[0] != 0) return false;
     if (b.cu_seqlens[b.num_requests] != num_tokens) return false;
@@ -100,7 +100,7 @@ int32_t guarded(bool arguments_are_good, const Body& body) {
 QW_EXPORT const char* qw_isa() { return ISA_NAME; }
 QW_EXPORT const char* qw_source_hash() { return QWARTET_SOURCE_HASH; }
 
-// Sizes of the structures, so that the caller can refuse a library that was built for others.
+// Sizes of the structures, so that the caller can reject a library with a different layout.
 QW_EXPORT void qw_structure_sizes(int64_t* sizes) {
     const int64_t all[] = {sizeof(PackedWeight), sizeof(DenseWeight), sizeof(Linear), sizeof(Layer), sizeof(Rotation),
                            sizeof(CacheLayer), sizeof(AttentionBatch), sizeof(Head), sizeof(StepShape)};
@@ -170,14 +170,14 @@ QW_EXPORT int32_t qw_paged_attention(const uint16_t* query, int64_t query_stride
     });
 }
 
-// x [T, C] goes through layers[0] .. layers[num_layers - 1] and is replaced by what comes out.
+// Runs x [T, C] through layers[0] .. layers[num_layers - 1], in place.
 QW_EXPORT int32_t qw_decoder_layers(const Layer* const* layers, const CacheLayer* const* caches, int64_t num_layers, float* x,
                                     int64_t num_tokens, int64_t hidden_size, const Rotation* rotation, int64_t num_rotary_rows,
                                     const AttentionBatch* batch, int32_t low) {
     bool good = is_size(num_layers, 1 << 16) && is_size(num_tokens) && is_size(hidden_size);
     for (int64_t i = 0; good && i < num_layers; i++) {
         good = is_valid(*layers[i], *caches[i], hidden_size);
-        // The layers of a model have caches of one shape, so the indices need to be looked at once.
+        // The layers of a model have caches of one shape, so the indices need checking only once.
         const bool same = i > 0 && have_one_shape(*caches[i], *caches[0]);
         good = good && (same || (is_valid(*rotation, *caches[i], num_tokens, num_rotary_rows) &&
                                  is_valid(*batch, *caches[i], num_tokens)));
@@ -198,7 +198,7 @@ QW_EXPORT int32_t qw_head_argmax(const Head* head, const uint16_t* x, int64_t nu
     });
 }
 
-// What the buffers take after the largest steps, and what they take now.
+// The size of the buffers after the largest steps, and their size now.
 QW_EXPORT void qw_step_bytes(const StepShape* shape, int64_t* shared, int64_t* of_thread) {
     const StepBytes bytes = step_bytes(*shape);
     *shared = bytes.shared, *of_thread = bytes.of_thread;

@@ -8,7 +8,7 @@
 namespace qw {
 namespace {
 
-// Codes of x [dim] up to `largest_code`, and the scale, which is NaN where a value is none or infinite.
+// Codes of x [dim] up to `largest_code`, and the scale, which is NaN if a value is NaN or infinite.
 float quantize_head(const float* x, int dim, float largest_code, int8_t* codes) {
     F32 most = set_f32(0), nothing = set_f32(0);
     for (int d = 0; d < dim; d += 16) {
@@ -26,7 +26,7 @@ float quantize_head(const float* x, int dim, float largest_code, int8_t* codes) 
         squares = fma(steps, steps, squares);
         products = fma(steps, to_f32(code), products);
     }
-    // In steps, whose squares cannot overflow; 0 of 0 in a head of zeros.
+    // In units of the step, whose squares cannot overflow; 0 / 0 in a head of zeros.
     const float stretch = inverse == 0 ? 1 : reduce_add(squares) / reduce_add(products);
     return largest / largest_code * stretch;
 }

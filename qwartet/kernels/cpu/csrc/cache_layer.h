@@ -1,4 +1,4 @@
-// One layer of the paged KV cache, and how a head is written into it; the same as kernels/cache_layer.py.
+// One layer of the paged KV cache, and how a head is written to it; the same as kernels/cache_layer.py.
 //
 //   [num_blocks, num_kv_heads, block_size, head_dim] keys, and as many values, each of
 //
@@ -10,7 +10,7 @@
 //
 //   code = round(x / step), step = max |x| / 127 or 7;   scale = x . x / x . code: the error is orthogonal to x
 //
-// Two codes of 4 bits share a byte, each 8 too large. Every 32 codes c of a head are 16 bytes:
+// Two 4-bit codes share a byte, each with 8 added. Every 32 codes c of a head are 16 bytes:
 //
 //   byte      0       1            15
 //   bits 3-0  c0      c1     ...   c15         one AND, and a byte each
@@ -39,7 +39,7 @@ struct CacheLayer {
     int64_t at(int64_t block, int64_t head, int64_t offset) const {
         return ((block * num_kv_heads + head) * block_size + offset) * head_dim;
     }
-    // How many bytes so many values take.
+    // Bytes of a number of values.
     int64_t bytes(int64_t num_values) const { return num_values * bits / 8; }
 };
 

@@ -26,21 +26,21 @@ struct Layer {
     int64_t intermediate_size;
 };
 
-// y = linear(x), x bf16 [M, K]; y.how says whether it replaces what is there or is added to it.
+// y = linear(x), x bf16 [M, K]; y.how says whether the result replaces y or is added to it.
 void linear(const Linear& weight, const uint16_t* x, int64_t num_tokens, int64_t stride, Low low, const Output& y);
 
-// x: fp32 [T, C], the residual stream, to which the block adds. The bits are those of the operations one by one.
+// x: fp32 [T, C], the residual stream, to which the block adds. Bit-identical to the separate operations.
 void decoder_layer(const Layer& layer, float* x, int64_t num_tokens, const Rotation& rotation, const CacheLayer& cache,
                    const AttentionBatch& batch, Low low);
 
-// What the scratch memory of a step follows from; `bits` is 0 for dense linears.
+// What determines the scratch memory of a step; `bits` is 0 for dense linears.
 struct StepShape {
     int64_t hidden_size, intermediate_size, vocab_size;
     int64_t num_tokens, num_rows, context;  // tokens of the step, rows of logits, keys of the longest request
     int32_t num_heads, num_kv_heads, head_dim, bits, unit, act_order, has_packed_head, num_threads;
 };
 
-// Bytes of all scratch buffers once such steps have run: those of the operations, and those of each thread.
+// Bytes of all scratch buffers after such steps: those of the operations, and those of each thread.
 struct StepBytes {
     int64_t shared, of_thread;
 };

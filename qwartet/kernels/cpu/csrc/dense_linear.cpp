@@ -12,7 +12,7 @@ namespace {
 constexpr int PAIRS = 32;            // bf16 values in a vector
 constexpr int64_t ROWS_OF_TASK = 64;
 constexpr int64_t PREFETCH = 1024;   // values ahead in each row
-constexpr int64_t STREAMED_TOKENS = 12;  // up to so many, reading several rows at once costs a fifth of the bandwidth
+constexpr int64_t STREAMED_TOKENS = 12;  // up to this many, reading several rows at once costs a fifth of the bandwidth
 
 // sums[r][t] of ROWS rows and TOKENS tokens over the whole vectors of K, then the rest of a row from a padded copy.
 template <int ROWS, int TOKENS>
@@ -23,7 +23,7 @@ void multiply_tile(const DenseWeight& weight, int64_t row, const uint16_t* x, in
     const int64_t num_inputs = weight.num_inputs, whole = num_inputs / PAIRS * PAIRS;
     const int64_t ahead = num_inputs < PREFETCH ? num_inputs : PREFETCH;
     for (int64_t k = 0; k < whole; k += PAIRS) {
-        // Where a row ends, what comes next is the row after those being read, not the one below.
+        // At the end of a row the next one in memory is already being read: prefetch the row after all of them.
         const uint16_t* next = w + k + ahead + (k + ahead < num_inputs ? 0 : (ROWS - 1) * num_inputs);
         Bf16 values[ROWS];
         unroll<ROWS>([&](auto r) QW_INLINE {
@@ -90,7 +90,7 @@ void store(const Output& y, int64_t token, int64_t output, float value) {
 
 namespace {
 
-// An odd number of cache lines: rows a power of two apart would all fall into the same few places of the cache.
+// An odd number of cache lines: rows a power of two apart would all map to the same few cache sets.
 int64_t padded_size(int64_t num_inputs) { return ((num_inputs + PAIRS - 1) / PAIRS | 1) * PAIRS; }
 
 }  // namespace
@@ -129,10 +129,10 @@ void dense_linear(const DenseWeight& weight, const uint16_t* x, int64_t num_toke
     parallel_for((weight.num_outputs + ROWS_OF_TASK - 1) / ROWS_OF_TASK, [&](int64_t task) {
         const int64_t begin = task * ROWS_OF_TASK;
         const int64_t end = begin + ROWS_OF_TASK < weight.num_outputs ? begin + ROWS_OF_TASK : weight.num_outputs;
-        if (num_tokens <= STREAMED_TOKENS) {  // the memory decides: one row after another, read once
+        if (num_tokens <= STREAMED_TOKENS) {  // memory-bound: one row after another, read once
             for (int64_t row = begin; row < end; row++)
                 for (int64_t token = 0; token < num_tokens; token += DENSE_TOKENS) tile(row, 1, token);
-        } else {  // the arithmetic decides: several rows share the tokens in the registers, all rows those in the cache
+        } else {  // compute-bound: several rows share the tokens in registers, all rows those in the cache
             for (int64_t token = 0; token < num_tokens; token += DENSE_TOKENS)
                 for (int64_t row = begin, rows; row < end; row += rows) {
                     rows = end - row >= DENSE_ROWS ? DENSE_ROWS : 1;

@@ -1,4 +1,4 @@
-// y = x W^T + b for a bf16 weight as it lies in the checkpoint: rows of K values, nothing repacked.
+// y = x W^T + b for a bf16 weight in the checkpoint's layout: rows of K values, not repacked.
 #pragma once
 #include <cstdint>
 
@@ -16,10 +16,10 @@ struct DenseWeight {
 // x: bf16 [M, K], rows `stride` apart. Sums run in fp32, lane by lane along K: the same bits for every M.
 void dense_linear(const DenseWeight& weight, const uint16_t* x, int64_t num_tokens, int64_t stride, const Output& y);
 
-// One output for one token: the value that dense_linear gives. x must be one row of padded_tokens.
+// One output for one token, bit-identical to dense_linear. x must be one row of padded_tokens.
 float dense_output(const DenseWeight& weight, int64_t output, const uint16_t* padded_x);
 
-// A copy of x whose rows are padded with zeros to whole vectors; `padded_stride` comes back in elements.
+// A copy of x whose rows are padded with zeros to whole vectors; sets `padded_stride`, in elements.
 const uint16_t* padded_tokens(const uint16_t* x, int64_t num_tokens, int64_t num_inputs, int64_t stride,
                               int64_t* padded_stride);
 

@@ -21,7 +21,7 @@ void for_tokens(int64_t num_tokens, const Body& body) {
     });
 }
 
-// Loads or stores up to 16 values; what lies beyond `count` is 0 or left alone.
+// Loads or stores up to 16 values; beyond `count`, loads give 0 and stores write nothing.
 F32 load_all(const uint16_t* p) { return load_bf16(p); }
 F32 load_all(const float* p) { return load_f32(p); }
 template <class T>

@@ -1,4 +1,4 @@
-// What stands between the matrix products of a layer, each in one pass over the rows.
+// The operations between the matrix products of a layer, each in one pass over the rows.
 #pragma once
 #include <cstdint>
 
@@ -6,7 +6,7 @@
 
 namespace qw {
 
-// x[t] = table[ids[t]] in fp32: the beginning of the residual stream.
+// x[t] = table[ids[t]] in fp32: the start of the residual stream.
 void embed(const int32_t* ids, const uint16_t* table, int64_t num_tokens, int64_t size, float* x);
 
 // y = round(x / sqrt(mean(x^2) + eps) * weight) in bf16. x: fp32, the residual stream.
@@ -15,7 +15,7 @@ void rms_norm(const float* x, const uint16_t* weight, float eps, int64_t num_tok
 // h = up * silu(gate), computed in fp32.
 void silu_mul(const uint16_t* up, const uint16_t* gate, int64_t count, uint16_t* h);
 
-// Where the new tokens stand, and the tables that turn their heads (layers/rotary.py).
+// The positions of the new tokens, and the tables that rotate their heads (layers/rotary.py).
 struct Rotation {
     const float* cos;             // [rows, rotary_dim / 2]
     const float* sin;
@@ -25,8 +25,8 @@ struct Rotation {
     int32_t rotary_dim;           // a multiple of 32
 };
 
-// qkv: bf16 [T, (num_heads + 2 num_kv_heads) * D]. Turns the queries where they are; turns the keys and writes them,
-// and the values, to the cache.
+// qkv: bf16 [T, (num_heads + 2 num_kv_heads) * D]. Rotates the queries in place; rotates the keys and writes them, and
+// the values, to the cache.
 void rotate_and_store(uint16_t* qkv, int64_t num_tokens, int32_t num_heads, const Rotation& rotation, const CacheLayer& cache);
 
 }  // namespace qw

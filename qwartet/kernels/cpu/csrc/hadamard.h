@@ -6,7 +6,7 @@
 
 namespace qw {
 
-// Lanes i and i ^ DISTANCE -> their sum, and the first less the second.
+// Lanes i and i ^ DISTANCE -> their sum, and the first minus the second.
 template <int DISTANCE>
 inline F32 sum_and_difference(F32 x) {
     alignas(64) float signs[16];
@@ -20,7 +20,7 @@ inline void hadamard(float* x, int dim) {
     const int size = dim & -dim;
     const F32 norm = set_f32(float(std::sqrt(1.0 / size)));
     for (int d = 0; d < dim; d += 16) {
-        F32 part = mul(load_f32(x + d), norm);  // first, so that no sum exceeds what it ends as
+        F32 part = mul(load_f32(x + d), norm);  // first, so that no intermediate sum exceeds the result
         part = sum_and_difference<2>(sum_and_difference<1>(part));
         store_f32(x + d, sum_and_difference<8>(sum_and_difference<4>(part)));
     }

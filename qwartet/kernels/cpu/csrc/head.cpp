@@ -14,7 +14,7 @@ namespace {
 constexpr int64_t ROWS_OF_TASK = 4096;
 constexpr int ROWS_AT_ONCE = 64;
 
-// Norms of a token's activations and of what rounding them left out, rounded up.
+// Norms of a token's activations and of their rounding error, rounded up.
 struct TokenNorms {
     float exact;
     float error;
@@ -45,11 +45,11 @@ std::vector<TokenNorms> norms_of(const Activations& a, const uint16_t* x, int64_
     return norms;
 }
 
-// How far the 8-bit value of a row may lie from the exact one, as a multiple of its norms.
+// The error bound of a row's 8-bit value, as a multiple of its norms.
 class Bounds {
 public:
     Bounds(const Head& head, TokenNorms norms) : head_(head), norms_(norms) {
-        // Both sums have at most so many additions one after another; each loses 2^-24 of at most |w| |x|.
+        // Both sums have at most this many additions in sequence; each loses 2^-24 of at most |w| |x|.
         const double additions = double(head.packed.num_units()) * 4 + double(head.exact.num_inputs) / 16 + 64;
         rounding_ = float(additions * 0x1p-24 * 1.5);
     }
@@ -77,13 +77,13 @@ struct Best {
     }
 };
 
-// What is known of a token while the rows are looked at.
+// The state of a token during the search.
 struct Search {
     int64_t token;
     Bounds bounds;
     const float* rough;   // [N]
     const uint16_t* x;    // padded
-    float threshold;      // the largest lower bound: what cannot reach it is no candidate
+    float threshold;      // the largest lower bound: a row that cannot reach it is not a candidate
 
     float lower_bound(int64_t begin, int64_t end) const {
         F32 most = set_f32(-INFINITY);

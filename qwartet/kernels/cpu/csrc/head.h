@@ -1,9 +1,9 @@
-// The most probable token without reading the whole head: an 8-bit copy finds the candidates, the bf16 rows decide.
+// The most probable token without reading the whole head: an 8-bit head finds the candidates, the bf16 rows decide.
 //
 //   |w . x - w' . x'|  <=  |w - w'| |x| + |w'| |x - x'| + rounding        (Cauchy-Schwarz; norms are Euclidean)
 //
-// with w' the 8-bit row, x' the rounded activations and `rounding` a bound of what fp32 sums lose on both sides. A row
-// whose upper bound lies below another row's lower bound cannot win; all others are scored exactly.
+// with w' the 8-bit row, x' the rounded activations and `rounding` a bound on the loss of the fp32 sums on both sides.
+// A row whose upper bound is below another row's lower bound cannot win; all others are scored exactly.
 #pragma once
 #include <cstdint>
 

@@ -17,7 +17,7 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-std::atomic<int32_t> sink;  // what is summed must be used, or nothing is read
+std::atomic<int32_t> sink;  // the sums must be used, or the compiler drops the reads
 
 void read_piece(const uint8_t* p, int64_t bytes, int pattern) {
     const int8_t ones[4] = {1, 1, 1, 1};

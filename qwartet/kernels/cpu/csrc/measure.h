@@ -1,4 +1,4 @@
-// What this machine can do at most: the ceilings that benchmarks compare with.
+// The peak rates of this machine: the ceilings that benchmarks compare with.
 #pragma once
 #include <cstdint>
 

@@ -10,7 +10,7 @@
 namespace qw {
 namespace {
 
-// The words of 64 outputs for the inputs of one row of a unit (32 / bits of them), from wherever they stand in the file.
+// The words of 64 outputs for the inputs of one row of a unit (32 / bits of them), from anywhere in the file.
 void gather_row(const PackedWeight& weight, const int32_t* qweight, int64_t first_input, int64_t output, int64_t count,
                 uint32_t (&words)[PANEL]) {
     std::memset(words, 0, sizeof words);
@@ -38,7 +38,7 @@ void pack_codes(const PackedWeight& weight, const int32_t* qweight, int64_t unit
     }
 }
 
-// The nearest fp16 that is not smaller, for a positive scale: so that no code leaves -127 .. 127.
+// The nearest fp16 that is not smaller, for a positive scale, so that all codes stay within -127 .. 127.
 uint16_t f16_not_below(float value) {
     uint16_t bits = 0;
     for (int bit = 14; bit >= 0; bit--) {  // the largest fp16 below `value`, and then the next one
@@ -54,7 +54,7 @@ uint16_t f16_not_below(float value) {
 struct RoundedGroup {
     uint8_t codes[GROUP];  // 128 stands for 0
     uint16_t scale;        // fp16
-    double error;          // sum of squares of what rounding took away
+    double error;          // sum of squares of the rounding errors
     double rounded;        // sum of squares of the rounded values
     double exact;
 };

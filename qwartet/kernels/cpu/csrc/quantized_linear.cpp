@@ -15,13 +15,13 @@ namespace {
 constexpr int ROW = 4 * PANEL;          // bytes: 4 inputs (8 in nibbles) of the 64 outputs
 constexpr int TILES = PANEL / 16;       // 16 outputs are the lanes of a vector
 
-// What one unit of a panel needs beside its codes.
+// The data of one panel unit besides its codes.
 struct UnitScales {
     alignas(64) float scales[PANEL];
     alignas(64) uint8_t zeros[PANEL];
 };
 
-// -zero * sum(x): what the zero of every weight takes off the product of the bare codes.
+// -zero * sum(x): the correction of the bare codes' product for the weights' zero.
 QW_INLINE inline I32 start_from_zeros(const PackedWeight& weight, const UnitScales& unit, const Part& part, int tile) {
     if (weight.has_zeros) return mul_i32(load_u8_as_i32(unit.zeros + 16 * tile), set_i32(-part.sum));
     return set_i32(-(1 << (weight.bits - 1)) * part.sum);
@@ -33,7 +33,7 @@ QW_INLINE inline void add_scaled(I32 acc, const UnitScales& unit, const Part& pa
     store_f32(place, fma(value, set_f32(part.scale), load_f32(place)));
 }
 
-// A row of codes meets the activations in planes, each with 4 bytes of them.
+// A row of codes is multiplied in planes, each by 4 bytes of activations.
 template <int BITS>
 constexpr int PLANES = BITS == 4 ? 2 : PLANES_OF_BYTES;
 template <int BITS>
@@ -46,8 +46,8 @@ QW_INLINE inline Bytes plane(Bytes row) {
 }
 
 // The product of one unit with PARTS parts, ROWS tiles of 16 outputs at a time: PARTS x ROWS vectors of sums stay in
-// registers. With few parts each plane may have sums of its own, which halves the wait of one for the next. IS_APART: the
-// planes of a row follow each other as they are multiplied (take_apart).
+// registers. With few parts each plane may have sums of its own, which halves the dependency chain. IS_APART: the
+// planes of a row are stored in the order in which they are multiplied (take_apart).
 template <int BITS, bool IS_APART, int PARTS, int ROWS>
 void add_unit_tile(const PackedWeight& weight, const uint8_t* codes, const UnitScales& unit, const int8_t* values,
                    const Part* parts, float* sums) {
@@ -105,7 +105,7 @@ void add_unit_tile(const PackedWeight& weight, const uint8_t* codes, const UnitS
 using TileFunction = void (*)(const PackedWeight&, const uint8_t*, const UnitScales&, const int8_t*, const Part*, float*);
 
 // Few parts take as many outputs as possible at once, so that the weights stream; many parts share fewer outputs, so
-// that the weights are taken apart seldom.
+// that the weights are unpacked less often.
 template <int BITS, bool IS_APART, int PARTS>
 constexpr TileFunction tile_function = add_unit_tile<BITS, IS_APART, PARTS, tiles_at_once(PARTS)>;
 
@@ -126,7 +126,7 @@ UnitScales scales_of(const PackedWeight& weight, const uint8_t* codes) {
     return unit;
 }
 
-// The codes of a unit, plane after plane of each row: for many parts, that each would else take apart again.
+// The codes of a unit, plane after plane of each row: for many parts, which would otherwise each unpack them again.
 template <int BITS>
 void take_apart(const PackedWeight& weight, const uint8_t* codes, uint8_t* apart) {
     for (const uint8_t* end = codes + weight.codes_bytes(); codes < end; codes += ROW, apart += PLANES<BITS> * ROW)
@@ -199,8 +199,8 @@ void multiply_panel(const PackedWeight& weight, int64_t panel, const Activations
 // Calls body(panel, chunk) for every panel of outputs and every chunk of tokens, on all threads.
 template <class Body>
 void for_panels(const PackedWeight& weight, const Activations& x, const Body& body) {
-    // Helpings of neighbouring panels, so that a thread reads on in memory: large ones first, and in the end single panels,
-    // so that the threads end together.
+    // Threads take progressively smaller chunks of neighbouring panels, so that each reads contiguous memory: large
+    // ones first, single panels at the end, so that the threads finish together.
     std::vector<int64_t> ends;
     for (int64_t done = 0; done < weight.num_panels();) {
         const int64_t helping = (weight.num_panels() - done) / num_threads();

@@ -9,8 +9,8 @@
 //   scales   64 x fp16
 //   zeros    64 x uint8, only where has_zeros; else the zero is 8 (4 bits) or 128 (8 bits)
 //
-// The 4-bit rows are the words of the GPTQ file as they are (8 inputs of one output in an int32): packing only brings
-// the 64 words of a panel together. One 64-byte load is 128 weights, two dot instructions and three to take them apart.
+// The 4-bit rows are the unchanged words of the GPTQ file (8 inputs of one output in an int32): packing only gathers
+// the 64 words of a panel. One 64-byte load is 128 weights, two dot instructions and three to unpack them.
 #pragma once
 #include <cstdint>
 
@@ -23,7 +23,7 @@ constexpr int PANEL = 64;  // outputs
 struct PackedWeight {
     const uint8_t* panels;
     const float* bias;     // [N rounded up to 64] or null
-    const int32_t* order;  // [K] act-order: where the k-th packed input stands in x, or null
+    const int32_t* order;  // [K] act-order: the index in x of the k-th packed input, or null
     int64_t num_inputs;    // K
     int64_t num_outputs;   // N
     int32_t bits;          // 4 or 8
@@ -43,7 +43,7 @@ enum class Store : int32_t {
     ADD_ROUNDED  // y[m, n] += round(sum + bias), y in fp32: the residual stream
 };
 
-// Where results go.
+// The destination of results.
 struct Output {
     void* data;  // bf16 or fp32, rows `stride` elements apart
     int64_t stride;
@@ -55,7 +55,7 @@ void quantized_linear(const PackedWeight& weight, const Activations& x, const Ou
 // h[m, n] = up[m, n] * silu(gate[m, n]) in bf16; both weights have the same shape and read the same activations.
 void quantized_swiglu(const PackedWeight& up, const PackedWeight& gate, const Activations& x, uint16_t* h, int64_t stride);
 
-// Scratch memory of a thread that multiplies so many tokens by `count` weights at once.
+// Scratch memory of a thread that multiplies `num_tokens` tokens by `count` weights at once.
 int64_t sums_bytes(int64_t num_tokens, int count);
 
 }  // namespace qw

@@ -88,7 +88,7 @@ inline float reduce_add(F32 a) {
     __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
-// Eight rows to one vector of their sums: neighbours are added until each half holds four sums of half rows.
+// Eight rows -> one vector of their sums: neighbours are added until each half holds four sums of half rows.
 inline __m256 reduce_eight(const F32* rows) {
     __m256 two[4];
     for (int i = 0; i < 4; i++)
@@ -161,8 +161,8 @@ inline Bytes broadcast4(const int8_t* p) {
     __builtin_memcpy(&four, p, 4);
     return {_mm256_set1_epi32(four), _mm256_set1_epi32(four)};
 }
-// vpmaddubsw adds two products to 16 bits and saturates: safe for w <= 15, so a byte goes in two nibbles. Eight such
-// pairs still fit (8 * 2 * 15 * 128 = 30720), and Sum<4> widens them together.
+// vpmaddubsw adds two products in 16 bits and saturates: safe for w <= 15, so a byte is split into two nibbles. Eight
+// such pairs still fit (8 * 2 * 15 * 128 = 30720), and Sum<4> widens them together.
 inline __m256i add_pairs(__m256i acc, __m256i pairs, short weight) {
     return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(weight)));
 }
@@ -189,7 +189,7 @@ struct FixedSum {
     QW_INLINE I32 total() const { return {sum, _mm256_setzero_si256()}; }
 };
 
-// In assembly, because GCC would add products to each other first and put the sums into memory meanwhile.
+// In assembly, because GCC would add products to each other first and spill the sums to memory meanwhile.
 QW_INLINE inline void add_16(__m256i& sum, __m256i pairs) { __asm__("vpaddw %1, %0, %0" : "+x"(sum) : "x"(pairs)); }
 QW_INLINE inline void add_32(__m256i& sum, __m256i pairs) { __asm__("vpaddd %1, %0, %0" : "+x"(sum) : "x"(pairs)); }
 
@@ -217,7 +217,7 @@ struct Sum<4> {
 private:
     __m256i lo, hi;
 };
-// vpmaddwd takes numbers of 16 bits: two codes of 8 bits, and two activations.
+// vpmaddwd takes 16-bit numbers: two 8-bit codes, and two activations.
 template <>
 struct Sum<8> {
     static constexpr int HELD_ROWS = 1;
@@ -237,7 +237,7 @@ inline __m256 dot_bf16_half(__m256 acc, __m256i a, __m256i b) {
     return _mm256_fmadd_ps(_mm256_castsi256_ps(_mm256_slli_epi32(a, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(b, 16)), acc);
 }
 inline F32 dot_bf16(F32 acc, Bf16 a, Bf16 b) { return {dot_bf16_half(acc.lo, a.lo, b.lo), dot_bf16_half(acc.hi, a.hi, b.hi)}; }
-// Always inlined: what does nothing but prefetch is without effect to GCC 12, which then drops the calls.
+// Always inlined: GCC 12 treats a function that only prefetches as having no effect, and drops calls to it.
 QW_INLINE inline void prefetch(const void* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
 QW_INLINE inline void prefetch_weights(const uint8_t* p) { prefetch(p + 8192); }
 

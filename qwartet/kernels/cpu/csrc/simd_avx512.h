@@ -16,7 +16,7 @@ constexpr int SCORE_KEYS = 8;
 constexpr int VALUE_ROWS = 3;
 constexpr int VALUE_PARTS = 8;
 constexpr int CHAINED_PARTS = 2;
-constexpr int64_t TAKEN_APART_FROM = INT64_MAX;  // brings a tenth in kernels_lab/cpu, not measured here yet
+constexpr int64_t TAKEN_APART_FROM = INT64_MAX;  // gains a tenth in kernels_lab/cpu, not measured here yet
 constexpr int PLANES_OF_BYTES = 1;
 constexpr int DENSE_ROWS = 4;
 constexpr int DENSE_TOKENS = 6;
@@ -65,7 +65,7 @@ inline float reduce_add(F32 a) {
     __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
-// Sixteen rows to one vector of their sums: at each level two vectors become one, with halves added to halves.
+// Sixteen rows -> one vector of their sums: at each level two vectors become one, with halves added to halves.
 inline F32 fold8(F32 a, F32 b) {
     return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
 }
@@ -128,12 +128,12 @@ inline Bytes broadcast4(const int8_t* p) {
     __builtin_memcpy(&four, p, 4);
     return {_mm512_set1_epi32(four)};
 }
-// Written as assembly: for the intrinsic GCC 12 copies the sums from register to register and runs out of them.
+// In assembly: for the intrinsic GCC 12 copies the sums from register to register and runs out of them.
 inline I32 dot8(I32 acc, Bytes w, Bytes x) {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(w.v), "v"(x.v));
     return acc;
 }
-// vpdpbusd takes its first factor unsigned, so a signed byte enters 128 too large.
+// vpdpbusd takes its first factor unsigned, so 128 is added to a signed byte.
 constexpr int SIGNED_OFFSET = 128;
 struct FixedSum {
     I32 high_sum, low_sum;
@@ -161,10 +161,10 @@ inline F32 dot_bf16(F32 acc, Bf16 a, Bf16 b) {
     __asm__("vdpbf16ps %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
     return acc;
 }
-// Always inlined: what does nothing but prefetch is without effect to GCC 12, which then drops the calls.
+// Always inlined: GCC 12 treats a function that only prefetches as having no effect, and drops calls to it.
 QW_INLINE inline void prefetch(const void* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
-// For weights that are read in a row: to level 2 long before, to level 1 nearer. One of the two alone leaves a tenth of
-// the bandwidth unused, on Intel at least, where level 1 can only wait for 16 lines at a time.
+// For weights that are read in sequence: far ahead into level 2, nearer into level 1. Either one alone leaves a tenth
+// of the bandwidth unused, at least on Intel, where level 1 can have only 16 lines outstanding.
 QW_INLINE inline void prefetch_weights(const uint8_t* weights) {
     const char* p = reinterpret_cast<const char*>(weights);
     _mm_prefetch(p + 16384, _MM_HINT_T1);

@@ -13,13 +13,13 @@
 namespace qw {
 
 constexpr const char* ISA_NAME = "scalar";
-// How the quantised linear fills the registers: so many parts at once, and with so many parts so many tiles of 16 outputs;
-// up to CHAINED_PARTS parts, even and odd rows have sums of their own.
+// How the quantised linear fills the registers: the most parts at once, and for each number of parts the tiles of 16
+// outputs; up to CHAINED_PARTS parts, even and odd rows have sums of their own.
 constexpr int most_parts(int) { return 4; }
 constexpr int tiles_at_once(int) { return 1; }
 constexpr int CHAINED_PARTS = 0;
-constexpr int64_t TAKEN_APART_FROM = 16;  // so many parts share codes that were taken apart once, into memory
-constexpr int PLANES_OF_BYTES = 1;  // 2: codes of 8 bits meet activations of 16, see byte_plane
+constexpr int64_t TAKEN_APART_FROM = 16;  // from this many parts on, codes are unpacked once, into memory
+constexpr int PLANES_OF_BYTES = 1;  // 2: 8-bit codes are multiplied by 16-bit activations, see byte_plane
 constexpr int DENSE_ROWS = 2;  // the same for the dense kernel
 constexpr int DENSE_TOKENS = 2;
 constexpr int SCORE_KEYS = 4;  // keys of attention whose sums stay in registers
@@ -161,7 +161,7 @@ inline Bytes high_nibbles(Bytes a) {
     for (auto& byte : a.v) byte >>= 4;
     return a;
 }
-// 32 bytes of codes of 4 bits, each 8 too large -> 64 signed bytes: of each 16 bytes the low nibbles, then the high ones.
+// 32 bytes of 4-bit codes with 8 added -> 64 signed bytes: of each 16 bytes the low nibbles, then the high ones.
 inline Bytes load_nibbles(const uint8_t* p) {
     Bytes out;
     for (int i = 0; i < 64; i++) {
@@ -181,13 +181,13 @@ inline I32 dot8(I32 acc, Bytes w, Bytes x) {
     return acc;
 }
 
-// A row of 8-bit codes as it meets the activations, one plane after the other. With PLANES_OF_BYTES = 2 each lane holds two
-// codes of 16 bits in a plane, the even ones or the odd ones of its four, and two int16 of activations meet them.
+// A row of 8-bit codes in the form in which it is multiplied, one plane after the other. With PLANES_OF_BYTES = 2 each
+// lane of a plane holds two codes as int16, the even ones or the odd ones of its four, for two int16 of activations.
 template <int PLANE>
 inline Bytes byte_plane(Bytes row) { return row; }
 
-// Sums of such products for codes of BITS bits: after every HELD_ROWS rows of codes comes a `flush`, and the first `add` of
-// them is told so; then `total` is right.
+// Sums of such products for codes of BITS bits: call `flush` after every HELD_ROWS rows of codes, and set IS_FIRST in
+// the first `add` of them; then `total` is right.
 template <int BITS>
 struct Sum {
     static constexpr int HELD_ROWS = 1;
@@ -197,8 +197,8 @@ struct Sum {
     void flush() {}
 };
 
-// Sums of signed bytes times 16-bit numbers 256 high + low, high and low signed bytes of -127 .. 127. `total` is too
-// large by SIGNED_OFFSET times the sum of the numbers.
+// Sums of signed bytes times 16-bit numbers 256 high + low, high and low signed bytes of -127 .. 127. `total` exceeds
+// the true sum by SIGNED_OFFSET times the sum of the numbers.
 constexpr int SIGNED_OFFSET = 0;
 struct FixedSum {
     I32 sum;
@@ -225,6 +225,6 @@ inline F32 dot_bf16(F32 acc, Bf16 a, Bf16 b) {
     });
 }
 inline void prefetch(const void*) {}
-inline void prefetch_weights(const uint8_t*) {}  // beside a load of weights that are read in a row
+inline void prefetch_weights(const uint8_t*) {}  // beside a load of weights that are read in sequence
 
 }  // namespace qw

@@ -37,8 +37,8 @@ struct Job {
     int64_t num_tasks;
 };
 
-// Workers come to a job through a gate: while it is open they enter and leave as they like, and once the caller has
-// closed it, it waits only for those inside. A worker that is still waking up delays nobody.
+// Workers enter a job through a gate: while it is open they enter and leave freely, and once the caller has closed it,
+// the caller waits only for those inside. A worker that is still waking up delays nothing.
 class Pool {
 public:
     explicit Pool(int num_workers) {
@@ -107,7 +107,7 @@ int usable_cores() {
     return count < MAX_THREADS ? count : MAX_THREADS;
 }
 
-#ifdef QWARTET_EXACT_SCRATCH  // for the sanitizers: new memory of the very size each time shows them every overrun
+#ifdef QWARTET_EXACT_SCRATCH  // for the sanitizers: a fresh allocation of the exact size exposes every overrun
 constexpr bool IS_EXACT = true;
 #else
 constexpr bool IS_EXACT = false;
@@ -135,7 +135,7 @@ struct ThreadBuffer : Buffer {
     ~ThreadBuffer() { std::free(data); }
 };
 
-// Never destroyed: workers may outlive main(), and a forked child must not touch those of its parent.
+// Never destroyed: workers may outlive main(), and a forked child must not touch its parent's.
 struct State {
     std::mutex mutex;
     Pool* pool = nullptr;
@@ -145,7 +145,7 @@ struct State {
 
 State& state() {
     static State* the_state = [] {
-        // A child has none of its parent's threads: it starts anew, with a pool of its own when it needs one.
+        // A child has none of its parent's threads: it starts over, and creates a pool when it needs one.
         pthread_atfork(nullptr, nullptr, [] {
             int threads = state().threads;
             new (&state()) State;
@@ -175,7 +175,7 @@ int num_threads() { return state().threads; }
 void set_num_threads(int count) {
     State& s = state();
     if (count == s.threads) return;
-    if (s.pool) s.pool->stop();  // its few bytes are left behind: a worker may still be on its way out
+    if (s.pool) s.pool->stop();  // its few bytes leak on purpose: a worker may still be on its way out
     s.pool = nullptr;
     s.threads = count;
 }

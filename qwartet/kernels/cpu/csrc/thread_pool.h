@@ -1,5 +1,5 @@
-// A few threads that share out numbered tasks. The caller works too; the others spin for about 50 microseconds after
-// their last task and then sleep, so that a process beside them lives.
+// A few threads that share numbered tasks. The caller works too; the others spin for about 50 microseconds after their
+// last task and then sleep, so that other processes get the cores.
 #pragma once
 #include <cstdint>
 #include <mutex>
@@ -11,7 +11,7 @@ namespace qw {
 std::unique_lock<std::mutex> begin_operation();
 
 // Calls function(context, task) once for every task in 0 .. num_tasks - 1, on all threads, and waits for the last.
-// Which thread takes a task is open, so a result must not depend on it.
+// Any thread may take a task, so a result must not depend on which one does.
 void run_tasks(int64_t num_tasks, void (*function)(void* context, int64_t task), void* context);
 
 // The same for a lambda: parallel_for(n, [&](int64_t task) { ... });
@@ -26,7 +26,7 @@ int num_threads();
 void set_num_threads(int count);  // 1 .. MAX_THREADS; the caller of an operation counts as one
 constexpr int MAX_THREADS = 256;
 
-// Memory for the length of an operation, 64-byte aligned; kept for the next one. One buffer for each purpose.
+// Memory for the duration of an operation, 64-byte aligned; kept for the next one. One buffer for each purpose.
 enum class Scratch { activations, sums, parts, hidden, attention, norm, qkv, gate, candidates, COUNT };
 void* scratch(Scratch purpose, int64_t bytes);
 void* thread_scratch(int64_t bytes);  // one for each thread

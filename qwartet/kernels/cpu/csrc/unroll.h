@@ -1,5 +1,5 @@
-// Loops that are unrolled before anything else happens to them: sums in an array then stay in registers. A plain loop
-// with a constant bound is unrolled too, but only after GCC has decided that its array lives in memory.
+// Loops that are unrolled before any other optimisation, so that sums in an array stay in registers. A plain loop with
+// a constant bound is unrolled too, but only after GCC has decided to keep its array in memory.
 #pragma once
 #include <utility>
 
