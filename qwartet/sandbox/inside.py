@@ -59,7 +59,8 @@ class Channel:
 def short(error: BaseException) -> str:
     """What an exception says, as one short line."""
     try:
-        return f"{type(error).__name__}: {str(error)[:_MAX_MESSAGE_CHARS]}"
+        said = str(error)[:_MAX_MESSAGE_CHARS]
+        return f"{type(error).__name__}: {said}" if said else type(error).__name__
     except BaseException:  # its own __str__
         return type(error).__name__
 

@@ -55,7 +55,14 @@ def _popen(command: Sequence[str], *descriptors: int) -> subprocess.Popen[bytes]
     pipe = subprocess.PIPE
     try:
         return subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, bufsize=0, env={}, pass_fds=descriptors
+            command,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=subprocess.STDOUT,
+            bufsize=0,
+            env={},
+            pass_fds=descriptors,
+            start_new_session=True,  # a Ctrl-C is for this process; there it would look like the candidate's end
         )
     except OSError as error:
         raise SandboxError(f"{command[0]} does not start ({error.strerror})") from None

@@ -43,7 +43,7 @@ def socket_is_refused() -> bool:
 
 def filesystem() -> bool:
     """Nothing of a user's is seen, and nothing can be written but in /tmp, which is empty."""
-    hidden = ("/etc/passwd", "/proc", "/sys", "/var", "/run", *OUTSIDE["paths"])
+    hidden = ("/etc/passwd", "/proc", "/sys", OUTSIDE["file"])
     seen = [path for path in hidden if os.path.exists(path)]
     places = ("/", "/usr", "/dev", "/etc", os.path.dirname(os.__file__))
     writable = [path for path in places if not fails(partial(os.open, f"{path}/x", os.O_CREAT | os.O_WRONLY))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -22,13 +23,13 @@ _ESSENTIAL = {
     "network": "a network namespace of its own, without interfaces",
     "file system": "a mount namespace of its own: Python and the system's libraries read-only, an empty /tmp in memory",
     "processes": "process and IPC namespaces of its own",
-    "memory": "{memory_bytes} bytes of address space a process",
+    "memory": "{memory_bytes} of address space a process",
     "time": "{cpu_seconds} s of CPU time a process, {seconds:g} s in all; then everything it started is killed",
 }
 _FURTHER = {
     "user": f"a user namespace of its own, as user {NOBODY} without capabilities",
     "process count": "{processes} processes and threads at a time",
-    "files": "{file_bytes} bytes a file, {disk_bytes} bytes in all, {open_files} open at a time",
+    "files": "{file_bytes} a file, {disk_bytes} in all, {open_files} open at a time",
     "descriptors": "no open file is inherited, and no environment",
     "system calls": "a filter without sockets, namespaces, ptrace, keys and other seldom used calls (seccomp)",
 }
@@ -105,17 +106,18 @@ def _tried(mechanisms: Sequence[Mechanism]) -> Sandbox:
 def _walls(mechanism: Mechanism, limits: Limits) -> tuple[Wall, ...]:
     """Each wall as a probe found it; the namespaces are tried without the filter, which would hide a missing one."""
     bounds = asdict(limits)
-    with socket.socket() as listener:
+    with socket.socket() as listener, tempfile.NamedTemporaryFile() as file:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         outside = {
-            "pid": os.getpid(), "uid": NOBODY, "port": listener.getsockname()[1], "paths": [str(Path(__file__))]
+            "pid": os.getpid(), "uid": NOBODY, "port": listener.getsockname()[1], "file": file.name
         }  # fmt: skip
         source = f"{_PROBE.read_text(encoding='utf-8')}\nmain({bounds!r}, {outside!r})\n"
         bare, filtered = (_probe(mechanism, limits, source, filtered=kind) for kind in (False, True))
     found = {**bare, "system calls": filtered.get("system calls") is True}
+    shown = {name: f"{value // 2**20} MiB" if name.endswith("_bytes") else value for name, value in bounds.items()}
     return tuple(
-        Wall(name, found.get(name) is True, name in _ESSENTIAL, how.format(**bounds))
+        Wall(name, found.get(name) is True, name in _ESSENTIAL, how.format(**shown))
         for name, how in (_ESSENTIAL | _FURTHER).items()
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,7 +28,9 @@ from qwartet.errors import SettingError
 
 if TYPE_CHECKING:
     from qwartet.evaluate.answerer import Answerer
+    from qwartet.evaluate.question import Task
     from qwartet.llm import LLM
+    from qwartet.sandbox.walls import Sandbox
 
 COMPARE = "compare"
 
@@ -128,6 +131,8 @@ def _run_tasks(
         tasks, left_out = make_tasks(run.names, options)
         for name, reason in left_out.items():
             print(error_line(f"{name}: skipped ({reason})"), file=sys.stderr)
+        for line in sandbox_lines(tasks):
+            print(line, file=sys.stderr)
         for task in tasks:
             with item_progress(task.name) as on_done:
                 results.append(run_task(task, answerer, settings, on_done))
@@ -139,6 +144,12 @@ def _run_tasks(
         print(json_line(report))
     if any(result.num_errors for result in results):
         raise typer.Exit(1)
+
+
+def sandbox_lines(tasks: Sequence[Task]) -> list[str]:
+    """The walls around model-written code, if one of these tasks runs any."""
+    sandboxes: list[Sandbox] = [task.sandbox for task in tasks if hasattr(task, "sandbox")]
+    return sandboxes[0].describe() if sandboxes else []
 
 
 def _run_lm_eval(model: str, run: RunOptions, llm: LLM, as_json: bool) -> None:
