@@ -11,6 +11,7 @@
     ├── RequestError (also a ValueError)               a prompt cannot be served as asked
     ├── NotFiniteError                                 the network gave NaN or infinity for one request
     ├── EngineFailedError                              an error in a step ended the engine
+    ├── SandboxError                                   a sandbox for untrusted code does not start
     ├── ServerError                                    a server refuses, fails or breaks off
     │   └── PromptTooLongError                         the prompt does not fit its context
     └── OutOfMemoryError (also a MemoryError)          the model, the KV cache or a request does not fit
@@ -121,6 +122,10 @@ class NotFiniteError(QwartetError):
 
 class EngineFailedError(QwartetError):
     """An error in a step, not in one request, ended the engine; the cause is chained."""
+
+
+class SandboxError(QwartetError):
+    """A sandbox for untrusted code does not start, so nothing was run."""
 
 
 class ServerError(QwartetError):

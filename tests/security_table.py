@@ -41,7 +41,7 @@ OUTCOMES = {
     "SEC-19": "User text never becomes a control token, in any field or spelling.",
     "SEC-20": "A call written in the text of a user or a tool is not a call.",
     "SEC-21": "Model output executes nothing in the page; every answer has a strict content security policy.",
-    "SEC-22": "",
+    "SEC-22": "Model-written code runs in a sandbox alone, if allowed; it leaves nothing and forges no verdict.",
     "SEC-23": "",
     "SEC-24": "Downloads are tied to a commit and compared with the hub's hashes; `verify` finds one changed byte.",
     "REL-01": "After a burst of cancellations nothing is left behind, and the next request is served.",
@@ -88,6 +88,10 @@ NAMED_OTHERWISE = {
     "SEC-10": (
         "tests/engine/test_hostile_structures.py::test_no_structure_ends_the_process_or_takes_long_or_much",
         "tests/engine/test_hostile_structures.py::test_a_schema_brings_nothing_from_the_network",
+    ),
+    "SEC-22": (
+        "tests/sandbox/test_hostile_code.py::test_hostile_code_fails_and_leaves_nothing",
+        "tests/evaluate/test_humaneval.py::test_nothing_is_run_unless_that_is_allowed",
     ),
     "REL-12": (
         "tests/server/test_openapi.py::test_what_the_schema_allows_is_answered_as_it_says",

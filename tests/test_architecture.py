@@ -19,7 +19,7 @@ FLOORS = (
     ("inert_text",),
     ("__init__", "errors"),
     ("files",),
-    ("tokenizer", "quant_format", "client"),
+    ("tokenizer", "quant_format", "client", "sandbox"),
     ("kernels",),
     ("layers", "checkpoint"),
     ("models",),
@@ -284,11 +284,19 @@ def unsafe_things(name: str, path: Path) -> Iterator[str]:
 
 
 READER = "qwartet.convert.confined_reader"
+IN_THE_SANDBOX = ("qwartet.sandbox.inside", "qwartet.sandbox.probe")
+PROGRAMS_OF_THE_SANDBOX = (*IN_THE_SANDBOX, "qwartet.sandbox.launcher")
 
 
 def test_the_package_runs_no_code_that_comes_with_a_checkpoint() -> None:
-    things = [thing for name, path in package_modules().items() for thing in unsafe_things(name, path)]
+    modules = {name: path for name, path in package_modules().items() if name not in IN_THE_SANDBOX}
+    things = [thing for name, path in modules.items() for thing in unsafe_things(name, path)]
     assert things == [f"{READER} calls torch.load"]
+
+
+def test_the_programs_of_the_sandbox_import_nothing_of_the_package_and_are_not_imported() -> None:
+    assert not [name for name in package_modules() if package_imports(name) & set(PROGRAMS_OF_THE_SANDBOX)]
+    assert not [name for name in PROGRAMS_OF_THE_SANDBOX if package_imports(name)]
 
 
 def test_the_one_reader_of_pickles_is_a_program_of_its_own_confined_and_takes_weights_alone() -> None:

@@ -7,22 +7,20 @@ A seccomp filter blocks system calls by their number for good, in this process a
 from __future__ import annotations
 
 import ctypes
-import errno
 import platform
 import resource
 import socket
 import struct
 
+from qwartet.sandbox.system_calls import filter_program, machine_is_known
+
 # Numbers of: socket, connect, bind, sendto, sendmsg, socketpair, execve, execveat, ptrace, kill, io_uring_setup,
 # process_vm_readv, process_vm_writev.
 _REFUSED = {
-    "x86_64": (0xC000003E, (41, 42, 49, 44, 46, 53, 59, 322, 101, 62, 425, 310, 311)),
-    "aarch64": (0xC00000B7, (198, 203, 200, 206, 211, 199, 221, 281, 117, 129, 425, 270, 271)),
+    "x86_64": (41, 42, 49, 44, 46, 53, 59, 322, 101, 62, 425, 310, 311),
+    "aarch64": (198, 203, 200, 206, 211, 199, 221, 281, 117, 129, 425, 270, 271),
 }
-_X32_CALLS = 0x40000000  # other numbers of the same calls start here
 _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS, _SECCOMP_MODE_FILTER = 22, 38, 2
-_LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
-_ALLOW, _KILL, _FAIL = 0x7FFF0000, 0x80000000, 0x00050000 | errno.EPERM
 
 
 class NotConfinedError(Exception):
@@ -51,22 +49,11 @@ def confine(*, more_memory: int, seconds: int, file_bytes: int) -> None:
 
 
 def _refuse_calls() -> None:
-    if platform.system() != "Linux" or platform.machine() not in _REFUSED:
+    if not machine_is_known():
         raise NotConfinedError(f"no system call filter on {platform.system()} {platform.machine()}")
-    architecture, numbers = _REFUSED[platform.machine()]
-    filters = [
-        (_LOAD, 0, 0, 4),  # the architecture of the call
-        (_EQUAL, 1, 0, architecture),
-        (_RETURN, 0, 0, _KILL),
-        (_LOAD, 0, 0, 0),  # its number
-        (_AT_LEAST, len(numbers) + 1, 0, _X32_CALLS),
-        *((_EQUAL, len(numbers) - place, 0, number) for place, number in enumerate(numbers)),
-        (_RETURN, 0, 0, _ALLOW),
-        (_RETURN, 0, 0, _FAIL),
-    ]
-    code = b"".join(struct.pack("=HBBI", *one) for one in filters)
+    code = filter_program(_REFUSED[platform.machine()])
     buffer = ctypes.create_string_buffer(code, len(code))
-    program = struct.pack("HxxxxxxP", len(filters), ctypes.addressof(buffer))
+    program = struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(buffer))
     libc = ctypes.CDLL(None, use_errno=True)
     pointer = ctypes.c_char_p(program)
     no_new = libc.prctl(_PR_SET_NO_NEW_PRIVS, *map(ctypes.c_ulong, (1, 0, 0, 0)))

@@ -114,11 +114,20 @@ def _check_tokenizer(name: str, options: TaskOptions) -> None:
         raise SettingError(f"{name} counts tokens; {hint}", param="tokenizer")
 
 
+def _humaneval(directory: Path, options: TaskOptions) -> Task:
+    from qwartet.evaluate.tasks.humaneval import HumanEval
+
+    if options.shots:
+        raise SettingError(f"--shots is {options.shots}; humaneval has no worked examples, pass 0", param="shots")
+    return HumanEval(directory, is_chat=options.is_chat, allow_code_execution=options.allow_code_execution)
+
+
 TASKS: dict[str, TaskEntry] = {
     "ceval": TaskEntry("1,346 Chinese multiple-choice questions of 52 subjects (val split)", "ceval", _ceval),
     "ceval-test": TaskEntry("C-Eval's test split: writes the submission file", "ceval", _ceval_test),
     "mmlu": TaskEntry("14,042 English multiple-choice questions of 57 subjects", "mmlu", _mmlu),
     "gsm8k": TaskEntry("1,319 problems of primary-school arithmetic", "gsm8k", _gsm8k),
+    "humaneval": TaskEntry("164 Python functions, run in a sandbox (--allow-code-execution)", "humaneval", _humaneval),
     "leval": TaskEntry("L-Eval: questions about long documents, six closed-ended tasks", "leval", _leval),
     "tools": TaskEntry("Tool use: the right tool, its arguments, and no tool where none helps", "tools", _tools),
     "needle": TaskEntry("A needle in a haystack, by length and depth, with a heat map", "needle", _needle),

@@ -1,0 +1,1 @@
+"""Runs code from strangers: behind namespaces and limits, and with verdicts that the code cannot forge."""
