@@ -12,8 +12,8 @@ from tests.english_texts import GAP, PACKAGE, SHOWN_ALONE, Module, Scope, Text, 
 # Rooms whose errors and warnings reach the command line. The others: `compat` is a Python interface, `openai_api` and
 # `demo` answer programs, which read English whatever the locale of the server.
 ROOMS = (
-    "bench", "checkpoint", "cli", "client", "convert", "engine", "files", "hub", "kernels", "layers", "llm", "models",
-    "planning", "quant_format", "quantize", "server", "tokenizer",
+    "bench", "checkpoint", "cli", "client", "convert", "engine", "evaluate", "files", "hub", "kernels", "layers", "llm",
+    "models", "planning", "quant_format", "quantize", "server", "tokenizer",
 )  # fmt: skip
 # Files in these rooms whose errors no user of the command line meets, and why.
 UNSEEN = {
@@ -22,6 +22,7 @@ UNSEEN = {
     "engine/constrain.py": "of requests with a structure: they come over HTTP and from Python, and are answered there",
     "engine/structure.py": "the same",
     "engine/structure_limits.py": "the same",
+    "evaluate/statistics.py": "of empty runs, which are refused before",
     "hub/manifest.py": "caught: a record that cannot be read counts as none",
     "layers/lora.py": "training is a Python interface",
     "layers/parallel.py": "several GPUs are a Python interface",
@@ -35,7 +36,7 @@ _OWN = {
 }
 # What says why another one is raised: "cannot be joined (its parts take the inputs in different orders)".
 _REASONS = {"ValueError", "TryAgain", "TooManyRedirects"}
-_AT_A_PATH = {"CheckpointError", "VocabularyError"}
+_AT_A_PATH = {"CheckpointError", "DataError", "VocabularyError"}
 _ENGLISH_PAGES = {"reference.py"}  # it writes docs/cli.md
 _WORD = re.compile(r"[A-Za-z]{2,}")
 
@@ -80,9 +81,13 @@ def _said(name: str, call: ast.Call, scope: Scope) -> Iterator[str]:
     reason = call.args[1] if len(call.args) > 1 else given.get("reason")
     places = [part for key, part in (("tensor", f"{GAP}: "), ("line", f"line {GAP}: ")) if key in given]
     hints = variants(given["hint"], scope) if "hint" in given else [""]
+    if name == "DataError" and "line" in given:
+        places = [f"{GAP}, line {GAP}: "]
+    else:
+        places.insert(0, f"{GAP}: ")
     for text in variants(reason, scope):
         for hint in hints:
-            yield f"{GAP}: {''.join(places)}{text}" + (f"; {hint}" if hint else "")
+            yield f"{''.join(places)}{text}" + (f"; {hint}" if hint else "")
 
 
 def printed_texts(room: str = "cli") -> Iterator[Text]:

@@ -20,7 +20,7 @@ from qwartet.cli.main import command_tree
 from qwartet.cli.settings.configuration import verbs
 from tests.english_messages import ROOMS, error_texts, logged_texts, printed_texts
 from tests.english_texts import Text, help_texts
-from tests.put_together import OF_COMMANDS, OF_PYTHON, OF_THE_ROOMS
+from tests.put_together import OF_COMMANDS, OF_EVALUATION, OF_PYTHON, OF_THE_ROOMS
 
 # Names that a Chinese text keeps.
 TERMS = frozenset(
@@ -32,7 +32,7 @@ TERMS = frozenset(
     mmap pread greedy zh en qwartet python llama-bench llama-batched-bench ttft tpot weights-only avx512
     vllm transformers Tab temperature nat
     true false True False fork Git logits PyTorch AutoGPTQ modelscope hf
-    Errno Hugging Face
+    Errno Hugging Face EleutherAI L-Eval leval lm-eval matplotlib thefuzz Transformers
     """.split()  # noqa: SIM905
 )
 # What click, pydantic, Python and the system say, and where texts come together that cannot be followed.
@@ -57,6 +57,7 @@ OTHERS = (
     )),
     "Name or service not known", "Temporary failure in name resolution", "No address associated with hostname",
     "timed out",
+    *OF_EVALUATION,
 )  # fmt: skip
 # Texts of the command line that need no Chinese, and why.
 UNTRANSLATED = {
@@ -78,6 +79,7 @@ UNTRANSLATED = {
     "{} of {} {}": "a line of progress, whose words are the verb's",
     ", with the extra vocabulary {}": "a part of a line about the tokenizer",
     ", repetition_penalty {repetition_penalty:g}, up to {max_new_tokens} tokens": "a part of a line about sampling",
+    "profile --out": "a command with its option",
     " at the download": "a part of what pull says",
 }
 _NAMES = re.compile(

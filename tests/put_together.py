@@ -122,3 +122,22 @@ OF_COMMANDS = (
         "you tried to allocate 2 bytes", "CUDA out of memory",
     )),
 )  # fmt: skip
+
+# What tasks, rows and two runs say of themselves, beside errors.
+OF_EVALUATION = (
+    "perplexity at 1,024", "bits per byte at 1,024", "length 1,024", "depth 50 %", "average of 3 tasks",
+    "X was 1 and is 2", "only in /a", "no questions in common",
+    "X: 1 prompt of 4,096 tokens", "X: 9 prompts of 4,096 tokens",
+    "X: 1 prompt of 4,096 tokens, about 2 s each", "X: 9 prompts of 4,096 tokens, about 2 s each",
+    "X: 9 prompts, 36,864 tokens", "X: 9 prompts, 36,864 tokens, at most 12 min",
+    "X: left out 8,192, 16,384: longer than the model's context of 4,096 tokens",
+    "leval: tpo.jsonl, quality.jsonl not found; the average is of 4 tasks",
+    "leval: documents are sent uncut; to cut them, pass --tokenizer and --max-model-len of the served model",
+    "leval: 3 of 9 documents are cut to the model's context of 4,096 tokens",
+    "X, Y, bf16 KV cache, 6,144 tokens of context: too long: the model's context is 4,096 tokens",
+    "X, Y, bf16 KV cache, 6,144 tokens of context: does not fit: 5.00 GiB needed, 3.00 GiB free",
+    "X, Y, bf16 KV cache, 1 token of context: out of memory: Z",
+    "X, Y, bf16 KV cache, 1 token of context: failed: Z", "5.00 GiB needed",
+    "row 1 of 4", "2 rows to measure", "1 row to measure",
+    "2 rows to measure, about 12 min in total", "1 row to measure, about 40 s in total",
+)  # fmt: skip

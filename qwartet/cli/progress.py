@@ -70,7 +70,7 @@ def item_progress(doing: str) -> Iterator[Callable[[int, int], None]]:
         progress.start()
         progress.update(task, completed=done, total=of, visible=True)
         if not console.is_terminal and of and before * 10 // of < done * 10 // of:
-            console.print(f"{doing}: {done:,} of {of:,}")
+            console.print(f"{doing}: {done:,} / {of:,}")
         before = done
 
     try:

@@ -36,13 +36,15 @@ def compare_runs(first: Path, second: Path) -> RunComparison:
     for directory in (first, second):
         files = {path.stem: path for path in sorted(directory.glob("*.jsonl"))}
         if not files:
-            raise SettingError(f"{directory} holds no runs (TASK.jsonl); pass directories of qwartet evaluate --out")
+            raise SettingError(
+                f"{directory} contains no runs (TASK.jsonl); pass directories written by qwartet evaluate --out"
+            )
         found.append(files)
     tasks: dict[str, PairedDifference] = {}
     left_out: dict[str, str] = {}
     for name in dict.fromkeys((*found[0], *found[1])):
         if name not in found[0] or name not in found[1]:
-            left_out[name] = f"only {first if name in found[0] else second} has it"
+            left_out[name] = f"only in {first if name in found[0] else second}"
             continue
         (run, records), (other, others) = read_run(found[0][name]), read_run(found[1][name])
         if run.get("settings") != other.get("settings"):
@@ -50,9 +52,9 @@ def compare_runs(first: Path, second: Path) -> RunComparison:
         scores = {record.id: score_of(record) for record in others}
         pairs = [(score_of(record), scores[record.id]) for record in records if record.id in scores]
         if not pairs:
-            left_out[name] = "they have no question in common"
+            left_out[name] = "no questions in common"
             continue
         tasks[name] = paired_difference([a for a, _ in pairs], [b for _, b in pairs])
     if not tasks:
-        raise SettingError(f"{first} and {second} have no question in common; evaluate both on the same tasks")
+        raise SettingError(f"{first} and {second} have no questions in common; evaluate both on the same tasks")
     return RunComparison(str(first), str(second), tasks, left_out)

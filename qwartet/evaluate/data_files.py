@@ -38,7 +38,7 @@ def csv_rows(
             if not row:
                 continue
             if len(row) != len(names):
-                reason = f"{len(row)} columns where {len(names)} are expected ({', '.join(names[:12])})"
+                reason = f"{len(row)} columns instead of {len(names)} ({', '.join(names[:12])})"
                 raise DataError(path, reason, line=reader.line_num, hint="fix the row")
             cells = dict(zip(names, row, strict=True))
             yield reader.line_num, {name: cells[name] for name in (*columns, *optional) if name in cells}
@@ -79,7 +79,7 @@ def read_text(path: Path) -> str:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(path, f"cannot be read ({reason})", hint="check the path, or download it again") from None
     if len(content) > MAX_FILE_BYTES:
-        raise DataError(path, "larger than 1 GiB, unlike any published file", hint="check what it is")
+        raise DataError(path, "larger than 1 GiB, unlike any published file", hint="check the path")
     try:
         return content.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:

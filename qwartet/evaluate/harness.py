@@ -41,9 +41,9 @@ def run_harness(
         import lm_eval
         from lm_eval.tasks import TaskManager
     except ImportError:
-        raise SettingError("--harness lm-eval needs lm-eval: pip install 'qwartet[harness]'") from None
+        raise SettingError("--harness lm-eval needs lm-eval; install it: pip install 'qwartet[harness]'") from None
     if unsafe := [task for task in tasks if task.startswith(UNSAFE_TASKS)]:
-        raise SettingError(f"lm-eval runs model-written code of {unsafe[0]} unprotected; use --tasks humaneval alone")
+        raise SettingError(f"lm-eval runs model-written code of {unsafe[0]} without a sandbox; leave out --harness")
     manager = TaskManager(
         include_path=None if include_path is None else str(include_path), include_defaults=include_path is None
     )

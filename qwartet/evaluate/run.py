@@ -55,10 +55,10 @@ def chosen_questions(task: Task, settings: RunSettings) -> list[Question]:
     seen: set[str] = set()
     for question in questions:
         if question.id in seen:
-            raise SettingError(f"{task.name}: the id {question.id!r:.80} comes twice; fix the data")
+            raise SettingError(f"{task.name}: duplicate id {question.id!r:.80}; fix the data")
         seen.add(question.id)
     if not questions:
-        raise SettingError(f"{task.name}: the data holds no question")
+        raise SettingError(f"{task.name}: the data contains no questions")
     if settings.limit is not None and settings.limit < len(questions):
         kept = sorted(random.Random(settings.seed).sample(range(len(questions)), settings.limit))
         questions = [questions[index] for index in kept]

@@ -41,7 +41,9 @@ class RunFile:
         if path.exists() and not overwrite:
             earlier, found = read_run(path)
             if difference := _difference(earlier, run):
-                raise SettingError(f"{path} is of another run ({difference}); choose another --out, or --overwrite")
+                raise SettingError(
+                    f"{path} belongs to a different run ({difference}); choose another --out, or pass --overwrite"
+                )
             records = {record.id: record for record in found if record.error is None}
         path.parent.mkdir(parents=True, exist_ok=True)
         _write(path, run, records.values())  # without a torn last line
@@ -83,7 +85,7 @@ def read_run(path: Path) -> tuple[dict[str, Any], list[Record]]:
             values = json.loads(line)
             records.append(Record(**{name: values[name] for name in _FIELDS}))
         except (ValueError, TypeError, KeyError):
-            raise SettingError(f"{path}, line {number}: not a record; remove the line, and run again") from None
+            raise SettingError(f"{path}, line {number}: not a record; remove the line and run again") from None
     return run, records
 
 

@@ -138,11 +138,11 @@ def test_weights_that_a_first_start_packs_are_packed_before_the_first_row(child:
         ({"contexts": ()}, "--contexts is empty"),
         ({"contexts": (0,)}, "--contexts is 0; it must be between 1 and"),
         ({"generate": 0}, "--generate is 0"),
-        ({"kv_cache_dtypes": ("int3",)}, "--kv-cache-dtype has 'int3'; it must be one or several of auto, int8, int4"),
-        ({"attention": ("flash",)}, "--attention has 'flash'; it must be one or several of native, reference"),
+        ({"kv_cache_dtypes": ("int3",)}, "--kv-cache-dtype has 'int3'; it must be one or more of auto, int8, int4"),
+        ({"attention": ("flash",)}, "--attention has 'flash'; it must be one or more of native, reference"),
         ({"attention": ()}, "--attention is empty"),
         ({"threads": 0}, "--threads is 0; it must be between 1 and 256"),
-        ({"models": (INT4, INT4)}, "two models are called 'some-int4'"),
+        ({"models": (INT4, INT4)}, "two models have the name 'some-int4'"),
     ],
 )
 def test_wrong_settings_are_refused(changes: dict, words: str) -> None:
@@ -197,7 +197,7 @@ def test_an_interrupted_run_keeps_the_rows_before(child: StandIn, tmp_path: Path
 
 def test_rows_of_another_machine_or_of_other_options_are_not_mixed_in(child: StandIn, tmp_path: Path) -> None:
     profile(settings(), tmp_path)
-    with pytest.raises(SettingError, match=r"of another run \(threads was None and is 1\); choose another --out"):
+    with pytest.raises(SettingError, match=r"to a different run \(threads was None and is 1\); choose another --out"):
         profile(settings(threads=1), tmp_path)
     assert len(profile(settings(threads=1), tmp_path, overwrite=True)) == 2
 

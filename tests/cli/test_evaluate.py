@@ -77,8 +77,8 @@ def test_two_runs_are_compared(qwartet: CommandLine, data: Path, tmp_path: Path)
     assert done.code == 0 and "gsm8k" in done.out and "1.000" in done.out
     report = json.loads(qwartet("evaluate", "compare", tmp_path / "a", tmp_path / "b", "--json").out)
     assert report["tasks"]["gsm8k"]["count"] == 6
-    qwartet("evaluate", "compare", tmp_path / "a").assert_one_line_error("two directories")
-    qwartet("evaluate", "compare", tmp_path / "a", data).assert_one_line_error("no question in common")
+    qwartet("evaluate", "compare", tmp_path / "a").assert_one_line_error("two run directories")
+    qwartet("evaluate", "compare", tmp_path / "a", data).assert_one_line_error("no questions in common")
 
 
 def test_a_server_is_measured_with_the_same_command(qwartet: CommandLine, data: Path, tmp_path: Path) -> None:

@@ -10,8 +10,14 @@ from qwartet.cli.chat.commands import Commands
 from qwartet.cli.chat.conversant import LocalModel
 from qwartet.cli.chat.conversation import Conversation
 from qwartet.cli.chat.dialogue import Dialogue
+from qwartet.cli.evaluate.report import comparison_lines, figure_lines
 from qwartet.cli.language.catalogue import label, listed, translate, use_language
 from qwartet.cli.language.columns import right_aligned, width_of
+from qwartet.evaluate.compare import RunComparison
+from qwartet.evaluate.question import Figure
+from qwartet.evaluate.run import TaskResult
+from qwartet.evaluate.statistics import PairedDifference
+from tests.bench.profile_stand_in import stand_in
 from tests.cli.command_line import CommandLine
 from tests.language_gaps import english_in, values
 
@@ -136,3 +142,37 @@ def test_parts_of_a_line_are_put_together_in_the_language_in_use() -> None:
         assert translate("  no problems found ") == "  没有发现问题 "
     finally:
         use_language("en")
+
+
+def test_figures_and_comparisons_of_runs_are_chinese_in_straight_columns() -> None:
+    names = ("accuracy", "perplexity at 1,024", "Humanities")
+    figures = [Figure(name, 50.0, 40, 30.0, 70.0) for name in names]
+    figures.append(Figure("bits per byte at 1,024", 1.25, 4096, unit="bits"))
+    one = PairedDifference(1346, 0.5, 0.75, -0.1, 0.6, 120, 456, 0.031)
+    use_language("zh")
+    try:
+        first, *lines = figure_lines(TaskResult("mmlu", {}, figures, 1346, 2, "a.jsonl"))
+        *_, headings, row, left_out = comparison_lines(RunComparison("a", "b", {"mmlu": one}, {"x": "only in a"}))
+    finally:
+        use_language("en")
+    assert first == "mmlu：1,346 道题，2 道没有回答；a.jsonl"
+    assert [line.split()[0] for line in lines] == ["准确率", "困惑度，长度", "Humanities", "每字节比特数，长度"]
+    assert len({width_of(line[: line.index(".")]) for line in lines}) == 1
+    assert lines[0].endswith("50.00 %（30.0 至 70.0），共 40") and lines[-1].endswith("1.25 比特，共 4,096")
+    for heading, value in (("题数", "1,346"), ("仅 A 对", "120"), ("仅 B 对", "456")):
+        ends = (width_of(line[: line.index(text) + len(text)]) for line, text in ((headings, heading), (row, value)))
+        assert len(set(ends)) == 1, heading
+    assert "-10.0 至 +60.0" in row and left_out == "x：未比较，仅 a 中有"
+
+
+def test_a_profile_is_chinese_in_straight_columns(
+    qwartet: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stand_in(monkeypatch)
+    (tmp_path / "int4").mkdir()
+    outcome = qwartet("profile", tmp_path / "int4", "--contexts", "1,6144,999999", "--attention", "reference")
+    assert outcome.code == 0, outcome
+    headings, *rows = outcome.out.split("\n\n")[0].splitlines()
+    assert headings.startswith("精度") and "占上限" in headings and "超出上下文" in rows[-1]
+    assert len(rows) == 3 and len({width_of(line) for line in (headings, *rows)}) == 1
+    assert [line for line in outcome.out.splitlines() if english_in(line, NAMES | {"reference", "TTFT"})] == []

@@ -35,7 +35,7 @@ def test_hay_is_a_language_or_a_file() -> None:
     [
         ({"needle_lengths": "4X"}, "--needle-lengths: '4X' is not a whole number"),
         ({"needle_depths": "ten"}, "--needle-depths is 'ten'; write whole numbers with commas"),
-        ({"needle_depths": "0,200"}, "a needle's depth is 200; it must be from 0 to 100"),
+        ({"needle_depths": "0,200"}, "--needle-depths has 200; it must be between 0 and 100"),
         ({"needle_depths": "0"}, "--needle-depths is 0; it must be at least 1"),
         ({"needle_text": "The secret is 7."}, "a needle needs a text, a question and an answer"),
     ],

@@ -74,8 +74,8 @@ def test_the_table_shows_what_was_measured_and_why_the_rest_was_not(
         "Int4       native     bf16        32768       2048      too long          -       -        -         -  "
         "       -                -         -",
         "",
-        "tokens/s: generated tokens over the whole time, prefill included, as on the card; decode/s: after the first "
-        "token; of limit: decode speed as a share of what the memory bandwidth allows",
+        "tokens/s: generated tokens over total time, including prefill, as on the card; decode/s: after the first "
+        "token; of limit: decode speed relative to the memory bandwidth limit",
         "published: on A100-80G GPUs with Transformers and FlashAttention 2",
         "int4, native, bf16 KV cache, 6,144 tokens of context: out of memory: memory ended",
         "int4, native, bf16 KV cache, 14,336 tokens of context: does not fit: 9.00 GiB needed, 8.00 GiB free",

@@ -177,9 +177,9 @@ def test_an_average_of_some_tasks_says_so(tmp_path: Path) -> None:
         ("tpo", {"outputs": ["A", "B"]}, "line 1: 1 instructions and 2 outputs"),
         ("tpo", {"instructions": [], "outputs": []}, "line 1: 0 instructions"),
         ("tpo", {"outputs": [4]}, "line 1: an instruction or output is not text"),
-        ("tpo", {"outputs": [" "]}, "line 1: the output ' ' holds no answer"),
-        ("gsm100", {"outputs": ["four"]}, "line 1: the output 'four' holds no answer"),
-        ("sci_fi", {"outputs": ["True"]}, "line 1: the output 'True' holds no answer"),
+        ("tpo", {"outputs": [" "]}, "line 1: the output ' ' contains no answer"),
+        ("gsm100", {"outputs": ["four"]}, "line 1: the output 'four' contains no answer"),
+        ("sci_fi", {"outputs": ["True"]}, "line 1: the output 'True' contains no answer"),
         ("tpo", {"input": 3}, "line 1: the field 'input' has the wrong type"),
     ],
 )

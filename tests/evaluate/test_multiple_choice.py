@@ -199,7 +199,7 @@ def test_reference_answers_of_mmlu_score_100(tmp_path: Path) -> None:
         ("id,question,A,B,C,D\n0,q,a,b,c,d\n", "line 1: the column 'answer' is missing"),
         ("id,question,A,B,C,D,answer\n0,q,a,b,c,d,E\n", "line 2: the answer is 'E'"),
         ("id,question,A,B,C,D,answer\n0,q,a,b,c,d,\n", "line 2: the answer is ''"),
-        ("id,question,A,B,C,D,answer\n0,q,a,b,c\n", "line 2: 5 columns where 7 are expected"),
+        ("id,question,A,B,C,D,answer\n0,q,a,b,c\n", "line 2: 5 columns instead of 7"),
         ("id,question,A,B,C,D,answer\n0, ,a,b,c,d,A\n", "line 2: the question is empty"),
         ('id,question,A,B,C,D,answer\n0,"q,a,b,c,d,A\n', "not valid CSV"),
     ],
@@ -211,7 +211,7 @@ def test_a_broken_row_is_named_with_file_and_line(ceval_data: Path, content: str
 
 
 def test_missing_files_and_too_many_shots_are_told(ceval_data: Path) -> None:
-    with pytest.raises(DataError, match="2 examples where --shots wants 5"):
+    with pytest.raises(DataError, match="2 examples, but --shots is 5"):
         Ceval(ceval_data, 5).questions()
     (ceval_data / "val" / "law_val.csv").unlink()
     with pytest.raises(DataError, match=r"law_val.csv missing"):

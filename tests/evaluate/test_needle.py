@@ -189,7 +189,7 @@ def test_lengths_without_room_are_told(change: dict, reason: str) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"depths": (0, 101)}, "a needle's depth is 101"),
+        ({"depths": (0, 101)}, "--needle-depths has 101"),
         ({"needles": 0}, "--needles is 0"),
         ({"lengths": ()}, "at least one length"),
         ({"needles": 5000}, "30,000 needle questions"),

@@ -108,7 +108,7 @@ def test_an_id_that_comes_twice_and_an_empty_task_are_refused(tmp_path: Path) ->
         def questions(self):
             return super().questions() * 2
 
-    with pytest.raises(SettingError, match="sums/0' comes twice"):
+    with pytest.raises(SettingError, match="duplicate id 'sums/0'"):
         run_task(Twice(3), FakeAnswerer(right_below(3)), RunSettings(tmp_path))
     with pytest.raises(SettingError, match="no question"):
         run_task(SumTask(0), FakeAnswerer(right_below(3)), RunSettings(tmp_path))

@@ -50,9 +50,8 @@ class ProfileFile:
             for name, value in facts.items():
                 if earlier.get(name) != value:
                     difference = f"{name} was {earlier.get(name)!r:.60} and is {value!r:.60}"
-                    raise SettingError(
-                        f"{self._path} is of another run ({difference}); choose another --out, or --overwrite"
-                    )
+                    reason = f"{self._path} belongs to a different run ({difference})"
+                    raise SettingError(f"{reason}; choose another --out, or pass --overwrite")
             self._rows = {row.key: row for row in rows}
 
     @property
@@ -104,4 +103,6 @@ def read_profile(path: Path) -> tuple[dict[str, Any], list[Row]]:
     except OSError as error:
         raise SettingError(f"{path} cannot be read ({error.strerror}); check the path") from None
     except (ValueError, TypeError, KeyError, AttributeError):
-        raise SettingError(f"{path} is not a profile of this version; choose another --out, or --overwrite") from None
+        raise SettingError(
+            f"{path} is not a profile of this version; choose another --out, or pass --overwrite"
+        ) from None

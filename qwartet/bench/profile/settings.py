@@ -63,7 +63,7 @@ class ProfileSettings:
         _check_names("--attention", self.attention, tuple(ATTENTION_SETTINGS))
         for name, values in (("--contexts", self.contexts), ("--generate", (self.generate,))):
             if not values:
-                raise SettingError(f"{name} is empty; give at least one number of tokens")
+                raise SettingError(f"{name} is empty; set at least one number of tokens")
             for value in values:
                 if not 1 <= value <= MOST_TOKENS:
                     raise SettingError(f"{name} is {value}; it must be between 1 and {MOST_TOKENS}")
@@ -71,12 +71,12 @@ class ProfileSettings:
             raise SettingError(f"--threads is {self.threads}; it must be between 1 and 256")
         names = [model.name for model in self.models]
         if twice := next((name for name in names if names.count(name) > 1), None):
-            raise SettingError(f"two models are called {twice!r}; name each by another path, or leave one out")
+            raise SettingError(f"two models have the name {twice!r}; pass another path for one, or leave it out")
 
 
 def _check_names(option: str, names: Sequence[str], known: tuple[str, ...]) -> None:
     if not names:
-        raise SettingError(f"{option} is empty; it must be one or several of {', '.join(known)}")
+        raise SettingError(f"{option} is empty; it must be one or more of {', '.join(known)}")
     for name in names:
         if name not in known:
-            raise SettingError(f"{option} has {name!r}; it must be one or several of {', '.join(known)}")
+            raise SettingError(f"{option} has {name!r}; it must be one or more of {', '.join(known)}")

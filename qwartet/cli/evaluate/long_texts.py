@@ -22,21 +22,26 @@ class NeedleOptions:
     """What is hidden in what, how deep in how long a text."""
 
     needle_lengths: Annotated[
-        str, typer.Option(help="Tokens of prompt and answer together; those above the model's context are left out.")
+        str, typer.Option(help="Prompt plus answer, in tokens; lengths beyond the model's context are skipped.")
     ] = "1K,4K,8K,12K,16K,20K,24K,28K,32K"
     needle_depths: Annotated[
-        str, typer.Option(help="How many depths from 0 to 100 per cent; or the depths: 0,50,100.")
+        str, typer.Option(help="Number of evenly spaced depths, or a list of per cents: 0,50,100.")
     ] = "10"
-    needles: Annotated[int, typer.Option(help="Needles for each length and depth, each in other hay.")] = 1
+    needles: Annotated[int, typer.Option(help="Needles per length and depth, each in different hay.")] = 1
     needle_language: Annotated[Literal["en", "zh"], typer.Option(help="Language of needle and question.")] = "en"
     hay: Annotated[
         str | None,
-        typer.Option(help="en or zh: prose of our own; or a text file.", show_default="that of --needle-language"),
+        typer.Option(
+            help="Text around the needle: en or zh (generated prose), or a text file.",
+            show_default="same as --needle-language",
+        ),
     ] = None
-    needle_buffer: Annotated[int, typer.Option(help="Tokens of each length for question and answer.")] = 200
-    needle_text: Annotated[str | None, typer.Option(help="Your own needle, with its question and answer.")] = None
-    needle_question: Annotated[str | None, typer.Option(help="What is asked about --needle-text.")] = None
-    needle_answer: Annotated[str | None, typer.Option(help="The word or number that an answer must contain.")] = None
+    needle_buffer: Annotated[int, typer.Option(help="Tokens of each length reserved for question and answer.")] = 200
+    needle_text: Annotated[
+        str | None, typer.Option(help="Your own needle; needs --needle-question and --needle-answer.")
+    ] = None
+    needle_question: Annotated[str | None, typer.Option(help="Question about --needle-text.")] = None
+    needle_answer: Annotated[str | None, typer.Option(help="Word or number that a correct answer contains.")] = None
 
     def settings(self) -> NeedleSettings:
         """As the task takes them; SettingError."""
@@ -64,11 +69,13 @@ class PerplexityOptions:
 
     perplexity_text: Annotated[
         Path | None,
-        typer.Option(help='Text file, .jsonl with "text", or directory of them.', show_default="perplexity/ in --data"),
+        typer.Option(
+            help='Text file, .jsonl with "text" fields, or directory of them.', show_default="perplexity/ in --data"
+        ),
     ] = None
     perplexity_length: Annotated[str, typer.Option(help="Context lengths in tokens.")] = "1K,2K,4K,8K,16K,32K"
     perplexity_stride: Annotated[
-        int | None, typer.Option(help="Tokens that a window moves.", show_default="half of the length")
+        int | None, typer.Option(help="Tokens from one window to the next.", show_default="half the length")
     ] = None
 
     def settings(self) -> PerplexitySettings:

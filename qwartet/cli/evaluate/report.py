@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwartet import __version__
+from qwartet.cli.language.catalogue import label, translate
+from qwartet.cli.language.columns import padded, right_aligned
 from qwartet.files import atomic_write
 
 if TYPE_CHECKING:
@@ -23,18 +25,18 @@ NUM_SHOWN = 12  # figures of a task; the others are in the file
 
 
 def figure_lines(result: TaskResult) -> Iterator[str]:
-    """A task's figures, the main one first."""
+    """A task's figures, the main one first, in the user's language."""
     errors = f", {result.num_errors} without an answer" if result.num_errors else ""
-    yield f"{result.task}: {result.num_questions:,} questions{errors}; {result.file}"
+    yield translate(f"{result.task}: {result.num_questions:,} questions{errors}; {result.file}")
     for figure in result.figures[:NUM_SHOWN]:
-        yield f"  {figure.name:<28} {_value(figure)}"
+        yield f"  {padded(translate(label(figure.name)), 28)} {translate(_value(figure))}"
     if len(result.figures) > NUM_SHOWN:
-        yield f"  and {len(result.figures) - NUM_SHOWN} more in {RESULTS_FILE}"
+        yield translate(f"  and {len(result.figures) - NUM_SHOWN} more in {RESULTS_FILE}")
 
 
 def _value(figure: Figure) -> str:
     interval = "" if figure.low is None or figure.high is None else f"  ({figure.low:.1f} to {figure.high:.1f})"
-    return f"{figure.value:6.2f} {figure.unit}{interval}  of {figure.count:,}"
+    return f"{figure.value:6.2f} {label(figure.unit)}{interval}  of {figure.count:,}"
 
 
 def write_results(directory: Path, answerer: dict[str, Any], results: Sequence[TaskResult]) -> dict[str, Any]:
@@ -59,19 +61,23 @@ def write_results(directory: Path, answerer: dict[str, Any], results: Sequence[T
 
 
 def comparison_lines(comparison: RunComparison) -> Iterator[str]:
-    """A table of two runs: both scores, their difference with its interval, and the p-value."""
+    """A table of two runs in the user's language: both scores, their difference with its interval, and the p-value."""
     yield f"A: {comparison.first}"
     yield f"B: {comparison.second}"
-    yield f"{'task':<14}{'items':>7}{'A':>8}{'B':>8}{'B - A':>8}  {'95 %':<16}{'only A':>7}{'only B':>7}  p"
+    only_a, only_b = (right_aligned(label(heading), 8) for heading in ("only A", "only B"))
+    yield (
+        f"{padded(label('task'), 14)}{right_aligned(label('items'), 7)}{'A':>8}{'B':>8}{'B - A':>8}"
+        f"  {'95 %':<16}{only_a}{only_b}  p"
+    )
     for name, one in comparison.tasks.items():
-        interval = f"{100 * one.low:+.1f} to {100 * one.high:+.1f}"
+        interval = f"{100 * one.low:+.1f} {label('to')} {100 * one.high:+.1f}"
         yield (
             f"{name:<14}{one.count:>7,}{100 * one.first:>8.2f}{100 * one.second:>8.2f}"
-            f"{100 * (one.second - one.first):>+8.2f}  {interval:<16}{one.num_only_first:>7}{one.num_only_second:>7}"
-            f"  {one.p_value:.3f}"
+            f"{100 * (one.second - one.first):>+8.2f}  {padded(interval, 16)}"
+            f"{one.num_only_first:>8}{one.num_only_second:>8}  {one.p_value:.3f}"
         )
     for name, reason in comparison.left_out.items():
-        yield f"{name}: not compared; {reason}"
+        yield translate(f"{name}: not compared; {reason}")
 
 
 def write_harness_results(directory: Path, found: dict[str, Any]) -> dict[str, Any]:

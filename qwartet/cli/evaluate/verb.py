@@ -23,7 +23,7 @@ from qwartet.cli.loading import LoadOptions
 from qwartet.cli.option_groups import with_groups
 from qwartet.cli.options import AsJson, MaxNumSeqs, set_threads
 from qwartet.cli.progress import item_progress
-from qwartet.cli.terminal import error_line, json_line, one_line
+from qwartet.cli.terminal import error_line, json_line, one_line, untranslated_line
 from qwartet.engine.engine_config import EngineConfig
 from qwartet.errors import SettingError
 
@@ -57,18 +57,18 @@ class AskOptions:
 class RunOptions:
     """What is asked, and where the answers are kept."""
 
-    tasks: Annotated[str, typer.Option(help="Tasks, with commas; all: those whose data is there.")] = "all"
+    tasks: Annotated[str, typer.Option(help="Tasks, comma-separated; all: every task whose data is present.")] = "all"
     shots: Annotated[
         int | None,
         typer.Option(help="Worked examples before each question.", show_default="0 for chat models, 5 or 8 otherwise"),
     ] = None
     data: Annotated[Path, typer.Option(help="Directory of the published data files.")] = Path("data")
     out: Annotated[
-        Path | None, typer.Option(help="Directory of the run, with a line per question.", show_default="runs/MODEL")
+        Path | None, typer.Option(help="Directory for the results, one line per question.", show_default="runs/MODEL")
     ] = None
-    limit: Annotated[int | None, typer.Option(help="Questions per task, chosen by --seed.")] = None
-    seed: Annotated[int, typer.Option(help="Seed of the choice that --limit makes.")] = 0
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start again instead of resuming.")] = False
+    limit: Annotated[int | None, typer.Option(help="Questions per task, sampled with --seed.")] = None
+    seed: Annotated[int, typer.Option(help="Random seed for --limit.")] = 0
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over instead of resuming.")] = False
     allow_code_execution: Annotated[
         bool, typer.Option("--allow-code-execution", help="Run model-written code, in a sandbox.")
     ] = False
@@ -76,7 +76,7 @@ class RunOptions:
         Literal["own", "lm-eval"], typer.Option(help="lm-eval: EleutherAI's tasks and prompts instead of ours.")
     ] = "own"
     include_path: Annotated[
-        Path | None, typer.Option(help="Directory of task files (YAML) for lm-eval, instead of its own.")
+        Path | None, typer.Option(help="Directory of YAML task files for lm-eval, instead of its built-in tasks.")
     ] = None
 
     def directory(self, model: str) -> Path:
@@ -92,10 +92,13 @@ class RunOptions:
 def evaluate(
     *,
     model: Annotated[
-        str, typer.Argument(help="Checkpoint directory, hub id, or URL of an OpenAI-compatible server; or: compare.")
+        str,
+        typer.Argument(
+            help="Checkpoint directory, hub id, or URL of an OpenAI-compatible server; or the word compare."
+        ),
     ],
     runs: Annotated[
-        list[Path] | None, typer.Argument(metavar="[A B]", help="For compare: two directories of runs.")
+        list[Path] | None, typer.Argument(metavar="[A B]", help="For compare: two run directories.")
     ] = None,
     run: RunOptions,
     max_num_seqs: MaxNumSeqs = EngineConfig.max_num_seqs,
@@ -107,9 +110,8 @@ def evaluate(
 ) -> None:
     """Score a model on benchmarks.
 
-    Prompts, extraction and metrics are those of the published evaluation scripts. Every answer is kept in
-    OUT/TASK.jsonl; an interrupted run resumes from there. `qwartet evaluate compare A B` compares two runs question by
-    question.
+    Prompts, answer extraction and metrics follow the published evaluation scripts. Answers are saved to OUT/TASK.jsonl,
+    and an interrupted run resumes from there. `qwartet evaluate compare A B` compares two runs question by question.
     """
     if model == COMPARE:
         _compare(runs or [], as_json)
@@ -142,7 +144,7 @@ def _run_tasks(
 
     settings = RunSettings(directory, run.limit, run.seed, run.overwrite)
     if not make_tasks(run.names, options)[0]:  # reports wrong names and data before a model is loaded
-        raise SettingError(f"{run.data} holds the data of no task; set --data")
+        raise SettingError(f"{run.data} contains no data of any task; set --data")
     with closing(load()) as answerer:
         options = replace(
             options,
@@ -176,7 +178,7 @@ def _run(task: Task, answerer: Answerer, settings: RunSettings, as_json: bool) -
         result = run_task(task, answerer, settings, on_done)
     if not as_json:
         for line in figure_lines(result):
-            print(one_line(line))
+            print(untranslated_line(line))
     return result
 
 
@@ -206,7 +208,7 @@ def _run_lm_eval(model: str, run: RunOptions, llm: LLM, as_json: bool) -> None:
         print(json_line(report))
         return
     for line in harness_lines(report):
-        print(one_line(line))
+        print(untranslated_line(line))
 
 
 def is_url(model: str) -> bool:
@@ -243,10 +245,10 @@ def _compare(runs: list[Path], as_json: bool) -> None:
     from qwartet.evaluate.compare import compare_runs
 
     if len(runs) != 2:
-        raise SettingError("compare needs two directories of runs; qwartet evaluate compare A B")
+        raise SettingError("compare needs two run directories; run qwartet evaluate compare A B")
     comparison = compare_runs(*runs)
     if as_json:
         print(json_line(comparison.to_dict()))
         return
     for line in comparison_lines(comparison):
-        print(one_line(line))
+        print(untranslated_line(line))

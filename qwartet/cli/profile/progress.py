@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from qwartet.cli.language.catalogue import label
 from qwartet.cli.profile.text import row_name
 from qwartet.cli.terminal import direct, one_line
 from qwartet.cli.units import format_seconds
@@ -25,7 +26,7 @@ def profile_progress() -> Iterator[Callable[[ProfileEvent], None]]:
     console = Console(file=direct(sys.stderr), markup=False, highlight=False, soft_wrap=True)
     columns = (TextColumn("{task.description}", markup=False), BarColumn())
     bar = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
-    task = bar.add_task("starting", total=None)
+    task = bar.add_task(label("starting"), total=None)
     total_s = 0.0
 
     def on_event(event: ProfileEvent) -> None:
@@ -56,12 +57,12 @@ def _planned(event: ProfileEvent, left: str) -> str:
     if not event.total:
         return "nothing to measure: every row is already measured or cannot run"
     rows = f"{event.total} row{'' if event.total == 1 else 's'} to measure"
-    return f"{rows}, {left} in all" if left else rows
+    return f"{rows}, {left} in total" if left else rows
 
 
 def _line(event: ProfileEvent, row: Row, left: str) -> str:
     if event.kind == "preparing":
-        return f"{row.model}, {row.attention}: loading once, to repack the weights"
+        return f"{row.model}, {row.attention}: loading once to repack the weights"
     place = f"row {event.number} of {event.total}: {row.model}, {row_name(row)}"
     if event.kind == "started":
         return f"{place}; {left} left" if left else place

@@ -6,6 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qwartet.cli.language.catalogue import label, translate
+from qwartet.cli.language.columns import padded, right_aligned, width_of
+
 if TYPE_CHECKING:
     from qwartet.bench.profile.row import Row
 
@@ -19,24 +22,25 @@ _LEFT_OUT = {_HEADINGS.index("device")}  # the same in all rows
 
 
 def profile_lines(rows: Sequence[Row], out: Path | None = None, *, is_drawn: bool = False) -> Iterator[str]:
-    """The table, then reasons and remarks; GiB for memory."""
+    """The table, then reasons and remarks, in the user's language; GiB for memory."""
     from qwartet.bench.profile.table import NONE
 
-    lines = [list(_HEADINGS), *(_cells(row) for row in rows)]
+    lines = [list(map(label, _HEADINGS)), *(_cells(row) for row in rows)]
     left_out = _LEFT_OUT | ({0} if len({row.model for row in rows}) == 1 else set())
     empty = {at for at in range(len(_HEADINGS)) if all(line[at] == NONE for line in lines[1:])}
     kept = [at for at in range(len(_HEADINGS)) if at not in left_out | empty]
-    widths = [max(len(line[at]) for line in lines) for at in kept]
+    widths = [max(width_of(line[at]) for line in lines) for at in kept]
     for line in lines:
         texts = (
-            line[at].ljust(width) if at < _NUM_NAMES else line[at].rjust(width)
+            padded(line[at], width) if at < _NUM_NAMES else right_aligned(line[at], width)
             for at, width in zip(kept, widths, strict=True)
         )
         yield "  ".join(texts).rstrip()
     yield ""
-    yield from _remarks(rows)
+    yield from map(translate, _remarks(rows))
     if out is not None:
-        yield f"{out}: profile.json, profile.md{', roofline.svg and roofline.png' if is_drawn else ''} written"
+        drawn = ", roofline.svg, roofline.png" if is_drawn else ""
+        yield translate(f"{out}: profile.json, profile.md{drawn} written")
 
 
 def _cells(row: Row) -> list[str]:
@@ -44,15 +48,15 @@ def _cells(row: Row) -> list[str]:
 
     texts = cells(row)
     texts[_PUBLISHED] = next((f"{run.tokens_per_s:.2f}" for run in row.published if run.engine == "transformers"), NONE)
-    return texts
+    return [*texts[:_NUM_NAMES], *(translate(label(text)) for text in texts[_NUM_NAMES:])]
 
 
 def _remarks(rows: Sequence[Row]) -> Iterator[str]:
     measured = [row for row in rows if row.measured is not None]
     if measured:
         yield (
-            "tokens/s: generated tokens over the whole time, prefill included, as on the card; decode/s: after the "
-            "first token; of limit: decode speed as a share of what the memory bandwidth allows"
+            "tokens/s: generated tokens over total time, including prefill, as on the card; decode/s: after the "
+            "first token; of limit: decode speed relative to the memory bandwidth limit"
         )
     if any(run.engine == "transformers" for row in rows for run in row.published):
         yield "published: on A100-80G GPUs with Transformers and FlashAttention 2"
@@ -64,10 +68,10 @@ def _remarks(rows: Sequence[Row]) -> Iterator[str]:
     ceilings = [row.ceilings for row in measured if row.ceilings is not None]
     if ceilings:
         low, high = min(one.read_gb_s for one in ceilings), max(one.read_gb_s for one in ceilings)
-        yield f"memory read speed beside the rows: {low:.1f} to {high:.1f} GB/s with {ceilings[0].threads} threads"
+        yield f"memory read speed before each row: {low:.1f} to {high:.1f} GB/s with {ceilings[0].threads} threads"
     if any(one.is_low for one in ceilings):
         best = max(one.best_read_gb_s for one in ceilings)
-        yield f"the memory has read {best:.1f} GB/s on this machine before: something else is using it"
+        yield f"memory was read at {best:.1f} GB/s on this machine before: something else is using it"
     for text in dict.fromkeys(text for row in measured if row.measured is not None for text in row.measured.warnings):
         yield f"warning: {text}"
 

@@ -13,7 +13,7 @@ from qwartet.cli.loading import own_names
 from qwartet.cli.options import Activations, AsJson, Head, Threads, count_option
 from qwartet.cli.profile.progress import profile_progress
 from qwartet.cli.profile.text import profile_lines
-from qwartet.cli.terminal import json_line, one_line
+from qwartet.cli.terminal import json_line, untranslated_line
 from qwartet.cli.units import parse_count
 from qwartet.errors import SettingError
 from qwartet.hub.resolve import resolve
@@ -29,35 +29,35 @@ DOCUMENT = "profile.md"
 def profile(
     model: Annotated[
         list[str],
-        typer.Argument(metavar="MODEL", help="Directories of checkpoints, or hub ids; several fill one table."),
+        typer.Argument(metavar="MODEL", help="Checkpoint directories or hub ids; several share one table."),
     ],
     contexts: Annotated[
-        str, typer.Option(help="Tokens of the prompts, with commas; 6K is 6,144.")
+        str, typer.Option(help="Prompt lengths in tokens, comma-separated; 6K is 6,144.")
     ] = "1,6144,14336,30720",
     generate: Annotated[int, count_option("Tokens to generate after each prompt.")] = 2048,
-    kv_cache_dtype: Annotated[str, typer.Option(help="auto, int8 and int4, with commas.")] = "auto",
+    kv_cache_dtype: Annotated[str, typer.Option(help="KV cache types, comma-separated: auto, int8, int4.")] = "auto",
     attention: Annotated[
         str | None,
-        typer.Option(help="native, reference (torch's operations), or both with a comma.", show_default="native"),
+        typer.Option(help="native, reference (PyTorch operations), or both, comma-separated.", show_default="native"),
     ] = None,
     activations: Activations = None,
     head: Head = "auto",
     threads: Threads = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Also measure rows that, by qwartet plan, do not fit.")
+        bool, typer.Option("--force", help="Also measure rows that do not fit according to qwartet plan.")
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option(help="Directory for profile.json, profile.md and the roofline; a later run adds rows."),
+        typer.Option(help="Directory for profile.json, profile.md and the roofline; later runs add rows."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew, whatever --out holds.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over instead of resuming.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the model card's table of speed and memory.
+    """Measure speed and memory as in the model card's table.
 
-    Each row is a prompt of so many tokens and exactly --generate tokens after it, in a process of its own: speed as on
-    the card, time to the first token, time of each further one, peak memory against the forecast of qwartet plan.
-    Run nothing else meanwhile. With --out, a stopped run continues where it ended.
+    Each row runs in its own process: a prompt of the given length, then exactly --generate tokens. It shows the card's
+    speed, time to first token, time per output token, and peak memory next to the forecast of qwartet plan. Keep the
+    machine otherwise idle. With --out, an interrupted run resumes where it stopped.
     """
     from qwartet.bench.profile.file import ProfileFile, facts_of
     from qwartet.bench.profile.run import measure_profile
@@ -83,7 +83,7 @@ def profile(
         print(json_line({"profile": file.facts, "rows": [row.to_dict() for row in rows]}))
     else:
         for line in profile_lines(rows, out, is_drawn=is_drawn):
-            print(one_line(line))
+            print(untranslated_line(line))
     if any(row.status == "failed" for row in rows):
         raise typer.Exit(1)
 

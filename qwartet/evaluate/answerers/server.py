@@ -61,7 +61,9 @@ class ServerAnswerer:
         wrong = next((one for one in questions if not isinstance(one.request, Chat)), None)
         if wrong is not None:
             needs = "log-probabilities of choices" if isinstance(wrong.request, Choose) else "plain continuation"
-            raise RequestError(f"the task needs {needs}, but servers are asked by chat only; evaluate a checkpoint")
+            raise RequestError(
+                f"the task needs {needs}, but a server is queried through chat only; evaluate a checkpoint"
+            )
 
     def answers(self, questions: Sequence[Question]) -> Iterator[tuple[int, Answer]]:
         waiting, failures = iter(enumerate(questions)), 0

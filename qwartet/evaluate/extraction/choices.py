@@ -77,6 +77,8 @@ def _nearest(answer: str, options: Mapping[str, str]) -> str:
     try:
         from thefuzz import process
     except ImportError:
-        raise SettingError("answers without a letter need thefuzz: pip install 'qwartet[evaluate]'") from None
+        raise SettingError(
+            "matching answers without a letter needs thefuzz; install it: pip install 'qwartet[evaluate]'"
+        ) from None
     texts = list(options.values())
     return list(options)[texts.index(process.extractOne(answer, texts)[0])]

@@ -142,7 +142,9 @@ class LEval:
             for index, (instruction, output) in enumerate(zip(instructions, outputs, strict=True)):
                 references = _references(task, output)
                 if references is None:
-                    raise DataError(path, f"the output {output!r:.60} holds no answer", line=line, hint="fix the line")
+                    raise DataError(
+                        path, f"the output {output!r:.60} contains no answer", line=line, hint="fix the line"
+                    )
                 messages = _messages(task, document, instruction)
                 id = f"{task}/{number}/{index}"
                 yield _question(id, task, messages, references[0], number)

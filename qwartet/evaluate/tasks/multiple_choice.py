@@ -44,7 +44,7 @@ def read_items(path: Path, *, has_header: bool, has_answers: bool) -> list[Item]
 def shots_of(items: Sequence[Item], shots: int, path: Path) -> Sequence[Item]:
     """The first `shots` worked examples of a file. DataError where it has fewer."""
     if len(items) < shots:
-        raise DataError(path, f"{len(items)} examples where --shots wants {shots}", hint="use fewer shots")
+        raise DataError(path, f"{len(items)} examples, but --shots is {shots}", hint="use fewer shots")
     return items[:shots]
 
 

@@ -37,7 +37,7 @@ class PerplexitySettings:
         if wrong := [length for length in self.lengths if length < 2]:
             raise SettingError(f"--perplexity-length is {wrong[0]}; it must be at least 2", param="perplexity_length")
         if self.stride is not None and not 1 <= self.stride < min(self.lengths):
-            reason = f"--perplexity-stride is {self.stride}; it must be from 1 to less than the shortest length"
+            reason = f"--perplexity-stride is {self.stride}; it must be at least 1 and less than the shortest length"
             raise SettingError(reason, param="perplexity_stride")
 
 

@@ -48,7 +48,7 @@ def _shots(options: TaskOptions, usual: int) -> int:
     """Shots as asked for; else none for a model that chats, and the usual number for a base model."""
     if options.shots is not None:
         if not 0 <= options.shots <= 100:
-            raise SettingError(f"--shots is {options.shots}; it must be from 0 to 100", param="shots")
+            raise SettingError(f"--shots is {options.shots}; it must be between 0 and 100", param="shots")
         return options.shots
     return 0 if options.is_chat else usual
 
@@ -103,7 +103,7 @@ def _perplexity(directory: Path, options: TaskOptions) -> Task:
     from qwartet.evaluate.tasks.perplexity import Perplexity, PerplexitySettings
 
     if options.is_server:
-        raise SettingError("perplexity needs log-probabilities, which servers are not asked for; evaluate a checkpoint")
+        raise SettingError("perplexity needs log-probabilities, which a server does not provide; evaluate a checkpoint")
     settings = options.perplexity or PerplexitySettings()
     return Perplexity(options.data / "perplexity", settings, options.tokenizer, options.max_model_len)
 

@@ -46,12 +46,12 @@ class NeedleSettings:
         if not self.lengths or not self.depths:
             raise SettingError("a needle run needs at least one length and one depth", param="needle_lengths")
         if wrong := [depth for depth in self.depths if not 0 <= depth <= 100]:
-            raise SettingError(f"a needle's depth is {wrong[0]}; it must be from 0 to 100", param="needle_depths")
+            raise SettingError(f"--needle-depths has {wrong[0]}; it must be between 0 and 100", param="needle_depths")
         if self.needles < 1:
             raise SettingError(f"--needles is {self.needles}; it must be at least 1", param="needles")
         num_cells = len(self.lengths) * len(self.depths) * self.needles
         if num_cells > MAX_CELLS:
-            raise SettingError(f"{num_cells:,} needle questions are more than {MAX_CELLS:,}; use fewer depths")
+            raise SettingError(f"{num_cells:,} needle questions exceed the limit of {MAX_CELLS:,}; use fewer depths")
         if self.own is not None and not all(text.strip() for text in asdict(self.own).values()):
             raise SettingError("a needle needs a text, a question and an answer; pass all three", param="needle_text")
 

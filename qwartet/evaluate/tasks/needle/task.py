@@ -142,7 +142,7 @@ class NeedleTask:
         if not contains_word(own.text, own.answer):
             raise SettingError(f"the needle does not contain its answer, {own.answer!r:.40}", param="needle_answer")
         if contains_word(hay, own.answer):
-            raise SettingError(f"the hay contains the needle's answer, {own.answer!r:.40}; choose another")
+            raise SettingError(f"the hay contains the needle's answer, {own.answer!r:.40}; choose another answer")
         return Needle(own.text, own.question, own.answer)
 
     def _request(self, context: str, needle: Needle, max_tokens: int) -> Chat | Continue:
@@ -155,6 +155,6 @@ class NeedleTask:
         used = len(build_prompt(tokenizer, [Message("user", f"\n\n{needle.question}")])) + SPARE_TOKENS
         if self._own.buffer - used < MIN_ANSWER_TOKENS:
             least = used + MIN_ANSWER_TOKENS
-            reason = f"--needle-buffer is {self._own.buffer}; question and answer need {least} tokens or more"
+            reason = f"--needle-buffer is {self._own.buffer}; question and answer need at least {least} tokens"
             raise SettingError(reason, param="needle_buffer")
         return self._own.buffer - used
