@@ -8,6 +8,7 @@ Nothing in Qwartet imports this. An error is one line on standard output, and ex
 from __future__ import annotations
 
 import json
+import re
 import sys
 import zipfile
 from pathlib import Path
@@ -41,9 +42,20 @@ def main(source: Path, target: Path) -> int:
         print(f"this system cannot confine the process that reads it: {error}")
         return REFUSED
     except Exception as error:  # whatever a broken or hostile file raises
-        print(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
+        print(_reason(error))
         return REFUSED
     return 0
+
+
+def _reason(error: Exception) -> str:
+    """Why a file is refused, in one line; torch's own text for a pickle advises to let it run code."""
+    text = str(error)
+    if text.startswith("Weights only load failed"):
+        found = re.search(
+            r"unsupported (?:global|operand|class)\b.{1,200}?(?= whose| was not|\. |$)", text, re.I | re.M
+        )
+        return f"the pickle does more than store tensors ({found[0] if found else 'it cannot be read'})"
+    return f"{type(error).__name__}: {text.partition(chr(10))[0]}"
 
 
 def _tensors(loaded: object) -> dict[str, Tensor]:

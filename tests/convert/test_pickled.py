@@ -102,6 +102,8 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_none(checkpoint: Copy,
     with pytest.raises(CheckpointError, match=r"cannot be converted .*; fetch it again, or use safetensors") as caught:
         convert_pickled(directory, tmp_path / "converted")
     assert caught.value.path == str(path) and str(caught.value).isprintable() and len(str(caught.value)) < 800
+    assert "weights_only" not in str(caught.value)  # torch's own text advises to switch the protection off
+    assert "GLOBAL" in str(caught.value) or form == "plain"
     assert not marker.exists() and not (tmp_path / "converted").exists() and not list(tmp_path.glob(".converted*"))
 
 
