@@ -14,6 +14,12 @@ from qwartet.engine.request import Request, RequestOptions
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.errors import RequestError
 
+# Whether a continuation has tokens inside the prompt -> how its request is sampled.
+_PARAMS = {
+    within: SamplingParams(max_tokens=1, temperature=0.0, logprobs=0, prompt_logprobs=1 if within else None)
+    for within in (False, True)
+}
+
 
 @dataclass(frozen=True)
 class Likelihood:
@@ -35,8 +41,7 @@ class LikelihoodRequest:
     @property
     def prompt(self) -> Prompt:
         """The request for the engine."""
-        within = 1 if len(self.prompt_ids) > self.num_context_tokens else None
-        params = SamplingParams(max_tokens=1, temperature=0.0, logprobs=0, prompt_logprobs=within)
+        params = _PARAMS[len(self.prompt_ids) > self.num_context_tokens]
         options = RequestOptions(
             prompt_logprobs_from=self.num_context_tokens, logprob_token_ids=tuple(self.last_ids), speculates=False
         )

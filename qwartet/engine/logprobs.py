@@ -29,5 +29,6 @@ def token_logprobs(logits: Tensor, token_ids: Sequence[int], num_top: int) -> li
 
 def logprobs_of(logits: Tensor, token_ids: Sequence[int]) -> tuple[tuple[int, float], ...]:
     """Ids, each with its log-probability by logits [V], in the given order; an id from V on is impossible."""
-    values = logits - logits.logsumexp(-1)
-    return tuple((token_id, float(values[token_id]) if token_id < len(values) else -math.inf) for token_id in token_ids)
+    known = [token_id for token_id in token_ids if token_id < len(logits)]
+    values = dict(zip(known, (logits[known] - logits.logsumexp(-1)).tolist(), strict=True))
+    return tuple((token_id, values.get(token_id, -math.inf)) for token_id in token_ids)

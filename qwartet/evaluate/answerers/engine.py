@@ -29,6 +29,7 @@ class EngineAnswerer:
     def __init__(self, llm: LLM) -> None:
         self._llm = llm
         self._thread = EngineThread.of(llm.engine)
+        self._choice_ids: dict[Text, list[int]] = {}  # of one-token choices: most questions have the same letters
 
     @property
     def description(self) -> dict[str, Any]:
@@ -87,10 +88,10 @@ class EngineAnswerer:
                     reader.submit([job.prompt for job in jobs])
                 if not open_jobs:
                     continue
-                number, _ = next(numbered)
+                number, added = next(numbered)
                 index, job = open_jobs.pop(number)
                 is_first = False
-                job.request = reader.requests[number][0]
+                job.request = added.request
                 if all(one.request is not None for one in left[index]):
                     yield index, _answer(questions[index], left.pop(index))
 
@@ -110,7 +111,8 @@ class EngineAnswerer:
     def _jobs_of(self, question: Question) -> Iterator[_Job]:
         asked, llm = question.request, self._llm
         if isinstance(asked, Choose):
-            pairs = [self._pair(asked, choice) for choice in asked.choices]
+            context = self._ids(asked.prompt)
+            pairs = [self._pair(context, choice, asked.max_length) for choice in asked.choices]
             yield from (_Job(request.prompt, likelihood=request) for request in likelihood_requests(pairs))
             return
         params = SamplingParams(max_tokens=asked.max_tokens, temperature=0.0, stop=asked.stop)
@@ -121,10 +123,12 @@ class EngineAnswerer:
             ids = llm.tokenizer.encode(asked.prompt)
         yield _Job(Prompt(ids, params, RequestOptions(llm.stop_token_ids)))
 
-    def _pair(self, asked: Choose, choice: Text) -> tuple[list[int], list[int]]:
-        context, continuation = self._ids(asked.prompt), self._ids(choice)
-        if asked.max_length is not None:
-            context = context[max(len(context) + len(continuation) - asked.max_length, 0) :]
+    def _pair(self, context: list[int], choice: Text, max_length: int | None) -> tuple[list[int], list[int]]:
+        continuation = self._choice_ids.get(choice) or self._ids(choice)
+        if len(continuation) == 1:
+            self._choice_ids[choice] = continuation
+        if max_length is not None:
+            context = context[max(len(context) + len(continuation) - max_length, 0) :]
         return context or [self._llm.tokenizer.eod_id], continuation
 
     def _ids(self, text: Text) -> list[int]:
