@@ -157,7 +157,7 @@ def _run_tasks(
         for name, reason in left_out.items():
             print(error_line(f"{name}: skipped ({reason})"), file=sys.stderr)
         for line in sandbox_lines(tasks):
-            print(one_line(line), file=sys.stderr)
+            print(untranslated_line(line), file=sys.stderr)
         results = [_run(task, answerer, settings, as_json) for task in tasks]
         report = write_results(settings.directory, answerer.description, results)
     if as_json:
