@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import errno
 import fcntl
+import hashlib
 import mmap
 import os
 import secrets
@@ -63,6 +64,12 @@ def check_free_space(target: Path, num_bytes: int, hint: str = "choose another d
 _KINDS = (
     (stat.S_ISREG, "a file"), (stat.S_ISDIR, "a directory"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"),
 )  # fmt: skip
+
+
+def sha256_of(path: Path) -> str:
+    """The hash of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def kind_of(path: Path) -> str | None:

@@ -8,9 +8,7 @@ adjacent runs. Nothing else may run meanwhile.
 
 from __future__ import annotations
 
-import json
 import platform
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -20,7 +18,7 @@ from typing import Any
 
 from qwartet import __version__
 from qwartet.bench.machine import processor
-from qwartet.bench.peers.alternation import run_to_end
+from qwartet.bench.own_command import own_json
 from qwartet.bench.peers.llama_cpp import run_batched_bench, run_llama_bench
 from qwartet.errors import SettingError
 
@@ -88,19 +86,12 @@ def measure_report(settings: ReportSettings, log: Log = lambda _text: None) -> d
     raw["long context"] = [_latency(settings, long_context)]
     log(f"single linears of {settings.shapes}")
     decode = ("--shapes", settings.shapes, "--rows", "1", "--activations", "int8")
-    raw["kernels"] = _ours("bench", "kernels", *decode, "--threads", str(settings.threads))
+    raw["kernels"] = own_json("bench", "kernels", *decode, "--threads", str(settings.threads))
     return raw
 
 
 def _latency(settings: ReportSettings, options: tuple[str, ...]) -> dict[str, Any]:
-    return _ours("bench", "latency", str(settings.model), "--threads", str(settings.threads), *options)
-
-
-def _ours(*arguments: str) -> dict[str, Any]:
-    """The JSON of a command of ours, run in a process of its own."""
-    program = (sys.executable, "-c", "from qwartet.cli.main import main; main()")
-    found: dict[str, Any] = json.loads(run_to_end([*program, *arguments, "--json"]).splitlines()[-1])
-    return found
+    return own_json("bench", "latency", str(settings.model), "--threads", str(settings.threads), *options)
 
 
 def start(settings: ReportSettings) -> dict[str, float]:

@@ -7,10 +7,8 @@ depths; every further layer costs what the layers between the two depths cost.
 
 from __future__ import annotations
 
-import json
 import platform
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -22,7 +20,8 @@ import torch
 
 from qwartet import __version__
 from qwartet.bench.machine import processor
-from qwartet.bench.peers.alternation import Speed, run_to_end, take_turns
+from qwartet.bench.own_command import own_json
+from qwartet.bench.peers.alternation import Speed, take_turns
 from qwartet.bench.peers.gguf_file import write_gguf
 from qwartet.bench.peers.llama_cpp import run_llama_bench
 from qwartet.bench.synth import plan_synthesis, write_synthesis
@@ -81,8 +80,7 @@ def measure_sizes(settings: SizesSettings, log: Log = lambda _text: None) -> dic
 
 def planned_bytes(name: str) -> int:
     """What a size needs in memory for one request, as `qwartet plan` says, which needs no file."""
-    plan = ["plan", name, "--context", str(CONTEXT), "--bandwidth", "1", "--json"]
-    total: int = json.loads(run_to_end([sys.executable, "-m", "qwartet", *plan]))["total_bytes"]
+    total: int = own_json("plan", name, "--context", str(CONTEXT), "--bandwidth", "1")["total_bytes"]
     return total
 
 
@@ -92,10 +90,8 @@ def _measure(shape: Shape, settings: SizesSettings, versions: dict[str, str], lo
     cache = settings.directory / "cache"
 
     def latency(*options: str) -> dict[str, Any]:
-        command = [sys.executable, "-m", "qwartet", "bench", "latency", str(model), "--json", *options]
-        output = run_to_end([*command, "--threads", str(settings.threads)], {"QWARTET_CACHE": str(cache)})
-        report: dict[str, Any] = json.loads(output.splitlines()[-1])
-        return report
+        threads = ("--threads", str(settings.threads))
+        return own_json("bench", "latency", str(model), *threads, *options, environment={"QWARTET_CACHE": str(cache)})
 
     log(f"{label}: writing both sides' files")
     try:

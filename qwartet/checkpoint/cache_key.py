@@ -17,7 +17,7 @@ from typing import Any
 from qwartet.checkpoint.cache_directory import check_is_ours
 from qwartet.checkpoint.held_tensors import LoadSettings
 from qwartet.checkpoint.shards import Checkpoint
-from qwartet.files import atomic_write
+from qwartet.files import atomic_write, sha256_of
 
 _KEY = re.compile(r"[0-9a-f]{32}")
 
@@ -71,14 +71,9 @@ def _record(known: Path) -> dict[str, Any]:
 def _contents(files: list[Path]) -> str:
     """SHA-256 over the SHA-256 of every file with tensors."""
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        return hashlib.sha256("".join(pool.map(_sha256, files)).encode()).hexdigest()
+        return hashlib.sha256("".join(pool.map(sha256_of, files)).encode()).hexdigest()
 
 
 def _identity(file: Path) -> list[int | str]:
     status = file.stat()
     return [file.name, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

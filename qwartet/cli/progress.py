@@ -7,10 +7,22 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from qwartet.cli.language.catalogue import label, translate
 from qwartet.cli.terminal import direct
 from qwartet.cli.units import format_bytes
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def progress_console(**settings: Any) -> tuple[Console, bool]:
+    """A console on stderr, and whether it can redraw a bar: not a pipe, and not a dumb terminal either."""
+    from rich.console import Console
+
+    console = Console(file=direct(sys.stderr), markup=False, highlight=False, **settings)
+    return console, console.is_terminal and not console.is_dumb_terminal
 
 
 @contextmanager
@@ -19,12 +31,10 @@ def byte_progress(doing: str, done: str) -> Iterator[Callable[[int, int], None]]
 
     `doing` and `done` name the work: "writing", "written". A new total starts a new bar.
     """
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    console = Console(file=direct(sys.stderr), markup=False, highlight=False)
+    console, redraws = progress_console()
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn())
-    redraws = console.is_terminal and not console.is_dumb_terminal
     progress = Progress(*columns, TimeRemainingColumn(), console=console, disable=not redraws)
     num_done, of = 0, 0
     task = progress.add_task(label(doing), visible=False)
@@ -48,8 +58,7 @@ def byte_progress(doing: str, done: str) -> Iterator[Callable[[int, int], None]]
 
 @contextmanager
 def item_progress(doing: str) -> Iterator[Callable[[int, int], None]]:
-    """A function that takes how many items are done, and of how many; those of its first call were done before."""
-    from rich.console import Console
+    """Yields a function of (items done, total items), such as the questions of a task."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -59,9 +68,9 @@ def item_progress(doing: str) -> Iterator[Callable[[int, int], None]]:
         TimeRemainingColumn,
     )
 
-    console = Console(file=direct(sys.stderr), markup=False, highlight=False)
+    console, redraws = progress_console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    progress = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
+    progress = Progress(*columns, TimeRemainingColumn(), console=console, disable=not redraws)
     task = progress.add_task(doing, visible=False)
     before = 0
 
@@ -69,7 +78,7 @@ def item_progress(doing: str) -> Iterator[Callable[[int, int], None]]:
         nonlocal before
         progress.start()
         progress.update(task, completed=done, total=of, visible=True)
-        if not console.is_terminal and of and before * 10 // of < done * 10 // of:
+        if not redraws and of and before * 10 // of < done * 10 // of:
             console.print(f"{doing}: {done:,} / {of:,}")
         before = done
 

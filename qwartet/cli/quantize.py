@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,8 @@ import typer
 from qwartet.checkpoint.layout import LINEARS
 from qwartet.cli.language.catalogue import label, listed, translate
 from qwartet.cli.language.columns import padded
-from qwartet.cli.terminal import direct, json_line, one_line
+from qwartet.cli.progress import progress_console
+from qwartet.cli.terminal import json_line, one_line
 from qwartet.cli.units import format_bytes
 from qwartet.errors import SettingError
 from qwartet.hub.resolve import resolve
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from qwartet.quantize.finished_blocks import QuantizeEvent
     from qwartet.quantize.progress import OnProgress, QuantizeProgress
 
-SECONDS_BETWEEN_LINES = 60.0  # of progress inside a block, where there is no terminal
+SECONDS_BETWEEN_LINES = 60.0  # between progress lines within a block, without a bar
 
 
 def quantize(
@@ -87,13 +87,12 @@ def _resolved_device(device: str) -> str:
 @contextmanager
 def _progress() -> Iterator[OnProgress]:
     """Shows progress and the time left on stderr: a bar on a terminal, else a line per block and one now and then."""
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    console = Console(file=direct(sys.stderr), markup=False, highlight=False)
+    console, redraws = progress_console()
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn(label("left")))
     progress = Progress(
-        *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal,
+        *columns, TimeRemainingColumn(), console=console, disable=not redraws,
         speed_estimate_period=24 * 3600,  # a step may take minutes
     )  # fmt: skip
     task = progress.add_task(translate("checking the checkpoint"), total=None)
@@ -104,7 +103,7 @@ def _progress() -> Iterator[OnProgress]:
         block = f"block {state.layer + 1} of {state.num_layers}"
         description = translate(f"{block}, {state.doing}")
         progress.update(task, total=state.work_total, completed=state.work_done, description=description)
-        if console.is_terminal or not (state.is_block_done or time.monotonic() - last_line >= SECONDS_BETWEEN_LINES):
+        if redraws or not (state.is_block_done or time.monotonic() - last_line >= SECONDS_BETWEEN_LINES):
             return
         last_line = time.monotonic()
         seconds_left = progress.tasks[0].time_remaining

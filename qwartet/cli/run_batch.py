@@ -17,7 +17,8 @@ from qwartet.cli.language.catalogue import label, translate
 from qwartet.cli.loading import LoadOptions, own_names
 from qwartet.cli.option_groups import with_groups
 from qwartet.cli.options import JsonLine, MaxNumSeqs, set_threads
-from qwartet.cli.terminal import direct, error_line, json_line, one_line
+from qwartet.cli.progress import progress_console
+from qwartet.cli.terminal import error_line, json_line, one_line
 from qwartet.engine.engine_config import EngineConfig
 from qwartet.errors import SettingError
 
@@ -189,12 +190,10 @@ def _names(model: str | None) -> list[str]:
 def _progress(total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
     """Yields a function to call after each answer, with the tokens generated so far; shows a bar on a terminal,
     otherwise a line for each tenth, always on stderr."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(file=direct(sys.stderr), markup=False, highlight=False, quiet=quiet)
+    console, redraws = progress_console(quiet=quiet)
     columns = (TextColumn(label("requests")), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    redraws = console.is_terminal and not console.is_dumb_terminal
     num_answered, started = 0, time.perf_counter()
     with Progress(*columns, TextColumn("{task.fields[speed]}"), console=console, disable=not redraws) as bar:
         task = bar.add_task("requests", total=total, speed="")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from qwartet.errors import DataError
-from qwartet.files import kind_of
+from qwartet.files import kind_of, sha256_of
 
 MAX_FILE_BYTES = 2**30  # unpacked; the largest published file, L-Eval's, has less than 100 MB
 MAX_CELL_CHARS = 2**24
@@ -87,16 +87,10 @@ def read_text(path: Path) -> str:
         raise DataError(path, "not valid UTF-8", line=line, hint="save it as UTF-8") from None
 
 
-def sha256_of(path: Path) -> str:
-    """The hash of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def find_file(directory: Path, *names: str) -> Path:
     """The first of these names that exists in a directory or one level below; DataError, naming all, without one."""
     for name in names:
-        for place in (directory, *sorted(path for path in directory.glob("*") if path.is_dir())):
+        for place in _places(directory):
             if (place / name).is_file():
                 return place / name
     raise DataError(directory, f"no {' or '.join(names)} here", hint="see qwartet evaluate --help for the data files")
@@ -104,7 +98,7 @@ def find_file(directory: Path, *names: str) -> Path:
 
 def find_folder(directory: Path, name: str, files: Sequence[str]) -> Path:
     """The folder of a split, in a directory or one level below; DataError where it or one of its files is missing."""
-    for place in (directory, *sorted(path for path in directory.glob("*") if path.is_dir())):
+    for place in _places(directory):
         folder = place / name
         if folder.is_dir():
             if missing := [file for file in files if not (folder / file).is_file()]:
@@ -120,3 +114,8 @@ def sha256_of_all(paths: Iterable[Path]) -> str:
     for path in paths:
         digest.update(f"{path.name} {sha256_of(path)}\n".encode())
     return digest.hexdigest()
+
+
+def _places(directory: Path) -> list[Path]:
+    """Where the files of a benchmark may be: in the directory, or in one of its own."""
+    return [directory, *sorted(path for path in directory.glob("*") if path.is_dir())]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from qwartet.bench import report
+from qwartet.bench import own_command, report
 from qwartet.bench.render import render
 from qwartet.bench.targets import TARGETS
 from qwartet.errors import SettingError
@@ -119,7 +119,7 @@ def test_a_program_that_is_not_there_is_told_before_anything_runs(tmp_path) -> N
 def test_the_sides_take_turns_and_every_round_is_kept(tmp_path, monkeypatch) -> None:
     order: list[str] = []
 
-    def run_to_end(command: list[str]) -> str:
+    def run_to_end(command: list[str], environment: object) -> str:
         verb = command[4] if command[3] == "bench" else command[0]
         order.append(f"{verb} {'exact' if 'exact' in command else ''}".strip())
         return json.dumps(RAW["kernels"] if verb == "kernels" else run())
@@ -131,7 +131,7 @@ def test_the_sides_take_turns_and_every_round_is_kept(tmp_path, monkeypatch) -> 
     for name in ("a", "b", "c"):
         (tmp_path / name).touch()
     (tmp_path / "model.safetensors").write_bytes(bytes(100))
-    monkeypatch.setattr(report, "run_to_end", run_to_end)
+    monkeypatch.setattr(own_command, "run_to_end", run_to_end)
     monkeypatch.setattr(report, "run_llama_bench", lambda *_, **__: order.append("llama") or Build)
     monkeypatch.setattr(report, "run_batched_bench", lambda *_, **__: [])
     raw = report.measure_report(

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from qwartet.bench import sizes
+from qwartet.bench import own_command, sizes
 from qwartet.bench.bar_chart import Bar, BarGroup, bar_chart
 from qwartet.bench.size_table import READMES, replace_table, size_chart, size_table
 from qwartet.bench.sizes import SizesSettings, measure_sizes, tokens_per_s
@@ -74,7 +74,7 @@ def test_measuring_takes_turns_and_leaves_no_files(tmp_path: Path, monkeypatch: 
         calls.append("llama.cpp")
         return PeerRun()
 
-    monkeypatch.setattr(sizes, "run_to_end", run)
+    monkeypatch.setattr(own_command, "run_to_end", run)
     monkeypatch.setattr(sizes, "run_llama_bench", peer)
     monkeypatch.setattr(sizes, "plan_synthesis", lambda shape, gptq: shape)
     monkeypatch.setattr(sizes, "write_synthesis", lambda shape, target: target.mkdir())

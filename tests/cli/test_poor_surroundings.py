@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from qwartet import DEMO
 from tests.cli.command_line import CommandLine, Terminal
 from tests.cli.test_chat_url import EDITOR
 from tests.client.scripted_server import ScriptedServer, answer
@@ -44,6 +45,16 @@ def test_a_terminal_that_cannot_redraw_gets_lines_of_progress(tmp_path: Path) ->
         terminal.expect("1 of 3 answered")
         shown = terminal.expect("3 done, 0 failed; ")
         assert "3 of 3 answered" in shown and "\x1b" not in shown
+        assert terminal.wait() == 0
+
+
+def test_a_terminal_that_cannot_redraw_gets_lines_of_an_evaluation(tmp_path: Path) -> None:
+    rows = [{"question": f"What is {n} + 1?", "answer": f"#### {n + 1}"} for n in range(3)]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = ("--tasks", "gsm8k", "--data", str(tmp_path), "--out", str(tmp_path / "run"), "--device", "cpu")
+    with Terminal("evaluate", str(DEMO), *options, TERM="dumb") as terminal:
+        terminal.expect("gsm8k: 1 / 3")
+        assert "\x1b" not in terminal.expect("accuracy")
         assert terminal.wait() == 0
 
 

@@ -119,7 +119,7 @@ def test_a_chat_model_gets_examples_where_they_are_asked_for(with_examples: Path
     assert isinstance(question.request, Chat)
     assert question.request.messages[0].content.startswith("Question: 0 + 1?")
     assert question.request.messages[0].content.endswith("Question: 3 + 4?\nLet's think step by step")
-    with pytest.raises(DataError, match="2 examples where --shots wants 5"):
+    with pytest.raises(DataError, match="2 examples, but --shots is 5"):
         Gsm8k(with_examples, 5).questions()
 
 

@@ -19,7 +19,7 @@ from qwartet.errors import QwartetError, is_out_of_memory
 def main() -> None:
     """Reads the task, does it, prints the result."""
     task = json.load(sys.stdin)
-    stdout, sys.stdout = sys.stdout, sys.stderr  # what a library prints is no result
+    stdout, sys.stdout = sys.stdout, sys.stderr  # what libraries print must not mix with the result
     try:
         _say(stdout, {"result": _do(task, stdout)})
     except Exception as error:

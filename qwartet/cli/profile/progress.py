@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from qwartet.cli.language.catalogue import label
 from qwartet.cli.profile.text import row_name
-from qwartet.cli.terminal import direct, one_line
+from qwartet.cli.progress import progress_console
+from qwartet.cli.terminal import one_line
 from qwartet.cli.units import format_seconds
 
 if TYPE_CHECKING:
@@ -20,12 +20,11 @@ if TYPE_CHECKING:
 @contextmanager
 def profile_progress() -> Iterator[Callable[[ProfileEvent], None]]:
     """A function that takes the events of a profile and shows them."""
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
-    console = Console(file=direct(sys.stderr), markup=False, highlight=False, soft_wrap=True)
+    console, redraws = progress_console(soft_wrap=True)
     columns = (TextColumn("{task.description}", markup=False), BarColumn())
-    bar = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+    bar = Progress(*columns, console=console, disable=not redraws, transient=True)
     task = bar.add_task(label("starting"), total=None)
     total_s = 0.0
 
@@ -39,7 +38,7 @@ def profile_progress() -> Iterator[Callable[[ProfileEvent], None]]:
                 bar.start()
             return
         assert event.row is not None
-        if event.kind in ("preparing", "done") or (event.kind == "started" and not console.is_terminal):
+        if event.kind in ("preparing", "done") or (event.kind == "started" and not redraws):
             console.print(one_line(_line(event, event.row, left)))
         if event.left_s is not None:
             total_s = max(total_s, event.left_s)

@@ -60,7 +60,7 @@ class Gsm8k:
             return ""
         examples = read_text(self._examples_path).rstrip("\n").split("\n\n")
         if len(examples) < self._shots:
-            reason = f"{len(examples)} examples where --shots wants {self._shots}"
+            reason = f"{len(examples)} examples, but --shots is {self._shots}"
             raise DataError(self._examples_path, reason, hint="use fewer shots")
         return "".join(f"{example}\n\n" for example in examples[: self._shots])
 

@@ -39,7 +39,6 @@ class TaskOptions:
 class TaskEntry:
     """A task that can be asked for."""
 
-    summary: str
     folder: str  # of its data, under TaskOptions.data; the files may also be right there
     make: Callable[[Path, TaskOptions], Task]
 
@@ -123,15 +122,15 @@ def _humaneval(directory: Path, options: TaskOptions) -> Task:
 
 
 TASKS: dict[str, TaskEntry] = {
-    "ceval": TaskEntry("1,346 Chinese multiple-choice questions of 52 subjects (val split)", "ceval", _ceval),
-    "ceval-test": TaskEntry("C-Eval's test split: writes the submission file", "ceval", _ceval_test),
-    "mmlu": TaskEntry("14,042 English multiple-choice questions of 57 subjects", "mmlu", _mmlu),
-    "gsm8k": TaskEntry("1,319 problems of primary-school arithmetic", "gsm8k", _gsm8k),
-    "humaneval": TaskEntry("164 Python functions, run in a sandbox (--allow-code-execution)", "humaneval", _humaneval),
-    "leval": TaskEntry("L-Eval: questions about long documents, six closed-ended tasks", "leval", _leval),
-    "tools": TaskEntry("Tool use: the right tool, its arguments, and no tool where none helps", "tools", _tools),
-    "needle": TaskEntry("A needle in a haystack, by length and depth, with a heat map", "needle", _needle),
-    "perplexity": TaskEntry("Perplexity of your own texts, by context length", "perplexity", _perplexity),
+    "ceval": TaskEntry("ceval", _ceval),
+    "ceval-test": TaskEntry("ceval", _ceval_test),
+    "mmlu": TaskEntry("mmlu", _mmlu),
+    "gsm8k": TaskEntry("gsm8k", _gsm8k),
+    "humaneval": TaskEntry("humaneval", _humaneval),
+    "leval": TaskEntry("leval", _leval),
+    "tools": TaskEntry("tools", _tools),
+    "needle": TaskEntry("needle", _needle),
+    "perplexity": TaskEntry("perplexity", _perplexity),
 }
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from qwartet.errors import SettingError
-from qwartet.evaluate.data_files import read_text, sha256_of
+from qwartet.evaluate.data_files import read_text
 from qwartet.evaluate.filler.prose import Language
+from qwartet.files import sha256_of
 
 CARD_LENGTHS = (1024, *range(4096, 32769, 4096))  # the lengths of the published picture
 MAX_CELLS = 10_000
