@@ -12,7 +12,6 @@ from qwartet.planning.published_figures import PublishedRun
 
 Language = Literal["en", "zh"]
 PRECISIONS = {"fp32": "FP32", "fp16": "FP16", "bf16": "BF16", "int8": "Int8", "int4": "Int4"}
-_ENGINES = {"transformers": "HF + FlashAttn-v2", "vllm": "vLLM"}  # the card's column "Setting"
 _NUM_NAMES = 5  # columns of text before those of numbers
 NONE = "-"
 
@@ -146,7 +145,7 @@ def _counted(text: str, number: int) -> str:
 def published(run: PublishedRun, words: Words) -> str:
     """One published run: speed, and how it was reached."""
     memory = "" if run.memory_gib is None else f", {run.memory_gib:.2f} GiB"
-    return f"{run.tokens_per_s:.2f} ({_ENGINES[run.engine]}, {_counted(words.gpus, run.num_gpus)}{memory})"
+    return f"{run.tokens_per_s:.2f} ({run.setting}, {_counted(words.gpus, run.num_gpus)}{memory})"
 
 
 def _number(value: float | None, digits: int) -> str:
