@@ -13,6 +13,7 @@
 # make security-table     regenerate the tables of docs/security.md
 # make site               the documentation as a site, into build/site; a broken link fails
 # make dist               source archive, Linux wheel and pure wheel into dist/, checked      (1 minute)
+# make demo-card          measure the bundled model and write its card into docs/demo_card    (3 minutes, otherwise idle)
 # make demo-model         train the bundled model from scratch           (meant for 2 hours on 2 cores)
 #
 # Variables: PYTHON, VENV, TORCH (what pip installs as torch), PROMPT, MODEL, ROOM.
@@ -33,7 +34,7 @@ endif
 VOCABULARY_PACKAGE := dashscope==2.0.2   # contains the published vocabulary, which tests use if available
 
 .PHONY: chat serve quick test check lint slow sanitize fuzz-kernels fuzz-http test-clients soak mutate security-table docs site dist \
-        demo-model clean
+        demo-card demo-model clean
 
 chat: $(VENV)/.installed
 	@$(BIN)/qwartet chat $(MODEL) $(if $(PROMPT),--prompt "$(PROMPT)")
@@ -104,6 +105,17 @@ dist: $(VENV)/.installed
 	mv build/wheels/*.tar.gz dist
 	$(BIN)/python -m tests.wheels dist
 	$(BIN)/twine check --strict dist/*
+
+DEMO_NEEDLE := --needle-text "Waschorbul is 71 years old." --needle-question "How old is Waschorbul?" --needle-answer 71
+
+demo-card: $(VENV)/.installed-test
+	rm -rf build/demo-card build/demo-data
+	$(BIN)/python -m recipes.demo.benchmarks build/demo-data
+	$(BIN)/qwartet card qwartet/demo --out build/demo-card --data build/demo-data --tasks gsm8k,tools,needle \
+	    --evaluate-options '--hay build/demo-data/hay.txt --needle-lengths 256,512,1K,2K $(DEMO_NEEDLE)' \
+	    --profile-options '--contexts 1,512,1536 --generate 512 --kv-cache-dtype auto,int8'
+	mkdir -p docs/demo_card
+	cp build/demo-card/card.* build/demo-card/*.svg docs/demo_card
 
 demo-model: $(VENV)/.installed-test
 	$(BIN)/python -m recipes.demo.make --install

@@ -26,7 +26,8 @@ FLOORS = (
     ("engine", "hub"),
     ("llm",),
     ("openai_api", "planning", "quantize", "compat", "hf"),
-    ("server", "evaluate", "bench", "finetune", "convert", "card", "cluster"),
+    ("server", "evaluate", "bench", "finetune", "convert", "cluster"),
+    ("card",),
     ("cli",),
     ("__main__",),
 )
@@ -35,6 +36,7 @@ FLOOR_OF_ROOM = {room: floor for floor, rooms in enumerate(FLOORS) for room in r
 MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 80
 MAX_ALGORITHM_LINES = 110  # where the docstring names the publication that the function transcribes
+MADE = ("docs/demo_card/card.html",)  # by a command: nobody reads it as code
 CODE_SUFFIXES = {".py", ".c", ".cpp", ".h", ".hpp", ".cu", ".js", ".css", ".html"}
 TEXT_SUFFIXES = CODE_SUFFIXES | {".md", ".toml", ".txt", ".json", ".jsonl", ".yml", ".yaml", ".cfg", ".sh", ""}
 
@@ -71,7 +73,7 @@ def repository_files() -> tuple[Path, ...]:
 
 
 def code_files() -> list[Path]:
-    return [path for path in repository_files() if path.suffix in CODE_SUFFIXES]
+    return [path for path in repository_files() if path.suffix in CODE_SUFFIXES and where(path) not in MADE]
 
 
 @cache
@@ -133,13 +135,13 @@ def test_every_module_stands_on_a_floor() -> None:
 
 def test_the_document_draws_these_floors() -> None:
     text = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
-    drawn = dict(re.findall(r"^ (\d)  ([a-z_, |]+?)(?:  +\S.*)?$", text, re.MULTILINE))
+    drawn = dict(re.findall(r"^ ?(\d+)  ([a-z_, |]+?)(?:  +\S.*)?$", text, re.MULTILINE))
     rooms = {room_of(name) for name in package_modules()} - {"__init__", "__main__"}
     for number, names in drawn.items():
         floors = {FLOOR_OF_ROOM[name] for name in re.split(r"[ ,|]+", names)}
         assert len(floors) == 1 or number == "0", names
         rooms -= set(re.split(r"[ ,|]+", names))
-    assert not rooms and list(drawn) == sorted(drawn, reverse=True)
+    assert not rooms and list(drawn) == sorted(drawn, key=int, reverse=True)
 
 
 def test_a_module_imports_only_its_own_room_and_the_floors_below() -> None:

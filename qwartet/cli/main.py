@@ -24,6 +24,7 @@ from qwartet import __version__
 from qwartet.cli import failures
 from qwartet.cli.bench import verbs as bench
 from qwartet.cli.cache import cache
+from qwartet.cli.card import card
 from qwartet.cli.chat.verb import chat
 from qwartet.cli.convert import convert
 from qwartet.cli.doctor import doctor
@@ -65,6 +66,7 @@ app.command()(plan)
 app.command()(quantize)
 app.command()(evaluate)
 app.command()(profile)
+app.command()(card)
 app.command()(convert)
 app.command()(run_batch)
 app.command()(synth)

@@ -1,9 +1,9 @@
 """Published speed and memory of the first generation: 2,048 generated tokens on A100-SXM4-80G GPUs.
 
 Sources: the model card of Qwen-72B-Chat-Int4 (72B; Hugging Face Transformers with and without FlashAttention, and
-vLLM), the README of the Qwen repository (other sizes, one GPU, a prompt of one token; for 72B Int4 it has 11.32 tokens/s,
-on the card the speed without FlashAttention). Speed is generated tokens over the whole time, prefill included. The
-published "GB" are GiB: the script divides torch.cuda.max_memory_allocated by 1024**3.
+vLLM), the README of the Qwen repository (other sizes, one GPU, a prompt of one token; its 11.32 tokens/s for 72B Int4
+are on the card the speed without FlashAttention). Speed is generated tokens over the whole time, prefill included.
+The published "GB" are GiB: the script divides torch.cuda.max_memory_allocated by 1024**3.
 """
 
 from __future__ import annotations

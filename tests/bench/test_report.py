@@ -119,7 +119,7 @@ def test_a_program_that_is_not_there_is_told_before_anything_runs(tmp_path) -> N
 def test_the_sides_take_turns_and_every_round_is_kept(tmp_path, monkeypatch) -> None:
     order: list[str] = []
 
-    def run_to_end(command: list[str], environment: object) -> str:
+    def run_to_end(command: list[str], environment: object, **_settings: object) -> str:
         verb = command[4] if command[3] == "bench" else command[0]
         order.append(f"{verb} {'exact' if 'exact' in command else ''}".strip())
         return json.dumps(RAW["kernels"] if verb == "kernels" else run())

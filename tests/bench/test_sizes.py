@@ -59,7 +59,7 @@ def test_measuring_takes_turns_and_leaves_no_files(tmp_path: Path, monkeypatch: 
     """With stand-ins for both programs: what fits is measured whole, what does not at two depths."""
     calls: list[str] = []
 
-    def run(arguments, environment=None) -> str:
+    def run(arguments, environment=None, **_settings) -> str:
         if "plan" in arguments:
             return json.dumps({"total_bytes": 2**20 if "1.8b" in arguments else 2**60})
         calls.append("ours")

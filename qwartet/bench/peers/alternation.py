@@ -74,17 +74,26 @@ def measure_command(command: str) -> Speed:
         ) from None
 
 
-def run_to_end(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
+def run_to_end(
+    arguments: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    *,
+    shows_stderr: bool = False,
+    good_codes: Sequence[int] = (0,),
+    name: str | None = None,
+) -> str:
     """What a program prints on stdout; SettingError, with its last line on stderr, when it cannot start or fails.
 
-    `environment` adds to the variables of this process.
+    `environment` adds to the variables of this process, `shows_stderr` leaves the program's stderr to the user, and
+    `good_codes` are the exit codes of a success. Errors call it `name`, by default its first argument.
     """
     if not arguments:
         raise SettingError("the command is empty; it must be a program and its arguments")
     try:
         result = subprocess.run(
             arguments,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=None if shows_stderr else subprocess.PIPE,
             text=True,
             errors="replace",
             check=False,
@@ -92,11 +101,12 @@ def run_to_end(arguments: Sequence[str], environment: Mapping[str, str] | None =
         )
     except OSError as error:
         raise SettingError(f"{arguments[0]} cannot be started ({error.strerror}); check the path") from None
-    if result.returncode:
-        said = next(
-            (line.strip() for line in reversed(result.stderr.splitlines()) if line.strip()), "nothing on stderr"
+    if result.returncode not in good_codes:
+        lines = [line.strip() for line in (result.stderr or "").splitlines() if line.strip()]
+        said = "see above" if shows_stderr else lines[-1] if lines else "nothing on stderr"
+        raise SettingError(
+            f"{name or arguments[0]} exited with {result.returncode} ({said}); run it by itself to see why"
         )
-        raise SettingError(f"{arguments[0]} exited with {result.returncode} ({said}); run it by itself to see why")
     return result.stdout
 
 

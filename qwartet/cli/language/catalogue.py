@@ -16,7 +16,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from qwartet.cli.language.templates import GAP, Template, Templates
 
@@ -138,6 +138,11 @@ def use_language(language: str) -> None:
     """From here on, "zh" translates; "en" shows all as it is."""
     global _in_use
     _in_use = chinese() if language == "zh" else None
+
+
+def language_in_use() -> Literal["en", "zh"]:
+    """For documents that exist in both."""
+    return "en" if _in_use is None else "zh"
 
 
 def translate(text: str) -> str:
