@@ -15,7 +15,7 @@ from qwartet.bench.profile.table import markdown_table
 from qwartet.card.compression import OTHERS
 from qwartet.card.file import CardData, Measured
 from qwartet.card.published import published_tables
-from qwartet.card.scores import comparison_table, quantization_table, score_table, scores
+from qwartet.card.scores import OTHER_DATA, comparison_table, quantization_table, score_table, scores
 from qwartet.card.steps import PROMPTS
 from qwartet.card.subject import (
     Checkpoint,
@@ -69,14 +69,16 @@ def markdown(data: CardData, pictures: frozenset[str], language: Language) -> st
 
 def _context(data: CardData, pictures: frozenset[str], language: Language) -> dict[str, Any]:
     own = checkpoint(data, data.subject)
+    quantization = quantization_table(data, language).markdown()
     comparison = comparison_table(data, language)
     evaluations = [_evaluation(data, task, pictures, language) for task in TASKS]
     return {
         **_identity(data, own, language),
         "requirements": requirements_table(data, language).markdown(),
         "answers": list(_answers(data)),
-        "quantization": quantization_table(data, language).markdown(),
+        "quantization": quantization,
         "has_other_units": any(scores(data, "perplexity")),
+        "other_data": OTHER_DATA if OTHER_DATA in quantization else "",
         "comparison": None if comparison is None else comparison.markdown(),
         **_speed(data, pictures, language),
         "compression": compression_table(data, language).markdown(),

@@ -22,6 +22,7 @@ PUBLISHED_DATA = {
     ("gsm8k", 8): "9029a709039efe15e2fe99e854a02e4133a7b057b9cfe5dc0439a91d98716dd6",
     ("humaneval", 0): "b796127e635a67f93fb35c04f4cb03cf06f38c8072ee7cee8833d7bee06979ef",
 }
+OTHER_DATA = "†"  # after a score on other questions than the published
 _OTHER_PARTS = ("depth ",)  # figures that a table leaves out
 
 
@@ -135,7 +136,8 @@ def _main(score: Score | None, language: Language) -> str:
     if score is None:
         return word("not measured", language)
     figure = score.figures[0]
-    return f"{figure['value']:.1f}" if figure["unit"] == "%" else f"{figure['value']:.3f}"
+    text = f"{figure['value']:.1f}" if figure["unit"] == "%" else f"{figure['value']:.3f}"
+    return f"{text} {OTHER_DATA}" if score.is_published_data is False else text
 
 
 def _published_rows(

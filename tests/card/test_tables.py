@@ -91,9 +91,9 @@ def test_the_effect_of_quantization() -> None:
     table = quantization_table(card(), "en")
     assert table.rows[0] == [
         "int4, Int4 (measured)",
-        "73.0",
+        "73.0 †",
         "not measured",
-        "75.3",
+        "75.3 †",
         "not measured",
         "60.0",
         "99.0",
