@@ -69,3 +69,22 @@ def test_every_make_target_and_verb_exists(name: str) -> None:
 @pytest.mark.parametrize("name", READMES)
 def test_shell_blocks_can_be_pasted(name: str) -> None:
     assert not re.search(r"^\$ ", (REPOSITORY / name).read_text(encoding="utf-8"), flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_the_bundled_models_table_is_that_of_its_measurement(name: str) -> None:
+    """docs/demo_model.md has kinds down and precisions across, README the other way round."""
+    measured = (REPOSITORY / "docs" / "demo_model.md").read_text(encoding="utf-8")
+
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in measured.splitlines() if "|" in line]
+
+    def of_each_precision(kind: str) -> list[str]:
+        [row] = [row for row in rows if row[0] == kind]
+        return row[1:4] if "MB" in kind else row[2:5]
+
+    kinds = ("arithmetic", "retrieval", "long retrieval", "react call", "knowledge")
+    columns = [of_each_precision(kind) for kind in kinds]
+    columns.append([f"{size} MB" for size in of_each_precision("weights, MB")])
+    for index, precision in enumerate(("BF16", "Int8", "Int4")):
+        cells = [values[index] for values in columns]
+        assert f"| {precision} | {' | '.join(cells)} |" in (REPOSITORY / name).read_text(encoding="utf-8")
