@@ -236,7 +236,7 @@ def test_defaults(name: str) -> None:
         quantize["num_samples"],
         f"{quantize['max_len']:,}",
     )
-    assert [value for value in defaults if not re.search(rf"(?<![\d,.]){value}(?![\d,])", text)] == []
+    assert [value for value in defaults if not re.search(rf"(?<![\w,.]){value}(?![\w,])", text)] == []
     python = tomllib.loads(text_of("pyproject.toml"))["project"]["requires-python"]
     assert f"Python {python.removeprefix('>=')}" in text
 

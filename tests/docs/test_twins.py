@@ -30,10 +30,13 @@ def twin(name: str) -> str:
     return name.replace(".md", ".zh.md")
 
 
-def figures(name: str) -> list[list[str]]:
+def numbers(text: str) -> list[str]:
+    return re.findall(r"(?<!\w)\d+(?:[.,]\d+)*", re.sub(r"\]\([^)]*\)", "]", text), re.ASCII)
+
+
+def rows(name: str) -> list[list[str]]:
     """The numbers of each row of the tables."""
-    rows = re.findall(r"^\|.*\|$", prose(name), re.MULTILINE)
-    return [re.findall(r"\d[\d.,]*\d|\d", row) for row in rows]
+    return [numbers(row) for row in re.findall(r"^\|.*\|$", prose(name), re.MULTILINE)]
 
 
 @pytest.mark.parametrize("name", TWINS)
@@ -41,7 +44,8 @@ def test_both_languages_have_the_same_headings_code_and_figures(name: str) -> No
     assert [level for level, _ in headings(name)] == [level for level, _ in headings(twin(name))]
     assert blocks(name, "python") == blocks(twin(name), "python") != []
     assert list(map(without_comments, blocks(name, "sh"))) == list(map(without_comments, blocks(twin(name), "sh")))
-    assert figures(name) == figures(twin(name)) != []
+    assert rows(name) == rows(twin(name)) != []
+    assert set(numbers(prose(name))) == set(numbers(prose(twin(name))))
     assert set(code_spans(name)) == set(code_spans(twin(name)))
 
 
