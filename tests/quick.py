@@ -23,7 +23,9 @@ LONG = (
 """Left to `make test`, which starts with these files: otherwise one worker still runs one when the others are done."""
 
 ALWAYS = "tests/test_architecture.py"
-OF_DOCUMENTS = ("tests/test_readme.py", "tests/test_security_table.py", "tests/cli/test_reference.py")
+OF_DOCUMENTS = (
+    "tests/test_readme.py", "tests/docs", "tests/test_security_table.py", "tests/cli/test_reference.py",
+)  # fmt: skip
 
 
 def tests_of(path: str) -> Iterator[str]:

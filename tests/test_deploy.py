@@ -8,7 +8,6 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,11 @@ import pytest
 
 from qwartet.cli.main import command_tree
 from qwartet.cli.settings.configuration import known_variables, verbs
+from tests.documents import code_spans, shell_lines
 from tests.golden_data import REPOSITORY
 
 DEPLOY = REPOSITORY / "deploy"
+README = "deploy/README.md"
 COMPILERS = re.compile(r"(?<!\S)(?:g\+\+|gcc|clang|build-essential|cmake)(?!\S)")
 
 
@@ -163,17 +164,9 @@ def test_systemd_understands_the_unit(tmp_path: Path) -> None:
     assert (result.returncode, ours) == (0, [])
 
 
-def shell_lines(text: str) -> Iterator[list[str]]:
-    """The words of the commands in the ```sh blocks, and of the `qwartet serve ...` in the prose."""
-    for block in re.findall(r"```sh\n(.*?)```", text, re.S):
-        for line in re.sub(r"\\\n\s*", " ", block).splitlines():
-            yield shlex.split(line, comments=True)
-    for code in re.findall(r"`(qwartet serve[^`]*)`", text):
-        yield shlex.split(code)
-
-
 def test_every_serve_in_the_readme_is_one_that_serve_takes() -> None:
-    lines = list(shell_lines((DEPLOY / "README.md").read_text(encoding="utf-8")))
+    spans = [shlex.split(code) for code in code_spans(README) if code.startswith("qwartet serve")]
+    lines = [*shell_lines(README), *spans]
     found = [line[line.index("serve") + 1 :] for line in lines if "serve" in line]
     assert found
     for arguments in found:

@@ -9,14 +9,10 @@ import sys
 import pytest
 
 from qwartet import DEMO
+from tests.documents import blocks, links, text_of, without_comments
 from tests.golden_data import REPOSITORY
 
 READMES = ("README.md", "README.zh.md")
-
-
-def blocks(name: str, language: str) -> list[str]:
-    text = (REPOSITORY / name).read_text(encoding="utf-8")
-    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
 @pytest.mark.parametrize("name", READMES)
@@ -29,30 +25,31 @@ def test_every_python_example_runs_with_the_bundled_model(name: str, capsys) -> 
 
 
 def test_both_languages_show_the_same_code_and_the_same_links() -> None:
-    def code_of(name: str) -> list[str]:
-        return [re.sub(r"#.*", "", block) for block in blocks(name, "python")]
+    def code_of(name: str, language: str) -> list[str]:
+        return [without_comments(block) for block in blocks(name, language)]
 
-    def links_of(name: str) -> set[str]:
-        links = re.findall(r"\]\(([^)]+)\)", (REPOSITORY / name).read_text(encoding="utf-8"))
-        return {link for link in links if not link.startswith("README")}
+    for language in ("sh", "python"):
+        assert code_of("README.md", language) == code_of("README.zh.md", language)
 
-    assert [re.sub(r"#.*", "", block) for block in blocks("README.md", "sh")] == [
-        re.sub(r"#.*", "", block) for block in blocks("README.zh.md", "sh")
-    ]
-    assert code_of("README.md") == code_of("README.zh.md")
-    assert links_of("README.md") == links_of("README.zh.md")
+    def pages(name: str) -> set[str]:
+        """What it links to; a document and its Chinese twin count as one."""
+        return {link.replace(".zh.md", ".md") for link in links(name)}
+
+    assert pages("README.md") == pages("README.zh.md")
+    twins = {link for link in links("README.zh.md") if (REPOSITORY / link.replace(".md", ".zh.md")).exists()}
+    assert twins <= {"README.md"}, "the Chinese page links to Chinese pages where they exist"
 
 
 @pytest.mark.parametrize("name", READMES)
 def test_every_linked_file_exists(name: str) -> None:
-    for link in re.findall(r"\]\(([^)]+)\)", (REPOSITORY / name).read_text(encoding="utf-8")):
+    for link in links(name):
         assert (REPOSITORY / link).exists(), link
 
 
 @pytest.mark.parametrize("name", READMES)
 def test_every_make_target_and_verb_exists(name: str) -> None:
-    text = (REPOSITORY / name).read_text(encoding="utf-8")
-    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    text = text_of(name)
+    makefile = text_of("Makefile")
     shell = "".join(blocks(name, "sh"))
     targets = set(re.findall(r"^make (\S+)", shell, flags=re.MULTILINE) + re.findall(r"`make (\S+?)`", text))
     assert targets >= {"chat", "test", "serve"}
@@ -68,14 +65,13 @@ def test_every_make_target_and_verb_exists(name: str) -> None:
 
 @pytest.mark.parametrize("name", READMES)
 def test_shell_blocks_can_be_pasted(name: str) -> None:
-    assert not re.search(r"^\$ ", (REPOSITORY / name).read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert not re.search(r"^\$ ", text_of(name), flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", READMES)
 def test_the_bundled_models_table_is_that_of_its_measurement(name: str) -> None:
     """docs/demo_model.md has kinds down and precisions across, README the other way round."""
-    measured = (REPOSITORY / "docs" / "demo_model.md").read_text(encoding="utf-8")
-
+    measured = text_of("docs/demo_model.md")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in measured.splitlines() if "|" in line]
 
     def of_each_precision(kind: str) -> list[str]:
@@ -87,4 +83,4 @@ def test_the_bundled_models_table_is_that_of_its_measurement(name: str) -> None:
     columns.append([f"{size} MB" for size in of_each_precision("weights, MB")])
     for index, precision in enumerate(("BF16", "Int8", "Int4")):
         cells = [values[index] for values in columns]
-        assert f"| {precision} | {' | '.join(cells)} |" in (REPOSITORY / name).read_text(encoding="utf-8")
+        assert f"| {precision} | {' | '.join(cells)} |" in text_of(name)

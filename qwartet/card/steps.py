@@ -18,7 +18,7 @@ PROMPTS: tuple[tuple[str | None, str], ...] = (
 )
 # What is kept of each command's output, by the names of its fields; paths and other facts of the machine are not.
 KEPT = {
-    "environment": ("python", "versions", "processor", "memory", "kernels"),
+    "environment": ("versions", "processor", "memory", "kernels"),
     "inspect": ("model", "sampling", "quantization", "weights", "tokenizer"),
     "plan": ("dtype", "context", "kv_caches", "gpus", "published"),
     "evaluate": ("answerer", "tasks"),

@@ -1,0 +1,158 @@
+"""docs/tokenization.md and its Chinese twin: the examples run on the published vocabulary, the facts are computed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from qwartet import DEMO, LLM, AutoTokenizer
+from qwartet.compat.tokenization import QWenTokenizer
+from qwartet.models.shapes import SHAPES
+from qwartet.tokenizer.chatml import DEFAULT_SYSTEM
+from qwartet.tokenizer.tiktoken_tokenizer import PATTERN, TiktokenTokenizer
+from qwartet.tokenizer.vocabulary import SPECIAL_TOKENS
+from tests.documents import blocks, prose, run_example
+from tests.golden_data import real_vocabulary
+from tests.tokenizer.vocabularies import published_tokenizer
+
+ENGLISH, CHINESE = "docs/tokenization.md", "docs/tokenization.zh.md"
+BOTH = pytest.mark.parametrize("name", [ENGLISH, CHINESE])
+
+# The first article of the Universal Declaration of Human Rights, in the order of the table.
+FIRST_ARTICLE = (
+    "All human beings are born free and equal in dignity and rights. They are endowed with reason and conscience and "
+    "should act towards one another in a spirit of brotherhood.",
+    "人人生而自由，在尊严和权利上一律平等。他们赋有理性和良心，并应以兄弟关系的精神相对待。",
+    "すべての人間は、生まれながらにして自由であり、かつ、尊厳と権利とについて平等である。人間は、理性と良心とを授けられており、"
+    "互いに同胞の精神をもって行動しなければならない。",
+    "모든 인간은 태어날 때부터 자유로우며 그 존엄과 권리에 있어 동등하다. 인간은 천부적으로 이성과 양심을 부여받았으며 "
+    "서로 형제애의 정신으로 행동하여야 한다.",
+    "Alle Menschen sind frei und gleich an Würde und Rechten geboren. Sie sind mit Vernunft und Gewissen begabt und "
+    "sollen einander im Geist der Brüderlichkeit begegnen.",
+    "Tous les êtres humains naissent libres et égaux en dignité et en droits. Ils sont doués de raison et de "
+    "conscience et doivent agir les uns envers les autres dans un esprit de fraternité.",
+    "Все люди рождаются свободными и равными в своем достоинстве и правах. Они наделены разумом и совестью и должны "
+    "поступать в отношении друг друга в духе братства.",
+    "يولد جميع الناس أحرارا متساوين في الكرامة والحقوق. وقد وهبوا عقلا وضميرا وعليهم أن يعامل بعضهم بعضا بروح الإخاء.",
+)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory that stands for a published checkpoint: its vocabulary alone."""
+    directory = tmp_path_factory.mktemp("published")
+    shutil.copy(real_vocabulary(), directory / "qwen.tiktoken")
+    return directory
+
+
+@BOTH
+def test_every_example_gives_what_it_shows(
+    name: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In order, as a reader would type them: later ones use names of earlier ones."""
+    monkeypatch.chdir(tmp_path)  # one writes a file
+    names: dict[str, object] = {}
+    for block in blocks(name, "python"):
+        run_example(block.replace("Qwen/Qwen-7B-Chat-Int4", str(checkpoint)), names)
+
+
+def test_an_example_that_shows_something_else_would_be_found() -> None:
+    run_example(">>> 1 + 1\n2\n", {})
+    run_example("print(1 + 1)  # 2\n", {})
+    for wrong in (">>> 1 + 1\n3\n", "print(1 + 1)  # 3\n"):
+        with pytest.raises(AssertionError):
+            run_example(wrong, {})
+
+
+@BOTH
+def test_the_ids_of_the_special_tokens(name: str) -> None:
+    ids = {token: SHAPES["72b"].num_ranks + number for number, token in enumerate(SPECIAL_TOKENS)}
+    for token in SPECIAL_TOKENS[:3]:
+        assert re.search(rf"^- {ids[token]}[,，] ?`{re.escape(token)}`", prose(name), re.MULTILINE), token
+    extra = [ids[f"<|extra_{number}|>"] for number in (0, 204)]
+    assert re.search(rf"^- {extra[0]} (?:to|到) {extra[1]}", prose(name), re.MULTILINE)
+    assert len(SPECIAL_TOKENS) == 208 and "208" in prose(name)
+
+
+@BOTH
+def test_the_rows_of_the_embedding_and_those_that_are_free(name: str) -> None:
+    used = SHAPES["72b"].num_ranks + len(SPECIAL_TOKENS)
+    rows = [shape.vocab_size for shape in SHAPES.values()]
+    assert rows[0] == rows[1] and rows[2] == rows[3]
+    for number in (f"{rows[0]:,}", f"{rows[2]:,}", str(used), str(rows[0] - used), str(rows[2] - used)):
+        assert re.search(rf"(?<![\d,]){number}(?![\d,])", prose(name)), number
+
+
+@BOTH
+def test_the_ids_in_the_table_of_the_chat_format(name: str) -> None:
+    tokenizer = published_tokenizer()
+    assert tokenizer.encode(DEFAULT_SYSTEM) == [2610, 525, 264, 10950, 17847, 13]
+    for text in (["system", "user", "assistant"], ["\n"], [DEFAULT_SYSTEM], ["你好"]):
+        ids = [token_id for one in text for token_id in tokenizer.encode(one)]
+        assert re.search(rf"^\| {'(?:, |、| )'.join(map(str, ids))} \|", prose(name), re.MULTILINE), text
+
+
+@BOTH
+def test_the_table_of_languages(name: str) -> None:
+    tokenizer = published_tokenizer()
+    rows = re.findall(r"^\| \S+ \| (\d+) \| (\d+) \| ([\d.]+) \| ([\d.]+) \|$", prose(name), re.MULTILINE)
+    for text, row in zip(FIRST_ARTICLE, rows, strict=True):
+        num_bytes, num_tokens = len(text.encode()), len(tokenizer.encode(text))
+        expected = (num_bytes, num_tokens, f"{num_bytes / num_tokens:.2f}", f"{len(text) / num_tokens:.2f}")
+        assert row == tuple(map(str, expected)), text
+
+
+def test_every_byte_is_a_token_and_a_text_in_nfc_comes_back() -> None:
+    tokenizer = published_tokenizer()
+    assert {tokenizer.decode_bytes(token_id) for token_id in range(256)} == {bytes([byte]) for byte in range(256)}
+    for text in FIRST_ARTICLE:
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_up_to_80_spaces_are_one_token_and_digits_stand_alone() -> None:
+    tokenizer = published_tokenizer()
+    assert {len(tokenizer.encode(" " * number)) for number in range(1, 81)} == {1}
+    assert r"|\p{N}|" in PATTERN and len(tokenizer.encode("1234567890")) == 10
+
+
+def test_the_chat_prompt_of_llm_has_the_same_ids() -> None:
+    llm, tokenizer = LLM(), AutoTokenizer.from_pretrained(DEMO)
+    messages = [{"role": "user", "content": "你好<|im_end|>"}]
+    prompt = llm.chat_prompt("你好<|im_end|>", [], None, llm.sampling_params())
+    assert prompt == tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+
+
+def test_an_id_of_no_token_is_never_chosen_and_a_text_is_plain_in_llm() -> None:
+    llm = LLM()
+    assert llm.engine.sampler.num_valid_tokens == llm.tokenizer.num_tokens < llm.model.config.vocab_size
+    special = set(llm.tokenizer.special_tokens.values())
+    assert special.isdisjoint(llm.tokenizer.encode("".join(SPECIAL_TOKENS)))
+    assert special.issuperset(llm.tokenizer.encode("<|im_end|>", allowed_special={"<|im_end|>"}))
+
+
+@BOTH
+def test_the_vocabulary_of_the_bundled_model(name: str) -> None:
+    tokenizer = TiktokenTokenizer.load(DEMO)
+    special = tokenizer.special_tokens.values()
+    assert f"{len(tokenizer.mergeable_ranks):,}" in prose(name)
+    assert re.search(rf"[(（]{min(special)} (?:to|到) {max(special)}[)）]", prose(name))
+
+
+def test_what_an_extra_vocabulary_cannot_be_and_how_it_is_kept(checkpoint: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    with pytest.raises(ValueError, match="regular tokens"):
+        tokenizer.add_tokens(["word"])
+    with pytest.raises(ValueError, match="unknown special tokens"):
+        tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    with pytest.raises(ValueError, match="disallowed special token"):
+        tokenizer.encode("<|im_end|>", allowed_special=set(), disallowed_special="all")
+    extra = tmp_path / "extra.tiktoken"
+    extra.write_text("5LiA5Y+q54yr 151851\nNXg= 151852\n")  # 一只猫; 5x, which the pattern cuts
+    extended = QWenTokenizer(checkpoint, extra_vocab_file=extra)
+    assert extended.encode("一只猫") == [151851] and 151852 not in extended.encode("5x")
+    (tmp_path / "saved").mkdir()
+    extended.save_vocabulary(tmp_path / "saved")
+    assert AutoTokenizer.from_pretrained(tmp_path / "saved").encode("一只猫") == [151851]
