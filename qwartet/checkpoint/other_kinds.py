@@ -1,4 +1,4 @@
-"""Models that are easily mistaken for a supported checkpoint: LoRA adapters, Qwen-VL, Qwen-Audio."""
+"""Models that are easily mistaken for a supported checkpoint: LoRA adapters, GGUF files, Qwen-VL, Qwen-Audio."""
 
 from __future__ import annotations
 
@@ -23,6 +23,14 @@ def adapter_error(directory: Path) -> CheckpointError:
     of = f" for {base!r:.120}" if base else ""
     hint = "merge it into its base model (in PEFT: merge_and_unload, then save_pretrained), and load the result"
     return CheckpointError(directory, f"holds a LoRA adapter{of}, not a complete model", hint=hint)
+
+
+def check_not_gguf(directory: Path) -> None:
+    """CheckpointError for a directory whose weights are a file of llama.cpp."""
+    if found := sorted(directory.glob("*.gguf")):
+        reason = f"holds {found[0].name!r:.120}, a GGUF file of llama.cpp, and no config.json"
+        hint = "use the checkpoint that it was made from, such as Qwen/Qwen-7B-Chat-Int4"
+        raise CheckpointError(directory, reason, hint=hint)
 
 
 def check_senses(raw: Mapping[str, Any], path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from qwartet.checkpoint.directory import has_file
 from qwartet.checkpoint.json_file import read_json
 from qwartet.checkpoint.layout import Layout
-from qwartet.checkpoint.other_kinds import ADAPTER_CONFIG, adapter_error
+from qwartet.checkpoint.other_kinds import ADAPTER_CONFIG, adapter_error, check_not_gguf
 from qwartet.errors import CheckpointError
 from qwartet.models.config import ModelConfig
 from qwartet.models.family import Family
@@ -31,8 +31,10 @@ def parse_config(raw: Mapping[str, Any], path: Path) -> ModelConfig:
 def load_config(directory: Path) -> ModelConfig:
     """ModelConfig of a checkpoint directory."""
     path = directory / "config.json"
-    if not has_file(path) and has_file(directory / ADAPTER_CONFIG):
-        raise adapter_error(directory)
+    if not has_file(path):
+        if has_file(directory / ADAPTER_CONFIG):
+            raise adapter_error(directory)
+        check_not_gguf(directory)
     return parse_config(read_json(path), path)
 
 

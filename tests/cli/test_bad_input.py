@@ -104,6 +104,13 @@ def test_an_adapter_is_called_that_by_every_verb(qwartet: CommandLine, tmp_path:
     assert "holds a LoRA adapter" in qwartet("inspect", tmp_path).out
 
 
+def test_a_gguf_file_is_called_that_by_every_verb(qwartet: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "qwen.gguf").write_bytes(b"GGUF")
+    for verb in (("chat", tmp_path, "hello"), ("plan", tmp_path)):
+        qwartet(*verb).assert_one_line_error("holds 'qwen.gguf', a GGUF file", "the checkpoint that it was made from")
+    assert "a GGUF file" in qwartet("inspect", tmp_path).out
+
+
 @pytest.mark.parametrize(
     ("options", "fragment"),
     [
