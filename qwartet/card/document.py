@@ -81,7 +81,7 @@ def _context(data: CardData, pictures: frozenset[str], language: Language) -> di
         "other_data": OTHER_DATA if OTHER_DATA in quantization else "",
         "comparison": None if comparison is None else comparison.markdown(),
         **_speed(data, pictures, language),
-        "compression": compression_table(data, language).markdown(),
+        "compression": compression_table(data, language).markdown() if data.compression else None,
         "has_others": any(name in counts for counts in data.compression.values() for name in OTHERS),
         "architecture": architecture_table(data, language).markdown(),
         "evaluations": evaluations,

@@ -22,11 +22,18 @@ def card_files(data: CardData, pictures: dict[str, bytes]) -> dict[str, bytes]:
 
 
 def pictures_of_runs(directory: Path, data: CardData) -> dict[str, bytes]:
-    """The heat map of the subject's needle run and the roofline of the profile, where they were drawn."""
-    places = {ROOFLINE: [directory / "profile" / ROOFLINE], NEEDLE: sorted((directory / "runs").glob(f"*/{NEEDLE}"))}
-    own = [path for path in places[NEEDLE] if path.parent.name.startswith(data.subject)]
-    places[NEEDLE] = own or places[NEEDLE]
-    return {name: paths[0].read_bytes() for name, paths in places.items() if paths and paths[0].is_file()}
+    """The heat map of the subject's needle run and the roofline of the profile, where they were drawn.
+
+    Pictures that lie beside the card already serve where the runs are not kept.
+    """
+    heat_maps = sorted((directory / "runs").glob(f"*/{NEEDLE}"))
+    own = [path for path in heat_maps if path.parent.name.startswith(data.subject)]
+    places = {
+        NEEDLE: [*own, *heat_maps, directory / NEEDLE],
+        ROOFLINE: [directory / "profile" / ROOFLINE, directory / ROOFLINE],
+    }
+    found = {name: next((path for path in paths if path.is_file()), None) for name, paths in places.items()}
+    return {name: path.read_bytes() for name, path in found.items() if path is not None}
 
 
 def write_card(directory: Path, data: CardData) -> list[Path]:

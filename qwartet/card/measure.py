@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 from qwartet import __version__
 from qwartet.bench.own_command import own_json
@@ -12,7 +13,7 @@ from qwartet.card.compression import compression
 from qwartet.card.file import NAME, CardData, Measured, read_card
 from qwartet.card.steps import CardSettings, Step, steps
 from qwartet.card.subject import checkpoint
-from qwartet.errors import SettingError
+from qwartet.errors import SettingError, VocabularyError
 from qwartet.hub.resolve import resolve
 from qwartet.models.vocabulary_files import load_tokenizer
 
@@ -31,19 +32,27 @@ def measure_card(
     path = settings.directory / NAME
     wanted = list(steps(settings))
     done = {} if overwrite or not path.exists() else _reusable(read_card(path))
-    tokenizer = load_tokenizer(resolve(settings.models[0].location))
+    counts = _compression(resolve(settings.models[0].location))
     names = tuple(model.name for model in settings.models)
-    data = CardData(names, __version__, _today(), compression(tokenizer), ())
+    data = CardData(names, __version__, _today(), counts, ())
     for number, step in enumerate(wanted, start=1):
         data = replace(data, steps=tuple(done[one.command] for one in wanted if one.command in done))
         data.write(path)
-        if step.command in done or (step.kind == "answer" and not checkpoint(data, data.subject).is_chat):
+        if step.command in done or (step.kind == "answer" and not (counts and checkpoint(data, data.subject).is_chat)):
             continue
         on_step(number, len(wanted), step)
         done[step.command] = _run(step, ("--overwrite",) if overwrite and step.kind in _RESUME else ())
     data = replace(data, steps=tuple(done[one.command] for one in wanted if one.command in done))
     data.write(path)
     return data
+
+
+def _compression(directory: Path) -> dict[str, dict[str, int]]:
+    """Of a model's tokenizer; empty for one without a vocabulary, as `qwartet synth` writes it."""
+    try:
+        return compression(load_tokenizer(directory))
+    except VocabularyError:
+        return {}
 
 
 def _reusable(earlier: CardData) -> dict[str, Measured]:

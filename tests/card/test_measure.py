@@ -10,10 +10,12 @@ import pytest
 
 from qwartet import DEMO
 from qwartet.card import measure
+from qwartet.card.document import markdown
 from qwartet.card.file import read_card
 from qwartet.card.measure import measure_card
 from qwartet.card.steps import KEPT, CardModel, CardSettings, steps
 from qwartet.errors import SettingError
+from tests.tiny_checkpoint import write_tiny_checkpoint
 
 DEMO_MODEL = CardModel("demo", str(DEMO))
 
@@ -118,6 +120,15 @@ def test_a_base_model_is_asked_nothing(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(measure, "own_json", commands)
     measure_card(settings(tmp_path))
     assert not any(arguments[0] == "chat" for arguments in commands.run)
+
+
+def test_a_model_without_a_vocabulary_has_a_card(tmp_path, commands) -> None:
+    directory = write_tiny_checkpoint(tmp_path / "model")
+    for file in directory.glob("*.tiktoken"):
+        file.unlink()
+    data = measure_card(CardSettings((CardModel("model", str(directory)),), tmp_path, profiles=False))
+    assert not any(arguments[0] == "chat" for arguments in commands.run) and data.compression == {}
+    assert "there is no vocabulary" in markdown(data, frozenset(), "en")
 
 
 def test_without_data_only_the_tasks_that_need_none_are_run(tmp_path) -> None:
