@@ -32,7 +32,7 @@ TERMS = frozenset(
     mmap pread greedy zh en qwartet python llama-bench llama-batched-bench ttft tpot weights-only avx512
     vllm transformers Tab temperature nat
     true false True False fork Git logits PyTorch AutoGPTQ modelscope hf
-    Errno Hugging Face EleutherAI L-Eval leval lm-eval matplotlib thefuzz Transformers
+    seccomp code-interpreter Errno Hugging Face EleutherAI L-Eval leval lm-eval matplotlib thefuzz Transformers
     """.split()  # noqa: SIM905
 )
 # What click, pydantic, Python and the system say, and where texts come together that cannot be followed.

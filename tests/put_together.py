@@ -6,6 +6,8 @@ Each line is a message as a user may meet it, or what stands in the gap of one; 
 from __future__ import annotations
 
 from qwartet.models.generation_keys import BOUNDS, NEUTRAL
+from qwartet.sandbox.limits import Limits
+from qwartet.sandbox.walls import MECHANISMS, NAMES, Sandbox, Wall
 
 # Reasons that come from functions of several results, tables, exceptions and properties.
 OF_THE_ROOMS = (
@@ -131,6 +133,14 @@ OF_EVALUATION = (
     "X: 1 prompt of 4,096 tokens, about 2 s each", "X: 9 prompts of 4,096 tokens, about 2 s each",
     "X: 9 prompts, 36,864 tokens", "X: 9 prompts, 36,864 tokens, at most 12 min",
     "X: left out 8,192, 16,384: longer than the model's context of 4,096 tokens",
+    *(line for mechanism in MECHANISMS for stands in (True, False)
+      for line in Sandbox(mechanism, tuple(Wall(name, stands, True) for name in NAMES)).describe(Limits())),
+    "code-interpreter: X, Y not installed, so code that needs them fails; "
+    "to install them: pip install 'qwartet[interpreter]'",
+    "code-interpreter: no X or Y (GSM8K); math is left out",
+    "code-interpreter: no X; visualization and general are left out",
+    "code-interpreter: charts are not judged (gpt-4-vision-preview did that); executable means that the code runs",
+    "code-interpreter: 2 of 9 files not found in X; code that reads them fails",
     "leval: tpo.jsonl, quality.jsonl not found; the average is of 4 tasks",
     "leval: documents are sent uncut; to cut them, pass --tokenizer and --max-model-len of the served model",
     "leval: 3 of 9 documents are cut to the model's context of 4,096 tokens",

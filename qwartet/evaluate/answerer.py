@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -40,10 +41,11 @@ class Answerer(Protocol):
         """RequestError for questions that cannot be asked at all: too long, or of a kind that this cannot answer."""
         ...
 
-    def answers(self, questions: Sequence[Question]) -> Iterator[tuple[int, Answer]]:
-        """Each question's index and its answer, as they are ready; at most one answer per question.
+    def answers(self, waiting: deque[Question]) -> Iterator[tuple[Question, Answer]]:
+        """Takes questions from the left as there is room; each with its answer, as they are ready.
 
-        An answer that fails carries its error; EngineFailedError or ServerError where nothing more can be answered.
+        Other threads may add questions meanwhile. It ends when none waits and all that were taken are answered. An
+        answer that fails carries its error; EngineFailedError or ServerError where nothing more can be answered.
         """
         ...
 

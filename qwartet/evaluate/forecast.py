@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol, runtime_checkable
 
@@ -18,7 +19,7 @@ _PROBE_SEEDS = (1_000_001, 1_000_002)  # prose that no task asks, so that nothin
 
 @runtime_checkable
 class Forecasting(Protocol):
-    """A task whose run may take long, or leaves something out: it says so before."""
+    """A task whose run may take long, runs code, or leaves something out: it says so before."""
 
     def forecast(self, answerer: Answerer) -> Iterator[str]:
         """Lines for the terminal."""
@@ -60,7 +61,7 @@ def _seconds_of_probe(
         text = tokenizer.decode(tokenizer.encode(prose("en", seed, num_tokens, tokenizer))[:num_tokens])
         asked = Chat((Message("user", text),), max_tokens=1) if answerer.is_chat else Continue(text, max_tokens=1)
         before = clock()
-        [(_, answer)] = answerer.answers([Question("probe", "probe", asked, None)])
+        [(_, answer)] = answerer.answers(deque([Question("probe", "probe", asked, None)]))
         seconds = clock() - before
         if answer.error is not None:
             return None

@@ -17,6 +17,7 @@ class Chat:
     max_tokens: int = 512
     stop: tuple[str, ...] = ()
     repetition_penalty: float = 1.0
+    answer_start: str = ""  # the answer goes on after this text
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Question:
     request: Request
     reference: Any  # the right answer, as JSON
     prefix: str = ""  # questions with the same one begin alike (few-shot examples), and are asked one after another
+    so_far: Any = None  # what the task keeps of an exchange of several questions and answers
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class Grade:
     extracted: Any  # what was read out of the answer, as JSON; None where nothing could be
     score: float  # 0 to 1
     details: dict[str, Any] = field(default_factory=dict)  # further figures of this item, as JSON
+    exchange: str | None = None  # all of an exchange, of which the answer is only the end
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ class Record:
     id: str
     group: str
     prompt: Any  # what was asked, readable
-    answer: Any  # the text, or the log-probabilities
+    answer: Any  # the text, of an exchange all of it, or the log-probabilities
     reference: Any
     extracted: Any
     score: float | None  # None where there is no answer
@@ -121,8 +124,11 @@ class Task(Protocol):
         """All of them, in the order of the data. DataError for data that is not what the protocol expects."""
         ...
 
-    def grade(self, question: Question, answer: Answer) -> Grade:
-        """The worth of an answer. May take long and may run in another thread than `questions`."""
+    def grade(self, question: Question, answer: Answer) -> Grade | Question:
+        """The worth of an answer, or the question that follows it, with the same id, where the exchange goes on.
+
+        May take long and may run in another thread than `questions`.
+        """
         ...
 
     def summarise(self, records: Sequence[Record]) -> list[Figure]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,9 +13,11 @@ from typing import Any
 
 from qwartet.errors import SettingError
 from qwartet.evaluate.answerer import Answerer
+from qwartet.evaluate.order import leaders_ahead
 from qwartet.evaluate.question import Answer, Chat, Choose, Figure, Question, Record, Task, Text
 from qwartet.evaluate.run_file import RunFile
 from qwartet.files import atomic_write
+from qwartet.tokenizer.chatml import Message
 
 GRADING_THREADS = 2
 
@@ -100,49 +103,65 @@ def run_task(
 
 
 def _graded(task: Task, answerer: Answerer, questions: Sequence[Question]) -> Iterator[Record]:
-    """Records as they are ready; some threads grade while others answers are awaited."""
-    with ThreadPoolExecutor(GRADING_THREADS) as pool, closing(_closable(answerer.answers(questions))) as answers:
-        grading: list[Future[Record]] = []
+    """Records as they are ready; some threads grade while others answers are awaited.
+
+    A question that follows an answer is asked before all that wait, so that few exchanges are open at a time.
+    """
+    first = {question.id: question for question in questions}
+    waiting = deque(questions[index] for index in leaders_ahead([question.prefix for question in questions]))
+    grading: list[Future[Record | None]] = []
+    with ThreadPoolExecutor(GRADING_THREADS) as pool:
         try:
-            for index, answer in answers:
-                grading.append(pool.submit(_record, task, questions[index], answer))
-                while grading and (grading[0].done() or len(grading) > 4 * GRADING_THREADS):
-                    yield grading.pop(0).result()
-            while grading:
-                yield grading.pop(0).result()
+            while waiting or grading:
+                with closing(_closable(answerer.answers(waiting))) as answers:
+                    for question, answer in answers:
+                        grading.append(pool.submit(_record, task, first[question.id], question, answer, waiting))
+                        yield from _ready(grading, at_least_one=len(grading) > 4 * GRADING_THREADS)
+                while grading and not waiting:  # nothing is being answered
+                    yield from _ready(grading, at_least_one=True)
         finally:
             for future in grading:
                 future.cancel()
 
 
-def _closable(answers: Iterator[tuple[int, Answer]]) -> Any:
+def _ready(grading: list[Future[Record | None]], *, at_least_one: bool) -> Iterator[Record]:
+    """Takes out what is graded, and gives the records, in order."""
+    wait(grading, None if at_least_one else 0, FIRST_COMPLETED)
+    for future in [one for one in grading if one.done()]:
+        grading.remove(future)
+        if (record := future.result()) is not None:
+            yield record
+
+
+def _closable(answers: Iterator[tuple[Question, Answer]]) -> Any:
     """The iterator as something that can be closed, so that leaving early ends what the engine still answers."""
     return (one for one in answers) if not hasattr(answers, "close") else answers
 
 
-def _record(task: Task, question: Question, answer: Answer) -> Record:
+def _record(task: Task, first: Question, question: Question, answer: Answer, waiting: deque[Question]) -> Record | None:
+    """The record of a question, of which `first` was asked first; None where another was put into `waiting`."""
     answered: Any = answer.text
     if isinstance(question.request, Choose):
         answered = {"logprobs": list(answer.logprobs), "num_tokens": list(answer.num_tokens)}
-    common = {
-        "id": question.id,
-        "group": question.group,
-        "prompt": readable(question),
-        "answer": answered,
-        "reference": question.reference,
-    }
-    if answer.error is not None:
-        return Record(**common, extracted=None, score=None, details={}, error=answer.error)
+    common = {"id": first.id, "group": first.group, "prompt": readable(first), "reference": first.reference}
+    ends_exchange = question is not first and answer.finish_reason == "length"  # no room for more
+    if answer.error is not None and not ends_exchange:
+        return Record(**common, answer=answered, extracted=None, score=None, details={}, error=answer.error)
     grade = task.grade(question, answer)
+    if isinstance(grade, Question):
+        waiting.appendleft(grade)
+        return None
     details = {**grade.details, **({} if answer.finish_reason == "stop" else {"finish_reason": answer.finish_reason})}
-    return Record(**common, extracted=grade.extracted, score=grade.score, details=details)
+    answered = answered if grade.exchange is None else grade.exchange
+    return Record(**common, answer=answered, extracted=grade.extracted, score=grade.score, details=details)
 
 
 def readable(question: Question) -> Any:
     """What was asked, as JSON that a person can read."""
     asked = question.request
     if isinstance(asked, Chat):
-        return [{"role": message.role, "content": message.content} for message in asked.messages]
+        begun = [Message("assistant", asked.answer_start)] if asked.answer_start else []
+        return [{"role": message.role, "content": message.content} for message in (*asked.messages, *begun)]
     if isinstance(asked, Choose):
         return {"prompt": _readable(asked.prompt), "choices": [_readable(choice) for choice in asked.choices]}
     return asked.prompt

@@ -5,27 +5,37 @@ It imports nothing of Qwartet, and nothing of Qwartet imports it. Before it read
 
     worker    has the candidate's code and answers calls of its function; nothing that it says is trusted
     checker   has the tests and asks the worker, through Python literals alone; its verdict counts
+    session   runs cells one after another, which share their names as in a notebook
     script    runs a program, whose output is this program's
 
 Lines to the worker are calls, and its answers are `=literal` (a value), `~literal` (the items of an iterator) or
-`!(type, message)` (an exception).
+`!(type, message)` (an exception). Lines to and from a session are JSON.
 """
 
 from __future__ import annotations
 
 import ast
+import base64
 import builtins
 import collections.abc
+import io
 import itertools
 import json
+import linecache
 import numbers
 import os
+import random
 import resource
 import sys
+import traceback
+import types
+import warnings
 from typing import Any, cast
 
 _MAX_ITEMS = 100_000  # that are taken from an iterator
 _MAX_MESSAGE_CHARS = 300
+_WORKSPACE = "/tmp/workspace"  # of a session; the cells begin in "files" below
+_SILENCED = (".* is non-interactive, and thus cannot be shown", "Glyph .* missing from")  # of matplotlib
 _NOT_ITERATED = (str, bytes, bytearray, list, tuple, dict, collections.abc.Set)
 
 
@@ -177,6 +187,108 @@ def raised(answer: Any) -> BaseException:
     return cast(BaseException, error)
 
 
+class _Kept(io.BufferedIOBase):
+    """Keeps the first `most` bytes that are written, and lets the others go."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._content, self._is_cut = most, bytearray(), False
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        with memoryview(content) as view:
+            room = self._most - len(self._content)
+            self._content += view[: max(room, 0)]
+            self._is_cut |= view.nbytes > room
+            return view.nbytes
+
+    def text(self) -> str:
+        return self._content.decode("utf-8", "replace") + ("..." if self._is_cut else "")
+
+
+def session(channel: Channel) -> None:
+    setup = json.loads(channel.receive())
+    os.environ.update(setup["environment"])
+    sys.path += setup["packages"]
+    os.makedirs(f"{_WORKSPACE}/files")
+    os.chdir(f"{_WORKSPACE}/files")
+    for name, content in setup["files"].items():
+        with open(name, "xb") as file:
+            file.write(base64.b64decode(content))
+        os.chmod(name, 0o444)
+    for message in _SILENCED:
+        warnings.filterwarnings("ignore", message)
+    random.seed(0)
+    main = sys.modules["__main__"] = types.ModuleType("__main__")
+    own_id, figures = os.getpid(), itertools.count(1)
+    channel.send("", json.dumps("ready"))
+    for number in itertools.count(1):
+        result = run_cell(json.loads(channel.receive()), f"<cell {number}>", main.__dict__, setup["most"], figures)
+        if os.getpid() != own_id:  # a child that the cell has forked
+            os._exit(0)
+        channel.send("", json.dumps(result))
+
+
+def run_cell(
+    source: str, name: str, names: dict[str, Any], most: int, figures: collections.abc.Iterator[int]
+) -> dict[str, Any]:
+    """What a cell prints, shows and raises; each text has at most `most` characters."""
+    kept = _Kept(most), _Kept(most)
+    sys.stdout, sys.stderr = (
+        io.TextIOWrapper(cast(Any, one), "utf-8", "backslashreplace", write_through=True) for one in kept
+    )
+    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+    value, error, files = "", "", []
+    try:
+        try:
+            value = value_of_cell(source, name, names)[:most]
+        finally:
+            files = save_figures(figures)
+    except BaseException as raised:
+        error = traceback_of(raised)[-most:]
+    texts = [one.text() for one in kept]
+    return {"stdout": texts[0], "stderr": texts[1], "value": value, "error": error, "figures": files}
+
+
+def value_of_cell(source: str, name: str, names: dict[str, Any]) -> str:
+    """Runs a cell; the repr of the expression that it ends with, empty for None and after a semicolon."""
+    tree = cast(ast.Module, compile(source, name, "exec", ast.PyCF_ONLY_AST, dont_inherit=True))
+    last = tree.body[-1] if tree.body and not source.rstrip().endswith(";") else None
+    if isinstance(last, ast.Expr):
+        del tree.body[-1]
+    exec(compile(tree, name, "exec", dont_inherit=True), names)
+    if not isinstance(last, ast.Expr):
+        return ""
+    value = eval(compile(ast.Expression(last.value), name, "eval", dont_inherit=True), names)
+    return "" if value is None else repr(value)
+
+
+def save_figures(numbers_of_files: collections.abc.Iterator[int]) -> list[str]:
+    """Saves and closes the figures that are open, as a notebook shows them; the names of their files."""
+    if (pyplot := sys.modules.get("matplotlib.pyplot")) is None:
+        return []
+    files = []
+    try:
+        for number in pyplot.get_fignums():
+            files.append(f"{_WORKSPACE}/fig-{next(numbers_of_files):03}.png")
+            pyplot.figure(number).savefig(files[-1])
+    finally:
+        pyplot.close("all")
+    return files
+
+
+def traceback_of(error: BaseException) -> str:
+    """A traceback from the cell on; never empty."""
+    try:
+        place = error.__traceback__
+        while place is not None and place.tb_frame.f_code.co_filename == "<string>":  # this program
+            place = place.tb_next
+        return "".join(traceback.format_exception(type(error), error, place)).strip() or type(error).__name__
+    except BaseException:  # its own __str__
+        return type(error).__name__
+
+
 def script(channel: None) -> None:
     source = json.loads(sys.stdin.buffer.readline())
     null = os.open("/dev/null", os.O_RDONLY)
@@ -192,4 +304,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "script":
         script(None)
     else:
-        {"worker": worker, "checker": checker}[sys.argv[1]](Channel())
+        {"worker": worker, "checker": checker, "session": session}[sys.argv[1]](Channel())

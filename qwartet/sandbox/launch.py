@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qwartet.errors import SandboxError
-from qwartet.sandbox.interpreter import View, python_view
+from qwartet.sandbox.interpreter import View, package_place, python_view
 from qwartet.sandbox.limits import Limits
 from qwartet.sandbox.system_calls import sandbox_filter
 
@@ -27,15 +27,19 @@ _PYTHON_OPTIONS = ("-s", "-S", "-P")
 _ENVIRONMENT = {"PYTHONHASHSEED": "0"}
 
 
-def launch(mechanism: Mechanism, role: str, limits: Limits, *, filtered: bool) -> subprocess.Popen[bytes]:
+def launch(
+    mechanism: Mechanism, role: str, limits: Limits, *, filtered: bool, packages: tuple[str, ...] = ()
+) -> subprocess.Popen[bytes]:
     """Starts it, with pipes to its standard input and from its output and error; `filtered` is whether its system calls
-    are. SandboxError where it cannot be started.
+    are, `packages` are directories that it sees. SandboxError where it cannot be started.
     """
-    view = python_view()
+    view = python_view(packages)
     program = [view.executable, *_PYTHON_OPTIONS, "-c", _INSIDE.read_text(encoding="utf-8"), role]
     program.append(json.dumps(limits.rlimits()))
     stage = _Stage.of(view)
-    paths = [(stage.sources.get(path, path), path) for path in view.paths]
+    places = [(path, path) for path in view.paths]
+    places += [(path, package_place(number)) for number, path in enumerate(view.packages)]
+    paths = [(stage.sources.get(path, path), place) for path, place in places]
     code = sandbox_filter() if filtered else b""
     if mechanism == "namespaces":
         return _popen(stage.command(_own_namespaces(paths, view, limits, code, program)))
@@ -81,8 +85,9 @@ class _Stage:
     def of(cls, view: View) -> _Stage:
         if os.geteuid() != 0:
             return cls(None, "", {})
-        hidden = [path for path in view.paths if not _all_may_read(path)]
-        directory = _mount_point(view.paths)
+        paths = (*view.paths, *view.packages)
+        hidden = [path for path in paths if not _all_may_read(path)]
+        directory = _mount_point(paths)
         return cls(NOBODY, directory, {path: f"{directory}/{number}" for number, path in enumerate(hidden)})
 
     def command(self, config: dict[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ MAX_MESSAGE_BYTES = 2**20  # a line between a sandboxed program and this process
 class Limits:
     """Bounds of one sandboxed program; where it says so, of each of its processes."""
 
-    seconds: float = 15.0  # from the start to the end, of the whole tree
+    seconds: float = 15.0  # of a program from its start to its end, or of a cell of a session
     cpu_seconds: int = 3  # of each process
     memory_bytes: int = 2**29  # address space of each process
     processes: int = 8  # and threads, at a time, the sandbox's own first process included
@@ -19,7 +19,7 @@ class Limits:
     file_bytes: int = 2**20  # a file
     disk_bytes: int = 2**24  # all files together
     files: int = 1024  # all files together; bubblewrap leaves this to the kernel
-    output_bytes: int = 2**20  # what a script may print
+    output_bytes: int = 2**20  # of what a script or a cell prints, so much is kept
 
     def rlimits(self) -> dict[str, tuple[int, int]]:
         """Soft and hard resource limits by name."""

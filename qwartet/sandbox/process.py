@@ -14,6 +14,7 @@ from qwartet.sandbox.launch import Mechanism, launch
 from qwartet.sandbox.limits import MAX_MESSAGE_BYTES, Limits
 
 START_SECONDS = 30.0  # a machine may be busy
+_XCPU, _KILLED = 128 + 24, 128 + 9  # exit codes
 
 
 class Ended(Exception):
@@ -27,10 +28,18 @@ class Ended(Exception):
 class SandboxedProcess:
     """One program of inside.py, ready to be given its code."""
 
-    def __init__(self, mechanism: Mechanism, role: str, limits: Limits, *, filtered: bool = True) -> None:
-        """SandboxError where it does not start; `filtered` is whether system calls are."""
+    def __init__(
+        self,
+        mechanism: Mechanism,
+        role: str,
+        limits: Limits,
+        *,
+        filtered: bool = True,
+        packages: tuple[str, ...] = (),
+    ) -> None:
+        """SandboxError where it does not start; `filtered` is whether system calls are, `packages` as for launch."""
         self._buffer = b""
-        self.popen = launch(mechanism, role, limits, filtered=filtered)
+        self.popen = launch(mechanism, role, limits, filtered=filtered, packages=packages)
         assert self.popen.stdin is not None and self.popen.stdout is not None
         self._input, self._output = self.popen.stdin.fileno(), self.popen.stdout.fileno()
         os.set_blocking(self._input, False)
@@ -96,6 +105,21 @@ class SandboxedProcess:
             return self.popen.wait(2)
         except subprocess.TimeoutExpired:
             return None
+
+    def why(self, error: Ended) -> tuple[str, str]:
+        """The reason, and more of it, why no line came: time limit, output limit, or ended."""
+        if error.reason == "time":
+            return "time limit", ""
+        if error.reason == "output":
+            return "output limit", "an answer is too long"
+        code = self.exit_code()
+        if code == _XCPU:
+            return "time limit", "CPU time"
+        if code is None:
+            return "ended", "it closed its output before it answered"
+        if code == _KILLED:
+            return "ended", "killed, for CPU time or memory"
+        return "ended", f"the process ended before it answered (exit code {code})"
 
     def end(self) -> None:
         """Kills it and all that it has started: they are in a namespace that ends with its first process."""

@@ -19,7 +19,6 @@ from qwartet.sandbox.walls import Sandbox
 
 MAX_CALLS = 100_000
 _CHECKER_CPU_SECONDS = 10  # it also reads the candidate's answers
-_XCPU, _KILLED = 128 + 24, 128 + 9
 _REASONS = {
     "S": "syntax error",
     "E": "exception",
@@ -62,7 +61,7 @@ def judge(sandbox: Sandbox, problem: Problem, source: str, limits: Limits) -> Ve
             worker.send(_json_line(source=source, entry_point=problem.entry_point), deadline)
             kind, message = _read(worker.receive(deadline))
         except Ended as error:
-            return _ended(error, worker)
+            return Verdict(*worker.why(error))
         if kind != _LOADED:
             return Verdict(_REASONS.get(kind, "ended"), message)
         task = _json_line(prompt=problem.prompt, test=problem.test, entry_point=problem.entry_point)
@@ -76,7 +75,7 @@ def _exchange(worker: SandboxedProcess, checker: SandboxedProcess, line: bytes, 
             checker.send(line, deadline)
             asked = checker.receive(deadline)
         except Ended as error:
-            return _ended(error, checker)
+            return Verdict(*checker.why(error))
         kind, message = _read(asked)
         if kind == _BROKEN_TESTS:
             raise SandboxError(f"the tests cannot be run ({message}); fix the data")
@@ -86,23 +85,8 @@ def _exchange(worker: SandboxedProcess, checker: SandboxedProcess, line: bytes, 
             worker.send(asked[1:], deadline)
             line = worker.receive(deadline)
         except Ended as error:
-            return _ended(error, worker)
+            return Verdict(*worker.why(error))
     return Verdict("time limit", f"more than {MAX_CALLS} calls")
-
-
-def _ended(error: Ended, process: SandboxedProcess) -> Verdict:
-    if error.reason == "time":
-        return Verdict("time limit")
-    if error.reason == "output":
-        return Verdict("output limit", "an answer is too long")
-    code = process.exit_code()
-    if code == _XCPU:
-        return Verdict("time limit", "CPU time")
-    if code is None:
-        return Verdict("ended", "it closed its output before it answered")
-    if code == _KILLED:
-        return Verdict("ended", "killed, for CPU time or memory")
-    return Verdict("ended", f"the process ended before it answered (exit code {code})")
 
 
 def _read(line: bytes) -> tuple[str, str]:

@@ -24,7 +24,7 @@ _ESSENTIAL = {
     "file system": "a mount namespace of its own: Python and the system's libraries read-only, an empty /tmp in memory",
     "processes": "process and IPC namespaces of its own",
     "memory": "{memory_bytes} of address space a process",
-    "time": "{cpu_seconds} s of CPU time a process, {seconds:g} s in all; then everything it started is killed",
+    "time": "{cpu_seconds} s of CPU time a process, {seconds:g} s a program or cell; then all it started is killed",
 }
 _FURTHER = {
     "user": f"a user namespace of its own, as user {NOBODY} without capabilities",
@@ -33,6 +33,7 @@ _FURTHER = {
     "descriptors": "no open file is inherited, and no environment",
     "system calls": "a filter without sockets, namespaces, ptrace, keys and other seldom used calls (seccomp)",
 }
+NAMES = (*_ESSENTIAL, *_FURTHER)
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,6 @@ class Wall:
     name: str
     stands: bool
     essential: bool  # without it nothing is run
-    how: str
 
 
 @dataclass(frozen=True)
@@ -52,20 +52,25 @@ class Sandbox:
     mechanism: Mechanism
     walls: tuple[Wall, ...]
 
-    def start(self, role: str, limits: Limits) -> SandboxedProcess:
+    def start(self, role: str, limits: Limits, packages: tuple[str, ...] = ()) -> SandboxedProcess:
         """A program of inside.py; SandboxError where it does not start, tried three times."""
         for pause in (0.2, 1.0):
             try:
-                return SandboxedProcess(self.mechanism, role, limits)
+                return SandboxedProcess(self.mechanism, role, limits, packages=packages)
             except SandboxError:
                 time.sleep(pause)  # the machine may be out of processes for a moment
-        return SandboxedProcess(self.mechanism, role, limits)
+        return SandboxedProcess(self.mechanism, role, limits, packages=packages)
 
-    def describe(self) -> list[str]:
-        """A line for each wall."""
+    def describe(self, limits: Limits) -> list[str]:
+        """A line for each wall, as programs with these limits meet it."""
+        bounds = asdict(limits)
+        shown = {name: f"{value // 2**20} MiB" if name.endswith("_bytes") else value for name, value in bounds.items()}
+        how = {name: text.format(**shown) for name, text in (_ESSENTIAL | _FURTHER).items()}
         names = {"bubblewrap": "bubblewrap", "namespaces": "the kernel's namespaces"}
         lines = [f"sandbox: {names[self.mechanism]}"]
-        return lines + [f"  {'yes' if wall.stands else 'NO '}  {wall.name}: {wall.how}" for wall in self.walls]
+        return lines + [
+            f"  {'holds' if wall.stands else 'FAILS'}  {wall.name}: {how[wall.name]}" for wall in self.walls
+        ]
 
 
 _found: dict[Sequence[Mechanism], Sandbox] = {}
@@ -78,11 +83,6 @@ def find_sandbox(mechanisms: Sequence[Mechanism] = MECHANISMS) -> Sandbox:
         if (key := tuple(mechanisms)) not in _found:
             _found[key] = _tried(key)
         return _found[key]
-
-
-def walls() -> tuple[Wall, ...]:
-    """The walls of the sandbox that would be used. SettingError where code cannot be run here."""
-    return find_sandbox().walls
 
 
 def _tried(mechanisms: Sequence[Mechanism]) -> Sandbox:
@@ -115,11 +115,7 @@ def _walls(mechanism: Mechanism, limits: Limits) -> tuple[Wall, ...]:
         source = f"{_PROBE.read_text(encoding='utf-8')}\nmain({bounds!r}, {outside!r})\n"
         bare, filtered = (_probe(mechanism, limits, source, filtered=kind) for kind in (False, True))
     found = {**bare, "system calls": filtered.get("system calls") is True}
-    shown = {name: f"{value // 2**20} MiB" if name.endswith("_bytes") else value for name, value in bounds.items()}
-    return tuple(
-        Wall(name, found.get(name) is True, name in _ESSENTIAL, how.format(**shown))
-        for name, how in (_ESSENTIAL | _FURTHER).items()
-    )
+    return tuple(Wall(name, found.get(name) is True, name in _ESSENTIAL) for name in NAMES)
 
 
 def _probe(mechanism: Mechanism, limits: Limits, source: str, *, filtered: bool) -> dict[str, object]:

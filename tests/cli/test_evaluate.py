@@ -13,8 +13,13 @@ from pathlib import Path
 import pytest
 
 from qwartet import DEMO, LLM
+from qwartet.errors import SettingError
 from qwartet.evaluate.run_file import read_run
-from tests.cli.command_line import CommandLine, environment
+from qwartet.evaluate.tasks.code_interpreter import PACKAGES
+from qwartet.sandbox.walls import NAMES, find_sandbox
+from tests.cli.command_line import CommandLine, environment, run_in_process
+from tests.evaluate.interpreter_data import PROBLEMS, write_data
+from tests.language_gaps import english_in
 from tests.server.running_server import RunningServer
 
 
@@ -27,6 +32,14 @@ def data(tmp_path: Path) -> Path:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return tmp_path / "data"
+
+
+@pytest.fixture
+def sandbox() -> None:
+    try:
+        find_sandbox()
+    except SettingError as error:
+        pytest.skip(str(error))
 
 
 def test_a_task_is_run_and_its_figures_are_printed(qwartet: CommandLine, data: Path, tmp_path: Path) -> None:
@@ -87,6 +100,40 @@ def test_a_server_is_measured_with_the_same_command(qwartet: CommandLine, data: 
         over_http = qwartet("evaluate", running.url, *common, "--out", tmp_path / "http")
     in_process = qwartet("evaluate", DEMO, *common, "--out", tmp_path / "here", "--device", "cpu")
     assert over_http.out.splitlines()[1] == in_process.out.splitlines()[1]
+
+
+def test_code_of_the_bundled_model_is_run_where_that_is_allowed(
+    qwartet: CommandLine, sandbox: None, tmp_path: Path
+) -> None:
+    """It calls a tool that it knows, with arguments that run as Python: three turns, and a wrong answer."""
+    data = write_data(tmp_path, [{"query": "Hello", "tags": "general"}], PROBLEMS[:1])
+    arguments = ("evaluate", DEMO, "--tasks", "code-interpreter", "--data", data, "--device", "cpu")
+    refused = qwartet(*arguments, "--out", tmp_path / "run")
+    refused.assert_one_line_error("code-interpreter runs code that the model has written; pass --allow-code-execution")
+    done = qwartet(*arguments, "--out", tmp_path / "run", "--allow-code-execution")
+    assert (done.code, done.out.splitlines()[0].partition(";")[0]) == (0, "code-interpreter: 2 questions")
+    assert "executable, general" in done.out and "holds  network" in done.err and "not judged" in done.err
+    records = {record.id: record for record in read_run(tmp_path / "run" / "code-interpreter.jsonl")[1]}
+    assert records["math/0"].details["cells"] > 0 and "Observation: " in records["math/0"].answer
+    with LLM(device="cpu") as llm, RunningServer(llm) as running:
+        over_http = qwartet(
+            "evaluate", running.url, *arguments[2:6], "--out", tmp_path / "http", "--allow-code-execution"
+        )
+    assert over_http.out.splitlines()[1:] == done.out.splitlines()[1:]
+    found = {record.id: record for record in read_run(tmp_path / "http" / "code-interpreter.jsonl")[1]}
+    assert {id: one.answer for id, one in found.items()} == {id: one.answer for id, one in records.items()}
+
+
+def test_the_walls_are_told_in_the_users_language(sandbox: None, tmp_path: Path) -> None:
+    data = write_data(tmp_path, [{"query": "Hello", "tags": "general"}], PROBLEMS[:1])
+    told = run_in_process(
+        "evaluate", DEMO, "--tasks", "code-interpreter", "--data", data, "--out", tmp_path / "run", "--device", "cpu",
+        "--allow-code-execution", "--limit", "1", LANG="zh_CN.UTF-8",
+    )  # fmt: skip
+    assert told.code == 0, told.err
+    walls = told.err.splitlines()[: 1 + len(NAMES)]
+    assert walls[0].startswith("沙箱：") and all(line.startswith("  有效  ") for line in walls[1:]), walls
+    assert [line for line in told.err.splitlines() if english_in(line, frozenset(PACKAGES))] == []
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator
 
 import pytest
@@ -18,7 +19,7 @@ from qwartet.evaluate.question import Answer, Chat, Choose, Continue, Question
 from qwartet.evaluate.run import RunSettings, run_task
 from qwartet.evaluate.run_file import read_run
 from qwartet.tokenizer.chatml import Message
-from tests.evaluate.fake import SumTask
+from tests.evaluate.fake import CountingTask, SumTask
 from tests.server.running_server import RunningServer
 
 
@@ -34,9 +35,9 @@ def chat(number: int, max_tokens: int = 16) -> Question:
 
 
 def answers(answerer, questions) -> list[Answer]:
-    found = dict(answerer.answers(questions))
-    assert sorted(found) == list(range(len(questions)))
-    return [found[index] for index in range(len(questions))]
+    found = [(id(question), answer) for question, answer in answerer.answers(deque(questions))]
+    assert sorted(number for number, _ in found) == sorted(map(id, questions))
+    return [dict(found)[id(question)] for question in questions]
 
 
 def test_a_chat_answer_is_that_of_llm_chat(llm: LLM) -> None:
@@ -98,7 +99,7 @@ def test_a_base_model_is_not_asked_to_chat(llm: LLM, monkeypatch: pytest.MonkeyP
 
 def test_leaving_early_ends_what_is_open(llm: LLM) -> None:
     answerer = EngineAnswerer(llm)
-    running = answerer.answers([chat(number) for number in range(40)])
+    running = answerer.answers(deque(chat(number) for number in range(40)))
     next(running)
     running.close()  # type: ignore[attr-defined]
     assert not llm.engine.has_unfinished
@@ -134,6 +135,38 @@ def test_a_server_gives_the_answers_of_the_model_that_it_serves(llm: LLM, tmp_pa
     assert in_process.figures == over_http.figures
     [(_, here), (_, there)] = [read_run(tmp_path / name / "sums.jsonl") for name in ("here", "there")]
     assert [record.answer.strip() for record in here] == [record.answer.strip() for record in there]
+
+
+def test_exchanges_are_the_same_here_and_through_a_server(llm: LLM, tmp_path) -> None:
+    """An answer that was begun is gone on with, inside its turn."""
+    here = run_task(CountingTask(12), EngineAnswerer(llm), RunSettings(tmp_path / "here"))
+    with RunningServer(llm, model_name="demo") as running:
+        answerer = ServerAnswerer(OpenAIServer(running.url), concurrency=5)
+        there = run_task(CountingTask(12), answerer, RunSettings(tmp_path / "there"))
+    assert here.num_errors == there.num_errors == 0
+    runs = [read_run(tmp_path / name / "counting.jsonl")[1] for name in ("here", "there")]
+    assert [record.answer for record in runs[0]] == [record.answer for record in runs[1]]
+    assert [record.answer.count("|") for record in runs[0]] == [n % 4 for n in range(12)]
+
+
+def test_a_begun_answer_is_gone_on_with(llm: LLM) -> None:
+    asked = Chat((Message("user", "What is 3 + 3?"),), 16, answer_start="It is ")
+    [answer] = answers(EngineAnswerer(llm), [Question("q", "", asked, None)])
+    ids = llm.prompt_ids(asked.messages, answer_start="It is ")
+    text = "<|im_start|>assistant\nIt is "
+    assert llm.tokenizer.decode(ids).endswith(text)
+    [expected] = llm.generate(ids, llm.sampling_params(temperature=0, max_tokens=16, repetition_penalty=1.0))
+    assert answer.text == expected.text
+
+
+def test_questions_may_be_added_while_others_are_answered(llm: LLM) -> None:
+    waiting = deque([chat(1), chat(2)])
+    found = []
+    for question, _ in EngineAnswerer(llm).answers(waiting):
+        found.append(question.id)
+        if len(found) < 6:
+            waiting.appendleft(chat(10 + len(found)))
+    assert sorted(found) == sorted(["chat/1", "chat/2", *(f"chat/{10 + n}" for n in range(1, 6))])
 
 
 def test_a_server_is_asked_by_chat_only(llm: LLM) -> None:

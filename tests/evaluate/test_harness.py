@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def test_choices_agree_question_by_question_on_real_mmlu_questions(llm: LLM, tmp
         Question(str(n), "", Choose(row["text"], tuple(f" {letter}" for letter in LETTERS)), None)
         for n, row in enumerate(rows)
     ]
-    own = dict(EngineAnswerer(llm).answers(questions))
+    own = {int(question.id): answer for question, answer in EngineAnswerer(llm).answers(deque(questions))}
     right = 0
     for sample in found["samples"]["astronomy"]:
         theirs = [float(one[0]) for one in sample["filtered_resps"]]

@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwartet.cli.evaluate.verb import sandbox_lines
 from qwartet.errors import DataError, SettingError
+from qwartet.evaluate import model_code
 from qwartet.evaluate.extraction.code import body_in_answer, body_in_continuation
+from qwartet.evaluate.forecast import Forecasting
 from qwartet.evaluate.question import Answer, Question
 from qwartet.evaluate.run import RunSettings, run_task
 from qwartet.evaluate.run_file import read_run
@@ -25,7 +26,7 @@ from qwartet.evaluate.tasks import humaneval
 from qwartet.evaluate.tasks.humaneval import HumanEval
 from qwartet.evaluate.tasks.registry import TaskOptions, make_tasks
 from qwartet.sandbox.walls import find_sandbox
-from tests.evaluate.fake import FakeAnswerer, SumTask
+from tests.evaluate.fake import FakeAnswerer
 from tests.evaluate.published_data import published
 
 # Where the published script describes another thing than the function: the helper above it, or a note.
@@ -225,7 +226,7 @@ def test_nothing_is_run_where_no_wall_stands(tmp_path: Path, monkeypatch: pytest
     def refuse() -> None:
         raise SettingError("untrusted code cannot be run safely here")
 
-    monkeypatch.setattr(humaneval, "find_sandbox", refuse)
+    monkeypatch.setattr(model_code, "find_sandbox", refuse)
     with pytest.raises(SettingError, match="cannot be run safely here"):
         make_tasks(["humaneval"], TaskOptions(own_data(tmp_path), allow_code_execution=True))
 
@@ -248,7 +249,9 @@ def test_a_broken_row_is_named_with_its_line(tmp_path: Path, changes: dict[str, 
         task_of(own_data(tmp_path, **changes)).questions()
 
 
-def test_the_command_prints_the_walls_where_code_is_run(tmp_path: Path) -> None:
-    lines = sandbox_lines([SumTask(), task_of(own_data(tmp_path))])
+def test_the_walls_are_told_before_a_run(tmp_path: Path) -> None:
+    task = task_of(own_data(tmp_path))
+    assert isinstance(task, Forecasting)
+    lines = list(task.forecast(FakeAnswerer(lambda _question: "")))
     assert lines[0].startswith("sandbox: ") and any("network" in line for line in lines)
-    assert sandbox_lines([SumTask()]) == []
+    assert any("3 s of CPU time" in line for line in lines), "the bounds are those of this task"

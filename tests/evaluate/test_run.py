@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
 from qwartet.errors import SettingError
-from qwartet.evaluate.question import Answer
+from qwartet.evaluate.question import Answer, Grade, Question
 from qwartet.evaluate.run import RunSettings, chosen_questions, run_task
 from qwartet.evaluate.run_file import read_run
-from tests.evaluate.fake import FakeAnswerer, SumTask
+from tests.evaluate.fake import CountingTask, FakeAnswerer, SumTask
 
 
 def right_below(limit: int):
@@ -126,3 +127,105 @@ def test_the_first_line_says_what_was_run(tmp_path: Path) -> None:
     assert first == {
         "task": "sums", "settings": {"shots": 0}, "limit": 2, "seed": 7, "answerer": {"model": "fake"},
     }  # fmt: skip
+
+
+def by_turn(question: Question) -> str:
+    """What is wrong, until the last turn."""
+    turns = len(question.so_far or ())
+    return question.reference if turns == int(question.reference) // 2 % 4 else f"wait {turns}"
+
+
+def test_an_exchange_is_one_record_whatever_the_turns(tmp_path: Path) -> None:
+    answerer = FakeAnswerer(by_turn)
+    result = run_task(CountingTask(8), answerer, RunSettings(tmp_path))
+    assert (result.figures[0].value, result.num_questions, result.num_errors) == (100.0, 8, 0)
+    assert {one: answerer.asked.count(one) for one in answerer.asked} == {f"sums/{n}": n % 4 + 1 for n in range(8)}
+    _, records = read_run(tmp_path / "counting.jsonl")
+    assert [record.answer for record in records[:4]] == ["0", "wait 0|2", "wait 0|wait 1|4", "wait 0|wait 1|wait 2|6"]
+    assert records[3].prompt == [{"role": "user", "content": "3 + 3"}], "the question as it was asked first"
+
+
+def test_an_answerer_that_runs_dry_is_asked_again(tmp_path: Path) -> None:
+    """Grading takes longer than answering: each turn follows when the answerer has nothing left."""
+
+    class Slow(CountingTask):
+        def grade(self, question, answer):
+            time.sleep(0.02)
+            return super().grade(question, answer)
+
+    assert run_task(Slow(9), FakeAnswerer(by_turn), RunSettings(tmp_path)).figures[0].value == 100.0
+
+
+def test_what_follows_an_answer_is_asked_before_all_that_waits(tmp_path: Path) -> None:
+    """Few exchanges are open at a time, so that little is lost when a run is stopped."""
+    open_ids: list[int] = []
+
+    class Patient(FakeAnswerer):
+        def answers(self, waiting):
+            while waiting:
+                question = waiting.popleft()
+                self.asked.append(question.id)
+                open_ids.append(len({one for one in self.asked if one not in ended}))
+                yield question, Answer(self._reply(question))
+                time.sleep(0.01)  # the grading ends meanwhile
+
+    class Noted(CountingTask):
+        def grade(self, question, answer):
+            grade = super().grade(question, answer)
+            if not isinstance(grade, Question):
+                ended.add(question.id)
+            return grade
+
+    ended: set[str] = set()
+    run_task(Noted(40), Patient(by_turn), RunSettings(tmp_path))
+    assert len(open_ids) == 40 + 10 * (1 + 2 + 3) and max(open_ids) <= 4
+
+
+def test_a_run_that_ends_within_an_exchange_asks_it_again_from_its_beginning(tmp_path: Path) -> None:
+    def stops(question: Question) -> str:
+        if question.id == "sums/3" and len(question.so_far or ()) == 2:
+            raise KeyboardInterrupt
+        return by_turn(question)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_task(CountingTask(12), FakeAnswerer(stops), RunSettings(tmp_path))
+    _, kept = read_run(tmp_path / "counting.jsonl")
+    assert 0 < len(kept) < 12 and "sums/3" not in {record.id for record in kept}
+    again = FakeAnswerer(by_turn)
+    assert run_task(CountingTask(12), again, RunSettings(tmp_path)).figures[0].value == 100.0
+    assert again.asked.count("sums/3") == 4 and not {record.id for record in kept} & set(again.asked)
+    run_task(CountingTask(12), FakeAnswerer(by_turn), RunSettings(tmp_path / "whole"))
+    assert (tmp_path / "counting.jsonl").read_bytes() == (tmp_path / "whole/counting.jsonl").read_bytes()
+
+
+def test_a_turn_that_does_not_fit_ends_its_exchange(tmp_path: Path) -> None:
+    """A question that does not fit is an error; one that follows leaves what was answered before."""
+
+    def full(question: Question) -> Answer:
+        if question.id in ("sums/2", "sums/4") and (question.id == "sums/4") == (question.so_far is None):
+            return Answer(error="too long", finish_reason="length")
+        return Answer(by_turn(question))
+
+    class Ending(CountingTask):
+        def grade(self, question, answer):
+            if answer.error:
+                return Grade(None, 0.0, exchange="|".join(question.so_far))
+            return super().grade(question, answer)
+
+    result = run_task(Ending(6), FakeAnswerer(full), RunSettings(tmp_path))
+    assert result.num_errors == 1
+    _, records = read_run(tmp_path / "counting.jsonl")
+    assert (records[2].answer, records[2].score, records[2].error) == ("wait 0", 0.0, None)
+    assert records[2].details == {"finish_reason": "length"}
+    assert (records[4].score, records[4].error) == (None, "too long")
+
+
+def test_a_turn_that_fails_is_an_error_of_the_question(tmp_path: Path) -> None:
+    def fails(question: Question) -> Answer:
+        lost = question.id == "sums/2" and question.so_far is not None
+        return Answer(error="the server is gone", finish_reason="error") if lost else Answer(by_turn(question))
+
+    assert run_task(CountingTask(4), FakeAnswerer(fails), RunSettings(tmp_path)).num_errors == 1
+    again = FakeAnswerer(by_turn)
+    assert run_task(CountingTask(4), again, RunSettings(tmp_path)).figures[0].value == 100.0
+    assert again.asked == ["sums/2"] * 3

@@ -14,6 +14,7 @@ import pytest
 from qwartet.sandbox.limits import Limits
 from qwartet.sandbox.verdict import Problem, Verdict, judge
 from qwartet.sandbox.walls import Sandbox
+from tests.sandbox.marked import MARK, marked_processes
 
 SQUARE = Problem(
     prompt='def f(x):\n    """ The square. """\n',
@@ -22,7 +23,6 @@ SQUARE = Problem(
 )
 QUICK = Limits(seconds=20.0, cpu_seconds=1)  # a busy machine needs the time; candidates that sleep get less
 SLEEPERS = ("endless sleep", "closed descriptors")
-MARK = "left-by-a-candidate"
 
 # Each would pass if it got what it tries to get: the right answer comes after it, or the tests are never asked.
 HOSTILE = {
@@ -185,17 +185,6 @@ def port():
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         yield listener.getsockname()[1]
-
-
-def marked_processes() -> list[str]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if MARK.encode() in path.read_bytes().split(b"\0")[:1]:
-                found.append(path.parent.name)
-        except OSError:
-            continue
-    return found
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from qwartet.evaluate.run import RunSettings, TaskResult
     from qwartet.evaluate.tasks.registry import TaskOptions
     from qwartet.llm import LLM
-    from qwartet.sandbox.walls import Sandbox
 
 COMPARE = "compare"
 
@@ -156,8 +155,6 @@ def _run_tasks(
         tasks, left_out = make_tasks(run.names, options)
         for name, reason in left_out.items():
             print(error_line(f"{name}: skipped ({reason})"), file=sys.stderr)
-        for line in sandbox_lines(tasks):
-            print(untranslated_line(line), file=sys.stderr)
         results = [_run(task, answerer, settings, as_json) for task in tasks]
         report = write_results(settings.directory, answerer.description, results)
     if as_json:
@@ -180,12 +177,6 @@ def _run(task: Task, answerer: Answerer, settings: RunSettings, as_json: bool) -
         for line in figure_lines(result):
             print(untranslated_line(line))
     return result
-
-
-def sandbox_lines(tasks: Sequence[Task]) -> list[str]:
-    """The walls around model-written code, if one of these tasks runs any."""
-    sandboxes: list[Sandbox] = [task.sandbox for task in tasks if hasattr(task, "sandbox")]
-    return sandboxes[0].describe() if sandboxes else []
 
 
 def _run_lm_eval(model: str, run: RunOptions, llm: LLM, as_json: bool) -> None:

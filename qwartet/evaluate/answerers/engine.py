@@ -14,7 +14,6 @@ from qwartet.engine.request import Request as EngineRequest
 from qwartet.engine.request import RequestOptions
 from qwartet.engine.sampling_params import SamplingParams
 from qwartet.errors import NotAChatModelError, RequestError
-from qwartet.evaluate.order import leaders_ahead
 from qwartet.evaluate.question import Answer, Chat, Choose, Continue, Question, Text
 from qwartet.llm import LLM
 from qwartet.tokenizer.tokenizer import Tokenizer
@@ -65,35 +64,32 @@ class EngineAnswerer:
         for question in sorted(questions, key=lambda one: -_num_characters(one))[:NUM_CHECKED]:
             self._jobs(question)
 
-    def answers(self, questions: Sequence[Question]) -> Iterator[tuple[int, Answer]]:
-        waiting = deque(leaders_ahead([question.prefix for question in questions]))
+    def answers(self, waiting: deque[Question]) -> Iterator[tuple[Question, Answer]]:
         room = QUEUED_PER_SEQUENCE * self._llm.engine.scheduler.max_num_seqs
-        open_jobs: dict[int, tuple[int, _Job]] = {}  # number of the prompt -> question and job
-        left: dict[int, list[_Job]] = {}  # question -> its jobs, of which some are not done
-        is_first = True
+        open_jobs: dict[int, tuple[Question, list[_Job], _Job]] = {}  # by number of the prompt; all of its question's
+        is_alone = bool(waiting and waiting[0].prefix)  # until what others begin with is in the cache
         with BlockingReader(self._thread, only_ends=True) as reader:
             numbered, num_submitted = reader.numbered(), 0
             while waiting or open_jobs:
-                while waiting and len(open_jobs) < room and not (is_first and open_jobs):
-                    index = waiting.popleft()
+                while waiting and len(open_jobs) < room and not (is_alone and open_jobs):
+                    question = waiting.popleft()
                     try:
-                        jobs = self._jobs(questions[index])
+                        jobs = self._jobs(question)
                     except RequestError as error:
-                        yield index, Answer(error=str(error))
+                        yield question, Answer(error=str(error), finish_reason="length")
                         continue
-                    left[index] = list(jobs)
                     for job in jobs:
-                        open_jobs[num_submitted] = index, job
+                        open_jobs[num_submitted] = question, jobs, job
                         num_submitted += 1
                     reader.submit([job.prompt for job in jobs])
                 if not open_jobs:
                     continue
                 number, added = next(numbered)
-                index, job = open_jobs.pop(number)
-                is_first = False
+                question, jobs, job = open_jobs.pop(number)
+                is_alone = False
                 job.request = added.request
-                if all(one.request is not None for one in left[index]):
-                    yield index, _answer(questions[index], left.pop(index))
+                if all(one.request is not None for one in jobs):
+                    yield question, _answer(question, jobs)
 
     def close(self) -> None:
         self._llm.close()
@@ -118,7 +114,7 @@ class EngineAnswerer:
         params = SamplingParams(max_tokens=asked.max_tokens, temperature=0.0, stop=asked.stop)
         if isinstance(asked, Chat):
             params = params.updated({"repetition_penalty": asked.repetition_penalty})
-            ids = llm.prompt_ids(asked.messages)
+            ids = llm.prompt_ids(asked.messages, answer_start=asked.answer_start)
         else:
             ids = llm.tokenizer.encode(asked.prompt)
         yield _Job(Prompt(ids, params, RequestOptions(llm.stop_token_ids)))
@@ -161,7 +157,7 @@ def _answer(question: Question, jobs: Sequence[_Job]) -> Answer:
 def _num_characters(question: Question) -> int:
     asked = question.request
     if isinstance(asked, Chat):
-        return sum(len(message.content) for message in asked.messages)
+        return sum(len(message.content) for message in asked.messages) + len(asked.answer_start)
     if isinstance(asked, Continue):
         return len(asked.prompt)
     return min(len(asked.prompt), (asked.max_length or 10**9) * 4) + max(map(len, asked.choices))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
@@ -12,6 +13,7 @@ from qwartet.evaluate.question import Answer, Chat, Choose, Question
 from qwartet.tokenizer.tokenizer import Tokenizer
 
 MAX_FAILURES = 8  # one after another, before the server is given up
+LOOK_SECONDS = 0.5  # between looks for questions that were added
 
 
 class ServerAnswerer:
@@ -65,30 +67,28 @@ class ServerAnswerer:
                 f"the task needs {needs}, but a server is queried through chat only; evaluate a checkpoint"
             )
 
-    def answers(self, questions: Sequence[Question]) -> Iterator[tuple[int, Answer]]:
-        waiting, failures = iter(enumerate(questions)), 0
+    def answers(self, waiting: deque[Question]) -> Iterator[tuple[Question, Answer]]:
+        failures = 0
         with ThreadPoolExecutor(self._concurrency) as pool:
-            running: dict[Future[Answer], int] = {}
-
-            def fill() -> None:
-                while len(running) < self._concurrency and (following := next(waiting, None)) is not None:
-                    running[pool.submit(self._ask, following[1])] = following[0]
-
-            fill()
-            while running:
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
+            running: dict[Future[Answer], Question] = {}
+            while waiting or running:
+                while waiting and len(running) < self._concurrency:
+                    question = waiting.popleft()
+                    running[pool.submit(self._ask, question)] = question
+                done, _ = wait(running, LOOK_SECONDS, FIRST_COMPLETED)
                 for future in done:
-                    index = running.pop(future)
+                    question = running.pop(future)
                     try:
                         answer = future.result()
                         failures = 0
+                    except PromptTooLongError as error:
+                        answer = Answer(error=str(error), finish_reason="length")
                     except ServerError as error:
-                        failures += not isinstance(error, PromptTooLongError)
+                        failures += 1
                         if failures >= MAX_FAILURES:
                             raise
                         answer = Answer(error=str(error), finish_reason="error")
-                    yield index, answer
-                fill()
+                    yield question, answer
 
     def close(self) -> None:
         """Nothing stays open between requests."""
@@ -102,6 +102,9 @@ class ServerAnswerer:
         if asked.repetition_penalty != 1.0:
             fields["repetition_penalty"] = asked.repetition_penalty
         messages = [{"role": message.role, "content": message.content} for message in asked.messages]
+        if asked.answer_start:  # as Qwartet and vLLM take it
+            messages.append({"role": "assistant", "content": asked.answer_start})
+            fields |= {"continue_final_message": True, "add_generation_prompt": False}
         return _collect(self._server.chat_stream(messages, model=self._model, **fields))
 
 

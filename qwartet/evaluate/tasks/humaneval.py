@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from qwartet.errors import DataError, SettingError
+from qwartet.errors import DataError
+from qwartet.evaluate.answerer import Answerer
 from qwartet.evaluate.data_files import find_file, json_rows
 from qwartet.evaluate.extraction.code import BASE_STOPS, body_in_answer, body_in_continuation
 from qwartet.evaluate.figures import share
+from qwartet.evaluate.model_code import sandbox_of_task
 from qwartet.evaluate.question import Answer, Chat, Continue, Figure, Grade, Question, Record
 from qwartet.files import sha256_of
 from qwartet.sandbox.limits import Limits
 from qwartet.sandbox.verdict import Problem, judge
-from qwartet.sandbox.walls import Sandbox, find_sandbox
 from qwartet.tokenizer.chatml import Message
 
 _FIELDS: dict[str, type | tuple[type, ...]] = {"task_id": str, "prompt": str, "entry_point": str, "test": str}
@@ -36,14 +37,9 @@ class HumanEval:
 
     def __init__(self, directory: Path, *, is_chat: bool, allow_code_execution: bool) -> None:
         """SettingError where code may not be run, or cannot be run safely here; DataError without data."""
-        if not allow_code_execution:
-            raise SettingError(
-                "humaneval runs code that the model has written; pass --allow-code-execution to run it in a sandbox "
-                "(docs/sandbox.md)"
-            )
+        self._sandbox = sandbox_of_task(self.name, is_allowed=allow_code_execution)
         self._path = find_file(directory, "HumanEval.jsonl.gz", "HumanEval.jsonl")
         self._is_chat, self._limits = is_chat, Limits()
-        self.sandbox: Sandbox = find_sandbox()
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -75,7 +71,7 @@ class HumanEval:
             body = body_in_answer(answer.text, problem.entry_point)
         else:
             body = body_in_continuation(answer.text)
-        verdict = judge(self.sandbox, problem, f"{problem.prompt}{body}\n", self._limits)
+        verdict = judge(self._sandbox, problem, f"{problem.prompt}{body}\n", self._limits)
         return Grade(body, float(verdict.passed), {"verdict": verdict.reason, "message": verdict.message})
 
     def summarise(self, records: Sequence[Record]) -> list[Figure]:
@@ -83,6 +79,9 @@ class HumanEval:
 
     def files(self, records: Sequence[Record]) -> dict[str, bytes]:
         return {}
+
+    def forecast(self, answerer: Answerer) -> Iterator[str]:
+        yield from self._sandbox.describe(self._limits)
 
 
 def _described(row: dict[str, Any], path: Path, line: int) -> tuple[str, str]:

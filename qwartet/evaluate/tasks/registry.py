@@ -113,12 +113,25 @@ def _check_tokenizer(name: str, options: TaskOptions) -> None:
         raise SettingError(f"{name} counts tokens; {hint}", param="tokenizer")
 
 
+def _check_no_shots(name: str, options: TaskOptions) -> None:
+    if options.shots:
+        raise SettingError(f"--shots is {options.shots}; {name} has no worked examples, pass 0", param="shots")
+
+
 def _humaneval(directory: Path, options: TaskOptions) -> Task:
     from qwartet.evaluate.tasks.humaneval import HumanEval
 
-    if options.shots:
-        raise SettingError(f"--shots is {options.shots}; humaneval has no worked examples, pass 0", param="shots")
+    _check_no_shots("humaneval", options)
     return HumanEval(directory, is_chat=options.is_chat, allow_code_execution=options.allow_code_execution)
+
+
+def _code_interpreter(directory: Path, options: TaskOptions) -> Task:
+    from qwartet.evaluate.tasks.code_interpreter import CodeInterpreter
+
+    _check_no_shots("code-interpreter", options)
+    math = options.data / "gsm8k"
+    math = math if math.is_dir() else options.data
+    return CodeInterpreter(directory, math, allow_code_execution=options.allow_code_execution)
 
 
 TASKS: dict[str, TaskEntry] = {
@@ -127,6 +140,7 @@ TASKS: dict[str, TaskEntry] = {
     "mmlu": TaskEntry("mmlu", _mmlu),
     "gsm8k": TaskEntry("gsm8k", _gsm8k),
     "humaneval": TaskEntry("humaneval", _humaneval),
+    "code-interpreter": TaskEntry("code-interpreter", _code_interpreter),
     "leval": TaskEntry("leval", _leval),
     "tools": TaskEntry("tools", _tools),
     "needle": TaskEntry("needle", _needle),
