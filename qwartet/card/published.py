@@ -39,6 +39,10 @@ _CHAT: dict[str, tuple[str, dict[str, str]]] = {
             "codeU": "CodeU", "sci_fi": "SFcition",
         },
     ),
+    "code-interpreter": (
+        _CHAT_ROW,
+        {"math accuracy": "Math", "executable, general": "General (executable)"},
+    ),
     "tools": (
         _CHAT_ROW,
         {
