@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from qwartet.errors import DataError
-from qwartet.evaluate.data_files import find_file, json_rows, read_text, sha256_of_all
+from qwartet.evaluate.data.files import find_file, json_rows, read_text, sha256_of_all
 from qwartet.evaluate.extraction.numbers import is_same_number, last_digits, last_number, reference_number
 from qwartet.evaluate.figures import share
 from qwartet.evaluate.question import Answer, Chat, Continue, Figure, Grade, Question, Record

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from qwartet.errors import DataError, SettingError
-from qwartet.evaluate.data_files import find_file, json_rows
+from qwartet.evaluate.data.files import find_file, json_rows
 from qwartet.evaluate.extraction.code import BASE_STOPS, body_in_answer, body_in_continuation
 from qwartet.evaluate.figures import share
 from qwartet.evaluate.question import Answer, Chat, Continue, Figure, Grade, Question, Record

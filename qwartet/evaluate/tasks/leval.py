@@ -13,7 +13,7 @@ from typing import Any
 
 from qwartet.errors import DataError, SettingError
 from qwartet.evaluate.answerer import Answerer
-from qwartet.evaluate.data_files import find_file, json_rows, sha256_of_all
+from qwartet.evaluate.data.files import find_file, json_rows, sha256_of_all
 from qwartet.evaluate.extraction.exams import (
     chosen_letters,
     exam_score,
