@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from qwartet import DEMO, LLM
 from qwartet.evaluate.run_file import read_run
+from qwartet.evaluate.tasks.mmlu import SUBJECTS
 from tests.cli.command_line import CommandLine, environment
 from tests.server.running_server import RunningServer
+
+ROW = b"What is 1 + 1?,1,2,3,4,B\n" * 5
 
 
 @pytest.fixture
@@ -115,3 +121,24 @@ def test_a_question_that_does_not_fit_is_told_before_the_run(qwartet: CommandLin
     done = qwartet("evaluate", DEMO, "--tasks", "gsm8k", "--data", data, "--out", tmp_path / "run", "--device", "cpu")
     done.assert_one_line_error("question gsm8k/1: the prompt has")
     assert not (tmp_path / "run" / "gsm8k.jsonl").exists()
+
+
+def test_a_published_archive_is_unpacked_once_and_a_hostile_one_is_one_line(
+    qwartet: CommandLine, tmp_path: Path
+) -> None:
+    with tarfile.open(tmp_path / "data.tar", "w") as archive:
+        for split in ("dev", "test"):
+            for subject in SUBJECTS:
+                info = tarfile.TarInfo(f"data/{split}/{subject}_{split}.csv")
+                info.size = len(ROW)
+                archive.addfile(info, io.BytesIO(ROW))
+    asked = ("--tasks", "mmlu", "--data", tmp_path, "--limit", "2", "--out", tmp_path / "run", "--device", "cpu")
+    done = qwartet("evaluate", DEMO, *asked)
+    line = f"unpacked {tmp_path / 'data.tar'}: 114 files in {tmp_path / 'mmlu'}"
+    assert done.code == 0 and done.err.splitlines().count(line) == 1 and "mmlu: 2 questions" in done.out
+    assert "unpacked" not in qwartet("evaluate", DEMO, *asked).err
+    with zipfile.ZipFile(tmp_path / "ceval-exam.zip", "w") as zipped:
+        zipped.writestr("../\x1b[2Jup", b"x")
+    hostile = qwartet("evaluate", DEMO, "--tasks", "ceval", "--data", tmp_path, "--out", tmp_path / "other")
+    hostile.assert_one_line_error(f"{tmp_path / 'ceval-exam.zip'}: not unpacked (the member '../")
+    assert "\x1b" not in hostile.err and not (tmp_path / "other").exists()

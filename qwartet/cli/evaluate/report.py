@@ -16,12 +16,18 @@ from qwartet.files import atomic_write
 
 if TYPE_CHECKING:
     from qwartet.evaluate.compare import RunComparison
+    from qwartet.evaluate.data.archives import Unpacked
     from qwartet.evaluate.question import Figure
     from qwartet.evaluate.run import TaskResult
 
 RESULTS_FILE = "results.json"
 HARNESS_FILE = "lm_eval.json"
 NUM_SHOWN = 12  # figures of a task; the others are in the file
+
+
+def unpacked_line(unpacked: Unpacked) -> str:
+    """What was unpacked, and where it is."""
+    return f"unpacked {unpacked.archive}: {unpacked.num_files:,} files in {unpacked.directory}"
 
 
 def figure_lines(result: TaskResult) -> Iterator[str]:

@@ -16,6 +16,7 @@ from qwartet.cli.evaluate.report import (
     comparison_lines,
     figure_lines,
     harness_lines,
+    unpacked_line,
     write_harness_results,
     write_results,
 )
@@ -29,6 +30,7 @@ from qwartet.errors import SettingError
 
 if TYPE_CHECKING:
     from qwartet.evaluate.answerer import Answerer
+    from qwartet.evaluate.data.archives import Unpacked
     from qwartet.evaluate.question import Task
     from qwartet.evaluate.run import RunSettings, TaskResult
     from qwartet.evaluate.tasks.registry import TaskOptions
@@ -143,7 +145,12 @@ def _run_tasks(
     from qwartet.evaluate.tasks.registry import make_tasks
 
     settings = RunSettings(directory, run.limit, run.seed, run.overwrite)
-    if not make_tasks(run.names, options)[0]:  # reports wrong names and data before a model is loaded
+
+    def on_unpacked(unpacked: Unpacked) -> None:
+        print(one_line(unpacked_line(unpacked)), file=sys.stderr)
+
+    tasks, _ = make_tasks(run.names, options, on_unpacked)  # reports wrong names and data before a model is loaded
+    if not tasks:
         raise SettingError(f"{run.data} contains no data of any task; set --data")
     with closing(load()) as answerer:
         options = replace(
