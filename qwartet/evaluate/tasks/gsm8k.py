@@ -20,6 +20,7 @@ from qwartet.evaluate.question import Answer, Chat, Continue, Figure, Grade, Que
 from qwartet.tokenizer.chatml import Message
 
 EXAMPLES_FILE = "gsm8k_prompt.txt"
+FIELDS: dict[str, type | tuple[type, ...]] = {"question": str, "answer": str}
 _LAYOUT = "Question: {}\nLet's think step by step"
 
 
@@ -42,7 +43,7 @@ class Gsm8k:
     def questions(self) -> Sequence[Question]:
         examples = self._examples()
         found: list[Question] = []
-        for line, row in json_rows(self._path, {"question": str, "answer": str}):
+        for line, row in json_rows(self._path, FIELDS):
             reference = reference_number(row["answer"])
             if reference is None:
                 raise DataError(self._path, "the answer does not end in '#### N'", line=line, hint="fix the line")

@@ -26,7 +26,7 @@ from qwartet.sandbox.verdict import Problem, judge
 from qwartet.sandbox.walls import Sandbox, find_sandbox
 from qwartet.tokenizer.chatml import Message
 
-_FIELDS: dict[str, type | tuple[type, ...]] = {"task_id": str, "prompt": str, "entry_point": str, "test": str}
+FIELDS: dict[str, type | tuple[type, ...]] = {"task_id": str, "prompt": str, "entry_point": str, "test": str}
 
 
 class HumanEval:
@@ -57,7 +57,7 @@ class HumanEval:
 
     def questions(self) -> Sequence[Question]:
         found = []
-        for line, row in json_rows(self._path, _FIELDS):
+        for line, row in json_rows(self._path, FIELDS):
             asked: Chat | Continue
             if self._is_chat:
                 signature, description = _described(row, self._path, line)
