@@ -5,7 +5,7 @@
     │   └── VocabularyError(path, line, reason, hint)  a line of a .tiktoken file is wrong
     ├── DataError(path, line, reason, hint)            a benchmark's data file is wrong
     ├── ModelNotFoundError                             no such path or hub id
-    ├── DownloadError                                  a model could not be downloaded completely and intact
+    ├── DownloadError                                  a download is not complete and intact
     ├── NotAChatModelError                             a base model was asked to chat
     ├── SettingError (also a ValueError)               an argument is out of range or unknown
     ├── RequestError (also a ValueError)               a prompt cannot be served as asked
@@ -91,7 +91,7 @@ class ModelNotFoundError(QwartetError):
 
 
 class DownloadError(QwartetError):
-    """A model on the hub could not be downloaded completely and intact, or not be stored."""
+    """A model or a dataset on the hub could not be downloaded completely and intact, or not be stored."""
 
 
 class NotAChatModelError(QwartetError):

@@ -1,4 +1,4 @@
-"""Atomic writes, locks, decoding of text, and the directories where Qwartet keeps its files."""
+"""Atomic writes, locks, decoding of text, names from elsewhere, and the directories where Qwartet keeps its files."""
 
 from __future__ import annotations
 
@@ -64,6 +64,13 @@ def check_free_space(target: Path, num_bytes: int, hint: str = "choose another d
 _KINDS = (
     (stat.S_ISREG, "a file"), (stat.S_ISDIR, "a directory"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"),
 )  # fmt: skip
+
+
+def leads_out(name: object) -> bool:
+    """Whether a name from elsewhere, joined to a directory, may lead out of it, on any system, or hides what it is."""
+    if not isinstance(name, str) or not name.isprintable() or "\\" in name or name[1:2] == ":":
+        return True
+    return any(part in ("", ".", "..") for part in name.split("/"))
 
 
 def sha256_of(path: Path) -> str:

@@ -125,8 +125,14 @@ OF_COMMANDS = (
     )),
 )  # fmt: skip
 
-# What tasks, rows and two runs say of themselves, beside errors.
+# What tasks, rows, archives and two runs say of themselves, beside errors.
 OF_EVALUATION = (
+    *(f"X: not unpacked (the member 'Y' is {kind}); download the published archive again" for kind in (
+        "a link", "a special file", "an encrypted file", "a file with an unusual compression",
+    )),
+    *(f"X: {kind}, not an archive; download the published archive again" for kind in (
+        "a directory", "a pipe", "a socket", "a device", "a link that leads nowhere",
+    )),
     "perplexity at 1,024", "bits per byte at 1,024", "length 1,024", "depth 50 %", "average of 3 tasks",
     "X was 1 and is 2", "only in /a", "no questions in common",
     "X: 1 prompt of 4,096 tokens", "X: 9 prompts of 4,096 tokens",

@@ -42,7 +42,7 @@ OUTCOMES = {
     "SEC-20": "A call written in the text of a user or a tool is not a call.",
     "SEC-21": "Model output executes nothing in the page; every answer has a strict content security policy.",
     "SEC-22": "Model-written code runs in a sandbox alone, if allowed; it leaves nothing and forges no verdict.",
-    "SEC-23": "",
+    "SEC-23": "Archives with escaping paths, links or bombs are refused, leaving nothing; a dataset's code never runs.",
     "SEC-24": "Downloads are tied to a commit and compared with the hub's hashes; `verify` finds one changed byte.",
     "REL-01": "After a burst of cancellations nothing is left behind, and the next request is served.",
     "REL-02": "A client may disconnect at any moment: its slot and its cache blocks are freed, and nothing is logged.",

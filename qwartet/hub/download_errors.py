@@ -71,9 +71,9 @@ def explain(
     hint = _other_ways(wording, near, has_partial)
     if isinstance(error, GivenUp):
         of = "" if error.what == str(repository) else f"{error.what}: "
-        happened = _happened(error.cause, wording, f", {error.num_attempts} attempts")
-        return DownloadError(f"{repository}: {of}{happened}; {hint}")
-    return ModelNotFoundError(f"{repository}: {absent}{_happened(error, wording)}; {hint}")
+        what = happened(error.cause, wording, f", {error.num_attempts} attempts")
+        return DownloadError(f"{repository}: {of}{what}; {hint}")
+    return ModelNotFoundError(f"{repository}: {absent}{happened(error, wording)}; {hint}")
 
 
 def unknown_revision(repository: Repository, revision: str) -> ModelNotFoundError:
@@ -82,8 +82,8 @@ def unknown_revision(repository: Repository, revision: str) -> ModelNotFoundErro
     return ModelNotFoundError(f"{repository}: no revision {revision!r} on the hub; {hint}")
 
 
-def _happened(cause: Exception, wording: Wording, attempts: str = "") -> str:
-    """What went wrong with which host, and who chose that host."""
+def happened(cause: Exception, wording: Wording, attempts: str = "") -> str:
+    """What went wrong with which host, and which variable named that host."""
     # Without a scheme, the address that was asked has no host.
     url = _url_of(cause) or wording.endpoint if "://" in wording.endpoint else wording.endpoint
     host = _host(url)

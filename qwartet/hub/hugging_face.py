@@ -1,4 +1,4 @@
-"""Hugging Face and its mirrors: the files of a model, and the local cache.
+"""Hugging Face and its mirrors: the files of a model or a dataset, and the local cache.
 
 Requests go through huggingface_hub, so HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE, HF_ENDPOINT and HF_TOKEN work as its
 documentation says, and the cache is shared with other tools:
@@ -10,6 +10,7 @@ documentation says, and the cache is shared with other tools:
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -22,7 +23,15 @@ from qwartet.files import atomic_write
 from qwartet.hub.answers import json_answer
 from qwartet.hub.download_errors import Wording
 from qwartet.hub.fetch import patiently
-from qwartet.hub.listing import Listing, RemoteFile, check_commit, checked_files, is_commit, is_safe_revision
+from qwartet.hub.listing import (
+    OF_A_MODEL,
+    Listing,
+    RemoteFile,
+    check_commit,
+    checked_files,
+    is_commit,
+    is_safe_revision,
+)
 from qwartet.hub.repository import HubName, Repository, parse_repository
 from qwartet.hub.snapshot import Place, Removal, Snapshot, size_of
 
@@ -38,16 +47,23 @@ class HuggingFace:
 
     def listing(self, repository: Repository, revision: str) -> Listing:
         """Asks the hub for the files of a model; any exception means that the model cannot be downloaded."""
+        return self._listing("model", repository, revision, OF_A_MODEL)
+
+    def dataset_listing(self, repository: Repository, revision: str, wanted: re.Pattern[str]) -> Listing:
+        """The same of a dataset: the files whose names `wanted` matches."""
+        return self._listing("dataset", repository, revision, wanted)
+
+    def _listing(self, kind: str, repository: Repository, revision: str, wanted: re.Pattern[str]) -> Listing:
         from huggingface_hub import constants
 
-        url = f"{constants.ENDPOINT}/api/models/{repository.name}/revision/{quote(revision, safe='')}?blobs=true"
+        url = f"{constants.ENDPOINT}/api/{kind}s/{repository.name}/revision/{quote(revision, safe='')}?blobs=true"
         hint = "check HF_ENDPOINT"
         answer = patiently(lambda: json_answer(url, self.headers(), "the hub's answer", hint), str(repository))
         siblings = answer.get("siblings") if isinstance(answer, dict) else None
         if not isinstance(siblings, list):
             raise DownloadError(f"the hub's answer is not in Hugging Face's format; {hint}")
         commit = check_commit(repository, answer.get("sha"))
-        files = checked_files(repository, _remote_files(repository.name, commit, siblings))
+        files = checked_files(repository, _remote_files(kind, repository.name, commit, siblings), wanted)
         return Listing(repository, revision, commit, constants.ENDPOINT, files)
 
     def file_url(self, repository: Repository, revision: str, name: str) -> str:
@@ -149,14 +165,14 @@ class HuggingFace:
         )
 
 
-def _remote_files(name: str, commit: str, siblings: Iterable[object]) -> Iterator[RemoteFile]:
+def _remote_files(kind: str, name: str, commit: str, siblings: Iterable[object]) -> Iterator[RemoteFile]:
     from huggingface_hub import constants, hf_hub_url
 
     for sibling in siblings:
         entry = sibling if isinstance(sibling, dict) else {}
         file, large = entry.get("rfilename", ""), entry.get("lfs")
         is_name = isinstance(file, str) and file.isprintable() and file != ""
-        url = hf_hub_url(name, file, revision=commit, endpoint=constants.ENDPOINT) if is_name else ""
+        url = hf_hub_url(name, file, repo_type=kind, revision=commit, endpoint=constants.ENDPOINT) if is_name else ""
         sha256 = large.get("sha256") if isinstance(large, dict) else None
         git_sha1 = entry.get("blobId") if large is None else None  # of a large file it is that of a pointer to it
         yield RemoteFile(file, entry.get("size", -1), sha256, git_sha1, url)

@@ -1,7 +1,7 @@
-"""The files that a hub lists for a model, and which of them are downloaded.
+"""The files that a hub lists for a model or a dataset, and which of them are downloaded.
 
-Data only: *.json, *.tiktoken, *.safetensors, and the licence. Code and pickled weights stay on the hub. The listing is
-not trusted: names, sizes and hashes are checked here before any of them becomes part of a path.
+Of a model data only: *.json, *.tiktoken, *.safetensors, and the licence. Code and pickled weights stay on the hub. The
+listing is not trusted: names, sizes and hashes are checked here before any of them becomes part of a path.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from qwartet.errors import DownloadError
+from qwartet.files import leads_out
 from qwartet.hub.repository import Repository
 
 MAX_FILES = 10_000
@@ -18,7 +19,7 @@ MAX_FILE_BYTES = 2**46
 
 MAX_NAME_BYTES = 200  # a file system allows 255, with the suffix of an unfinished file
 
-_WANTED = re.compile(r"[^/.][^/]*\.(json|tiktoken|safetensors)|(LICENSE|NOTICE)(\.(txt|md))?")
+OF_A_MODEL = re.compile(r"[^/.][^/]*\.(json|tiktoken|safetensors)|(LICENSE|NOTICE)(\.(txt|md))?")
 _REVISION = re.compile(r"[\w][\w./-]{0,100}", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SHA1 = re.compile(r"[0-9a-f]{40}")
@@ -47,7 +48,7 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of a model at a commit; `revision` is what the caller asked for."""
+    """The files of a model or a dataset at a commit; `revision` is what the caller asked for."""
 
     repository: Repository
     revision: str
@@ -60,15 +61,17 @@ class Listing:
         return sum(file.size for file in self.files)
 
 
-def checked_files(repository: Repository, files: Iterable[RemoteFile]) -> tuple[RemoteFile, ...]:
+def checked_files(
+    repository: Repository, files: Iterable[RemoteFile], wanted_names: re.Pattern[str] = OF_A_MODEL
+) -> tuple[RemoteFile, ...]:
     """The files of a listing to download, smallest first; DownloadError for a listing that cannot be honest."""
     wanted: dict[str, RemoteFile] = {}
     for number, file in enumerate(files):
         if number >= MAX_FILES:
             raise _dishonest(repository, f"more than {MAX_FILES} files")
-        if _leads_out(file.name):
+        if leads_out(file.name):
             raise _dishonest(repository, f"a file named {_shown(file.name)}")
-        if not _WANTED.fullmatch(file.name):
+        if not wanted_names.fullmatch(file.name):
             continue
         if len(file.name.encode()) > MAX_NAME_BYTES:
             raise _dishonest(repository, f"a file named {_shown(file.name)}, longer than {MAX_NAME_BYTES} bytes")
@@ -102,12 +105,6 @@ def named(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
-def _leads_out(name: object) -> bool:
-    if not isinstance(name, str) or not name.isprintable() or "\\" in name or name[1:2] == ":":
-        return True
-    return any(part in ("", ".", "..") for part in name.split("/"))
-
-
 def _check_numbers(repository: Repository, file: RemoteFile) -> None:
     if isinstance(file.size, bool) or not isinstance(file.size, int) or not 0 <= file.size <= MAX_FILE_BYTES:
         raise _dishonest(repository, f"{file.name} with a size of {_shown(file.size)}")
@@ -117,7 +114,7 @@ def _check_numbers(repository: Repository, file: RemoteFile) -> None:
 
 
 def _dishonest(repository: Repository, what: str) -> DownloadError:
-    return DownloadError(f"{repository}: the hub lists {what}; do not trust this model, or this hub")
+    return DownloadError(f"{repository}: the hub lists {what}; do not trust this repository, or this hub")
 
 
 def _shown(value: object) -> str:

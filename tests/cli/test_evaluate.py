@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from qwartet import DEMO, LLM
 from qwartet.errors import SettingError
+from qwartet.evaluate.data.hub_copies import HUB_COPIES
 from qwartet.evaluate.run_file import read_run
 from qwartet.evaluate.tasks.code_interpreter import PACKAGES
+from qwartet.evaluate.tasks.mmlu import SUBJECTS
 from qwartet.sandbox.walls import NAMES, find_sandbox
 from tests.cli.command_line import CommandLine, environment, run_in_process
+from tests.evaluate.fetching.hub_datasets import hub_copy, made_up
 from tests.evaluate.interpreter_data import PROBLEMS, write_data
+from tests.hub.fake_hub import FakeHub
 from tests.language_gaps import english_in
 from tests.server.running_server import RunningServer
+
+ROW = b"What is 1 + 1?,1,2,3,4,B\n" * 5
 
 
 @pytest.fixture
@@ -162,3 +171,68 @@ def test_a_question_that_does_not_fit_is_told_before_the_run(qwartet: CommandLin
     done = qwartet("evaluate", DEMO, "--tasks", "gsm8k", "--data", data, "--out", tmp_path / "run", "--device", "cpu")
     done.assert_one_line_error("question gsm8k/1: the prompt has")
     assert not (tmp_path / "run" / "gsm8k.jsonl").exists()
+
+
+def test_a_published_archive_is_unpacked_once_and_a_hostile_one_is_one_line(
+    qwartet: CommandLine, tmp_path: Path
+) -> None:
+    with tarfile.open(tmp_path / "data.tar", "w") as archive:
+        for split in ("dev", "test"):
+            for subject in SUBJECTS:
+                info = tarfile.TarInfo(f"data/{split}/{subject}_{split}.csv")
+                info.size = len(ROW)
+                archive.addfile(info, io.BytesIO(ROW))
+    asked = ("--tasks", "mmlu", "--data", tmp_path, "--limit", "2", "--out", tmp_path / "run", "--device", "cpu")
+    done = qwartet("evaluate", DEMO, *asked)
+    line = f"unpacked {tmp_path / 'data.tar'}: 114 files in {tmp_path / 'mmlu'}"
+    assert done.code == 0 and done.err.splitlines().count(line) == 1 and "mmlu: 2 questions" in done.out
+    assert "unpacked" not in qwartet("evaluate", DEMO, *asked).err
+    with zipfile.ZipFile(tmp_path / "ceval-exam.zip", "w") as zipped:
+        zipped.writestr("../\x1b[2Jup", b"x")
+    hostile = qwartet("evaluate", DEMO, "--tasks", "ceval", "--data", tmp_path, "--out", tmp_path / "other")
+    hostile.assert_one_line_error(f"{tmp_path / 'ceval-exam.zip'}: not unpacked (the member '../")
+    assert "\x1b" not in hostile.err and not (tmp_path / "other").exists()
+
+
+def test_data_is_fetched_with_the_variables_of_the_hub_and_then_evaluated_without_it(tmp_path: Path) -> None:
+    files = hub_copy("gsm8k", made_up("gsm8k", tmp_path / "original"))
+    copy = HUB_COPIES["gsm8k"]
+    with FakeHub({f"datasets/{copy.dataset}": files}, copy.revision).serving() as hub:
+        # A new interpreter, since the libraries read most of the variables when they are imported.
+        hub_is = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": "hf_own"}
+        own = {**hub_is, "NO_PROXY": "127.0.0.1", "PYTHONUNBUFFERED": "1"}
+        words = ("evaluate", "fetch", "gsm8k", "--data", tmp_path / "data")
+        offline = run_in_process(*words, **own)
+        offline.assert_one_line_error("openai/gsm8k: the hub may not be used offline; unset HF_HUB_OFFLINE")
+        assert hub.num_requests == 0 and not (tmp_path / "data").exists()
+        done = run_in_process(*words, **own, HF_HUB_OFFLINE="0")
+        line = (
+            f"gsm8k: 1,319 rows of openai/gsm8k, commit {copy.revision[:7]}, written to {tmp_path / 'data' / 'gsm8k'}\n"
+        )
+        assert (done.code, done.out) == (0, line), done
+        assert "100" not in done.err or "downloaded" in done.err
+        assert hub.tokens == {"Bearer hf_own"}
+        again = run_in_process(*words, "--json", **own, HF_HUB_OFFLINE="0")
+        [found] = json.loads(again.out)
+        assert found["name"] == "gsm8k" and found["commit"] == ""
+        num_requests = hub.num_requests
+        run = ("--data", tmp_path / "data", "--limit", "1", "--out", tmp_path / "run", "--device", "cpu")
+        asked = run_in_process("evaluate", DEMO, "--tasks", "gsm8k", *run, **own, HF_HUB_OFFLINE="0")
+        assert asked.code == 0 and "gsm8k: 1 questions" in asked.out
+        missing = run_in_process("evaluate", DEMO, "--tasks", "mmlu", *run, **own, HF_HUB_OFFLINE="0")
+        missing.assert_one_line_error("no folder test/ here; ", "qwartet evaluate fetch")
+        assert hub.num_requests == num_requests, "evaluating asks the network for nothing"
+    assert (tmp_path / "data" / "gsm8k" / "test.jsonl").read_bytes() == (
+        tmp_path / "original" / "test.jsonl"
+    ).read_bytes()
+
+
+def test_wrong_words_after_fetch_are_one_line(qwartet: CommandLine, tmp_path: Path) -> None:
+    qwartet("evaluate", "fetch", "tools", "--data", tmp_path).assert_one_line_error(
+        "cannot fetch 'tools'; choose from ceval, mmlu, gsm8k, humaneval, leval or all"
+    )
+    (tmp_path / "mmlu" / "dev").mkdir(parents=True)
+    qwartet("evaluate", "fetch", "mmlu", "--data", tmp_path).assert_one_line_error("has dev but not test; pass --over")
+    (tmp_path / "mmlu" / "test").mkdir()
+    done = qwartet("evaluate", "fetch", "mmlu", "--data", tmp_path)
+    assert done.out == f"mmlu: {tmp_path / 'mmlu'} already has it; pass --overwrite to replace it\n" and not done.err

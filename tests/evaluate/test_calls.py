@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwartet.evaluate.data_files import find_file, json_rows
+from qwartet.evaluate.data.files import find_file, json_rows
 from qwartet.evaluate.extraction.calls import code_of_input, latest_call
 from qwartet.evaluate.extraction.numbers import is_equal_number, last_lone_number
 from tests.evaluate.published_data import published

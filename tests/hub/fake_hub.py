@@ -1,5 +1,7 @@
 """Two hubs on loopback: what Hugging Face and ModelScope answer when a model is fetched, and the ways they can fail.
 
+Hugging Face's also has datasets: repositories whose names begin with "datasets/".
+
 Written from the documentation of the two interfaces and from what their libraries expect of them; the real hubs were
 never asked.
 """
@@ -23,7 +25,7 @@ import pytest
 
 NAME = "Somebody/Tiny-Chat"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-LARGE = (".safetensors", ".tiktoken")  # kept as large files, which Hugging Face knows the SHA-256 of
+LARGE = (".safetensors", ".tiktoken", ".parquet")  # kept as large files, which Hugging Face knows the SHA-256 of
 CONFIG = json.dumps({"model_type": "qwen", "hidden_size": 4096, "num_hidden_layers": 32, "bf16": True}).encode()
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
 TINY_MODEL = {
@@ -58,11 +60,13 @@ class FakeHub:
 
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
     commit: str = COMMIT
+    commits: dict[str, str] = field(default_factory=dict)  # of repositories with another one
     faults: dict[str, list[str]] = field(default_factory=dict)
     listed: dict[str, dict[str, Any]] = field(default_factory=dict)  # file -> what its entry says wrongly
     tokens: set[str] = field(default_factory=set)  # what requests for files carried
     downloads: list[tuple[str, str | None]] = field(default_factory=list)  # (file, Range header)
     num_requests: int = 0
+    paths: list[str] = field(default_factory=list)  # that were asked for
     num_endless_bytes: int = 0  # that were sent of bodies without an end
     answer: bytes = b""
     part: str = ""  # the Content-Range of an "unasked part"
@@ -114,6 +118,9 @@ class FakeHub:
         monkeypatch.setenv("QWARTET_CACHE", str(workplace / "qwartet"))
         monkeypatch.setattr("qwartet.hub.fetch.PAUSES_S", (0.0,) * 5)
 
+    def commit_of(self, repository: str) -> str:
+        return self.commits.get(repository, self.commit)
+
     def fault(self, name: str) -> str | None:
         pending = self.faults.get(name)
         return pending.pop(0) if pending else None
@@ -129,11 +136,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.hub.num_requests += 1
+        self.hub.paths.append(self.path)
         self.coding = ""
         self.hub.codings.add(self.headers.get("Accept-Encoding") or "")
         url = urlsplit(self.path)
         path, query = unquote(url.path), {key: values[0] for key, values in parse_qs(url.query).items()}
-        if match := re.fullmatch(r"/api/models/(.+)/revision/([^/]+)", path):
+        if match := re.fullmatch(r"/api/(?:models/|(?=datasets/))(.+)/revision/([^/]+)", path):
             self._list(match[1], match[2], self._hugging_face)
         elif match := re.fullmatch(r"/api/v1/models/(.+)/repo/files", path):
             self._list(match[1], query.get("Revision", "master"), self._modelscope)
@@ -143,6 +151,20 @@ class _Handler(BaseHTTPRequestHandler):
             self._serve(match[1], match[2], match[3])
         else:
             self._refuse(404, "EntryNotFound")
+
+    def do_HEAD(self) -> None:
+        """What is known of a dataset's file, which the library asks for before the file."""
+        self.hub.paths.append(self.path)
+        match = re.fullmatch(r"/(datasets/.+)/resolve/([^/]+)/(.+)", unquote(urlsplit(self.path).path))
+        content = self.hub.repositories.get(match[1], {}).get(match[3]) if match else None
+        if match is None or content is None:
+            self._refuse(404, "EntryNotFound")
+            return
+        self.send_response(200)
+        known = {"ETag": f'"{sha256(content)}"', "X-Repo-Commit": self.hub.commit_of(match[1])}
+        for name, value in {"Content-Length": str(len(content)), **known}.items():
+            self.send_header(name, value)
+        self.end_headers()
 
     def _list(self, repository: str, revision: str, describe: Any) -> None:
         fault, files = self.hub.fault("listing"), self.hub.repositories.get(repository)
@@ -163,7 +185,8 @@ class _Handler(BaseHTTPRequestHandler):
             describe(repository, revision, files)
 
     def _hugging_face(self, repository: str, revision: str, files: dict[str, bytes]) -> None:
-        if revision not in ("main", "v1", self.hub.commit):
+        commit = self.hub.commit_of(repository)
+        if revision not in ("main", "v1", commit):
             self._refuse(404, "RevisionNotFound")
             return
         siblings = []
@@ -172,7 +195,7 @@ class _Handler(BaseHTTPRequestHandler):
             if name.endswith(LARGE):
                 entry["lfs"] = {"sha256": sha256(content), "size": len(content), "pointerSize": 134}
             siblings.append(entry | self.hub.listed.get(name, {}))
-        content = {"id": repository, "modelId": repository, "sha": self.hub.commit, "siblings": siblings, "tags": []}
+        content = {"id": repository, "modelId": repository, "sha": commit, "siblings": siblings, "tags": []}
         self._send(200, json.dumps(content).encode())
 
     def _modelscope(self, repository: str, revision: str, files: dict[str, bytes]) -> None:

@@ -359,7 +359,7 @@ def test_sec_15_a_name_that_leads_out_of_the_directory_condemns_the_listing(
     key = "rfilename" if repository is HF else "Path"
     hub.listed["config.json"] = {key: name}
     text = refusal(DownloadError, repository)
-    assert "do not trust this model, or this hub" in text and text.isprintable()
+    assert "do not trust this repository, or this hub" in text and text.isprintable()
     assert hub.downloads == [] and not (tmp_path / "hf").exists() and not (tmp_path / "modelscope").exists()
 
 

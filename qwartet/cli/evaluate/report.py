@@ -16,12 +16,27 @@ from qwartet.files import atomic_write
 
 if TYPE_CHECKING:
     from qwartet.evaluate.compare import RunComparison
+    from qwartet.evaluate.data.archives import Unpacked
+    from qwartet.evaluate.data.fetching import Fetched
     from qwartet.evaluate.question import Figure
     from qwartet.evaluate.run import TaskResult
 
 RESULTS_FILE = "results.json"
 HARNESS_FILE = "lm_eval.json"
 NUM_SHOWN = 12  # figures of a task; the others are in the file
+
+
+def unpacked_line(unpacked: Unpacked) -> str:
+    """What was unpacked, and where it is."""
+    return f"unpacked {unpacked.archive}: {unpacked.num_files:,} files in {unpacked.directory}"
+
+
+def fetched_line(fetched: Fetched) -> str:
+    """What was fetched from where, and where it is; or that it was there."""
+    if fetched.was_there:
+        return f"{fetched.name}: {fetched.directory} already has it; pass --overwrite to replace it"
+    rows = f"{fetched.num_rows:,} rows of {fetched.dataset}, commit {fetched.commit[:7]}"
+    return f"{fetched.name}: {rows}, written to {fetched.directory}"
 
 
 def figure_lines(result: TaskResult) -> Iterator[str]:

@@ -1,11 +1,11 @@
-"""`qwartet evaluate`: benchmarks of a model's answers, or of a server's; and two runs compared."""
+"""`qwartet evaluate`: benchmarks of a model's answers, or of a server's; two runs compared; data fetched."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,27 +14,30 @@ import typer
 from qwartet.cli.evaluate.long_texts import NeedleOptions, PerplexityOptions
 from qwartet.cli.evaluate.report import (
     comparison_lines,
+    fetched_line,
     figure_lines,
     harness_lines,
+    unpacked_line,
     write_harness_results,
     write_results,
 )
 from qwartet.cli.loading import LoadOptions
 from qwartet.cli.option_groups import with_groups
 from qwartet.cli.options import AsJson, MaxNumSeqs, set_threads
-from qwartet.cli.progress import item_progress
+from qwartet.cli.progress import byte_progress, item_progress
 from qwartet.cli.terminal import error_line, json_line, one_line, untranslated_line
 from qwartet.engine.engine_config import EngineConfig
 from qwartet.errors import SettingError
 
 if TYPE_CHECKING:
     from qwartet.evaluate.answerer import Answerer
+    from qwartet.evaluate.data.archives import Unpacked
     from qwartet.evaluate.question import Task
     from qwartet.evaluate.run import RunSettings, TaskResult
     from qwartet.evaluate.tasks.registry import TaskOptions
     from qwartet.llm import LLM
 
-COMPARE = "compare"
+COMPARE, FETCH = "compare", "fetch"
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,9 @@ class RunOptions:
     ] = None
     limit: Annotated[int | None, typer.Option(help="Questions per task, sampled with --seed.")] = None
     seed: Annotated[int, typer.Option(help="Random seed for --limit.")] = 0
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over instead of resuming.")] = False
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start over instead of resuming; for fetch: replace data.")
+    ] = False
     allow_code_execution: Annotated[
         bool, typer.Option("--allow-code-execution", help="Run model-written code, in a sandbox.")
     ] = False
@@ -93,11 +98,12 @@ def evaluate(
     model: Annotated[
         str,
         typer.Argument(
-            help="Checkpoint directory, hub id, or URL of an OpenAI-compatible server; or the word compare."
+            help="Checkpoint directory, hub id, or URL of an OpenAI-compatible server; or the word compare or fetch."
         ),
     ],
-    runs: Annotated[
-        list[Path] | None, typer.Argument(metavar="[A B]", help="For compare: two run directories.")
+    others: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[A B | TASKS]", help="For compare: two run directories. For fetch: tasks."),
     ] = None,
     run: RunOptions,
     max_num_seqs: MaxNumSeqs = EngineConfig.max_num_seqs,
@@ -111,12 +117,16 @@ def evaluate(
 
     Prompts, answer extraction and metrics follow the published evaluation scripts. Answers are saved to OUT/TASK.jsonl,
     and an interrupted run resumes from there. `qwartet evaluate compare A B` compares two runs question by question.
+    `qwartet evaluate fetch TASKS` downloads their data into --data.
     """
     if model == COMPARE:
-        _compare(runs or [], as_json)
+        _compare(others or [], as_json)
         return
-    if runs:
-        raise SettingError(f"unexpected argument {str(runs[0])!r}; only compare takes more than one")
+    if model == FETCH:
+        _fetch(",".join(map(str, others)).split(",") if others else run.names, run, as_json)
+        return
+    if others:
+        raise SettingError(f"unexpected argument {str(others[0])!r}; only compare and fetch take more than one")
     set_threads(load.threads)
     if run.harness == "lm-eval":
         _run_lm_eval(model, run, load.load(model, max_num_seqs=max_num_seqs), as_json)
@@ -142,7 +152,12 @@ def _run_tasks(
     from qwartet.evaluate.tasks.registry import make_tasks
 
     settings = RunSettings(directory, run.limit, run.seed, run.overwrite)
-    if not make_tasks(run.names, options)[0]:  # reports wrong names and data before a model is loaded
+
+    def on_unpacked(unpacked: Unpacked) -> None:
+        print(one_line(unpacked_line(unpacked)), file=sys.stderr)
+
+    tasks, _ = make_tasks(run.names, options, on_unpacked)  # reports wrong names and data before a model is loaded
+    if not tasks:
         raise SettingError(f"{run.data} contains no data of any task; set --data")
     with closing(load()) as answerer:
         options = replace(
@@ -243,3 +258,17 @@ def _compare(runs: list[Path], as_json: bool) -> None:
         return
     for line in comparison_lines(comparison):
         print(untranslated_line(line))
+
+
+def _fetch(names: list[str], run: RunOptions, as_json: bool) -> None:
+    from qwartet.evaluate.data.fetching import check_names, fetch_benchmark
+
+    found = []
+    for name in check_names(names):
+        with byte_progress("downloading", "downloaded") as on_bytes:
+            fetched = fetch_benchmark(name, run.data, on_bytes, overwrite=run.overwrite)
+        found.append(fetched)
+        if not as_json:
+            print(one_line(fetched_line(fetched)))
+    if as_json:
+        print(json_line([{**asdict(fetched), "directory": str(fetched.directory)} for fetched in found]))

@@ -21,7 +21,7 @@ from typing import Any
 
 from qwartet.errors import DataError, SettingError
 from qwartet.evaluate.answerer import Answerer
-from qwartet.evaluate.data_files import find_file, json_rows, sha256_of_all
+from qwartet.evaluate.data.files import find_file, json_rows, sha256_of_all
 from qwartet.evaluate.extraction.calls import code_of_input, latest_call
 from qwartet.evaluate.extraction.numbers import is_equal_number, last_lone_number
 from qwartet.evaluate.figures import by_group, share
@@ -116,7 +116,9 @@ class CodeInterpreter:
         self._math_path = _found(math_directory, *MATH_FILES)
         if self._path is None and self._math_path is None:
             reason = f"neither {QUESTIONS_FILE} nor {MATH_FILES[-1]} of GSM8K here"
-            raise DataError(directory, reason, hint="unpack the published archive here, or pass --data")
+            raise DataError(
+                directory, reason, hint="run qwartet evaluate fetch, or see docs/evaluate.md for the data files"
+            )
         self._sandbox = sandbox
         self._packages = package_directories(PACKAGES)
 

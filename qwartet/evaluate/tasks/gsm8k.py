@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from qwartet.errors import DataError
-from qwartet.evaluate.data_files import find_file, json_rows, read_text, sha256_of_all
+from qwartet.evaluate.data.files import find_file, json_rows, read_text, sha256_of_all
 from qwartet.evaluate.extraction.numbers import is_same_number, last_digits, last_number, reference_number
 from qwartet.evaluate.figures import share
 from qwartet.evaluate.question import Answer, Chat, Continue, Figure, Grade, Question, Record
 from qwartet.tokenizer.chatml import Message
 
 EXAMPLES_FILE = "gsm8k_prompt.txt"
+FIELDS: dict[str, type | tuple[type, ...]] = {"question": str, "answer": str}
 _LAYOUT = "Question: {}\nLet's think step by step"
 
 
@@ -42,7 +43,7 @@ class Gsm8k:
     def questions(self) -> Sequence[Question]:
         examples = self._examples()
         found: list[Question] = []
-        for line, row in json_rows(self._path, {"question": str, "answer": str}):
+        for line, row in json_rows(self._path, FIELDS):
             reference = reference_number(row["answer"])
             if reference is None:
                 raise DataError(self._path, "the answer does not end in '#### N'", line=line, hint="fix the line")

@@ -17,7 +17,7 @@ from typing import Any
 
 from qwartet.errors import DataError
 from qwartet.evaluate.answerer import Answerer
-from qwartet.evaluate.data_files import find_file, json_rows
+from qwartet.evaluate.data.files import find_file, json_rows
 from qwartet.evaluate.extraction.code import BASE_STOPS, body_in_answer, body_in_continuation
 from qwartet.evaluate.figures import share
 from qwartet.evaluate.model_code import sandbox_of_task
@@ -27,7 +27,7 @@ from qwartet.sandbox.limits import Limits
 from qwartet.sandbox.verdict import Problem, judge
 from qwartet.tokenizer.chatml import Message
 
-_FIELDS: dict[str, type | tuple[type, ...]] = {"task_id": str, "prompt": str, "entry_point": str, "test": str}
+FIELDS: dict[str, type | tuple[type, ...]] = {"task_id": str, "prompt": str, "entry_point": str, "test": str}
 
 
 class HumanEval:
@@ -53,7 +53,7 @@ class HumanEval:
 
     def questions(self) -> Sequence[Question]:
         found = []
-        for line, row in json_rows(self._path, _FIELDS):
+        for line, row in json_rows(self._path, FIELDS):
             asked: Chat | Continue
             if self._is_chat:
                 signature, description = _described(row, self._path, line)

@@ -13,7 +13,7 @@ from typing import Any
 
 from qwartet.errors import DataError, SettingError
 from qwartet.evaluate.answerer import Answerer
-from qwartet.evaluate.data_files import find_file, json_rows, sha256_of_all
+from qwartet.evaluate.data.files import find_file, json_rows, sha256_of_all
 from qwartet.evaluate.extraction.exams import (
     chosen_letters,
     exam_score,
@@ -32,7 +32,7 @@ TASKS = ("coursera", "gsm100", "quality", "tpo", "codeU", "sci_fi")
 MAX_NEW_TOKENS = 512
 SPARE_TOKENS = 8  # for tokens that differ where texts meet
 METRICS = ("exam", "f1", "rouge")  # rows of another are left out, as published
-_FIELDS: dict[str, type | tuple[type, ...]] = {"input": str, "instructions": list, "outputs": list, "evaluation": str}
+FIELDS: dict[str, type | tuple[type, ...]] = {"input": str, "instructions": list, "outputs": list, "evaluation": str}
 
 # The words of Baselines/LEval_config.py, mistakes included: a model sees them.
 _ONE_LETTER = (
@@ -129,7 +129,7 @@ class LEval:
         return [question for task, path in self._paths.items() for question in self._of_task(task, path)]
 
     def _of_task(self, task: str, path: Path) -> Iterator[Question]:
-        for number, (line, row) in enumerate(json_rows(path, _FIELDS)):
+        for number, (line, row) in enumerate(json_rows(path, FIELDS)):
             if row["evaluation"] not in METRICS:
                 continue
             instructions, outputs = row["instructions"], row["outputs"]

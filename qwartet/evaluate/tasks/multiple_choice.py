@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from qwartet.errors import DataError
-from qwartet.evaluate.data_files import csv_rows, find_folder, sha256_of_all
+from qwartet.evaluate.data.files import csv_rows, find_folder, sha256_of_all
 from qwartet.evaluate.extraction.choices import LETTERS
 from qwartet.evaluate.question import Answer, Chat, Choose, Grade, Question
 from qwartet.tokenizer.chatml import Message

@@ -16,7 +16,7 @@ from typing import Any
 
 from qwartet.errors import DataError, SettingError
 from qwartet.evaluate.answerer import Answerer
-from qwartet.evaluate.data_files import json_rows, read_text, sha256_of_all
+from qwartet.evaluate.data.files import json_rows, read_text, sha256_of_all
 from qwartet.evaluate.forecast import prompt_lines
 from qwartet.evaluate.question import Answer, Choose, Figure, Grade, Question, Record
 from qwartet.tokenizer.tokenizer import Tokenizer

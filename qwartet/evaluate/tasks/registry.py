@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwartet.errors import DataError, SettingError
+from qwartet.evaluate.data.archives import PublishedArchive, Unpacked, unpack_missing
 from qwartet.evaluate.question import Task
 from qwartet.tokenizer.tokenizer import Tokenizer
 
@@ -41,6 +42,7 @@ class TaskEntry:
 
     folder: str  # of its data, under TaskOptions.data; the files may also be right there
     make: Callable[[Path, TaskOptions], Task]
+    archive: PublishedArchive | None = None  # unpacked where the files are missing
 
 
 def _shots(options: TaskOptions, usual: int) -> int:
@@ -134,10 +136,13 @@ def _code_interpreter(directory: Path, options: TaskOptions) -> Task:
     return CodeInterpreter(directory, math, allow_code_execution=options.allow_code_execution)
 
 
+_CEVAL_ARCHIVE = PublishedArchive("ceval-exam.zip", ("dev", "val", "test"))
+_MMLU_ARCHIVE = PublishedArchive("data.tar", ("dev", "val", "test"))
+
 TASKS: dict[str, TaskEntry] = {
-    "ceval": TaskEntry("ceval", _ceval),
-    "ceval-test": TaskEntry("ceval", _ceval_test),
-    "mmlu": TaskEntry("mmlu", _mmlu),
+    "ceval": TaskEntry("ceval", _ceval, _CEVAL_ARCHIVE),
+    "ceval-test": TaskEntry("ceval", _ceval_test, _CEVAL_ARCHIVE),
+    "mmlu": TaskEntry("mmlu", _mmlu, _MMLU_ARCHIVE),
     "gsm8k": TaskEntry("gsm8k", _gsm8k),
     "humaneval": TaskEntry("humaneval", _humaneval),
     "code-interpreter": TaskEntry("code-interpreter", _code_interpreter),
@@ -148,10 +153,13 @@ TASKS: dict[str, TaskEntry] = {
 }
 
 
-def make_tasks(names: Sequence[str], options: TaskOptions) -> tuple[list[Task], dict[str, str]]:
+def make_tasks(
+    names: Sequence[str], options: TaskOptions, on_unpacked: Callable[[Unpacked], None] = lambda _: None
+) -> tuple[list[Task], dict[str, str]]:
     """The tasks of these names, and why others are left out: "all" takes those whose data is there.
 
-    SettingError, with a suggestion, for an unknown name; DataError where the data of a named task is missing.
+    A published archive is unpacked where the files of its task are missing; `on_unpacked` hears of it. SettingError,
+    with a suggestion, for an unknown name; DataError where the data of a named task is missing or not safe.
     """
     wanted = list(dict.fromkeys(name.strip() for name in names if name.strip()))
     for name in wanted:
@@ -166,12 +174,23 @@ def make_tasks(names: Sequence[str], options: TaskOptions) -> tuple[list[Task], 
     made: list[Task] = []
     left_out: dict[str, str] = {}
     for name in TASKS if ALL in wanted else wanted:
-        entry = TASKS[name]
-        folder = options.data / entry.folder
         try:
-            made.append(entry.make(folder if folder.is_dir() else options.data, options))
+            made.append(_made(TASKS[name], options, on_unpacked))
         except (DataError, SettingError) as error:
             if name in wanted:
                 raise
             left_out[name] = str(error)
     return made, left_out
+
+
+def _made(entry: TaskEntry, options: TaskOptions, on_unpacked: Callable[[Unpacked], None]) -> Task:
+    """A task, made from its data or, where that is missing, from its archive."""
+    own = options.data / entry.folder
+    try:
+        return entry.make(own if own.is_dir() else options.data, options)
+    except DataError:
+        unpacked = None if entry.archive is None else unpack_missing(options.data, entry.folder, entry.archive)
+        if unpacked is None:
+            raise
+    on_unpacked(unpacked)
+    return entry.make(own if own.is_dir() else options.data, options)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from qwartet.errors import DataError, SettingError
-from qwartet.evaluate.data_files import find_file, json_rows, sha256_of_all
+from qwartet.evaluate.data.files import find_file, json_rows, sha256_of_all
 from qwartet.evaluate.figures import share
 from qwartet.evaluate.question import Answer, Chat, Figure, Grade, Question, Record
 from qwartet.evaluate.rouge import rouge_l

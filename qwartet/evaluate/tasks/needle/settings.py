@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from qwartet.errors import SettingError
-from qwartet.evaluate.data_files import read_text
+from qwartet.evaluate.data.files import read_text
 from qwartet.evaluate.filler.prose import Language
 from qwartet.files import sha256_of
 

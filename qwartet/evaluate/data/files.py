@@ -93,7 +93,11 @@ def find_file(directory: Path, *names: str) -> Path:
         for place in _places(directory):
             if (place / name).is_file():
                 return place / name
-    raise DataError(directory, f"no {' or '.join(names)} here", hint="see qwartet evaluate --help for the data files")
+    raise DataError(
+        directory,
+        f"no {' or '.join(names)} here",
+        hint="run qwartet evaluate fetch, or see docs/evaluate.md for the data files",
+    )
 
 
 def find_folder(directory: Path, name: str, files: Sequence[str]) -> Path:
@@ -105,7 +109,11 @@ def find_folder(directory: Path, name: str, files: Sequence[str]) -> Path:
                 more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
                 raise DataError(folder, f"{missing[0]}{more} missing", hint="unpack the published archive again")
             return folder
-    raise DataError(directory, f"no folder {name}/ here", hint="unpack the published archive here, or pass --data")
+    raise DataError(
+        directory,
+        f"no folder {name}/ here",
+        hint="run qwartet evaluate fetch, put the published archive here, or pass --data",
+    )
 
 
 def sha256_of_all(paths: Iterable[Path]) -> str:
