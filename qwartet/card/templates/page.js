@@ -1,3 +1,4 @@
+// Shows one language of a card: the reader's at first, then the one asked for.
 const buttons = [...document.querySelectorAll("nav button")];
 function show(language) {
   document.documentElement.lang = language;
