@@ -8,7 +8,6 @@ import warnings
 from pathlib import Path
 
 import pytest
-import torch
 
 from qwartet import LLM
 from qwartet.errors import CheckpointError, CheckpointWarning
@@ -19,7 +18,7 @@ from qwartet.models.vocabulary_files import load_tokenizer
 from qwartet.models.vocabulary_match import vocabulary_mismatches
 from qwartet.tokenizer.vocabulary import Vocabulary
 from tests.golden_data import real_vocabulary
-from tests.models.broken import edit_json, edit_tensors
+from tests.models.broken import add_rows, edit_json
 from tests.tiny_checkpoint import NUM_RANKS, Copy
 from tests.tokenizer.vocabularies import tiktoken_line
 
@@ -97,13 +96,7 @@ def with_extra(checkpoint: Copy, *, named: str | None) -> Path:
     (directory / EXTRA).write_bytes(b"".join(lines))
     if named is not None:
         edit_json(directory / "tokenizer_config.json", {"extra_vocab_file": named})
-    edit_json(directory / "config.json", {"vocab_size": 640})
-
-    def add_rows(tensors: dict[str, torch.Tensor]) -> None:
-        for name in ("transformer.wte.weight", "lm_head.weight"):
-            tensors[name] = torch.cat([tensors[name], torch.ones(128, 128, dtype=torch.bfloat16)])
-
-    edit_tensors(directory / "model.safetensors", add_rows)
+    add_rows(directory, 640)
     return directory
 
 
