@@ -197,7 +197,7 @@ def _lines(out: Path, base: _Base, new: Extension) -> Iterator[str]:
     if (rows_left := base.rows_left(new)) is not None:
         yield one_line(f"rows left in the embedding: {rows_left}")
     if new.num_unfinished:
-        yield one_line(f"{new.num_unfinished} words are not a single token yet; --max-merges ended the run first")
+        yield one_line(f"words that are not a single token yet, since --max-merges was reached: {new.num_unfinished}")
     if base.extra is None:
         setting = f'"extra_vocab_file": "{out.name}"'
         yield one_line(f"to use it, put it into the checkpoint directory and add {setting} to tokenizer_config.json")

@@ -65,7 +65,7 @@ def extend(
     if max_merges is not None and max_merges < 1:
         raise SettingError(f"max_merges is {max_merges}; it must be at least 1")
     if not words.learnable:
-        counts = f"{len(words.existing)} words are tokens already, {len(words.split)} are split by the tokenizer"
+        counts = f"{len(words.existing)} of the words are tokens already, {len(words.split)} are split"
         raise DataError(words.source.path, f"no new tokens: {counts}", hint="add other words")
     _check_rows(min(len(words.learnable), max_merges or MAX_RANK), start, num_rows, "at least ")
     learner = MergeLearner(tokenizer, words.learnable, on_merged)
@@ -87,11 +87,12 @@ def _check_rows(num_tokens: int, start: int, num_rows: int | None, at_least: str
     if start + num_tokens <= end:
         return
     if num_rows is None:
-        raise SettingError(f"{num_tokens} ids from {start} on end beyond {MAX_RANK}; use a smaller start_id")
+        last = start + num_tokens - 1
+        raise SettingError(f"the last id would be {last}, above the limit of {MAX_RANK}; use a smaller start_id")
     advice = "pass the vocabulary file instead of the directory to ignore the rows"
     if start >= end:
-        raise SettingError(f"the embedding has {num_rows} rows, so there is none for id {start}; {advice}")
+        raise SettingError(f"id {start} is beyond the embedding, which has {num_rows} rows; {advice}")
     left = end - start
-    rows = f"the embedding has rows for {left} only, from id {start} on"
+    room = f"the embedding has room for only {left} (from id {start})"
     options = f"set max_merges to {left}, use fewer words, or {advice}"
-    raise SettingError(f"{at_least}{num_tokens} tokens are needed, but {rows}; {options}")
+    raise SettingError(f"{at_least}{num_tokens} tokens are needed, but {room}; {options}")

@@ -49,7 +49,7 @@ def read_word_counts(path: Path) -> WordCounts:
         found.lines.setdefault(word, number)
         found.frequencies[word] = found.frequencies.get(word, 0) + frequency
     if not found.lines:
-        raise DataError(path, "there is no word in it", hint=f"{_FORM} on each line")
+        raise DataError(path, "has no words", hint=f"{_FORM} on each line")
     return found
 
 

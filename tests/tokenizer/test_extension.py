@@ -76,8 +76,8 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "line of a megabyte": (b"x" * 2**20, "line 1: 0 tabs in 'xxxxx"),
     "not UTF-8": (b"a\t1\n\xff\xfeb\t2\n", "line 2, byte 4 (0xff) is not UTF-8 text; convert it: iconv"),
     "UTF-16 without a mark": ("word\t5\n".encode("utf-16-le"), "looks like UTF-16 without a byte order mark"),
-    "empty": (b"", "there is no word in it; write"),
-    "blank": (b"\n \n\t\n", "there is no word in it; write"),
+    "empty": (b"", "has no words; write"),
+    "blank": (b"\n \n\t\n", "has no words; write"),
 }
 
 
@@ -169,19 +169,25 @@ def test_tokens_may_fill_the_rows_of_the_embedding(tmp_path: Path) -> None:
     [
         ({"start_id": FIRST_FREE - 1}, f"start_id is {FIRST_FREE - 1}; it must be at least {FIRST_FREE}, the first"),
         ({"start_id": -1}, "start_id is -1; it must be"),
-        ({"start_id": MAX_RANK + 1}, f"2 ids from {MAX_RANK + 1} on end beyond {MAX_RANK}; use a smaller"),
-        ({"start_id": MAX_RANK - 1}, f"3 ids from {MAX_RANK - 1} on end beyond {MAX_RANK}; use a smaller start_id"),
+        (
+            {"start_id": MAX_RANK + 1},
+            f"the last id would be {MAX_RANK + 2}, above the limit of {MAX_RANK}; use a smaller",
+        ),
+        (
+            {"start_id": MAX_RANK - 1},
+            f"the last id would be {MAX_RANK + 1}, above the limit of {MAX_RANK}; use a smaller",
+        ),
         ({"max_merges": 0}, "max_merges is 0; it must be at least 1"),
         (
             {"num_rows": FIRST_FREE + 1},
-            f"at least 2 tokens are needed, but the embedding has rows for 1 only, from id {FIRST_FREE} on; set",
+            f"at least 2 tokens are needed, but the embedding has room for only 1 (from id {FIRST_FREE}); set",
         ),
         (
             {"num_rows": FIRST_FREE + 2},
-            f"3 tokens are needed, but the embedding has rows for 2 only, from id {FIRST_FREE} on; set",
+            f"3 tokens are needed, but the embedding has room for only 2 (from id {FIRST_FREE}); set",
         ),
-        ({"num_rows": FIRST_FREE}, f"the embedding has {FIRST_FREE} rows, so there is none for id {FIRST_FREE}; pass"),
-        ({"num_rows": 9000, "start_id": 9500}, "the embedding has 9000 rows, so there is none for id 9500; pass the"),
+        ({"num_rows": FIRST_FREE}, f"id {FIRST_FREE} is beyond the embedding, which has {FIRST_FREE} rows; pass"),
+        ({"num_rows": 9000, "start_id": 9500}, "id 9500 is beyond the embedding, which has 9000 rows; pass the"),
     ],
 )
 def test_ids_that_are_taken_or_beyond_the_rows_are_refused(
@@ -194,9 +200,7 @@ def test_ids_that_are_taken_or_beyond_the_rows_are_refused(
 
 
 def test_nothing_to_learn_is_an_error_that_says_why(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"no new tokens: 2 words are tokens already, 1 are split by the tokenizer; add"
-    ):
+    with pytest.raises(DataError, match=r"no new tokens: 2 of the words are tokens already, 1 are split; add"):
         extend(small_tokenizer(), sorted_words(tmp_path, "ab\t1\ncd\t5\na b\t1\n"))
 
 
