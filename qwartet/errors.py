@@ -3,7 +3,7 @@
     QwartetError
     ├── CheckpointError(path, tensor, reason, hint)    a file on disk is wrong
     │   └── VocabularyError(path, line, reason, hint)  a line of a .tiktoken file is wrong
-    ├── DataError(path, line, reason, hint)            a benchmark's data file is wrong
+    ├── DataError(path, line, reason, hint)            a file of data, such as a benchmark's, is wrong
     ├── ModelNotFoundError                             no such path or hub id
     ├── DownloadError                                  a download is not complete and intact
     ├── NotAChatModelError                             a base model was asked to chat
@@ -76,7 +76,7 @@ class VocabularyError(CheckpointError):
 
 
 class DataError(QwartetError):
-    """A data file of a benchmark is not what its protocol expects; `line` counts from 1, None means the whole file."""
+    """A file of data, such as a benchmark's, is not as expected; `line` counts from 1, None means the whole file."""
 
     def __init__(
         self, path: str | os.PathLike[str], reason: str, *, line: int | None = None, hint: str | None = None

@@ -49,6 +49,7 @@ from qwartet.cli.synth import synth
 from qwartet.cli.terminal import error_line, guard_terminals
 from qwartet.cli.value_names import name_values
 from qwartet.cli.verify import verify
+from qwartet.cli.vocab import app as vocab
 from qwartet.errors import QwartetWarning
 
 # Plain help, not panels: it starts twice as fast and greps well.
@@ -69,6 +70,7 @@ app.command()(profile)
 app.command()(card)
 app.command()(convert)
 app.command()(run_batch)
+app.add_typer(vocab, name="vocab")
 app.command()(synth)
 app.command()(cache)
 app.command()(doctor)

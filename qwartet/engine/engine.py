@@ -103,7 +103,7 @@ class Engine:
             for one in models
         ]
         self.runner = runners[0]
-        self.sampler = Sampler(model.lm_head, num_valid_tokens)
+        self.sampler = Sampler(model.lm_head, num_valid_tokens, () if tokenizer is None else _gaps(tokenizer))
         self.speculation = _speculation(config, runners[1:], self.sampler.num_valid_tokens, budget)
         self.block_manager = BlockManager(num_blocks, BLOCK_SIZE)
         self.chunk_limiter = ChunkLimiter(config.max_stall_s)
@@ -373,6 +373,16 @@ class Engine:
             most = self.sampler.num_valid_tokens if name == "logit_bias" else self.runner.model.config.vocab_size
             if (largest := max(token_ids, default=0)) >= most:
                 raise SettingError(f"{name} has token {largest}, but the vocabulary has {most} tokens", param=name)
+
+
+def _gaps(tokenizer: Tokenizer) -> list[int]:
+    """The ids below the largest that no token has, as before an extra vocabulary that does not start at the first free
+    one.
+    """
+    texts, special = tokenizer.text_ids, tokenizer.special_tokens.values()
+    if len(texts) + len(special) == tokenizer.num_tokens:
+        return []
+    return sorted(set(range(tokenizer.num_tokens)).difference(texts, special))
 
 
 def _num_drafts_wanted(owner: ReferenceType[Engine], request: Request) -> int:

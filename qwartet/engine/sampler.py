@@ -73,10 +73,11 @@ class Row:
 class Sampler:
     """Keeps the state of each request that penalties and no_repeat_ngram_size need."""
 
-    def __init__(self, head: Head, num_valid_tokens: int | None = None) -> None:
-        """Ids from `num_valid_tokens` on (padding rows of the vocabulary) are never chosen; None allows all."""
+    def __init__(self, head: Head, num_valid_tokens: int | None = None, gaps: Sequence[int] = ()) -> None:
+        """Never chosen: ids from `num_valid_tokens` on (padding rows of the vocabulary), and the `gaps` below it."""
         self._head = head
         self.num_valid_tokens = head.weight.shape[0] if num_valid_tokens is None else num_valid_tokens
+        self._gaps = list(gaps)
         self._seen: dict[int, SeenIds] = {}
 
     def sample(self, hidden: Tensor, items: Sequence[ScheduledRequest]) -> list[Sampled]:
@@ -97,8 +98,9 @@ class Sampler:
             rows.append([Row(item.request, place, start + place) for place in range(item.num_sampled_rows)])
             start += item.num_sampled_rows
         all_rows = [row for own in rows for row in own]
-        self._in_pieces(self._take_largest, [row for row in all_rows if row.takes_largest_logit], hidden)
-        self._in_pieces(self._choose, [row for row in all_rows if not row.takes_largest_logit], hidden)
+        largest = [] if self._gaps else [row for row in all_rows if row.takes_largest_logit]
+        self._in_pieces(self._take_largest, largest, hidden)
+        self._in_pieces(self._choose, [row for row in all_rows if self._gaps or not row.takes_largest_logit], hidden)
         for result, own in zip(sampled, rows, strict=True):
             if own and result.error is None:
                 try:
@@ -115,8 +117,10 @@ class Sampler:
         self._seen.pop(request.request_id, None)
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        logits: Tensor = self._head(hidden)
-        return logits[:, : self.num_valid_tokens].float()
+        logits: Tensor = self._head(hidden)[:, : self.num_valid_tokens].float()
+        if self._gaps:
+            logits[:, self._gaps] = -torch.inf
+        return logits
 
     def _predict_prompt(self, hidden: Tensor, result: Sampled) -> None:
         request = result.request

@@ -22,7 +22,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -97,18 +97,7 @@ class Vocabulary:
 
     def save(self, path: StrPath) -> None:
         """Write the ranks, extra vocabulary included, as a `.tiktoken` file: all of it or nothing."""
-        target = Path(path)
-        lines = (
-            base64.b64encode(token) + b" %d\n" % rank
-            for token, rank in sorted(self.mergeable_ranks.items(), key=lambda item: item[1])
-        )
-        try:
-            with atomic_write(target) as unfinished, unfinished.open("xb") as file:
-                file.writelines(lines)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise VocabularyError(path, f"cannot be written: {error.strerror}") from error
+        write_tokens(path, self.mergeable_ranks)
 
     def _merged(self, path: StrPath) -> Vocabulary:
         """This vocabulary with the lines of an extra file; known tokens and used ids are skipped, as published."""
@@ -128,6 +117,20 @@ class Vocabulary:
             reason = f"{num_skipped} of {num_lines} lines skipped: the token already exists, or its id is used"
             warnings.warn(f"{path}: {reason}", CheckpointWarning, stacklevel=4)
         return Vocabulary(ranks, self.special_tokens, self.num_ranks)
+
+
+def write_tokens(path: StrPath, ranks: Mapping[bytes, int]) -> None:
+    """Write tokens with their ranks or ids as a `.tiktoken` file, all of it or nothing; raises VocabularyError."""
+    lines = (
+        base64.b64encode(token) + b" %d\n" % rank for token, rank in sorted(ranks.items(), key=lambda item: item[1])
+    )
+    try:
+        with atomic_write(Path(path)) as unfinished, unfinished.open("xb") as file:
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise VocabularyError(path, f"cannot be written: {error.strerror}") from error
 
 
 def _check_gap(path: StrPath, ranks: list[int], num_ranks: int) -> None:

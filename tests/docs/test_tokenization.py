@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from qwartet.models.shapes import SHAPES
 from qwartet.tokenizer.chatml import DEFAULT_SYSTEM
 from qwartet.tokenizer.tiktoken_tokenizer import PATTERN, TiktokenTokenizer
 from qwartet.tokenizer.vocabulary import SPECIAL_TOKENS
+from tests.cli.command_line import environment
 from tests.documents import blocks, prose, run_example
 from tests.golden_data import REPOSITORY, real_vocabulary
 from tests.tokenizer.vocabularies import published_tokenizer
@@ -38,10 +42,19 @@ def test_every_example_gives_what_it_shows(
     name: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In order, as a reader would type them: later ones use names of earlier ones."""
-    monkeypatch.chdir(tmp_path)  # one writes a file
+    monkeypatch.chdir(tmp_path)  # the commands write a file, which an example reads
+    for block in blocks(name, "sh"):
+        run_commands(block.replace("Qwen/Qwen-7B-Chat-Int4", str(checkpoint)))
     names: dict[str, object] = {}
     for block in blocks(name, "python"):
         run_example(block.replace("Qwen/Qwen-7B-Chat-Int4", str(checkpoint)), names)
+
+
+def run_commands(block: str) -> None:
+    command = shlex.join([sys.executable, "-m", "qwartet"])
+    subprocess.run(
+        ["bash", "-ec", f'qwartet() {{ {command} "$@"; }}\n{block}'], check=True, env=environment(), timeout=120
+    )
 
 
 def test_an_example_that_shows_something_else_would_be_found() -> None:

@@ -23,6 +23,18 @@ def edit_json(path: Path, changes: dict[str, Any], *, remove: tuple[str, ...] = 
     path.write_text(json.dumps({key: value for key, value in content.items() if key not in remove}), encoding="utf-8")
 
 
+def add_rows(directory: Path, num_rows: int) -> None:
+    """Makes embedding and output layer of a tiny float checkpoint longer, with rows of ones."""
+    edit_json(directory / "config.json", {"vocab_size": num_rows})
+
+    def lengthen(tensors: dict[str, Tensor]) -> None:
+        for name in ("transformer.wte.weight", "lm_head.weight"):
+            rows = tensors[name]
+            tensors[name] = torch.cat([rows, rows.new_ones(num_rows - len(rows), rows.shape[1])])
+
+    edit_tensors(directory / "model.safetensors", lengthen)
+
+
 def split_file(path: Path) -> tuple[bytes, bytes]:
     """Header and data of a .safetensors file."""
     content = path.read_bytes()

@@ -19,7 +19,7 @@ from qwartet.models.vocabulary_files import load_tokenizer
 from qwartet.models.vocabulary_match import vocabulary_mismatches
 from qwartet.tokenizer.vocabulary import Vocabulary
 from tests.golden_data import real_vocabulary
-from tests.models.broken import edit_json, edit_tensors
+from tests.models.broken import add_rows, edit_json, edit_tensors
 from tests.tiny_checkpoint import NUM_RANKS, Copy
 from tests.tokenizer.vocabularies import tiktoken_line
 
@@ -97,13 +97,7 @@ def with_extra(checkpoint: Copy, *, named: str | None) -> Path:
     (directory / EXTRA).write_bytes(b"".join(lines))
     if named is not None:
         edit_json(directory / "tokenizer_config.json", {"extra_vocab_file": named})
-    edit_json(directory / "config.json", {"vocab_size": 640})
-
-    def add_rows(tensors: dict[str, torch.Tensor]) -> None:
-        for name in ("transformer.wte.weight", "lm_head.weight"):
-            tensors[name] = torch.cat([tensors[name], torch.ones(128, 128, dtype=torch.bfloat16)])
-
-    edit_tensors(directory / "model.safetensors", add_rows)
+    add_rows(directory, 640)
     return directory
 
 
@@ -121,6 +115,27 @@ def test_an_extra_vocabulary_that_the_config_names_is_used(checkpoint: Copy, nam
     assert (found.problems, found.warnings) == ([], []) and found.tokenizer is not None
     assert (found.tokenizer["extra_file"], found.tokenizer["num_tokens"]) == (EXTRA, FIRST_EXTRA + 2)
     assert {"name": EXTRA, "bytes": (directory / EXTRA).stat().st_size, "is_used": True} in found.files
+
+
+@pytest.mark.parametrize("settings", [{"temperature": 0}, {"temperature": 1.0, "seed": 3}, {"logprobs": 2}])
+def test_an_id_before_it_that_no_token_has_is_never_chosen(checkpoint: Copy, settings: dict) -> None:
+    directory = checkpoint()
+    add_rows(directory, 640)
+    (directory / EXTRA).write_bytes(tiktoken_line("★".encode(), 600))
+    edit_json(directory / "tokenizer_config.json", {"extra_vocab_file": EXTRA})
+
+    def prefer_rows_without_tokens(tensors: dict[str, torch.Tensor]) -> None:
+        head = tensors["lm_head.weight"]
+        head[FIRST_EXTRA:600], head[600:] = 0, 0
+        for row, sign in ((598, 1), (599, -1)):
+            head[row] = sign * 10
+
+    edit_tensors(directory / "model.safetensors", prefer_rows_without_tokens)
+    llm = LLM(directory)
+    for bias in ({}, {550: 100.0}):
+        params = llm.sampling_params(logit_bias=bias, max_tokens=20, ignore_eos=True, **settings)
+        ids = llm.generate("hello", params)[0].token_ids
+        assert len(ids) == 20 and all(token_id < FIRST_EXTRA or token_id == 600 for token_id in ids)
 
 
 def test_one_that_only_lies_there_is_not_used_and_told_of(checkpoint: Copy) -> None:
