@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from qwartet.errors import SettingError
 from qwartet.evaluate.answerer import Answerer
@@ -16,7 +16,12 @@ from qwartet.evaluate.question import Answer, Chat, Choose, Figure, Question, Re
 from qwartet.evaluate.run_file import RunFile
 from qwartet.files import atomic_write
 
-GRADING_THREADS = 2
+
+@runtime_checkable
+class GradingElsewhere(Protocol):
+    """A task whose grades come from other processes, several at once; other grades are made where they are needed."""
+
+    grading_threads: int
 
 
 @dataclass(frozen=True)
@@ -100,13 +105,24 @@ def run_task(
 
 
 def _graded(task: Task, answerer: Answerer, questions: Sequence[Question]) -> Iterator[Record]:
-    """Records as they are ready; some threads grade while others answers are awaited."""
-    with ThreadPoolExecutor(GRADING_THREADS) as pool, closing(_closable(answerer.answers(questions))) as answers:
+    """Records as they are ready."""
+    with closing(_closable(answerer.answers(questions))) as answers:
+        if isinstance(task, GradingElsewhere):
+            yield from _graded_in_threads(task, task.grading_threads, answers, questions)
+        for index, answer in answers:
+            yield _record(task, questions[index], answer)
+
+
+def _graded_in_threads(
+    task: Task, num_threads: int, answers: Iterator[tuple[int, Answer]], questions: Sequence[Question]
+) -> Iterator[Record]:
+    """Some threads wait for grades while other answers are awaited."""
+    with ThreadPoolExecutor(num_threads) as pool:
         grading: list[Future[Record]] = []
         try:
             for index, answer in answers:
                 grading.append(pool.submit(_record, task, questions[index], answer))
-                while grading and (grading[0].done() or len(grading) > 4 * GRADING_THREADS):
+                while grading and (grading[0].done() or len(grading) > 4 * num_threads):
                     yield grading.pop(0).result()
             while grading:
                 yield grading.pop(0).result()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import Any
 
 from qwartet import __version__
@@ -30,6 +31,7 @@ class EngineAnswerer:
         self._llm = llm
         self._thread = EngineThread.of(llm.engine)
         self._choice_ids: dict[Text, list[int]] = {}  # of one-token choices: most questions have the same letters
+        self._prefix_ids: dict[str, list[int]] = {}  # of worked examples, which many questions begin with
 
     @property
     def description(self) -> dict[str, Any]:
@@ -67,33 +69,36 @@ class EngineAnswerer:
 
     def answers(self, questions: Sequence[Question]) -> Iterator[tuple[int, Answer]]:
         waiting = deque(leaders_ahead([question.prefix for question in questions]))
-        room = QUEUED_PER_SEQUENCE * self._llm.engine.scheduler.max_num_seqs
-        open_jobs: dict[int, tuple[int, _Job]] = {}  # number of the prompt -> question and job
+        most = QUEUED_PER_SEQUENCE * self._llm.engine.scheduler.max_num_seqs
+        room = 1  # the first question alone: those that begin like it find that in the cache
+        ready: deque[tuple[int, _Job]] = deque()  # question and job
+        open_jobs: dict[int, tuple[int, _Job]] = {}  # by the number of the prompt
         left: dict[int, list[_Job]] = {}  # question -> its jobs, of which some are not done
-        is_first = True
+        answered: list[tuple[int, Answer]] = []
         with BlockingReader(self._thread, only_ends=True) as reader:
-            numbered, num_submitted = reader.numbered(), 0
-            while waiting or open_jobs:
-                while waiting and len(open_jobs) < room and not (is_first and open_jobs):
+            numbers, steps = count(), reader.steps()
+            while waiting or ready or open_jobs:
+                while waiting and len(ready) < most:
                     index = waiting.popleft()
                     try:
-                        jobs = self._jobs(questions[index])
+                        left[index] = self._jobs(questions[index])
+                        ready += ((index, job) for job in left[index])
                     except RequestError as error:
-                        yield index, Answer(error=str(error))
-                        continue
-                    left[index] = list(jobs)
-                    for job in jobs:
-                        open_jobs[num_submitted] = index, job
-                        num_submitted += 1
-                    reader.submit([job.prompt for job in jobs])
-                if not open_jobs:
-                    continue
-                number, added = next(numbered)
-                index, job = open_jobs.pop(number)
-                is_first = False
-                job.request = added.request
-                if all(one.request is not None for one in left[index]):
-                    yield index, _answer(questions[index], left.pop(index))
+                        answered.append((index, Answer(error=str(error))))
+                asked = [ready.popleft() for _ in range(min(room - len(open_jobs), len(ready)))]
+                if asked:
+                    reader.submit([job.prompt for _, job in asked])
+                    open_jobs.update((number, one) for one, number in zip(asked, numbers, strict=False))
+                yield from answered  # while the engine is at work
+                answered = []
+                for number, added in next(steps, ()):
+                    index, job = open_jobs.pop(number)
+                    reader.forget(number)
+                    job.request = added.request
+                    if all(one.request is not None for one in left[index]):
+                        answered.append((index, _answer(questions[index], left.pop(index))))
+                room = most
+        yield from answered
 
     def close(self) -> None:
         self._llm.close()
@@ -111,7 +116,7 @@ class EngineAnswerer:
     def _jobs_of(self, question: Question) -> Iterator[_Job]:
         asked, llm = question.request, self._llm
         if isinstance(asked, Choose):
-            context = self._ids(asked.prompt)
+            context = self._prompt_ids(asked.prompt, question.prefix)
             pairs = [self._pair(context, choice, asked.max_length) for choice in asked.choices]
             yield from (_Job(request.prompt, likelihood=request) for request in likelihood_requests(pairs))
             return
@@ -120,16 +125,25 @@ class EngineAnswerer:
             params = params.updated({"repetition_penalty": asked.repetition_penalty})
             ids = llm.prompt_ids(asked.messages)
         else:
-            ids = llm.tokenizer.encode(asked.prompt)
+            ids = self._prompt_ids(asked.prompt, question.prefix)
         yield _Job(Prompt(ids, params, RequestOptions(llm.stop_token_ids)))
 
     def _pair(self, context: list[int], choice: Text, max_length: int | None) -> tuple[list[int], list[int]]:
         continuation = self._choice_ids.get(choice) or self._ids(choice)
         if len(continuation) == 1:
             self._choice_ids[choice] = continuation
-        if max_length is not None:
-            context = context[max(len(context) + len(continuation) - max_length, 0) :]
+        if max_length is not None and len(context) + len(continuation) > max_length:
+            context = context[len(context) + len(continuation) - max_length :]
         return context or [self._llm.tokenizer.eod_id], continuation
+
+    def _prompt_ids(self, prompt: Text, prefix: str) -> list[int]:
+        """The ids of a prompt, whose prefix is tokenised once for all questions."""
+        place = len(prefix)
+        if isinstance(prompt, str) and prompt.startswith(prefix) and self._llm.tokenizer.splits_at(prompt, place):
+            if prefix not in self._prefix_ids:
+                self._prefix_ids[prefix] = self._ids(prefix)
+            return self._prefix_ids[prefix] + self._ids(prompt[place:])
+        return self._ids(prompt)
 
     def _ids(self, text: Text) -> list[int]:
         return self._llm.tokenizer.encode(text) if isinstance(text, str) else list(text)
@@ -145,8 +159,9 @@ class _Job:
 
 def _answer(question: Question, jobs: Sequence[_Job]) -> Answer:
     requests = [job.request for job in jobs if job.request is not None]
-    if error := next((request.error for request in requests if request.error is not None), None):
-        return Answer(error=str(error), finish_reason="error")
+    for request in requests:
+        if request.error is not None:
+            return Answer(error=str(request.error), finish_reason="error")
     if not isinstance(question.request, Choose):
         [request] = requests
         return Answer(request.completion_text, finish_reason=request.finish_reason or "stop")
@@ -154,7 +169,7 @@ def _answer(question: Question, jobs: Sequence[_Job]) -> Answer:
     for job, request in zip(jobs, requests, strict=True):
         assert job.likelihood is not None, "a choice is scored by its likelihood"
         found.update(job.likelihood.read(request))
-    in_order = [found[index] for index in range(len(question.request.choices))]
+    in_order = [found[index] for index in range(len(found))]
     return Answer(logprobs=tuple(one.logprob for one in in_order), num_tokens=tuple(one.num_tokens for one in in_order))
 
 
