@@ -149,6 +149,11 @@ class BlockManager:
                 self._block_of[block_hash] = block
         table.num_published_blocks = num_full
 
+    def forget_free(self) -> None:
+        """Makes the content of all free blocks unfindable, as if their requests had never been."""
+        for block in self._free:
+            self._forget_content(block)
+
     def check_integrity(self) -> None:
         """Every block is free, or referenced as often as tables name it, and has at most one hash; blocks still to be
         written belong to one table.
@@ -187,7 +192,10 @@ class BlockManager:
     def _hashes(self, table: BlockTable, token_ids: TokenIds, num_blocks: int) -> list[bytes]:
         """The hashes of a table's blocks, at least the first `num_blocks`; computed once: only a crop changes ids."""
         hashes, size = table.hashes, self.block_size
-        while len(hashes) < num_blocks:
-            ids = array("q", token_ids(len(hashes) * size, (len(hashes) + 1) * size))
-            hashes.append(sha256((hashes[-1] if hashes else table.root) + ids.tobytes()).digest())
+        if len(hashes) < num_blocks:
+            ids = array("q", token_ids(len(hashes) * size, num_blocks * size))
+            last, content, num_bytes = hashes[-1] if hashes else table.root, ids.tobytes(), size * ids.itemsize
+            for start in range(0, len(content), num_bytes):
+                last = sha256(last + content[start : start + num_bytes]).digest()
+                hashes.append(last)
         return hashes

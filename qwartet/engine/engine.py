@@ -163,7 +163,7 @@ class Engine:
         return Request(
             request_id=request_id,
             prompt_ids=list(prompt_ids),
-            params=params.updated({"max_tokens": min(params.max_tokens, room)}),
+            params=params if params.max_tokens <= room else params.updated({"max_tokens": room}),
             seed=secrets.randbits(63) if params.seed is None else params.seed,
             stop_token_ids=stops,
             first_position=options.first_position,
@@ -337,6 +337,11 @@ class Engine:
                 request.finish_reason = reason
                 self._release(request)
 
+    def forget_prefixes(self) -> None:
+        """Empties the prefix cache: what ended requests have computed is not found again."""
+        with self.owned():
+            self.block_manager.forget_free()
+
     def _release(self, request: Request) -> None:
         request.leave_children()
         self.scheduler.finish(request)
@@ -362,6 +367,8 @@ class Engine:
     def _check_params(self, params: SamplingParams) -> None:
         if params.stop and self.tokenizer is None:
             raise SettingError("stop strings need the model's tokenizer; use stop_token_ids", param="stop")
+        if not params.names_tokens:
+            return
         named: dict[str, Iterable[int]] = {
             "logit_bias": (token_id for token_id, _ in params.logit_bias),
             "bad_words_ids": chain(*params.bad_words_ids),

@@ -66,13 +66,19 @@ def likelihood_requests(pairs: Iterable[tuple[Sequence[int], Sequence[int]]]) ->
 
     RequestError, with the pair's number, where a context or a continuation is empty.
     """
-    found: dict[tuple[int, tuple[int, ...]], LikelihoodRequest] = {}
+    found: dict[tuple[int, ...], dict[tuple[int, ...], LikelihoodRequest]] = {}  # context, inner tokens -> request
+    requests: list[LikelihoodRequest] = []
+    last: Sequence[int] | None = None
     for index, (context, continuation) in enumerate(pairs):
         if not len(context) or not len(continuation):
             what = "continuation" if len(context) else "context"
             raise RequestError(f"pair {index}: the {what} has no tokens")
-        prompt_ids = (*context, *continuation[:-1])
-        key = (len(context), prompt_ids)
-        request = found.setdefault(key, LikelihoodRequest(prompt_ids, len(context)))
+        if context is not last:  # most pairs have the context of the one before
+            last, of_context = context, found.setdefault(tuple(context), {})
+        inner = tuple(continuation[:-1])
+        request = of_context.get(inner)
+        if request is None:
+            request = of_context[inner] = LikelihoodRequest((*context, *inner), len(context))
+            requests.append(request)
         request.last_ids.setdefault(continuation[-1], []).append(index)
-    return list(found.values())
+    return requests

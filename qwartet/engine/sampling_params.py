@@ -128,6 +128,11 @@ class SamplingParams:
         """Whether ids may be forbidden at any position."""
         return self.no_repeat_ngram_size > 0 or bool(self.bad_words_ids) or bool(self.suppress_tokens)
 
+    @property
+    def names_tokens(self) -> bool:
+        """Whether any of the settings about logits names ids of the vocabulary."""
+        return bool(self.logit_bias or self.bad_words_ids or self.suppress_tokens or self.begin_suppress_tokens)
+
     def min_completion(self, num_prompt_tokens: int) -> int:
         """The least number of tokens before a stop token may follow."""
         return max(self.min_tokens, self.min_length - num_prompt_tokens)

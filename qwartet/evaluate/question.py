@@ -57,7 +57,7 @@ class Question:
     group: str  # subject or category, by which scores are also reported
     request: Request
     reference: Any  # the right answer, as JSON
-    prefix: str = ""  # questions with the same one begin alike (few-shot examples), and are asked one after another
+    prefix: str = ""  # worked examples that the text begins with; questions with the same ones are asked together
     so_far: Any = None  # what the task keeps of an exchange of several questions and answers
 
 

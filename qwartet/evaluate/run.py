@@ -9,7 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from qwartet.errors import SettingError
 from qwartet.evaluate.answerer import Answerer
@@ -19,7 +19,12 @@ from qwartet.evaluate.run_file import RunFile
 from qwartet.files import atomic_write
 from qwartet.tokenizer.chatml import Message
 
-GRADING_THREADS = 2
+
+@runtime_checkable
+class GradingElsewhere(Protocol):
+    """A task whose grades come from other processes, several at once; other grades are made where they are needed."""
+
+    grading_threads: int
 
 
 @dataclass(frozen=True)
@@ -103,20 +108,25 @@ def run_task(
 
 
 def _graded(task: Task, answerer: Answerer, questions: Sequence[Question]) -> Iterator[Record]:
-    """Records as they are ready; some threads grade while others answers are awaited.
+    """Records as they are ready.
 
     A question that follows an answer is asked before all that wait, so that few exchanges are open at a time.
     """
     first = {question.id: question for question in questions}
     waiting = deque(questions[index] for index in leaders_ahead([question.prefix for question in questions]))
+    num_threads = task.grading_threads if isinstance(task, GradingElsewhere) else 0
     grading: list[Future[Record | None]] = []
-    with ThreadPoolExecutor(GRADING_THREADS) as pool:
+    with ThreadPoolExecutor(max(num_threads, 1)) as pool:
         try:
             while waiting or grading:
                 with closing(_closable(answerer.answers(waiting))) as answers:
                     for question, answer in answers:
-                        grading.append(pool.submit(_record, task, first[question.id], question, answer, waiting))
-                        yield from _ready(grading, at_least_one=len(grading) > 4 * GRADING_THREADS)
+                        asked = task, first[question.id], question, answer, waiting
+                        if num_threads:
+                            grading.append(pool.submit(_record, *asked))
+                            yield from _ready(grading, at_least_one=len(grading) > 4 * num_threads)
+                        elif (record := _record(*asked)) is not None:
+                            yield record
                 while grading and not waiting:  # nothing is being answered
                     yield from _ready(grading, at_least_one=True)
         finally:

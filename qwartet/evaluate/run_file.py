@@ -12,24 +12,32 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
+from itertools import chain
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from qwartet.errors import SettingError
 from qwartet.evaluate.question import Record
 from qwartet.files import atomic_write
 
 _FIELDS = {field.name for field in fields(Record)}
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
 class RunFile:
     """One task's file, open for more lines."""
 
-    def __init__(self, path: Path, run: dict[str, Any], records: dict[str, Record], file: IO[str]) -> None:
-        self.path, self.run = path, run
-        self.records = records  # by question id; of those that were answered
-        self._file = file
+    def __init__(self, path: Path, run: dict[str, Any], records: Sequence[Record]) -> None:
+        self.path = path
+        self.records: dict[str, Record] = {}  # by question id; of those that were answered
+        self._head = _line({"run": run})
+        self._places: dict[str, tuple[int, int]] = {}  # where a record's line begins in the file, and its bytes
+        self._end = len(self._head)
+        lines = [self._head, *map(self._placed, records)]
+        _replace(path, lines, is_synced=bool(records))  # without a torn last line
+        self._file = path.open("ab")
 
     @classmethod
     def open(cls, path: Path, run: dict[str, Any], *, overwrite: bool = False) -> RunFile:
@@ -45,22 +53,27 @@ class RunFile:
                     f"{path} belongs to a different run ({difference}); choose another --out, or pass --overwrite"
                 )
             records = {record.id: record for record in found if record.error is None}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, run, records.values())  # without a torn last line
-        return cls(path, run, records, path.open("a", encoding="utf-8"))
+        return cls(path, run, list(records.values()))
 
     def add(self, record: Record) -> None:
         """Writes a line; it is on its way to the disk when this returns, whatever happens to the process."""
-        self._file.write(_line(asdict(record)))
+        self._file.write(self._placed(record))
         self._file.flush()
+
+    def _placed(self, record: Record) -> bytes:
+        line = _line(vars(record))
         self.records[record.id] = record
+        self._places[record.id] = self._end, len(line)
+        self._end += len(line)
+        return line
 
     def complete(self, ids: Sequence[str]) -> list[Record]:
         """Puts the lines in the order of the questions and returns them; those that were not asked this time go."""
         self._file.close()
-        records = [self.records[one] for one in ids]
-        _write(self.path, self.run, records)
-        return records
+        with self.path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as lines:
+            places = [self._places[one] for one in ids]
+            _replace(self.path, chain([self._head], (lines[start : start + length] for start, length in places)))
+        return [self.records[one] for one in ids]
 
     def close(self) -> None:
         self._file.close()
@@ -101,13 +114,14 @@ def _difference(earlier: dict[str, Any], now: dict[str, Any], prefix: str = "") 
     return ""
 
 
-def _write(path: Path, run: dict[str, Any], records: Iterable[Record]) -> None:
-    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.write(_line({"run": run}))
-        file.writelines(_line(asdict(record)) for record in records)
-        file.flush()
-        os.fsync(file.fileno())
+def _replace(path: Path, lines: Iterable[bytes], *, is_synced: bool = True) -> None:
+    """Replaces a file as a whole; `is_synced`: not even a power cut leaves less than the old lines or the new ones."""
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        file.writelines(lines)
+        if is_synced:
+            file.flush()
+            os.fsync(file.fileno())
 
 
-def _line(value: dict[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace").decode() + "\n"
+def _line(value: dict[str, Any]) -> bytes:
+    return _ENCODER.encode(value).encode(errors="backslashreplace") + b"\n"

@@ -84,6 +84,14 @@ class TiktokenTokenizer:
         except ValueError as error:
             raise RequestError(str(error)) from error
 
+    def splits_at(self, text: str, place: int) -> bool:
+        """Whether text[:place] and text[place:] have the ids of the text; False where that is not certain.
+
+        After a line break that no whitespace follows: no alternative of PATTERN matches a line break and then anything
+        else, none looks back, and NFC joins nothing to a line break.
+        """
+        return 0 < place < len(text) and text[place - 1] in "\r\n" and not text[place].isspace()
+
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = False, errors: str | None = None) -> str:
         """Text of ids; `skip_special_tokens` drops the 208 special ids; raises RequestError for an unknown id."""
         ids = list(ids)

@@ -41,6 +41,10 @@ class Tokenizer(Protocol):
         """Ids of a text; RequestError if it contains a disallowed special token."""
         ...
 
+    def splits_at(self, text: str, place: int) -> bool:
+        """Whether text[:place] and text[place:] have the ids of the text; False where that is not certain."""
+        ...
+
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = False, errors: str | None = None) -> str:
         """Text of ids; RequestError for an unknown id. `errors`: how to treat bytes that are not UTF-8."""
         ...

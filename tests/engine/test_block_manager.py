@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
+from hashlib import sha256
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -160,6 +163,29 @@ def test_a_request_that_was_preempted_finds_its_blocks_until_others_take_them() 
     manager.check_integrity()
 
 
+def test_what_is_forgotten_is_not_found_and_what_is_in_use_is() -> None:
+    manager = BlockManager(10, block_size=4)
+    ended, running = computed([1] * 9, manager), computed([2] * 9, manager)
+    manager.release(ended)
+    manager.forget_free()
+    manager.check_integrity()
+    assert (num_adopted(manager, [1] * 9), num_adopted(manager, [2] * 9)) == (0, 8)
+    assert running.num_published_blocks == 2 and manager.num_free_blocks == 7
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3, 11])
+def test_the_hashes_are_the_documented_chain_however_many_are_computed_at_once(at_once: int) -> None:
+    manager, ids, root = BlockManager(11, block_size=4), list(range(44)), prefix_root(b"salt", 0, 0)
+    table, expected = BlockTable(root), [root]
+    for start in range(0, 44, 4):
+        expected.append(sha256(expected[-1] + array("q", ids[start : start + 4]).tobytes()).digest())
+    manager.grow(table, 44)
+    for num_computed in (*range(4 * at_once, 44, 4 * at_once), 44):
+        table.num_computed_tokens = num_computed
+        manager.publish(table, reader(ids))
+        assert table.hashes == expected[1 : num_computed // 4 + 1]
+
+
 def test_what_was_used_longest_ago_is_taken_first() -> None:
     manager = BlockManager(5, block_size=4)
     old, new = computed([1] * 9, manager), computed([2] * 6, manager)
@@ -306,6 +332,12 @@ class Blocks(RuleBasedStateMachine):
         self.manager.publish(table, reader(written))
         for index, block_hash in enumerate(table.hashes):
             self.known[block_hash] = written[index * BLOCK_SIZE : (index + 1) * BLOCK_SIZE]
+
+    @rule()
+    def forget(self) -> None:
+        self.manager.forget_free()
+        used = {block for table in self.owners for block in table.blocks}
+        assert self.manager._hash_of.keys() <= used
 
     @rule(who=owners, ids=st.lists(st.integers(0, 1), min_size=1, max_size=8))
     def find(self, who: int, ids: list[int]) -> None:

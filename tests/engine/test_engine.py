@@ -107,6 +107,14 @@ def test_a_prompt_that_was_served_before_is_found_and_its_last_token_computed() 
     assert first.completion_ids == second.completion_ids == expected_ids(prompt)
 
 
+def test_a_prompt_that_was_served_before_is_computed_anew_once_prefixes_are_forgotten() -> None:
+    engine, prompt = fp32_engine(), prompt_of(48)
+    run(engine, prompt, GREEDY)
+    engine.forget_prefixes()
+    again = run(engine, prompt, GREEDY)
+    assert again.num_cached_tokens == 0 and again.completion_ids == expected_ids(prompt)
+
+
 def test_the_answer_is_found_by_the_next_turn_too() -> None:
     engine, prompt = fp32_engine(), prompt_of(49)
     first = run(engine, prompt, GREEDY)

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from qwartet import LLM
 from qwartet.engine.blocking_reader import BlockingReader
@@ -63,6 +65,25 @@ def test_choices_of_one_token_are_one_request_and_others_share_what_they_can() -
     assert len(likelihood_requests([(context, (letter,)) for letter in (10, 11, 12, 13)])) == 1
     several = likelihood_requests([(context, (7, 10)), (context, (7, 11)), (context, (8, 10)), ((1, 2), (3, 7, 10))])
     assert [sorted(request.last_ids) for request in several] == [[10, 11], [10], [10]]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([(1,), (1, 2), (1, 2, 3), [1, 2]]), st.lists(st.integers(2, 4), min_size=1, max_size=3)
+        ),
+        max_size=12,
+    )
+)
+def test_pairs_share_a_request_exactly_where_they_differ_in_the_last_token(pairs) -> None:
+    expected: dict[tuple[tuple[int, ...], tuple[int, ...]], dict[int, list[int]]] = {}
+    for index, (context, continuation) in enumerate(pairs):
+        last_ids = expected.setdefault((tuple(context), tuple(continuation[:-1])), {})
+        last_ids.setdefault(continuation[-1], []).append(index)
+    found = likelihood_requests(pairs)
+    assert [(one.prompt_ids, one.num_context_tokens, one.last_ids) for one in found] == [
+        ((*context, *inner), len(context), last_ids) for (context, inner), last_ids in expected.items()
+    ]
 
 
 def test_what_contexts_have_in_common_is_computed_once(llm: LLM) -> None:

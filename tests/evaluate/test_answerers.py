@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -18,9 +18,14 @@ from qwartet.evaluate.order import leaders_ahead
 from qwartet.evaluate.question import Answer, Chat, Choose, Continue, Question
 from qwartet.evaluate.run import RunSettings, run_task
 from qwartet.evaluate.run_file import read_run
+from qwartet.evaluate.tasks.mmlu import Mmlu
 from qwartet.tokenizer.chatml import Message
+from qwartet.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
+from tests.evaluate.bundled import tokenizer
 from tests.evaluate.fake import CountingTask, SumTask
+from tests.evaluate.published_data import published
 from tests.server.running_server import RunningServer
+from tests.tokenizer.vocabularies import published_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +130,38 @@ def test_a_shared_beginning_is_computed_once(llm: LLM) -> None:
     llm.engine.observers.remove(steps.append)
     computed = sum(step.num_prompt_tokens for step in steps)
     assert computed < 2 * len(llm.tokenizer.encode(examples)) + 16 * 40
+
+
+def test_worked_examples_are_tokenised_once_and_a_prompt_keeps_its_ids(
+    llm: LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples, ends_inside = "Question: 1 + 1?\nAnswer: 2\n\n", "Question: 1 + 1?\nAnswer: 2 "
+    requests: list[Choose | Continue] = [Choose(f"{examples}Question: {n}?", (" 1", " 2")) for n in range(4)]
+    requests += [Continue(f"{examples}Question: {n}?", 4) for n in range(4)]
+    questions = [Question(f"{n}", "", asked, None, prefix=examples) for n, asked in enumerate(requests)]
+    questions += [Question("inside", "", Choose(f"{ends_inside} Question: 7?", (" 1", " 2")), None, prefix=ends_inside)]
+    whole = [Question(one.id, "", one.request, None) for one in questions]
+    expected = answers(EngineAnswerer(llm), whole)
+    read: list[str] = []
+    encode = llm.tokenizer.encode
+    monkeypatch.setattr(llm.tokenizer, "encode", lambda text: read.append(text) or encode(text))
+    assert answers(EngineAnswerer(llm), questions) == expected
+    assert read.count(examples) == 1 and ends_inside not in read
+    assert [text for text in read if text.startswith(examples) and text != examples] == []
+
+
+@pytest.mark.parametrize("vocabulary", [tokenizer, published_tokenizer])
+def test_examples_and_question_have_the_ids_of_the_prompt(vocabulary: Callable[[], TiktokenTokenizer]) -> None:
+    """Of all 14,042 prompts of MMLU: what is tokenised in two parts is what would be tokenised whole."""
+    encode, splits_at = vocabulary().encode, vocabulary().splits_at
+    prefix_ids: dict[str, list[int]] = {}
+    for question in Mmlu(published("mmlu"), 5).questions():
+        prompt, prefix = question.request.prompt, question.prefix
+        assert prompt.startswith(prefix) and splits_at(prompt, len(prefix)), question.id
+        if prefix not in prefix_ids:
+            prefix_ids[prefix] = encode(prefix)
+        assert prefix_ids[prefix] + encode(prompt[len(prefix) :]) == encode(prompt), question.id
+    assert len(prefix_ids) == 57
 
 
 def test_a_server_gives_the_answers_of_the_model_that_it_serves(llm: LLM, tmp_path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -47,9 +49,56 @@ def test_a_crash_loses_nothing_that_was_answered_before(tmp_path: Path) -> None:
     _, kept = read_run(tmp_path / "sums.jsonl")
     again = FakeAnswerer(right_below(20))
     result = run_task(SumTask(20), again, RunSettings(tmp_path))
-    assert len(kept) >= 8 and len(kept) + len(again.asked) == 20  # of 14 answered, some were still being graded
+    assert len(kept) == 14 and len(again.asked) == 6
     assert not {record.id for record in kept} & set(again.asked)
     assert result.figures[0].value == 100.0
+
+
+def test_every_line_is_in_the_file_before_the_next_question_is_graded(tmp_path: Path) -> None:
+    class Watching(SumTask):
+        def grade(self, question, answer):
+            _, kept = read_run(tmp_path / "sums.jsonl")
+            seen.append(len(kept))
+            return super().grade(question, answer)
+
+    seen: list[int] = []
+    run_task(Watching(9), FakeAnswerer(right_below(9)), RunSettings(tmp_path))
+    assert seen == list(range(9))
+
+
+def test_grades_from_other_processes_are_made_side_by_side(tmp_path: Path) -> None:
+    class Elsewhere(SumTask):
+        grading_threads = 3
+
+        def grade(self, question, answer):
+            together.wait(timeout=60)  # for two others
+            return super().grade(question, answer)
+
+    together = threading.Barrier(3)
+    result = run_task(Elsewhere(9), FakeAnswerer(right_below(7)), RunSettings(tmp_path))
+    assert result.figures[0].value == pytest.approx(700 / 9)
+
+
+def test_the_lines_are_the_records_as_json_whatever_they_hold(tmp_path: Path) -> None:
+    odd = {"sums/0": "\ud83d 你\n\u2028", "sums/2": '"\x00\\'}
+    reply = lambda question: Answer(odd.get(question.id, "4"), finish_reason="length")  # noqa: E731
+    run_task(SumTask(4), FakeAnswerer(reply), RunSettings(tmp_path))
+    _, records = read_run(tmp_path / "sums.jsonl")
+    lines = (tmp_path / "sums.jsonl").read_bytes().split(b"\n")[1:-1]
+    plain = [json.dumps(asdict(record), ensure_ascii=False) for record in records]
+    assert lines == [line.encode(errors="backslashreplace") for line in plain]
+    assert [record.answer for record in records] == ["\ud83d 你\n\u2028", "4", '"\x00\\', "4"]
+
+
+@pytest.mark.parametrize("num_before", [0, 1, 7, 20])
+def test_a_run_that_was_resumed_has_the_bytes_of_one_that_was_not(tmp_path: Path, num_before: int) -> None:
+    run_task(SumTask(20), FakeAnswerer(right_below(15)), RunSettings(tmp_path / "whole"))
+    whole = (tmp_path / "whole" / "sums.jsonl").read_bytes()
+    head, *lines = whole.splitlines(keepends=True)
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "sums.jsonl").write_bytes(head + b"".join(reversed(lines[:num_before])) + b'{"id": "su')
+    run_task(SumTask(20), FakeAnswerer(right_below(15)), RunSettings(tmp_path / "part"))
+    assert (tmp_path / "part" / "sums.jsonl").read_bytes() == whole
 
 
 def test_a_torn_last_line_is_asked_again(tmp_path: Path) -> None:

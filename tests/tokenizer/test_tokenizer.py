@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,29 @@ def test_text_never_becomes_a_special_token_by_default(parts: list[str]) -> None
     tokenizer = small_tokenizer()
     ids = tokenizer.encode("".join(parts))
     assert not any(tokenizer.is_special(token_id) for token_id in ids)
+
+
+# Of every class in the pattern, of both kinds of line break, what NFC joins to the character before, and what Python
+# alone takes for whitespace.
+PIECES = (*"aB7 \t\n\r\u2028\x85\x1c.!你。\u0301\ud83d\ude00", "'s")
+
+
+@pytest.mark.parametrize("tokenizer", [small_tokenizer, published_tokenizer])
+def test_a_text_is_split_only_where_its_parts_have_its_ids(tokenizer: Callable[[], TiktokenTokenizer]) -> None:
+    encode, splits_at = tokenizer().encode, tokenizer().splits_at
+
+    @given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
+    def check(text: str) -> None:
+        for place in range(-1, len(text) + 2):
+            if splits_at(text, place):
+                assert encode(text[:place]) + encode(text[place:]) == encode(text), (text, place)
+
+    check()
+
+
+def test_a_text_is_split_between_its_lines_but_not_inside_them() -> None:
+    text = "Q: 1\n\nQ: 2\n 3"
+    assert [place for place in range(-1, 20) if small_tokenizer().splits_at(text, place)] == [text.index("Q", 1)]
 
 
 def test_lone_surrogates_become_replacement_characters() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any
+from itertools import count
+from typing import Any, NamedTuple
 
 from qwartet import __version__
 from qwartet.engine.blocking_reader import BlockingReader
@@ -29,6 +30,7 @@ class EngineAnswerer:
         self._llm = llm
         self._thread = EngineThread.of(llm.engine)
         self._choice_ids: dict[Text, list[int]] = {}  # of one-token choices: most questions have the same letters
+        self._prefix_ids: dict[str, list[int]] = {}  # of worked examples, which many questions begin with
 
     @property
     def description(self) -> dict[str, Any]:
@@ -65,34 +67,45 @@ class EngineAnswerer:
             self._jobs(question)
 
     def answers(self, waiting: deque[Question]) -> Iterator[tuple[Question, Answer]]:
-        room = QUEUED_PER_SEQUENCE * self._llm.engine.scheduler.max_num_seqs
-        open_jobs: dict[int, tuple[Question, list[_Job], _Job]] = {}  # by number of the prompt; all of its question's
-        is_alone = bool(waiting and waiting[0].prefix)  # until what others begin with is in the cache
+        most = QUEUED_PER_SEQUENCE * self._llm.engine.scheduler.max_num_seqs
+        # One alone, until what others begin with is in the cache.
+        room = 1 if waiting and waiting[0].prefix else most
+        ready: deque[_Asked] = deque()
+        open_jobs: dict[int, _Asked] = {}  # by the number of the prompt
+        answered: list[tuple[Question, Answer]] = []
         with BlockingReader(self._thread, only_ends=True) as reader:
-            numbered, num_submitted = reader.numbered(), 0
-            while waiting or open_jobs:
-                while waiting and len(open_jobs) < room and not (is_alone and open_jobs):
-                    question = waiting.popleft()
-                    try:
-                        jobs = self._jobs(question)
-                    except RequestError as error:
-                        yield question, Answer(error=str(error), finish_reason="length")
-                        continue
-                    for job in jobs:
-                        open_jobs[num_submitted] = question, jobs, job
-                        num_submitted += 1
-                    reader.submit([job.prompt for job in jobs])
-                if not open_jobs:
-                    continue
-                number, added = next(numbered)
-                question, jobs, job = open_jobs.pop(number)
-                is_alone = False
-                job.request = added.request
-                if all(one.request is not None for one in jobs):
-                    yield question, _answer(question, jobs)
+            numbers, steps = count(), reader.steps()
+            while waiting or ready or open_jobs or answered:
+                while waiting and len(ready) < most:
+                    answered += self._prepare(waiting.popleft(), ready)
+                asked = [ready.popleft() for _ in range(min(room - len(open_jobs), len(ready)))]
+                if asked:
+                    reader.submit([one.job.prompt for one in asked])
+                    open_jobs.update((number, one) for one, number in zip(asked, numbers, strict=False))
+                yield from answered  # while the engine is at work
+                answered = []
+                for number, added in next(steps) if open_jobs else ():
+                    question, jobs, job = open_jobs.pop(number)
+                    reader.forget(number)
+                    job.request = added.request
+                    if all(one.request is not None for one in jobs):
+                        answered.append((question, _answer(question, jobs)))
+                    room = most
 
     def close(self) -> None:
         self._llm.close()
+
+    def _prepare(self, question: Question, ready: deque[_Asked]) -> Iterator[tuple[Question, Answer]]:
+        """Puts a question's requests into `ready`, before the others where it goes on; or gives the error of one that
+        does not fit.
+        """
+        try:
+            jobs = self._jobs(question)
+        except RequestError as error:
+            yield question, Answer(error=str(error), finish_reason="length")
+            return
+        asked = [_Asked(question, jobs, job) for job in jobs]
+        ready.extend(asked) if question.so_far is None else ready.extendleft(reversed(asked))
 
     def _jobs(self, question: Question) -> list[_Job]:
         """The requests that a question takes; RequestError where it does not fit the context."""
@@ -107,7 +120,7 @@ class EngineAnswerer:
     def _jobs_of(self, question: Question) -> Iterator[_Job]:
         asked, llm = question.request, self._llm
         if isinstance(asked, Choose):
-            context = self._ids(asked.prompt)
+            context = self._prompt_ids(asked.prompt, question.prefix)
             pairs = [self._pair(context, choice, asked.max_length) for choice in asked.choices]
             yield from (_Job(request.prompt, likelihood=request) for request in likelihood_requests(pairs))
             return
@@ -116,16 +129,25 @@ class EngineAnswerer:
             params = params.updated({"repetition_penalty": asked.repetition_penalty})
             ids = llm.prompt_ids(asked.messages, answer_start=asked.answer_start)
         else:
-            ids = llm.tokenizer.encode(asked.prompt)
+            ids = self._prompt_ids(asked.prompt, question.prefix)
         yield _Job(Prompt(ids, params, RequestOptions(llm.stop_token_ids)))
 
     def _pair(self, context: list[int], choice: Text, max_length: int | None) -> tuple[list[int], list[int]]:
         continuation = self._choice_ids.get(choice) or self._ids(choice)
         if len(continuation) == 1:
             self._choice_ids[choice] = continuation
-        if max_length is not None:
-            context = context[max(len(context) + len(continuation) - max_length, 0) :]
+        if max_length is not None and len(context) + len(continuation) > max_length:
+            context = context[len(context) + len(continuation) - max_length :]
         return context or [self._llm.tokenizer.eod_id], continuation
+
+    def _prompt_ids(self, prompt: Text, prefix: str) -> list[int]:
+        """The ids of a prompt, whose prefix is tokenised once for all questions."""
+        place = len(prefix)
+        if isinstance(prompt, str) and prompt.startswith(prefix) and self._llm.tokenizer.splits_at(prompt, place):
+            if prefix not in self._prefix_ids:
+                self._prefix_ids[prefix] = self._ids(prefix)
+            return self._prefix_ids[prefix] + self._ids(prompt[place:])
+        return self._ids(prompt)
 
     def _ids(self, text: Text) -> list[int]:
         return self._llm.tokenizer.encode(text) if isinstance(text, str) else list(text)
@@ -139,10 +161,19 @@ class _Job:
         self.request: EngineRequest | None = None
 
 
+class _Asked(NamedTuple):
+    """A request, and all requests of its question."""
+
+    question: Question
+    jobs: list[_Job]
+    job: _Job
+
+
 def _answer(question: Question, jobs: Sequence[_Job]) -> Answer:
     requests = [job.request for job in jobs if job.request is not None]
-    if error := next((request.error for request in requests if request.error is not None), None):
-        return Answer(error=str(error), finish_reason="error")
+    for request in requests:
+        if request.error is not None:
+            return Answer(error=str(request.error), finish_reason="error")
     if not isinstance(question.request, Choose):
         [request] = requests
         return Answer(request.completion_text, finish_reason=request.finish_reason or "stop")
@@ -150,7 +181,7 @@ def _answer(question: Question, jobs: Sequence[_Job]) -> Answer:
     for job, request in zip(jobs, requests, strict=True):
         assert job.likelihood is not None, "a choice is scored by its likelihood"
         found.update(job.likelihood.read(request))
-    in_order = [found[index] for index in range(len(question.request.choices))]
+    in_order = [found[index] for index in range(len(found))]
     return Answer(logprobs=tuple(one.logprob for one in in_order), num_tokens=tuple(one.num_tokens for one in in_order))
 
 

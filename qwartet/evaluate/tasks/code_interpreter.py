@@ -104,6 +104,7 @@ class CodeInterpreter:
     """Mathematics, charts and other questions, as far as their data is there."""
 
     name = "code-interpreter"
+    grading_threads = 2  # each waits for a session
 
     def __init__(self, directory: Path, math_directory: Path, *, allow_code_execution: bool) -> None:
         """`math_directory` is GSM8K's. SettingError where code may not be run, or cannot be run safely here; DataError

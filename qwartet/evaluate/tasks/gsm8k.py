@@ -53,7 +53,7 @@ class Gsm8k:
             asked: Chat | Continue = Chat((Message("user", text),))
             if not self._is_chat:
                 asked = Continue(text + "\n", stop=("\n\n", "Question:"))
-            found.append(Question(f"gsm8k/{len(found)}", "gsm8k", asked, reference, examples and "examples"))
+            found.append(Question(f"gsm8k/{len(found)}", "gsm8k", asked, reference, examples))
         return found
 
     def _examples(self) -> str:

@@ -34,6 +34,7 @@ class HumanEval:
     """The chat protocol, or the base one."""
 
     name = "humaneval"
+    grading_threads = 2  # each waits for a sandbox
 
     def __init__(self, directory: Path, *, is_chat: bool, allow_code_execution: bool) -> None:
         """SettingError where code may not be run, or cannot be run safely here; DataError without data."""

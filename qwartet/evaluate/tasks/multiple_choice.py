@@ -87,7 +87,7 @@ class MultipleChoice(ABC):
                 else:
                     asked = Chat((Message("user", self.chat_question(item)),))
                 reference = {"answer": item.answer, "question": item.question, "options": item.options}
-                found.append(Question(f"{subject}/{item.number}", subject, asked, reference, examples and subject))
+                found.append(Question(f"{subject}/{item.number}", subject, asked, reference, examples))
         return found
 
     def _examples(self, subject: str, path: Path) -> str:

@@ -86,20 +86,31 @@ private:
         const F32 scale = set_f32(1.0f / std::sqrt(float(dim_)));
         for (int head = 0; head < num_heads(); head++) {
             const Piece keys = piece(cache_.keys, cache_.key_scales, key, head, left);
-            for (int i = 0; i < queries_.rows_of_head; i++) {
-                const int r = head * queries_.rows_of_head + i;
-                const F32 found = i == 0 ? scores<true>(r, keys) : scores<false>(r, keys);
-                store_f32(weights_ + r * CHUNK + column, mul(found, scale));
-            }
+            const int end = (head + 1) * queries_.rows_of_head;
+            int r = head * queries_.rows_of_head;
+            const auto next_rows = [&]<int ROWS, bool FETCHES>() QW_INLINE {
+                F32 found[ROWS];
+                scores<ROWS, FETCHES>(r, keys, found);
+                for (int i = 0; i < ROWS; i++, r++) store_f32(weights_ + r * CHUNK + column, mul(found[i], scale));
+            };
+            if (r + SCORE_ROWS <= end)
+                next_rows.template operator()<SCORE_ROWS, true>();
+            else
+                next_rows.template operator()<1, true>();
+            while (r + SCORE_ROWS <= end) next_rows.template operator()<SCORE_ROWS, false>();
+            while (r < end) next_rows.template operator()<1, false>();
         }
     }
 
-    template <bool FETCHES>
-    F32 scores(int row, const Piece& keys) const {
+    template <int ROWS, bool FETCHES>
+    void scores(int row, const Piece& keys, F32* found) const {
         if (!keys.scales)
-            return scores_of_bf16<FETCHES>(queries_.bf16[row], static_cast<const uint16_t*>(keys.data), dim_, keys.ahead);
-        return scores_of_int8<FETCHES>(queries_, row, static_cast<const int8_t*>(keys.data), keys.scales, dim_,
-                                       keys.ahead);
+            return scores_of_bf16<ROWS, FETCHES>(queries_.bf16 + row, static_cast<const uint16_t*>(keys.data), dim_,
+                                                 keys.ahead, found);
+        const auto* codes = static_cast<const int8_t*>(keys.data);
+        found[0] = scores_of_int8<FETCHES>(queries_, row, codes, keys.scales, dim_, keys.ahead);
+        for (int i = 1; i < ROWS; i++)
+            found[i] = scores_of_int8<false>(queries_, row + i, codes, keys.scales, dim_, keys.ahead);
     }
 
     // Scores of a row -> exponentials relative to the largest; 0 for keys that the row does not see.
@@ -133,15 +144,21 @@ private:
                           : add_all_values<1>(bf16_values, count, dim_, weights, sums);
             return;
         }
-        for (int64_t i = 0; i < int64_t(count) * dim_; i += 16) {
-            values.scales ? int8_values.fetch_line(i) : bf16_values.fetch_line(i);
-            store_f32(wide_values_ + i, values.scales ? int8_values.load(i) : bf16_values.load(i));
-        }
+        values.scales ? widen(int8_values, count * dim_) : widen(bf16_values, count * dim_);
         int r = 0;
         for (; r + VALUE_ROWS <= rows; r += VALUE_ROWS)
             add_all_values<VALUE_ROWS>(wide, count, dim_, weights + r * CHUNK, sums + r * dim_);
         for (; r < rows; r++)
             add_all_values<1>(wide, count, dim_, weights + r * CHUNK, sums + r * dim_);
+    }
+
+    template <class Value>
+    void widen(const Values<Value>& values, int count) {
+        constexpr int LINE = 64 / sizeof(Value);
+        for (int line = 0; line < count; line += LINE) {
+            values.fetch_line(line);
+            for (int i = line; i < std::min(line + LINE, count); i += 16) store_f32(wide_values_ + i, values.load(i));
+        }
     }
 
     const CacheLayer& cache_;

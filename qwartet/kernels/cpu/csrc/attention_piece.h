@@ -64,23 +64,31 @@ inline void unpack(const uint8_t* piece, int dim, int64_t ahead, int8_t* codes) 
     }
 }
 
-// 16 scores of a row, unscaled, against contiguous keys; the first row of a tile prefetches.
-template <bool FETCHES>
-inline F32 scores_of_bf16(const uint16_t* query, const uint16_t* keys, int dim, int64_t ahead) {
-    F32 rows[KEYS];
-    for (int first = 0; first < KEYS; first += SCORE_KEYS, keys += SCORE_KEYS * dim) {
-        F32 sums[SCORE_KEYS];
-        unroll<SCORE_KEYS>([&](auto j) QW_INLINE { sums[j] = set_f32(0); });
+// 16 scores of each row, unscaled, against contiguous keys; the first rows of a tile prefetch.
+template <int ROWS, bool FETCHES>
+inline void scores_of_bf16(const uint16_t (*queries)[MAX_HEAD_DIM], const uint16_t* keys, int dim, int64_t ahead,
+                           F32* scores) {
+    F32 sums[ROWS][KEYS];
+    unroll<KEYS / SCORE_KEYS>([&](auto part) QW_INLINE {
+        F32 held[ROWS][SCORE_KEYS];
+        unroll<ROWS>([&](auto r) QW_INLINE {
+            unroll<SCORE_KEYS>([&](auto j) QW_INLINE { held[r][j] = set_f32(0); });
+        });
+        const uint16_t* first = keys + part * SCORE_KEYS * dim;
         for (int d = 0; d < dim; d += 32) {
-            const Bf16 part = load_bf16_pairs(query + d);
+            Bf16 query[ROWS];
+            unroll<ROWS>([&](auto r) QW_INLINE { query[r] = load_bf16_pairs(queries[r] + d); });
             unroll<SCORE_KEYS>([&](auto j) QW_INLINE {
-                if constexpr (FETCHES) fetch(keys + j * dim + d, ahead);
-                sums[j] = dot_bf16(sums[j], load_bf16_pairs(keys + j * dim + d), part);
+                if constexpr (FETCHES) fetch(first + j * dim + d, ahead);
+                const Bf16 key = load_bf16_pairs(first + j * dim + d);
+                unroll<ROWS>([&](auto r) QW_INLINE { held[r][j] = dot_bf16(held[r][j], key, query[r]); });
             });
         }
-        unroll<SCORE_KEYS>([&](auto j) QW_INLINE { rows[first + j] = sums[j]; });
-    }
-    return reduce_rows(rows);
+        unroll<ROWS>([&](auto r) QW_INLINE {
+            unroll<SCORE_KEYS>([&](auto j) QW_INLINE { sums[r][part * SCORE_KEYS + j] = held[r][j]; });
+        });
+    });
+    unroll<ROWS>([&](auto r) QW_INLINE { scores[r] = reduce_rows(sums[r]); });
 }
 
 // 64 bytes of a head, or as many as there are; the rest is 0.

@@ -16,6 +16,7 @@ constexpr int PLANES_OF_BYTES = 2;
 constexpr int tiles_at_once(int parts) { return parts == 1 ? 4 : parts == 2 ? 2 : 1; }
 constexpr int CHAINED_PARTS = 0;
 constexpr int SCORE_KEYS = 4;
+constexpr int SCORE_ROWS = 1;
 constexpr int VALUE_ROWS = 1;
 constexpr int VALUE_PARTS = 4;
 constexpr int DENSE_ROWS = 2;

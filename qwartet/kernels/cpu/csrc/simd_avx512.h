@@ -13,6 +13,7 @@ constexpr int most_parts(int) { return 12; }
 // 2 x 12 sums, 4 halves of the weights and an activation fill 29 of the 32 registers.
 constexpr int tiles_at_once(int parts) { return parts <= 4 ? 4 : 2; }
 constexpr int SCORE_KEYS = 8;
+constexpr int SCORE_ROWS = 3;
 constexpr int VALUE_ROWS = 3;
 constexpr int VALUE_PARTS = 8;
 constexpr int CHAINED_PARTS = 2;

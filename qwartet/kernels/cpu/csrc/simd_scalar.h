@@ -22,7 +22,8 @@ constexpr int64_t TAKEN_APART_FROM = 16;  // from this many parts on, codes are 
 constexpr int PLANES_OF_BYTES = 1;  // 2: 8-bit codes are multiplied by 16-bit activations, see byte_plane
 constexpr int DENSE_ROWS = 2;  // the same for the dense kernel
 constexpr int DENSE_TOKENS = 2;
-constexpr int SCORE_KEYS = 4;  // keys of attention whose sums stay in registers
+constexpr int SCORE_KEYS = 4;  // keys of attention, and query rows, whose sums stay in registers
+constexpr int SCORE_ROWS = 1;
 constexpr int VALUE_ROWS = 1;  // query rows, and vectors along the head, for its values
 constexpr int VALUE_PARTS = 4;
 
