@@ -5,6 +5,7 @@ Each line is a message as a user may meet it, or what stands in the gap of one; 
 
 from __future__ import annotations
 
+from qwartet.bench.targets import EVALUATION_TARGETS
 from qwartet.models.generation_keys import BOUNDS, NEUTRAL
 from qwartet.sandbox.limits import Limits
 from qwartet.sandbox.walls import MECHANISMS, NAMES, Sandbox, Wall
@@ -156,4 +157,5 @@ OF_EVALUATION = (
     "X, Y, bf16 KV cache, 1 token of context: failed: Z", "5.00 GiB needed",
     "row 1 of 4", "2 rows to measure", "1 row to measure",
     "2 rows to measure, about 12 min in total", "1 row to measure, about 40 s in total",
+    "start 1 of 3", *(f"{target.what}: 0.5; reaches the target of 0.6" for target in EVALUATION_TARGETS),
 )  # fmt: skip

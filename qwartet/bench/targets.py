@@ -1,7 +1,7 @@
-"""The targets of the CPU kernels, and how each figure follows from the raw results of a report.
+"""The targets of the CPU kernels and of evaluations, and how each figure follows from the raw results of a report.
 
-A row is a ratio to llama.cpp in the same round, or a share of the machine's ceiling in the same run. The targets
-were set for processors with AVX-512 VNNI and BF16.
+A row of the kernels is a ratio to llama.cpp in the same round, or a share of the machine's ceiling in the same run.
+Those targets were set for processors with AVX-512 VNNI and BF16.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class Target:
     is_share: bool = False
     less_is_better: bool = False
     worst_counts: bool = False  # for several shapes; for several rounds the median counts
+    unit: str = "x"
     room: Callable[[Raw], list[float]] | None = None  # of each round: the ratio of ours at this machine's ceiling
 
     def value(self, raw: Raw) -> float | None:
@@ -39,15 +40,21 @@ class Target:
         rooms = [] if self.room is None else self.room(raw)
         return median(rooms) if rooms else None
 
+    def is_reached(self, value: float, bound: float | None = None) -> bool:
+        """Whether a figure is as good as `bound`; None: as the target."""
+        bound = self.wanted if bound is None else bound
+        return value <= bound if self.less_is_better else value >= bound
+
     def verdict(self, value: float) -> str:
         """The verdict on the figure that counts."""
-        reaches = value.__le__ if self.less_is_better else value.__ge__
-        if reaches(self.stretch):
+        if self.is_reached(value, self.stretch):
             return "stretch reached"
-        return "reached" if reaches(self.wanted) else f"**missed**: {self.shown(value)} of {self.shown(self.wanted)}"
+        if self.is_reached(value):
+            return "reached"
+        return f"**missed**: {self.shown(value)} of {self.shown(self.wanted)}"
 
     def shown(self, value: float) -> str:
-        return f"{value:.0%}" if self.is_share else f"{value:.2f}x"
+        return f"{value:.0%}" if self.is_share else f"{value:.2f}{self.unit}"
 
 
 def _against_peer(run: str, phase: str) -> Callable[[Raw], list[float]]:
@@ -121,6 +128,11 @@ def _gemv(raw: Raw) -> list[float]:
     ]
 
 
+def _of_each(part: str, name: str) -> Callable[[Raw], list[float]]:
+    """A figure of each round of `bench evaluation`."""
+    return lambda raw: [one[name] for one in raw[part]]
+
+
 TARGETS = (
     Target("GEMV, 7B and 72B layer shapes, slowest of them, share of the read ceiling", 0.92, 0.97, _gemv,
            is_share=True, worst_counts=True),
@@ -141,3 +153,9 @@ TARGETS = (
     Target("second start and first token, against reading the checkpoint's files", 1.3, 1.1, _start,
            less_is_better=True),
 )  # fmt: skip
+
+EVALUATION_TARGETS = (
+    Target("multiple choice, share of the engine's throughput", 0.90, 0.95, _of_each("rounds", "share"), is_share=True),
+    Target("5-shot, multiple of the time of 0-shot", 1.3, 1.2, _of_each("rounds", "cost_5_shot"), less_is_better=True),
+    Target("time before the first question", 1.0, 0.5, _of_each("starts", "added_s"), less_is_better=True, unit=" s"),
+)

@@ -5,7 +5,7 @@ always on stderr.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from qwartet.cli.terminal import direct
 from qwartet.cli.units import format_bytes
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
 
 def progress_console(**settings: Any) -> tuple[Console, bool]:
@@ -68,19 +68,26 @@ def item_progress(doing: str) -> Iterator[Callable[[int, int], None]]:
         TimeRemainingColumn,
     )
 
+    class Bar(Progress):
+        """Takes the count when it is drawn: many items may be done between two frames."""
+
+        def get_renderables(self) -> Iterable[RenderableType]:
+            for task in self.task_ids:
+                self.update(task, completed=num_done, total=total)
+            return super().get_renderables()
+
     console, redraws = progress_console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    progress = Progress(*columns, TimeRemainingColumn(), console=console, disable=not redraws)
-    task = progress.add_task(doing, visible=False)
-    before = 0
+    num_done, total = 0, 0
+    progress = Bar(*columns, TimeRemainingColumn(), console=console, disable=not redraws)
+    progress.add_task(doing)
 
     def on_done(done: int, of: int) -> None:
-        nonlocal before
+        nonlocal num_done, total
+        before, num_done, total = num_done, done, of
         progress.start()
-        progress.update(task, completed=done, total=of, visible=True)
         if not redraws and of and before * 10 // of < done * 10 // of:
             console.print(f"{doing}: {done:,} / {of:,}")
-        before = done
 
     try:
         yield on_done

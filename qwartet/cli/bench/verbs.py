@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from qwartet import DEMO
+from qwartet.cli.bench.evaluation import evaluation
 from qwartet.cli.bench.figures import kernels_line, log
 from qwartet.cli.bench.render import render
 from qwartet.cli.bench.server_cost import server_cost
@@ -37,6 +38,7 @@ app = typer.Typer(rich_markup_mode=None)
 app.command()(throughput)
 app.command()(serving)
 app.command()(server_cost)
+app.command()(evaluation)
 app.command()(sizes)
 app.command()(render)
 

@@ -1,0 +1,1 @@
+"""How much an evaluation costs beside its engine: `qwartet bench evaluation`."""
