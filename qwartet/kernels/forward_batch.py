@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+import torch
 from torch import Tensor
 
 
@@ -25,6 +26,13 @@ class ForwardBatch:
     slot_mapping: Tensor | None = None  # [T] where the new keys and values go; None without a cache
     adapter_index: Tensor | None = None  # [T] LoRA adapter of each token; None: no adapters
     logits_index: Tensor | None = None  # [R] tokens whose logits are needed; None: all
+
+    def on(self, device: torch.device) -> ForwardBatch:
+        """The same batch on a device."""
+        if self.input_ids.device == device:
+            return self
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return ForwardBatch(**{name: None if one is None else one.to(device) for name, one in tensors.items()})
 
     def copy_into(self, buffers: ForwardBatch) -> None:
         """Copies every tensor to the start of its counterpart in `buffers`, whose addresses a captured graph reads.

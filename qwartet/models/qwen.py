@@ -120,7 +120,10 @@ class QwenModel(nn.Module):
 
     def hidden(self, batch: ForwardBatch, cache: KVCache | None = None) -> Tensor:
         """The head's input: the normed hidden states [R, C] of the same tokens."""
-        x = self.embedding(batch.input_ids)  # [T, C]
+        return self.blocks(self.embedding(batch.input_ids), batch, cache)
+
+    def blocks(self, x: Tensor, batch: ForwardBatch, cache: KVCache | None = None) -> Tensor:
+        """The same from embedded tokens x [T, C]."""
         for layer in self.layers:
             x = layer(x, self.rotary, batch, cache)
         return self.normed(x, batch)
