@@ -9,5 +9,6 @@ and from then on transformers loads published directories, BF16, Int4 and Int8, 
 from qwartet.hf.config import QWenConfig as QWenConfig
 from qwartet.hf.model import QWenLMHeadModel as QWenLMHeadModel
 from qwartet.hf.registration import register
+from qwartet.hf.tokenizer import QWenTokenizer as QWenTokenizer
 
 register()

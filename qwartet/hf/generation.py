@@ -25,8 +25,7 @@ class QwenGeneration:
     transformer: Any
     generation_config: Any
     is_in_one_piece: bool
-
-    def paged_cache(self, max_length: int = 0) -> Any: ...
+    paged_cache: Any
 
     def generate(
         self,

@@ -18,6 +18,7 @@ from transformers.cache_utils import DynamicCache
 from qwartet.errors import RequestError, SettingError
 from qwartet.hf.backend import ChoosingBackend
 from qwartet.hf.batches import PaddedBatch, Rows, kept_columns, packed_batch, unpacked
+from qwartet.hf.chat import QwenChat
 from qwartet.hf.config import QWenConfig
 from qwartet.hf.generation import QwenGeneration
 from qwartet.hf.gptq_linear import LEAVES, GptqLinear
@@ -35,7 +36,7 @@ from qwartet.quant_format.config import GptqConfig
 LINEARS_WITH_BIAS = ("attn.c_attn",)
 
 
-class QWenLMHeadModel(QwenGeneration, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+class QWenLMHeadModel(QwenChat, QwenGeneration, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
     """First-generation Qwen, float or GPTQ."""
 
     config_class = QWenConfig
