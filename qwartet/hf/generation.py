@@ -72,6 +72,11 @@ class QwenGeneration:
         found.pop("position_ids", None)
         return found
 
+    @staticmethod
+    def create_masks_for_generate(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
+        """The mask as it is, [B, columns]: where transformers would expand it for a cache of fixed size."""
+        return attention_mask
+
 
 def _stop_words(words: Any, eos: Any) -> StopWords:
     first = eos[0] if isinstance(eos, list | tuple) and eos else int(eos) if isinstance(eos, Tensor | int) else None
