@@ -1,7 +1,7 @@
 """The backend of a model in transformers, which may be moved, cast and trained: it decides anew for every operation.
 
-    no gradient needed, tensors on a CPU in bf16      the native library, as select.py chooses it
-    everything else                                   the references, which are differentiable
+no gradient needed, tensors on a CPU in bf16      the native library, as select.py chooses it
+everything else                                   the references, which are differentiable
 """
 
 from __future__ import annotations
@@ -27,9 +27,7 @@ class ChoosingBackend(Backend):
 
     def __init__(self, config: ModelConfig) -> None:
         rotary_dim = config.position.rotary_dim
-        self.fast = select_backend(
-            torch.device("cpu"), NATIVE_DTYPE, head_dim=config.head_dim, rotary_dim=rotary_dim
-        )
+        self.fast = select_backend(torch.device("cpu"), NATIVE_DTYPE, head_dim=config.head_dim, rotary_dim=rotary_dim)
         self.names = self.fast.names
         self.can_fuse = self.fast.can_fuse
 
@@ -64,7 +62,8 @@ class ChoosingBackend(Backend):
         chosen = self.suited_to(table)
         if chosen is REFERENCE:
             return chosen.embed(ids, table)
-        return chosen.embed(ids.flatten().int(), table).unflatten(0, ids.shape)
+        rows: Tensor = chosen.embed(ids.flatten().int(), table).unflatten(0, ids.shape)
+        return rows
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         is_residual = x.dtype == torch.float32 and not (torch.is_grad_enabled() and x.requires_grad)

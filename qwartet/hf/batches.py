@@ -43,10 +43,8 @@ class Rows:
         if mask is None:
             return cls(torch.ones(batch_size, total, dtype=torch.bool), past)
         if mask.shape != (batch_size, total):
-            wanted = [batch_size, total]
-            raise RequestError(
-                f"attention_mask is {list(mask.shape)}; it must be {wanted}, with one column for each cached and new token"
-            )
+            wanted = f"it must be {[batch_size, total]}, with one column for each cached and new token"
+            raise RequestError(f"attention_mask is {list(mask.shape)}; {wanted}", param="attention_mask")
         return cls(mask.bool().cpu(), past)
 
     @property
@@ -77,7 +75,8 @@ class Rows:
 def kept_columns(num_new: int, logits_to_keep: int | Tensor) -> Tensor:
     """The new columns whose logits are wanted: the last ones, those of a tensor, or for 0 all; in ascending order."""
     if isinstance(logits_to_keep, Tensor):
-        return torch.arange(num_new)[logits_to_keep.cpu()].unique()
+        kept: Tensor = torch.arange(num_new)[logits_to_keep.cpu()].unique()
+        return kept
     return torch.arange(max(num_new - logits_to_keep, 0) if logits_to_keep else 0, num_new)
 
 
@@ -105,10 +104,10 @@ def packed_batch(
 
 def unpacked(values: Tensor, is_token: Tensor) -> Tensor:
     """Values [R, V] of the tokens in columns [B, K] -> [B, K, V], with zeros for padding."""
+    shape = (*is_token.shape, values.shape[-1])
     if bool(is_token.all()):
-        return values.unflatten(0, tuple(is_token.shape))
-    whole = values.new_zeros(*is_token.shape, values.shape[-1])
-    return whole.masked_scatter(is_token.to(values.device).unsqueeze(-1), values)
+        return values.reshape(shape)
+    return values.new_zeros(shape).masked_scatter(is_token.to(values.device).unsqueeze(-1), values)
 
 
 def _to(tensor: Tensor | None, device: torch.device) -> Tensor | None:
@@ -161,7 +160,8 @@ class PaddedBatch:
         if self.mask.device == device:
             return self
         names = ("input_ids", "rope_index", "query_scale", "mask", "columns", "logits_index")
-        return replace(self, **{name: _to(getattr(self, name), device) for name in names})
+        moved: dict[str, Any] = {name: _to(getattr(self, name), device) for name in names}
+        return replace(self, **moved)
 
     def attend(self, layer: int, num_heads: int, head_dim: int, qkv: Tensor, rotary: RotaryTable) -> Tensor:
         """qkv [B L, 3 H D] of one layer -> the heads' output [B L, H D], over the cache and the new tokens."""

@@ -33,11 +33,10 @@ DEFAULTS: dict[str, Any] = {
 _OLD_NAMES = {
     "n_embd": "hidden_size", "n_layer": "num_hidden_layers", "n_head": "num_attention_heads",
     "ffn_hidden_size": "intermediate_size", "n_inner": "intermediate_size", "n_positions": "max_position_embeddings",
-    "padded_vocab_size": "vocab_size",
 }  # fmt: skip
 _WITHOUT_DEFAULT = (
     "seq_length", "rope_theta", "onnx_safe", "tokenizer_type", "pos_emb", "apply_residual_connection_post_layernorm",
-    "pad_token_id", "eos_token_id", "bos_token_id",
+    "padded_vocab_size", "pad_token_id", "eos_token_id", "bos_token_id",
 )  # fmt: skip
 # Of every transformers configuration.
 _OF_TRANSFORMERS = (
@@ -67,6 +66,7 @@ class QWenConfig(PretrainedConfig):
         self.gptq: Mapping[str, Any] | None = values.pop("gptq", quantization)
         self.requested_dtype: str | None = None
         old = {new: values.pop(name) for name, new in reversed(_OLD_NAMES.items()) if name in values}
+        old.setdefault("vocab_size", values.get("padded_vocab_size"))
         values = {**DEFAULTS, **{name: value for name, value in old.items() if value is not None}, **values}
         known = {*DEFAULTS, *_WITHOUT_DEFAULT, *_OF_TRANSFORMERS}
         self.unread = {name: value for name, value in values.items() if name not in known and not _is_dangerous(name)}
@@ -94,6 +94,10 @@ class QWenConfig(PretrainedConfig):
         config = found[0] if isinstance(found, tuple) else found
         config.requested_dtype = wanted[0] if wanted else None
         return found
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: Any = "AutoConfig") -> None:
+        """Nothing: a saved configuration comes with no code."""
 
     def to_dict(self) -> dict[str, Any]:
         """What config.json will hold: the published keys and transformers' own."""

@@ -24,7 +24,7 @@ class QwenGeneration:
 
     transformer: Any
     generation_config: Any
-    is_in_one_piece: bool
+    is_in_one_piece: Any
     paged_cache: Any
 
     def generate(
@@ -41,7 +41,10 @@ class QwenGeneration:
         RequestError for padding on the right; SettingError for stop words without an EOS.
         """
         settings = self.generation_config if generation_config is None else generation_config
-        chosen = lambda name: arguments.get(name, getattr(settings, name, None))  # noqa: E731
+
+        def chosen(name: str) -> Any:
+            return arguments.get(name, getattr(settings, name, None))
+
         words = stop_words_ids if stop_words_ids is not None else getattr(settings, "stop_words_ids", None)
         if words is not None:
             processors = [] if logits_processor is None else list(logits_processor)

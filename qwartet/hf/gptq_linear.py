@@ -1,13 +1,14 @@
 """A GPTQ linear in transformers: the tensors of the file as buffers, and beside them what the kernels read.
 
-The buffers have the published names (qweight, qzeros, scales, g_idx, bias), so that state_dict, save_pretrained, device
-maps and offloading see a linear as it is on disk. On a CPU they stay mapped from the file and take no memory; the native
-kernels read a repacked copy, which a weight cache may hold too. Where a gradient of the input is needed, or no fast
-kernel suits, the references work on the buffers.
+The buffers have the published names (qweight, qzeros, scales, g_idx, bias), so that state_dict, save_pretrained,
+device maps and offloading see a linear as it is on disk. On a CPU they stay mapped from the file and take no memory;
+the native kernels read a repacked copy, which a weight cache may hold too. Where a gradient of the input is needed, or
+no fast kernel suits, the references work on the buffers.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qwartet.hf.backend import NATIVE_DTYPE, ChoosingBackend
+from qwartet.hf.backend import ChoosingBackend
 from qwartet.kernels.backend import REFERENCE, PreparedWeight
 from qwartet.layers.linear import QuantizedLinear
 from qwartet.quant_format.config import GptqConfig
@@ -82,7 +83,7 @@ class GptqLinear(QuantizedLinear):
         return self._weight
 
     @property
-    def prepared(self) -> PreparedWeight:  # type: ignore[override]
+    def prepared(self) -> PreparedWeight:
         """The weight in the layout of the fast kernels, repacked when it is first needed."""
         if self._packed is None:
             self._packed = self.backend.prepare(self.weight)
@@ -93,14 +94,13 @@ class GptqLinear(QuantizedLinear):
         self._packed = packed
 
     def forward(self, x: Tensor) -> Tensor:
-        is_fast = x.device.type == "cpu" and x.dtype == NATIVE_DTYPE and not (torch.is_grad_enabled() and x.requires_grad)
-        if not is_fast:
+        if self.backend.suited_to(x) is REFERENCE:
             return REFERENCE.quantized_linear(x, self.weight)
         return self.backend.quantized_linear(x, self.prepared)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         before = {leaf: self._buffers[leaf] for leaf in LEAVES}
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for leaf in _FLOATS:
             old, new = before[leaf], self._buffers[leaf]
             if old is not None and new is not None and old.dtype != new.dtype:
@@ -113,14 +113,8 @@ class GptqLinear(QuantizedLinear):
         """A copy without the repacked weight, whose pointers cannot be copied; it is made again when needed."""
         copied = type(self).__new__(type(self))
         memo[id(self)] = copied
-        import copy
-
-        copied.__dict__.update(
-            {
-                name: None if name in ("_weight", "_packed") else value if name == "backend" else copy.deepcopy(value, memo)
-                for name, value in self.__dict__.items()
-            }
-        )
+        kept = {name: value for name, value in self.__dict__.items() if name not in ("_weight", "_packed")}
+        copied.__dict__.update(copy.deepcopy(kept, memo), _weight=None, _packed=None)
         return copied
 
     def extra_repr(self) -> str:

@@ -25,17 +25,17 @@ from qwartet.hf.backend import NATIVE_DTYPE
 from qwartet.hf.config import QWenConfig
 from qwartet.hf.gptq_linear import LEAVES, GptqLinear
 from qwartet.hub.location import LOCATION_ARGUMENTS, locate
-from qwartet.models.load import OpenCheckpoint, choose_settings, open_checkpoint, streamed_layers
+from qwartet.models.load import Dtype, OpenCheckpoint, choose_settings, open_checkpoint, streamed_layers
 from qwartet.models.residency import fits_memory, memory_error, told_of_memory, weights_bytes
 from qwartet.quant_format.argument import check_same_bits
 
 _FLAGS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 # How transformers finds and reads files, and which attention runs: here decided by the checkpoint and the kernels.
 _WITHOUT_EFFECT = (
-    "use_safetensors", "weights_only", "attn_implementation", "use_flash_attention_2", "low_cpu_mem_usage", "_fast_init",
-    "trust_remote_code", "code_revision", "_from_auto", "_from_pipeline", "_commit_hash", "disable_mmap", "mirror",
-    "ignore_mismatched_sizes", "use_kernels", "kernel_config", "allow_all_kernels", "tqdm_class", "fusion_config",
-    "experts_implementation",
+    "use_safetensors", "weights_only", "attn_implementation", "use_flash_attention_2", "low_cpu_mem_usage",
+    "_fast_init", "trust_remote_code", "code_revision", "_from_auto", "_from_pipeline", "_commit_hash", "disable_mmap",
+    "mirror", "ignore_mismatched_sizes", "use_kernels", "kernel_config", "allow_all_kernels", "tqdm_class",
+    "fusion_config", "experts_implementation",
 )  # fmt: skip
 _REFUSED: Mapping[str, str] = {
     "variant": "pass a directory with these weights",
@@ -49,13 +49,13 @@ _REFUSED: Mapping[str, str] = {
 }
 
 
-def requested_dtype(config: QWenConfig, arguments: dict[str, Any]) -> torch.dtype | str:
+def requested_dtype(config: QWenConfig, arguments: dict[str, Any]) -> Dtype:
     """The dtype that a caller asks for by dtype, torch_dtype or a flag; "auto" is the file's, with bf16 for fp16.
 
     Removes the arguments; SettingError if they contradict each other.
     """
     given = [arguments.pop(name, None) for name in ("dtype", "torch_dtype")]
-    named = next((one for one in given if one is not None), None)
+    named: Any = next((one for one in given if one is not None), None)
     if isinstance(named, str) and named != "auto":
         name = named.removeprefix("torch.")
         named = _FLAGS.get(name, getattr(torch, name, named))
@@ -66,7 +66,7 @@ def requested_dtype(config: QWenConfig, arguments: dict[str, Any]) -> torch.dtyp
         raise SettingError(f"{flag}=True, but dtype is {named}; pass one of them", param="dtype")
     if flag is not None:
         return _FLAGS[flag]
-    return "auto" if named is None else named
+    return "auto" if named is None or isinstance(named, str) else named
 
 
 def checked_arguments(arguments: dict[str, Any], config: QWenConfig) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def _leaves(opened: OpenCheckpoint) -> dict[str, list[str]]:
 
 def _state(opened: OpenCheckpoint, weights: Weights) -> dict[str, Tensor]:
     """All tensors by their published names: floats in the compute dtype, quantised weights as the file has them."""
-    state = {}
+    state: dict[str, Tensor] = {}
     leaves = _leaves(opened)
     for spec in opened.layout:
         name = spec.disk_name
@@ -184,4 +184,4 @@ def generation_config_of(directory: Path, model: Any) -> GenerationConfig:
     """The settings of generation_config.json; without one, those of transformers."""
     if has_file(directory / "generation_config.json"):
         return GenerationConfig.from_pretrained(directory)
-    return model.generation_config  # type: ignore[no-any-return]
+    return model.generation_config

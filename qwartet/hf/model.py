@@ -26,6 +26,7 @@ from qwartet.hf.loading import load
 from qwartet.hf.network import QWenModel
 from qwartet.hf.paged_cache import PagedCache
 from qwartet.hf.results import CACHE_NAME, Result
+from qwartet.hf.saving import QwenSaving
 from qwartet.layers.embedding import Embedding
 from qwartet.layers.head import Head
 from qwartet.layers.linear import Linear
@@ -36,7 +37,7 @@ from qwartet.quant_format.config import GptqConfig
 LINEARS_WITH_BIAS = ("attn.c_attn",)
 
 
-class QWenLMHeadModel(QwenChat, QwenGeneration, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+class QWenLMHeadModel(QwenChat, QwenGeneration, QwenSaving, PreTrainedModel, GenerationMixin):
     """First-generation Qwen, float or GPTQ."""
 
     config_class = QWenConfig
@@ -66,13 +67,12 @@ class QWenLMHeadModel(QwenChat, QwenGeneration, PreTrainedModel, GenerationMixin
             name = spec.disk_name
             leaves = tuple((file_leaves or {}).get(name, self._usual_leaves(name, gptq)))
             parent, _, leaf = name.rpartition(".")
-            out_features, in_features = spec.shape
+            rows, columns = spec.shape
             linear: nn.Module
             if gptq is None:
-                linear = Linear(in_features, out_features, bias="bias" in leaves, backend=self.backend)
-                linear.is_output = leaf == "c_proj"
+                linear = Linear(columns, rows, bias="bias" in leaves, backend=self.backend)
             else:
-                linear = GptqLinear(in_features, out_features, gptq, self.backend, name=name, place=place, leaves=leaves)
+                linear = GptqLinear(columns, rows, gptq, self.backend, name=name, place=place, leaves=leaves)
             setattr(self.get_submodule(parent), leaf, linear)
         self.post_init()
 
@@ -95,6 +95,10 @@ class QWenLMHeadModel(QwenChat, QwenGeneration, PreTrainedModel, GenerationMixin
             return super().from_pretrained(None, *model_args, config=config, **arguments)
         return load(cls, pretrained_model_name_or_path, config, arguments)
 
+    @classmethod
+    def register_for_auto_class(cls, auto_class: Any = "AutoModel") -> None:
+        """Nothing: a saved model comes with no code."""
+
     # What transformers asks of a model
 
     def get_input_embeddings(self) -> nn.Module:
@@ -109,7 +113,7 @@ class QWenLMHeadModel(QwenChat, QwenGeneration, PreTrainedModel, GenerationMixin
         return self.lm_head
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
-        self.lm_head = new_embeddings
+        self.lm_head = new_embeddings  # type: ignore[assignment]  # an adapter may wrap it
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -121,7 +125,7 @@ class QWenLMHeadModel(QwenChat, QwenGeneration, PreTrainedModel, GenerationMixin
         if isinstance(module, RMSNorm):
             initialization.ones_(module.weight)
         elif isinstance(module, Embedding | Linear):
-            is_output = getattr(module, "is_output", False)
+            is_output = any(module in (block.attn.c_proj, block.mlp.c_proj) for block in self.transformer.h)
             scale = (2 * self.config.num_hidden_layers) ** -0.5 if is_output else 1.0
             initialization.normal_(module.weight, 0.0, std * scale)
             if isinstance(module, Linear) and module.bias is not None:
@@ -207,16 +211,16 @@ class QWenLMHeadModel(QwenChat, QwenGeneration, PreTrainedModel, GenerationMixin
 
     def _new_cache(self, x: Tensor) -> Any:
         """The paged cache; where gradients or several devices are involved, one that concatenates."""
-        needs_gradient = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in self.parameters()))
+        needs_gradient = torch.is_grad_enabled() and (
+            x.requires_grad or any(p.requires_grad for p in self.parameters())
+        )
         if needs_gradient or not self.is_in_one_piece:
             return DynamicCache(config=self.config)
         return self.paged_cache()
 
     def paged_cache(self, max_length: int = 0) -> PagedCache:
         """An empty cache of the kernels' own kind, with room for `max_length` tokens; it grows."""
-        return PagedCache(
-            self.transformer.network_config, dtype=self.dtype, device=self.device, max_length=max_length
-        )
+        return PagedCache(self.transformer.network_config, dtype=self.dtype, device=self.device, max_length=max_length)
 
     def _computed(self, rows: Rows, past: Any) -> Rows:
         """The tokens that the network is run on; a cache must not hold padding."""
@@ -231,7 +235,7 @@ class QWenLMHeadModel(QwenChat, QwenGeneration, PreTrainedModel, GenerationMixin
         past: Any,
         states: list[Tensor] | None,
     ) -> Tensor:
-        """The head's input [R, C] for embedded rows x [B, L, C]; `states` receives x before every block and the last."""
+        """The head's input [R, C] for embedded rows x [B, L, C]; `states` receives the hidden states."""
         network, position = self.transformer, self.transformer.network_config.position
         ids = torch.zeros(x.shape[:2], dtype=torch.int32, device=x.device) if input_ids is None else input_ids
         batch: Any

@@ -51,7 +51,8 @@ class QWenAttention(PublishedNames, Attention):
         """As the network's; a batch that brings an attention of its own is asked for it (padded_batch.py)."""
         if isinstance(batch, ForwardBatch):
             return super().forward(x, rotary, batch, cache)
-        return self.output(batch.attend(self.layer, self.num_heads, self.head_dim, self.qkv(x), rotary))
+        heads = batch.attend(self.layer, self.num_heads, self.head_dim, self.qkv(x), rotary)
+        return self.output(heads)  # type: ignore[no-any-return]
 
 
 class QWenMLP(PublishedNames, MLP):

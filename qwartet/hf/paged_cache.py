@@ -59,7 +59,7 @@ class _PagedLayer(CacheLayerMixin):
     get_max_cache_shape = get_max_length  # its name before transformers 5.20 or so
 
 
-class PagedCache(Cache):  # type: ignore[misc]
+class PagedCache(Cache):
     """Keys and values of a batch; grows as needed."""
 
     def __init__(self, config: ModelConfig, *, dtype: torch.dtype, device: torch.device, max_length: int = 0) -> None:

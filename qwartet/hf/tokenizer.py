@@ -14,19 +14,21 @@ from typing import Any
 
 import tiktoken
 from transformers import PreTrainedTokenizer
+from transformers.utils import cached_file
 
-from qwartet.errors import CheckpointError, RequestError, SettingError, VocabularyError
+from qwartet.errors import CheckpointError, QwartetError, RequestError, SettingError, VocabularyError
 from qwartet.tokenizer.chat_template import conversations_of, prompt_of
 from qwartet.tokenizer.chatml import CHAT_TEMPLATE, DEFAULT_SYSTEM, Message, build_prompt
 from qwartet.tokenizer.tiktoken_tokenizer import VOCABULARY_FILE, TiktokenTokenizer
 from qwartet.tokenizer.tokenizer import SpecialSet
 from qwartet.tokenizer.vocabulary import ENDOFTEXT
 
+_LOCATION = ("cache_dir", "force_download", "proxies", "token", "revision", "local_files_only", "subfolder")
 # Of a saved tokenizer, or of its code: the vocabulary and its ids are fixed.
 _IGNORED = ("auto_map", "added_tokens_decoder", "tokenizer_file", "added_tokens_file", "special_tokens_map_file")
 
 
-class QWenTokenizer(PreTrainedTokenizer):  # type: ignore[misc]
+class QWenTokenizer(PreTrainedTokenizer):
     """The tokenizer of all first-generation models; `core` is Qwartet's own underneath.
 
     eos_token is <|endoftext|> unless set, which many tools need; the other roles are unset, as published.
@@ -59,7 +61,25 @@ class QWenTokenizer(PreTrainedTokenizer):  # type: ignore[misc]
         """As in transformers; `extra_vocab_file` is a path, as published."""
         if arguments.get("extra_vocab_file") is not None:  # unlike the name that a checkpoint's file may hold
             arguments["extra_vocab_file"] = Path(arguments["extra_vocab_file"])
-        return super().from_pretrained(pretrained_model_name_or_path, *inputs, **arguments)
+        if arguments.get("vocab_file") is None and not Path(pretrained_model_name_or_path).is_file():
+            # Given, so that a checkpoint's file cannot name another one.
+            place = {key: arguments[key] for key in _LOCATION if arguments.get(key) is not None}
+            arguments["vocab_file"] = cached_file(
+                str(pretrained_model_name_or_path),
+                VOCABULARY_FILE,
+                _raise_exceptions_for_missing_entries=False,
+                **place,
+            )
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, *inputs, **arguments)
+        except ImportError as error:  # some versions demand protobuf when the constructor raises anything
+            if isinstance(error.__context__, QwartetError):
+                raise error.__context__ from None
+            raise
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: Any = "AutoTokenizer") -> None:
+        """Nothing: a saved tokenizer comes with no code."""
 
     # Text to ids
 
@@ -102,7 +122,7 @@ class QWenTokenizer(PreTrainedTokenizer):  # type: ignore[misc]
         self, token_ids: Any, skip_special_tokens: bool = False, errors: str | None = None, **others: Any
     ) -> str:
         """Text of an id or of ids; KeyError or OverflowError for an id of no token, as published."""
-        ids = [token_ids] if isinstance(token_ids, Integral) else list(token_ids)
+        ids: list[Any] = [token_ids] if isinstance(token_ids, Integral) else list(token_ids)
         if skip_special_tokens:
             ids = [token_id for token_id in ids if token_id < self.eod_id]
         return self.tokenizer.decode(ids, errors=errors or self.errors)

@@ -8,6 +8,7 @@ so the network and its kernels have no special cases. The engine builds it; the 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,8 +32,11 @@ class ForwardBatch:
         """The same batch on a device."""
         if self.input_ids.device == device:
             return self
-        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
-        return ForwardBatch(**{name: None if one is None else one.to(device) for name, one in tensors.items()})
+        moved: dict[str, Any] = {}
+        for field in fields(self):
+            tensor = getattr(self, field.name)
+            moved[field.name] = None if tensor is None else tensor.to(device)
+        return ForwardBatch(**moved)
 
     def copy_into(self, buffers: ForwardBatch) -> None:
         """Copies every tensor to the start of its counterpart in `buffers`, whose addresses a captured graph reads.

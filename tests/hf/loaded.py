@@ -1,4 +1,4 @@
-"""Models through transformers, for the tests of this folder; where transformers is missing, their modules are skipped."""
+"""Models through transformers, for the tests of this folder; without transformers their modules are skipped."""
 
 from __future__ import annotations
 
@@ -47,4 +47,4 @@ def dynamic_cache(model: Any) -> Any:
 
 def cache_of(result: Any) -> Any:
     """The cache in a result, whatever this version of transformers calls it."""
-    return result["cache"] if "cache" in result.keys() else result["past_key_values"]
+    return result["cache"] if "cache" in result else result["past_key_values"]

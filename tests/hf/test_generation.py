@@ -211,7 +211,7 @@ def test_a_cache_is_not_used_for_what_it_does_not_hold() -> None:
         model(ids, attention_mask=torch.tensor([[0, 1, 1], [1, 1, 1]]), past_key_values=cache)
         with pytest.raises(SettingError, match="attention_mask differs from that of the cached tokens"):
             model(ids[:, :1], attention_mask=torch.ones(2, 4), past_key_values=cache)
-        with pytest.raises(SettingError, match="attention_mask differs|holds 2 rows"):
+        with pytest.raises(SettingError, match=r"attention_mask differs|holds 2 rows"):
             model(ids[:1, :1], past_key_values=cache)
     with pytest.raises(SettingError, match="belongs to Qwartet's kernels"):
         cache.update(torch.zeros(1), torch.zeros(1), 0)

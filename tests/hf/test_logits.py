@@ -159,7 +159,11 @@ def test_position_ids_may_only_say_what_the_columns_say() -> None:
         ({"attention_mask": torch.ones(1, 3)}, RequestError, r"attention_mask is \[1, 3\]; it must be \[1, 2\]"),
         ({"output_attentions": True}, SettingError, "output_attentions is not supported"),
         ({"head_mask": torch.ones(2)}, SettingError, "head_mask is not supported"),
-        ({"input_ids": torch.zeros(1, 40_000, dtype=torch.long)}, RequestError, "more than the model's context of 32768"),
+        (
+            {"input_ids": torch.zeros(1, 40_000, dtype=torch.long)},
+            RequestError,
+            "more than the model's context of 32768",
+        ),
     ],
 )
 def test_what_cannot_be_served_is_refused(arguments: dict, error: type[Exception], message: str) -> None:
