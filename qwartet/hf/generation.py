@@ -6,6 +6,7 @@ is noticed one step late, as published: once the ids end with it, the next id is
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ _CACHE_ARGUMENTS = ("past_key_values", "cache", "cache_implementation", "custom_
 class QwenGeneration:
     """What the model adds to transformers' GenerationMixin, its next base class."""
 
+    config: Any
     transformer: Any
     generation_config: Any
     is_in_one_piece: Any
@@ -38,6 +40,7 @@ class QwenGeneration:
     ) -> Any:
         """As in transformers; stop_words_ids, also of the generation config, end a row with EOS.
 
+        A conversation without stop words ends with its turn, at <|im_end|>, which pipelines and servers rely on.
         RequestError for padding on the right; SettingError for stop words without an EOS.
         """
         settings = self.generation_config if generation_config is None else generation_config
@@ -51,6 +54,13 @@ class QwenGeneration:
             logits_processor = type(logits_processor or [])([*processors, _stop_words(words, chosen("eos_token_id"))])
         prompt = inputs if inputs is not None else arguments.get("input_ids", arguments.get("inputs_embeds"))
         _check_padding(arguments.get("attention_mask"))
+        if words is None and "eos_token_id" not in arguments:
+            ends = _ends_of_turn(prompt, settings, self.config.vocab_size)
+            if ends and generation_config is None:
+                arguments["eos_token_id"] = ends
+            elif ends:  # transformers takes a config or settings, not both
+                generation_config = copy.deepcopy(settings)
+                generation_config.eos_token_id = ends
         length = prompt.shape[1] if isinstance(prompt, Tensor) and prompt.dim() > 1 else 0
         self._check_chunks(chosen("prefill_chunk_size"), length)
         uses_cache = chosen("use_cache") is not False
@@ -86,6 +96,19 @@ def _stop_words(words: Any, eos: Any) -> StopWords:
     if first is None:
         raise SettingError("stop_words_ids end a row with EOS, but eos_token_id is None; set eos_token_id")
     return StopWords(words, int(first))
+
+
+def _ends_of_turn(prompt: Any, settings: Any, vocab_size: int) -> list[int] | None:
+    """EOS, <|im_end|> and <|im_start|> for a prompt in ChatML of a chat model; else None.
+
+    The markers follow <|endoftext|> in every vocabulary of the family.
+    """
+    eos = getattr(settings, "eos_token_id", None)
+    if not isinstance(eos, int) or getattr(settings, "chat_format", None) != "chatml" or eos + 2 >= vocab_size:
+        return None
+    if not isinstance(prompt, Tensor) or prompt.is_floating_point() or not bool((prompt == eos + 1).any()):
+        return None
+    return [eos, eos + 2, eos + 1]
 
 
 def _check_padding(mask: Any) -> None:

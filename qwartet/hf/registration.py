@@ -14,6 +14,7 @@ import functools
 import sys
 from typing import Any
 
+import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, dynamic_module_utils
 
 from qwartet.errors import SettingError
@@ -37,6 +38,8 @@ def register() -> None:
     AutoConfig.register("qwen", QWenConfig, exist_ok=True)
     AutoModelForCausalLM.register(QWenConfig, QWenLMHeadModel, exist_ok=True)
     AutoTokenizer.register(TokenizerKey, tokenizer_class=QWenTokenizer, exist_ok=True)
+    for name, one in PUBLISHED.items():  # `transformers serve` looks up an architecture there
+        setattr(transformers, name, one)
     original = getattr(dynamic_module_utils, FUNCTION)
     if hasattr(original, "is_of_qwartet"):
         return

@@ -8,15 +8,16 @@ the exception: apply_chat_template inserts the markers as ids, so a content cann
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-import tiktoken
 from transformers import PreTrainedTokenizer
 from transformers.utils import cached_file
 
 from qwartet.errors import CheckpointError, QwartetError, RequestError, SettingError, VocabularyError
+from qwartet.hf.rust_tokenizer import decoding_tokenizer
 from qwartet.tokenizer.chat_template import conversations_of, prompt_of
 from qwartet.tokenizer.chatml import CHAT_TEMPLATE, DEFAULT_SYSTEM, Message, build_prompt
 from qwartet.tokenizer.tiktoken_tokenizer import VOCABULARY_FILE, TiktokenTokenizer
@@ -125,7 +126,7 @@ class QWenTokenizer(PreTrainedTokenizer):
         ids: list[Any] = [token_ids] if isinstance(token_ids, Integral) else list(token_ids)
         if skip_special_tokens:
             ids = [token_id for token_id in ids if token_id < self.eod_id]
-        return self.tokenizer.decode(ids, errors=errors or self.errors)
+        return self.core.encoding.decode(ids, errors=errors or self.errors)
 
     def convert_tokens_to_string(self, tokens: Iterable[bytes | str]) -> str:
         """Text of tokens: runs of bytes are decoded together, special tokens are kept as they are."""
@@ -223,9 +224,14 @@ class QWenTokenizer(PreTrainedTokenizer):
     # Vocabulary
 
     @property
-    def tokenizer(self) -> tiktoken.Encoding:
+    def tokenizer(self) -> PublishedEncoding:
         """The tiktoken encoding."""
-        return self.core.encoding
+        return PublishedEncoding(self)
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        """The vocabulary for tools that decode with the library tokenizers."""
+        return decoding_tokenizer(self.core)
 
     @property
     def special_tokens(self) -> Mapping[str, int]:
@@ -289,6 +295,34 @@ class QWenTokenizer(PreTrainedTokenizer):
         path = Path(save_directory) / VOCABULARY_FILE
         self.core.vocabulary.save(path)
         return (str(path),)
+
+
+class PublishedEncoding:
+    """The attribute `tokenizer` of the published class: its tiktoken encoding.
+
+    Tools of transformers take an attribute of this name for a tokenizer of theirs, which a processor would have there;
+    what an encoding lacks is therefore the tokenizer's own.
+    """
+
+    def __init__(self, owner: QWenTokenizer) -> None:
+        self._owner = owner
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        encoding = self._owner.core.encoding
+        is_of_encoding = hasattr(encoding, name) and not name.startswith("_")
+        return getattr(encoding if is_of_encoding else self._owner, name)
+
+    def __call__(self, *texts: Any, **arguments: Any) -> Any:
+        """As the tokenizer."""
+        return self._owner(*texts, **arguments)
+
+    def decode(self, tokens: Any, errors: str = "replace", **arguments: Any) -> Any:
+        """As the encoding, or with arguments that only the tokenizer has, as that."""
+        if arguments:
+            return self._owner.decode(tokens, errors=errors, **arguments)
+        return self._owner.core.encoding.decode(tokens, errors=errors)
 
 
 def _extra_file(given: Any, vocabulary: Path) -> Path | None:
