@@ -94,7 +94,8 @@ class GptqLinear(QuantizedLinear):
         self._packed = packed
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.backend.suited_to(x) is REFERENCE:
+        is_offloaded = "_hf_hook" in self.__dict__  # by accelerate: a repacked copy would stay in memory
+        if is_offloaded or self.backend.suited_to(x) is REFERENCE:
             return REFERENCE.quantized_linear(x, self.weight)
         return self.backend.quantized_linear(x, self.prepared)
 

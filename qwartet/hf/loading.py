@@ -104,6 +104,8 @@ def load(model_class: Any, name: Any, config: Any, arguments: dict[str, Any]) ->
     arguments = checked_arguments(arguments, config)
     opened = open_checkpoint(directory)
     config.check_sizes(opened.config)
+    if opened.gptq is not None:
+        arguments.setdefault("offload_buffers", True)  # quantised weights are buffers
     on_cpu = _is_on_cpu(arguments.get("device_map"))
     settings = choose_settings(
         opened.checkpoint, opened.config, opened.gptq, dtype=dtype, device=torch.device("cpu"), head="exact"

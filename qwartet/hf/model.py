@@ -133,9 +133,10 @@ class QWenLMHeadModel(QwenChat, QwenGeneration, QwenSaving, PreTrainedModel, Gen
 
     @property
     def is_in_one_piece(self) -> bool:
-        """Whether all weights are on one device, and stay there."""
+        """Whether all weights are on one device and stay there, with no hooks of accelerate that move them."""
         places = {str(place) for place in (getattr(self, "hf_device_map", None) or {}).values()}
-        return len(places) <= 1 and "disk" not in places
+        is_hooked = any("_hf_hook" in module.__dict__ for module in self.transformer.h[0].modules())
+        return len(places) <= 1 and "disk" not in places and not is_hooked
 
     # Forward
 
@@ -253,12 +254,8 @@ class QWenLMHeadModel(QwenChat, QwenGeneration, QwenSaving, PreTrainedModel, Gen
             normed: Tensor = network(packed, replace(batch, logits_index=None), store, states.append)
             states.append(normed)
             return normed if batch.logits_index is None else normed[batch.logits_index]
-        executor = past.executor(network) if isinstance(past, PagedCache) and not self._is_dispatched() else None
+        executor = past.executor(network) if isinstance(past, PagedCache) and self.is_in_one_piece else None
         return network.blocks(packed, batch, store) if executor is None else executor.run(batch, packed)
-
-    def _is_dispatched(self) -> bool:
-        """Whether accelerate has put hooks around the modules: then they must be called one by one."""
-        return any("_hf_hook" in module.__dict__ for module in self.transformer.h[0].modules())
 
 
 def check_positions(position_ids: Tensor | None, rows: Rows) -> None:

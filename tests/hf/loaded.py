@@ -12,8 +12,12 @@ transformers = pytest.importorskip(
     "transformers", minversion="5.3", reason="transformers is not installed (the extra 'hf')"
 )
 
-import qwartet.hf  # noqa: E402, F401  registers the classes
 from qwartet import LLM  # noqa: E402
+from qwartet.hf import QWenConfig as QWenConfig  # noqa: E402  the import registers the classes
+from qwartet.hf import QWenLMHeadModel as QWenLMHeadModel  # noqa: E402
+from qwartet.hf import QWenTokenizer as QWenTokenizer  # noqa: E402
+from qwartet.hf.gptq_linear import GptqLinear as GptqLinear  # noqa: E402
+from qwartet.hf.paged_cache import PagedCache as PagedCache  # noqa: E402
 from tests.golden_data import golden_path  # noqa: E402
 
 transformers.utils.logging.disable_progress_bar()

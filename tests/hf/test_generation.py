@@ -10,10 +10,9 @@ from safetensors.torch import load_file
 
 from qwartet import DEMO
 from qwartet.errors import RequestError, SettingError
-from qwartet.hf.paged_cache import PagedCache
 from tests.golden.test_decode import assert_same_path
 from tests.golden_data import golden_json, golden_path
-from tests.hf.loaded import cache_of, dynamic_cache, load, loaded, transformers
+from tests.hf.loaded import PagedCache, cache_of, dynamic_cache, load, loaded, transformers
 
 GREEDY = {"do_sample": False, "repetition_penalty": 1.0, "eos_token_id": None}
 DECODED = ["tiny-72b", "tiny-72b-base-sharded", "gptq-int4", "gptq-int8-allbias", "gptq-int4-descact"]

@@ -7,9 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from qwartet.errors import RequestError, SettingError
-from qwartet.hf.paged_cache import PagedCache
 from tests.golden_data import golden_path
-from tests.hf.loaded import FLOAT_SETS, QUANTISED_SETS, cache_of, dynamic_cache, llm_logits, loaded
+from tests.hf.loaded import FLOAT_SETS, QUANTISED_SETS, PagedCache, cache_of, dynamic_cache, llm_logits, loaded
 
 SETS = FLOAT_SETS + QUANTISED_SETS
 pytestmark = pytest.mark.filterwarnings("ignore::qwartet.errors.CheckpointWarning")

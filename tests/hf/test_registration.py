@@ -14,10 +14,8 @@ import torch
 import qwartet
 from qwartet.errors import CheckpointError, SettingError
 from tests.golden_data import REPOSITORY, golden_path
-from tests.hf.loaded import load, loaded, transformers
+from tests.hf.loaded import QWenConfig, QWenLMHeadModel, QWenTokenizer, load, loaded, transformers
 from tests.models.broken import edit_json
-
-from qwartet.hf import QWenConfig, QWenLMHeadModel, QWenTokenizer  # isort: skip
 
 AUTOS = ("AutoConfig", "AutoTokenizer", "AutoModelForCausalLM", "AutoModel", "AutoProcessor")
 EVIL = """

@@ -17,9 +17,7 @@ from qwartet import DEMO
 from qwartet.errors import CheckpointError, SettingError, VocabularyError
 from tests.golden.test_tokenizer import answer, differing, golden_answer, special_set
 from tests.golden_data import golden_json, golden_jsonl, real_vocabulary
-from tests.hf.loaded import transformers
-
-from qwartet.hf.tokenizer import QWenTokenizer  # isort: skip  # after transformers is known to be here
+from tests.hf.loaded import QWenTokenizer, transformers
 
 CHAT = [
     {"role": "system", "content": "s"},

@@ -115,7 +115,8 @@ def test_the_hf_backend_of_lm_eval_gives_our_likelihoods(tmp_path: Path, monkeyp
     (tmp_path / "sums.jsonl").write_text("\n".join(map(json.dumps, questions)))
     task = {
         "task": "sums", "dataset_path": "json", "target_delimiter": "",
-        "dataset_kwargs": {"data_files": {"test": str(tmp_path / "sums.jsonl")}}, "test_split": "test", "output_type": "multiple_choice", "doc_to_text": "{{question}}",
+        "dataset_kwargs": {"data_files": {"test": str(tmp_path / "sums.jsonl")}}, "test_split": "test",
+        "output_type": "multiple_choice", "doc_to_text": "{{question}}",
         "doc_to_choice": "{{choices}}", "doc_to_target": "{{answer}}", "metric_list": [{"metric": "acc"}],
     }  # fmt: skip
     (tmp_path / "tasks").mkdir()

@@ -8,9 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from qwartet.hf.gptq_linear import GptqLinear
 from tests.golden_data import golden_path
-from tests.hf.loaded import load, loaded
+from tests.hf.loaded import GptqLinear, load, loaded
 
 
 @pytest.fixture
