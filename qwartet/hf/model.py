@@ -16,6 +16,7 @@ from transformers import GenerationMixin, PreTrainedModel, initialization
 from transformers.cache_utils import DynamicCache
 
 from qwartet.errors import RequestError, SettingError
+from qwartet.hf.adapters import QwenAdapters
 from qwartet.hf.backend import ChoosingBackend
 from qwartet.hf.batches import PaddedBatch, Rows, kept_columns, packed_batch, unpacked
 from qwartet.hf.chat import QwenChat
@@ -37,7 +38,7 @@ from qwartet.quant_format.config import GptqConfig
 LINEARS_WITH_BIAS = ("attn.c_attn",)
 
 
-class QWenLMHeadModel(QwenChat, QwenGeneration, QwenSaving, PreTrainedModel, GenerationMixin):
+class QWenLMHeadModel(QwenChat, QwenGeneration, QwenSaving, QwenAdapters, PreTrainedModel, GenerationMixin):
     """First-generation Qwen, float or GPTQ."""
 
     config_class = QWenConfig

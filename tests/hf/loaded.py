@@ -16,6 +16,7 @@ from qwartet import LLM  # noqa: E402
 from qwartet.hf import QWenConfig as QWenConfig  # noqa: E402  the import registers the classes
 from qwartet.hf import QWenLMHeadModel as QWenLMHeadModel  # noqa: E402
 from qwartet.hf import QWenTokenizer as QWenTokenizer  # noqa: E402
+from qwartet.hf import requirement as requirement  # noqa: E402
 from qwartet.hf.gptq_linear import GptqLinear as GptqLinear  # noqa: E402
 from qwartet.hf.paged_cache import PagedCache as PagedCache  # noqa: E402
 from tests.golden_data import golden_path  # noqa: E402

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import torch
 import qwartet
 from qwartet.errors import CheckpointError, SettingError
 from tests.golden_data import REPOSITORY, golden_path
-from tests.hf.loaded import QWenConfig, QWenLMHeadModel, QWenTokenizer, load, loaded, transformers
+from tests.hf.loaded import QWenConfig, QWenLMHeadModel, QWenTokenizer, load, loaded, requirement, transformers
 from tests.models.broken import edit_json
 
 AUTOS = ("AutoConfig", "AutoTokenizer", "AutoModelForCausalLM", "AutoModel", "AutoProcessor")
@@ -61,7 +62,7 @@ def hostile(request: pytest.FixtureRequest, checkpoint: Callable[..., Path], tmp
     return directory
 
 
-def test_no_code_of_a_checkpoint_runs_whatever_is_trusted(hostile: Path, tmp_path: Path) -> None:
+def test_sec_02_no_code_of_a_checkpoint_runs_whatever_is_trusted(hostile: Path, tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     for trust in (None, False, True):
         arguments = {} if trust is None else {"trust_remote_code": trust}
@@ -85,7 +86,7 @@ def test_no_code_of_a_checkpoint_runs_whatever_is_trusted(hostile: Path, tmp_pat
     assert type(pipe.model) is QWenLMHeadModel and not marker.exists()
 
 
-def test_code_of_other_names_is_refused_and_nothing_saved_names_code(hostile: Path, tmp_path: Path) -> None:
+def test_sec_02_code_of_other_names_is_refused_and_nothing_saved_names_code(hostile: Path, tmp_path: Path) -> None:
     change(hostile / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Evil", None]}, tokenizer_class=None)
     with pytest.raises(
         SettingError, match=r"'evil.Evil' is code that comes with the checkpoint, which is never executed"
@@ -140,6 +141,30 @@ def test_the_package_itself_needs_no_transformers() -> None:
     code = "import sys, qwartet, qwartet.llm, qwartet.compat.modeling; assert 'transformers' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY, timeout=120)
     assert "hf" not in vars(qwartet) or "transformers" in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (None, "^qwartet.hf needs transformers 5.3 or later; run: pip install 'qwartet\\[hf\\]'$"),
+        ("4.57.1", "^transformers is 4.57.1, but qwartet.hf needs"),
+        ("5.0.0rc2", "^transformers is 5.0.0rc2, but qwartet.hf needs"),
+    ],
+)
+def test_a_missing_or_older_transformers_is_named(
+    monkeypatch: pytest.MonkeyPatch, found: str | None, message: str
+) -> None:
+    def version(_name: str) -> str:
+        if found is None:
+            raise PackageNotFoundError
+        return found
+
+    monkeypatch.setattr(requirement, "version", version)
+    with pytest.raises(ImportError, match=message):
+        requirement.check()
+    for new in ("5.3.0", "5.24.0", "5.30.0.dev0"):
+        monkeypatch.setattr(requirement, "version", lambda _name, new=new: new)
+        requirement.check()
 
 
 # Loading

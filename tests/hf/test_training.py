@@ -43,7 +43,7 @@ def test_gradients_flow_in_eval_mode_too_and_through_a_cache(prompt: torch.Tenso
         model.zero_grad()
         loss = model(prompt, labels=prompt, **arguments).loss
         loss.backward()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
         norms.append(torch.stack([parameter.grad.norm() for parameter in model.parameters()]))
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
     torch.testing.assert_close(norms[0], norms[1], rtol=1e-4, atol=1e-7)
@@ -67,7 +67,7 @@ def test_a_training_step_in_bf16_lowers_the_loss(prompt: torch.Tensor) -> None:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert losses[2] < losses[0]
 
 
