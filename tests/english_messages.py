@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import qwartet.errors
 from tests.english_texts import GAP, PACKAGE, SHOWN_ALONE, Module, Scope, Text, arguments, modules, variants
 
-# Rooms whose errors and warnings reach the command line. The others: `compat` is a Python interface, `openai_api` and
-# `demo` answer programs, which read English whatever the locale of the server.
+# Rooms whose errors and warnings reach the command line. The others: `compat` and `hf` are Python interfaces,
+# `openai_api` and `demo` answer programs, which read English whatever the locale of the server.
 ROOMS = (
     "bench", "checkpoint", "cli", "client", "convert", "engine", "evaluate", "files", "hub", "kernels", "layers", "llm",
     "models", "planning", "quant_format", "quantize", "sandbox", "server", "tokenizer",
@@ -22,10 +22,14 @@ UNSEEN = {
     "engine/constrain.py": "of requests with a structure: they come over HTTP and from Python, and are answered there",
     "engine/structure.py": "the same",
     "engine/structure_limits.py": "the same",
+    "engine/stop_words.py": "the argument stop_words_ids of Python",
     "evaluate/statistics.py": "of empty runs, which are refused before",
+    "hub/location.py": "arguments of from_pretrained, in Python",
     "hub/manifest.py": "caught: a record that cannot be read counts as none",
     "layers/lora.py": "training is a Python interface",
     "layers/parallel.py": "several GPUs are a Python interface",
+    "quant_format/argument.py": "the argument quantization_config of Python",
+    "tokenizer/chat_template.py": "the argument conversation of Python",
     "tokenizer/history.py": "the argument history= of Python; a chat keeps its own turns",
     "tokenizer/react.py": "tools come over HTTP and from Python",
 }

@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 
 from qwartet.compat.generation_config import ENGINE_SETTINGS, GenerationConfig
-from qwartet.compat.logits_processors import FORCED_EOS_LOGIT, BatchProcessor, StopWordsLogitsProcessor, row_processor
+from qwartet.compat.logits_processors import BatchProcessor, row_processor
 from qwartet.engine.blocking_reader import BlockingReader
 from qwartet.engine.engine_thread import EngineThread, Prompt
 from qwartet.engine.logits_processors import forbid, penalise_repetition
 from qwartet.engine.request import LogitsProcessor, Request, RequestOptions
 from qwartet.engine.sampling_params import SamplingParams
+from qwartet.engine.stop_words import FORCED_EOS_LOGIT, StopWords
 from qwartet.errors import RequestError, SettingError
 
 NO_LIMIT = 2**31 - 1
@@ -41,7 +42,7 @@ class Row:
         return len(self.padding) + len(self.ids)
 
 
-def _force_eos_after(stop_words: StopWordsLogitsProcessor) -> LogitsProcessor:
+def _force_eos_after(stop_words: StopWords) -> LogitsProcessor:
     def process(logits: Tensor, token_ids: list[int]) -> Tensor:
         if stop_words.is_stopped(token_ids):
             logits = logits.clone()
@@ -74,7 +75,7 @@ def _row_processor(
     if settings.stop_words_ids is not None:
         if not eos:
             raise SettingError("stop_words_ids end a row with EOS, but eos_token_id is None; set eos_token_id")
-        steps.append(_force_eos_after(StopWordsLogitsProcessor(settings.stop_words_ids, eos[0])))
+        steps.append(_force_eos_after(StopWords(settings.stop_words_ids, eos[0])))
 
     def process(logits: Tensor, token_ids: list[int]) -> Tensor:
         padded = row.padding + token_ids

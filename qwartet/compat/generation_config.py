@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from qwartet.checkpoint.directory import has_file
 from qwartet.checkpoint.json_file import read_json
-from qwartet.compat.location import StrPath, locate
 from qwartet.errors import CheckpointError, SettingError
+from qwartet.hub.location import StrPath, locate
 
 CONFIG_FILE = "generation_config.json"
 

@@ -6,8 +6,9 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from qwartet.compat.location import LOCATION_ARGUMENTS
 from qwartet.errors import SettingError
+from qwartet.hub.location import LOCATION_ARGUMENTS
+from qwartet.quant_format.argument import check_same_bits
 
 _OWN = (
     "device_map", "trust_remote_code", "bf16", "fp16", "fp32", "torch_dtype", "use_flash_attn",
@@ -49,7 +50,7 @@ def check_model_arguments(arguments: Mapping[str, Any], config: Mapping[str, Any
         if name in config and config[name] == value and name != "quantization_config":
             continue
         if name == "quantization_config":
-            _check_quantization(value, config.get("quantization_config"))
+            check_same_bits(value, config.get("quantization_config"))
         elif name in _REFUSED:
             neutral, hint = _REFUSED[name]
             if value not in neutral:
@@ -65,15 +66,3 @@ def check_model_arguments(arguments: Mapping[str, Any], config: Mapping[str, Any
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known arguments: {', '.join(known)}"
             raise SettingError(f"from_pretrained has no argument {name!r}; {hint}", param=name)
-
-
-def _check_quantization(given: Any, own: Any) -> None:
-    """A config with the checkpoint's own bits is ignored: it would only choose kernels."""
-    bits = given.get("bits") if isinstance(given, Mapping) else getattr(given, "bits", None)
-    if given is not None and (not isinstance(own, Mapping) or bits != own.get("bits")):
-        shown = "no quantisation" if own is None else f"{own.get('bits')} bits"
-        raise SettingError(
-            f"quantization_config asks for {bits} bits, and the checkpoint has {shown}; leave it out, or make a "
-            "quantised checkpoint with `qwartet quantize`",
-            param="quantization_config",
-        )

@@ -9,7 +9,6 @@ executed.
 
 from __future__ import annotations
 
-import copy
 import gc
 import threading
 import warnings
@@ -26,7 +25,6 @@ from torch import Tensor
 from qwartet.checkpoint.json_file import read_json
 from qwartet.compat.generation import Row, batch_of, generate, split_rows, stream_row
 from qwartet.compat.generation_config import GenerationConfig
-from qwartet.compat.location import StrPath, locate
 from qwartet.compat.logits_processors import BatchProcessor, checked_processors
 from qwartet.compat.model_arguments import AUTO_GPTQ_ARGUMENTS, TOKEN_IDS, check_model_arguments
 from qwartet.compat.outputs import CausalLMOutput, GenerateOutput
@@ -36,11 +34,12 @@ from qwartet.compat.tokenization import QWenTokenizer
 from qwartet.engine.engine import Engine
 from qwartet.engine.engine_thread import EngineThread
 from qwartet.errors import NotAChatModelError, RequestError, SettingError
+from qwartet.hub.location import StrPath, locate
 from qwartet.layers.dense_batch import dense_batch
 from qwartet.models.load import Dtype, load_model
 from qwartet.models.qwen import QwenModel
 from qwartet.tokenizer.chatml import DEFAULT_SYSTEM, decode_tokens, make_context, stop_words_ids
-from qwartet.tokenizer.history import GivenHistory, Turns, turns_of
+from qwartet.tokenizer.history import GivenHistory, Turns, longer_history, turns_of
 
 _UNSET = object()
 # Accepted by a direct call: they control the cache and the form of the result.
@@ -281,7 +280,7 @@ class QWenLMHeadModel:
         context, row = self._context(tokenizer, query, turns, system, stop_words_ids, chosen)
         tokens = self._generated([row], chosen, hooks)[0].tolist()
         response, _ = decode_tokens(tokenizer.core, tokens, len(context.raw_text), len(row.ids), "chatml")
-        return response, _longer(history, turns, (query, response))
+        return response, longer_history(history, turns, (query, response))
 
     def chat_stream(
         self,
@@ -343,14 +342,6 @@ class QWenLMHeadModel:
         stop_words.extend(stop_words_ids(tokenizer.core, "chatml"))
         chosen.stop_words_ids = stop_words
         return context, Row(context.ids, [])
-
-
-def _longer(history: Any, turns: Turns, turn: tuple[str, str]) -> list[tuple[str, str]]:
-    """A copy of the history with a turn added: pairs stay as they are, as published; other forms become pairs."""
-    is_pairs = isinstance(history, list) and not any(isinstance(item, dict) for item in history)
-    copied: list[tuple[str, str]] = copy.deepcopy(history) if is_pairs else turns
-    copied.append(turn)
-    return copied
 
 
 class AutoModelForCausalLM:

@@ -16,12 +16,12 @@ from typing import Any, Literal, Self
 import tiktoken
 
 from qwartet.compat.batch_encoding import NO_LIMIT, BatchEncoding, as_tensors, padded_batch, padded_length
-from qwartet.compat.chat_template import conversations_of, prompt_of
-from qwartet.compat.location import LOCATION_ARGUMENTS, StrPath, locate
 from qwartet.compat.token_roles import ROLES, Role, RoleId, surface_form
 from qwartet.compat.tokenizer_files import SETTINGS, read_settings, write_settings
 from qwartet.errors import RequestError, SettingError
+from qwartet.hub.location import LOCATION_ARGUMENTS, StrPath, locate
 from qwartet.models.vocabulary_files import extra_vocabulary
+from qwartet.tokenizer.chat_template import conversations_of, prompt_of
 from qwartet.tokenizer.tiktoken_tokenizer import VOCABULARY_FILE, TiktokenTokenizer
 from qwartet.tokenizer.tokenizer import SpecialSet
 

@@ -23,8 +23,11 @@ from qwartet.models.qwen import QwenModel
 class Executor(Protocol):
     """Runs steps over one KV cache."""
 
-    def run(self, batch: ForwardBatch) -> Tensor:
-        """Hidden states [R, C], ready for the head, of the tokens in batch.logits_index."""
+    def run(self, batch: ForwardBatch, x: Tensor | None = None) -> Tensor:
+        """Hidden states [R, C], ready for the head, of the tokens in batch.logits_index.
+
+        x [T, C] fp32 are their embeddings, where these do not come from batch.input_ids; it may be overwritten.
+        """
         ...
 
 
@@ -34,8 +37,9 @@ class EagerExecutor:
     def __init__(self, model: QwenModel, cache: KVCache) -> None:
         self._model, self._cache = model, cache
 
-    def run(self, batch: ForwardBatch) -> Tensor:
-        return self._model.hidden(batch, self._cache)
+    def run(self, batch: ForwardBatch, x: Tensor | None = None) -> Tensor:
+        x = self._model.embedding(batch.input_ids) if x is None else x
+        return self._model.blocks(x, batch, self._cache)
 
 
 class FusedExecutor:
@@ -72,13 +76,14 @@ class FusedExecutor:
             return False
         return self._fused is None or self._fused.is_current()
 
-    def run(self, batch: ForwardBatch) -> Tensor:
+    def run(self, batch: ForwardBatch, x: Tensor | None = None) -> Tensor:
         if not self._is_current():
             self._build()
         if self._fused is None or batch.adapter_index is not None or any(self._hooks):
-            return self._eager.run(batch)
+            return self._eager.run(batch, x)
         model = self._model
-        x, cos, sin = model.embedding(batch.input_ids), model.rotary.cos, model.rotary.sin
+        x = model.embedding(batch.input_ids) if x is None else x
+        cos, sin = model.rotary.cos, model.rotary.sin
         stream = model.layers.stream if isinstance(model.layers, StreamedLayers) else None
         for first, end in [(0, len(model.layers))] if stream is None else stream.spans():
             if stream is not None:
@@ -102,7 +107,7 @@ def _linears(layer: Any) -> tuple[nn.Module, ...]:
 
 def _is_plain(layer: nn.Module) -> bool:
     """Whether the linears are our own, neither replaced nor wrapped."""
-    return all(type(linear) in (Linear, QuantizedLinear) for linear in _linears(layer))
+    return all(isinstance(linear, Linear | QuantizedLinear) for linear in _linears(layer))
 
 
 def _weights(layer: Any) -> LayerWeights:

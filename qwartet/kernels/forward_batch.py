@@ -8,7 +8,9 @@ so the network and its kernels have no special cases. The engine builds it; the 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -25,6 +27,16 @@ class ForwardBatch:
     slot_mapping: Tensor | None = None  # [T] where the new keys and values go; None without a cache
     adapter_index: Tensor | None = None  # [T] LoRA adapter of each token; None: no adapters
     logits_index: Tensor | None = None  # [R] tokens whose logits are needed; None: all
+
+    def on(self, device: torch.device) -> ForwardBatch:
+        """The same batch on a device."""
+        if self.input_ids.device == device:
+            return self
+        moved: dict[str, Any] = {}
+        for field in fields(self):
+            tensor = getattr(self, field.name)
+            moved[field.name] = None if tensor is None else tensor.to(device)
+        return ForwardBatch(**moved)
 
     def copy_into(self, buffers: ForwardBatch) -> None:
         """Copies every tensor to the start of its counterpart in `buffers`, whose addresses a captured graph reads.

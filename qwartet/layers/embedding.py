@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from qwartet.kernels.backend import REFERENCE, Backend
 
 
-class Embedding(nn.Module):
+class Embedding(nn.Embedding):
     """A row of weight [V, C] for each id, in fp32 whatever the weight's dtype."""
 
     def __init__(self, num_embeddings: int, size: int, backend: Backend = REFERENCE) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(num_embeddings, size))
+        super().__init__(num_embeddings, size)
         self.backend = backend
+
+    def reset_parameters(self) -> None:
+        """Leaves them uninitialised: a checkpoint, or QwenModel.initialize, fills them."""
 
     def forward(self, ids: Tensor) -> Tensor:
         return self.backend.embed(ids, self.weight)

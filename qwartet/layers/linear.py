@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from qwartet.kernels.backend import REFERENCE, Backend, PreparedWeight
 
 
-class Linear(nn.Module):
-    """Dense linear layer; weight [N, K], bias [N] or None."""
+class Linear(nn.Linear):
+    """Dense linear layer; weight [N, K], bias [N] or None. Libraries that adapt torch's linears know it as one."""
 
     def __init__(
         self, in_features: int, out_features: int, *, bias: bool = False, backend: Backend = REFERENCE
     ) -> None:
-        super().__init__()
-        self.in_features, self.out_features = in_features, out_features
-        self.weight = nn.Parameter(torch.empty(out_features, in_features))
-        self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
+        super().__init__(in_features, out_features, bias)
         self.backend = backend
+
+    def reset_parameters(self) -> None:
+        """Leaves them uninitialised: a checkpoint, or QwenModel.initialize, fills them."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.backend.dense_linear(x, self.weight, self.bias)

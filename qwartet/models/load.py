@@ -7,6 +7,7 @@ headers, names, shapes, memory, samples of values; then the tensors one by one.
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -112,6 +113,37 @@ def choose_settings(
     return LoadSettings(resolved, place, gptq, backend, prepares_head)
 
 
+@dataclass(frozen=True)
+class OpenCheckpoint:
+    """A checkpoint whose names, shapes and dtypes are what its config.json implies; no tensor has been read."""
+
+    config: ModelConfig
+    gptq: GptqConfig | None
+    checkpoint: Checkpoint
+    layout: Layout
+
+
+def open_checkpoint(
+    directory: Path, load_mode: LoadMode = "mmap", checkpoint_format: str | None = None
+) -> OpenCheckpoint:
+    """Opens a checkpoint directory; CheckpointError when anything in it is wrong.
+
+    `checkpoint_format` as for `load_model`, which raises the same errors.
+    """
+    config = load_config(directory)
+    gptq = load_gptq_config(directory)
+    checkpoint = Checkpoint(directory, load_mode)
+    check_downloads(directory, checkpoint.files)
+    layout = layout_of(config)
+    check_names(checkpoint, layout, gptq)
+    check_dense_shapes(checkpoint, layout, gptq)
+    if gptq is not None:
+        gptq = with_zero_version(gptq, checkpoint, layout, checkpoint_format)
+    elif checkpoint_format is not None:
+        raise SettingError(f"checkpoint_format is {checkpoint_format!r}, but {directory} is not GPTQ; leave it out")
+    return OpenCheckpoint(config, gptq, checkpoint, layout)
+
+
 def _assign(model: QwenModel, layout: Layout, weights: Weights) -> None:
     """Puts the weights of every module into the network."""
     for spec in layout:
@@ -157,17 +189,8 @@ def load_model(
     `checkpoint_format` ("gptq", "gptq_v2") is how zeros are stored, where the configs of a GPTQ checkpoint do not say.
     """
     device = torch.device(device)
-    config = load_config(directory)
-    gptq = load_gptq_config(directory)
-    checkpoint = Checkpoint(directory, load_mode)
-    check_downloads(directory, checkpoint.files)
-    layout = layout_of(config)
-    check_names(checkpoint, layout, gptq)
-    check_dense_shapes(checkpoint, layout, gptq)
-    if gptq is not None:
-        gptq = with_zero_version(gptq, checkpoint, layout, checkpoint_format)
-    elif checkpoint_format is not None:
-        raise SettingError(f"checkpoint_format is {checkpoint_format!r}, but {directory} is not GPTQ; leave it out")
+    opened = open_checkpoint(directory, load_mode, checkpoint_format)
+    config, gptq, checkpoint, layout = opened.config, opened.gptq, opened.checkpoint, opened.layout
     settings = choose_settings(
         checkpoint, config, gptq, dtype=dtype, device=device, activations=activations, head=head, trainable=trainable
     )
@@ -185,23 +208,21 @@ def load_model(
         raise memory_error(directory, needed, device)
     _assign(model, layout, weights)
     if streams:
-        model.layers = _streamed(model, checkpoint)
+        model.layers = streamed_layers(model.layers, model.lm_head, device, checkpoint)
     return model.requires_grad_(trainable).train(trainable)
 
 
-def _streamed(model: QwenModel, checkpoint: Checkpoint) -> StreamedLayers:
-    """Keeps some layers in memory and reads the others when they are needed; with a MemoryWarning."""
-    layers = [
-        [tensor for module in layer.modules() for tensor in _tensors_of(module)] for layer in model.layers.children()
-    ]
-    head_bytes = sum(tensor.nbytes for tensor in _tensors_of(model.lm_head))
-    stream = WeightStream(layers, resident_budget(model.device) - head_bytes)
+def streamed_layers(blocks: nn.ModuleList, head: Head, device: torch.device, checkpoint: Checkpoint) -> StreamedLayers:
+    """Keeps some blocks in memory and reads the others when they are needed; with a MemoryWarning."""
+    layers = [[tensor for module in block.modules() for tensor in _tensors_of(module)] for block in blocks.children()]
+    head_bytes = sum(tensor.nbytes for tensor in _tensors_of(head))
+    stream = WeightStream(layers, resident_budget(device) - head_bytes)
     warnings.warn(stream_forecast(stream, checkpoint.files[0]), MemoryWarning, stacklevel=3)
-    return StreamedLayers(model.layers, stream)
+    return StreamedLayers(blocks, stream)
 
 
 def _tensors_of(module: nn.Module) -> list[Tensor]:
-    """The tensors that a module holds directly."""
+    """The tensors that a module holds directly, and reads in a step."""
     tensors = [parameter.detach() for parameter in module.parameters(recurse=False)]
     if isinstance(module, QuantizedLinear | Head) and module.prepared is not None:
         tensors += module.prepared.tensors.values()

@@ -70,7 +70,10 @@ class MLP(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """One residual block."""
+    """One residual block; derived classes may derive its parts too."""
+
+    attention_class: type[Attention] = Attention
+    mlp_class: type[MLP] = MLP
 
     def __init__(
         self, config: ModelConfig, layer: int, backend: Backend = REFERENCE, parallel: ParallelContext = SINGLE
@@ -78,9 +81,9 @@ class DecoderLayer(nn.Module):
         super().__init__()
         self.backend = backend
         self.attention_norm = RMSNorm(config.hidden_size, config.rms_norm_eps, backend)
-        self.attention = Attention(config, layer, backend, parallel)
+        self.attention = self.attention_class(config, layer, backend, parallel)
         self.mlp_norm = RMSNorm(config.hidden_size, config.rms_norm_eps, backend)
-        self.mlp = MLP(config, backend, parallel)
+        self.mlp = self.mlp_class(config, backend, parallel)
 
     def forward(self, x: Tensor, rotary: RotaryTable, batch: ForwardBatch, cache: KVCache | None) -> Tensor:
         x = x + self.attention(self.attention_norm(x), rotary, batch, cache)
@@ -117,7 +120,10 @@ class QwenModel(nn.Module):
 
     def hidden(self, batch: ForwardBatch, cache: KVCache | None = None) -> Tensor:
         """The head's input: the normed hidden states [R, C] of the same tokens."""
-        x = self.embedding(batch.input_ids)  # [T, C]
+        return self.blocks(self.embedding(batch.input_ids), batch, cache)
+
+    def blocks(self, x: Tensor, batch: ForwardBatch, cache: KVCache | None = None) -> Tensor:
+        """The same from embedded tokens x [T, C]."""
         for layer in self.layers:
             x = layer(x, self.rotary, batch, cache)
         return self.normed(x, batch)

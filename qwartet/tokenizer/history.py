@@ -10,6 +10,7 @@ Everything else is rejected: a string of two characters, or a mapping of two key
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -68,6 +69,14 @@ def turns_of(history: GivenHistory | None, system: str | None = None) -> Turns:
     elif None not in (found.system, system) and found.system != system:
         raise _refusal("history contains a system prompt, and system= sets another", "pass only one of them")
     return found
+
+
+def longer_history(history: Any, turns: Turns, turn: tuple[str, str]) -> list[tuple[str, str]]:
+    """A copy of the history with a turn added: pairs stay as they are, as published; other forms become pairs."""
+    is_pairs = isinstance(history, list) and not any(isinstance(item, dict) for item in history)
+    copied: list[tuple[str, str]] = copy.deepcopy(history) if is_pairs else turns
+    copied.append(turn)
+    return copied
 
 
 def _listed_turns(given: Sequence[Any]) -> Turns:
