@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import operator
 import sys
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from qwartet.errors import EngineFailedError
 from qwartet.evaluate.answerers.engine import EngineAnswerer
 from qwartet.evaluate.overhead.measure import EvaluationSettings, _offline, _run, _seconds_until, measure_evaluation
 from qwartet.evaluate.overhead.questions import ChoiceTask, make_items, write_mmlu
-from qwartet.evaluate.question import Answer
+from qwartet.evaluate.question import Answer, Question
 from qwartet.evaluate.tasks.mmlu import Mmlu
 from tests.evaluate.bundled import tokenizer
 from tests.golden_data import REPOSITORY
@@ -112,9 +113,11 @@ def test_a_process_that_ends_too_early_is_an_error() -> None:
 
 
 def test_a_run_whose_questions_fail_is_not_compared(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        EngineAnswerer, "answers", lambda self, some: ((n, Answer(error="")) for n, _ in enumerate(some))
-    )
+    def answers(self: EngineAnswerer, waiting: deque[Question]) -> Iterator[tuple[Question, Answer]]:
+        while waiting:
+            yield waiting.popleft(), Answer(error="")
+
+    monkeypatch.setattr(EngineAnswerer, "answers", answers)
     with pytest.raises(EngineFailedError, match="20 questions failed"):
         _run(llm, ChoiceTask(20, 0, 0))
 

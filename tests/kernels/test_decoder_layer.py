@@ -124,8 +124,8 @@ class Spied:
         cache.layers *= len(kinds)
         self.executor = FusedExecutor(self.model, cache)
         self.ways: list[str] = []
-        hidden, run = self.model.hidden, type(self.executor._fused).run
-        monkeypatch.setattr(self.model, "hidden", lambda *args: self.ways.append("eager") or hidden(*args))
+        blocks, run = self.model.blocks, type(self.executor._fused).run
+        monkeypatch.setattr(self.model, "blocks", lambda *args: self.ways.append("eager") or blocks(*args))
         spy = lambda *args: self.ways.append("fused") or run(*args)  # noqa: E731
         monkeypatch.setattr(type(self.executor._fused), "run", spy)
 
