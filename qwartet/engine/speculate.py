@@ -104,6 +104,7 @@ class Speculation:
     num_drafted: int = 0  # in total
     num_accepted: int = 0
     _records: dict[int, _Record] = field(default_factory=dict)
+    _is_warm: bool = False
 
     def num_wanted(self, request: Request, num_running: int) -> int:
         """Tokens worth drafting for a request that decodes, with `num_running` requests in the step."""
@@ -140,8 +141,14 @@ class Speculation:
         return num_accepted
 
     def observe(self, stats: StepStats) -> None:
-        """Records the cost of a step, and its drafts."""
-        self.cost.count(stats.num_tokens, stats.seconds)
+        """Records the cost of a step, and its drafts.
+
+        An engine's first step reads its weights into the caches for the first time; its cost would be held against
+        drafts for a hundred steps.
+        """
+        if self._is_warm:
+            self.cost.count(stats.num_tokens, stats.seconds)
+        self._is_warm = True
         self.num_drafted += stats.num_drafted
         self.num_accepted += stats.num_accepted
 

@@ -205,7 +205,7 @@ def test_rel_04_who_waits_too_long_is_told(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_rel_04_an_answer_that_takes_too_long_ends_with_an_error(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     run = llm.engine.runner.run
-    monkeypatch.setattr(llm.engine.runner, "run", lambda batch: (time.sleep(0.01), run(batch))[1])  # slow everywhere
+    monkeypatch.setattr(llm.engine.runner, "run", lambda batch: (time.sleep(0.03), run(batch))[1])  # with drafts too
     with RunningServer(llm, limits=Limits(request_timeout_s=1.5)) as server:  # after the first token
         whole = server.post("/v1/chat/completions", **{**LONG, "stream": False})
         assert whole.status_code == 504 and whole.json()["error"]["code"] == "request_timeout"
