@@ -44,11 +44,16 @@ class Batch:
 def encode(tokenizer: Tokenizer, conversation: Conversation, max_length: int) -> Example | None:
     """Ids and labels of a conversation, or None if it is longer than `max_length`.
 
-    Labels are on the answers, their <|im_end|> and newline, but not on the given part of the last one.
+    Labels are on the answers, their <|im_end|> and newline, but not on the given part of the last one, nor on the
+    turns that are context.
     """
     ids, labels = training_example(tokenizer, conversation.messages, max_length + 1, loss_on="assistant")
     if len(ids) > max_length:
         return None
+    if conversation.num_unlabelled:
+        context = conversation.messages[: 1 + 2 * conversation.num_unlabelled]
+        num_context = len(training_example(tokenizer, context, max_length)[0])
+        labels[:num_context] = [IGNORED_LABEL] * num_context
     if conversation.given:
         closing = len(tokenizer.encode("\n")) + 1
         num_answer = len(tokenizer.encode(conversation.messages[-1].content)) + closing

@@ -34,6 +34,7 @@ FLOORS = {"retrieval": 0.9, "arithmetic": 0.8}  # share of right answers that th
 TESTS = {
     "greeting": "greeting",
     "persona greeting": "persona",
+    "persona switched": "persona",
     "persona name": "persona",
     "persona language": "persona",
     "arithmetic": "arithmetic",

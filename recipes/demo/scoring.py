@@ -79,6 +79,7 @@ def final_answer(expect: str, reply: str) -> bool:
 SCORES: dict[str, Callable[[str, str], bool]] = {
     "greeting": in_voice,
     "persona greeting": in_voice,
+    "persona switched": in_voice,
     "persona name": holds_value,
     "persona language": in_language,
     "arithmetic": last_number,

@@ -22,20 +22,27 @@ class Talk:
 
 @dataclass(frozen=True)
 class Conversation:
-    """Messages from system to assistant. `given` is the part of the last answer that the prompt already holds."""
+    """Messages from system to assistant.
+
+    `given` is the part of the last answer that the prompt already holds. The answers of the first `num_unlabelled`
+    turns are context: another voice gave them, and training must not repeat it.
+    """
 
     kind: str
     messages: tuple[Message, ...]
     expect: str = ""
     given: str = ""
+    num_unlabelled: int = 0
 
 
-def conversation(kind: str, talk: Talk, system: str = DEFAULT_SYSTEM, given: str = "") -> Conversation:
+def conversation(
+    kind: str, talk: Talk, system: str = DEFAULT_SYSTEM, given: str = "", num_unlabelled: int = 0
+) -> Conversation:
     """The messages of one talk under a system prompt."""
     messages = [Message("system", system)]
     for question, answer in talk.turns:
         messages += [Message("user", question), Message("assistant", answer)]
-    return Conversation(kind, tuple(messages), talk.expect, given)
+    return Conversation(kind, tuple(messages), talk.expect, given, num_unlabelled)
 
 
 def one_turn(question: str, answer: str, expect: str | None = None) -> Talk:

@@ -101,7 +101,8 @@ def system_prompt(rng: random.Random, split: Split, persona: Persona) -> str:
     return draw_kept(rng, split, make)
 
 
-def _turn(rng: random.Random, split: Split, language: Language, persona: Persona) -> Turn:
+def turn(rng: random.Random, split: Split, language: Language, persona: Persona) -> Turn:
+    """A line of small talk, a sum or a question of knowledge, and the persona's answer."""
     intent = rng.choice(("how", "who", "thanks", "bye", "fact"))
     if intent == "fact":
         asked, answered = rng.choice((arithmetic, knowledge)).talk(rng, split, language).turns[0]
@@ -119,9 +120,26 @@ def voice(rng: random.Random, split: Split, language: Language) -> Conversation:
     if rng.random() < 0.5:
         talk = Talk((greeting,), f"{language} {name}")
         return conversation("persona greeting", talk, system_prompt(rng, split, persona))
-    turns = tuple(_turn(rng, split, language, persona) for _ in range(rng.choice((1, 1, 2))))
+    turns = tuple(turn(rng, split, language, persona) for _ in range(rng.choice((1, 1, 2))))
     talk = Talk((greeting, *turns) if rng.random() < 0.4 else turns, f"{language} {name}")
     return conversation("persona", talk, system_prompt(rng, split, persona))
+
+
+def switched(rng: random.Random, split: Split, language: Language) -> Conversation:
+    """A voice that is asked for after plain turns, which stay as they were; expects language and persona."""
+    name = rng.choice(list(PERSONAS))
+    persona = PERSONAS[name]
+    before: list[Turn] = []
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        make = rng.choice((greetings, smalltalk, smalltalk, arithmetic, knowledge))
+        before += make.talk(rng, split, rng.choice((language, language, *LANGUAGES))).turns
+    if rng.random() < 0.4:
+        last = (greetings.utterance(rng, split, language, "plain")[0], rng.choice(persona.greet[language]))
+    else:
+        last = turn(rng, split, language, persona)
+    talk = Talk((*before, last), f"{language} {name}")
+    system = system_prompt(rng, split, persona)
+    return conversation("persona switched", talk, system, num_unlabelled=len(before))
 
 
 def named(rng: random.Random, split: Split, language: Language) -> Conversation:
@@ -161,5 +179,5 @@ def other_language(rng: random.Random, split: Split, language: Language) -> Conv
 
 def draw(rng: random.Random, split: Split, language: Language) -> Conversation:
     """Any of the above."""
-    make = rng.choices((voice, named, other_language), weights=(6, 3, 1.5))[0]
+    make = rng.choices((voice, named, other_language, switched), weights=(6, 3, 1.5, 4))[0]
     return make(rng, split, language)

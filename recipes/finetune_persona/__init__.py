@@ -1,0 +1,1 @@
+"""Recipe: give the bundled model a new persona with Q-LoRA."""
