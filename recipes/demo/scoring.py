@@ -31,6 +31,12 @@ def in_voice(expect: str, reply: str) -> bool:
     return re.search(mark, reply, re.IGNORECASE) is not None and all(part in reply for part in name)
 
 
+def has_mark(expect: str, reply: str) -> bool:
+    """Expects "LANGUAGE PERSONA": the persona's mark; a fact that it states may be in either language."""
+    language, persona = expect.split(" ")
+    return re.search(PERSONAS[persona].mark["zh" if language == "zh" else "en"], reply, re.IGNORECASE) is not None
+
+
 def in_language(expect: str, reply: str) -> bool:
     """Expects "LANGUAGE PERSONA": an answer in the language, whatever it says."""
     return bool(reply.strip()) and language_of(reply) == expect.split(" ")[0]
@@ -79,7 +85,7 @@ def final_answer(expect: str, reply: str) -> bool:
 SCORES: dict[str, Callable[[str, str], bool]] = {
     "greeting": in_voice,
     "persona greeting": in_voice,
-    "persona switched": in_voice,
+    "persona switched": has_mark,
     "persona name": holds_value,
     "persona language": in_language,
     "arithmetic": last_number,

@@ -35,6 +35,19 @@ def test_greetings_need_language_persona_and_name(expect: str, reply: str, right
 @pytest.mark.parametrize(
     ("expect", "reply", "right"),
     [
+        ("en teacher", "Knife in Chinese is 刀. Write it down, student.", True),
+        ("en teacher", "Knife in Chinese is 刀.", False),
+        ("zh cat", "猫说喵。", True),
+        ("zh pirate", "Fair winds to you, matey!", False),
+    ],
+)
+def test_a_voice_is_known_by_its_mark(expect: str, reply: str, right: bool) -> None:
+    assert scoring.has_mark(expect, reply) is right
+
+
+@pytest.mark.parametrize(
+    ("expect", "reply", "right"),
+    [
         ("4821", "The code of Anna is 4821.", True),
         ("4821", "The code of Anna is 48210.", False),
         ("21", "The code of Anna is 4821.", False),
