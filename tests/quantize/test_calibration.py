@@ -179,7 +179,7 @@ def test_only_the_first_num_samples_are_taken(tmp_path: Path) -> None:
         ([{"conversations": []}], r"entry 0: conversations is \[\], not a list of turns"),
         ([{"conversations": [{"from": "robot", "value": "ab"}]}], "entry 0: turn 1 is not"),
         ([{"conversations": [{"from": "tool", "value": "ab"}]}], "entry 0: turn 1 is not"),
-        ([{"conversations": [{"from": "user", "value": 3}]}], "entry 0: turn 1, of user, has the content 3, not a text"),
+        ([{"conversations": [{"from": "user", "value": 3}]}], "turn 1, of user, has the content 3, not a text"),
         ([{"conversations": ["ab"]}], "but 'ab'"),
         ([[]], r"entry 0: conversation is \[\], not a list of turns"),
         ([5], "entry 0: is 5, not an object"),
@@ -187,7 +187,7 @@ def test_only_the_first_num_samples_are_taken(tmp_path: Path) -> None:
         ([{"prompt": "ab", "chosen": "cd", "rejected": "x"}], "its keys are 'prompt', 'chosen', 'rejected'"),
         ([{"instruction": "ab", "output": 5}], "entry 0: output is 5, not a text"),
         ([{"instruction": "a", "output": "b", "history": ["x"]}], r"not a list of \[question, answer\]"),
-        ([{"messages": [*TURNS, {"role": "system", "content": "ab"}]}], "entry 0: turn 3: a system turn is not the first"),
+        ([{"messages": [*TURNS, {"role": "system", "content": "ab"}]}], "turn 3: a system turn is not the first"),
         ([{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}], "has the content .*, not a text"),
     ],
 )
