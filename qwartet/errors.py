@@ -18,6 +18,7 @@
 
     CheckpointWarning (a UserWarning)                  a file on disk is odd, but is used
     ContextWarning                                     the context is shorter than the model's own
+    DataWarning                                        a file of data is odd, but is used
     DownloadWarning                                    a download broke off and is resumed
     KernelWarning                                      a weight runs on a slower kernel than others
 
@@ -170,6 +171,10 @@ class KernelWarning(QwartetWarning):
 
 class CheckpointWarning(QwartetWarning):
     """A checkpoint is odd, but has one sensible interpretation; the message says which."""
+
+
+class DataWarning(QwartetWarning):
+    """A file of data is odd, or only a part of it is used; the message says which."""
 
 
 class CacheWarning(QwartetWarning):

@@ -56,6 +56,12 @@ OF_THE_ROOMS = (
         "unpack it: gunzip -k X", "convert it in Python: pandas.read_Y('X').to_json('Y', orient='records', lines=True)",
         "write it as JSON lines, or as plain text in a .txt file", "write ids as one tensor of a .safetensors file",
     )),
+    *(f"X: {where}: is in no known form; its keys are none; supported keys are messages, conversations, instruction "
+      "and output, prompt and completion, or text" for where in ("entry 3", "line 3", "the object")),
+    *(f"X: cannot be written (Y); {hint}" for hint in (
+        "finished blocks are kept: fix this, then run the same command again to resume",
+        "free some space there, or choose another directory",
+    )),
     "X holds finished blocks of a run with other settings (Y 1, not 2, another Z); use those to resume, remove the "
     "directory to start over, or choose another target",
     "X: quantising one block needs 3.0 GiB of memory and 2.0 GiB are free on cpu (hidden states of the calibration "

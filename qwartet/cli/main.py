@@ -29,6 +29,7 @@ from qwartet.cli.chat.verb import chat
 from qwartet.cli.convert import convert
 from qwartet.cli.doctor import doctor
 from qwartet.cli.evaluate.verb import evaluate
+from qwartet.cli.finetune import finetune
 from qwartet.cli.help import help_on
 from qwartet.cli.inspect import inspect
 from qwartet.cli.language.catalogue import chinese, use_language
@@ -52,6 +53,12 @@ from qwartet.cli.verify import verify
 from qwartet.cli.vocab import app as vocab
 from qwartet.errors import QwartetWarning
 
+
+def _with_dashes(token: str) -> str:
+    """An option as this program spells it: published scripts have underscores in theirs."""
+    return token.replace("_", "-")
+
+
 # Plain help, not panels: it starts twice as fast and greps well.
 app = typer.Typer(rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
 app.command()(chat)
@@ -65,6 +72,7 @@ app.command()(rm)
 app.command()(inspect)
 app.command()(plan)
 app.command()(quantize)
+app.command(context_settings={"token_normalize_func": _with_dashes})(finetune)
 app.command()(evaluate)
 app.command()(profile)
 app.command()(card)

@@ -21,9 +21,9 @@ from qwartet.checkpoint.directory import has_file, names_in
 from qwartet.checkpoint.json_file import read_json
 from qwartet.checkpoint.safetensors_file import TensorInfo, read_tensor_infos
 from qwartet.checkpoint.weight_files import BASE_KEYS, INDEX_NAME, is_stray, listed, pickled_weights
+from qwartet.checkpoint.writer import COPIED_FILES
 from qwartet.errors import CheckpointError, SettingError
 from qwartet.files import atomic_write, check_free_space
-from qwartet.quantize.writer import COPIED_FILES
 
 OnBytes = Callable[[int, int], None]
 """Called with the bytes converted since the last call, and the total."""

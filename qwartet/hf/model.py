@@ -225,8 +225,8 @@ class QWenLMHeadModel(QwenChat, QwenGeneration, QwenSaving, QwenAdapters, PreTra
         return PagedCache(self.transformer.network_config, dtype=self.dtype, device=self.device, max_length=max_length)
 
     def _computed(self, rows: Rows, past: Any) -> Rows:
-        """The tokens that the network is run on; a cache must not hold padding."""
-        return rows.with_trailing_padding() if past is None else rows
+        """The tokens that the network is run on; a cache must not hold padding, and in training it has no use."""
+        return rows.with_trailing_padding() if past is None and not self.training else rows
 
     def _run(
         self,

@@ -42,34 +42,43 @@ _PAIRS = (
 _KNOWN = "messages, conversations, instruction and output, prompt and completion, or text"
 
 
-class _FormError(ValueError):
+class FormError(ValueError):
     """A record in none of the forms; the message says what is wrong with it."""
 
 
 def parse_records(content: str, file: Path) -> list[Record] | None:
     """The records of a file; None where it is plain text. CheckpointError with the line or entry of a wrong record."""
+    entries = json_entries(content, file)
+    return None if entries is None else [_record(entry, where, file) for where, entry in entries]
+
+
+def json_entries(content: str, file: Path) -> list[tuple[str, Any]] | None:
+    """The place ("entry 0", "line 1") and content of each record of a JSON list, an object, or JSON lines.
+
+    None where the file is plain text; CheckpointError for broken JSON.
+    """
     whole, error = _parsed(content)
     if isinstance(whole, list):
-        return [_record(entry, f"entry {number}", file) for number, entry in enumerate(whole)]
+        return [(f"entry {number}", entry) for number, entry in enumerate(whole)]
     lines = [(number, line) for number, line in enumerate(content.splitlines(), start=1) if line.strip()]
     first = _parsed(lines[0][1])[0] if lines else None
     is_lines = isinstance(first, dict) and len(lines) > 1
     is_json = file.suffix.lower() in JSON_SUFFIXES
     if isinstance(whole, dict) and not is_lines:
-        return [_record(whole, "the object", file)]
+        return [("the object", whole)]
     if not (is_lines or (is_json and isinstance(first, dict | list | str))):
         if not is_json:
             return None
         reason = f"is not valid JSON ({error})" if error else f"holds a JSON {type(whole).__name__}"
         raise CheckpointError(file, reason, hint="write a list of conversations, or one per line")
-    records = []
+    entries = []
     for number, line in lines:
         entry, error = _parsed(line)
         if error is not None:
             hint = "fix the line" if is_json else "fix it, or put another line first if this is plain text"
             raise CheckpointError(file, f"line {number} is not valid JSON ({error})", hint=hint)
-        records.append(_record(entry, f"line {number}", file))
-    return records
+        entries.append((f"line {number}", entry))
+    return entries
 
 
 def _parsed(text: str) -> tuple[Any, Exception | None]:
@@ -81,17 +90,25 @@ def _parsed(text: str) -> tuple[Any, Exception | None]:
 
 def _record(entry: Any, where: str, file: Path) -> Record:
     try:
-        if isinstance(entry, str):
-            return entry
-        return _turns(entry) if isinstance(entry, list) else _of_object(entry)
-    except (_FormError, RequestError) as error:
+        return record_of(entry)
+    except FormError as error:
         hint = f"supported keys are {_KNOWN}"
         raise CheckpointError(file, f"{where}: {error}", hint=hint) from None
 
 
+def record_of(entry: Any) -> Record:
+    """A conversation or text in one of the forms; FormError for anything else."""
+    try:
+        if isinstance(entry, str):
+            return entry
+        return _turns(entry) if isinstance(entry, list) else _of_object(entry)
+    except RequestError as error:
+        raise FormError(str(error)) from None
+
+
 def _of_object(entry: Any) -> Record:
     if not isinstance(entry, Mapping):
-        raise _FormError(f"is {entry!r:.80}, not an object")
+        raise FormError(f"is {entry!r:.80}, not an object")
     system = [Message("system", _text(entry, "system"))] if entry.get("system") else []
     for key in ("messages", "conversations", "conversation"):
         if entry.get(key) is not None:
@@ -113,18 +130,18 @@ def _of_object(entry: Any) -> Record:
         if entry.get(key) is not None and not system:
             return _text(entry, key)
     keys = ", ".join(f"{key!r:.40}" for key in list(entry)[:10]) or "none"
-    raise _FormError(f"is in no known form; its keys are {keys}")
+    raise FormError(f"is in no known form; its keys are {keys}")
 
 
 def _with_system(system: list[Message], turns: list[Message]) -> list[Message]:
     if system and turns[0].role == "system":
-        raise _FormError("has both a system key and a system turn")
+        raise FormError("has both a system key and a system turn")
     return system + turns
 
 
 def _text(entry: Mapping[str, Any], key: str) -> str:
     if not isinstance(entry[key], str):
-        raise _FormError(f"{key} is {entry[key]!r:.80}, not a text")
+        raise FormError(f"{key} is {entry[key]!r:.80}, not a text")
     return str(entry[key])
 
 
@@ -133,28 +150,29 @@ def _history(entry: Mapping[str, Any]) -> list[Message]:
     history = entry.get("history") or []
     is_pairs = isinstance(history, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in history)
     if not is_pairs or not all(isinstance(text, str) for pair in history for text in pair):
-        raise _FormError(f"history is {history!r:.80}, not a list of [question, answer]")
+        raise FormError(f"history is {history!r:.80}, not a list of [question, answer]")
     return [Message(role, text) for pair in history for role, text in zip(("user", "assistant"), pair, strict=True)]
 
 
 def _turns(turns: Any, key: str = "conversation") -> list[Message]:
     if not isinstance(turns, list) or not turns:
-        raise _FormError(f"{key} is {turns!r:.80}, not a list of turns")
-    messages = [_turn(turn) for turn in turns]
-    if any(message.role == "system" for message in messages[1:]):
-        raise _FormError("a system turn is not the first")
+        raise FormError(f"{key} is {turns!r:.80}, not a list of turns")
+    messages = [_turn(turn, number) for number, turn in enumerate(turns, start=1)]
+    for number, message in enumerate(messages[1:], start=2):
+        if message.role == "system":
+            raise FormError(f"turn {number}: a system turn is not the first")
     return messages
 
 
-def _turn(turn: Any) -> Message:
+def _turn(turn: Any, number: int) -> Message:
     name = content = None
     if isinstance(turn, Mapping):
         name, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
     if not isinstance(name, str) or name.lower() not in _ROLES:
         forms = '{"role": "user", "content": text} or {"from": "human", "value": text}'
-        raise _FormError(f"a turn is {forms}, of a system, user or assistant, not {turn!r:.80}")
+        raise FormError(f"turn {number} is not {forms}, of a system, user or assistant, but {turn!r:.80}")
     if isinstance(content, list) and all(isinstance(part, Mapping) and part.get("type") == "text" for part in content):
         content = "".join(str(part.get("text")) for part in content)
     if not isinstance(content, str):
-        raise _FormError(f"a turn of {name} has the content {content!r:.80}, not a text")
+        raise FormError(f"turn {number}, of {name}, has the content {content!r:.80}, not a text")
     return Message(_ROLES[name.lower()], content)

@@ -19,9 +19,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from qwartet.checkpoint.shards import Checkpoint
+from qwartet.checkpoint.writer import save_tensors
 from qwartet.errors import SettingError
 from qwartet.files import atomic_write
-from qwartet.quantize.writer import save_tensors
+from qwartet.quantize.writer import HINT
 
 
 @dataclass(frozen=True)
@@ -112,4 +113,4 @@ class FinishedBlocks:
         """Writes a block; CheckpointError when the disk refuses."""
         events = json.dumps([asdict(event) for event in block.events])
         with atomic_write(self.file(index)) as unfinished:
-            save_tensors(unfinished, block.tensors, {"fingerprint": fingerprint, "events": events})
+            save_tensors(unfinished, block.tensors, {"fingerprint": fingerprint, "events": events}, hint=HINT)

@@ -27,6 +27,7 @@ from qwartet import __version__
 from qwartet.checkpoint.expected_tensors import check_dense_shapes, check_names
 from qwartet.checkpoint.layout import LINEARS, Layout, ModuleSpec
 from qwartet.checkpoint.shards import Checkpoint
+from qwartet.checkpoint.writer import DEFAULT_SHARD_BYTES
 from qwartet.errors import CheckpointError, SettingError
 from qwartet.files import locked
 from qwartet.layers.rotary import RotaryTable
@@ -41,7 +42,7 @@ from qwartet.quantize.calibration import check_calibration
 from qwartet.quantize.finished_blocks import Fingerprint, FinishedBlock, FinishedBlocks, QuantizeEvent
 from qwartet.quantize.progress import OnProgress, RunProgress
 from qwartet.quantize.requirements import check_disk_space, check_files, check_memory, check_sizes, check_target
-from qwartet.quantize.writer import DEFAULT_SHARD_BYTES, make_directory, publish, read_fp16, write_checkpoint
+from qwartet.quantize.writer import make_directory, publish, read_fp16, write_checkpoint
 
 OnEvent = Callable[[QuantizeEvent], None]
 

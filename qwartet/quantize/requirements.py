@@ -12,13 +12,13 @@ import torch
 from qwartet.checkpoint.directory import cannot_read
 from qwartet.checkpoint.layout import LINEARS, Layout
 from qwartet.checkpoint.planned_tensors import planned_tensors
+from qwartet.checkpoint.writer import copied_files
 from qwartet.errors import CheckpointError, OutOfMemoryError, SettingError
 from qwartet.kernels.device_memory import available_bytes
 from qwartet.models.config import ModelConfig
 from qwartet.models.families import family_of, layout_of
 from qwartet.quant_format.config import GptqConfig
 from qwartet.quantize.solver import check_shape
-from qwartet.quantize.writer import copied_files
 
 GIB = 2**30
 

@@ -10,40 +10,32 @@ Everything but the five linears of a block is stored as fp16.
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from qwartet.checkpoint.json_file import read_json
 from qwartet.checkpoint.layout import Layout
 from qwartet.checkpoint.safetensors_file import SafetensorsFile, read_tensor_infos
 from qwartet.checkpoint.shards import Checkpoint
-from qwartet.checkpoint.weight_files import INDEX_NAME
+from qwartet.checkpoint.writer import (
+    DEFAULT_SHARD_BYTES,
+    StoredTensor,
+    copy_files,
+    flush,
+    write_json,
+    write_shards,
+    writing,
+)
 from qwartet.errors import CheckpointError
 from qwartet.quant_format.config import GptqConfig
 
-DEFAULT_SHARD_BYTES = 2_000_000_000  # about what the published checkpoints use
-COPIED_FILES = ("generation_config.json", "tokenizer_config.json", "*.tiktoken", "LICENSE*", "NOTICE*")
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """A tensor of the new checkpoint, read only when its shard is written."""
-
-    name: str
-    nbytes: int
-    read: Callable[[], Tensor]
+HINT = "finished blocks are kept: fix this, then run the same command again to resume"
 
 
 def read_fp16(source: Checkpoint, name: str) -> Tensor:
@@ -71,46 +63,28 @@ def write_checkpoint(
     block_files: one safetensors file for each block, with its tensors by their final names. CheckpointError when
     the disk refuses.
     """
-    with _writing(output):
+    with writing(output, HINT):
         shutil.rmtree(output, ignore_errors=True)  # left by a killed run
         output.mkdir(parents=True)
-    _write_shards(output, list(_all_tensors(source, layout, block_files)), max_shard_bytes)
-    _write_json(output / "config.json", _config_json(read_json(source.directory / "config.json"), config))
-    _write_json(output / "quantize_config.json", config.to_dict())
-    for file in copied_files(source.directory):
-        with _writing(output / file.name):
-            shutil.copyfile(file, output / file.name)
-            _flush(output / file.name)
-    with _writing(output):
-        _flush(output)
-
-
-def copied_files(source: Path) -> list[Path]:
-    """The files of a float checkpoint that the quantised one has too."""
-    return [file for pattern in COPIED_FILES for file in source.glob(pattern) if file.is_file()]
+    write_shards(output, list(_all_tensors(source, layout, block_files)), max_shard_bytes, hint=HINT)
+    write_json(output / "config.json", _config_json(read_json(source.directory / "config.json"), config), hint=HINT)
+    write_json(output / "quantize_config.json", config.to_dict(), hint=HINT)
+    copy_files(source.directory, output, hint=HINT)
+    with writing(output, HINT):
+        flush(output)
 
 
 def make_directory(path: Path) -> None:
     """Makes a directory and its parents unless they exist; CheckpointError when the disk refuses."""
-    with _writing(path):
+    with writing(path, HINT):
         path.mkdir(parents=True, exist_ok=True)
 
 
 def publish(output: Path, target: Path) -> None:
     """Gives a finished directory its final name in one step; CheckpointError when that name is taken by now."""
-    with _writing(target):
+    with writing(target, HINT):
         output.rename(target)
-        _flush(target.parent)
-
-
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Writes one safetensors file and waits until it is on the disk; CheckpointError when the disk refuses."""
-    with _writing(path):
-        path.touch()
-        mode = path.stat().st_mode  # follows the umask; the library makes files that only their owner can read
-        save_file(dict(tensors), path, dict(metadata))
-        path.chmod(mode)
-        _flush(path)
+        flush(target.parent)
 
 
 def _all_tensors(source: Checkpoint, layout: Layout, block_files: Sequence[Path]) -> Iterator[StoredTensor]:
@@ -129,57 +103,7 @@ def _outside_tensor(source: Checkpoint, name: str) -> StoredTensor:
     return StoredTensor(name, num_values * torch.half.itemsize, partial(read_fp16, source, name))
 
 
-def _plan_shards(tensors: Sequence[StoredTensor], max_shard_bytes: int) -> list[list[StoredTensor]]:
-    """Cuts the tensors, in order, into shards; a shard is larger than the limit only when one tensor is."""
-    shards: list[list[StoredTensor]] = [[]]
-    used = 0
-    for tensor in tensors:
-        if shards[-1] and used + tensor.nbytes > max_shard_bytes:
-            shards.append([])
-            used = 0
-        shards[-1].append(tensor)
-        used += tensor.nbytes
-    return shards
-
-
-def _write_shards(output: Path, tensors: Sequence[StoredTensor], max_shard_bytes: int) -> None:
-    shards = _plan_shards(tensors, max_shard_bytes)
-    weight_map = {}
-    for number, shard in enumerate(shards, start=1):
-        file = "model.safetensors" if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
-        save_tensors(output / file, {tensor.name: tensor.read() for tensor in shard}, {"format": "pt"})
-        weight_map.update({tensor.name: file for tensor in shard})
-    if len(shards) > 1:
-        total = sum(tensor.nbytes for tensor in tensors)
-        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-        _write_json(output / INDEX_NAME, index)
-
-
 def _config_json(source: Mapping[str, Any], config: GptqConfig) -> dict[str, Any]:
     """The published order is by name, but for the keys of quantization_config."""
     dtypes = {"bf16": False, "fp16": True, "fp32": False, "torch_dtype": "float16"}
     return dict(sorted({**source, **dtypes, "quantization_config": config.to_quantization_config()}.items()))
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    with _writing(path):
-        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        _flush(path)
-
-
-def _flush(path: Path) -> None:
-    """Waits until a file, or the entries of a directory, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        hint = "finished blocks are kept: fix this, then run the same command again to resume"
-        raise CheckpointError(path, f"cannot be written ({error})", hint=hint) from error

@@ -1,0 +1,214 @@
+"""`qwartet finetune`: train a checkpoint, or an adapter for it, on conversations."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from qwartet.cli.extras import require
+from qwartet.cli.language.catalogue import label, listed, translate
+from qwartet.cli.option_groups import with_groups
+from qwartet.cli.options import AsJson, Threads, set_threads
+from qwartet.cli.progress import progress_console
+from qwartet.cli.terminal import json_line, one_line
+from qwartet.cli.units import format_bytes
+
+if TYPE_CHECKING:
+    from qwartet.finetune.reports import OnProgress, Progress, Summary
+
+SECONDS_BETWEEN_LINES = 30.0  # of progress, without a bar
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """Settings of a run; None is the default of its method."""
+
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Peak learning rate.", show_default="1e-5 for full, else 3e-4")
+    ] = None
+    num_train_epochs: Annotated[float, typer.Option(help="Passes over the data.")] = 5.0
+    max_steps: Annotated[int, typer.Option(help="Stop after this many steps; -1: as many as the epochs have.")] = -1
+    per_device_train_batch_size: Annotated[
+        int | None, typer.Option(help="Conversations computed at once.", show_default="1 for full, else 2")
+    ] = None
+    gradient_accumulation_steps: Annotated[
+        int | None, typer.Option(help="Such batches in a step.", show_default="16 for full, else 8")
+    ] = None
+    tokens_per_batch: Annotated[
+        int | None,
+        typer.Option(
+            "--tokens-per-batch", "--packing",
+            help="Packing: fill batches with conversations up to this many tokens, instead of a fixed number of them.",
+        ),
+    ] = None  # fmt: skip
+    model_max_length: Annotated[int, typer.Option(help="Cut conversations at this many tokens.")] = 512
+    loss_on: Annotated[
+        Literal["published", "assistant"],
+        typer.Option(help="Tokens to learn: answers and the markers of all turns, as published, or answers only."),
+    ] = "published"
+    weight_decay: Annotated[float, typer.Option(help="Weight decay of AdamW.")] = 0.1
+    adam_beta1: Annotated[float, typer.Option(help="First beta of AdamW.")] = 0.9
+    adam_beta2: Annotated[float, typer.Option(help="Second beta of AdamW.")] = 0.95
+    adam_epsilon: Annotated[float, typer.Option(help="Epsilon of AdamW.")] = 1e-8
+    max_grad_norm: Annotated[float, typer.Option(help="Clip the gradient's norm at this value; 0: never.")] = 1.0
+    warmup_ratio: Annotated[float, typer.Option(help="Fraction of the steps in which the learning rate rises.")] = 0.01
+    lr_scheduler_type: Annotated[
+        Literal["cosine", "linear", "constant", "constant_with_warmup"],
+        typer.Option(help="How the learning rate falls."),
+    ] = "cosine"
+    dtype: Annotated[
+        Literal["auto", "bf16", "fp16", "fp32"],
+        typer.Option(help="Data type of matrix products; trained weights are fp32 until they are saved."),
+    ] = "auto"
+    gradient_checkpointing: Annotated[
+        bool, typer.Option(help="Compute activations twice instead of keeping them in memory.")
+    ] = True
+    lora_r: Annotated[int, typer.Option(help="Rank of the adapter.")] = 64
+    lora_alpha: Annotated[float, typer.Option(help="The adapter's output is scaled by alpha / rank.")] = 16
+    lora_dropout: Annotated[float, typer.Option(help="Dropout before the adapter.")] = 0.05
+    lora_target_modules: Annotated[str, typer.Option(help="Linears with an adapter, separated by commas.")] = (
+        "c_attn,c_proj,w1,w2"
+    )
+    modules_to_save: Annotated[
+        str | None,
+        typer.Option(
+            help="Modules that LoRA trains whole, separated by commas; an empty text: none.",
+            show_default="wte,lm_head for a base model, none for a chat model",
+        ),
+    ] = None
+    save_steps: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 1000
+    save_total_limit: Annotated[int, typer.Option(help="Checkpoints to keep.")] = 10
+    logging_steps: Annotated[int, typer.Option(help="Steps between entries of log.jsonl.")] = 1
+    eval_steps: Annotated[
+        int | None, typer.Option(help="Steps between evaluations.", show_default="those between checkpoints")
+    ] = None
+    seed: Annotated[int, typer.Option(help="Seed of the data's order, the adapter's weights and dropout.")] = 42
+    tensorboard: Annotated[bool, typer.Option(help="Write curves for TensorBoard too, into the output directory.")] = (
+        False
+    )
+
+
+@with_groups
+def finetune(
+    *,
+    model: Annotated[str, typer.Argument(help="Checkpoint directory or hub id.")],
+    data: Annotated[
+        Path, typer.Option("--data", "--data-path", help="Conversations to train on (.json, .jsonl).", metavar="FILE")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "--output-dir", help="Directory for the result and its checkpoints.")
+    ],
+    method: Annotated[
+        Literal["full", "lora", "qlora"],
+        typer.Option(
+            help="Train all weights, an adapter (LoRA), or an adapter on an Int4 or Int8 checkpoint (Q-LoRA)."
+        ),
+    ] = "lora",
+    eval_data: Annotated[
+        Path | None,
+        typer.Option("--eval-data", "--eval-data-path", help="Conversations to evaluate on.", metavar="FILE"),
+    ] = None,
+    options: TrainingOptions,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the output directory.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the output directory.")] = False,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device to compute on.")] = "auto",
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a checkpoint on conversations: all weights, or a LoRA adapter.
+
+    The file of conversations has the published form, {"conversations": [{"from": "user", "value": "..."}, ...]}, or
+    {"messages": [{"role": "user", "content": "..."}, ...]}. Option names and defaults are those of the published
+    scripts; underscores are accepted too.
+
+    The result runs with qwartet chat. A stopped run continues with the same command and --resume, and ends as if it had
+    not been stopped. Several GPUs: see docs/finetune.md.
+    """
+    require("finetune", "finetune", "transformers", "accelerate", "peft", "matplotlib")
+    if options.tensorboard:
+        require("finetune", "--tensorboard", "tensorboard")
+    from qwartet.finetune.run import Request, is_first_process
+    from qwartet.finetune.run import finetune as run
+    from qwartet.finetune.settings import settings_for
+
+    set_threads(threads)
+    given = vars(options) | {
+        "lora_target_modules": _names(options.lora_target_modules),
+        "modules_to_save": None if options.modules_to_save is None else _names(options.modules_to_save),
+    }
+    settings = settings_for(method, **given)
+    request = Request(model, data, output, settings, eval_data, resume=resume, overwrite=overwrite, device=device)
+    if not is_first_process():
+        run(request)
+        return
+    with _progress() as on_progress:
+        summary = run(request, on_progress)
+    if as_json:
+        print(json_line(summary.to_json()))
+    else:
+        _print(summary)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.replace(",", " ").split())
+
+
+@contextmanager
+def _progress() -> Iterator[OnProgress]:
+    """Shows steps, losses and the time left on stderr: a bar on a terminal, else a line now and then."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    console, redraws = progress_console()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    bar = Bar(*columns, TextColumn(label("left")), TimeRemainingColumn(), console=console, disable=not redraws)
+    task = bar.add_task(translate("loading the model"), total=None)
+    shown = time.monotonic()
+
+    def on_progress(state: Progress) -> None:
+        nonlocal shown
+        parts = [f"{translate(f'epoch {state.epoch:.2f}')}"]
+        if state.loss is not None:
+            parts.append(f"{label('loss')} {state.loss:.4f}")
+        if state.eval_loss is not None:
+            parts.append(f"{label('eval loss')} {state.eval_loss:.4f}")
+        parts.append(f"{state.tokens_per_second:.0f} tok/s")
+        text = listed(parts)
+        bar.update(task, total=state.num_steps, completed=state.step, description=text)
+        is_last = state.step == state.num_steps
+        if not redraws and (is_last or time.monotonic() - shown >= SECONDS_BETWEEN_LINES):
+            shown = time.monotonic()
+            console.print(f"{state.step} / {state.num_steps}: {text}")
+
+    try:
+        with bar:
+            yield on_progress
+    except KeyboardInterrupt:
+        hint = "run the same command with --resume to continue after the last checkpoint"
+        console.print(translate(f"stopped; {hint}"))
+        raise
+
+
+def _print(summary: Summary) -> None:
+    def ends(losses: list[tuple[int, float]]) -> str:
+        return f"{losses[0][1]:.4f} -> {losses[-1][1]:.4f}"
+
+    rows: list[tuple[str, Any]] = [("steps", f"{summary.steps} ({summary.epochs:g} epochs)")]
+    if summary.losses:
+        rows.append(("loss", ends(summary.losses)))
+    if summary.eval_losses:
+        rows.append(("eval loss", ends(summary.eval_losses)))
+    rows += [
+        ("trained", f"{summary.trained_parameters:,} parameters"),
+        ("speed", f"{summary.tokens_per_second:.0f} tok/s"),
+        ("peak memory", format_bytes(summary.peak_memory_bytes)),
+        ("files", f"{summary.output}: {', '.join(summary.files)}"),
+    ]
+    for name, value in rows:
+        print(one_line(f"{label(name)}: {translate(str(value))}"))

@@ -1,0 +1,1 @@
+"""Fine-tuning over transformers' Trainer: full, LoRA and Q-LoRA; merging adapters."""
