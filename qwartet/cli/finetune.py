@@ -29,8 +29,17 @@ SECONDS_BETWEEN_LINES = 30.0  # of progress, without a bar
 class TrainingOptions:
     """Settings of a run; None is the default of its method."""
 
+    objective: Annotated[
+        Literal["sft", "dpo"],
+        typer.Option(
+            help="Learn the answers of conversations (sft), or to prefer an answer over another (dpo): "
+            "data with a prompt, chosen and rejected."
+        ),
+    ] = "sft"
+    dpo_beta: Annotated[float, typer.Option(help="For dpo: how strongly to stay near the model before training.")] = 0.1
     learning_rate: Annotated[
-        float | None, typer.Option(help="Peak learning rate.", show_default="1e-5 for full, else 3e-4")
+        float | None,
+        typer.Option(help="Peak learning rate.", show_default="1e-5 for full, else 3e-4; for dpo 1e-6 and 1e-5"),
     ] = None
     num_train_epochs: Annotated[float, typer.Option(help="Passes over the data.")] = 5.0
     max_steps: Annotated[int, typer.Option(help="Stop after this many steps; -1: as many as the epochs have.")] = -1

@@ -34,6 +34,22 @@ class Conversation:
 
 def read_conversations(file: Path) -> list[Conversation]:
     """All conversations of a file; DataError with the samples and turns that are wrong."""
+    found, problems = [], []
+    entries = read_entries(file)
+    for where, name, entry in entries:
+        try:
+            found.append(Conversation(name, _checked(entry)))
+        except FormError as error:
+            problems.append(f"{where}: {error}")
+    report_problems(file, problems, len(entries))
+    return found
+
+
+def read_entries(file: Path) -> list[tuple[str, str, Any]]:
+    """The samples of a JSON or JSON lines file: place with id, for messages; id, or else place; content.
+
+    DataError if it cannot be read or holds none.
+    """
     if not has_file(file):
         raise DataError(file, "does not exist", hint="check the path")
     try:
@@ -45,17 +61,13 @@ def read_conversations(file: Path) -> list[Conversation]:
     entries = json_entries(content, file)
     if entries is None:
         raise DataError(file, "is plain text", hint="write a JSON list of conversations, or one per line (.jsonl)")
-    found, problems = [], []
+    if not entries:
+        raise DataError(file, "holds no conversation")
+    found = []
     for place, entry in entries:
         name = entry.get("id") if isinstance(entry, Mapping) else None
         where = place if name is None else f"{place} (id {name!r:.40})"
-        try:
-            found.append(Conversation(where if name is None else str(name), _checked(entry)))
-        except FormError as error:
-            problems.append(f"{where}: {error}")
-    report_problems(file, problems, len(entries))
-    if not found:
-        raise DataError(file, "holds no conversation")
+        found.append((where, where if name is None else str(name), entry))
     return found
 
 
@@ -64,19 +76,19 @@ def report_problems(file: Path, problems: Sequence[str], num_samples: int) -> No
     if not problems:
         return
     shown = "; ".join(problems[:MAX_SHOWN])
-    raise DataError(file, shown, hint=f"fix or remove these: {len(problems)} of {num_samples} conversations are wrong")
+    raise DataError(file, shown, hint=f"fix or remove these: {len(problems)} of {num_samples} samples are wrong")
 
 
 def _checked(entry: Any) -> list[Message]:
     messages = record_of(entry)
     if isinstance(messages, str):
         raise FormError("is a text, not a conversation")
-    if problem := next(_problems(messages), None):
+    if problem := next(problems_of(messages), None):
         raise FormError(problem)
     return messages
 
 
-def _problems(messages: Sequence[Message]) -> Iterator[str]:
+def problems_of(messages: Sequence[Message]) -> Iterator[str]:
     """What is wrong with the turns, counted from 1 as in the file."""
     turns = list(enumerate(messages, start=1))
     if turns[0][1].role == "system":

@@ -34,6 +34,11 @@ class Example:
     labels: NDArray[np.int32]
 
 
+def example_of(name: str, ids: Sequence[int], labels: Sequence[int]) -> Example:
+    """A sample from lists."""
+    return Example(name, np.array(ids, np.int32), np.array(labels, np.int32))
+
+
 class Examples(Dataset[Example]):
     """Examples in the order of their file."""
 
@@ -67,10 +72,7 @@ def encode(
             _, answers = training_example(tokenizer, conversation.messages, max_length, "assistant")
             if all(label == IGNORED_LABEL for label in answers):
                 problems.append(f"{conversation.name}: its first answer begins after {max_length} tokens")
-        example = Example(
-            conversation.name, np.array(ids[:max_length], np.int32), np.array(labels[:max_length], np.int32)
-        )
-        examples.append(example)
+        examples.append(example_of(conversation.name, ids[:max_length], labels[:max_length]))
     report_problems(file, problems, len(conversations))
     if num_cut:
         warnings.warn(

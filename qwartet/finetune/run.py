@@ -1,6 +1,6 @@
 """A fine-tuning run: files checked, model loaded for the method, trained, saved, reported.
 
-finetune    conversations, a method and an output directory, as `qwartet finetune`
+finetune    conversations or preferences, a method and an output directory, as `qwartet finetune`
 train       any model and data on the same loop: recipes/demo trains the bundled model with it
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -26,12 +26,15 @@ from qwartet.finetune import models
 from qwartet.finetune import output as outputs
 from qwartet.finetune.batches import Batches, packed
 from qwartet.finetune.conversations import read_conversations
+from qwartet.finetune.dpo import PreferenceTrainer
 from qwartet.finetune.examples import Collator, Examples, encode
+from qwartet.finetune.preferences import PairCollator, Pairs, encode_pairs, read_preferences
 from qwartet.finetune.reports import LOG, PLOT, OnProgress, Reporter, Summary, curve, peak_memory_bytes, plot, read_log
 from qwartet.finetune.settings import Settings
 from qwartet.finetune.trainer import QwartetTrainer, Work
 from qwartet.hub.resolve import resolve
 from qwartet.models.vocabulary_files import load_tokenizer
+from qwartet.tokenizer.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,10 @@ def finetune(request: Request, on_progress: OnProgress | None = None) -> Summary
     Raises CheckpointError, DataError, ModelNotFoundError, NotFiniteError, OutOfMemoryError, SettingError.
     """
     settings, device = request.settings, resolved_device(request.device)
-    conversations = read_conversations(request.data)
-    held_out = None if request.eval_data is None else read_conversations(request.eval_data)
+    is_dpo = settings.objective == "dpo"
+    read: Callable[[Path], Sequence[Any]] = read_preferences if is_dpo else read_conversations
+    samples = read(request.data)
+    held_out = None if request.eval_data is None else read(request.eval_data)
     record = {
         "settings": settings.to_json() | {"dtype": str(models.compute_dtype(settings, device)).removeprefix("torch.")},
         "model": request.model,
@@ -70,9 +75,8 @@ def finetune(request: Request, on_progress: OnProgress | None = None) -> Summary
         outputs.check_output(request.output, resume=request.resume, overwrite=request.overwrite, record=record)
     found = models.plan(resolve(request.model), settings, device)
     tokenizer = load_tokenizer(found.directory)
-    encoded = partial(encode, tokenizer=tokenizer, max_length=settings.model_max_length, loss_on=settings.loss_on)
-    train_set = encoded(conversations, file=request.data)
-    eval_set = None if held_out is None else encoded(held_out, file=request.eval_data or request.data)
+    train_set = _encoded(samples, settings, tokenizer, request.data)
+    eval_set = None if held_out is None else _encoded(held_out, settings, tokenizer, request.eval_data or request.data)
     models.check_room(found, request.output)
     claimed = outputs.claimed(request.output, overwrite=request.overwrite, record=record)
     with claimed if is_first_process() else nullcontext(), _quiet():
@@ -81,16 +85,25 @@ def finetune(request: Request, on_progress: OnProgress | None = None) -> Summary
         work = Work(
             train_set=train_set,
             batches=batches_of(train_set, settings),
-            collate=Collator(tokenizer.eod_id),
+            collate=PairCollator(tokenizer.eod_id) if is_dpo else Collator(tokenizer.eod_id),
             weights=weights,
             eval_set=eval_set,
             eval_batches=None if eval_set is None else batches_of(eval_set, settings, shuffles=False),
         )
-        return train(model, work, settings, request.output, device=device, dtype=found.dtype, on_progress=on_progress)
+        return train(
+            model, work, settings, request.output, device=device, dtype=found.dtype, on_progress=on_progress,
+            make_trainer=partial(PreferenceTrainer, beta=settings.dpo_beta) if is_dpo else QwartetTrainer,
+        )  # fmt: skip
 
 
-def batches_of(examples: Examples, settings: Settings, *, shuffles: bool = True) -> Batches:
-    """The batches of a set: of a number of conversations, or of as many as fit tokens_per_batch."""
+def _encoded(samples: Sequence[Any], settings: Settings, tokenizer: Tokenizer, file: Path) -> Examples | Pairs:
+    if settings.objective == "dpo":
+        return encode_pairs(samples, tokenizer, settings.model_max_length, file)
+    return encode(samples, tokenizer, settings.model_max_length, file, settings.loss_on)
+
+
+def batches_of(examples: Examples | Pairs, settings: Settings, *, shuffles: bool = True) -> Batches:
+    """The batches of a set: of a number of samples, or of as many as fit tokens_per_batch."""
     if settings.tokens_per_batch is None:
         size = settings.per_device_train_batch_size
         return Batches(len(examples), size=size, seed=settings.seed, shuffles=shuffles)
@@ -107,7 +120,7 @@ def train(
     device: torch.device,
     dtype: torch.dtype,
     on_progress: OnProgress | None = None,
-    trainer_class: type[QwartetTrainer] = QwartetTrainer,
+    make_trainer: Callable[..., QwartetTrainer] = QwartetTrainer,
 ) -> Summary:
     """Trains the parameters of a model that require a gradient, from the last checkpoint in `output` if there is one.
 
@@ -116,7 +129,7 @@ def train(
     if settings.gradient_checkpointing:
         _enable_checkpointing(model)
     reporter = Reporter(output, on_progress)
-    trainer = trainer_class(model, arguments(settings, output, device, dtype, work), work, [reporter])
+    trainer = make_trainer(model, arguments(settings, output, device, dtype, work), work, [reporter])
     reporter.trainer = trainer
     trainer.accelerator.wait_for_everyone()  # the first process may have removed what an earlier run left
     finished = outputs.checkpoints(output)
