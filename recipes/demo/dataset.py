@@ -1,48 +1,37 @@
-"""Training rows from conversations: tokenised, labelled on the answers, packed, in the order of the curriculum.
+"""The training examples of a step: conversations tokenised and labelled, in the order of the curriculum.
 
-    step -> conversations -> | conversation | conversation | ... | padding |   ids, labels [B, T]
+    step -> conversations -> ids, labels of each        about `tokens_per_step` tokens
 
-A row holds complete conversations side by side and states the length of each, so that attention can stay within one.
-A batch is a pure function of (seed, step): training resumes anywhere, and a loader may build batches ahead.
+A step's examples are a pure function of (seed, step): training resumes anywhere.
 
-Only answers carry labels. User turns are drawn at random and cannot be predicted; their loss would be
-noise in the gradient, and the little that they teach is also learnt from the answers that restate it.
+    text    questions and answers one below the other, without markers of turns; everything is learned (pretraining)
+    chat    conversations in ChatML; only answers are learned. User turns are drawn at random and cannot be predicted;
+            their loss would be noise in the gradient, and the little that they teach is also learnt from the answers
+            that restate it
 """
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
 
-from qwartet.errors import SettingError
+from qwartet.finetune.examples import Example, example_of
 from qwartet.tokenizer.chatml import IGNORED_LABEL, training_example
 from qwartet.tokenizer.tokenizer import Tokenizer
 from recipes.demo.corpus import mixture
 from recipes.demo.corpus.conversation import Conversation
 from recipes.demo.corpus.split import Split
 
-ROW_LENGTH = 512
-LONG_ROW_LENGTH = 2048
-LONG_EVERY = 8  # from mixture.LONG_START on, one step in so many has long rows, half of them filled with long texts
-FILL = 0.97  # of a batch's tokens are drawn; what does not fit is left out
-
-Example = tuple[list[int], list[int]]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """`ids` and `labels` are int32 [B, T], not shifted; `lengths` are each row's conversations, padding last."""
-
-    ids: NDArray[np.int32]
-    labels: NDArray[np.int32]
-    lengths: list[list[int]]
+Form = Literal["text", "chat"]
+MAX_LENGTH, MAX_LONG_LENGTH = 512, 2048  # tokens of an example
+LONG_EVERY = 8  # from mixture.LONG_START on, one step in so many has long texts, which are half of its tokens
 
 
 def encode(tokenizer: Tokenizer, conversation: Conversation, max_length: int) -> Example | None:
-    """Ids and labels of a conversation, or None if it is longer than `max_length`.
+    """A conversation in ChatML, or None if it is longer than `max_length`.
 
     Labels are on the answers, their <|im_end|> and newline, but not on the given part of the last one, nor on the
     turns that are context.
@@ -60,76 +49,53 @@ def encode(tokenizer: Tokenizer, conversation: Conversation, max_length: int) ->
         num_given = len(tokenizer.encode(conversation.given))
         start = len(ids) - num_answer
         labels[start : start + num_given] = [IGNORED_LABEL] * num_given
-    return ids, labels
+    return example_of(conversation.kind, ids, labels)
 
 
-def pack(examples: list[Example], num_rows: int, row_length: int, pad_id: int) -> Batch:
-    """Fills rows with complete examples, longest first, each into the first row with room; the rest is left out."""
-    ids = np.full((num_rows, row_length), pad_id, dtype=np.int32)
-    labels = np.full((num_rows, row_length), IGNORED_LABEL, dtype=np.int32)
-    lengths: list[list[int]] = [[] for _ in range(num_rows)]
-    used = [0] * num_rows
-    for example_ids, example_labels in sorted(examples, key=lambda example: len(example[0]), reverse=True):
-        size = len(example_ids)
-        row = next((row for row in range(num_rows) if used[row] + size <= row_length), None)
-        if row is None:
-            continue
-        ids[row, used[row] : used[row] + size] = example_ids
-        labels[row, used[row] : used[row] + size] = example_labels
-        lengths[row].append(size)
-        used[row] += size
-    for row in range(num_rows):
-        if used[row] < row_length:
-            lengths[row].append(row_length - used[row])
-    return Batch(ids, labels, lengths)
+def encode_text(tokenizer: Tokenizer, conversation: Conversation, max_length: int) -> Example | None:
+    """The same turns as a plain text that ends with <|endoftext|>, all of it learned."""
+    text = "\n".join(message.content for message in conversation.messages if message.role != "system")
+    ids = [*tokenizer.encode(text), tokenizer.eod_id]
+    return None if len(ids) > max_length else example_of(conversation.kind, ids, ids)
 
 
-class Dataset:
-    """The batches of a training run; `len` is their number, and indexing builds one.
+@dataclass(frozen=True)
+class Dataset(torch.utils.data.Dataset[list[Example]]):
+    """The steps of a stage, which goes through the curriculum from `begin` to `end` (0 to 1); `len` is their number."""
 
-    `tokens_per_step` is the size of every batch, a multiple of 2048; raises SettingError otherwise.
-    """
-
-    def __init__(
-        self,
-        tokenizer: Tokenizer,
-        total_steps: int,
-        tokens_per_step: int = 16384,
-        seed: int = 0,
-        split: Split = "train",
-    ) -> None:
-        if tokens_per_step < LONG_ROW_LENGTH or tokens_per_step % LONG_ROW_LENGTH:
-            raise SettingError(f"tokens_per_step is {tokens_per_step}; use a multiple of {LONG_ROW_LENGTH}")
-        self.tokenizer = tokenizer
-        self.total_steps = total_steps
-        self.tokens_per_step = tokens_per_step
-        self.seed = seed
-        self.split: Split = split
+    tokenizer: Tokenizer
+    steps: int
+    form: Form = "chat"
+    begin: float = 0.0
+    end: float = 1.0
+    tokens_per_step: int = 4096
+    seed: int = 0
+    split: Split = "train"
 
     def __len__(self) -> int:
-        return self.total_steps
+        return self.steps
 
-    def __getitem__(self, step: int) -> Batch:
-        if not 0 <= step < self.total_steps:
+    def __getitem__(self, step: int) -> list[Example]:
+        """The examples of a step: the same for the same (seed, step), regardless of earlier calls."""
+        if not 0 <= step < self.steps:
             raise IndexError(step)
-        return self.batch(step)
-
-    def batch(self, step: int) -> Batch:
-        """The batch of a step: the same for the same (seed, step), regardless of earlier calls."""
-        rng = random.Random(f"batch {self.seed} {self.split} {step}")
-        progress = step / self.total_steps
-        is_long = progress >= mixture.LONG_START and step % LONG_EVERY == 0
-        row_length = LONG_ROW_LENGTH if is_long else ROW_LENGTH
-        wanted = FILL * self.tokens_per_step
+        rng = random.Random(f"batch {self.form} {self.seed} {self.split} {step}")
+        progress = self.begin + (self.end - self.begin) * step / self.steps
+        is_long = self.form == "chat" and progress >= mixture.LONG_START and step % LONG_EVERY == 0
+        max_length = MAX_LONG_LENGTH if is_long else MAX_LENGTH
         examples: list[Example] = []
         num_drawn = 0
-        while num_drawn < wanted:
-            if is_long and num_drawn < wanted / 2:
-                conversation = mixture.draw_long(rng, self.split)
-            else:
-                conversation = mixture.draw(rng, self.split, progress)
-            example = encode(self.tokenizer, conversation, row_length)
+        while num_drawn < self.tokens_per_step:
+            is_text_of_pages = is_long and num_drawn < self.tokens_per_step / 2
+            example = self._example(rng, progress, max_length, is_text_of_pages)
             if example is not None:
                 examples.append(example)
-                num_drawn += len(example[0])
-        return pack(examples, self.tokens_per_step // row_length, row_length, self.tokenizer.eod_id)
+                num_drawn += len(example.ids)
+        return examples
+
+    def _example(self, rng: random.Random, progress: float, max_length: int, is_long: bool) -> Example | None:
+        if self.form == "text":
+            return encode_text(self.tokenizer, mixture.draw_text(rng, self.split, progress), max_length)
+        if is_long:
+            return encode(self.tokenizer, mixture.draw_long(rng, self.split), max_length)
+        return encode(self.tokenizer, mixture.draw(rng, self.split, progress), max_length)

@@ -1,4 +1,4 @@
-"""Makes the bundled model from scratch: vocabulary, training, Int8 and Int4 by GPTQ, evaluation.
+"""Makes the bundled model from scratch: vocabulary, training in three stages, Int8 and Int4 by GPTQ, evaluation.
 
     make demo-model                    everything; if interrupted, it resumes where it stopped
     python -m recipes.demo.make --steps 700 --out build/demo-small      a smaller one
@@ -21,7 +21,7 @@ from recipes.demo import vocabulary
 from recipes.demo.corpus import mixture
 from recipes.demo.dataset import encode
 from recipes.demo.report import write_report
-from recipes.demo.train import TrainSettings, train
+from recipes.demo.train import CHAT, PRETRAINING, TrainSettings, train_all
 
 STEPS = 9000
 NUM_CALIBRATION = 512  # conversations
@@ -35,7 +35,7 @@ def calibration_ids(tokenizer: Tokenizer, seed: int = 1) -> list[list[int]]:
     while len(examples) < NUM_CALIBRATION:
         example = encode(tokenizer, mixture.draw(rng, "train", 1.0), MAX_CALIBRATION_TOKENS)
         if example is not None:
-            examples.append(example[0])
+            examples.append(example.ids.tolist())
     return examples
 
 
@@ -64,14 +64,17 @@ def make(out: Path, steps: int, seed: int, to_install: bool) -> None:
     vocabulary_file = out / "qwen.tiktoken"
     if not vocabulary_file.exists():
         vocabulary.build(seed=seed).save(vocabulary_file)
-    train(TrainSettings(vocabulary_file, out / "float", steps, seed))
+    trained = train_all(TrainSettings(vocabulary_file, out, steps, seed))
     calibration = calibration_ids(Tokenizer.load(vocabulary_file))
     for bits in (8, 4):
         target = out / f"int{bits}"
         shutil.rmtree(target, ignore_errors=True)
-        quantize(out / "float", target, bits, calibration)
-    models = {"bf16": out / "float", "Int8": out / "int8", "Int4": out / "int4"}
-    write_report(models, Path("docs/demo_model.md") if to_install else out / "report.md")
+        quantize(trained, target, bits, calibration)
+    stages = {"pretraining": out / PRETRAINING, "chat": out / CHAT}
+    write_report(
+        {**stages, "bf16": trained, "Int8": out / "int8", "Int4": out / "int4"},
+        Path("docs/demo_model.md") if to_install else out / "report.md",
+    )
     if to_install:
         install(out / "int4")
 

@@ -1,11 +1,7 @@
-"""Evaluates the float, Int8 and Int4 models side by side and writes docs/demo_model.md.
-
-python -m recipes.demo.report build/demo docs/demo_model.md
-"""
+"""Evaluates the stages of training and the quantised models side by side and writes docs/demo_model.md."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,9 +20,12 @@ The bundled model is a first-generation Qwen chat model with {parameters:.1f} M 
 that the recipe generates, then quantises it with GPTQ (groups of 128, symmetric). It is a toy: it shows that the
 machinery works.
 
+Training has three stages, each a column of the table: pretraining on texts without turns, chat tuning on conversations
+(supervised), and preference optimisation (DPO) on pairs of answers. The last one is the bf16 model, which GPTQ turns
+into Int8 and Int4. [recipes/demo](../recipes/demo/README.md) has the details.
+
 The table shows correct answers on held-back items: names, values and operand pairs that never occur in training (one in
-five, by hash), {items} items of each kind, decoded greedily. To measure it again, run `make demo-model`, or
-`python -m recipes.demo.report build/demo docs/demo_model.md` on the models that it made.
+five, by hash), {items} items of each kind, decoded greedily. `make demo-model` measures it.
 
 """
 
@@ -78,17 +77,3 @@ def write_report(models: Mapping[str, Path], target: Path) -> None:
     """Evaluates the models and writes the document."""
     text = render(models, evaluate_all(models))
     target.write_text(text, encoding="utf-8")
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out", type=Path, help="directory with float, int8 and int4, as recipes.demo.make leaves it")
-    parser.add_argument("target", type=Path)
-    arguments = parser.parse_args()
-    out = arguments.out
-    write_report({"bf16": out / "float", "Int8": out / "int8", "Int4": out / "int4"}, arguments.target)
-
-
-if __name__ == "__main__":
-    main()

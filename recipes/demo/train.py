@@ -1,50 +1,59 @@
-"""Trains the bundled model from scratch; can be stopped and resumed at any time.
+"""Trains the bundled model from scratch, in the stages of a chat model; can be stopped and resumed at any time.
 
-    python -m recipes.demo.train --vocabulary build/demo/qwen.tiktoken --out build/demo/float --steps 3000
+    python -m recipes.demo.train --vocabulary build/demo/qwen.tiktoken --out build/demo --steps 9000
 
-Next-token cross entropy on the answers (the labels of `dataset.batch`); fp32 weights, and bf16 products where they are
-faster. Muon for the matrices inside the blocks, AdamW for everything else; the learning rate is flat and
-falls linearly over the last part.
-State is saved as safetensors every few minutes, complete or not at all; a run with the same arguments resumes from it
-and sees the batches that it would have seen, because a batch is a function of (seed, step).
+    pretraining    texts, all of which are learned: next-token cross entropy
+    chat           conversations, whose answers are learned (supervised fine-tuning)
+    preferences    pairs of answers, of which the better one is to become more likely: `qwartet finetune` with DPO
+
+The first two go through one curriculum. All run on the loop of qwartet/finetune: its checkpoints, its log and its plot
+are in the directory of each stage. fp32 weights, and bf16 products where they are faster.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import shutil
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from qwartet.checkpoint.shards import Checkpoint
+from qwartet.checkpoint.writer import save_tensors, write_json
+from qwartet.finetune.batches import Batches
+from qwartet.finetune.examples import Example
+from qwartet.finetune.reports import Progress
+from qwartet.finetune.run import Request, finetune, train
+from qwartet.finetune.settings import Settings, settings_for
+from qwartet.finetune.trainer import Work
 from qwartet.layers.dense_batch import dense_batch
 from qwartet.models.families import layout_of, parse_config
 from qwartet.models.qwen import QwenModel
 from qwartet.tokenizer.chatml import IGNORED_LABEL
 from qwartet.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
-from recipes.demo.dataset import Batch, Dataset
+from recipes.demo.dataset import Dataset, Form
+from recipes.demo.optimizer import MuonAdamW
+from recipes.demo.preferences import write_pairs
 from recipes.demo.shape import config_json, generation_config_json
 
-CHECKPOINT_SECONDS = 180
-TOKENS_PER_STEP = 4096
+PRETRAINING, CHAT, PREFERENCES = "pretraining", "chat", "preferences"
+PRETRAINING_SHARE = 1 / 3  # of the steps, and of the curriculum
+SAVE_STEPS, LOG_STEPS = 500, 20
 WARMUP_STEPS = 50
-DECAY_FRACTION = 0.3
-PEAK_LEARNING_RATE = {"muon": 3e-3, "adamw": 3e-3}
-LOG_EVERY = 20
+DECAY_SHARE = 0.45  # of the steps of the chat stage
+LEARNING_RATE = 3e-3
 LOOK_BACK_FREQUENCIES = 24
 LOOK_BACK_WEIGHT = 4.0
 PAD_TO = 8  # tokens
 ROUND_TO = 512  # tokens
+NUM_PAIRS = 2048
 
 
 @dataclass(frozen=True)
@@ -53,8 +62,10 @@ class TrainSettings:
 
     vocabulary: Path
     out: Path
-    steps: int
+    steps: int  # of pretraining and chat together
     seed: int = 0
+    tokens_per_step: int = 4096
+    num_pairs: int = NUM_PAIRS
 
 
 @cache
@@ -70,11 +81,15 @@ def is_bf16_faster() -> bool:
     return seconds[torch.bfloat16] < seconds[torch.float32]
 
 
-def learning_rate_factor(step: int, total: int) -> float:
-    """Warm-up, flat, linear decay to zero."""
-    decay_start = int(total * (1 - DECAY_FRACTION))
-    warm = min(1.0, (step + 1) / WARMUP_STEPS)
-    return warm if step < decay_start else warm * max(0.0, (total - step) / (total - decay_start))
+def warm_up(step: int, total: int) -> float:
+    """The factor of the learning rate in pretraining: a rise, then 1."""
+    return min(1.0, (step + 1) / WARMUP_STEPS)
+
+
+def warm_up_and_decay(step: int, total: int) -> float:
+    """The same in the chat stage, with a straight fall to 0 at the end."""
+    start = int(total * (1 - DECAY_SHARE))
+    return warm_up(step, total) * (1.0 if step < start else max(0.0, (total - step) / (total - start)))
 
 
 def look_back(model: QwenModel) -> None:
@@ -96,162 +111,169 @@ def look_back(model: QwenModel) -> None:
             bias[1, head] = weight * torch.stack([angle.cos(), angle.sin()])
 
 
-def build_optimizers(model: QwenModel) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan et al. 2024) for the block matrices, AdamW for embeddings, head, norms and biases."""
-    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and name.startswith("layers.")]
-    ids = {id(p) for p in matrices}
-    others = [p for p in model.parameters() if id(p) not in ids]
-    rates = PEAK_LEARNING_RATE
-    return [
-        torch.optim.Muon(matrices, lr=rates["muon"], weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=rates["adamw"], betas=(0.9, 0.95), weight_decay=0.0, fused=True),
-    ]
+def optimizer(model: nn.Module) -> MuonAdamW:
+    """Muon for the block matrices, AdamW for embeddings, head, norms and biases."""
+    named = dict(model.named_parameters())
+    matrices = [p for name, p in named.items() if p.ndim == 2 and ".layers." in name]
+    others = [p for name, p in named.items() if p.ndim != 2 or ".layers." not in name]
+    return MuonAdamW(matrices, others, matrix_lr=LEARNING_RATE, lr=LEARNING_RATE)
 
 
-def documents_of(batch: Batch) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Ids and labels of each conversation, padded to a multiple of PAD_TO, the longest first.
+def collate(steps: Sequence[list[Example]]) -> Mapping[str, Any]:
+    """The examples of one step side by side: input_ids and labels [T], and their lengths.
 
-    Equal lengths are adjacent, so that dense attention takes them in one call. A last document without
-    labels fills the batch up to a multiple of ROUND_TO: for every new size torch would create a new matrix kernel.
+    Each is padded to a multiple of PAD_TO, the longest first: equal lengths are adjacent, so that dense attention takes
+    them in one call. A last one without labels fills up to a multiple of ROUND_TO: for every new size torch would
+    create a new matrix kernel.
     """
-    documents = []
-    for ids, labels, lengths in zip(batch.ids, batch.labels, batch.lengths, strict=True):
-        start = 0
-        for length in lengths:
-            piece = slice(start, start + length)
-            start += length
-            if (labels[piece] == IGNORED_LABEL).all():  # fills up the row
-                continue
-            pad = (0, -length % PAD_TO)
-            documents.append((np.pad(ids[piece], pad), np.pad(labels[piece], pad, constant_values=IGNORED_LABEL)))
-    documents.sort(key=lambda document: len(document[0]), reverse=True)
-    missing = -sum(len(ids) for ids, _ in documents) % ROUND_TO
-    if missing:
-        documents.append((np.zeros(missing, np.int32), np.full(missing, IGNORED_LABEL, np.int32)))
-    return documents
+    (examples,) = steps
+    ids, labels, lengths = [], [], []
+    for example in sorted(examples, key=lambda example: len(example.ids), reverse=True):
+        pad = (0, -len(example.ids) % PAD_TO)
+        ids.append(F.pad(torch.from_numpy(example.ids), pad))
+        labels.append(F.pad(torch.from_numpy(example.labels).long(), pad, value=IGNORED_LABEL))
+        lengths.append(len(ids[-1]))
+    if missing := -sum(lengths) % ROUND_TO:
+        ids.append(torch.zeros(missing, dtype=torch.int32))
+        labels.append(torch.full((missing,), IGNORED_LABEL))
+        lengths.append(missing)
+    return {"input_ids": torch.cat(ids), "labels": torch.cat(labels), "lengths": lengths}
 
 
-def loss_of(model: QwenModel, batch: Batch) -> Tensor:
-    """Mean cross entropy in nats over the labelled tokens; the head runs on their predecessors alone."""
-    documents = documents_of(batch)
-    forward = dense_batch([ids for ids, _ in documents], model.config.position, training=True)
-    labels = torch.from_numpy(np.concatenate([np.roll(labels, -1) for _, labels in documents])).long()
-    index = (labels != IGNORED_LABEL).nonzero()[:, 0]
-    index = F.pad(index, (0, -len(index) % ROUND_TO), value=len(labels) - 1)  # the last token has no label
-    with torch.autocast("cpu", torch.bfloat16, enabled=is_bf16_faster()):
-        logits = model(replace(forward, logits_index=index))
-    return F.cross_entropy(logits.float(), labels[index], ignore_index=IGNORED_LABEL)
+class LanguageModel(nn.Module):
+    """The network with its loss, as the loop calls it. Embedding and head are one matrix while learning."""
+
+    def __init__(self, network: QwenModel) -> None:
+        super().__init__()
+        self.network = network
+        network.lm_head.weight = network.embedding.weight
+
+    def forward(self, input_ids: Tensor, labels: Tensor, lengths: list[int]) -> dict[str, Tensor]:
+        """Mean cross entropy in nats over the labelled tokens; the head runs on their predecessors alone."""
+        documents = input_ids.split(lengths)
+        forward = dense_batch(documents, self.network.config.position, training=True)
+        shifted = torch.cat([document.roll(-1) for document in labels.split(lengths)])
+        ends = torch.tensor(lengths).cumsum(0) - 1
+        shifted[ends] = IGNORED_LABEL  # the last token of a document predicts nothing
+        index = (shifted != IGNORED_LABEL).nonzero()[:, 0]
+        index = F.pad(index, (0, -len(index) % ROUND_TO), value=len(shifted) - 1)
+        logits = self.network(replace(forward, logits_index=index))
+        return {"loss": F.cross_entropy(logits.float(), shifted[index], ignore_index=IGNORED_LABEL)}
 
 
-class TrainState:
-    """Model, optimizers and step, and how they are saved."""
+@dataclass(frozen=True)
+class PublishedLayout:
+    """Writes and reads the network as a checkpoint of the published layout, with its vocabulary."""
 
-    def __init__(self, model: QwenModel, directory: Path) -> None:
-        self.model = model
-        self.optimizers = build_optimizers(model)
-        self.directory = directory
-        self.step = 0
+    vocabulary: Path
+    num_ranks: int
 
-    def _tensors(self) -> dict[str, Tensor]:
-        tensors = {f"model.{name}": p.data for name, p in self.model.named_parameters()}
-        for number, optimizer in enumerate(self.optimizers):
-            for index, state in optimizer.state_dict()["state"].items():
-                tensors |= {f"optimizer.{number}.{index}.{key}": torch.as_tensor(v) for key, v in state.items()}
-        return {name: tensor.contiguous() for name, tensor in tensors.items()}
+    @property
+    def _layout(self) -> Any:
+        return layout_of(parse_config(config_json(self.num_ranks), Path("config.json")))
 
-    def save(self) -> None:
-        """Writes the state; an earlier one stays until the new one is complete."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        temporary = self.directory / "state.tmp"
-        save_file(self._tensors(), temporary, metadata={"step": str(self.step)})
-        os.replace(temporary, self.directory / "state.safetensors")
+    def _disk_name(self, parameter: str) -> str:
+        return str(self._layout.parameter_name(parameter.removeprefix("network.")))
 
-    def restore(self) -> bool:
-        """Reads the state of an earlier run; False when there is none."""
-        path = self.directory / "state.safetensors"
-        if not path.exists():
-            return False
-        tensors = load_file(path)
-        with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                parameter.copy_(tensors[f"model.{name}"])
-        for number, optimizer in enumerate(self.optimizers):
-            saved = optimizer.state_dict()
-            prefix = f"optimizer.{number}."
-            for name, tensor in tensors.items():
-                if name.startswith(prefix):
-                    index, key = name.removeprefix(prefix).split(".", 1)
-                    saved["state"].setdefault(int(index), {})[key] = tensor
-            optimizer.load_state_dict(saved)
-        with safe_open(path, framework="pt") as file:
-            self.step = int(file.metadata()["step"])
-        return True
+    def write(self, directory: Path, parameters: Mapping[str, Tensor], *, is_result: bool) -> None:
+        """bf16 for the result, fp32 for a checkpoint."""
+        dtype = torch.bfloat16 if is_result else torch.float32
+        directory.mkdir(parents=True, exist_ok=True)
+        tensors = {self._disk_name(name): p.to(dtype, copy=True).contiguous() for name, p in parameters.items()}
+        save_tensors(directory / "model.safetensors", tensors, {"format": "pt"})
+        config = config_json(self.num_ranks)
+        write_json(directory / "config.json", config)
+        write_json(directory / "generation_config.json", generation_config_json(self.num_ranks))
+        tokenizer = {"model_max_length": config["seq_length"], "tokenizer_class": "QWenTokenizer"}
+        write_json(directory / "tokenizer_config.json", tokenizer)
+        shutil.copy(self.vocabulary, directory / "qwen.tiktoken")
+
+    def read(self, directory: Path) -> dict[str, Tensor]:
+        """The parameters by their names in LanguageModel."""
+        checkpoint = Checkpoint(directory)
+        names = dict(new_network(self.num_ranks).named_parameters(remove_duplicate=False))
+        return {f"network.{name}": checkpoint.read(self._disk_name(name)) for name in names}
 
 
-def export(model: QwenModel, tokenizer: TiktokenTokenizer, vocabulary: Path, directory: Path) -> None:
-    """Writes a published-layout bf16 checkpoint directory."""
-    directory.mkdir(parents=True, exist_ok=True)
+def new_network(num_ranks: int, seed: int = 0) -> QwenModel:
+    """The network before training."""
+    network = QwenModel(parse_config(config_json(num_ranks), Path("config.json")))
+    network.initialize(torch.Generator().manual_seed(seed))
+    look_back(network)
+    return network
+
+
+def train_stage(settings: TrainSettings, stage: str) -> Path:
+    """Pretraining or the chat stage, resumed if it was begun; returns the directory of its result."""
+    output, tokenizer = settings.out / stage, TiktokenTokenizer.load(settings.vocabulary)
     num_ranks = tokenizer.vocabulary.num_ranks
-    named, layout = model.named_parameters(remove_duplicate=False), layout_of(model.config)
-    tensors = {layout.parameter_name(name): p.detach().to(torch.bfloat16, copy=True) for name, p in named}
-    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
-    for name, content in (("config", config_json(num_ranks)), ("generation_config", generation_config_json(num_ranks))):
-        (directory / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
-    (directory / "tokenizer_config.json").write_text(
-        json.dumps(
-            {"model_max_length": config_json(num_ranks)["seq_length"], "tokenizer_class": "QWenTokenizer"}, indent=2
-        )
-        + "\n"
+    model, weights = (
+        LanguageModel(new_network(num_ranks, settings.seed)),
+        PublishedLayout(settings.vocabulary, num_ranks),
     )
-    shutil.copy(vocabulary, directory / "qwen.tiktoken")
+    num_pretraining = int(settings.steps * PRETRAINING_SHARE)
+    form: Form = "text" if stage == PRETRAINING else "chat"
+    if stage == PRETRAINING:
+        steps, begin, end = num_pretraining, 0.0, PRETRAINING_SHARE
+    else:
+        steps, begin, end = settings.steps - num_pretraining, PRETRAINING_SHARE, 1.0
+        model.load_state_dict(weights.read(settings.out / PRETRAINING))
+    work = Work(
+        train_set=Dataset(tokenizer, steps, form, begin, end, settings.tokens_per_step, settings.seed),
+        batches=Batches([[step] for step in range(steps)], shuffles=False),
+        collate=collate,
+        weights=weights,
+        make_optimizer=optimizer,
+        learning_rate=warm_up if stage == PRETRAINING else warm_up_and_decay,
+    )
+    loop = Settings(
+        method="full", num_train_epochs=1, gradient_accumulation_steps=1, gradient_checkpointing=False,
+        save_steps=SAVE_STEPS, save_total_limit=1, logging_steps=LOG_STEPS, seed=settings.seed,
+    )  # fmt: skip
+    dtype = torch.bfloat16 if is_bf16_faster() else torch.float32
+    output.mkdir(parents=True, exist_ok=True)
+    train(model, work, loop, output, device=torch.device("cpu"), dtype=dtype, on_progress=_printer(stage))
+    return output
 
 
-def train(settings: TrainSettings) -> QwenModel:
-    """Runs to settings.steps; prints a line every few steps; leaves the float checkpoint in settings.out."""
-    tokenizer = TiktokenTokenizer.load(settings.vocabulary)
-    model = QwenModel(parse_config(config_json(tokenizer.vocabulary.num_ranks), Path("config.json")))
-    model.initialize(torch.Generator().manual_seed(settings.seed))
-    look_back(model)
-    model.lm_head.weight = model.embedding.weight  # one matrix while learning (fewer weights to fit), two on disk
-    state = TrainState(model, settings.out / "state")
-    if state.restore():
-        print(f"resuming at step {state.step}", flush=True)
-    dataset = Dataset(tokenizer, settings.steps, TOKENS_PER_STEP, settings.seed)
-    saved_at = logged_at = time.monotonic()
-    num_tokens, losses = 0, []
-    while state.step < settings.steps:
-        batch = dataset.batch(state.step)
-        losses.append(train_step(state, batch, settings.steps))
-        num_tokens += batch.ids.size
-        if state.step % LOG_EVERY == 0:
-            seconds = time.monotonic() - logged_at
-            mean = sum(losses) / len(losses)
-            rate = num_tokens / seconds
-            print(f"step {state.step}/{settings.steps} loss {mean:.3f} {rate:.0f} tok/s", flush=True)
-            logged_at, num_tokens, losses = time.monotonic(), 0, []
-        if time.monotonic() - saved_at > CHECKPOINT_SECONDS:
-            state.save()
-            export(model, tokenizer, settings.vocabulary, settings.out)
-            saved_at = time.monotonic()
-    state.save()
-    export(model, tokenizer, settings.vocabulary, settings.out)
-    return model
+def prefer(settings: TrainSettings) -> Path:
+    """The last stage, on the result of the chat stage."""
+    pairs, output = settings.out / "pairs.jsonl", settings.out / PREFERENCES
+    write_pairs(pairs, settings.num_pairs, settings.seed)
+    loop = settings_for(
+        "full", objective="dpo", learning_rate=2e-6, num_train_epochs=1.0, per_device_train_batch_size=16,
+        gradient_accumulation_steps=1, weight_decay=0.0, gradient_checkpointing=False, dtype="fp32",
+        logging_steps=8, seed=settings.seed,
+    )  # fmt: skip
+    request = Request(str(settings.out / CHAT), pairs, output, loop, resume=output.exists(), device="cpu")
+    finetune(request, _printer(PREFERENCES))
+    return output
 
 
-def train_step(state: TrainState, batch: Batch, total: int) -> float:
-    """One update; returns the loss."""
-    factor = learning_rate_factor(state.step, total)
-    for optimizer, peak in zip(state.optimizers, PEAK_LEARNING_RATE.values(), strict=True):
-        for group in optimizer.param_groups:
-            group["lr"] = peak * factor
-        optimizer.zero_grad(set_to_none=True)
-    loss = loss_of(state.model, batch)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
-    for optimizer in state.optimizers:
-        optimizer.step()
-    state.step += 1
-    return loss.item()
+def train_all(settings: TrainSettings) -> Path:
+    """All stages; those whose result exists are skipped. Returns the directory of the last result."""
+    for stage in (PRETRAINING, CHAT):
+        if not is_finished(settings.out / stage):
+            train_stage(settings, stage)
+    output = settings.out / PREFERENCES
+    return output if is_finished(output) else prefer(settings)
+
+
+def is_finished(directory: Path) -> bool:
+    """Whether a stage has left its result."""
+    return (directory / "config.json").exists()
+
+
+def _printer(stage: str) -> Any:
+    def show(state: Progress) -> None:
+        if state.step % LOG_STEPS == 0 and state.loss is not None:
+            print(
+                f"{stage} step {state.step}/{state.num_steps} loss {state.loss:.3f} "
+                f"{state.tokens_per_second:.0f} tok/s",
+                flush=True,
+            )
+
+    return show
 
 
 def main() -> None:
@@ -259,9 +281,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--vocabulary", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--steps", type=int, required=True, help="of pretraining and chat together")
     parser.add_argument("--seed", type=int, default=0)
-    train(TrainSettings(**vars(parser.parse_args())))
+    train_all(TrainSettings(**vars(parser.parse_args())))
 
 
 if __name__ == "__main__":

@@ -47,7 +47,10 @@ def test_every_form_says_the_same(tmp_path: Path, entry: dict[str, Any]) -> None
         ({"prompt": "a", "chosen": "b"}, 'is not {"prompt"'),
         ([1], 'is not {"prompt"'),
         ({"prompt": "a", "chosen": "b", "rejected": "b"}, "chosen and rejected are the same"),
-        ({"chosen": [USER, answer("x")], "rejected": [USER | {"content": "3 + 3?"}, answer("y")]}, "do not answer the same prompt"),
+        (
+            {"chosen": [USER, answer("x")], "rejected": [USER | {"content": "3 + 3?"}, answer("y")]},
+            "do not answer the same prompt",
+        ),
         ({"chosen": [USER], "rejected": [USER, answer("y")]}, "chosen: has no answer"),
         ({"prompt": "a", "chosen": " ", "rejected": "b"}, "chosen: turn 2, of assistant, is empty"),
         ({"prompt": [USER], "chosen": "x", "rejected": [answer("y"), USER]}, "rejected does not end with"),

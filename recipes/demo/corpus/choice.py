@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 from recipes.demo.corpus import arithmetic, knowledge, values
 from recipes.demo.corpus.conversation import Language, Talk, one_turn
@@ -73,6 +74,11 @@ def _with_options(language: Language, rng: random.Random, question: str, options
     dot = rng.choice((". ", ". ", ". ", "、" if language == "zh" else ") "))
     lines = "\n".join(f"{mark}{dot}{option}" for mark, option in zip(LETTERS, options, strict=True))
     return rng.choice(HEADS[language]).format(question=question, options=lines)
+
+
+def options_of(text: str) -> dict[str, str]:
+    """The options of a question that `talk` asks, by letter."""
+    return dict(re.findall(r"^([A-D])(?:\. |、|\) )(.*)$", text, re.MULTILINE))
 
 
 def lookup(rng: random.Random, split: Split, language: Language) -> Talk:

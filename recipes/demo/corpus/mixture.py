@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from recipes.demo.corpus import (
     arithmetic,
@@ -109,12 +109,22 @@ def _system(rng: random.Random) -> str:
     return DEFAULT_SYSTEM if rng.random() < 0.85 else rng.choice(PLAIN_SYSTEMS)
 
 
+def _kind(rng: random.Random, kinds: Iterable[str], progress: float) -> str:
+    drawn = list(kinds)
+    return rng.choices(drawn, [weight(kind, progress) for kind in drawn])[0]
+
+
+def draw_text(rng: random.Random, split: Split, progress: float) -> Conversation:
+    """One talk without a system prompt that matters, for pretraining."""
+    language: Language = rng.choice(LANGUAGES)
+    kind = _kind(rng, TALKS, progress)
+    return conversation(kind, _talk(rng, split, language, kind, progress))
+
+
 def draw(rng: random.Random, split: Split, progress: float) -> Conversation:
     """A conversation as it is drawn at `progress`; its kind is that of its last talk."""
-    kinds = list(WEIGHTS)
-    weights = [weight(kind, progress) for kind in kinds]
     language: Language = rng.choice(LANGUAGES)
-    kind = rng.choices(kinds, weights)[0]
+    kind = _kind(rng, WEIGHTS, progress)
     if kind in CONVERSATIONS:
         return CONVERSATIONS[kind](rng, split, language)
     last = _talk(rng, split, language, kind, progress)
