@@ -25,13 +25,13 @@ from tests.put_together import OF_COMMANDS, OF_EVALUATION, OF_PYTHON, OF_THE_ROO
 # Names that a Chinese text keeps.
 TERMS = frozenset(
     """
-    act-order API ASCII bf16 bubblewrap bug ChatML CPU CUDA desc_act DoRA fp16 fp32 GPTQ GPU GPUs Hessian HTTP HTTPS Host Hub
+    act-order API ASCII bf16 bubblewrap bug ChatML CPU CUDA desc_act fp16 fp32 GPTQ GPU GPUs Hessian HTTP HTTPS Host Hub
     humaneval int4 int8 Int4 Int8 IO JSON KB KiB KL KV LogN LoRA Markdown MB MiB GB GiB MLP ModelScope NaN NTK OpenAI
     origin pickle Prometheus Python Qwartet Qwen safetensors seed shell stderr stdin stdout token tokens tok torch top-1
     traceback triton Unicode Unix UTF-8 XDG YAML sha256 SHA-256 ms us ns llama.cpp chatml raw gptq gptq_v2 auto cpu cuda
     mmap pread greedy zh en qwartet python llama-bench llama-batched-bench ttft tpot weights-only avx512
     vllm transformers Tab temperature nat
-    true false True False fork Git logits PyTorch AutoGPTQ modelscope hf
+    DoRA true false True False fork Git logits PyTorch AutoGPTQ modelscope hf
     seccomp code-interpreter Errno Hugging Face EleutherAI L-Eval leval lm-eval matplotlib thefuzz Transformers
     """.split()  # noqa: SIM905
 )
