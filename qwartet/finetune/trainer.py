@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import PrinterCallback, Trainer, TrainerCallback
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState
 
 from qwartet.errors import CheckpointError, NotFiniteError
 from qwartet.finetune import sharding, training_state
@@ -75,6 +75,16 @@ class QwartetTrainer(Trainer):  # type: ignore[misc]
     def tokens_per_second(self) -> float:
         """Tokens of training that all processes computed per second of their steps."""
         return self.num_tokens * self.args.world_size / self.seconds if self.seconds else 0.0
+
+    def resume(self, checkpoint: Path | None) -> None:
+        """Trains from a checkpoint on, or from the beginning; a run that is finished only gets its weights back."""
+        if checkpoint is not None:
+            state = TrainerState.load_from_json(str(checkpoint / training_state.TRAINER))
+            if state.global_step >= state.max_steps:
+                self.state = state
+                self._load_from_checkpoint(str(checkpoint))
+                return
+        self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
     # Data
 
