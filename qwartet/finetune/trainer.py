@@ -136,10 +136,10 @@ class QwartetTrainer(Trainer):  # type: ignore[misc]
         return norm
 
     def _not_finite(self, what: str, names: Sequence[str]) -> NotFiniteError:
-        shown = ", ".join(repr(name)[:60] for name in names[:8]) + (", ..." if len(names) > 8 else "")
+        shown = ", ".join(repr(name)[:60] for name in names[:8])
         return NotFiniteError(
-            f"step {self.state.global_step + 1}: {what}; its samples are {shown}: check them, lower the learning rate, "
-            "or compute in bf16 or fp32"
+            f"step {self.state.global_step + 1}: {what}; check its samples ({shown}), lower the learning rate, or "
+            "compute in bf16 or fp32"
         )
 
     def num_items(self, inputs: Mapping[str, Any]) -> int:

@@ -134,7 +134,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_step_and_samples(
         return original(self, *args, **kwargs) * (float("nan") if self.state.global_step == 2 else 1.0)
 
     monkeypatch.setattr(QwartetTrainer, "compute_loss", compute_loss)
-    with pytest.raises(NotFiniteError, match=r"step 3: the loss is nan; its samples are 'c\d+', 'c\d+': check them"):
+    with pytest.raises(NotFiniteError, match=r"step 3: the loss is nan; check its samples \('c\d+', 'c\d+'\), lower"):
         run(pristine(), tmp_path / "out", data)
     assert [path.name for path in output.checkpoints(tmp_path / "out")] == ["checkpoint-2"]
 
