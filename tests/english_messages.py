@@ -12,8 +12,8 @@ from tests.english_texts import GAP, PACKAGE, SHOWN_ALONE, Module, Scope, Text, 
 # Rooms whose errors and warnings reach the command line. The others: `compat` and `hf` are Python interfaces,
 # `openai_api` and `demo` answer programs, which read English whatever the locale of the server.
 ROOMS = (
-    "bench", "checkpoint", "cli", "client", "convert", "engine", "evaluate", "files", "hub", "kernels", "layers", "llm",
-    "models", "planning", "quant_format", "quantize", "sandbox", "server", "tokenizer",
+    "bench", "checkpoint", "cli", "client", "convert", "engine", "evaluate", "files", "finetune", "hub", "kernels",
+    "layers", "llm", "models", "planning", "quant_format", "quantize", "sandbox", "server", "tokenizer",
 )  # fmt: skip
 # Files in these rooms whose errors no user of the command line meets, and why.
 UNSEEN = {

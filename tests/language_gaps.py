@@ -31,8 +31,9 @@ TERMS = frozenset(
     traceback triton Unicode Unix UTF-8 XDG YAML sha256 SHA-256 ms us ns llama.cpp chatml raw gptq gptq_v2 auto cpu cuda
     mmap pread greedy zh en qwartet python llama-bench llama-batched-bench ttft tpot weights-only avx512
     vllm transformers Tab temperature nat
-    true false True False fork Git logits PyTorch AutoGPTQ modelscope hf
+    DoRA true false True False fork Git logits PyTorch AutoGPTQ modelscope hf
     seccomp code-interpreter Errno Hugging Face EleutherAI L-Eval leval lm-eval matplotlib thefuzz Transformers
+    AdamW alpha beta epsilon dropout FSDP accelerate full lora qlora Q-LoRA
     """.split()  # noqa: SIM905
 )
 # What click, pydantic, Python and the system say, and where texts come together that cannot be followed.
@@ -47,7 +48,7 @@ OTHERS = (
         )),
     )),
     "Show this message and exit.", "default: 1", "default: (1)", "env var: A",
-    *(f"1 GiB of 2 GiB {done}" for done in ("downloaded", "checked", "written", "converted")),
+    *(f"1 GiB of 2 GiB {done}" for done in ("downloaded", "checked", "written", "converted", "merged")),
     "1 GiB of 2 GiB repacked (kept for the next start)",
     *map(os.strerror, (
         errno.ENOENT, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR, errno.ENOTDIR,

@@ -58,6 +58,19 @@ OF_THE_ROOMS = (
     )),
     *(f"X: {where}: is in no known form; its keys are none; supported keys are messages, conversations, instruction "
       "and output, prompt and completion, or text" for where in ("entry 3", "line 3", "the object")),
+    *(f"X: {where}: {problem}; entry 4 (id 'Y'): turn 2, of X, is empty; fix or remove these: 2 of 8 conversations are "
+      "wrong" for where in ("entry 3", "line 3 (id 'Y')") for problem in (
+        "turn 2, of X, follows another turn of X", "has no answer of the assistant to learn",
+        "is a text, not a conversation", "its first answer begins after 4 tokens",
+    )),
+    *(f"X: lora training of 1.0 billion parameters needs 2.0 GB and activations, and 3.0 GB are free; {way}, or shard "
+      "it over several GPUs (docs/finetune.md)" for way in (
+        "use --method lora, or qlora on an Int4 checkpoint", "use --method qlora on an Int4 checkpoint, or a smaller "
+        "model", "use a smaller model",
+    )),
+    *(f"X needs 3.0 GB, but only 2.0 GB are free there; free some space, {rest}or choose another disk" for rest in (
+        "", "lower --save-total-limit, ",
+    )),
     *(f"X: cannot be written (Y); {hint}" for hint in (
         "finished blocks are kept: fix this, then run the same command again to resume",
         "free some space there, or choose another directory",

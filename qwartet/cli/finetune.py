@@ -115,9 +115,7 @@ def finetune(
     ],
     method: Annotated[
         Literal["full", "lora", "qlora"],
-        typer.Option(
-            help="Train all weights, an adapter (LoRA), or an adapter on an Int4 or Int8 checkpoint (Q-LoRA)."
-        ),
+        typer.Option(help="Train all weights, a LoRA adapter, or one for an Int4 or Int8 checkpoint (Q-LoRA)."),
     ] = "lora",
     eval_data: Annotated[
         Path | None,
@@ -199,8 +197,7 @@ def _progress() -> Iterator[OnProgress]:
         with bar:
             yield on_progress
     except KeyboardInterrupt:
-        hint = "run the same command with --resume to continue after the last checkpoint"
-        console.print(translate(f"stopped; {hint}"))
+        console.print(translate("stopped; run the same command with --resume to continue after the last checkpoint"))
         raise
 
 

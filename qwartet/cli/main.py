@@ -36,6 +36,7 @@ from qwartet.cli.language.catalogue import chinese, use_language
 from qwartet.cli.language.choice import chosen_language, take_language
 from qwartet.cli.language.help_pages import translate_help
 from qwartet.cli.list_models import list_models
+from qwartet.cli.merge import merge
 from qwartet.cli.plan.verb import plan
 from qwartet.cli.profile.verb import profile
 from qwartet.cli.pull import pull
@@ -73,6 +74,7 @@ app.command()(inspect)
 app.command()(plan)
 app.command()(quantize)
 app.command(context_settings={"token_normalize_func": _with_dashes})(finetune)
+app.command()(merge)
 app.command()(evaluate)
 app.command()(profile)
 app.command()(card)

@@ -64,19 +64,19 @@ def encode(
 
     Warns how many were cut; DataError for those of which no token of an answer is left.
     """
-    examples, problems, num_cut = [], [], 0
+    examples, problems, cut = [], [], []
     for conversation in conversations:
         ids, labels = training_example(tokenizer, conversation.messages, max_length + 1, loss_on)
         if len(ids) > max_length:
-            num_cut += 1
+            cut.append(conversation.name)
             _, answers = training_example(tokenizer, conversation.messages, max_length, "assistant")
             if all(label == IGNORED_LABEL for label in answers):
                 problems.append(f"{conversation.name}: its first answer begins after {max_length} tokens")
         examples.append(example_of(conversation.name, ids[:max_length], labels[:max_length]))
     report_problems(file, problems, len(conversations))
-    if num_cut:
+    if cut:
         warnings.warn(
-            f"{file}: {num_cut} of {len(conversations)} conversations are longer than {max_length} tokens and were "
+            f"{file}: {len(cut)} of {len(conversations)} conversations are longer than {max_length} tokens and were "
             "cut; raise --model-max-length to train on all of them",
             DataWarning,
             stacklevel=2,

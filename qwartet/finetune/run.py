@@ -133,7 +133,7 @@ def train(
     reporter.trainer = trainer
     trainer.accelerator.wait_for_everyone()  # the first process may have removed what an earlier run left
     finished = outputs.checkpoints(output)
-    trainer.train(resume_from_checkpoint=str(finished[-1]) if finished else None)
+    trainer.resume(finished[-1] if finished else None)
     trainer.save_weights(output, is_result=True)
     entries = read_log(output / LOG)
     losses, eval_losses = curve(entries, "loss"), curve(entries, "eval_loss")

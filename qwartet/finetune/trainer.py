@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import PrinterCallback, Trainer, TrainerCallback
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState
 
 from qwartet.errors import CheckpointError, NotFiniteError
 from qwartet.finetune import sharding, training_state
@@ -76,6 +76,16 @@ class QwartetTrainer(Trainer):  # type: ignore[misc]
         """Tokens of training that all processes computed per second of their steps."""
         return self.num_tokens * self.args.world_size / self.seconds if self.seconds else 0.0
 
+    def resume(self, checkpoint: Path | None) -> None:
+        """Trains from a checkpoint on, or from the beginning; a run that is finished only gets its weights back."""
+        if checkpoint is not None:
+            state = TrainerState.load_from_json(str(checkpoint / training_state.TRAINER))
+            if state.global_step >= state.max_steps:
+                self.state = state
+                self._load_from_checkpoint(str(checkpoint))
+                return
+        self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+
     # Data
 
     def get_train_dataloader(self) -> Any:
@@ -126,10 +136,10 @@ class QwartetTrainer(Trainer):  # type: ignore[misc]
         return norm
 
     def _not_finite(self, what: str, names: Sequence[str]) -> NotFiniteError:
-        shown = ", ".join(repr(name)[:60] for name in names[:8]) + (", ..." if len(names) > 8 else "")
+        shown = ", ".join(repr(name)[:60] for name in names[:8])
         return NotFiniteError(
-            f"step {self.state.global_step + 1}: {what}; its samples are {shown}: check them, lower the learning rate, "
-            "or compute in bf16 or fp32"
+            f"step {self.state.global_step + 1}: {what}; check its samples ({shown}), lower the learning rate, or "
+            "compute in bf16 or fp32"
         )
 
     def num_items(self, inputs: Mapping[str, Any]) -> int:

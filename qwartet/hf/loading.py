@@ -99,7 +99,9 @@ def load(model_class: Any, name: Any, config: Any, arguments: dict[str, Any]) ->
     wants_info = arguments.pop("output_loading_info", False)
     directory = located(name, arguments)
     if not isinstance(config, QWenConfig):
+        dtypes: dict[str, Any] = {name: arguments.pop(name) for name in ("dtype", "torch_dtype") if name in arguments}
         config, arguments = QWenConfig.from_pretrained(directory, return_unused_kwargs=True, **arguments)
+        arguments |= dtypes  # the configuration would keep them
     dtype = requested_dtype(config, arguments)
     arguments = checked_arguments(arguments, config)
     opened = open_checkpoint(directory)

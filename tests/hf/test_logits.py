@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from qwartet.errors import RequestError, SettingError
 from tests.golden_data import golden_path
-from tests.hf.loaded import FLOAT_SETS, QUANTISED_SETS, PagedCache, cache_of, dynamic_cache, llm_logits, loaded
+from tests.hf.loaded import (
+    FLOAT_SETS,
+    QUANTISED_SETS,
+    PagedCache,
+    QWenLMHeadModel,
+    cache_of,
+    dynamic_cache,
+    llm_logits,
+    loaded,
+)
 
 SETS = FLOAT_SETS + QUANTISED_SETS
 pytestmark = pytest.mark.filterwarnings("ignore::qwartet.errors.CheckpointWarning")
@@ -168,3 +180,8 @@ def test_position_ids_may_only_say_what_the_columns_say() -> None:
 def test_what_cannot_be_served_is_refused(arguments: dict, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         loaded("tiny-72b")(**({"input_ids": torch.tensor([[1, 2]])} | arguments))
+
+
+def test_the_dtype_that_the_class_itself_is_asked_for_is_that_of_the_model(pristine: Callable[..., Path]) -> None:
+    for name in ("dtype", "torch_dtype"):
+        assert QWenLMHeadModel.from_pretrained(pristine(), **{name: torch.float32}).dtype == torch.float32
