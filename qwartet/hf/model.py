@@ -133,6 +133,15 @@ class QWenLMHeadModel(QwenChat, QwenGeneration, QwenSaving, QwenAdapters, PreTra
                 initialization.zeros_(module.bias)
 
     @property
+    def quantization_method(self) -> str | None:
+        """What PEFT's prepare_model_for_kbit_training asks: it leaves the dtypes of a "gptq" model alone."""
+        return None if self.config.gptq is None else "gptq"
+
+    def to(self, *args: Any, **arguments: Any) -> Any:
+        """As of any module: transformers refuses to cast the GPTQ models of other libraries, whose scales it rounds."""
+        return nn.Module.to(self, *args, **arguments)
+
+    @property
     def is_in_one_piece(self) -> bool:
         """Whether all weights are on one device and stay there, with no hooks of accelerate that move them."""
         places = {str(place) for place in (getattr(self, "hf_device_map", None) or {}).values()}
