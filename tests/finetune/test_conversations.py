@@ -57,7 +57,7 @@ def test_a_wrong_conversation_is_an_error_that_names_sample_and_turn(tmp_path: P
     file = write_data(tmp_path / "data.json", [{"conversations": [ASKED, ANSWERED]}, entry])
     with pytest.raises(DataError, match=problem) as raised:
         read_conversations(file)
-    assert str(file) in str(raised.value) and "fix or remove these: 1 of 2 conversations" in str(raised.value)
+    assert str(file) in str(raised.value) and "fix or remove these: 1 of 2 samples" in str(raised.value)
 
 
 def test_all_wrong_conversations_are_counted_and_the_first_five_shown(tmp_path: Path) -> None:
