@@ -1,6 +1,7 @@
 """The backend of a model in transformers, which may be moved, cast and trained: it decides anew for every operation.
 
-no gradient needed, tensors on a CPU in bf16      the native library, as select.py chooses it
+tensors on a CPU in bf16, no gradient needed      the native library, as select.py chooses it
+the same with a gradient, quantised linears       the native library, forward and backward
 everything else                                   the references, which are differentiable
 """
 
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qwartet.kernels import differentiable
 from qwartet.kernels.backend import REFERENCE, Backend, FusedLayers, LayerWeights, PreparedWeight
 from qwartet.kernels.cache_layer import CacheLayer
 from qwartet.kernels.forward_batch import ForwardBatch
@@ -36,26 +38,27 @@ class ChoosingBackend(Backend):
 
     def suited_to(self, *tensors: Tensor | None) -> Backend:
         """The fast backend if it supports all of these weights or activations, else the references."""
-        grad = torch.is_grad_enabled()
-        for tensor in tensors:
-            if tensor is not None and not (
-                tensor.device.type == "cpu" and tensor.dtype == NATIVE_DTYPE and not (grad and tensor.requires_grad)
-            ):
-                return REFERENCE
-        return self.fast
+        given = [tensor for tensor in tensors if tensor is not None]
+        needs_gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
+        return self.fast if all(map(is_native, given)) and not needs_gradient else REFERENCE
 
     def prepare(self, weight: QuantizedWeight) -> PreparedWeight:
         return self.fast.prepare(weight)
 
     def quantized_linear(self, x: Tensor, weight: PreparedWeight) -> Tensor:
-        chosen = REFERENCE if isinstance(weight, QuantizedWeight) else self.fast
-        return chosen.quantized_linear(x, weight)
+        """Differentiable in x; `weight` is prepared."""
+        if torch.is_grad_enabled() and x.requires_grad:
+            return differentiable.quantized_linear(x, weight, self.fast)
+        return self.fast.quantized_linear(x, weight)
 
     def dense_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return self.suited_to(x, weight, bias).dense_linear(x, weight, bias)
 
     def head_logits(self, x: Tensor, weight: Tensor) -> Tensor:
         return self.suited_to(x, weight).head_logits(x, weight)
+
+    def dense_linear_gradient(self, grad_y: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+        return self.suited_to(weight).dense_linear_gradient(grad_y, weight, dtype)
 
     def embed(self, ids: Tensor, table: Tensor) -> Tensor:
         """ids of any shape and integer dtype."""
@@ -84,9 +87,14 @@ class ChoosingBackend(Backend):
     def fuse(self, layers: Sequence[LayerWeights], caches: Sequence[CacheLayer]) -> FusedLayers | None:
         """None unless everything is on a CPU and in bf16."""
         dense = [tensor for layer in layers for tensor in _dense_tensors(layer)]
-        if any(tensor.device.type != "cpu" or tensor.dtype != NATIVE_DTYPE for tensor in dense):
+        if not all(map(is_native, dense)):
             return None
         return self.fast.fuse(layers, caches)
+
+
+def is_native(tensor: Tensor) -> bool:
+    """Whether the native library supports a weight or an activation."""
+    return tensor.device.type == "cpu" and tensor.dtype == NATIVE_DTYPE
 
 
 def _dense_tensors(layer: LayerWeights) -> list[Tensor]:

@@ -2,8 +2,8 @@
 
 The buffers have the published names (qweight, qzeros, scales, g_idx, bias), so that state_dict, save_pretrained,
 device maps and offloading see a linear as it is on disk. On a CPU they stay mapped from the file and take no memory;
-the native kernels read a repacked copy, which a weight cache may hold too. Where a gradient of the input is needed, or
-no fast kernel suits, the references work on the buffers.
+the native kernels read a repacked copy, which a weight cache may hold too, and compute the gradient of the input from
+it. Where no fast kernel suits, the references work on the buffers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qwartet.hf.backend import ChoosingBackend
+from qwartet.hf.backend import ChoosingBackend, is_native
 from qwartet.kernels.backend import REFERENCE, PreparedWeight
 from qwartet.layers.linear import QuantizedLinear
 from qwartet.quant_format.config import GptqConfig
@@ -95,7 +95,7 @@ class GptqLinear(QuantizedLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         is_offloaded = "_hf_hook" in self.__dict__  # by accelerate: a repacked copy would stay in memory
-        if is_offloaded or self.backend.suited_to(x) is REFERENCE:
+        if is_offloaded or not is_native(x):
             return REFERENCE.quantized_linear(x, self.weight)
         return self.backend.quantized_linear(x, self.prepared)
 

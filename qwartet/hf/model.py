@@ -23,6 +23,7 @@ from qwartet.hf.chat import QwenChat
 from qwartet.hf.config import QWenConfig
 from qwartet.hf.generation import QwenGeneration
 from qwartet.hf.gptq_linear import LEAVES, GptqLinear
+from qwartet.hf.lean_loss import lean_loss
 from qwartet.hf.loading import load
 from qwartet.hf.network import QWenModel
 from qwartet.hf.paged_cache import PagedCache
@@ -133,6 +134,15 @@ class QWenLMHeadModel(QwenChat, QwenGeneration, QwenSaving, QwenAdapters, PreTra
                 initialization.zeros_(module.bias)
 
     @property
+    def quantization_method(self) -> str | None:
+        """What PEFT's prepare_model_for_kbit_training asks: it leaves the dtypes of a "gptq" model alone."""
+        return None if self.config.gptq is None else "gptq"
+
+    def to(self, *args: Any, **arguments: Any) -> Any:
+        """As of any module: transformers refuses to cast the GPTQ models of other libraries, whose scales it rounds."""
+        return nn.Module.to(self, *args, **arguments)
+
+    @property
     def is_in_one_piece(self) -> bool:
         """Whether all weights are on one device and stay there, with no hooks of accelerate that move them."""
         places = {str(place) for place in (getattr(self, "hf_device_map", None) or {}).values()}
@@ -157,6 +167,7 @@ class QWenLMHeadModel(QwenChat, QwenGeneration, QwenSaving, QwenAdapters, PreTra
         return_dict: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         cache: Any = None,
+        return_logits: bool = True,
         **loss_arguments: Any,
     ) -> Any:
         """Logits [B, L, V] of ids [B, L] (or [B, K, V] of the last `logits_to_keep` columns), and what else is asked.
@@ -164,6 +175,7 @@ class QWenLMHeadModel(QwenChat, QwenGeneration, QwenSaving, QwenAdapters, PreTra
         attention_mask [B, past + L] is 0 for padding. Positions follow from columns, as published: position_ids may
         only say the same. `labels` [B, L] add the loss, their shift included; -100 is ignored. `past_key_values` is a
         Cache of transformers, called `cache` by its later versions. token_type_ids have no effect.
+        With labels, return_logits=False saves the memory of the logits: the result has only the loss.
         """
         past = past_key_values if cache is None else cache
         self._check(input_ids, inputs_embeds, output_attentions, head_mask)
@@ -177,16 +189,18 @@ class QWenLMHeadModel(QwenChat, QwenGeneration, QwenSaving, QwenAdapters, PreTra
         wants_cache = self.config.use_cache if use_cache is None else use_cache
         if past is None and wants_cache and not self.training:
             past = self._new_cache(x)
-        kept = kept_columns(num_new, logits_to_keep)
+        wants_logits = return_logits or labels is None
+        kept = kept_columns(num_new, logits_to_keep if wants_logits else 0)
         states: list[Tensor] | None = [] if self._wants_states(output_hidden_states) else None
         values = self._run(x.float(), input_ids, rows, kept, past, states)
-        logits = self.lm_head(values)
         is_padded = past is not None and not isinstance(past, PagedCache)
         is_token = torch.ones_like(rows.new) if is_padded else self._computed(rows, past).new
-        logits = unpacked(logits, is_token[:, kept])
+        logits = unpacked(self.lm_head(values), is_token[:, kept]) if wants_logits else None
         loss = None
-        if labels is not None:
+        if labels is not None and logits is not None:
             loss = self.loss_function(logits, labels, vocab_size=logits.shape[-1], **loss_arguments)
+        elif labels is not None:
+            loss = lean_loss(self.lm_head, values, is_token, labels, **loss_arguments)
         hidden = None
         if states is not None:
             hidden = tuple(unpacked(state.to(self.dtype), is_token) for state in states)

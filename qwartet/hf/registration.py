@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Pretra
 from qwartet.errors import SettingError
 from qwartet.hf.config import QWenConfig
 from qwartet.hf.model import QWenLMHeadModel
+from qwartet.hf.peft_hook import register_with_peft
 from qwartet.hf.tokenizer import QWenTokenizer
 
 FUNCTION = "get_class_from_dynamic_module"
@@ -40,6 +41,7 @@ def register() -> None:
     AutoTokenizer.register(TokenizerKey, tokenizer_class=QWenTokenizer, exist_ok=True)
     for name, one in PUBLISHED.items():  # `transformers serve` looks up an architecture there
         setattr(transformers, name, one)
+    register_with_peft()
     original = getattr(dynamic_module_utils, FUNCTION)
     if hasattr(original, "is_of_qwartet"):
         return

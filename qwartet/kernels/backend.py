@@ -157,9 +157,18 @@ class Backend:
         assert isinstance(weight, QuantizedWeight), f"{type(weight).__name__} belongs to another backend"
         return quantized_linear.linear(x, weight)
 
+    def quantized_linear_gradient(self, grad_y: Tensor, weight: PreparedWeight, dtype: torch.dtype) -> Tensor:
+        """The gradient of x [..., K] in `dtype` from that of y [..., N]; the dequantised matrix is never whole."""
+        assert isinstance(weight, QuantizedWeight), f"{type(weight).__name__} belongs to another backend"
+        return quantized_linear.linear_backward_input(grad_y, weight).to(dtype)
+
     def dense_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """x [..., K], weight [N, K], bias [N] -> [..., N]."""
         return F.linear(x, weight, bias)
+
+    def dense_linear_gradient(self, grad_y: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+        """The gradient of x [..., K] in `dtype` from that of y [..., N], weight [N, K]."""
+        return (grad_y @ weight.to(grad_y.dtype)).to(dtype)
 
     def head_logits(self, x: Tensor, weight: Tensor) -> Tensor:
         """x [R, C], weight [V, C] -> [R, V]."""

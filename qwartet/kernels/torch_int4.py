@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from qwartet.kernels.backend import Backend, PreparedWeight
-from qwartet.quant_format.weight import QuantizedWeight
+from qwartet.quant_format.weight import TILE_VALUES, QuantizedWeight
 
 GROUP_SIZES = (32, 64, 128, 256)
 
@@ -89,3 +89,23 @@ class TorchInt4Backend(Backend):
         )
         y = y if weight.bias is None else y + weight.bias
         return y.view(*x.shape[:-1], weight.out_features)
+
+    def quantized_linear_gradient(self, grad_y: Tensor, weight: PreparedWeight, dtype: torch.dtype) -> Tensor:
+        """As torch's operation has W, rounded to bf16: its columns are the products with rows of the identity."""
+        if not isinstance(weight, TorchWeight):
+            return super().quantized_linear_gradient(grad_y, weight, dtype)
+        rows = grad_y.flatten(0, -2).float()
+        identity = torch.eye(weight.in_features, dtype=torch.bfloat16)
+        parts = [
+            rows
+            @ torch.ops.aten._weight_int4pack_mm_for_cpu(
+                columns, weight.packed, weight.group_size, weight.scales_and_zeros
+            )
+            .t()
+            .float()
+            for columns in identity.split(max(TILE_VALUES // weight.out_features, 1))
+        ]
+        grad_x = torch.cat(parts, dim=-1)
+        if weight.order is not None:
+            grad_x = torch.empty_like(grad_x).index_copy_(1, weight.order, grad_x)
+        return grad_x.to(dtype).view(*grad_y.shape[:-1], weight.in_features)

@@ -24,16 +24,35 @@ def check_gradients(model, golden: dict[str, torch.Tensor]) -> None:
             torch.testing.assert_close(parameter.grad, golden[f"grad.{name}"], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("return_logits", [False, True])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_loss_and_gradients_are_the_originals(prompt: torch.Tensor, checkpointing: bool) -> None:
+def test_loss_and_gradients_are_the_originals(prompt: torch.Tensor, checkpointing: bool, return_logits: bool) -> None:
     golden = load_file(golden_path("tiny-72b/golden_loss.safetensors"))
     model = load("tiny-72b", dtype="float32").train()
     if checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    result = model(prompt, labels=golden["labels"][None].long())
+    result = model(prompt, labels=golden["labels"][None].long(), return_logits=return_logits)
+    assert ("logits" in result) is return_logits
     result.loss.backward()
     torch.testing.assert_close(result.loss, golden["loss"][0], rtol=1e-4, atol=0)
     check_gradients(model, golden)
+
+
+@pytest.mark.parametrize("num_items", [None, 7, torch.tensor(9)])
+def test_the_loss_without_logits_is_that_with_logits(num_items) -> None:
+    model = load("tiny-72b-base-sharded", dtype="float32").train()
+    ids = torch.randint(3, 300, (2, 9), generator=torch.Generator().manual_seed(0))
+    for mask in (None, torch.tensor([[1] * 9, [1] * 5 + [0] * 4]), torch.tensor([[1] * 9, [0] * 4 + [1] * 5])):
+        labels = ids.clone()
+        labels[0, :3] = -100
+        found = []
+        for return_logits in (True, False):
+            model.zero_grad()
+            arguments = {} if num_items is None else {"num_items_in_batch": num_items}
+            loss = model(ids, attention_mask=mask, labels=labels, return_logits=return_logits, **arguments).loss
+            loss.backward()
+            found.append((loss.detach(), [one.grad for one in model.parameters()]))
+        torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-6)
 
 
 def test_gradients_flow_in_eval_mode_too_and_through_a_cache(prompt: torch.Tensor) -> None:

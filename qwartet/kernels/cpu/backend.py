@@ -102,6 +102,31 @@ class CpuBackend(Backend):
             )
         return y
 
+    def quantized_linear_gradient(self, grad_y: Tensor, weight: PreparedWeight, dtype: torch.dtype) -> Tensor:
+        """grad_y [..., N] bf16 or fp32 -> [..., K] in `dtype`, bf16 or fp32; sums in fp32."""
+        if not isinstance(weight, PackedWeight):
+            return super().quantized_linear_gradient(grad_y, weight, dtype)
+        return self._linear_gradient(grad_y, weight.structure, weight.in_features, weight.out_features, dtype)
+
+    def dense_linear_gradient(self, grad_y: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+        """The same for a dense weight [N, K] in bf16."""
+        return self._linear_gradient(grad_y, dense_structure(weight, None), weight.shape[1], weight.shape[0], dtype)
+
+    def _linear_gradient(
+        self, grad_y: Tensor, structure: native.Linear, num_inputs: int, num_outputs: int, dtype: torch.dtype
+    ) -> Tensor:
+        rows = grad_y.reshape(-1, num_outputs).contiguous()
+        for one in (rows.dtype, dtype):
+            assert one in (torch.bfloat16, torch.float32), one
+        check(rows, rows.shape[0], num_outputs, dtype=rows.dtype)
+        grad_x = torch.empty(*grad_y.shape[:-1], num_inputs, dtype=dtype)
+        if rows.shape[0]:
+            self.library.call(
+                "qw_linear_gradient", byref(structure), pointer(rows), int(rows.dtype == torch.float32), rows.shape[0],
+                pointer(grad_x), int(dtype == torch.float32),
+            )  # fmt: skip
+        return grad_x
+
     def head_logits(self, x: Tensor, weight: Tensor) -> Tensor:
         """x [R, C], weight [V, C] -> [R, V] fp32."""
         return self.dense_linear(x, weight, dtype=torch.float32)

@@ -5,6 +5,7 @@
 
 #include "decoder_layer.h"
 #include "head.h"
+#include "linear_gradient.h"
 #include "measure.h"
 #include "packing.h"
 #include "simd.h"
@@ -137,6 +138,20 @@ QW_EXPORT int32_t qw_pack_dense(const PackedWeight* weight, const uint16_t* rows
 QW_EXPORT int32_t qw_linear(const Linear* weight, const uint16_t* x, int64_t num_tokens, int32_t low, void* y, int32_t is_float) {
     return guarded(is_valid(*weight) && is_size(num_tokens), [&] {
         linear(*weight, x, num_tokens, inputs_of(*weight), Low(low), {y, outputs_of(*weight), is_float ? Store::FLOAT : Store::BF16});
+    });
+}
+
+// dx [M, K] from dy [M, N], each fp32 or bf16.
+QW_EXPORT int32_t qw_linear_gradient(const Linear* weight, const void* dy, int32_t dy_is_float, int64_t num_tokens, void* dx,
+                                     int32_t dx_is_float) {
+    bool good = is_valid(*weight) && is_size(num_tokens);
+    const int32_t* order = weight->is_packed ? weight->packed.order : nullptr;
+    for (int64_t k = 0; good && order && k < inputs_of(*weight); k++) good = order[k] >= 0 && order[k] < inputs_of(*weight);
+    return guarded(good, [&] {
+        const Gradient gradient{dy, dy_is_float != 0};
+        const Output out{dx, inputs_of(*weight), dx_is_float ? Store::FLOAT : Store::BF16};
+        if (weight->is_packed) quantized_linear_gradient(weight->packed, gradient, num_tokens, out);
+        else dense_linear_gradient(weight->dense, gradient, num_tokens, out);
     });
 }
 

@@ -21,6 +21,8 @@ constexpr int VALUE_ROWS = 1;
 constexpr int VALUE_PARTS = 4;
 constexpr int DENSE_ROWS = 2;
 constexpr int DENSE_TOKENS = 2;
+constexpr int GRADIENT_ROWS = 6;
+constexpr int GRADIENT_VECTORS = 1;
 
 struct F32 { __m256 lo, hi; };
 struct I32 { __m256i lo, hi; };
@@ -142,6 +144,11 @@ inline Bytes load_bytes(const void* p) { return {load256(p), load256(reinterpret
 inline void store_bytes(void* p, Bytes a) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a.lo);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p) + 1, a.hi);
+}
+template <int SHIFT, int32_t MASK>
+inline I32 bits_of(Bytes a) {
+    const __m256i mask = _mm256_set1_epi32(MASK);
+    return {_mm256_and_si256(_mm256_srli_epi32(a.lo, SHIFT), mask), _mm256_and_si256(_mm256_srli_epi32(a.hi, SHIFT), mask)};
 }
 QW_INLINE inline Bytes opaque(Bytes a) {
     __asm__ volatile("" : "+x"(a.lo), "+x"(a.hi));

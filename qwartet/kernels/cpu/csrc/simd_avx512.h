@@ -21,6 +21,8 @@ constexpr int64_t TAKEN_APART_FROM = INT64_MAX;  // gains a tenth in kernels_lab
 constexpr int PLANES_OF_BYTES = 1;
 constexpr int DENSE_ROWS = 4;
 constexpr int DENSE_TOKENS = 6;
+constexpr int GRADIENT_ROWS = 8;
+constexpr int GRADIENT_VECTORS = 2;
 
 using F32 = __m512;
 using I32 = __m512i;
@@ -110,6 +112,10 @@ inline void store_i8(int8_t* p, I32 a, bool evens_first) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
 }
 
+template <int SHIFT, int32_t MASK>
+inline I32 bits_of(Bytes a) {
+    return _mm512_and_si512(_mm512_srli_epi32(a.v, SHIFT), _mm512_set1_epi32(MASK));
+}
 inline Bytes load_bytes(const void* p) { return {_mm512_loadu_si512(p)}; }
 inline void store_bytes(void* p, Bytes a) { _mm512_storeu_si512(p, a.v); }
 QW_INLINE inline Bytes opaque(Bytes a) {

@@ -22,6 +22,8 @@ constexpr int64_t TAKEN_APART_FROM = 16;  // from this many parts on, codes are 
 constexpr int PLANES_OF_BYTES = 1;  // 2: 8-bit codes are multiplied by 16-bit activations, see byte_plane
 constexpr int DENSE_ROWS = 2;  // the same for the dense kernel
 constexpr int DENSE_TOKENS = 2;
+constexpr int GRADIENT_ROWS = 4;  // inputs, and vectors of tokens, whose sums of a gradient stay in registers
+constexpr int GRADIENT_VECTORS = 1;
 constexpr int SCORE_KEYS = 4;  // keys of attention, and query rows, whose sums stay in registers
 constexpr int SCORE_ROWS = 1;
 constexpr int VALUE_ROWS = 1;  // query rows, and vectors along the head, for its values
@@ -153,6 +155,17 @@ inline Bytes load_bytes(const void* p) {
     return out;
 }
 inline void store_bytes(void* p, Bytes a) { std::memcpy(p, a.v, 64); }
+// Bits SHIFT .. of each lane as an integer.
+template <int SHIFT, int32_t MASK>
+inline I32 bits_of(Bytes a) {
+    I32 out;
+    for (int i = 0; i < 16; i++) {
+        uint32_t lane;
+        std::memcpy(&lane, a.v + 4 * i, 4);
+        out.v[i] = int32_t(lane >> SHIFT) & MASK;
+    }
+    return out;
+}
 inline Bytes opaque(Bytes a) { return a; }  // the same bytes, but the compiler cannot know it
 inline Bytes low_nibbles(Bytes a) {
     for (auto& byte : a.v) byte &= 15;
