@@ -68,8 +68,7 @@ class TrainingOptions:
     max_grad_norm: Annotated[float, typer.Option(help="Clip the gradient's norm at this value; 0: never.")] = 1.0
     warmup_ratio: Annotated[float, typer.Option(help="Fraction of the steps in which the learning rate rises.")] = 0.01
     lr_scheduler_type: Annotated[
-        Literal["cosine", "linear", "constant", "constant_with_warmup"],
-        typer.Option(help="How the learning rate falls."),
+        Literal["cosine", "linear", "constant"], typer.Option(help="How the learning rate falls after its rise.")
     ] = "cosine"
     dtype: Annotated[
         Literal["auto", "bf16", "fp16", "fp32"],

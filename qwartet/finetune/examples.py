@@ -24,6 +24,8 @@ from qwartet.tokenizer.tokenizer import Tokenizer
 SAMPLES = "samples"
 """Key of a batch under which the names of its examples stand; the network does not see it."""
 
+_LOSS_ONLY = {"return_logits": False, "use_cache": False}  # arguments of QWenLMHeadModel
+
 
 @dataclass(frozen=True)
 class Example:
@@ -101,4 +103,4 @@ class Collator:
             labels[row, :length] = torch.from_numpy(example.labels)
             mask[row, :length] = 1
         names = [example.name for example in examples]
-        return {"input_ids": ids, "attention_mask": mask, "labels": labels, SAMPLES: names}
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels, SAMPLES: names, **_LOSS_ONLY}

@@ -69,12 +69,15 @@ def plan(directory: Path, settings: Settings, device: torch.device) -> Plan:
 
 
 def compute_dtype(settings: Settings, device: torch.device) -> torch.dtype:
-    """The dtype of matrix products; "auto" is bf16 where the device has it, else fp16 on a GPU and fp32 on a CPU."""
+    """The dtype of matrix products; "auto" is bf16 where the device has it, else fp16 on a GPU and fp32 on a CPU.
+
+    For quantised weights it is bf16 on every CPU, since the native kernels compute in that.
+    """
     if settings.dtype != "auto":
         return _DTYPES[settings.dtype]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
+    has_bf16 = settings.method == "qlora" or getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
     return torch.bfloat16 if has_bf16 else torch.float32
 
 

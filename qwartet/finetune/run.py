@@ -36,6 +36,8 @@ from qwartet.hub.resolve import resolve
 from qwartet.models.vocabulary_files import load_tokenizer
 from qwartet.tokenizer.tokenizer import Tokenizer
 
+_SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}  # all of them rise first
+
 
 @dataclass(frozen=True)
 class Request:
@@ -165,7 +167,7 @@ def arguments(
         gradient_accumulation_steps=settings.gradient_accumulation_steps, weight_decay=settings.weight_decay,
         adam_beta1=settings.adam_beta1, adam_beta2=settings.adam_beta2, adam_epsilon=settings.adam_epsilon,
         max_grad_norm=settings.max_grad_norm, warmup_steps=settings.warmup_ratio,
-        lr_scheduler_type=settings.lr_scheduler_type, optim="adamw_torch",
+        lr_scheduler_type=_SCHEDULES[settings.lr_scheduler_type], optim="adamw_torch",
         bf16=dtype == torch.bfloat16, fp16=dtype == torch.float16, use_cpu=device.type == "cpu",
         save_strategy="steps", save_steps=settings.save_steps, save_total_limit=settings.save_total_limit,
         logging_strategy="steps", logging_steps=settings.logging_steps, logging_nan_inf_filter=False,

@@ -21,7 +21,7 @@ from qwartet.tokenizer.chatml import LossOn
 Method = Literal["full", "lora", "qlora"]
 ComputeDtype = Literal["auto", "bf16", "fp16", "fp32"]
 Objective = Literal["sft", "dpo"]
-Schedule = Literal["cosine", "linear", "constant", "constant_with_warmup"]
+Schedule = Literal["cosine", "linear", "constant"]
 TARGETS = ("c_attn", "c_proj", "w1", "w2")
 
 _OF_METHOD: Mapping[str, Mapping[str, Any]] = {

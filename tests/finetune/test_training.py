@@ -230,3 +230,19 @@ def test_samples_without_an_id_are_named_by_their_place(pristine: Copy, tmp_path
     data = write_data(tmp_path / "data.json", nameless)
     with pytest.raises(NotFiniteError, match=r"'entry [01]', 'entry [01]'"):
         run(pristine(), tmp_path / "out", data, "full", learning_rate=1e30, num_train_epochs=20, warmup_ratio=0.0)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_q_lora_trains_an_adapter_on_a_quantised_model_and_resumes_exactly(
+    pristine: Copy, data: Path, tmp_path: Path, bits: int
+) -> None:
+    base, whole, resumed = pristine(bits=bits), tmp_path / "whole", tmp_path / "resumed"
+    expected = run(base, whole, data, "qlora", dtype="auto")
+    assert expected.losses[-1][1] < expected.losses[0][1] - 0.3
+    assert json.loads((whole / "run.json").read_text())["settings"]["dtype"] == "bfloat16"
+    adapter = read_adapter(whole, open_checkpoint(base).layout)
+    assert len(adapter.linears) == 10 and not adapter.replaced
+    with pytest.raises(Killed):
+        run(base, resumed, data, "qlora", dtype="auto", on_progress=kill_at(3))
+    assert run(base, resumed, data, "qlora", dtype="auto", resume=True).losses == expected.losses
+    assert_same_tensors(whole, resumed)
