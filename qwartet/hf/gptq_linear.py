@@ -93,7 +93,7 @@ class GptqLinear(QuantizedLinear):
     def prepared(self, packed: PreparedWeight) -> None:
         self._packed = packed
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # adapters are PEFT's here
         is_offloaded = "_hf_hook" in self.__dict__  # by accelerate: a repacked copy would stay in memory
         if is_offloaded or self.backend.suited_to(x) is REFERENCE:
             return REFERENCE.quantized_linear(x, self.weight)
