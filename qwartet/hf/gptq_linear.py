@@ -49,6 +49,7 @@ class GptqLinear(QuantizedLinear):
         `name` and `place` are for errors.
         """
         nn.Module.__init__(self)
+        self.register_module("adapters", None)
         self.in_features, self.out_features = in_features, out_features
         self.backend: ChoosingBackend = backend
         self.gptq, self.name, self.place = gptq, name, place
