@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -42,6 +42,7 @@ from qwartet.engine.sampling_params import SamplingOptions, SamplingParams
 from qwartet.errors import NotAChatModelError, RequestError, SettingError, VocabularyError
 from qwartet.hub.resolve import resolve
 from qwartet.layers.dense_batch import dense_batch
+from qwartet.models.adapters import attach_adapters
 from qwartet.models.families import family_of, load_config
 from qwartet.models.generation_config import GenerationDefaults, load_generation_defaults
 from qwartet.models.load import Dtype, load_model
@@ -130,11 +131,13 @@ class LLM:
         draft_model: str | os.PathLike[str] | None = None,
         chat_format: str | None = None,
         checkpoint_format: str | None = None,
+        adapters: Mapping[str, str | os.PathLike[str]] | None = None,
         **engine: Any,
     ) -> None:
         """`activations` ("exact", "int8"), `head` ("auto", "int8", "exact"), `weight_cache` and `on_packed`: see
         load_model. `draft_model`: a smaller checkpoint with the same vocabulary, for speculative decoding.
         `chat_format` ("chatml", "raw") and `checkpoint_format` ("gptq", "gptq_v2") are for checkpoints that lack them.
+        `adapters`: LoRA adapters in PEFT's format, name -> directory; a request chooses one with adapter="name".
         `engine` takes the fields of EngineConfig: max_model_len, max_num_seqs, kv_cache_dtype ("auto", "int8", "int4").
 
         Raises ModelNotFoundError, CheckpointError, OutOfMemoryError (unless `force`), SettingError.
@@ -165,7 +168,10 @@ class LLM:
                 reason = "the draft model has a different vocabulary; use one of the same family"
                 raise SettingError(f"{draft_path}: {reason}", param="draft_model")
             draft = load(draft_path)
-        self._thread = EngineThread.of(Engine(network, config, tokenizer=self._tokenizer, draft_model=draft))
+        resident = attach_adapters(network, {name: Path(place) for name, place in (adapters or {}).items()})
+        self._thread = EngineThread.of(
+            Engine(network, config, tokenizer=self._tokenizer, draft_model=draft, adapters=resident)
+        )
 
     @property
     def engine(self) -> Engine:
@@ -364,12 +370,12 @@ class LLM:
         """Queues a prompt for params.n completions, with this checkpoint's stop tokens; the caller steps `engine`."""
         return self.engine.add_requests(prompt_ids, params, RequestOptions(self.stop_token_ids))
 
-    def logits(self, ids: Sequence[int]) -> Tensor:
-        """Logits [T, V] fp32 at every position of a prompt of T ids."""
+    def logits(self, ids: Sequence[int], *, adapter: str | None = None) -> Tensor:
+        """Logits [T, V] fp32 at every position of a prompt of T ids, of the model alone or with one of its adapters."""
         config, context = self.model.config, self.model.config.position.max_length
         check_length(len(ids), context, context)
         check_ids(ids, config.vocab_size)
-        return self._thread.call(partial(_logits, self.model, ids))
+        return self._thread.call(partial(_logits, self.model, ids, self.engine.adapters.number(adapter)))
 
     def sampling_params(self, **sampling: Unpack[SamplingOptions]) -> SamplingParams:
         """The checkpoint's sampling defaults with these changes."""
@@ -445,8 +451,11 @@ class LLM:
 
 
 @torch.inference_mode()
-def _logits(model: QwenModel, ids: Sequence[int]) -> Tensor:
-    logits: Tensor = model(dense_batch([ids], model.config.position, device=model.device))
+def _logits(model: QwenModel, ids: Sequence[int], adapter: int) -> Tensor:
+    batch = dense_batch([ids], model.config.position, device=model.device)
+    if adapter >= 0:
+        batch = replace(batch, adapter_index=torch.full_like(batch.input_ids, adapter))
+    logits: Tensor = model(batch)
     return logits.float()
 
 

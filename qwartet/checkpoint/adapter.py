@@ -25,6 +25,7 @@ from qwartet.checkpoint.other_kinds import ADAPTER_CONFIG
 from qwartet.checkpoint.safetensors_file import SafetensorsFile, TensorInfo, read_tensor_infos, shown
 from qwartet.checkpoint.weight_files import listed
 from qwartet.errors import CheckpointError
+from qwartet.kernels.low_rank import LowRank
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _LOW_RANK = re.compile(r"(?:base_model\.model\.)?(.{1,200})\.lora_([AB])(?:\.default)?\.weight")
@@ -33,25 +34,12 @@ _ANOTHER_BASE = "the adapter belongs to another base model"
 
 
 @dataclass(frozen=True)
-class LowRank:
-    """What an adapter adds to one linear: scale * B A x. Tensors in the file's dtype."""
-
-    a: Tensor  # [r, K]
-    b: Tensor  # [N, r]
-    scale: float
-
-    @property
-    def rank(self) -> int:
-        return self.a.shape[0]
-
-
-@dataclass(frozen=True)
 class Adapter:
     """An adapter of one network."""
 
     directory: Path
     config: AdapterConfig
-    linears: Mapping[str, LowRank]  # by name in the network: "layers.0.attention.qkv", "lm_head"
+    linears: Mapping[str, LowRank]  # in the file's dtype, by name in the network: "layers.0.attention.qkv", "lm_head"
     replaced: Mapping[str, Tensor]  # weights [V, C] of modules that were trained whole: "embedding", "lm_head"
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from qwartet import DEMO
+from qwartet.cli.adapters import Loras, adapter_directories
 from qwartet.cli.extras import require
 from qwartet.cli.loading import LoadOptions, own_names
 from qwartet.cli.option_groups import with_groups
@@ -62,6 +63,7 @@ def serve(
         list[str] | None, typer.Option(help="Name of the model in the API, besides its own; repeatable.")
     ] = None,
     load: LoadOptions,
+    lora: Loras = None,
     max_num_seqs: MaxNumSeqs = EngineConfig.max_num_seqs,
     max_num_batched_tokens: Annotated[
         int | None, typer.Option(help="Maximum tokens per step.", show_default="512 on a CPU, 2048 on a GPU")
@@ -91,6 +93,7 @@ def serve(
     """
     require("server", "serve", "fastapi", "uvicorn", "prometheus_client")
     names = [*(served_model_name or ()), *own_names(model)]
+    adapters = adapter_directories(lora or (), names)
     allowed = _access(access)
     _readable(ssl_certfile, ssl_keyfile)
     if model is not None and not looks_like_hub_id(model):
@@ -115,7 +118,7 @@ def serve(
         )  # fmt: skip
         load_model = partial(
             _load, load, model, max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens,
-            max_stall_s=max_stall or None,
+            max_stall_s=max_stall or None, adapters=adapters,
         )  # fmt: skip
         code = serve_until_stopped(app, service, listener, load_model, names, ssl_certfile, ssl_keyfile)
     if access.uds is not None:

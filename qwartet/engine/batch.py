@@ -41,6 +41,7 @@ def build_forward_batch(
     rope_index: list[int] = []
     slot_mapping: list[int] = []
     logits_index: list[int] = []
+    adapters: list[int] = []
     cu_seqlens, seq_lens, tables = [0], [], []
     for span in spans:
         request, start, end = span.request, span.start, span.end
@@ -48,6 +49,7 @@ def build_forward_batch(
         input_ids += request.token_ids(start, end)
         places = range(request.first_position + start, request.first_position + end)
         positions += places
+        adapters += [request.adapter] * (end - start)
         row = position_config.alpha_slot(request.num_prompt_tokens) * position_config.max_length
         rope_index += [row + place for place in places]
         slot_mapping += [
@@ -69,5 +71,6 @@ def build_forward_batch(
         seq_lens=tensor(seq_lens),
         block_table=tensor([table + [0] * (width - len(table)) for table in tables]),
         slot_mapping=tensor(slot_mapping),
+        adapter_index=None if max(adapters) < 0 else tensor(adapters),
         logits_index=None if len(logits_index) == len(input_ids) else tensor(logits_index),
     )

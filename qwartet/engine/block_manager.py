@@ -40,9 +40,12 @@ class BlockTable:
     hashes: list[bytes] = field(default_factory=list)  # of full blocks, computed on demand
 
 
-def prefix_root(salt: bytes, alpha_slot: int, first_position: int) -> bytes:
-    """The root for ids at positions from `first_position` on, turned by an NTK alpha; `salt` keeps users apart."""
-    return sha256(array("q", [alpha_slot, first_position, len(salt)]).tobytes() + salt).digest()
+def prefix_root(salt: bytes, alpha_slot: int, first_position: int, adapter: int = -1) -> bytes:
+    """The root for ids at positions from `first_position` on, turned by an NTK alpha, and computed with an adapter.
+
+    `salt` keeps users apart.
+    """
+    return sha256(array("q", [alpha_slot, first_position, adapter, len(salt)]).tobytes() + salt).digest()
 
 
 class BlockManager:

@@ -8,7 +8,7 @@ needed, at most a chunk per step. Drafts are sampled with the request's own rand
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -99,7 +99,8 @@ class DraftModel:
 
     def _run(self, spans: list[Span]) -> Tensor:
         model, cache = self._runner.model, self._runner.cache
-        return self._runner.run(build_forward_batch(spans, cache.block_size, model.config.position, model.device))
+        batch = build_forward_batch(spans, cache.block_size, model.config.position, model.device)
+        return self._runner.run(replace(batch, adapter_index=None))  # adapters are the large model's
 
     def _next_ids(self, hidden: Tensor, requests: list[Request]) -> list[int]:
         head = self._runner.model.lm_head

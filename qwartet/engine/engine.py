@@ -44,6 +44,7 @@ from qwartet.errors import (
 )
 from qwartet.kernels.device_memory import available_bytes
 from qwartet.layers.kv_cache import BLOCK_SIZE, choose_cache_dtype, kv_bytes_per_token
+from qwartet.models.adapters import ResidentAdapters
 from qwartet.models.qwen import QwenModel
 from qwartet.tokenizer.stream import TextStream
 from qwartet.tokenizer.tokenizer import Tokenizer
@@ -80,14 +81,17 @@ class Engine:
         tokenizer: Tokenizer | None = None,
         num_valid_tokens: int | None = None,
         draft_model: QwenModel | None = None,
+        adapters: ResidentAdapters | None = None,
     ) -> None:
         """`tokenizer` makes the text; without one there are only ids. `num_valid_tokens`: see Sampler; defaults to the
         tokenizer's number. `draft_model`: a smaller one with the same vocabulary, for speculative decoding.
+        `adapters`: those beside the model.
 
         SettingError for a setting out of bounds, OutOfMemoryError when not even one request of max_model_len fits.
         """
         config = EngineConfig() if config is None else config
         self.position_config = model.config.position
+        self.adapters = ResidentAdapters() if adapters is None else adapters
         models = [model] if draft_model is None else [model, draft_model]
         affordable = _affordable_blocks(models, config.kv_cache_dtype)
         self.max_model_len = _choose_length(self.position_config.max_length, config.max_model_len, affordable)
@@ -159,7 +163,8 @@ class Engine:
         request_id = next(self._ids)
         salt = options.cache_salt if self.enable_prefix_caching else f"request {request_id}"
         alpha_slot = self.position_config.alpha_slot(len(prompt_ids))
-        root = prefix_root(salt.encode(errors="surrogatepass"), alpha_slot, options.first_position)
+        adapter = self.adapters.number(params.adapter)
+        root = prefix_root(salt.encode(errors="surrogatepass"), alpha_slot, options.first_position, adapter)
         return Request(
             request_id=request_id,
             prompt_ids=list(prompt_ids),
@@ -172,6 +177,7 @@ class Engine:
             constraint=constraint,
             speculates=options.speculates,
             logprob_token_ids=options.logprob_token_ids,
+            adapter=adapter,
             prompt_logprobs=[None] * max(options.prompt_logprobs_from, 1),
             text_stream=None if self.tokenizer is None else TextStream(self.tokenizer, params.stop),
         )
@@ -365,6 +371,7 @@ class Engine:
         check_ids(prompt_ids, self.runner.model.config.vocab_size)
 
     def _check_params(self, params: SamplingParams) -> None:
+        self.adapters.number(params.adapter)
         if params.stop and self.tokenizer is None:
             raise SettingError("stop strings need the model's tokenizer; use stop_token_ids", param="stop")
         if not params.names_tokens:

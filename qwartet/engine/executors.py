@@ -1,6 +1,6 @@
 """How does a step run through the network: module by module, or all blocks in one call of the backend?
 
-    eager     the network as it is written: any backend, adapters, hooks, weights streamed from disk
+    eager     the network as it is written: any backend, hooks, modules of others beside or around the linears
     fused     what `Backend.fuse` made of the blocks; bit-identical to the modules
 
 The runner calls `choose_executor` once; a fused executor detects when a step needs the modules.
@@ -12,8 +12,9 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from qwartet.kernels.backend import FusedLayers, LayerWeights, PreparedWeight
+from qwartet.kernels.backend import FusedLayers, LayerWeights, LinearWeight
 from qwartet.kernels.forward_batch import ForwardBatch
+from qwartet.kernels.low_rank import PreparedAdapters
 from qwartet.layers.kv_cache import KVCache
 from qwartet.layers.linear import Linear, QuantizedLinear
 from qwartet.layers.weight_stream import StreamedLayers
@@ -79,7 +80,7 @@ class FusedExecutor:
     def run(self, batch: ForwardBatch, x: Tensor | None = None) -> Tensor:
         if not self._is_current():
             self._build()
-        if self._fused is None or batch.adapter_index is not None or any(self._hooks):
+        if self._fused is None or any(self._hooks):
             return self._eager.run(batch, x)
         model = self._model
         x = model.embedding(batch.input_ids) if x is None else x
@@ -111,14 +112,25 @@ def _is_plain(layer: nn.Module) -> bool:
 
 
 def _weights(layer: Any) -> LayerWeights:
+    linears = _linears(layer)
+    qkv, output, up, gate, down = map(_weight, linears)
     return LayerWeights(
         layer.attention_norm.weight,
         layer.mlp_norm.weight,
         layer.attention_norm.eps,
         layer.attention.num_heads,
-        *(_weight(linear) for linear in _linears(layer)),
+        qkv,
+        output,
+        up,
+        gate,
+        down,
+        tuple(_adapters(linear) for linear in linears),
     )
 
 
-def _weight(linear: Any) -> PreparedWeight | tuple[Tensor, Tensor | None]:
+def _weight(linear: Any) -> LinearWeight:
     return linear.prepared if isinstance(linear, QuantizedLinear) else (linear.weight, linear.bias)
+
+
+def _adapters(linear: Any) -> PreparedAdapters | None:
+    return None if linear.adapters is None else linear.adapters.prepared

@@ -77,6 +77,7 @@ class Request:
     parent: Request | None = None  # the first completion of its prompt, which computes the prompt for all
     speculates: bool = True  # whether tokens are drafted for it
     logprob_token_ids: tuple[int, ...] = ()  # report the log-probabilities of these ids, not of the most probable
+    adapter: int = -1  # number of its LoRA adapter; -1: none
     # mutable state:
     children: list[Request] = field(default_factory=list)  # the other completions, until this one ends
     completion_ids: list[int] = field(default_factory=list)

@@ -46,6 +46,7 @@ class SamplingOptions(TypedDict, total=False):
     ignore_eos: bool | None
     structure: Structure | None
     priority: int | None
+    adapter: str | None
     do_sample: bool | None
     max_new_tokens: int | None
     min_new_tokens: int | None
@@ -94,6 +95,7 @@ class SamplingParams:
     ignore_eos: bool = False  # continue after the model's own stop tokens
     structure: Structure | None = None  # the form that the text must have
     priority: int = 0  # smaller values are served first
+    adapter: str | None = None  # name of a loaded LoRA adapter; None: the model alone
 
     def __post_init__(self) -> None:
         for name in _NUMBERS:

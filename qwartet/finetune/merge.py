@@ -12,7 +12,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from qwartet.checkpoint.adapter import Adapter, LowRank, is_adapter, read_adapter
+from qwartet.checkpoint.adapter import Adapter, , is_adapter, read_adapter
+from qwartet.kernels.low_rank import LowRank
 from qwartet.checkpoint.json_file import read_json
 from qwartet.checkpoint.writer import copy_files, flush, save_tensors, write_json
 from qwartet.errors import CheckpointError, SettingError

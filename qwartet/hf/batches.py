@@ -10,7 +10,7 @@ positions of a row, and nothing else. Two forms:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -128,6 +128,7 @@ class PaddedBatch:
     columns: Tensor  # int64 [L]
     cache: Any
     logits_index: Tensor | None
+    adapter_index: ClassVar[None] = None  # adapters are PEFT's here
 
     @classmethod
     def of(

@@ -49,6 +49,7 @@ class GptqLinear(QuantizedLinear):
         `name` and `place` are for errors.
         """
         nn.Module.__init__(self)
+        self.register_module("adapters", None)
         self.in_features, self.out_features = in_features, out_features
         self.backend: ChoosingBackend = backend
         self.gptq, self.name, self.place = gptq, name, place
@@ -93,7 +94,7 @@ class GptqLinear(QuantizedLinear):
     def prepared(self, packed: PreparedWeight) -> None:
         self._packed = packed
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # adapters are PEFT's here
         is_offloaded = "_hf_hook" in self.__dict__  # by accelerate: a repacked copy would stay in memory
         if is_offloaded or not is_native(x):
             return REFERENCE.quantized_linear(x, self.weight)

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from qwartet.kernels.cache_layer import CacheLayer
 from qwartet.kernels.forward_batch import ForwardBatch
-from qwartet.kernels.reference import attention, elementwise, quantized_linear, rotary
+from qwartet.kernels.low_rank import LowRank, PreparedAdapters, ReferenceAdapters, RowAdapters
+from qwartet.kernels.reference import attention, elementwise, low_rank, quantized_linear, rotary
 from qwartet.quant_format.config import GptqConfig
 from qwartet.quant_format.weight import QuantizedShape, QuantizedWeight
 
@@ -60,19 +61,24 @@ class PreparedHead(Protocol):
     def tensors(self) -> Mapping[str, Tensor]: ...
 
 
+LinearWeight = PreparedWeight | tuple[Tensor, Tensor | None]
+"""A linear: a prepared weight, or a dense one [N, K] and its bias [N] or None."""
+
+
 @dataclass(frozen=True)
 class LayerWeights:
-    """The weights of a residual block; a linear is a prepared weight, or a dense one [N, K] and its bias or None."""
+    """The weights of a residual block, and the adapters beside its linears."""
 
     attention_norm: Tensor
     mlp_norm: Tensor
     eps: float
     num_heads: int
-    qkv: PreparedWeight | tuple[Tensor, Tensor | None]
-    output: PreparedWeight | tuple[Tensor, Tensor | None]
-    up: PreparedWeight | tuple[Tensor, Tensor | None]
-    gate: PreparedWeight | tuple[Tensor, Tensor | None]
-    down: PreparedWeight | tuple[Tensor, Tensor | None]
+    qkv: LinearWeight
+    output: LinearWeight
+    up: LinearWeight
+    gate: LinearWeight
+    down: LinearWeight
+    adapters: tuple[PreparedAdapters | None, ...] = (None,) * 5  # of the linears, in this order
 
 
 class FusedLayers(Protocol):
@@ -103,6 +109,7 @@ class StepShape:
     num_rows: int  # of logits at once
     context: int  # keys of the longest request
     num_threads: int
+    adapter_rank: int = 0  # of the largest adapter
 
 
 class Backend:
@@ -150,6 +157,12 @@ class Backend:
         """The same from the tensors of `head_specs`."""
         raise NotImplementedError
 
+    def prepare_adapters(
+        self, adapters: Sequence[LowRank | None], dtype: torch.dtype, device: torch.device
+    ) -> PreparedAdapters:
+        """All adapters of one linear, by number; None where one leaves the linear as it is. `dtype`: the network's."""
+        return ReferenceAdapters(adapters, dtype, device)
+
     # Operations; shape letters as in layers/
 
     def quantized_linear(self, x: Tensor, weight: PreparedWeight) -> Tensor:
@@ -169,6 +182,12 @@ class Backend:
     def dense_linear_gradient(self, grad_y: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
         """The gradient of x [..., K] in `dtype` from that of y [..., N], weight [N, K]."""
         return (grad_y @ weight.to(grad_y.dtype)).to(dtype)
+
+    def adapted_linear(self, x: Tensor, weight: LinearWeight, rows: RowAdapters) -> Tensor:
+        """x [..., K] -> [..., N], to which each row's adapter is added."""
+        if isinstance(weight, tuple):
+            return low_rank.add(self.dense_linear(x, *weight), x, rows)
+        return low_rank.add(self.quantized_linear(x, weight), x, rows)
 
     def head_logits(self, x: Tensor, weight: Tensor) -> Tensor:
         """x [R, C], weight [V, C] -> [R, V]."""

@@ -20,7 +20,7 @@ class Head(Linear):
         super().__init__(in_features, out_features, backend=backend)
         self.prepared: PreparedHead | None = None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # no adapter changes a head
         """x [R, C] -> logits [R, V], fp32 from the native kernels, else in x's dtype."""
         return self.backend.head_logits(x, self.weight)
 

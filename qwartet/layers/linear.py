@@ -5,6 +5,21 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from qwartet.kernels.backend import REFERENCE, Backend, PreparedWeight
+from qwartet.kernels.low_rank import PreparedAdapters, RowAdapters
+
+
+class LinearAdapters(nn.Module):
+    """The LoRA adapters beside a linear, in the layout of its backend."""
+
+    def __init__(self, prepared: PreparedAdapters) -> None:
+        super().__init__()
+        self.prepared = prepared
+
+
+def apply(linear: nn.Module, x: Tensor, adapter_index: Tensor | None) -> Tensor:
+    """x [T, K] through a linear and, where there is an index [T] of adapters, through these."""
+    y: Tensor = linear(x) if adapter_index is None else linear(x, adapter_index)
+    return y
 
 
 class Linear(nn.Linear):
@@ -15,11 +30,16 @@ class Linear(nn.Linear):
     ) -> None:
         super().__init__(in_features, out_features, bias)
         self.backend = backend
+        self.adapters: LinearAdapters | None
+        self.register_module("adapters", None)
 
     def reset_parameters(self) -> None:
         """Leaves them uninitialised: a checkpoint, or QwenModel.initialize, fills them."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, adapter_index: Tensor | None = None) -> Tensor:
+        if self.adapters is not None and adapter_index is not None:
+            rows = RowAdapters(self.adapters.prepared, adapter_index)
+            return self.backend.adapted_linear(x, (self.weight, self.bias), rows)
         return self.backend.dense_linear(x, self.weight, self.bias)
 
 
@@ -32,8 +52,13 @@ class QuantizedLinear(nn.Module):
         self.in_features, self.out_features = prepared.in_features, prepared.out_features
         self.backend = backend
         self.prepared = prepared
+        self.adapters: LinearAdapters | None
+        self.register_module("adapters", None)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, adapter_index: Tensor | None = None) -> Tensor:
+        if self.adapters is not None and adapter_index is not None:
+            rows = RowAdapters(self.adapters.prepared, adapter_index)
+            return self.backend.adapted_linear(x, self.prepared, rows)
         return self.backend.quantized_linear(x, self.prepared)
 
     def extra_repr(self) -> str:

@@ -29,7 +29,7 @@ from qwartet.layers.attention import attend
 from qwartet.layers.embedding import Embedding
 from qwartet.layers.head import Head
 from qwartet.layers.kv_cache import KVCache
-from qwartet.layers.linear import Linear
+from qwartet.layers.linear import Linear, apply
 from qwartet.layers.parallel import SINGLE, ParallelContext
 from qwartet.layers.rms_norm import RMSNorm
 from qwartet.layers.rotary import RotaryTable
@@ -49,9 +49,9 @@ class Attention(nn.Module):
         self.output = Linear(self.num_heads * config.head_dim, config.hidden_size, backend=backend)
 
     def forward(self, x: Tensor, rotary: RotaryTable, batch: ForwardBatch, cache: KVCache | None) -> Tensor:
-        qkv = self.qkv(x)  # [T, (H + 2 H_kv) D]
+        qkv = apply(self.qkv, x, batch.adapter_index)  # [T, (H + 2 H_kv) D]
         heads = attend(self.backend, self.layer, self.num_heads, self.head_dim, qkv, rotary, batch, cache)
-        return self.parallel.all_reduce(self.output(heads))  # [T, C]
+        return self.parallel.all_reduce(apply(self.output, heads, batch.adapter_index))  # [T, C]
 
 
 class MLP(nn.Module):
@@ -65,8 +65,9 @@ class MLP(nn.Module):
         self.gate = Linear(config.hidden_size, width, backend=backend)
         self.down = Linear(width, config.hidden_size, backend=backend)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.parallel.all_reduce(self.down(self.backend.silu_mul(self.up(x), self.gate(x))))
+    def forward(self, x: Tensor, adapter_index: Tensor | None = None) -> Tensor:
+        up, gate = apply(self.up, x, adapter_index), apply(self.gate, x, adapter_index)
+        return self.parallel.all_reduce(apply(self.down, self.backend.silu_mul(up, gate), adapter_index))
 
 
 class DecoderLayer(nn.Module):
@@ -87,7 +88,7 @@ class DecoderLayer(nn.Module):
 
     def forward(self, x: Tensor, rotary: RotaryTable, batch: ForwardBatch, cache: KVCache | None) -> Tensor:
         x = x + self.attention(self.attention_norm(x), rotary, batch, cache)
-        return x + self.mlp(self.mlp_norm(x))
+        return x + self.mlp(self.mlp_norm(x), batch.adapter_index)
 
 
 class QwenModel(nn.Module):

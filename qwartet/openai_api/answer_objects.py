@@ -210,6 +210,7 @@ class ModelCard(ApiObject):
     created: int
     owned_by: Literal["qwartet"] = "qwartet"
     max_model_len: int  # tokens of a prompt and its completion together
+    parent: str | None = None  # the model that an adapter belongs to
     is_chat: bool  # false for a base model, which only completes text
 
 

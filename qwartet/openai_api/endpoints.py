@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -30,7 +31,7 @@ _Body = TypeVar("_Body", bound=RequestBody)
 
 
 class Endpoints:
-    """One model under its names; answers state the first name if the request names no model."""
+    """One model under its names, and its adapters under theirs; answers state the first if the request names none."""
 
     def __init__(
         self, llm: LLM, engine: AsyncEngine, model_names: Sequence[str], responses: ResponseStore | None = None
@@ -38,8 +39,18 @@ class Endpoints:
         """`engine` owns llm.engine; without `responses` none are stored."""
         self.llm = llm
         self.engine = engine
-        self.model_names = tuple(model_names)
+        self.own_names = tuple(model_names)
         self.responses = ResponseStore(0) if responses is None else responses
+
+    @property
+    def adapter_names(self) -> tuple[str, ...]:
+        """The names of adapters that no name of the model hides."""
+        return tuple(name for name in self.llm.engine.adapters.numbers if name not in self.own_names)
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """All names that a request may use."""
+        return self.own_names + self.adapter_names
 
     async def answer(self, path: str, body: Any) -> dict[str, Any]:
         """The response object for a body parsed from JSON.
@@ -86,9 +97,11 @@ class Endpoints:
         if isinstance(request, ResponsesRequest) and request.is_stored:
             exchange.on_response = partial(self.responses.put, request, salt=cache_salt)
         options = RequestOptions(self.llm.stop_token_ids, cache_salt=cache_salt)
+        adapter = request.model if request.model in self.adapter_names else None
+        params = replace(prepared.params, adapter=adapter)
         try:
             for prompt_ids in prepared.prompts:
-                stream = await self.engine.add(prompt_ids, prepared.params, options, on_news=exchange.wake)
+                stream = await self.engine.add(prompt_ids, params, options, on_news=exchange.wake)
                 exchange.add(stream)
         except BaseException:
             exchange.abort()

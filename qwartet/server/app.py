@@ -239,10 +239,11 @@ def _names(service: Service) -> tuple[str, ...]:
 
 
 def _model_card(service: Service, name: str) -> dict[str, Any]:
-    llm = service.endpoints.llm
+    endpoints, llm = service.endpoints, service.endpoints.llm
     card = ModelCard(
         id=name, created=int(service.started_s), max_model_len=llm.engine.max_model_len,
         is_chat=llm.generation_defaults.is_chat,
+        parent=endpoints.own_names[0] if name in endpoints.adapter_names else None,
     )  # fmt: skip
     return card.model_dump()
 

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import uvicorn
 from starlette.types import ASGIApp
 
+from qwartet.checkpoint.safetensors_file import shown
 from qwartet.engine.async_engine import AsyncEngine
 from qwartet.llm import LLM
 from qwartet.openai_api.endpoints import Endpoints
@@ -138,6 +139,9 @@ class _Life:
         engine = AsyncEngine(llm.engine)
         stored = ResponseStore(self._service.limits.response_store_bytes)
         self._service.open(Endpoints(llm, engine, model_names, stored))
+        if numbers := llm.engine.adapters.numbers:
+            size = llm.engine.adapters.num_bytes / 2**20
+            logger.info("LoRA adapters: %s (%.0f MiB)", ", ".join(map(shown, numbers)), size)
         gc.collect()
         gc.freeze()  # keeps later collections from scanning the model, which took 90 ms each
         logger.info("ready")

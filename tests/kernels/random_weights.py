@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from qwartet.kernels.low_rank import LowRank
 from qwartet.quant_format.weight import QuantizedWeight
 
 
@@ -47,3 +48,10 @@ def random_weight(
 def random_bf16(*shape: int, seed: int = 0) -> torch.Tensor:
     """Standard normal values in bf16."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).bfloat16()
+
+
+def random_low_rank(num_inputs: int, num_outputs: int, rank: int, *, seed: int = 0, scale: float = 0.75) -> LowRank:
+    """What an adapter adds to a linear, about as large as the linear's own output."""
+    a = random_bf16(rank, num_inputs, seed=seed) / num_inputs**0.5
+    b = random_bf16(num_outputs, rank, seed=seed + 1) / rank**0.5
+    return LowRank(a, b, scale)

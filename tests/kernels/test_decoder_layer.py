@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -13,14 +14,15 @@ from qwartet.engine.executors import FusedExecutor
 from qwartet.kernels.backend import Backend
 from qwartet.kernels.cache_layer import CacheDtype
 from qwartet.kernels.forward_batch import ForwardBatch
+from qwartet.kernels.low_rank import LowRank
 from qwartet.kernels.select import select_backend
 from qwartet.layers.kv_cache import KVCache
-from qwartet.layers.linear import Linear, QuantizedLinear
+from qwartet.layers.linear import Linear, LinearAdapters, QuantizedLinear
 from qwartet.layers.rotary import PositionConfig, RotaryTable
 from qwartet.models.config import ModelConfig
 from qwartet.models.qwen import DecoderLayer, QwenModel
 from tests.kernels.attention_case import is_same
-from tests.kernels.random_weights import random_bf16, random_weight
+from tests.kernels.random_weights import random_bf16, random_low_rank, random_weight
 
 POSITION = PositionConfig(10000.0, 64, 64, 256, use_dynamic_ntk=True, use_logn_attn=True)
 LENGTHS = [[(1, 1)], [(40, 40)], [(1, 200), (7, 90), (1, 17)]]
@@ -80,17 +82,34 @@ def native_backend(activations: str = "int8") -> Backend:
     return select_backend(torch.device("cpu"), torch.bfloat16, activations=activations, head_dim=64, rotary_dim=64)
 
 
+def adapt(layer: DecoderLayer, ranks: tuple[int, ...] = (8, 64, 3)) -> None:
+    """Three adapters beside every linear but the output projection; the second leaves `gate` as it is."""
+    for number, name in enumerate(("attention.qkv", "mlp.up", "mlp.gate", "mlp.down")):
+        linear: Any = layer.get_submodule(name)
+        shape = linear.in_features, linear.out_features
+        adapters: list[LowRank | None] = [random_low_rank(*shape, rank, seed=number + rank) for rank in ranks]
+        if name == "mlp.gate":
+            adapters[1] = None
+        prepared = linear.backend.prepare_adapters(adapters, torch.bfloat16, torch.device("cpu"))
+        linear.adapters = LinearAdapters(prepared)
+
+
 def assert_one_call_gives_the_same_bits(
-    layer: DecoderLayer, rotary: RotaryTable, lengths: list[tuple[int, int]], cache_dtype: CacheDtype
+    layer: DecoderLayer,
+    rotary: RotaryTable,
+    lengths: list[tuple[int, int]],
+    cache_dtype: CacheDtype,
+    index: torch.Tensor | None = None,
 ) -> None:
     batch, cache = batch_of(lengths, cache_dtype)
+    batch = replace(batch, adapter_index=index)
     _, other_cache = batch_of(lengths, cache_dtype)
     x = random_bf16(len(batch.input_ids), 256, seed=7).float() * 1.001  # no bf16 values
     fused = layer.backend.fuse([executors._weights(layer)], cache.layers)
     assert fused is not None
     found = fused.run(x.clone(), 0, 1, rotary.cos, rotary.sin, batch)
     h = x + layer.attention(layer.attention_norm(x), rotary, batch, other_cache)
-    composed = h + layer.mlp(layer.mlp_norm(h))
+    composed = h + layer.mlp(layer.mlp_norm(h), index)
     assert torch.equal(found, composed)
     assert is_same(cache.layers[0], other_cache.layers[0])
 
@@ -135,15 +154,23 @@ class Spied:
         return self.ways.pop()
 
 
-def test_a_hook_an_adapter_or_a_foreign_layer_takes_the_modules_one_by_one(isa, monkeypatch) -> None:
+@pytest.mark.parametrize("kind", ["int4", "int8", "dense", "mixed", "act order"])
+@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
+@torch.inference_mode()
+def test_so_it_does_with_adapters(isa, kind, lengths) -> None:
+    layer, rotary = block(native_backend(), kind), RotaryTable(POSITION)
+    index = torch.arange(sum(new for new, _ in lengths), dtype=torch.int32) % 4 - 1
+    adapt(layer)
+    assert_one_call_gives_the_same_bits(layer, rotary, lengths, torch.bfloat16, index)
+
+
+def test_a_hook_or_a_foreign_layer_takes_the_modules_one_by_one(isa, monkeypatch) -> None:
     spied = Spied(monkeypatch, "int4", "mixed")
     assert spied.way() == "fused"
     hook = spied.layers[1].mlp.up.register_forward_hook(lambda *_: None)
     assert spied.way() == "eager"
     hook.remove()
     assert spied.way() == "fused"
-    adapted = replace(spied.batch, adapter_index=torch.zeros(1, dtype=torch.int32))
-    assert spied.way(adapted) == "eager" and spied.way() == "fused"
     plain = spied.layers[0].mlp.down
     spied.layers[0].mlp.down = nn.Sequential(plain)
     assert spied.way() == "eager"

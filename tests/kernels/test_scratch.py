@@ -72,3 +72,4 @@ def test_more_of_anything_never_takes_less(cpu: CpuBackend) -> None:
     for name in ("num_tokens", "num_rows", "context", "num_threads", "vocab_size", "intermediate_size"):
         more = replace(STEP, **{name: 3 * getattr(STEP, name)})
         assert cpu.scratch_bytes(more) > cpu.scratch_bytes(STEP), name
+    assert cpu.scratch_bytes(replace(STEP, adapter_rank=64)) > cpu.scratch_bytes(STEP)

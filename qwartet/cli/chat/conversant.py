@@ -35,10 +35,10 @@ class Conversant(Protocol):
 
 
 class LocalModel:
-    """A model in this process."""
+    """A model in this process, with one of its adapters or without."""
 
-    def __init__(self, llm: LLM) -> None:
-        self._llm = llm
+    def __init__(self, llm: LLM, adapter: str | None = None) -> None:
+        self._llm, self._adapter = llm, adapter
         self.context_length: int | None = llm.engine.max_model_len
         self.sampling_defaults = vars(llm.sampling_params())
 
@@ -46,6 +46,7 @@ class LocalModel:
         self, query: str, history: Turns, system: str | None, **sampling: Any
     ) -> Generator[str, None, AnswerEnd]:
         """See Conversant; the oldest turns are dropped until the rest fits the context."""
+        sampling["adapter"] = self._adapter
         completion = yield from self._llm.chat_stream(query, history, system, **sampling)
         return AnswerEnd(completion.finish_reason, len(completion.prompt_ids), len(completion.token_ids))
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qwartet import DEMO
+from qwartet.cli.adapters import directory_of
 from qwartet.cli.chat.answer_view import AnswerView, answer_view, can_move_cursor
 from qwartet.cli.loading import LoadOptions
 from qwartet.cli.model_lines import kernels_text
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 
 _MODELS = "the model's"  # default, as --help shows it
+_ADAPTER = "adapter"  # name of the adapter of a conversation
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ def chat(
     sampling: SamplingOptions,
     server: ServerOptions,
     load: LoadOptions,
+    lora: Annotated[Path | None, typer.Option(metavar="DIR", help="LoRA adapter (PEFT) to chat with.")] = None,
     history: Annotated[
         bool, typer.Option(envvar="QWARTET_HISTORY", help="Keep entered messages for the next run.")
     ] = True,
@@ -128,7 +131,7 @@ def chat(
     if directory is None:
         conversant, summary = _connect(server)
     else:
-        conversant, summary = _local(directory, model, replace(load, revision=None))
+        conversant, summary = _local(directory, model, replace(load, revision=None), lora)
     if not quiet:
         print(one_line(summary), file=sys.stderr)
     if prompt is not None:
@@ -143,7 +146,8 @@ def chat(
 def _check_place(context: typer.Context) -> None:
     """SettingError for options on the command line that have no effect where the model runs."""
     is_remote = context.params["url"] is not None
-    for name in (one.name for one in fields(LoadOptions if is_remote else ServerOptions)):
+    of_models = ("lora", *(one.name for one in fields(LoadOptions)))
+    for name in of_models if is_remote else [one.name for one in fields(ServerOptions)]:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
             option = "--model" if name == "model_name" else f"--{name.replace('_', '-')}"
@@ -228,17 +232,19 @@ def _connect(options: ServerOptions) -> tuple[Conversant, str]:
     return RemoteModel(server, model), f"{address}: {model.name}{length}{others}"
 
 
-def _local(directory: Path, name: str | None, options: LoadOptions) -> tuple[Conversant, str]:
-    """A local model, and a line about it."""
+def _local(directory: Path, name: str | None, options: LoadOptions, lora: Path | None) -> tuple[Conversant, str]:
+    """A local model, with an adapter or without, and a line about it."""
     from qwartet.cli.chat.conversant import LocalModel
 
     set_threads(options.threads)
     started = time.perf_counter()
-    llm = options.load(directory)
+    adapters = {} if lora is None else {_ADAPTER: directory_of(lora)}
+    llm = options.load(directory, adapters=adapters)
     if not llm.generation_defaults.is_chat:
         refusal = llm.generation_defaults.chat_refusal
         raise NotAChatModelError(f"{directory}: {refusal}, or qwartet.LLM(...).generate")
-    return LocalModel(llm), _summary(name, llm, time.perf_counter() - started)
+    adapter = next(iter(adapters), None)
+    return LocalModel(llm, adapter), _summary(name, llm, time.perf_counter() - started)
 
 
 def _summary(model: str | None, llm: LLM, seconds: float) -> str:
@@ -248,9 +254,15 @@ def _summary(model: str | None, llm: LLM, seconds: float) -> str:
     kernels = kernels_text(network.backend.names)
     return (
         f"{model or 'bundled model'}: {format_count(network.config.num_parameters)} parameters, {format_bytes(size)}; "
-        f"{str(network.dtype).removeprefix('torch.')} on {network.device}; {kernels}{_bandwidth(llm)}; "
+        f"{str(network.dtype).removeprefix('torch.')} on {network.device}; {kernels}{_bandwidth(llm)}; {_adapter(llm)}"
         f"loaded in {seconds:.1f} s"
     )
+
+
+def _adapter(llm: LLM) -> str:
+    """What the adapter takes, if there is one."""
+    found = llm.engine.adapters
+    return f"LoRA adapter of rank {found.rank}, {format_bytes(found.num_bytes)}; " if found.numbers else ""
 
 
 def _bandwidth(llm: LLM) -> str:

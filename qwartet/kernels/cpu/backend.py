@@ -16,11 +16,20 @@ import torch
 from torch import Tensor
 
 from qwartet.errors import KernelWarning
-from qwartet.kernels.backend import Backend, LayerWeights, PreparedHead, PreparedWeight, StepShape, TensorSpec
+from qwartet.kernels.backend import (
+    Backend,
+    LayerWeights,
+    LinearWeight,
+    PreparedHead,
+    PreparedWeight,
+    StepShape,
+    TensorSpec,
+)
 from qwartet.kernels.cache_layer import CacheLayer
 from qwartet.kernels.cpu import library as native
 from qwartet.kernels.cpu import weights
 from qwartet.kernels.cpu.fused import NativeLayers
+from qwartet.kernels.cpu.low_rank import NativeAdapters, row_arguments
 from qwartet.kernels.cpu.structures import (
     batch_structure,
     cache_structure,
@@ -31,6 +40,7 @@ from qwartet.kernels.cpu.structures import (
 )
 from qwartet.kernels.cpu.weights import PackedHead, PackedWeight
 from qwartet.kernels.forward_batch import ForwardBatch
+from qwartet.kernels.low_rank import LowRank, PreparedAdapters, RowAdapters
 from qwartet.quant_format.weight import QuantizedShape, QuantizedWeight
 
 Activations = Literal["exact", "int8"]
@@ -76,6 +86,11 @@ class CpuBackend(Backend):
     def import_head(self, rows: int, columns: int, tensors: Mapping[str, Tensor]) -> PreparedHead:
         return PackedHead(PackedWeight(weights.head_shape(rows, columns), tensors["panels"]), **_norms(tensors))
 
+    def prepare_adapters(
+        self, adapters: Sequence[LowRank | None], dtype: torch.dtype, device: torch.device
+    ) -> PreparedAdapters:
+        return NativeAdapters(adapters)
+
     def quantized_linear(self, x: Tensor, weight: PreparedWeight, *, dtype: torch.dtype = torch.bfloat16) -> Tensor:
         """x [..., K] times a packed weight -> [..., N] in `dtype` (bf16 or fp32)."""
         if not isinstance(weight, PackedWeight):
@@ -88,8 +103,24 @@ class CpuBackend(Backend):
         """x [..., K] times a dense weight [N, K], plus a bias [N] -> [..., N] in `dtype`."""
         return self._linear(x, dense_structure(weight, bias), weight.shape[1], weight.shape[0], dtype)
 
+    def adapted_linear(
+        self, x: Tensor, weight: LinearWeight, rows: RowAdapters, *, dtype: torch.dtype = torch.bfloat16
+    ) -> Tensor:
+        """x [..., K] -> [..., N] in `dtype`, to which each row's adapter is added; rounded once."""
+        if isinstance(weight, tuple):
+            return self._linear(x, dense_structure(*weight), weight[0].shape[1], weight[0].shape[0], dtype, rows)
+        if not isinstance(weight, PackedWeight):
+            return super().adapted_linear(x, weight, rows)
+        return self._linear(x, weight.structure, weight.in_features, weight.out_features, dtype, rows)
+
     def _linear(
-        self, x: Tensor, structure: native.Linear, num_inputs: int, num_outputs: int, dtype: torch.dtype
+        self,
+        x: Tensor,
+        structure: native.Linear,
+        num_inputs: int,
+        num_outputs: int,
+        dtype: torch.dtype,
+        adapted: RowAdapters | None = None,
     ) -> Tensor:
         rows = x.reshape(-1, num_inputs).contiguous()
         check(rows, rows.shape[0], num_inputs)
@@ -98,8 +129,9 @@ class CpuBackend(Backend):
         if rows.shape[0]:
             is_float = int(dtype == torch.float32)
             self.library.call(
-                "qw_linear", byref(structure), pointer(rows), rows.shape[0], self.low, pointer(y), is_float
-            )
+                "qw_linear", byref(structure), pointer(rows), rows.shape[0], self.low, pointer(y), is_float,
+                *row_arguments(adapted, rows.shape[0]),
+            )  # fmt: skip
         return y
 
     def quantized_linear_gradient(self, grad_y: Tensor, weight: PreparedWeight, dtype: torch.dtype) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ctypes import addressof, byref, c_void_p
+from ctypes import addressof, byref, c_void_p, sizeof
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from qwartet.kernels.backend import LayerWeights
 from qwartet.kernels.cache_layer import CacheLayer
 from qwartet.kernels.cpu import library as native
+from qwartet.kernels.cpu.low_rank import NativeAdapters, layer_structure
 from qwartet.kernels.cpu.structures import (
     batch_structure,
     cache_structure,
@@ -41,6 +42,12 @@ class NativeLayers:
         self._layers = [_Layer(layer) for layer in layers]
         self._held = list(caches)
         self._caches = [cache_structure(cache) for cache in caches]
+        self._held_adapters = [layer.adapters for layer in layers]
+        self._adapters = (native.LayerAdapters * len(layers))(*map(layer_structure, self._held_adapters))
+        found = (one for every in self._held_adapters for one in every if isinstance(one, NativeAdapters))
+        sizes = {len(one.structures) for one in found}
+        assert len(sizes) <= 1, "every linear has the adapters of the others, or none"
+        self._num_adapters = max(sizes, default=0)
 
     @classmethod
     def of(
@@ -66,9 +73,15 @@ class NativeLayers:
         caches = (c_void_p * (end - first))(*(addressof(cache) for cache in self._caches[first:end]))
         self._library.call(
             "qw_decoder_layers", layers, caches, end - first, pointer(x), num_tokens, hidden_size, byref(rotation),
-            cos.shape[0], byref(requests), self._low,
+            cos.shape[0], byref(requests), self._low, *self._adapter_arguments(first, batch.adapter_index, num_tokens),
         )  # fmt: skip
         return x
+
+    def _adapter_arguments(self, first: int, index: Tensor | None, num_tokens: int) -> tuple[Any, int, int | None]:
+        if index is None:
+            return None, 0, None
+        check(index, num_tokens, dtype=torch.int32)
+        return byref(self._adapters, first * sizeof(native.LayerAdapters)), self._num_adapters, pointer(index)
 
 
 class _Layer:

@@ -94,16 +94,31 @@ class StepShape(ctypes.Structure):
 
     SHARED_FIELDS = (  # with kernels/backend.py
         *("hidden_size", "intermediate_size", "vocab_size", "num_tokens", "num_rows", "context"),
-        *("num_heads", "num_kv_heads", "head_dim", "num_threads"),
+        *("num_heads", "num_kv_heads", "head_dim", "num_threads", "adapter_rank"),
     )
     _fields_ = (
         *((name, c_int64) for name in SHARED_FIELDS[:6]),
         *((name, c_int32) for name in ("num_heads", "num_kv_heads", "head_dim", "bits", "unit", "act_order")),
-        *(("has_packed_head", c_int32), ("num_threads", c_int32)),
+        *(("has_packed_head", c_int32), ("num_threads", c_int32), ("adapter_rank", c_int64)),
     )
 
 
-_STRUCTURES = (PackedWeight, DenseWeight, Linear, Layer, Rotation, CacheLayer, AttentionBatch, Head, StepShape)
+class LowRank(ctypes.Structure):
+    """csrc/low_rank.h"""
+
+    _fields_ = (("a", c_void_p), ("b", c_void_p), ("rank", c_int64), ("scale", c_float))
+
+
+class LayerAdapters(ctypes.Structure):
+    """csrc/low_rank.h"""
+
+    _fields_ = tuple((name, c_void_p) for name in ("qkv", "output", "up", "gate", "down"))
+
+
+_STRUCTURES = (
+    *(PackedWeight, DenseWeight, Linear, Layer, Rotation, CacheLayer, AttentionBatch, Head, StepShape, LowRank),
+    LayerAdapters,
+)
 
 _POINTER, _INT, _LONG = c_void_p, c_int32, c_int64
 _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
@@ -112,7 +127,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "qw_panels_bytes": (_LONG, (_POINTER,)),
     "qw_pack_gptq": (_INT, (_POINTER, _POINTER, _POINTER, _POINTER, _LONG, _LONG, _POINTER)),
     "qw_pack_dense": (_INT, (_POINTER, _POINTER, _POINTER, _POINTER, _POINTER)),
-    "qw_linear": (_INT, (_POINTER, _POINTER, _LONG, _INT, _POINTER, _INT)),
+    "qw_linear": (_INT, (_POINTER, _POINTER, _LONG, _INT, _POINTER, _INT, _POINTER, _LONG, _POINTER)),
     "qw_linear_gradient": (_INT, (_POINTER, _POINTER, _INT, _LONG, _POINTER, _INT)),
     "qw_embed": (_INT, (_POINTER, _POINTER, _LONG, _LONG, _LONG, _POINTER)),
     "qw_rms_norm": (_INT, (_POINTER, _POINTER, c_float, _LONG, _LONG, _POINTER)),
@@ -121,7 +136,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "qw_paged_attention": (_INT, (_POINTER, _LONG, _LONG, _INT, _POINTER, _POINTER, _POINTER)),
     "qw_decoder_layers": (
         _INT,
-        (_POINTER, _POINTER, _LONG, _POINTER, _LONG, _LONG, _POINTER, _LONG, _POINTER, _INT),
+        (_POINTER, _POINTER, _LONG, _POINTER, _LONG, _LONG, _POINTER, _LONG, _POINTER, _INT, _POINTER, _LONG, _POINTER),
     ),
     "qw_head_argmax": (_INT, (_POINTER, _POINTER, _LONG, _LONG, _POINTER, _POINTER)),
     "qw_step_bytes": (None, (_POINTER, _POINTER, _POINTER)),

@@ -78,6 +78,29 @@ bool is_valid(const Layer& layer, const CacheLayer& cache, int64_t hidden_size) 
            has_shape(layer.down, width, hidden_size);
 }
 
+bool is_valid(const LowRank* adapters, int64_t count) {
+    bool good = true;
+    for (int64_t i = 0; adapters && i < count; i++) {
+        const LowRank& one = adapters[i];
+        good = good && one.rank >= 0 && one.rank <= MAX_RANK && (!one.rank || (one.a && one.b));
+    }
+    return good;
+}
+
+bool is_valid(const LayerAdapters& layer, int64_t count) {
+    bool good = true;
+    for (const LowRank* linear : {layer.qkv, layer.output, layer.up, layer.gate, layer.down}) good = good && is_valid(linear, count);
+    return good;
+}
+
+// Which adapter each row uses.
+bool is_valid_index(const int32_t* index, int64_t num_rows, int64_t num_adapters) {
+    if (!index) return true;
+    bool good = num_adapters >= 0 && num_adapters <= 1 << 16;
+    for (int64_t m = 0; good && m < num_rows; m++) good = index[m] >= -1 && index[m] < num_adapters;
+    return good;
+}
+
 template <class Body>
 int32_t guarded(bool arguments_are_good, const Body& body) {
     if (!arguments_are_good) return BAD_ARGUMENT;
@@ -104,7 +127,8 @@ QW_EXPORT const char* qw_source_hash() { return QWARTET_SOURCE_HASH; }
 // Sizes of the structures, so that the caller can reject a library with a different layout.
 QW_EXPORT void qw_structure_sizes(int64_t* sizes) {
     const int64_t all[] = {sizeof(PackedWeight), sizeof(DenseWeight), sizeof(Linear), sizeof(Layer), sizeof(Rotation),
-                           sizeof(CacheLayer), sizeof(AttentionBatch), sizeof(Head), sizeof(StepShape)};
+                           sizeof(CacheLayer), sizeof(AttentionBatch), sizeof(Head), sizeof(StepShape), sizeof(LowRank),
+                           sizeof(LayerAdapters)};
     std::memcpy(sizes, all, sizeof all);
 }
 
@@ -135,9 +159,15 @@ QW_EXPORT int32_t qw_pack_dense(const PackedWeight* weight, const uint16_t* rows
     return guarded(good, [&] { pack_dense(*weight, rows, panels, error_norms, row_norms); });
 }
 
-QW_EXPORT int32_t qw_linear(const Linear* weight, const uint16_t* x, int64_t num_tokens, int32_t low, void* y, int32_t is_float) {
-    return guarded(is_valid(*weight) && is_size(num_tokens), [&] {
-        linear(*weight, x, num_tokens, inputs_of(*weight), Low(low), {y, outputs_of(*weight), is_float ? Store::FLOAT : Store::BF16});
+// adapters: [num_adapters] or null; adapter_index: [M] the adapter of each row, -1 for none, or null.
+QW_EXPORT int32_t qw_linear(const Linear* weight, const uint16_t* x, int64_t num_tokens, int32_t low, void* y, int32_t is_float,
+                            const LowRank* adapters, int64_t num_adapters, const int32_t* adapter_index) {
+    const bool good = is_valid(*weight) && is_size(num_tokens) && is_valid(adapters, num_adapters) &&
+                      is_valid_index(adapter_index, num_tokens, num_adapters);
+    return guarded(good, [&] {
+        const RowGroups groups(adapter_index, num_tokens, num_adapters);
+        const Output out{y, outputs_of(*weight), is_float ? Store::FLOAT : Store::BF16};
+        linear(*weight, x, num_tokens, inputs_of(*weight), Low(low), out, adapters, groups);
     });
 }
 
@@ -185,10 +215,11 @@ QW_EXPORT int32_t qw_paged_attention(const uint16_t* query, int64_t query_stride
     });
 }
 
-// Runs x [T, C] through layers[0] .. layers[num_layers - 1], in place.
+// Runs x [T, C] through layers[0] .. layers[num_layers - 1], in place. adapters: one for each layer, or null.
 QW_EXPORT int32_t qw_decoder_layers(const Layer* const* layers, const CacheLayer* const* caches, int64_t num_layers, float* x,
                                     int64_t num_tokens, int64_t hidden_size, const Rotation* rotation, int64_t num_rotary_rows,
-                                    const AttentionBatch* batch, int32_t low) {
+                                    const AttentionBatch* batch, int32_t low, const LayerAdapters* adapters,
+                                    int64_t num_adapters, const int32_t* adapter_index) {
     bool good = is_size(num_layers, 1 << 16) && is_size(num_tokens) && is_size(hidden_size);
     for (int64_t i = 0; good && i < num_layers; i++) {
         good = is_valid(*layers[i], *caches[i], hidden_size);
@@ -196,10 +227,13 @@ QW_EXPORT int32_t qw_decoder_layers(const Layer* const* layers, const CacheLayer
         const bool same = i > 0 && have_one_shape(*caches[i], *caches[0]);
         good = good && (same || (is_valid(*rotation, *caches[i], num_tokens, num_rotary_rows) &&
                                  is_valid(*batch, *caches[i], num_tokens)));
+        good = good && (!adapters || is_valid(adapters[i], num_adapters));
     }
-    return guarded(good, [&] {
+    return guarded(good && is_valid_index(adapter_index, num_tokens, num_adapters), [&] {
+        const RowGroups groups(adapter_index, num_tokens, num_adapters);
         for (int64_t i = 0; i < num_layers; i++)
-            decoder_layer(*layers[i], x, num_tokens, *rotation, *caches[i], *batch, Low(low));
+            decoder_layer(*layers[i], x, num_tokens, *rotation, *caches[i], *batch, Low(low),
+                          adapters ? adapters[i] : LayerAdapters{}, groups);
     });
 }
 

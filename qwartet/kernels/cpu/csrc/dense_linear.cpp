@@ -10,7 +10,7 @@ namespace qw {
 namespace {
 
 constexpr int PAIRS = 32;            // bf16 values in a vector
-constexpr int64_t ROWS_OF_TASK = 64;
+constexpr int64_t ROWS_OF_TASK = PANEL;
 constexpr int64_t PREFETCH = 1024;   // values ahead in each row
 constexpr int64_t STREAMED_TOKENS = 12;  // up to this many, reading several rows at once costs a fifth of the bandwidth
 
@@ -114,30 +114,44 @@ float dense_output(const DenseWeight& weight, int64_t output, const uint16_t* pa
     return with_bias(weight, output, sum[0][0]);
 }
 
-void dense_linear(const DenseWeight& weight, const uint16_t* x, int64_t num_tokens, int64_t stride, const Output& y) {
+void dense_tile(const DenseWeight& weight, int64_t row, int rows, const uint16_t* padded_x, int64_t stride, int num_tokens,
+                float (*sums)[DENSE_TOKENS]) {
+    (rows == 1 ? multiply_rows<1> : multiply_rows<DENSE_ROWS>)(weight, row, padded_x, stride, num_tokens, sums);
+}
+
+void dense_linear(const DenseWeight& weight, const uint16_t* x, int64_t num_tokens, int64_t stride, const Output& y,
+                  const LowProducts& added) {
     int64_t padded_stride;
     const uint16_t* tokens = padded_tokens(x, num_tokens, weight.num_inputs, stride, &padded_stride);
-    const auto tile = [&](int64_t row, int rows, int64_t token) {
+    // `more`: what the adapters add to the rows of a task, [tokens from `token` on, 64]
+    const auto tile = [&](int64_t row, int rows, int64_t token, const float* more) {
         const int count = int(num_tokens - token < DENSE_TOKENS ? num_tokens - token : DENSE_TOKENS);
         float sums[DENSE_ROWS][DENSE_TOKENS];
-        (rows == 1 ? multiply_rows<1> : multiply_rows<DENSE_ROWS>)(weight, row, tokens + token * padded_stride,
-                                                                  padded_stride, count, sums);
+        dense_tile(weight, row, rows, tokens + token * padded_stride, padded_stride, count, sums);
         for (int r = 0; r < rows; r++)
-            for (int t = 0; t < count; t++)
-                store(y, token + t, row + r, with_bias(weight, row + r, sums[r][t]));
+            for (int t = 0; t < count; t++) {
+                const float sum = sums[r][t] + more[t * ROWS_OF_TASK + (row + r) % ROWS_OF_TASK];
+                store(y, token + t, row + r, with_bias(weight, row + r, sum));
+            }
     };
     parallel_for((weight.num_outputs + ROWS_OF_TASK - 1) / ROWS_OF_TASK, [&](int64_t task) {
         const int64_t begin = task * ROWS_OF_TASK;
         const int64_t end = begin + ROWS_OF_TASK < weight.num_outputs ? begin + ROWS_OF_TASK : weight.num_outputs;
         if (num_tokens <= STREAMED_TOKENS) {  // memory-bound: one row after another, read once
+            float more[STREAMED_TOKENS * ROWS_OF_TASK] = {};
+            added.add(task, 0, num_tokens, more);
             for (int64_t row = begin; row < end; row++)
-                for (int64_t token = 0; token < num_tokens; token += DENSE_TOKENS) tile(row, 1, token);
+                for (int64_t token = 0; token < num_tokens; token += DENSE_TOKENS)
+                    tile(row, 1, token, more + token * ROWS_OF_TASK);
         } else {  // compute-bound: several rows share the tokens in registers, all rows those in the cache
-            for (int64_t token = 0; token < num_tokens; token += DENSE_TOKENS)
+            for (int64_t token = 0; token < num_tokens; token += DENSE_TOKENS) {
+                float more[DENSE_TOKENS * ROWS_OF_TASK] = {};
+                added.add(task, token, DENSE_TOKENS, more);
                 for (int64_t row = begin, rows; row < end; row += rows) {
                     rows = end - row >= DENSE_ROWS ? DENSE_ROWS : 1;
-                    tile(row, int(rows), token);
+                    tile(row, int(rows), token, more);
                 }
+            }
         }
     });
 }

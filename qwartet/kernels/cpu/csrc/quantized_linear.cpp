@@ -184,7 +184,8 @@ F32 with_bias(const PackedWeight& weight, int64_t output, F32 sum) {
 }
 
 // sums[m, 64] = the 64 outputs of a panel, without bias, for the tokens of a chunk.
-void multiply_panel(const PackedWeight& weight, int64_t panel, const Activations& x, int64_t chunk, float* sums) {
+void multiply_panel(const PackedWeight& weight, int64_t panel, const Activations& x, int64_t chunk, const LowProducts& added,
+                    float* sums) {
     std::memset(sums, 0, size_t(x.chunk_size(chunk)) * PANEL * 4);
     const uint8_t* codes = weight.panels + panel * weight.panel_bytes();
     const int units_of_group = GROUP / weight.unit;
@@ -194,6 +195,7 @@ void multiply_panel(const PackedWeight& weight, int64_t panel, const Activations
         const int8_t* values = x.values_of(chunk, group) + u % units_of_group * weight.unit * x.value_bytes;
         add(weight, codes, values, x.parts_of(chunk, u), x.num_parts[chunk * x.num_groups + group], sums);
     }
+    added.add(panel, chunk * CHUNK_TOKENS, x.chunk_size(chunk), sums);
 }
 
 // Calls body(panel, chunk) for every panel of outputs and every chunk of tokens, on all threads.
@@ -223,10 +225,10 @@ int64_t sums_bytes(int64_t num_tokens, int count) {
     return 4 * PANEL * count * (num_tokens < CHUNK_TOKENS ? num_tokens : CHUNK_TOKENS);
 }
 
-void quantized_linear(const PackedWeight& weight, const Activations& x, const Output& y) {
+void quantized_linear(const PackedWeight& weight, const Activations& x, const Output& y, const LowProducts& added) {
     for_panels(weight, x, [&](int64_t panel, int64_t chunk) {
         float* sums = sums_of_thread(x, chunk, 1);
-        multiply_panel(weight, panel, x, chunk, sums);
+        multiply_panel(weight, panel, x, chunk, added, sums);
         for (int64_t t = 0; t < x.chunk_size(chunk); t++) {
             F32 row[TILES];
             for (int i = 0; i < TILES; i++)
@@ -236,13 +238,14 @@ void quantized_linear(const PackedWeight& weight, const Activations& x, const Ou
     });
 }
 
-void quantized_swiglu(const PackedWeight& up, const PackedWeight& gate, const Activations& x, uint16_t* h, int64_t stride) {
+void quantized_swiglu(const PackedWeight& up, const PackedWeight& gate, const Activations& x, uint16_t* h, int64_t stride,
+                      const LowProducts& added_to_up, const LowProducts& added_to_gate) {
     const Output out{h, stride, Store::BF16};
     for_panels(up, x, [&](int64_t panel, int64_t chunk) {
         float* up_sums = sums_of_thread(x, chunk, 2);
         float* gate_sums = up_sums + x.chunk_size(chunk) * PANEL;
-        multiply_panel(up, panel, x, chunk, up_sums);
-        multiply_panel(gate, panel, x, chunk, gate_sums);
+        multiply_panel(up, panel, x, chunk, added_to_up, up_sums);
+        multiply_panel(gate, panel, x, chunk, added_to_gate, gate_sums);
         for (int64_t t = 0; t < x.chunk_size(chunk); t++) {
             F32 row[TILES];
             for (int i = 0; i < TILES; i++) {

@@ -15,6 +15,7 @@
 #include <cstdint>
 
 #include "activations.h"
+#include "low_rank.h"
 
 namespace qw {
 
@@ -50,10 +51,11 @@ struct Output {
     Store how;
 };
 
-void quantized_linear(const PackedWeight& weight, const Activations& x, const Output& y);
+void quantized_linear(const PackedWeight& weight, const Activations& x, const Output& y, const LowProducts& added = {});
 
 // h[m, n] = up[m, n] * silu(gate[m, n]) in bf16; both weights have the same shape and read the same activations.
-void quantized_swiglu(const PackedWeight& up, const PackedWeight& gate, const Activations& x, uint16_t* h, int64_t stride);
+void quantized_swiglu(const PackedWeight& up, const PackedWeight& gate, const Activations& x, uint16_t* h, int64_t stride,
+                      const LowProducts& added_to_up, const LowProducts& added_to_gate);
 
 // Scratch memory of a thread that multiplies `num_tokens` tokens by `count` weights at once.
 int64_t sums_bytes(int64_t num_tokens, int count);
