@@ -12,12 +12,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from qwartet.checkpoint.adapter import Adapter, , is_adapter, read_adapter
-from qwartet.kernels.low_rank import LowRank
+from qwartet.checkpoint.adapter import Adapter, is_adapter, read_adapter
 from qwartet.checkpoint.json_file import read_json
 from qwartet.checkpoint.writer import copy_files, flush, save_tensors, write_json
 from qwartet.errors import CheckpointError, SettingError
 from qwartet.files import atomic_write, check_free_space
+from qwartet.kernels.low_rank import LowRank
 from qwartet.models.load import OpenCheckpoint, open_checkpoint
 
 OnBytes = Callable[[int, int], None]
