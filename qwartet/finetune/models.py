@@ -86,7 +86,7 @@ def num_parameters(layout: Layout) -> int:
     return sum(math.prod(spec.shape) + (spec.shape[0] if spec.needs_bias else 0) for spec in layout)
 
 
-def check_room(found: Plan, output: Path) -> None:
+def check_room(found: Plan, output: Path, *, is_sharded: bool) -> None:
     """SettingError or OutOfMemoryError when the disk or the memory cannot hold the run; activations are not counted."""
     trained, everything = found.num_trained, num_parameters(found.opened.layout)
     settings = found.settings
@@ -99,7 +99,7 @@ def check_room(found: Plan, output: Path) -> None:
     frozen = 0 if settings.method == "full" else found.opened.checkpoint.nbytes
     needed = trained * 16 + frozen  # weights, gradients and two moments
     free = available_bytes(found.device)
-    if needed > free:
+    if needed > free and not is_sharded:
         ways = {
             "full": "use --method lora, or qlora on an Int4 checkpoint",
             "lora": "use --method qlora on an Int4 checkpoint, or a smaller model",

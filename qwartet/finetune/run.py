@@ -29,6 +29,7 @@ from qwartet.finetune.conversations import read_conversations
 from qwartet.finetune.examples import Collator, Examples, encode
 from qwartet.finetune.reports import LOG, PLOT, OnProgress, Reporter, Summary, curve, peak_memory_bytes, plot, read_log
 from qwartet.finetune.settings import Settings
+from qwartet.finetune.sharding import check_method, requested_sharding
 from qwartet.finetune.trainer import QwartetTrainer, Work
 from qwartet.hub.resolve import resolve
 from qwartet.models.vocabulary_files import load_tokenizer
@@ -48,6 +49,7 @@ class Request:
     resume: bool = False
     overwrite: bool = False
     device: str = "auto"
+    deepspeed: Path | None = None  # its configuration
 
 
 def is_first_process() -> bool:
@@ -70,12 +72,15 @@ def finetune(request: Request, on_progress: OnProgress | None = None) -> Summary
     }
     if is_first_process():
         outputs.check_output(request.output, resume=request.resume, overwrite=request.overwrite, record=record)
+    sharding = requested_sharding(request.deepspeed)
+    check_method(settings.method, sharding, trains_whole_modules=False)
     found = models.plan(resolve(request.model), settings, device)
+    check_method(settings.method, sharding, trains_whole_modules=bool(found.whole_modules))
     tokenizer = load_tokenizer(found.directory)
     encoded = partial(encode, tokenizer=tokenizer, max_length=settings.model_max_length, loss_on=settings.loss_on)
     train_set = encoded(conversations, file=request.data)
     eval_set = None if held_out is None else encoded(held_out, file=request.eval_data or request.data)
-    models.check_room(found, request.output)
+    models.check_room(found, request.output, is_sharded=sharding is not None)
     claimed = outputs.claimed(request.output, overwrite=request.overwrite, record=record)
     with claimed if is_first_process() else nullcontext(), _quiet():
         transformers.set_seed(settings.seed)
@@ -88,7 +93,10 @@ def finetune(request: Request, on_progress: OnProgress | None = None) -> Summary
             eval_set=eval_set,
             eval_batches=None if eval_set is None else batches_of(eval_set, settings, shuffles=False),
         )
-        return train(model, work, settings, request.output, device=device, dtype=found.dtype, on_progress=on_progress)
+        return train(
+            model, work, settings, request.output, device=device, dtype=found.dtype, on_progress=on_progress,
+            deepspeed=request.deepspeed,
+        )  # fmt: skip
 
 
 def batches_of(examples: Examples, settings: Settings, *, shuffles: bool = True) -> Batches:
@@ -109,6 +117,7 @@ def train(
     device: torch.device,
     dtype: torch.dtype,
     on_progress: OnProgress | None = None,
+    deepspeed: Path | None = None,
     trainer_class: type[QwartetTrainer] = QwartetTrainer,
 ) -> Summary:
     """Trains the parameters of a model that require a gradient, from the last checkpoint in `output` if there is one.
@@ -118,7 +127,7 @@ def train(
     if settings.gradient_checkpointing:
         _enable_checkpointing(model)
     reporter = Reporter(output, on_progress)
-    trainer = trainer_class(model, arguments(settings, output, device, dtype, work), work, [reporter])
+    trainer = trainer_class(model, arguments(settings, output, device, dtype, work, deepspeed), work, [reporter])
     reporter.trainer = trainer
     trainer.accelerator.wait_for_everyone()  # the first process may have removed what an earlier run left
     finished = outputs.checkpoints(output)
@@ -134,7 +143,7 @@ def train(
         epochs=round(float(trainer.state.epoch or 0), 4),
         losses=losses,
         eval_losses=eval_losses,
-        tokens=trainer.num_tokens,
+        tokens=trainer.all_tokens,
         seconds=round(trainer.seconds, 3),
         tokens_per_second=round(trainer.tokens_per_second, 1),
         peak_memory_bytes=peak_memory_bytes(device),
@@ -144,8 +153,9 @@ def train(
 
 
 def arguments(
-    settings: Settings, output: Path, device: torch.device, dtype: torch.dtype, work: Work
-) -> TrainingArguments:
+    settings: Settings, output: Path, device: torch.device, dtype: torch.dtype, work: Work,
+    deepspeed: Path | None = None,
+) -> TrainingArguments:  # fmt: skip
     """The settings as transformers takes them."""
     evaluates = work.eval_set is not None
     found = TrainingArguments(
@@ -160,7 +170,9 @@ def arguments(
         logging_strategy="steps", logging_steps=settings.logging_steps, logging_nan_inf_filter=False,
         eval_strategy="steps" if evaluates else "no", eval_steps=settings.eval_steps or settings.save_steps,
         report_to=["tensorboard"] if settings.tensorboard else [], disable_tqdm=True, remove_unused_columns=False,
+        ddp_find_unused_parameters=False,
         dataloader_pin_memory=device.type == "cuda", seed=settings.seed, use_cache=True,
+        deepspeed=None if deepspeed is None else str(deepspeed),
     )  # fmt: skip
     if found.n_gpu > 1:  # otherwise one process would split each batch over all GPUs
         found._n_gpu = 1
