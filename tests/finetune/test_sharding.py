@@ -30,9 +30,9 @@ def fsdp_environment() -> dict[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["full", "lora"])
-def test_two_processes_with_fsdp_give_the_losses_of_one_with_half_of_the_parameters_each(
-    pristine: Copy, tmp_path: Path, method: Any
+@pytest.mark.parametrize(("method", "is_sharded"), [("full", True), ("lora", True), ("lora", False)])
+def test_two_processes_give_the_losses_of_one_and_have_half_of_the_parameters_each_with_fsdp(
+    pristine: Copy, tmp_path: Path, method: Any, is_sharded: bool
 ) -> None:
     data = write_data(tmp_path / "data.json")
     expected = run(pristine(), tmp_path / "one", data, method, num_train_epochs=1, lora_dropout=0.0)
@@ -43,14 +43,19 @@ def test_two_processes_with_fsdp_give_the_losses_of_one_with_half_of_the_paramet
         "--per-device-train-batch-size", "2", "--gradient-accumulation-steps", "1", "--dtype", "fp32", "--lora-r", "4",
         "--lora-dropout", "0", "--device", "cpu", "--json",
     ]  # fmt: skip
-    environment = {**os.environ, **fsdp_environment(), "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        **(fsdp_environment() if is_sharded else {}),
+        "PYTHONPATH": str(REPOSITORY),
+        "OMP_NUM_THREADS": "1",
+    }
     done = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     shares = [line for line in lines if "own" in line]
     [summary] = [line for line in lines if "losses" in line]
-    assert [one["not_sharded"] for one in shares] == [0, 0]
-    assert all(one["own"] == one["all"] / 2 for one in shares)
+    assert len(shares) == 2 and all((one["not_sharded"] == 0) == is_sharded for one in shares)
+    assert all(one["own"] == one["all"] / (2 if is_sharded else 1) for one in shares)
     assert summary["tokens"] == expected.tokens
     for (_, loss), (_, other) in zip(summary["losses"], expected.losses, strict=True):
         assert loss == pytest.approx(other, abs=1e-5)
