@@ -31,7 +31,7 @@ TERMS = frozenset(
     traceback triton Unicode Unix UTF-8 XDG YAML sha256 SHA-256 ms us ns llama.cpp chatml raw gptq gptq_v2 auto cpu cuda
     mmap pread greedy zh en qwartet python llama-bench llama-batched-bench ttft tpot weights-only avx512
     vllm transformers Tab temperature nat
-    true false True False fork Git logits PyTorch AutoGPTQ modelscope hf
+    true false True False fork Git logits PyTorch AutoGPTQ modelscope hf AdamW LoRA Q-LoRA
     seccomp code-interpreter Errno Hugging Face EleutherAI L-Eval leval lm-eval matplotlib thefuzz Transformers
     """.split()  # noqa: SIM905
 )
