@@ -6,6 +6,7 @@ train       any model and data on the same loop: recipes/demo trains the bundled
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -80,14 +81,16 @@ def finetune(request: Request, on_progress: OnProgress | None = None) -> Summary
     encoded = partial(encode, tokenizer=tokenizer, max_length=settings.model_max_length, loss_on=settings.loss_on)
     train_set = encoded(conversations, file=request.data)
     eval_set = None if held_out is None else encoded(held_out, file=request.eval_data or request.data)
-    models.check_room(found, request.output, is_sharded=sharding is not None)
+    batches = batches_of(train_set, settings)
+    num_steps = steps_of(batches, settings)
+    models.check_room(found, request.output, num_steps=num_steps, is_sharded=sharding is not None)
     claimed = outputs.claimed(request.output, overwrite=request.overwrite, record=record)
     with claimed if is_first_process() else nullcontext(), _quiet():
         transformers.set_seed(settings.seed)
         model, weights = models.load(found, request.model)
         work = Work(
             train_set=train_set,
-            batches=batches_of(train_set, settings),
+            batches=batches,
             collate=Collator(tokenizer.eod_id),
             weights=weights,
             eval_set=eval_set,
@@ -106,6 +109,12 @@ def batches_of(examples: Examples, settings: Settings, *, shuffles: bool = True)
         return Batches(len(examples), size=size, seed=settings.seed, shuffles=shuffles)
     given = packed(examples.lengths, settings.tokens_per_batch, settings.seed)
     return Batches(given, seed=settings.seed, shuffles=shuffles)
+
+
+def steps_of(batches: Batches, settings: Settings) -> int:
+    """Steps of a run in one process."""
+    in_epoch = -(-len(batches) // settings.gradient_accumulation_steps)
+    return settings.max_steps if settings.max_steps > 0 else math.ceil(settings.num_train_epochs * in_epoch)
 
 
 def train(
