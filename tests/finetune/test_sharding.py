@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 
 from qwartet.errors import SettingError
 from qwartet.finetune.sharding import check_method, requested_sharding
@@ -24,9 +23,13 @@ RECIPES = REPOSITORY / "recipes" / "finetune"
 
 def fsdp_environment() -> dict[str, str]:
     """What `accelerate launch` passes on of the configuration that we ship."""
-    content = yaml.safe_load((RECIPES / "fsdp2.yaml").read_text(encoding="utf-8"))
-    names = {name.upper().replace("_LAYER_CLS", "_CLS"): str(v) for name, v in content["fsdp_config"].items()}
-    return {"ACCELERATE_USE_FSDP": "true", **names}
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils.launch import prepare_multi_gpu_env
+
+    given = ["--config_file", str(RECIPES / "fsdp2.yaml"), "-m", "qwartet", "finetune"]
+    arguments, *_ = _validate_launch_command(launch_command_parser().parse_args(given))
+    found = prepare_multi_gpu_env(arguments)
+    return {name: value for name, value in found.items() if "FSDP" in name}
 
 
 @pytest.mark.slow
@@ -62,6 +65,12 @@ def test_two_processes_give_the_losses_of_one_and_have_half_of_the_parameters_ea
     ours, theirs = tensors_of(tmp_path / "two"), tensors_of(tmp_path / "one")
     for name, tensor in theirs.items():
         torch.testing.assert_close(ours[name].float(), tensor.float(), rtol=2**-7, atol=1e-4)
+
+
+def test_the_configuration_that_we_ship_asks_for_fsdp_2_by_block() -> None:
+    found = fsdp_environment()
+    assert found["ACCELERATE_USE_FSDP"] == "true" and found["FSDP_VERSION"] == "2"
+    assert found["FSDP_TRANSFORMER_CLS_TO_WRAP"] == "QWenBlock"
 
 
 def test_fsdp_in_one_process_is_an_error(pristine: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
