@@ -33,7 +33,7 @@ TERMS = frozenset(
     vllm transformers Tab temperature nat
     DoRA true false True False fork Git logits PyTorch AutoGPTQ modelscope hf
     seccomp code-interpreter Errno Hugging Face EleutherAI L-Eval leval lm-eval matplotlib thefuzz Transformers
-    AdamW alpha beta epsilon dropout FSDP accelerate full lora qlora Q-LoRA
+    AdamW alpha beta epsilon dropout FSDP accelerate full lora qlora Q-LoRA ZeRO-2 ZeRO-3 deepspeed DeepSpeed
     """.split()  # noqa: SIM905
 )
 # What click, pydantic, Python and the system say, and where texts come together that cannot be followed.

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,6 +19,7 @@ from qwartet.cli.options import AsJson, Threads, set_threads
 from qwartet.cli.progress import progress_console
 from qwartet.cli.terminal import json_line, one_line
 from qwartet.cli.units import format_bytes
+from qwartet.errors import SettingError
 
 if TYPE_CHECKING:
     from qwartet.finetune.reports import OnProgress, Progress, Summary
@@ -124,6 +126,10 @@ def finetune(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the output directory.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the output directory.")] = False,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device to compute on.")] = "auto",
+    deepspeed: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="DeepSpeed configuration, as recipes/finetune/zero2.json."),
+    ] = None,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
@@ -139,6 +145,8 @@ def finetune(
     require("finetune", "finetune", "transformers", "accelerate", "peft", "matplotlib")
     if options.tensorboard:
         require("finetune", "--tensorboard", "tensorboard")
+    if deepspeed is not None and find_spec("deepspeed") is None:
+        raise SettingError("--deepspeed needs deepspeed; install it: pip install deepspeed")
     from qwartet.finetune.run import Request, is_first_process
     from qwartet.finetune.run import finetune as run
     from qwartet.finetune.settings import settings_for
@@ -149,7 +157,9 @@ def finetune(
         "modules_to_save": None if options.modules_to_save is None else _names(options.modules_to_save),
     }
     settings = settings_for(method, **given)
-    request = Request(model, data, output, settings, eval_data, resume=resume, overwrite=overwrite, device=device)
+    request = Request(
+        model, data, output, settings, eval_data, resume=resume, overwrite=overwrite, device=device, deepspeed=deepspeed
+    )
     if not is_first_process():
         run(request)
         return

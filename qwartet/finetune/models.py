@@ -86,20 +86,19 @@ def num_parameters(layout: Layout) -> int:
     return sum(math.prod(spec.shape) + (spec.shape[0] if spec.needs_bias else 0) for spec in layout)
 
 
-def check_room(found: Plan, output: Path) -> None:
+def check_room(found: Plan, output: Path, *, num_steps: int, is_sharded: bool) -> None:
     """SettingError or OutOfMemoryError when the disk or the memory cannot hold the run; activations are not counted."""
     trained, everything = found.num_trained, num_parameters(found.opened.layout)
     settings = found.settings
-    kept = settings.save_total_limit + 1  # a new checkpoint is written before the oldest is removed
-    if settings.max_steps > 0:
-        kept = min(kept, settings.max_steps // settings.save_steps + 1)
+    # A new checkpoint is written before the oldest is removed, and the last step has one too.
+    kept = min(settings.save_total_limit + 1, num_steps // settings.save_steps + 1)
     # fp32 weights and two moments each, and the result
     hint = "free some space, lower --save-total-limit, or choose another disk"
     check_free_space(output, trained * (12 * kept + 4), hint)
     frozen = 0 if settings.method == "full" else found.opened.checkpoint.nbytes
     needed = trained * 16 + frozen  # weights, gradients and two moments
     free = available_bytes(found.device)
-    if needed > free:
+    if needed > free and not is_sharded:
         ways = {
             "full": "use --method lora, or qlora on an Int4 checkpoint",
             "lora": "use --method qlora on an Int4 checkpoint, or a smaller model",

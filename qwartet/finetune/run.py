@@ -6,6 +6,7 @@ train       any model and data on the same loop: recipes/demo trains the bundled
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,7 @@ from qwartet.finetune.examples import Collator, Examples, encode
 from qwartet.finetune.preferences import PairCollator, Pairs, encode_pairs, read_preferences
 from qwartet.finetune.reports import LOG, PLOT, OnProgress, Reporter, Summary, curve, peak_memory_bytes, plot, read_log
 from qwartet.finetune.settings import Settings
+from qwartet.finetune.sharding import check_method, requested_sharding
 from qwartet.finetune.trainer import QwartetTrainer, Work
 from qwartet.hub.resolve import resolve
 from qwartet.models.vocabulary_files import load_tokenizer
@@ -51,6 +53,7 @@ class Request:
     resume: bool = False
     overwrite: bool = False
     device: str = "auto"
+    deepspeed: Path | None = None  # its configuration
 
 
 def is_first_process() -> bool:
@@ -75,18 +78,23 @@ def finetune(request: Request, on_progress: OnProgress | None = None) -> Summary
     }
     if is_first_process():
         outputs.check_output(request.output, resume=request.resume, overwrite=request.overwrite, record=record)
+    sharding = requested_sharding(request.deepspeed)
+    check_method(settings.method, sharding, trains_whole_modules=False)
     found = models.plan(resolve(request.model), settings, device)
+    check_method(settings.method, sharding, trains_whole_modules=bool(found.whole_modules))
     tokenizer = load_tokenizer(found.directory)
     train_set = _encoded(samples, settings, tokenizer, request.data)
     eval_set = None if held_out is None else _encoded(held_out, settings, tokenizer, request.eval_data or request.data)
-    models.check_room(found, request.output)
+    batches = batches_of(train_set, settings)
+    num_steps = steps_of(batches, settings)
+    models.check_room(found, request.output, num_steps=num_steps, is_sharded=sharding is not None)
     claimed = outputs.claimed(request.output, overwrite=request.overwrite, record=record)
     with claimed if is_first_process() else nullcontext(), _quiet():
         transformers.set_seed(settings.seed)
         model, weights = models.load(found, request.model)
         work = Work(
             train_set=train_set,
-            batches=batches_of(train_set, settings),
+            batches=batches,
             collate=PairCollator(tokenizer.eod_id) if is_dpo else Collator(tokenizer.eod_id),
             weights=weights,
             eval_set=eval_set,
@@ -94,6 +102,7 @@ def finetune(request: Request, on_progress: OnProgress | None = None) -> Summary
         )
         return train(
             model, work, settings, request.output, device=device, dtype=found.dtype, on_progress=on_progress,
+            deepspeed=request.deepspeed,
             make_trainer=partial(PreferenceTrainer, beta=settings.dpo_beta) if is_dpo else QwartetTrainer,
         )  # fmt: skip
 
@@ -113,6 +122,12 @@ def batches_of(examples: Examples | Pairs, settings: Settings, *, shuffles: bool
     return Batches(given, seed=settings.seed, shuffles=shuffles)
 
 
+def steps_of(batches: Batches, settings: Settings) -> int:
+    """Steps of a run in one process."""
+    in_epoch = -(-len(batches) // settings.gradient_accumulation_steps)
+    return settings.max_steps if settings.max_steps > 0 else math.ceil(settings.num_train_epochs * in_epoch)
+
+
 def train(
     model: nn.Module,
     work: Work,
@@ -122,6 +137,7 @@ def train(
     device: torch.device,
     dtype: torch.dtype,
     on_progress: OnProgress | None = None,
+    deepspeed: Path | None = None,
     make_trainer: Callable[..., QwartetTrainer] = QwartetTrainer,
 ) -> Summary:
     """Trains the parameters of a model that require a gradient, from the last checkpoint in `output` if there is one.
@@ -131,7 +147,7 @@ def train(
     if settings.gradient_checkpointing:
         _enable_checkpointing(model)
     reporter = Reporter(output, on_progress)
-    trainer = make_trainer(model, arguments(settings, output, device, dtype, work), work, [reporter])
+    trainer = make_trainer(model, arguments(settings, output, device, dtype, work, deepspeed), work, [reporter])
     reporter.trainer = trainer
     trainer.accelerator.wait_for_everyone()  # the first process may have removed what an earlier run left
     finished = outputs.checkpoints(output)
@@ -147,7 +163,7 @@ def train(
         epochs=round(float(trainer.state.epoch or 0), 4),
         losses=losses,
         eval_losses=eval_losses,
-        tokens=trainer.num_tokens,
+        tokens=trainer.all_tokens,
         seconds=round(trainer.seconds, 3),
         tokens_per_second=round(trainer.tokens_per_second, 1),
         peak_memory_bytes=peak_memory_bytes(device),
@@ -157,8 +173,9 @@ def train(
 
 
 def arguments(
-    settings: Settings, output: Path, device: torch.device, dtype: torch.dtype, work: Work
-) -> TrainingArguments:
+    settings: Settings, output: Path, device: torch.device, dtype: torch.dtype, work: Work,
+    deepspeed: Path | None = None,
+) -> TrainingArguments:  # fmt: skip
     """The settings as transformers takes them."""
     evaluates = work.eval_set is not None
     found = TrainingArguments(
@@ -173,7 +190,9 @@ def arguments(
         logging_strategy="steps", logging_steps=settings.logging_steps, logging_nan_inf_filter=False,
         eval_strategy="steps" if evaluates else "no", eval_steps=settings.eval_steps or settings.save_steps,
         report_to=["tensorboard"] if settings.tensorboard else [], disable_tqdm=True, remove_unused_columns=False,
+        ddp_find_unused_parameters=False,
         dataloader_pin_memory=device.type == "cuda", seed=settings.seed, use_cache=True,
+        deepspeed=None if deepspeed is None else str(deepspeed),
     )  # fmt: skip
     if found.n_gpu > 1:  # otherwise one process would split each batch over all GPUs
         found._n_gpu = 1

@@ -59,6 +59,7 @@ class QwartetTrainer(Trainer):  # type: ignore[misc]
     def __init__(self, model: nn.Module, args: Any, work: Work, callbacks: Sequence[TrainerCallback] = ()) -> None:
         self.work, self.directory = work, Path(args.output_dir)
         self.num_tokens, self.seconds = 0, 0.0  # of training, in this process, since the run began or was resumed
+        self.all_tokens = 0  # of all processes, at the last entry of the log
         self._step_began, self._names = 0.0, list[str]()
         super().__init__(
             model, args, data_collator=work.collate, train_dataset=work.train_set, eval_dataset=work.eval_set,
@@ -69,12 +70,12 @@ class QwartetTrainer(Trainer):  # type: ignore[misc]
 
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
-        sharding.check(self)
+        sharding.ensure_sharded(self)
 
     @property
     def tokens_per_second(self) -> float:
         """Tokens of training that all processes computed per second of their steps."""
-        return self.num_tokens * self.args.world_size / self.seconds if self.seconds else 0.0
+        return self.all_tokens / self.seconds if self.seconds else 0.0
 
     def resume(self, checkpoint: Path | None) -> None:
         """Trains from a checkpoint on, or from the beginning; a run that is finished only gets its weights back."""
@@ -148,7 +149,9 @@ class QwartetTrainer(Trainer):  # type: ignore[misc]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
-            logs |= {"tokens": self.num_tokens, "tokens_per_second": round(self.tokens_per_second, 1)}
+            counted = torch.tensor(self.num_tokens, device=self.args.device)
+            self.all_tokens = int(self.accelerator.reduce(counted) if self.args.world_size > 1 else counted)
+            logs |= {"tokens": self.all_tokens, "tokens_per_second": round(self.tokens_per_second, 1)}
         super().log(logs, start_time)
 
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:

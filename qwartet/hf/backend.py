@@ -57,6 +57,9 @@ class ChoosingBackend(Backend):
     def head_logits(self, x: Tensor, weight: Tensor) -> Tensor:
         return self.suited_to(x, weight).head_logits(x, weight)
 
+    def loss_logits(self, x: Tensor, weight: Tensor) -> Tensor:
+        return self.suited_to(x, weight).loss_logits(x, weight)
+
     def dense_linear_gradient(self, grad_y: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
         return self.suited_to(weight).dense_linear_gradient(grad_y, weight, dtype)
 

@@ -193,6 +193,10 @@ class Backend:
         """x [R, C], weight [V, C] -> [R, V]."""
         return F.linear(x, weight)
 
+    def loss_logits(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The same in fp32 for many rows at once: for a loss, not for drawing tokens, since sums may differ."""
+        return self.head_logits(x, weight).float()
+
     def head_argmax(self, x: Tensor, head: PreparedHead, weight: Tensor, num_valid: int) -> list[int]:
         """The id below num_valid with the largest logit for each row of x [R, C]; -1 where the row is not finite."""
         raise NotImplementedError

@@ -44,7 +44,7 @@ class _CrossEntropy(Function):
         num_chunks = -(-len(labels) * len(weight) // LOGITS)
         for chunk in torch.arange(len(labels)).tensor_split(num_chunks) if len(labels) else ():
             part = slice(int(chunk[0]), int(chunk[-1]) + 1)
-            logits = backend.head_logits(hidden[part], weight).float()
+            logits = backend.loss_logits(hidden[part], weight)
             target = labels[part, None]
             log_sums = logits.logsumexp(-1, keepdim=True)
             loss += (log_sums - logits.gather(-1, target)).sum()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ pytest.importorskip("transformers", minversion="5.3", reason="transformers is no
 from qwartet.finetune.reports import Summary
 from qwartet.finetune.run import Request, finetune
 from qwartet.finetune.settings import settings_for
+
+gc.freeze()  # accelerate collects garbage in every run, which takes long over all the modules that are imported
 
 WEATHER = ("the weather is", "hello you", "系统 天气 你好", "the answer to the question of the user", "and")
 

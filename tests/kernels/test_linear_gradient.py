@@ -51,13 +51,17 @@ def test_the_gradient_is_the_product_with_the_dequantised_weight(
             assert relative_error(reference, expected) < ROUNDED
 
 
-def test_the_gradient_of_a_dense_weight(cpu: CpuBackend) -> None:
+def test_the_gradient_of_a_dense_weight_and_its_product(cpu: CpuBackend) -> None:
     for num_inputs, num_outputs, num_rows in ((128, 64, 3), (70, 131, 40), (300, 1000, 17)):
         weight, grad_y = random_bf16(num_outputs, num_inputs), random_bf16(num_rows, num_outputs, seed=1).float()
         expected = grad_y.double() @ weight.double()
         for backend in (cpu, REFERENCE):
             found = backend.dense_linear_gradient(grad_y, weight, torch.float32)
             assert relative_error(found, expected) < SUMS
+        x = random_bf16(num_rows, num_inputs, seed=2)
+        logits = cpu.loss_logits(x, weight)
+        assert logits.dtype == torch.float32
+        assert relative_error(logits, x.double() @ weight.double().t()) < SUMS
 
 
 def test_a_row_depends_on_no_other_row_and_no_thread(cpu: CpuBackend, threads) -> None:

@@ -13,6 +13,7 @@ import typer
 from qwartet import DEMO
 from qwartet.cli.bench.evaluation import evaluation
 from qwartet.cli.bench.figures import kernels_line, log
+from qwartet.cli.bench.finetune import finetune
 from qwartet.cli.bench.render import render
 from qwartet.cli.bench.server_cost import server_cost
 from qwartet.cli.bench.serving import serving
@@ -39,6 +40,7 @@ app.command()(throughput)
 app.command()(serving)
 app.command()(server_cost)
 app.command()(evaluation)
+app.command()(finetune)
 app.command()(sizes)
 app.command()(render)
 

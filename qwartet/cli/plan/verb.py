@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from qwartet.cli.options import AsJson, Dtype, Head, Revision, Source, bytes_option, count_option
+from qwartet.cli.plan.finetune import finetune_lines, finetune_report
 from qwartet.cli.plan.model import find_model
 from qwartet.cli.plan.report import Hardware, report_of
 from qwartet.cli.plan.text import report_lines
@@ -47,6 +48,15 @@ def plan(
         float | None,
         typer.Option(metavar="GB/S", help="Memory bandwidth of the CPU.", show_default="measured in a second"),
     ] = None,
+    finetune: Annotated[
+        Literal["qlora", "lora", "full"] | None,
+        typer.Option(help="Plan fine-tuning: an adapter on quantised or bf16 weights, or all weights."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Sequences per step of fine-tuning.")] = 1,
+    lora_rank: Annotated[int, typer.Option(help="Rank of the adapter.")] = 64,
+    gradient_checkpointing: Annotated[
+        bool, typer.Option(help="Recompute activations in the backward pass to save memory.")
+    ] = True,
     revision: Revision = None,
     source: Source = "hf",
     as_json: AsJson = False,
@@ -59,14 +69,23 @@ def plan(
     for name, value in (("--bandwidth", bandwidth), ("--gpu-bandwidth", gpu_bandwidth)):
         if value is not None and not 0 < value < 1e6:
             raise SettingError(f"{name} is {value:g}; set GB/s, such as 85 for a desktop CPU or 2039 for an A100")
-    report = report_of(
-        model,
-        find_model(model, precision, revision, source),
-        Hardware(gpus, gpu_memory, gpu_bandwidth, bandwidth),
-        context=context, concurrency=concurrency, kv_cache_dtype=kv_cache_dtype, dtype=dtype, head=head,
-    )  # fmt: skip
+    found = find_model(model, precision, revision, source)
+    if finetune is not None:
+        from qwartet.planning.finetune_memory import FinetuneLoad
+
+        num_tokens = found.config.position.max_length if context is None else context
+        load = FinetuneLoad(finetune, num_tokens, batch_size, lora_rank, gradient_checkpointing)
+        report, lines = finetune_report(model, found, load), finetune_lines
+    else:
+        report = report_of(
+            model,
+            found,
+            Hardware(gpus, gpu_memory, gpu_bandwidth, bandwidth),
+            context=context, concurrency=concurrency, kv_cache_dtype=kv_cache_dtype, dtype=dtype, head=head,
+        )  # fmt: skip
+        lines = report_lines
     if as_json:
         print(json_line(report))
     else:
-        for line in report_lines(report):
+        for line in lines(report):
             print(untranslated_line(line))

@@ -163,6 +163,17 @@ class CpuBackend(Backend):
         """x [R, C], weight [V, C] -> [R, V] fp32."""
         return self.dense_linear(x, weight, dtype=torch.float32)
 
+    def loss_logits(self, x: Tensor, weight: Tensor) -> Tensor:
+        rows = x.contiguous()
+        check(rows, rows.shape[0], weight.shape[1])
+        logits = torch.empty(rows.shape[0], weight.shape[0])
+        if rows.shape[0]:
+            self.library.call(
+                "qw_dense_linear_many", byref(dense_structure(weight, None)), pointer(rows), rows.shape[0],
+                pointer(logits),
+            )  # fmt: skip
+        return logits
+
     def head_argmax(self, x: Tensor, head: PreparedHead, weight: Tensor, num_valid: int) -> list[int]:
         return self.search_head(x, head, weight, num_valid)[0]
 

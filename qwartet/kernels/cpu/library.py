@@ -129,6 +129,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "qw_pack_dense": (_INT, (_POINTER, _POINTER, _POINTER, _POINTER, _POINTER)),
     "qw_linear": (_INT, (_POINTER, _POINTER, _LONG, _INT, _POINTER, _INT, _POINTER, _LONG, _POINTER)),
     "qw_linear_gradient": (_INT, (_POINTER, _POINTER, _INT, _LONG, _POINTER, _INT)),
+    "qw_dense_linear_many": (_INT, (_POINTER, _POINTER, _LONG, _POINTER)),
     "qw_embed": (_INT, (_POINTER, _POINTER, _LONG, _LONG, _LONG, _POINTER)),
     "qw_rms_norm": (_INT, (_POINTER, _POINTER, c_float, _LONG, _LONG, _POINTER)),
     "qw_silu_mul": (_INT, (_POINTER, _POINTER, _LONG, _POINTER)),

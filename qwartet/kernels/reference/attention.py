@@ -20,7 +20,10 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attention of the last n of L positions; query [B, n, H, D], key and value [B, L, H_kv, D] -> [B, n, H, D]."""
     num_new, num_keys = query.shape[1], key.shape[1]
     groups = query.shape[2] // key.shape[2]
-    q, k, v = (x.transpose(1, 2) for x in (query, key, value))  # [B, H, n or L, D]
+    # In bf16, torch's gradient of attention takes a thousand times as long on a CPU without instructions for it.
+    is_slow = query.device.type == "cpu" and query.dtype.itemsize < 4
+    dtype = torch.float32 if is_slow else query.dtype
+    q, k, v = (x.transpose(1, 2).to(dtype) for x in (query, key, value))  # [B, H, n or L, D]
     if groups > 1:
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
     if num_new in (1, num_keys):
@@ -29,7 +32,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         last_seen = torch.arange(num_keys - num_new, num_keys, device=q.device)
         mask = torch.arange(num_keys, device=q.device) <= last_seen[:, None]  # [n, L]
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    return out.transpose(1, 2)
+    return out.transpose(1, 2).to(query.dtype)
 
 
 def dense_attention(query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor) -> Tensor:

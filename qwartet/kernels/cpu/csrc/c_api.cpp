@@ -185,6 +185,12 @@ QW_EXPORT int32_t qw_linear_gradient(const Linear* weight, const void* dy, int32
     });
 }
 
+QW_EXPORT int32_t qw_dense_linear_many(const Linear* weight, const uint16_t* x, int64_t num_tokens, float* y) {
+    return guarded(is_valid(*weight) && !weight->is_packed && is_size(num_tokens), [&] {
+        dense_linear_many(weight->dense, {x, false}, num_tokens, {y, weight->dense.num_outputs, Store::FLOAT});
+    });
+}
+
 QW_EXPORT int32_t qw_embed(const int32_t* ids, const uint16_t* table, int64_t num_tokens, int64_t num_rows, int64_t size, float* x) {
     bool good = is_size(num_tokens) && is_size(num_rows) && is_size(size);
     for (int64_t t = 0; good && t < num_tokens; t++) good = ids[t] >= 0 && ids[t] < num_rows;

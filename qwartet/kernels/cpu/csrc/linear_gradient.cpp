@@ -17,9 +17,13 @@ constexpr int64_t WEIGHT_BYTES = 4 * GROUP * PANEL;  // a block of weights, fp32
 
 int64_t whole_tiles(int64_t num_tokens) { return (num_tokens + LANES - 1) / LANES; }
 
+// A block of weights is [128 inputs][64 outputs], or [64 outputs][128 inputs]: as it is written fastest.
+enum class Block { BY_INPUT, BY_OUTPUT };
+
 // sums[k][token] += sum over the outputs of a panel of w[k][n] dy[n][token], for ROWS inputs and one tile of tokens.
-template <int ROWS>
+template <int ROWS, Block BLOCK>
 void add_rows(const float* weights, const float* dy, float* sums) {
+    constexpr int ROW = BLOCK == Block::BY_INPUT ? PANEL : 1, STEP = BLOCK == Block::BY_INPUT ? 1 : GROUP;
     F32 acc[ROWS][GRADIENT_VECTORS];
     unroll<ROWS>([&](auto r) QW_INLINE {
         unroll<GRADIENT_VECTORS>([&](auto v) QW_INLINE { acc[r][v] = load_f32(sums + r * LANES + 16 * v); });
@@ -28,7 +32,7 @@ void add_rows(const float* weights, const float* dy, float* sums) {
         F32 tokens[GRADIENT_VECTORS];
         unroll<GRADIENT_VECTORS>([&](auto v) QW_INLINE { tokens[v] = load_f32(dy + 16 * v); });
         unroll<ROWS>([&](auto r) QW_INLINE {
-            const F32 weight = set_f32(weights[r * PANEL + n]);
+            const F32 weight = set_f32(weights[r * ROW + n * STEP]);
             unroll<GRADIENT_VECTORS>([&](auto v) QW_INLINE { acc[r][v] = fma(tokens[v], weight, acc[r][v]); });
         });
     }
@@ -39,24 +43,27 @@ void add_rows(const float* weights, const float* dy, float* sums) {
 
 using RowsFunction = void (*)(const float*, const float*, float*);
 
-template <int... I>
+template <Block BLOCK, int... I>
 constexpr std::array<RowsFunction, sizeof...(I)> rows_functions(std::integer_sequence<int, I...>) {
-    return {add_rows<I + 1>...};
+    return {add_rows<I + 1, BLOCK>...};
 }
 
-constexpr auto ROWS_FUNCTIONS = rows_functions(std::make_integer_sequence<int, GRADIENT_ROWS>{});
+template <Block BLOCK>
+constexpr auto ROWS_FUNCTIONS = rows_functions<BLOCK>(std::make_integer_sequence<int, GRADIENT_ROWS>{});
 
 // The same for the 128 inputs of a block, in pieces of nearly equal size.
+template <Block BLOCK>
 void add_block(const float* weights, const float* dy, float* sums) {
     constexpr int NUM_PIECES = (GROUP + GRADIENT_ROWS - 1) / GRADIENT_ROWS;
     for (int piece = 0, done = 0; piece < NUM_PIECES; piece++) {
         const int rows = (GROUP - done) / (NUM_PIECES - piece);
-        ROWS_FUNCTIONS[rows - 1](weights + done * PANEL, dy, sums + done * LANES);
+        const int at = done * (BLOCK == Block::BY_INPUT ? PANEL : 1);
+        ROWS_FUNCTIONS<BLOCK>[rows - 1](weights + at, dy, sums + done * LANES);
         done += rows;
     }
 }
 
-// Block [128][64] of 128 inputs and the 64 outputs of a panel.
+// Block::BY_INPUT of 128 inputs and the 64 outputs of a panel.
 template <int BITS>
 void dequantize_block(const PackedWeight& weight, int64_t group, int64_t panel, float* block) {
     constexpr int INPUTS = 32 / BITS, MASK = (1 << BITS) - 1;  // inputs of a row of codes
@@ -78,17 +85,16 @@ void dequantize_block(const PackedWeight& weight, int64_t group, int64_t panel, 
     }
 }
 
-// The same of a dense weight; zero beyond its sizes.
-void widen_block(const DenseWeight& weight, int64_t group, int64_t panel, float* block) {
-    const int64_t first = panel * PANEL, input = group * GROUP;
-    const int64_t inputs = std::min<int64_t>(GROUP, weight.num_inputs - input);
-    if (first + PANEL > weight.num_outputs || inputs < GROUP) std::memset(block, 0, WEIGHT_BYTES);
-    for (int64_t n = 0; n < PANEL && first + n < weight.num_outputs; n++) {
-        const uint16_t* row = weight.rows + (first + n) * weight.num_inputs + input;
-        for (int64_t k = 0; k < inputs; k++) {
-            const uint32_t wide = uint32_t(row[k]) << 16;
-            std::memcpy(block + k * PANEL + n, &wide, 4);
-        }
+// ROWS x COLUMNS values of a dense weight in fp32, from a row and a column on; zero beyond its sizes.
+template <int ROWS, int COLUMNS>
+void widen_block(const DenseWeight& weight, int64_t row, int64_t column, float* block) {
+    const int64_t columns = std::min<int64_t>(COLUMNS, weight.num_inputs - column);
+    for (int64_t r = 0; r < ROWS; r++, block += COLUMNS) {
+        const uint16_t* from = weight.rows + (row + r) * weight.num_inputs + column;
+        uint16_t rest[COLUMNS] = {};
+        if (row + r >= weight.num_outputs) from = rest;
+        else if (columns < COLUMNS) from = static_cast<uint16_t*>(std::memcpy(rest, from, 2 * columns));
+        for (int i = 0; i < COLUMNS; i += 16) store_f32(block + i, load_bf16(from + i));
     }
 }
 
@@ -142,7 +148,7 @@ void store_group(const float* sums, int64_t group, int64_t first, int64_t num_to
 
 // fill(group, panel, block) writes a block of weights. A task is a group and some tiles of tokens: few groups are
 // shared by several threads.
-template <class Fill>
+template <Block BLOCK, class Fill>
 void linear_gradient(int64_t num_inputs, int64_t num_outputs, const int32_t* order, const Gradient& dy, int64_t num_tokens,
                      const Output& dx, const Fill& fill) {
     const int64_t groups = (num_inputs + GROUP - 1) / GROUP, panels = (num_outputs + PANEL - 1) / PANEL;
@@ -162,7 +168,7 @@ void linear_gradient(int64_t num_inputs, int64_t num_outputs, const int32_t* ord
             for (int64_t panel = 0; panel < panels; panel++) {
                 fill(group, panel, block);
                 for (int64_t tile = 0; tile < whole_tiles(count); tile++)
-                    add_block(block, taken + ((begin / LANES + tile) * panels + panel) * PANEL * LANES,
+                    add_block<BLOCK>(block, taken + ((begin / LANES + tile) * panels + panel) * PANEL * LANES,
                               sums + tile * GROUP * LANES);
             }
             store_group(sums, group, first + begin, count, num_inputs, order, dx);
@@ -174,13 +180,24 @@ void linear_gradient(int64_t num_inputs, int64_t num_outputs, const int32_t* ord
 
 void quantized_linear_gradient(const PackedWeight& weight, const Gradient& dy, int64_t num_tokens, const Output& dx) {
     const auto dequantize = weight.bits == 4 ? dequantize_block<4> : dequantize_block<8>;
-    linear_gradient(weight.num_inputs, weight.num_outputs, weight.order, dy, num_tokens, dx,
-                    [&](int64_t group, int64_t panel, float* block) { dequantize(weight, group, panel, block); });
+    linear_gradient<Block::BY_INPUT>(
+        weight.num_inputs, weight.num_outputs, weight.order, dy, num_tokens, dx,
+        [&](int64_t group, int64_t panel, float* block) { dequantize(weight, group, panel, block); });
 }
 
 void dense_linear_gradient(const DenseWeight& weight, const Gradient& dy, int64_t num_tokens, const Output& dx) {
-    linear_gradient(weight.num_inputs, weight.num_outputs, nullptr, dy, num_tokens, dx,
-                    [&](int64_t group, int64_t panel, float* block) { widen_block(weight, group, panel, block); });
+    linear_gradient<Block::BY_OUTPUT>(
+        weight.num_inputs, weight.num_outputs, nullptr, dy, num_tokens, dx, [&](int64_t group, int64_t panel, float* block) {
+            widen_block<PANEL, GROUP>(weight, panel * PANEL, group * GROUP, block);
+        });
+}
+
+// The gradient of the transposed weight.
+void dense_linear_many(const DenseWeight& weight, const Gradient& x, int64_t num_tokens, const Output& y) {
+    linear_gradient<Block::BY_INPUT>(
+        weight.num_outputs, weight.num_inputs, nullptr, x, num_tokens, y, [&](int64_t group, int64_t panel, float* block) {
+            widen_block<GROUP, PANEL>(weight, group * GROUP, panel * PANEL, block);
+        });
 }
 
 }  // namespace qw
