@@ -4,6 +4,7 @@ sequential    all requests together            against one after the other
 raw           decoding in the engine           against the kernels alone (raw_model.py), as many requests and tokens
 prefix        TTFT where the prefix is known   against the TTFT where it is not
 speculation   prompt lookup                    against none
+adapter       decoding with a LoRA adapter     against without
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ from qwartet.bench.throughput import ThroughputRun, serve, serve_in_turn
 from qwartet.engine.engine import Engine
 from qwartet.engine.engine_config import EngineConfig
 from qwartet.engine.sampling_params import SamplingParams
+from qwartet.kernels.low_rank import LowRank
 from qwartet.layers.kv_cache import choose_cache_dtype
+from qwartet.models.adapters import ResidentAdapters, attach, network_linears
 from qwartet.models.qwen import QwenModel
 
-Comparison = Literal["sequential", "raw", "prefix", "speculation"]
+Comparison = Literal["sequential", "raw", "prefix", "speculation", "adapter"]
+ADAPTER_RANK = 64  # on all linears
 Log = Callable[[str], None]
 
 
@@ -50,7 +54,10 @@ class Setting:
 
 def compare(kind: Comparison, setting: Setting, log: Log) -> dict[str, Any]:
     """Rounds of both ways, ready for JSON, with ratios above 1 in favour of the engine; in `raw` they are its cost."""
-    return {"sequential": _sequential, "raw": _raw, "prefix": _prefix, "speculation": _speculation}[kind](setting, log)
+    ways = {
+        "sequential": _sequential, "raw": _raw, "prefix": _prefix, "speculation": _speculation, "adapter": _adapter,
+    }  # fmt: skip
+    return ways[kind](setting, log)
 
 
 def _rounds(setting: Setting, log: Log, once: Callable[[], dict[str, float]]) -> list[dict[str, float]]:
@@ -145,3 +152,50 @@ def _speculation(setting: Setting, log: Log) -> dict[str, Any]:
 
     rounds = _rounds(setting, log, once)
     return {"ratio": _median(rounds, "ratio"), "rounds": rounds}
+
+
+def _adapter(setting: Setting, log: Log) -> dict[str, Any]:
+    adapters = _random_adapter(setting.model)
+
+    def once() -> dict[str, float]:
+        steps: dict[str | None, list[float]] = {None: [], "random": []}
+        engines = {
+            name: Engine(setting.model, setting.config, num_valid_tokens=setting.num_valid_tokens, adapters=adapters)
+            for name in steps
+        }
+        for name, engine in engines.items():
+            requests = [engine.add_request(prompt, replace(setting.params, adapter=name)) for prompt in setting.prompts]
+            while not all(request.completion_ids for request in requests):
+                engine.step()
+        while all(engine.has_unfinished for engine in engines.values()):  # step by step in turns
+            for name, engine in engines.items():
+                started = time.perf_counter()
+                engine.step()
+                steps[name].append(time.perf_counter() - started)
+        plain, adapted = steps[None], steps["random"]
+        return {
+            "step_ms": 1000 * statistics.median(plain), "adapter_step_ms": 1000 * statistics.median(adapted),
+            "ratio": statistics.median(one / other for one, other in zip(plain, adapted, strict=True)),
+        }  # fmt: skip
+
+    rounds = _rounds(setting, log, once)
+    return {
+        "ratio": _median(rounds, "ratio"),
+        "rank": adapters.rank,
+        "adapter_bytes": adapters.num_bytes,
+        "rounds": rounds,
+    }
+
+
+def _random_adapter(model: QwenModel) -> ResidentAdapters:
+    """An adapter of rank ADAPTER_RANK on all linears of a model."""
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> torch.Tensor:
+        return (torch.randn(shape, generator=generator) * 0.02).bfloat16()
+
+    linears = {
+        name: LowRank(random(ADAPTER_RANK, linear.in_features), random(linear.out_features, ADAPTER_RANK), 1.0)
+        for name, linear in network_linears(model)
+    }
+    return attach(model, {"random": linears})

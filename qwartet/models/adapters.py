@@ -11,6 +11,7 @@ from pathlib import Path
 
 from qwartet.checkpoint.adapter import Adapter, read_adapter
 from qwartet.errors import CheckpointError, SettingError
+from qwartet.kernels.low_rank import LowRank
 from qwartet.layers.linear import Linear, LinearAdapters, QuantizedLinear
 from qwartet.models.families import layout_of
 from qwartet.models.qwen import QwenModel
@@ -45,17 +46,22 @@ def attach_adapters(network: QwenModel, directories: Mapping[str, Path]) -> Resi
     """
     check_names(directories)
     layout = layout_of(network.config)
-    adapters = [_servable(read_adapter(directory, layout)) for directory in directories.values()]
+    adapters = {name: _servable(read_adapter(place, layout)).linears for name, place in directories.items()}
+    return attach(network, adapters)
+
+
+def attach(network: QwenModel, adapters: Mapping[str, Mapping[str, LowRank]]) -> ResidentAdapters:
+    """The same for matrices in memory, by the names of adapters and of linears ("layers.0.mlp.up")."""
     num_bytes = 0
-    for name, linear in _linears(network):
-        own = [adapter.linears.get(name) for adapter in adapters]
+    for name, linear in network_linears(network):
+        own = [linears.get(name) for linears in adapters.values()]
         linear.adapters = None
         if any(one is not None for one in own):
             prepared = linear.backend.prepare_adapters(own, network.dtype, network.device)
             linear.adapters = LinearAdapters(prepared)
             num_bytes += sum(tensor.nbytes for tensor in prepared.tensors)
-    rank = max((one.rank for adapter in adapters for one in adapter.linears.values()), default=0)
-    return ResidentAdapters({name: number for number, name in enumerate(directories)}, rank, num_bytes)
+    rank = max((one.rank for linears in adapters.values() for one in linears.values()), default=0)
+    return ResidentAdapters({name: number for number, name in enumerate(adapters)}, rank, num_bytes)
 
 
 def check_names(names: Mapping[str, object]) -> None:
@@ -76,7 +82,8 @@ def _servable(adapter: Adapter) -> Adapter:
     return adapter
 
 
-def _linears(network: QwenModel) -> Iterator[tuple[str, Linear | QuantizedLinear]]:
+def network_linears(network: QwenModel) -> Iterator[tuple[str, Linear | QuantizedLinear]]:
+    """The linears of all blocks, with their names in the network."""
     for name, module in network.layers.named_modules(prefix="layers"):
         if isinstance(module, Linear | QuantizedLinear):
             yield name, module

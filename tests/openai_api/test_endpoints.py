@@ -340,6 +340,7 @@ WRONG_SETTINGS: dict[str, list[dict[str, Any]]] = {
 # Settings that no field of a body sets: only a checkpoint's defaults and Python do.
 NO_FIELDS = {
     "max_length", "min_length", "no_repeat_ngram_size", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens",
+    "adapter",
 }  # fmt: skip
 
 

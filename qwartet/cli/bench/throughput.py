@@ -31,8 +31,10 @@ def throughput(
         typer.Option(help="edit: answers repeat the prompt; decoys: they only seem to; both need synth --counts."),
     ] = "random",
     compare: Annotated[
-        Literal["sequential", "raw", "prefix", "speculation"] | None,
-        typer.Option(help="Compare with sequential requests, raw kernels, prefix cache misses, or no speculation."),
+        Literal["sequential", "raw", "prefix", "speculation", "adapter"] | None,
+        typer.Option(
+            help="Compare with sequential requests, raw kernels, prefix cache misses, no speculation or a LoRA adapter."
+        ),
     ] = None,
     rounds: Annotated[int, typer.Option(help="Rounds of a comparison.")] = 3,
     speculation: Annotated[

@@ -46,7 +46,8 @@ class LocalModel:
         self, query: str, history: Turns, system: str | None, **sampling: Any
     ) -> Generator[str, None, AnswerEnd]:
         """See Conversant; the oldest turns are dropped until the rest fits the context."""
-        sampling["adapter"] = self._adapter
+        if self._adapter is not None:
+            sampling["adapter"] = self._adapter
         completion = yield from self._llm.chat_stream(query, history, system, **sampling)
         return AnswerEnd(completion.finish_reason, len(completion.prompt_ids), len(completion.token_ids))
 

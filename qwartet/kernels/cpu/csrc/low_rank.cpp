@@ -83,6 +83,16 @@ RowGroups::RowGroups(const int32_t* index, int64_t num_rows, int64_t num_adapter
     }
 }
 
+void LowProducts::prefetch_panel(int64_t panel, int64_t part, int64_t num_parts) const {
+    if (!adapters) return;
+    for (const RowGroups::Group& group : groups->groups) {
+        const int64_t rank = adapters[group.adapter].rank;
+        const uint16_t* b = adapters[group.adapter].b + panel * rank * PANEL;
+        for (int64_t j = rank * part / num_parts; j < rank * (part + 1) / num_parts; j++)
+            for (int line = 0; line < PANEL; line += 32) prefetch(b + j * PANEL + line);
+    }
+}
+
 void LowProducts::add(int64_t panel, int64_t first, int64_t count, float* sums) const {
     if (!adapters) return;
     for (const RowGroups::Group& group : groups->groups) {

@@ -42,6 +42,10 @@ struct LowProducts {
     const float* low = nullptr;  // [rows of the groups, stride]
     int64_t stride = 0;
 
+    // Starts to read one of `num_parts` parts of what a panel needs: pieces of memory too short for the processor to
+    // foresee, and too long to be asked for at once.
+    void prefetch_panel(int64_t panel, int64_t part, int64_t num_parts) const;
+
     // sums[m - first, 64] += the 64 outputs of a panel, for the rows first <= m < first + count that have an adapter.
     void add(int64_t panel, int64_t first, int64_t count, float* sums) const;
 };

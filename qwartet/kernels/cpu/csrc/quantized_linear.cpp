@@ -192,6 +192,7 @@ void multiply_panel(const PackedWeight& weight, int64_t panel, const Activations
     const auto add = weight.bits == 4 ? add_unit<4> : add_unit<8>;
     for (int64_t u = 0; u < weight.num_units(); u++, codes += weight.unit_bytes()) {
         const int64_t group = u / units_of_group;
+        added.prefetch_panel(panel, u, weight.num_units());
         const int8_t* values = x.values_of(chunk, group) + u % units_of_group * weight.unit * x.value_bytes;
         add(weight, codes, values, x.parts_of(chunk, u), x.num_parts[chunk * x.num_groups + group], sums);
     }
