@@ -35,7 +35,7 @@ class TrainingOptions:
         Literal["sft", "dpo"],
         typer.Option(
             help="Learn the answers of conversations (sft), or to prefer an answer over another (dpo): "
-            "data with a prompt, chosen and rejected."
+            "data with 'prompt', 'chosen' and 'rejected'."
         ),
     ] = "sft"
     dpo_beta: Annotated[float, typer.Option(help="For dpo: how strongly to stay near the model before training.")] = 0.1
