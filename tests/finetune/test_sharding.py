@@ -37,7 +37,8 @@ def two_processes(base: Path, output: Path, data: Path, method: str, *options: s
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
     command = [
         *launcher, "tests.finetune.sharded", str(base), "--data", str(data), "--output", str(output),
-        "--method", method, "--learning-rate", "1e-2", "--num-train-epochs", "1", "--model-max-length", "64", "--dtype", "fp32",
+        "--method", method, "--dtype", "fp32",
+        "--learning-rate", "1e-2", "--num-train-epochs", "1", "--model-max-length", "64",
         "--per-device-train-batch-size", "2", "--gradient-accumulation-steps", "1", "--lora-r", "4",
         "--lora-dropout", "0", "--device", "cpu", "--json", *options,
     ]  # fmt: skip
