@@ -86,7 +86,7 @@ def measure_finetune(settings: FinetuneSettings, log: Log) -> dict[str, Any]:
     report = {
         "tokens": settings.tokens, "batch_size": settings.batch_size, "rank": settings.rank,
         "gradient_checkpointing": settings.gradient_checkpointing, "trained_parameters": sides["ours"].num_trained,
-        "kernels": dict(model.backend.names), "peak_rss_bytes": peak_rss_bytes(),
+        "kernels": dict(model.backend.names),
     }  # fmt: skip
     if settings.compares:
         dtype = faster_dtype(settings.batch_size * settings.tokens)
@@ -102,6 +102,8 @@ def measure_finetune(settings: FinetuneSettings, log: Log) -> dict[str, Any]:
     medians = {name: round(statistics.median(one[name] for one in rounds), 3) for name in rounds[0]}
     tokens_per_s = round(settings.batch_size * settings.tokens / medians["ours_s"], 2)
     losses = {f"{name}_loss": step.loss for name, step in sides.items()}
+    if not settings.compares:
+        report["peak_rss_bytes"] = peak_rss_bytes()
     return {**report, **medians, "ours_tok_s": tokens_per_s, **losses, "rounds": rounds}
 
 

@@ -167,7 +167,7 @@ def train(
         seconds=round(trainer.seconds, 3),
         tokens_per_second=round(trainer.tokens_per_second, 1),
         peak_memory_bytes=peak_memory_bytes(device),
-        trained_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        trained_parameters=sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters() if p.requires_grad),
         files=sorted(path.name for path in output.iterdir() if not path.name.startswith(".")),
     )
 

@@ -32,39 +32,60 @@ def fsdp_environment() -> dict[str, str]:
     return {name: value for name, value in found.items() if "FSDP" in name}
 
 
+def two_processes(base: Path, output: Path, data: Path, method: str, *options: str, **environment: str) -> list[Any]:
+    """The lines of JSON that a run of `qwartet finetune` in two processes prints."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    command = [
+        *launcher, "tests.finetune.sharded", str(base), "--data", str(data), "--output", str(output),
+        "--method", method, "--dtype", "fp32",
+        "--learning-rate", "1e-2", "--num-train-epochs", "1", "--model-max-length", "64",
+        "--per-device-train-batch-size", "2", "--gradient-accumulation-steps", "1", "--lora-r", "4",
+        "--lora-dropout", "0", "--device", "cpu", "--json", *options,
+    ]  # fmt: skip
+    path = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment, "PYTHONPATH": path}
+    done = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def check_same(lines: list[Any], expected: Any, output: Path) -> None:
+    """The losses to 1e-5, and the result to a rounding."""
+    [summary] = [line for line in lines if "losses" in line]
+    assert summary["tokens"] == expected.tokens
+    assert summary["trained_parameters"] == expected.trained_parameters
+    for (_, loss), (_, other) in zip(summary["losses"], expected.losses, strict=True):
+        assert loss == pytest.approx(other, abs=1e-5)
+    ours, theirs = tensors_of(output), tensors_of(Path(expected.output))
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(ours[name].float(), tensor.float(), rtol=2**-7, atol=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "is_sharded"), [("full", True), ("lora", True), ("lora", False)])
 def test_two_processes_give_the_losses_of_one_and_have_half_of_the_parameters_each_with_fsdp(
     pristine: Copy, tmp_path: Path, method: Any, is_sharded: bool
 ) -> None:
-    data = write_data(tmp_path / "data.json")
+    data, output = write_data(tmp_path / "data.json"), tmp_path / "two"
     expected = run(pristine(), tmp_path / "one", data, method, num_train_epochs=1, lora_dropout=0.0)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    command = [
-        *launcher, "tests.finetune.sharded", str(pristine()), "--data", str(data), "--output", str(tmp_path / "two"),
-        "--method", method, "--learning-rate", "1e-2", "--num-train-epochs", "1", "--model-max-length", "64",
-        "--per-device-train-batch-size", "2", "--gradient-accumulation-steps", "1", "--dtype", "fp32", "--lora-r", "4",
-        "--lora-dropout", "0", "--device", "cpu", "--json",
-    ]  # fmt: skip
-    environment = {
-        **os.environ,
-        **(fsdp_environment() if is_sharded else {}),
-        "PYTHONPATH": str(REPOSITORY),
-        "OMP_NUM_THREADS": "1",
-    }
-    done = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    lines = two_processes(pristine(), output, data, method, **(fsdp_environment() if is_sharded else {}))
     shares = [line for line in lines if "own" in line]
-    [summary] = [line for line in lines if "losses" in line]
     assert len(shares) == 2 and all((one["not_sharded"] == 0) == is_sharded for one in shares)
     assert all(one["own"] == one["all"] / (2 if is_sharded else 1) for one in shares)
-    assert summary["tokens"] == expected.tokens
-    for (_, loss), (_, other) in zip(summary["losses"], expected.losses, strict=True):
-        assert loss == pytest.approx(other, abs=1e-5)
-    ours, theirs = tensors_of(tmp_path / "two"), tensors_of(tmp_path / "one")
-    for name, tensor in theirs.items():
-        torch.testing.assert_close(ours[name].float(), tensor.float(), rtol=2**-7, atol=1e-4)
+    check_same(lines, expected, output)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "stage"), [("full", 2), ("full", 3), ("lora", 3)])
+def test_two_processes_with_deepspeed_give_the_losses_of_one(
+    pristine: Copy, tmp_path: Path, method: Any, stage: int
+) -> None:
+    pytest.importorskip("deepspeed", reason="DeepSpeed is not installed: pip install deepspeed")
+    data, output = write_data(tmp_path / "data.json"), tmp_path / "two"
+    expected = run(pristine(), tmp_path / "one", data, method, num_train_epochs=1, lora_dropout=0.0)
+    options = ("--deepspeed", str(RECIPES / f"zero{stage}.json"))
+    lines = two_processes(pristine(), output, data, method, *options, DS_ACCELERATOR="cpu")
+    check_same(lines, expected, output)
 
 
 def test_the_configuration_that_we_ship_asks_for_fsdp_2_by_block() -> None:
