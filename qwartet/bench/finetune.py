@@ -55,7 +55,7 @@ class TrainingStep:
         self.model = get_peft_model(model, adapter).train()
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.num_trained = sum(parameter.numel() for parameter in trained)
-        self._optimizer = torch.optim.AdamW(trained, lr=1e-4)
+        self._optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
         generator = torch.Generator().manual_seed(settings.seed)
         shape = (settings.batch_size, settings.tokens)
         self._ids = torch.randint(model.config.vocab_size, shape, generator=generator)

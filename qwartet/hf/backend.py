@@ -51,6 +51,9 @@ class ChoosingBackend(Backend):
             return differentiable.quantized_linear(x, weight, self.fast)
         return self.fast.quantized_linear(x, weight)
 
+    def quantized_linear_gradient(self, grad_y: Tensor, weight: PreparedWeight, dtype: torch.dtype) -> Tensor:
+        return self.fast.quantized_linear_gradient(grad_y, weight, dtype)
+
     def dense_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return self.suited_to(x, weight, bias).dense_linear(x, weight, bias)
 

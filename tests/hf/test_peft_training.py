@@ -67,6 +67,30 @@ def test_loss_and_gradients_are_those_of_peft_on_the_dequantised_model(name: str
         assert error < tolerance, (one, error)
 
 
+@pytest.mark.parametrize("name", ["gptq-int4", "gptq-int4-descact"])
+def test_one_operation_computes_what_pefts_own_sequence_does(name: str, monkeypatch) -> None:
+    model = adapted(load(name, dtype="bfloat16"))
+    found = loss_and_gradients(model)
+    model.zero_grad()
+    linear = type(model.base_model.model.transformer.h[0].mlp.w1)
+    monkeypatch.setattr(linear, "_only_adapter", lambda self: None)
+    expected = loss_and_gradients(model)
+    assert found[0] == pytest.approx(expected[0], rel=1e-3)
+    for one, gradient in found[1].items():
+        assert float((gradient - expected[1][one]).norm() / expected[1][one].norm()) < 0.02, one
+
+
+def test_dropout_several_adapters_and_none_take_pefts_own_sequence() -> None:
+    model = adapted(load("gptq-int4", dtype="bfloat16"), lora_dropout=0.5)
+    linear = model.base_model.model.transformer.h[0].mlp.w1
+    assert linear._only_adapter() is None and linear.eval()._only_adapter() == "default"
+    model.add_adapter("second", settings())
+    model.base_model.set_adapter(["default", "second"])
+    assert linear._only_adapter() is None
+    with model.disable_adapter():
+        assert linear._only_adapter() is None
+
+
 def test_a_trained_adapter_is_loaded_through_every_door_and_has_pefts_names(tmp_path: Path) -> None:
     model = peft.prepare_model_for_kbit_training(load("gptq-int4", dtype="bfloat16"))
     assert model.transformer.wte.weight.dtype == torch.bfloat16
