@@ -43,7 +43,7 @@ def test_wrong_data_and_settings_are_said_in_one_line_also_in_chinese(
     error = capfd.readouterr().err
     assert "entry 1 (id 'c1'): turn 3, of assistant, follows another turn of assistant; fix or remove these: 1" in error
     assert run(["--lang", "zh", *arguments]) == 2
-    assert "第 3 轮（assistant）之前也是 assistant 轮次；请修正或删除：2 个对话中有 1 个有误" in capfd.readouterr().err
+    assert "第 3 轮（assistant）之前也是 assistant 轮次；请修正或删除：2 个样本中有 1 个有误" in capfd.readouterr().err
     assert run([*arguments, "--lora_dropout", "2"]) == 2
     assert "lora_dropout is 2.0; it must be 0 or more, and below 1" in capfd.readouterr().err
     assert run([*arguments, "--deepspeed", "zero2.json"]) == 2

@@ -70,5 +70,5 @@ def test_a_subclass_has_a_loss_of_its_own(pristine: Copy, tmp_path: Path) -> Non
             return super().compute_loss(*args, **kwargs) / 2
 
     usual, _ = pretrain(pristine(), tmp_path / "one")
-    halved, _ = pretrain(pristine(), tmp_path / "two", trainer_class=Halved)
+    halved, _ = pretrain(pristine(), tmp_path / "two", make_trainer=Halved)
     assert halved.losses[0][1] == pytest.approx(usual.losses[0][1] / 2, rel=1e-6)

@@ -62,8 +62,7 @@ def throughput(
     if min(requests, generate, rounds) < 1 or prompt < 2:
         raise SettingError("requests, generate and rounds must be at least 1, prompt at least 2")
     set_threads(threads)
-    from qwartet.bench.engine_comparisons import Setting
-    from qwartet.bench.engine_comparisons import compare as compare_engine
+    from qwartet.bench import engine_comparisons
     from qwartet.bench.latency import peak_rss_bytes
     from qwartet.bench.throughput import serve
     from qwartet.bench.workload import arrival_times, make_prompts
@@ -82,7 +81,7 @@ def throughput(
     )
     prompts = make_prompts(task, requests, prompt, generate, num_valid, shared=shared_prefix, seed=seed)
     params = SamplingParams(temperature=0, max_tokens=generate, ignore_eos=True)
-    setting = Setting(network, config, prompts, params, num_valid, rounds)
+    setting = engine_comparisons.Setting(network, config, prompts, params, num_valid, rounds)
     warm_up = make_prompts("random", 1, prompt, generate, num_valid, shared=0, seed=seed + 1)
     serve(setting.engine(), warm_up, SamplingParams(temperature=0, max_tokens=2, ignore_eos=True), [0.0])
     if compare is None:
@@ -90,7 +89,7 @@ def throughput(
         report = serve(engine, prompts, params, arrival_times(arrivals, requests, rate, seed)).to_dict()
         report |= {"drafted": engine.speculation.num_drafted, "accepted": engine.speculation.num_accepted}
     else:
-        report = {"compare": compare, **compare_engine(compare, setting, log)}
+        report = {"compare": compare, **engine_comparisons.compare(compare, setting, log)}
     report |= {
         "prompt": prompt, "generate": generate, "arrivals": arrivals, "task": task, "shared_prefix": shared_prefix,
         "kv_cache_dtype": kv_cache_dtype, "kernels": dict(network.backend.names), "peak_rss_bytes": peak_rss_bytes(),
