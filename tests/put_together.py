@@ -58,7 +58,7 @@ OF_THE_ROOMS = (
     )),
     *(f"X: {where}: is in no known form; its keys are none; supported keys are messages, conversations, instruction "
       "and output, prompt and completion, or text" for where in ("entry 3", "line 3", "the object")),
-    *(f"X: {where}: {problem}; entry 4 (id 'Y'): turn 2, of X, is empty; fix or remove these: 2 of 8 conversations are "
+    *(f"X: {where}: {problem}; entry 4 (id 'Y'): turn 2, of X, is empty; fix or remove these: 2 of 8 samples are "
       "wrong" for where in ("entry 3", "line 3 (id 'Y')") for problem in (
         "turn 2, of X, follows another turn of X", "has no answer of the assistant to learn",
         "is a text, not a conversation", "its first answer begins after 4 tokens",
