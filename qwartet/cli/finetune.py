@@ -133,7 +133,7 @@ def finetune(
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train a checkpoint on conversations: all weights, or a LoRA adapter.
+    """Train all weights, or a LoRA adapter, on conversations.
 
     The file of conversations has the published form, {"conversations": [{"from": "user", "value": "..."}, ...]}, or
     {"messages": [{"role": "user", "content": "..."}, ...]}. Option names and defaults are those of the published

@@ -44,7 +44,7 @@ from tests.tiny_checkpoint import write_tiny_checkpoint
 # Names of keys, roles and fields, values of settings, and what HTTP calls a status: the same in both languages.
 NAMES = frozenset(
     """
-    chatml ftp sym system user assistant logprobs priority stop structure temperature Internal Server Error
+    adapter chatml ftp sym system user assistant logprobs priority stop structure temperature Internal Server Error
     """.split()  # noqa: SIM905
 )
 

@@ -69,7 +69,7 @@ def test_the_published_names_are_understood() -> None:
 def test_an_unknown_name_is_refused_with_the_nearest_one() -> None:
     with pytest.raises(SettingError, match="'temprature'; did you mean temperature"):
         SamplingParams().updated({"temprature": 1})
-    with pytest.raises(SettingError, match="unknown sampling setting 'x'; use one of bad_words_ids, begin_"):
+    with pytest.raises(SettingError, match="unknown sampling setting 'x'; use one of adapter, bad_words_ids, begin_"):
         SamplingParams().updated({"x": 1})
 
 

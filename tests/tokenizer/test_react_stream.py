@@ -158,7 +158,7 @@ def test_a_line_is_held_back_only_while_it_may_become_a_marker() -> None:
     assert given_out("Final Answer: a\nAct")[-4:] == ["", "\nA", "c", "t"], "in an answer nothing is a marker"
 
 
-LONGEST_S = 3.0  # a second on a usual processor; minutes, if it were not linear
+LONGEST_S = 15.0  # a second on a usual processor; minutes, if it were not linear
 UNITS = [
     *("\nAction:", "\nAction Input:", "\nAction: a\nAction Input:", "\nAction:\n", "\nObservation:", "\nThought:"),
     *("\nFinal Answer:", "Thought: ", "\n", " ", "a", "\nAction", "\nFinal Answer", "Action: x\n"),
