@@ -111,7 +111,7 @@ def faster_dtype(num_tokens: int) -> torch.dtype:
     """bf16 or fp32: in which of them torch's linear and its gradient take less time here."""
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
-        # Small: where a CPU has no instructions for it, bf16 takes a thousand times as long.
+        # Small: where a CPU has no instructions for it, bf16 takes far longer.
         x = torch.randn(num_tokens, 256).to(dtype).requires_grad_()
         weight = torch.randn(512, 256).to(dtype)
         for _ in range(2):

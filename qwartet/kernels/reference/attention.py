@@ -20,7 +20,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attention of the last n of L positions; query [B, n, H, D], key and value [B, L, H_kv, D] -> [B, n, H, D]."""
     num_new, num_keys = query.shape[1], key.shape[1]
     groups = query.shape[2] // key.shape[2]
-    # In bf16, torch's gradient of attention takes a thousand times as long on a CPU without instructions for it.
+    # In bf16, torch's matrix products take far longer on a CPU without instructions for it.
     is_slow = query.device.type == "cpu" and query.dtype.itemsize < 4
     dtype = torch.float32 if is_slow else query.dtype
     q, k, v = (x.transpose(1, 2).to(dtype) for x in (query, key, value))  # [B, H, n or L, D]

@@ -27,7 +27,7 @@ def linear(x: Tensor, weight: QuantizedWeight) -> Tensor:
 def linear_backward_input(grad_y: Tensor, weight: QuantizedWeight) -> Tensor:
     """The gradient of x [..., K] from that of y [..., N]: summed in fp32 over tiles of rows of W, in grad_y's dtype."""
     grad_x = torch.zeros(*grad_y.shape[:-1], weight.in_features, device=grad_y.device)
-    # torch multiplies such bf16 matrices a thousand times slower than fp32 on a CPU without instructions for them.
+    # torch multiplies such bf16 matrices far slower than fp32 on a CPU without instructions for them.
     dtype = torch.float32 if grad_y.device.type == "cpu" else grad_y.dtype
     columns = grad_y.to(dtype)
     num_rows = max(TILE_VALUES // weight.in_features, 1)
