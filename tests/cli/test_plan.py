@@ -155,6 +155,20 @@ def test_the_text_has_gib_and_says_whether_it_fits(qwartet: CommandLine, free) -
     assert outcome.out.index("CPU of this machine") < outcome.out.index("GPUs: calculated")
 
 
+def test_fine_tuning_has_a_plan_of_its_own(qwartet: CommandLine, free) -> None:
+    free(2**40)
+    arguments = ("1.8b", "--finetune", "qlora", "--context", "256")
+    report = planned(qwartet, *arguments)
+    assert sum(report["rows"].values()) == report["total_bytes"]
+    assert report["trained_parameters"] == 53_673_984 and report["fits"]
+    text = qwartet("plan", *arguments).out
+    for fragment in ("1 x 256 tokens per step, 53,673,984 trained parameters", "fits, ", "AdamW", "gradients"):
+        assert fragment in text
+    free(0)
+    text = qwartet("plan", *arguments[:4], "512", "--no-gradient-checkpointing").out
+    assert "short; needs less: --gradient-checkpointing or --context 256" in text
+
+
 def test_weights_that_do_not_fit_are_streamed_or_refused(qwartet: CommandLine, free) -> None:
     free(20 * 2**30)
     streamed, refused = (qwartet("plan", "72b", *options).out for options in ([], ["--dtype", "fp32"]))
@@ -194,6 +208,9 @@ def test_a_checkpoint_that_is_broken_is_one_line(qwartet: CommandLine, tmp_path:
         (["7b", "--gpu-memory", "48"], ["'48' is not a memory size; write 48GiB"]),
         (["7b", "--gpu-bandwidth", "nan"], ["--gpu-bandwidth is nan; set GB/s"]),
         (["7b", "--bandwidth", "0"], ["--bandwidth is 0; set GB/s"]),
+        (["7b", "--finetune", "lora"], ["--finetune lora needs a float model, and 7b is int4"]),
+        (["7b", "--precision", "bf16", "--finetune", "qlora"], ["--finetune qlora needs an Int4 or Int8 model"]),
+        (["7b", "--finetune", "qlora", "--batch-size", "0"], ["batch size is 0 and rank 64"]),
         (["3b"], ["3b: no such directory", "1.8b, 7b, 14b, 72b"]),
         (["/nowhere"], ["/nowhere: no such directory"]),
         (["7b", "--revision", "main"], ["--revision needs a hub id"]),
