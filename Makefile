@@ -14,7 +14,7 @@
 # make site               the documentation as a site, into build/site; a broken link fails
 # make dist               source archive, Linux wheel and pure wheel into dist/, checked      (1 minute)
 # make demo-card          measure the bundled model and write its card into docs/demo_card    (3 minutes, otherwise idle)
-# make demo-model         train the bundled model from scratch           (meant for 2 hours on 2 cores)
+# make demo-model         train the bundled model from scratch           (hours on 2 cores)
 #
 # Variables: PYTHON, VENV, TORCH (what pip installs as torch), PROMPT, MODEL, ROOM.
 

@@ -37,6 +37,7 @@ from qwartet.bench.random_values import (
 )
 from qwartet.checkpoint.layout import Layout, ModuleSpec
 from qwartet.checkpoint.weight_files import INDEX_NAME
+from qwartet.checkpoint.writer import plan_shards
 from qwartet.errors import SettingError
 from qwartet.files import atomic_write, check_free_space, locked
 from qwartet.models.config import ModelConfig
@@ -244,22 +245,9 @@ def _check_target(target: Path) -> None:
         raise SettingError(f"{target} exists and is not a directory; choose another name")
 
 
-def _plan_shards(tensors: Sequence[RandomTensor], max_shard_bytes: int) -> list[list[RandomTensor]]:
-    """Cuts the tensors, in order, into shards; a shard is larger than the limit only when one tensor is."""
-    shards: list[list[RandomTensor]] = [[]]
-    used = 0
-    for tensor in tensors:
-        if shards[-1] and used + tensor.nbytes > max_shard_bytes:
-            shards.append([])
-            used = 0
-        shards[-1].append(tensor)
-        used += tensor.nbytes
-    return shards
-
-
 def _write_shards(directory: Path, synthesis: Synthesis, max_shard_bytes: int, on_bytes: OnBytes) -> list[str]:
     """Writes all shards, and the index where there are several; returns the names of the files."""
-    shards = _plan_shards(synthesis.tensors, max_shard_bytes)
+    shards = plan_shards(synthesis.tensors, max_shard_bytes)
     weight_map = {}
     for number, shard in enumerate(shards, start=1):
         file = "model.safetensors" if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"

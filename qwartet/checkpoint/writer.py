@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -60,9 +60,19 @@ def save_tensors(
         flush(path)
 
 
-def _plan_shards(tensors: Sequence[StoredTensor], max_shard_bytes: int) -> list[list[StoredTensor]]:
+class Sized(Protocol):
+    """What has a size on disk."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+
+SizedTensor = TypeVar("SizedTensor", bound=Sized)
+
+
+def plan_shards(tensors: Sequence[SizedTensor], max_shard_bytes: int) -> list[list[SizedTensor]]:
     """Cuts the tensors, in order, into shards; a shard is larger than the limit only when one tensor is."""
-    shards: list[list[StoredTensor]] = [[]]
+    shards: list[list[SizedTensor]] = [[]]
     used = 0
     for tensor in tensors:
         if shards[-1] and used + tensor.nbytes > max_shard_bytes:
@@ -77,7 +87,7 @@ def write_shards(
     output: Path, tensors: Sequence[StoredTensor], max_shard_bytes: int = DEFAULT_SHARD_BYTES, *, hint: str = NO_ROOM
 ) -> None:
     """Writes tensors in their order, as model.safetensors or as shards with an index; reads one shard at a time."""
-    shards = _plan_shards(tensors, max_shard_bytes)
+    shards = plan_shards(tensors, max_shard_bytes)
     weight_map = {}
     for number, shard in enumerate(shards, start=1):
         file = "model.safetensors" if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"

@@ -20,6 +20,7 @@ from qwartet.cli.progress import progress_console
 from qwartet.cli.terminal import json_line, one_line
 from qwartet.cli.units import format_bytes
 from qwartet.errors import SettingError
+from qwartet.finetune.settings import TARGETS, Settings
 
 if TYPE_CHECKING:
     from qwartet.finetune.reports import OnProgress, Progress, Summary
@@ -37,14 +38,18 @@ class TrainingOptions:
             help="Learn the answers of conversations (sft), or to prefer an answer over another (dpo): "
             "data with 'prompt', 'chosen' and 'rejected'."
         ),
-    ] = "sft"
-    dpo_beta: Annotated[float, typer.Option(help="For dpo: how strongly to stay near the model before training.")] = 0.1
+    ] = Settings.objective
+    dpo_beta: Annotated[float, typer.Option(help="For dpo: how strongly to stay near the model before training.")] = (
+        Settings.dpo_beta
+    )
     learning_rate: Annotated[
         float | None,
         typer.Option(help="Peak learning rate.", show_default="1e-5 for full, else 3e-4; for dpo 1e-6 and 1e-5"),
     ] = None
-    num_train_epochs: Annotated[float, typer.Option(help="Passes over the data.")] = 5.0
-    max_steps: Annotated[int, typer.Option(help="Stop after this many steps; -1: as many as the epochs have.")] = -1
+    num_train_epochs: Annotated[float, typer.Option(help="Passes over the data.")] = Settings.num_train_epochs
+    max_steps: Annotated[int, typer.Option(help="Stop after this many steps; -1: as many as the epochs have.")] = (
+        Settings.max_steps
+    )
     per_device_train_batch_size: Annotated[
         int | None, typer.Option(help="Conversations computed at once.", show_default="1 for full, else 2")
     ] = None
@@ -58,32 +63,40 @@ class TrainingOptions:
             help="Packing: fill batches with conversations up to this many tokens, instead of a fixed number of them.",
         ),
     ] = None  # fmt: skip
-    model_max_length: Annotated[int, typer.Option(help="Cut conversations at this many tokens.")] = 512
+    model_max_length: Annotated[int, typer.Option(help="Cut conversations at this many tokens.")] = (
+        Settings.model_max_length
+    )
     loss_on: Annotated[
         Literal["published", "assistant"],
         typer.Option(help="Tokens to learn: answers and the markers of all turns, as published, or answers only."),
-    ] = "published"
-    weight_decay: Annotated[float, typer.Option(help="Weight decay of AdamW.")] = 0.1
-    adam_beta1: Annotated[float, typer.Option(help="First beta of AdamW.")] = 0.9
-    adam_beta2: Annotated[float, typer.Option(help="Second beta of AdamW.")] = 0.95
-    adam_epsilon: Annotated[float, typer.Option(help="Epsilon of AdamW.")] = 1e-8
-    max_grad_norm: Annotated[float, typer.Option(help="Clip the gradient's norm at this value; 0: never.")] = 1.0
-    warmup_ratio: Annotated[float, typer.Option(help="Fraction of the steps in which the learning rate rises.")] = 0.01
+    ] = Settings.loss_on
+    weight_decay: Annotated[float, typer.Option(help="Weight decay of AdamW.")] = Settings.weight_decay
+    adam_beta1: Annotated[float, typer.Option(help="First beta of AdamW.")] = Settings.adam_beta1
+    adam_beta2: Annotated[float, typer.Option(help="Second beta of AdamW.")] = Settings.adam_beta2
+    adam_epsilon: Annotated[float, typer.Option(help="Epsilon of AdamW.")] = Settings.adam_epsilon
+    max_grad_norm: Annotated[float, typer.Option(help="Clip the gradient's norm at this value; 0: never.")] = (
+        Settings.max_grad_norm
+    )
+    warmup_ratio: Annotated[float, typer.Option(help="Fraction of the steps in which the learning rate rises.")] = (
+        Settings.warmup_ratio
+    )
     lr_scheduler_type: Annotated[
         Literal["cosine", "linear", "constant"], typer.Option(help="How the learning rate falls after its rise.")
-    ] = "cosine"
+    ] = Settings.lr_scheduler_type
     dtype: Annotated[
         Literal["auto", "bf16", "fp16", "fp32"],
         typer.Option(help="Data type of matrix products; trained weights are fp32 until they are saved."),
-    ] = "auto"
+    ] = Settings.dtype
     gradient_checkpointing: Annotated[
         bool, typer.Option(help="Compute activations twice instead of keeping them in memory.")
-    ] = True
-    lora_r: Annotated[int, typer.Option(help="Rank of the adapter.")] = 64
-    lora_alpha: Annotated[float, typer.Option(help="The adapter's output is scaled by alpha / rank.")] = 16
-    lora_dropout: Annotated[float, typer.Option(help="Dropout before the adapter.")] = 0.05
-    lora_target_modules: Annotated[str, typer.Option(help="Linears with an adapter, separated by commas.")] = (
-        "c_attn,c_proj,w1,w2"
+    ] = Settings.gradient_checkpointing
+    lora_r: Annotated[int, typer.Option(help="Rank of the adapter.")] = Settings.lora_r
+    lora_alpha: Annotated[float, typer.Option(help="The adapter's output is scaled by alpha / rank.")] = (
+        Settings.lora_alpha
+    )
+    lora_dropout: Annotated[float, typer.Option(help="Dropout before the adapter.")] = Settings.lora_dropout
+    lora_target_modules: Annotated[str, typer.Option(help="Linears with an adapter, separated by commas.")] = ",".join(
+        TARGETS
     )
     modules_to_save: Annotated[
         str | None,
@@ -92,15 +105,17 @@ class TrainingOptions:
             show_default="wte,lm_head for a base model, none for a chat model",
         ),
     ] = None
-    save_steps: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 1000
-    save_total_limit: Annotated[int, typer.Option(help="Checkpoints to keep.")] = 10
-    logging_steps: Annotated[int, typer.Option(help="Steps between entries of log.jsonl.")] = 1
+    save_steps: Annotated[int, typer.Option(help="Steps between checkpoints.")] = Settings.save_steps
+    save_total_limit: Annotated[int, typer.Option(help="Checkpoints to keep.")] = Settings.save_total_limit
+    logging_steps: Annotated[int, typer.Option(help="Steps between entries of log.jsonl.")] = Settings.logging_steps
     eval_steps: Annotated[
         int | None, typer.Option(help="Steps between evaluations.", show_default="those between checkpoints")
     ] = None
-    seed: Annotated[int, typer.Option(help="Seed of the data's order, the adapter's weights and dropout.")] = 42
+    seed: Annotated[int, typer.Option(help="Seed of the data's order, the adapter's weights and dropout.")] = (
+        Settings.seed
+    )
     tensorboard: Annotated[bool, typer.Option(help="Write curves for TensorBoard too, into the output directory.")] = (
-        False
+        Settings.tensorboard
     )
 
 

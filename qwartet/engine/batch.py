@@ -41,7 +41,6 @@ def build_forward_batch(
     rope_index: list[int] = []
     slot_mapping: list[int] = []
     logits_index: list[int] = []
-    adapters: list[int] = []
     cu_seqlens, seq_lens, tables = [0], [], []
     for span in spans:
         request, start, end = span.request, span.start, span.end
@@ -49,7 +48,6 @@ def build_forward_batch(
         input_ids += request.token_ids(start, end)
         places = range(request.first_position + start, request.first_position + end)
         positions += places
-        adapters += [request.adapter] * (end - start)
         row = position_config.alpha_slot(request.num_prompt_tokens) * position_config.max_length
         rope_index += [row + place for place in places]
         slot_mapping += [
@@ -59,6 +57,9 @@ def build_forward_batch(
         seq_lens.append(end)
         tables.append(request.block_table)
     width = max(map(len, tables))
+    adapters: list[int] = []
+    if any(span.request.adapter >= 0 for span in spans):
+        adapters = [span.request.adapter for span in spans for _ in range(span.start, span.end)]
 
     def tensor(values: list[int] | list[list[int]]) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.int32, device=device)
@@ -71,6 +72,6 @@ def build_forward_batch(
         seq_lens=tensor(seq_lens),
         block_table=tensor([table + [0] * (width - len(table)) for table in tables]),
         slot_mapping=tensor(slot_mapping),
-        adapter_index=None if max(adapters) < 0 else tensor(adapters),
+        adapter_index=tensor(adapters) if adapters else None,
         logits_index=None if len(logits_index) == len(input_ids) else tensor(logits_index),
     )

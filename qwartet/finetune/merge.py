@@ -14,6 +14,7 @@ from torch import Tensor
 
 from qwartet.checkpoint.adapter import Adapter, is_adapter, read_adapter
 from qwartet.checkpoint.json_file import read_json
+from qwartet.checkpoint.other_kinds import ADAPTER_CONFIG
 from qwartet.checkpoint.writer import copy_files, flush, save_tensors, write_json
 from qwartet.errors import CheckpointError, SettingError
 from qwartet.files import atomic_write, check_free_space
@@ -35,12 +36,12 @@ class Merged:
 
 
 def base_of(adapter: Path) -> str:
-    """The base that an adapter names; SettingError if it names none, CheckpointError if it is no adapter."""
+    """The base model named in an adapter; SettingError if it names none, CheckpointError without an adapter."""
     if not is_adapter(adapter):
         raise CheckpointError(
             adapter, "holds no adapter (adapter_config.json)", hint="pass the directory of an adapter"
         )
-    base = read_json(adapter / "adapter_config.json").get("base_model_name_or_path")
+    base = read_json(adapter / ADAPTER_CONFIG).get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise SettingError(f"{adapter} does not name its base model; pass it with --base")
     return base

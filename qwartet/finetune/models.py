@@ -160,7 +160,7 @@ def _check_targets(layout: Layout, targets: Sequence[str]) -> None:
         if not any(_is_target(spec.disk_name, (target,)) for spec in layout if spec.kind == "linear"):
             known = sorted({spec.disk_name.rpartition(".")[2] for spec in layout if spec.kind == "linear"})
             raise SettingError(
-                f"lora_target_modules names {target!r:.60}, which is no linear of this model; use some of "
+                f"lora_target_modules names {target!r:.60}, which is not a linear of this model; choose from "
                 f"{', '.join(known)}"
             )
 

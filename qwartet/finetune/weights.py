@@ -14,12 +14,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from qwartet.checkpoint.adapter import ADAPTER_WEIGHTS
 from qwartet.checkpoint.json_file import read_json
+from qwartet.checkpoint.other_kinds import ADAPTER_CONFIG
 from qwartet.checkpoint.shards import Checkpoint
 from qwartet.checkpoint.writer import StoredTensor, copy_files, save_tensors, write_json, write_shards
 from qwartet.finetune.training_state import read_tensors
 
-ADAPTER_FILE = "adapter_model.safetensors"
 _FLAGS = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 
 
@@ -66,11 +67,11 @@ class AdapterFiles:
     def write(self, directory: Path, parameters: Mapping[str, Tensor], *, is_result: bool) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         tensors = {stored_name(name): tensor.detach().cpu().contiguous() for name, tensor in parameters.items()}
-        save_tensors(directory / ADAPTER_FILE, tensors, {"format": "pt"})
-        write_json(directory / "adapter_config.json", _json_of(self.config.to_dict()) | {"inference_mode": True})
+        save_tensors(directory / ADAPTER_WEIGHTS, tensors, {"format": "pt"})
+        write_json(directory / ADAPTER_CONFIG, _json_of(self.config.to_dict()) | {"inference_mode": True})
 
     def read(self, directory: Path) -> dict[str, Tensor]:
-        return {_parameter_name(name): tensor for name, tensor in read_tensors(directory / ADAPTER_FILE).items()}
+        return {_parameter_name(name): tensor for name, tensor in read_tensors(directory / ADAPTER_WEIGHTS).items()}
 
 
 def stored_name(parameter: str) -> str:

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers.utils import cached_file
 
+from qwartet.checkpoint.adapter import ADAPTER_WEIGHTS
 from qwartet.errors import CheckpointError
 
-_FILE = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _OF_THE_PLACE = ("cache_dir", "force_download", "proxies", "token", "local_files_only", "revision", "subfolder")
 
@@ -48,10 +48,13 @@ def _tensors(place: str, arguments: dict[str, Any]) -> dict[str, Tensor]:
     """Tensors of an adapter by their names; pickles are not read."""
     given = {**arguments, **(arguments.get("adapter_kwargs") or {})}
     found = cached_file(
-        place, _FILE, _raise_exceptions_for_missing_entries=False, **{k: given[k] for k in _OF_THE_PLACE if k in given}
+        place,
+        ADAPTER_WEIGHTS,
+        _raise_exceptions_for_missing_entries=False,
+        **{k: given[k] for k in _OF_THE_PLACE if k in given},
     )
     if found is None:
-        raise CheckpointError(place, f"{_FILE} is missing; save the adapter as safetensors")
+        raise CheckpointError(place, f"{ADAPTER_WEIGHTS} is missing; save the adapter as safetensors")
     try:
         return load_file(Path(found))
     except (SafetensorError, OSError) as error:

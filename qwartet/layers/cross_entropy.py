@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
 from qwartet.kernels.backend import REFERENCE, Backend
+from qwartet.tokenizer.chatml import IGNORED_LABEL
 
-IGNORED = -100  # label of a row without a loss
 LOGITS = 1 << 25  # of a chunk: 128 MB
 
 
@@ -28,7 +28,7 @@ def cross_entropy_sum(hidden: Tensor, weight: Tensor, labels: Tensor, backend: B
 
     Differentiable in hidden and weight.
     """
-    rows = (labels != IGNORED).nonzero().squeeze(1)
+    rows = (labels != IGNORED_LABEL).nonzero().squeeze(1)
     selected = hidden if len(rows) == len(labels) else hidden[rows]
     loss: Tensor = _CrossEntropy.apply(selected, weight, labels[rows].long(), backend)  # type: ignore[no-untyped-call]
     return loss

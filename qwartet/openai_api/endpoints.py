@@ -97,8 +97,9 @@ class Endpoints:
         if isinstance(request, ResponsesRequest) and request.is_stored:
             exchange.on_response = partial(self.responses.put, request, salt=cache_salt)
         options = RequestOptions(self.llm.stop_token_ids, cache_salt=cache_salt)
-        adapter = request.model if request.model in self.adapter_names else None
-        params = replace(prepared.params, adapter=adapter)
+        params = prepared.params
+        if request.model in self.adapter_names:
+            params = replace(params, adapter=request.model)
         try:
             for prompt_ids in prepared.prompts:
                 stream = await self.engine.add(prompt_ids, params, options, on_news=exchange.wake)

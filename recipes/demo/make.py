@@ -70,9 +70,9 @@ def make(out: Path, steps: int, seed: int, to_install: bool) -> None:
         target = out / f"int{bits}"
         shutil.rmtree(target, ignore_errors=True)
         quantize(trained, target, bits, calibration)
-    stages = {"pretraining": out / PRETRAINING, "chat": out / CHAT}
+    stages = {"after chat": out / CHAT, "after pretraining": out / PRETRAINING}
     write_report(
-        {**stages, "bf16": trained, "Int8": out / "int8", "Int4": out / "int4"},
+        {"bf16": trained, "Int8": out / "int8", "Int4": out / "int4", **stages},
         Path("docs/demo_model.md") if to_install else out / "report.md",
     )
     if to_install:

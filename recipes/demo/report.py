@@ -20,9 +20,9 @@ The bundled model is a first-generation Qwen chat model with {parameters:.1f} M 
 that the recipe generates, then quantises it with GPTQ (groups of 128, symmetric). It is a toy: it shows that the
 machinery works.
 
-Training has three stages, each a column of the table: pretraining on texts without turns, chat tuning on conversations
-(supervised), and preference optimisation (DPO) on pairs of answers. The last one is the bf16 model, which GPTQ turns
-into Int8 and Int4. [recipes/demo](../recipes/demo/README.md) has the details.
+Training has three stages: pretraining on texts without turns, chat tuning on conversations (supervised), and preference
+optimisation (DPO) on pairs of answers, which leaves the bf16 model. The last columns are the models after the earlier
+stages. [recipes/demo](../recipes/demo/README.md) has the details.
 
 The table shows correct answers on held-back items: names, values and operand pairs that never occur in training (one in
 five, by hash), {items} items of each kind, decoded greedily. `make demo-model` measures it.

@@ -72,7 +72,7 @@ def test_a_batch_without_adapters_has_the_bits_of_a_model_without_them(llm: LLM,
 
 def test_logits_are_those_of_the_merged_weights(base: Path, directories: dict[str, Path], tmp_path: Path) -> None:
     if (base / "quantize_config.json").exists():
-        pytest.skip("the product is merged into float weights")
+        pytest.skip("the oracle merges into float weights; Int4: tests/hf/test_served_adapters.py")
     merged = tmp_path / "merged"
     merged.mkdir()
     for file in base.iterdir():

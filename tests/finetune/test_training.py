@@ -209,7 +209,7 @@ def test_what_the_model_lacks_is_refused_before_it_is_loaded(
     pristine: Copy, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    with pytest.raises(SettingError, match="'q_proj', which is no linear of this model; use some of c_attn, c_proj"):
+    with pytest.raises(SettingError, match="'q_proj', which is not a linear of this model; choose from c_attn, c_proj"):
         run(pristine(), out, data, lora_target_modules=("c_attn", "q_proj"))
     with pytest.raises(SettingError, match="model_max_length is 4096, but the model's context is 2048"):
         run(pristine(), out, data, model_max_length=4096)
