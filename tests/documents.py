@@ -101,7 +101,7 @@ def commands(name: str) -> list[list[str]]:
 def check_command(arguments: list[str]) -> None:
     """Raises what the command line would raise for these arguments; nothing is run."""
     path, rest = _split(take_language(arguments)[1])
-    verbs(command_tree())[path].make_context(" ".join(path), rest)
+    _context(verbs(command_tree())[path], rest)
 
 
 def unknown_commands(name: str) -> list[str]:
@@ -128,6 +128,11 @@ def _exists(span: str) -> bool:
     return all(_takes(candidates, word, value) for word, value in values if _OPTION.fullmatch(word))
 
 
+def _context(verb: Any, arguments: list[str], **settings: Any) -> Any:
+    """The arguments parsed as below `qwartet`: a verb keeps the --help of its first context, so that has to be right."""
+    return verb.make_context(verb.name, arguments, **command_tree().context_settings, **settings)
+
+
 def _split(arguments: list[str]) -> tuple[tuple[str, ...], list[str]]:
     """The path of the verb that a command line begins with, and the other words; KeyError for an unknown verb."""
     for length in (2, 1):
@@ -147,7 +152,7 @@ def _takes(candidates: list[Any], option: str, value: str | None) -> bool:
                 continue
             if not is_value or getattr(parameter, "is_flag", False):
                 return True
-            context = verb.make_context("verb", [], resilient_parsing=True)
+            context = _context(verb, [], resilient_parsing=True)
             with contextlib.suppress(Exception):  # not a value of it
                 parameter.process_value(context, [value] if parameter.multiple else value)
                 return True
