@@ -129,7 +129,7 @@ def _exists(span: str) -> bool:
 
 
 def _context(verb: Any, arguments: list[str], **settings: Any) -> Any:
-    """The arguments parsed as below `qwartet`: a verb keeps the --help of its first context, so that has to be right."""
+    """The arguments parsed below `qwartet`: a verb keeps the --help of its first context."""
     return verb.make_context(verb.name, arguments, **command_tree().context_settings, **settings)
 
 
