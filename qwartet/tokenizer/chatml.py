@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from qwartet.errors import RequestError, SettingError
-from qwartet.tokenizer.tokenizer import Tokenizer
 from qwartet.tokenizer.vocabulary import ENDOFTEXT, IM_END, IM_START
+
+if TYPE_CHECKING:
+    from qwartet.tokenizer.tokenizer import Tokenizer
 
 ROLES = ("system", "user", "assistant")
 DEFAULT_SYSTEM = "You are a helpful assistant."
