@@ -1,6 +1,6 @@
 """Trains the bundled model from scratch, in the stages of a chat model; can be stopped and resumed at any time.
 
-    python -m recipes.demo.train --vocabulary build/demo/qwen.tiktoken --out build/demo --steps 9000
+    python -m recipes.demo.train --vocabulary build/demo/qwen.tiktoken --out build/demo --steps 12000
 
     pretraining    texts, all of which are learned: next-token cross entropy
     chat           conversations, whose answers are learned (supervised fine-tuning)
@@ -44,7 +44,7 @@ from recipes.demo.preferences import write_pairs
 from recipes.demo.shape import config_json, generation_config_json
 
 PRETRAINING, CHAT, PREFERENCES = "pretraining", "chat", "preferences"
-PRETRAINING_SHARE = 1 / 3  # of the steps, and of the curriculum
+PRETRAINING_SHARE = 1 / 4  # of the steps, and of the curriculum
 SAVE_STEPS, LOG_STEPS = 500, 20
 WARMUP_STEPS = 50
 DECAY_SHARE = 0.45  # of the steps of the chat stage

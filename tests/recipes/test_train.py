@@ -46,11 +46,11 @@ def test_learning_rates_rise_stay_and_fall() -> None:
 
 
 def test_all_stages_run_and_a_finished_one_is_not_repeated(tmp_path: Path) -> None:
-    settings = TrainSettings(VOCABULARY, tmp_path, steps=6, tokens_per_step=512, num_pairs=16)
+    settings = TrainSettings(VOCABULARY, tmp_path, steps=8, tokens_per_step=512, num_pairs=16)
     result = train_all(settings)
     assert result == tmp_path / "preferences"
     checkpoints = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/checkpoint-*"))
-    assert checkpoints == ["chat/checkpoint-4", "preferences/checkpoint-1", "pretraining/checkpoint-2"]
+    assert checkpoints == ["chat/checkpoint-6", "preferences/checkpoint-1", "pretraining/checkpoint-2"]
     with LLM(result) as llm:
         assert len(llm.generate(["Hello"], SamplingParams(max_tokens=2, ignore_eos=True))[0].token_ids) == 2
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}

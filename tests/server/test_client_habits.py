@@ -15,7 +15,7 @@ from qwartet import LLM
 from qwartet.server.access import Access
 from qwartet.server.limits import Limits
 from tests.server.attack import CHAT, COMPLETION, connect, post, request, send
-from tests.server.running_server import HELLO, RunningServer, events
+from tests.server.running_server import HELLO, RunningServer, events, wait_for
 
 APP = "http://localhost:3000"
 KEY = "key-of-a-browser-app"
@@ -76,7 +76,7 @@ def test_a_connection_serves_on_behind_head(server: RunningServer) -> None:
 def test_head_is_counted_as_what_it_asks_for(server: RunningServer) -> None:
     before = server.metric("qwartet_http_requests_total", route="/version", status="200")
     send(server, request("HEAD", "/version"))
-    assert server.metric("qwartet_http_requests_total", route="/version", status="200") == before + 1
+    wait_for(lambda: server.metric("qwartet_http_requests_total", route="/version", status="200") == before + 1)
 
 
 # Browsers and people

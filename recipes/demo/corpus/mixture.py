@@ -31,6 +31,7 @@ TALKS: dict[str, Callable[[random.Random, Split, Language], Talk]] = {
     "knowledge": knowledge.talk,
     "choice": choice.talk,
     "option lookup": choice.lookup,
+    "choice drill": choice.drill,
     "memory": memory.talk,
     "repeat": repeat.talk,
     "unknown": unknown.talk,
@@ -39,7 +40,7 @@ TALKS: dict[str, Callable[[random.Random, Split, Language], Talk]] = {
     "retrieval drill": retrieval.drill,
 }
 STAGED = {"retrieval": retrieval.talk, "retrieval drill": retrieval.drill}  # those that grow with the curriculum
-ALONE = ("repeat", "retrieval", "retrieval drill", "arithmetic drill")  # those that precede no other talk
+ALONE = ("repeat", "retrieval", "retrieval drill", "arithmetic drill", "choice drill")  # those that precede no other talk
 CONVERSATIONS: dict[str, Callable[[random.Random, Split, Language], Conversation]] = {
     "persona": personas.draw,
     "compliment": compliments.draw,
@@ -50,19 +51,20 @@ CONVERSATIONS: dict[str, Callable[[random.Random, Split, Language], Conversation
 # Looking back (repeat, retrieval) comes first: names in a persona, a memory or a tool call are built on it.
 ANCHORS = (0.0, 0.25, 1.0)
 WEIGHTS: dict[str, tuple[float, float, float]] = {
-    "repeat": (34, 12, 6),
-    "retrieval": (16, 16, 18),
-    "retrieval drill": (18, 13, 12),
-    "arithmetic": (6, 7, 6),
+    "repeat": (29, 9, 4),
+    "retrieval": (16, 13, 14),
+    "retrieval drill": (18, 11, 8),
+    "arithmetic": (6, 6, 5),
     "arithmetic drill": (4, 8, 4),
-    "greeting": (5, 4, 5),
-    "smalltalk": (5, 7, 8),
-    "knowledge": (3, 7, 7),
-    "choice": (1, 4, 8),
-    "option lookup": (1, 5, 3),
-    "memory": (2, 6, 6),
+    "greeting": (5, 4, 4),
+    "smalltalk": (5, 6, 6),
+    "knowledge": (4, 7, 7),
+    "choice": (1, 6, 16),
+    "choice drill": (2, 8, 7),
+    "option lookup": (3, 5, 4),
+    "memory": (2, 5, 5),
     "persona": (3, 5, 7),
-    "unknown": (1, 3, 4),
+    "unknown": (1, 3, 3),
     "react": (0, 2, 4),
     "compliment": (1, 1, 2),
     "too hard": (0, 1, 1),
@@ -130,9 +132,7 @@ def draw(rng: random.Random, split: Split, progress: float) -> Conversation:
     last = _talk(rng, split, language, kind, progress)
     before: list[str] = []
     if kind != "repeat" and rng.random() < 0.3:
-        before = rng.choices(
-            [other for other in TALKS if other not in ("retrieval", "repeat")], k=rng.choice((1, 1, 2))
-        )
+        before = rng.choices([other for other in TALKS if other not in ALONE], k=rng.choice((1, 1, 2)))
     turns = [turn for other in before for turn in TALKS[other](rng, split, language).turns]
     return conversation(kind, Talk((*turns, *last.turns), last.expect), _system(rng))
 
