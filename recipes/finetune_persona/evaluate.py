@@ -1,9 +1,9 @@
 """Asks the model with and without the adapter, and prints how often it speaks as the keeper and adds correctly.
 
-    python -m recipes.finetune_persona.evaluate build/persona/adapter --data build/persona/eval.json [--json]
+python -m recipes.finetune_persona.evaluate build/persona/adapter --data build/persona/eval.json [--json]
 
-    voice   answers of held-back conversations that hold the persona's mark; earlier turns are given
-    sums    held-back sums whose result is in the answer: what the model could do before, it should still do
+voice   answers of held-back conversations that hold the persona's mark; earlier turns are given
+sums    held-back sums whose result is in the answer: what the model could do before, it should still do
 """
 
 from __future__ import annotations

@@ -40,7 +40,13 @@ TALKS: dict[str, Callable[[random.Random, Split, Language], Talk]] = {
     "retrieval drill": retrieval.drill,
 }
 STAGED = {"retrieval": retrieval.talk, "retrieval drill": retrieval.drill}  # those that grow with the curriculum
-ALONE = ("repeat", "retrieval", "retrieval drill", "arithmetic drill", "choice drill")  # those that precede no other talk
+ALONE = (
+    "repeat",
+    "retrieval",
+    "retrieval drill",
+    "arithmetic drill",
+    "choice drill",
+)  # those that precede no other talk
 CONVERSATIONS: dict[str, Callable[[random.Random, Split, Language], Conversation]] = {
     "persona": personas.draw,
     "compliment": compliments.draw,
