@@ -23,7 +23,7 @@ from recipes.demo.dataset import encode
 from recipes.demo.report import write_report
 from recipes.demo.train import CHAT, PRETRAINING, TrainSettings, train_all
 
-STEPS = 12000
+STEPS = 9000
 NUM_CALIBRATION = 512  # conversations
 MAX_CALIBRATION_TOKENS = 512
 
