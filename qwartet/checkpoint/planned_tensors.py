@@ -28,6 +28,8 @@ def planned_tensors(layout: Layout, gptq: GptqConfig | None, dtype: str) -> Iter
     In a GPTQ checkpoint every linear has a g_idx and a bias, as published.
     """
     for module in layout:
+        if module.kind == "head" and layout.is_tied:
+            continue
         for part, rows in module.parts:
             leaves: dict[str, tuple[int, ...]] = {"weight": (rows, *module.shape[1:])}
             if gptq is not None and is_quantized(module, gptq):

@@ -30,7 +30,7 @@ class PlannedModel(NamedTuple):
 def stored_model(directory: Path) -> PlannedModel:
     """The model in a directory; CheckpointError where its configs or headers are wrong."""
     config, checkpoint = load_config(directory), Checkpoint(directory)
-    layout = layout_of(config)
+    layout = layout_of(config, checkpoint)
     gptq = as_stored(load_gptq_config(directory), checkpoint, layout)
     check_names(checkpoint, layout, gptq)
     check_dense_shapes(checkpoint, layout, gptq)
@@ -38,5 +38,5 @@ def stored_model(directory: Path) -> PlannedModel:
     if gptq is not None:
         precision = f"int{gptq.bits}"
     else:
-        precision = _PRECISIONS[checkpoint.info(layout.parameter_name("lm_head.weight")).dtype]
+        precision = _PRECISIONS[checkpoint.info(layout.parameter_name("embedding.weight")).dtype]
     return PlannedModel(checkpoint, config, gptq, num_ranks, None, precision)

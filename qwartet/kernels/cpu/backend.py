@@ -40,6 +40,7 @@ from qwartet.kernels.cpu.structures import (
 )
 from qwartet.kernels.cpu.weights import PackedHead, PackedWeight
 from qwartet.kernels.forward_batch import ForwardBatch
+from qwartet.kernels.head_norms import HeadNorms
 from qwartet.kernels.low_rank import LowRank, PreparedAdapters, RowAdapters
 from qwartet.quant_format.weight import QuantizedShape, QuantizedWeight
 
@@ -228,9 +229,18 @@ class CpuBackend(Backend):
         return h
 
     def rotate_and_store(
-        self, qkv: Tensor, num_heads: int, cos: Tensor, sin: Tensor, batch: ForwardBatch, cache: CacheLayer
+        self,
+        qkv: Tensor,
+        num_heads: int,
+        cos: Tensor,
+        sin: Tensor,
+        batch: ForwardBatch,
+        cache: CacheLayer,
+        norms: HeadNorms | None = None,
     ) -> Tensor:
-        """Rotates the queries in place in qkv and returns a view of them."""
+        """Norms and rotates the queries in place in qkv and returns a view of them."""
+        if norms is not None:
+            return super().rotate_and_store(qkv, num_heads, cos, sin, batch, cache, norms)
         num_tokens, head_dim = qkv.shape[0], cache.head_dim
         check(qkv, num_tokens, (num_heads + 2 * cache.keys.shape[1]) * head_dim)
         self.library.call(
@@ -254,6 +264,8 @@ class CpuBackend(Backend):
 
     def fuse(self, layers: Sequence[LayerWeights], caches: Sequence[CacheLayer]) -> NativeLayers | None:
         """None if a linear runs on the reference."""
+        if any(layer.head_norms is not None for layer in layers):
+            return None
         return NativeLayers.of(self.library, layers, caches, self.low)
 
     def scratch_bytes(self, step: StepShape) -> int:
