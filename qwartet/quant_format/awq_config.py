@@ -92,7 +92,15 @@ class AwqConfig(GptqConfig):
             raise CheckpointError(path, str(error)) from None
 
     def file_shapes(self, in_features: int, out_features: int) -> dict[str, tuple[int, ...]]:
-        num_groups, num_words = in_features // self.group_size_of(in_features), out_features // LANES
+        """As of GPTQ; SettingError for a linear that has no whole groups or words."""
+        group_size = self.group_size_of(in_features)
+        if in_features % group_size:
+            raise SettingError(
+                f"group_size {group_size} does not divide the {in_features} inputs of a linear, as AWQ needs"
+            )
+        if out_features % LANES:
+            raise SettingError(f"a linear has {out_features} outputs; AWQ needs a multiple of {LANES}")
+        num_groups, num_words = in_features // group_size, out_features // LANES
         return {
             "qweight": (in_features, num_words),
             "qzeros": (num_groups, num_words),

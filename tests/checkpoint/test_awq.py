@@ -13,10 +13,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from qwartet.checkpoint import weight_cache
-from qwartet.errors import CheckpointError, SettingError
+from qwartet.errors import CheckpointError, CheckpointWarning, SettingError
 from qwartet.layers.dense_batch import dense_batch
 from qwartet.layers.linear import Linear, QuantizedLinear
 from qwartet.llm import LLM
+from qwartet.models.families import layout_of, load_config
 from qwartet.models.inspection import inspect_checkpoint
 from qwartet.models.load import load_gptq_config, load_model
 from qwartet.planning.stored_model import stored_model
@@ -136,6 +137,54 @@ def test_a_cache_leaves_out_linears_that_keep_the_layout_of_the_file(
     assert not [str(one.message) for one in recwarn if "weight cache" in str(one.message)]
 
 
+def write_family(directory: Path, family: str) -> Path:
+    """A tiny GPTQ checkpoint of Qwen2 or Qwen3 with random weights: two heads that share keys, two blocks."""
+    config = GptqConfig(bits=4, group_size=32, desc_act=False, sym=False, checkpoint_format="gptq_v2")
+    raw = {
+        "architectures": [f"{family.title()}ForCausalLM"], "model_type": family, "hidden_size": 128, "head_dim": 64,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "num_hidden_layers": 2, "intermediate_size": 256,
+        "vocab_size": 512, "max_position_embeddings": 512, "rope_theta": 10000.0, "rms_norm_eps": 1e-6,
+        "hidden_act": "silu", "tie_word_embeddings": False, "torch_dtype": "float16",
+        "quantization_config": config.to_quantization_config(),
+    }  # fmt: skip
+    directory.mkdir()
+    (directory / "config.json").write_text(json.dumps(raw), encoding="utf-8")
+    (directory / "quantize_config.json").write_text(json.dumps(config.to_dict()), encoding="utf-8")
+    generator = torch.Generator().manual_seed(0)
+    tensors = {}
+    for seed, module in enumerate(layout_of(load_config(directory))):
+        for part, rows in module.parts:
+            if module.kind == "linear":
+                weight = random_weight(module.shape[1], rows, group_size=32, sym=False, seed=100 * seed + rows)
+                found = {**weight.to_tensors(), "qzeros": pack_v2(weight.zeros())}
+                if module.needs_bias:
+                    found["bias"] = torch.randn(rows, generator=generator).half()
+            else:
+                found = {"weight": torch.randn(rows, *module.shape[1:], generator=generator).half()}
+            tensors |= {f"{part}.{leaf}": tensor.contiguous() for leaf, tensor in found.items()}
+    save_file(tensors, directory / FILE, metadata={"format": "pt"})
+    return directory
+
+
+@pytest.mark.parametrize("family", ["qwen2", "qwen3"])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_the_parts_of_a_fused_linear_are_joined_as_those_of_gptq(tmp_path: Path, family: str, dtype: str) -> None:
+    gptq = write_family(tmp_path / "gptq", family)
+    awq = make_awq(Path(shutil.copytree(gptq, tmp_path / "awq")))
+    found = logits(awq, dtype)
+    assert found.isfinite().all() and found.std() > 0
+    assert torch.equal(found, logits(gptq, dtype))
+
+
+def test_a_fused_linear_of_which_one_part_is_a_float_is_refused(tmp_path: Path) -> None:
+    awq = make_awq(write_family(tmp_path / "model", "qwen2"), floats=("layers.0.self_attn.q_proj",))
+    name = "model.layers.0.self_attn.q_proj"
+    words = f"missing tensors: {name}.qweight, {name}.qzeros, {name}.scales; all parts of a linear (q, k and v)"
+    refused(awq, None, words)
+    all_of_them = make_awq(write_family(tmp_path / "other", "qwen2"), floats=("layers.0.self_attn",))
+    assert isinstance(load_model(all_of_them).get_submodule("layers.0.attention.qkv"), Linear)
+
+
 # Linears that are floats
 
 
@@ -244,6 +293,13 @@ def test_tensors_that_contradict_each_other_are_refused(pair: tuple[Path, Path],
         load_model(pair[1])
     assert words in str(caught.value) and str(caught.value.tensor).startswith(W1)
     assert any(words in problem for problem in inspect_checkpoint(pair[1]).problems)
+
+
+@pytest.mark.parametrize("leaf", ["qweight", "qzeros"])
+def test_words_that_a_download_left_out_are_told_of(pair: tuple[Path, Path], leaf: str) -> None:
+    edit_tensors(pair[1] / FILE, lambda tensors: tensors[f"{W1}.{leaf}"][2:].zero_())
+    with pytest.warns(CheckpointWarning, match=rf"zeros where weights should be: {W1}.{leaf} \(\d+ % to 100 %\)"):
+        load_model(pair[1])
 
 
 def test_a_bias_of_another_length_is_refused(pair: tuple[Path, Path]) -> None:
