@@ -78,16 +78,15 @@ def later_config(raw: Mapping[str, Any], path: Path) -> ModelConfig:
     kv_heads = config.integer("num_key_value_heads", default=heads)
     hidden = config.integer("hidden_size")
     head_dim = config.integer("head_dim", default=max(hidden // heads, 2))
-    reasons = {
-        f"{heads} heads share {kv_heads} keys and values (grouped-query attention)": kv_heads != heads,
-        f"{heads} heads of {head_dim} do not add up to hidden_size {hidden}": heads * head_dim != hidden,
-        "embedding and output layer are one tensor (tie_word_embeddings)": config.flag("tie_word_embeddings", False),
-        f"hidden_act is {raw.get('hidden_act')!r:.80}, not 'silu'": raw.get("hidden_act", "silu") != "silu",
-        "attention has a sliding window": _slides(raw),
-        "positions are scaled (rope_scaling)": _scales(raw),
-    }
-    if found := [reason for reason, holds in reasons.items() if holds]:
-        raise CheckpointError(path, found[0], hint=_NO_FORM)
+    shared = f"{heads} heads share {kv_heads} keys and values (grouped-query attention)"
+    _refuse_if(kv_heads != heads, path, shared)
+    _refuse_if(heads * head_dim != hidden, path, f"{heads} heads of {head_dim} do not add up to hidden_size {hidden}")
+    is_tied = config.flag("tie_word_embeddings", False)
+    _refuse_if(is_tied, path, "embedding and output layer are one tensor (tie_word_embeddings)")
+    activation = raw.get("hidden_act", "silu")
+    _refuse_if(activation != "silu", path, f"hidden_act is {activation!r:.80}, not silu")
+    _refuse_if(_slides(raw), path, "attention has a sliding window")
+    _refuse_if(_scales(raw), path, "positions are scaled (rope_scaling)")
     length = config.integer("max_position_embeddings", default=32_768)
     return ModelConfig(
         vocab_size=config.integer("vocab_size"),
@@ -101,6 +100,11 @@ def later_config(raw: Mapping[str, Any], path: Path) -> ModelConfig:
         position=PositionConfig(_rope_theta(config), head_dim, length, length, False, False),
         family=str(raw.get("model_type")),
     )
+
+
+def _refuse_if(is_refused: bool, path: Path, reason: str) -> None:
+    if is_refused:
+        raise CheckpointError(path, reason, hint=_NO_FORM)
 
 
 def _slides(raw: Mapping[str, Any]) -> bool:

@@ -113,10 +113,10 @@ def _recorded_config(opened: OpenCheckpoint, vocabulary: Vocabulary | None, reco
         **{name: getattr(config, name) == getattr(ours, name) for name in _SAME},
         "rope_theta": ours.position.rope_theta == reach_of(config.position, record.context).rope_theta,
         "mlp_width": config.intermediate_size == record.mlp_width <= ours.intermediate_size,
-        "bits": record.mlp_width * bits % 32 == 0 and _same_gptq(gptq, opened.gptq),
-        "the names of linears": named <= linears,
+        "quantization_config": record.mlp_width * bits % 32 == 0 and _same_gptq(gptq, opened.gptq),
+        "conversion.json": named <= linears,
         "g_idx": not (record.without_g_idx and (gptq is None or gptq.desc_act)),
-        "vocabulary": vocabulary is None or (own_vocabulary is not None and _same_ids(vocabulary, own_vocabulary)),
+        ".tiktoken": vocabulary is None or (own_vocabulary is not None and _same_ids(vocabulary, own_vocabulary)),
     }
     if wrong := [name for name, holds in fits.items() if not holds]:
         raise CheckpointError(folder, f"does not describe the model beside it: {wrong[0]} differs", hint=AGAIN)

@@ -167,28 +167,26 @@ def _bias_dtype_or_own(opened: OpenCheckpoint, module: ModuleSpec) -> str:
 
 
 def _warn_of_losses(found: _Source, reach: Reach, *, is_default: bool) -> None:
-    opened, position = found.opened, found.opened.config.position
-    told = []
+    opened, position, source = found.opened, found.opened.config.position, found.directory
+    trained = position.train_length
     if opened.gptq is not None and opened.gptq.desc_act:
-        told.append("act-order (desc_act) is kept: transformers runs it, vLLM 0.32 and later refuse it")
-    if position.use_logn_attn and reach.max_length > position.train_length:
-        told.append(f"LogN attention is lost: answers differ from the original's beyond {position.train_length} tokens")
-    if reach.ntk_alpha > 1:
-        told.append(
-            f"the rotary base is that of prompts of {reach.max_length} tokens (NTK alpha {reach.ntk_alpha}), for "
-            "shorter ones too"
-        )
+        _warn(source, "act-order (desc_act) is kept, which vLLM refuses from 0.32 on; transformers runs it")
     if is_default and reach.max_length < position.max_length:
-        told.append(
-            f"the context is the trained length, {position.train_length} tokens, up to which the result is exact; "
-            "--context sets another one"
-        )
+        exact = f"the result is exact up to the trained length of {trained} tokens"
+        _warn(source, f"{exact}, which is its context; --context sets a longer one")
+    if position.use_logn_attn and reach.max_length > trained:
+        _warn(source, f"LogN attention is lost: answers differ from the original's beyond {trained} tokens")
+    if reach.ntk_alpha > 1:
+        base = f"the rotary base is that of the original at {reach.max_length} tokens (NTK alpha {reach.ntk_alpha})"
+        _warn(source, f"{base}; shorter prompts differ from it")
     if found.vocabulary is None:
-        told.append("there is no .tiktoken file, so the result has no tokenizer")
+        _warn(source, "there is no .tiktoken file, so the result has no tokenizer")
     if several := [words for words in found.defaults.stop_words_ids if len(words) > 1]:
-        told.append(f"stop_words_ids of several tokens are left out: {several!r:.80}")
-    for text in told:
-        warnings.warn(f"{found.directory}: {text}", CheckpointWarning, stacklevel=3)
+        _warn(source, f"stop_words_ids of several tokens are left out: {several!r:.80}")
+
+
+def _warn(source: Path, text: str) -> None:
+    warnings.warn(f"{source}: {text}", CheckpointWarning, stacklevel=4)
 
 
 def _write_configs(found: _Source, output: Path, config: ModelConfig, family: LaterFamily, reach: Reach) -> None:
