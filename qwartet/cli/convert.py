@@ -26,25 +26,25 @@ _LAYOUTS = {"qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM", "qwen1": "
 
 
 def convert(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Checkpoint directory; with qwen2, also a hub id.")],
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Checkpoint directory; with --to, also a hub id.")],
     target: Annotated[Path, typer.Argument(help="New directory for the converted checkpoint.")],
     to: Annotated[
         Form,
         typer.Option(
-            help="safetensors: the same model without pickles; qwen2: for vLLM, transformers and other engines; qwen1: "
-            "from qwen2 back."
+            help="safetensors: replace pickled weights; qwen2: for vLLM, transformers and other engines; qwen1: from "
+            "qwen2 back."
         ),
     ] = "safetensors",
     context: Annotated[
         int | None,
         count_option(
-            "Longest prompt plus answer, in tokens (qwen2); beyond the trained length the result is approximate.",
-            show_default="as far as it is exact",
+            "Context length for qwen2, in tokens; approximate beyond the trained length.",
+            show_default="the longest exact one",
         ),
     ] = None,
     pad_for_tensor_parallel: Annotated[
         int,
-        typer.Option(help="Widen the MLP by zeros so that this many devices share it in whole GPTQ groups (qwen2)."),
+        typer.Option(help="For qwen2: pad the MLP with zeros to whole GPTQ groups on this many devices."),
     ] = 1,
     chat_format: Annotated[
         Literal["chatml", "raw"] | None,
@@ -121,4 +121,5 @@ def _print_converted(converted: Converted, seconds: float) -> None:
     print(one_line(f"{converted.target}: {size} in {files} files, converted in {seconds:.1f} s"))
     print(one_line(f"{_LAYOUTS[converted.layout]}, context {converted.context}, MLP width {converted.mlp_width}"))
     if converted.zero_channels:
-        print(one_line(f"{converted.zero_channels} channels of the MLP are zeros, added or taken away"))
+        change = "removed from" if converted.layout == "qwen1" else "added to"
+        print(one_line(f"{converted.zero_channels} zero channels {change} the MLP"))

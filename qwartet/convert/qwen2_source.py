@@ -61,7 +61,7 @@ def _family_of(raw: Mapping[str, Any], path: Path) -> LaterFamily:
     """The layout of the tensors; CheckpointError for another family."""
     model_type = raw.get("model_type")
     if model_type == "qwen":
-        raise CheckpointError(path, "is of first-generation Qwen already", hint="there is nothing to convert")
+        raise CheckpointError(path, "is already first-generation Qwen", hint="there is nothing to convert")
     if model_type == "qwen2":
         return "qwen2"
     if model_type == "llama":
@@ -78,15 +78,15 @@ def later_config(raw: Mapping[str, Any], path: Path) -> ModelConfig:
     kv_heads = config.integer("num_key_value_heads", default=heads)
     hidden = config.integer("hidden_size")
     head_dim = config.integer("head_dim", default=max(hidden // heads, 2))
-    shared = f"{heads} heads share {kv_heads} keys and values (grouped-query attention)"
+    shared = f"uses grouped-query attention ({heads} heads, {kv_heads} key/value heads)"
     _refuse_if(kv_heads != heads, path, shared)
     _refuse_if(heads * head_dim != hidden, path, f"{heads} heads of {head_dim} do not add up to hidden_size {hidden}")
     is_tied = config.flag("tie_word_embeddings", False)
-    _refuse_if(is_tied, path, "embedding and output layer are one tensor (tie_word_embeddings)")
+    _refuse_if(is_tied, path, "embedding and output layer share one tensor (tie_word_embeddings)")
     activation = raw.get("hidden_act", "silu")
     _refuse_if(activation != "silu", path, f"hidden_act is {activation!r:.80}, not silu")
-    _refuse_if(_slides(raw), path, "attention has a sliding window")
-    _refuse_if(_scales(raw), path, "positions are scaled (rope_scaling)")
+    _refuse_if(_slides(raw), path, "uses sliding-window attention")
+    _refuse_if(_scales(raw), path, "uses scaled positions (rope_scaling)")
     length = config.integer("max_position_embeddings", default=32_768)
     return ModelConfig(
         vocab_size=config.integer("vocab_size"),

@@ -24,7 +24,7 @@ ORIGINALS = (
     "config.json", "generation_config.json", "tokenizer_config.json", "quantize_config.json", "added_tokens.json",
     "*.tiktoken",
 )  # fmt: skip
-AGAIN = f"remove the folder {FOLDER} to convert without it, or convert the original checkpoint again"
+AGAIN = "remove the folder qwen1 to derive new configs, or convert the original checkpoint again"
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def read_record(directory: Path) -> Record:
     content = read_json(path)
     names = [field.name for field in fields(Record)]
     if sorted(content) != sorted(names):
-        raise CheckpointError(path, f"has the keys {', '.join(sorted(content))[:200]}", hint=AGAIN)
+        raise CheckpointError(path, f"unexpected keys: {', '.join(sorted(content))[:200]}", hint=AGAIN)
     checks = {
         "mlp_width": _is_count(content["mlp_width"]),
         "context": content["context"] is None or _is_count(content["context"]),

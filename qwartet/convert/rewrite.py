@@ -165,7 +165,7 @@ def _resized(whole: Tensor, shape: tuple[int, ...]) -> Tensor:
         length = whole.shape[dim]
         if size < length:
             if bool(whole.narrow(dim, size, length - size).count_nonzero()):
-                raise ValueError("what is to be taken away is not zero")
+                raise ValueError("the padding to remove is not zero")
             whole = whole.narrow(dim, 0, size)
         elif size > length:
             whole = pad(whole, (*(0, 0) * (whole.dim() - 1 - dim), 0, size - length))

@@ -154,7 +154,7 @@ def _check_no_bias(opened: OpenCheckpoint, module: ModuleSpec) -> None:
     """CheckpointError for a bias that the original does not have."""
     name = module.disk_names("bias")[0]
     if bool(opened.checkpoint.read(name).count_nonzero()):
-        reason = f"is not zero, but the original, of which {FOLDER} is the record, has no such bias"
+        reason = "is not zero, but the original checkpoint has no such bias"
         raise CheckpointError(opened.checkpoint.info(name).file, reason, tensor=name, hint=AGAIN)
 
 

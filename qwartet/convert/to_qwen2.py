@@ -112,7 +112,7 @@ def convert_to_qwen2(
 def _open(source: Path, chat_format: str | None, checkpoint_format: str | None) -> _Source:
     config = load_config(source)
     if config.family != "qwen":
-        reason = f"model_type is {config.family!r}; only first-generation Qwen is converted to the Qwen2 layout"
+        reason = f"model_type is {config.family!r}; only first-generation Qwen can be converted to the Qwen2 layout"
         raise CheckpointError(source / "config.json", reason, hint="other engines read this checkpoint as it is")
     opened = open_checkpoint(source, "pread", checkpoint_format)
     dim, head = config.position.rotary_dim, config.head_dim
@@ -170,19 +170,21 @@ def _warn_of_losses(found: _Source, reach: Reach, *, is_default: bool) -> None:
     opened, position, source = found.opened, found.opened.config.position, found.directory
     trained = position.train_length
     if opened.gptq is not None and opened.gptq.desc_act:
-        _warn(source, "act-order (desc_act) is kept, which vLLM refuses from 0.32 on; transformers runs it")
+        _warn(source, "uses act-order (desc_act), which vLLM 0.32 and later refuse; transformers runs it")
     if is_default and reach.max_length < position.max_length:
-        exact = f"the result is exact up to the trained length of {trained} tokens"
-        _warn(source, f"{exact}, which is its context; --context sets a longer one")
+        limit = f"the context is limited to the trained length of {trained} tokens"
+        _warn(source, f"{limit}, up to which results are exact; --context sets a longer one")
     if position.use_logn_attn and reach.max_length > trained:
-        _warn(source, f"LogN attention is lost: answers differ from the original's beyond {trained} tokens")
+        _warn(
+            source, f"the Qwen2 layout has no LogN attention; logits differ from the original's beyond {trained} tokens"
+        )
     if reach.ntk_alpha > 1:
-        base = f"the rotary base is that of the original at {reach.max_length} tokens (NTK alpha {reach.ntk_alpha})"
-        _warn(source, f"{base}; shorter prompts differ from it")
+        base = f"rope_theta is fixed at the NTK base for {reach.max_length} tokens (alpha {reach.ntk_alpha})"
+        _warn(source, f"{base}; the original uses a smaller one for shorter prompts")
     if found.vocabulary is None:
-        _warn(source, "there is no .tiktoken file, so the result has no tokenizer")
+        _warn(source, "no .tiktoken file found; the converted checkpoint has no tokenizer")
     if several := [words for words in found.defaults.stop_words_ids if len(words) > 1]:
-        _warn(source, f"stop_words_ids of several tokens are left out: {several!r:.80}")
+        _warn(source, f"multi-token stop_words_ids are left out: {several!r:.80}")
 
 
 def _warn(source: Path, text: str) -> None:

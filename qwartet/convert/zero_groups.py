@@ -81,7 +81,7 @@ def _with_fewer_inputs(weight: QuantizedWeight, num_inputs: int, size: int, grou
     rest = unpack_qweight(weight.qweight[words:], weight.bits)
     is_zero = torch.equal(rest, weight.zeros()[group[num_inputs:].long()])
     if not is_zero or int(group[:num_inputs].max()) >= groups:
-        raise ValueError("the inputs to take away are not zero")
+        raise ValueError("the padding to remove is not zero")
     return replace(
         weight,
         group_size=size,
@@ -94,4 +94,4 @@ def _with_fewer_inputs(weight: QuantizedWeight, num_inputs: int, size: int, grou
 
 def _check_zero(values: Tensor | None) -> None:
     if values is not None and bool(values.count_nonzero()):
-        raise ValueError("the outputs to take away are not zero")
+        raise ValueError("the padding to remove is not zero")

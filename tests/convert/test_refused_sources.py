@@ -71,7 +71,7 @@ def test_a_source_of_another_kind_or_damaged_is_refused(
 def test_stop_words_of_one_token_end_an_answer_and_longer_ones_are_told(checkpoint: Copy, tmp_path: Path) -> None:
     directory = checkpoint(chat_format="raw")
     edit_json(directory / "generation_config.json", {"stop_words_ids": [[304], [7], [33975, 25]]})
-    with pytest.warns(CheckpointWarning, match=r"stop_words_ids of several tokens are left out: \[\(33975, 25\)\]"):
+    with pytest.warns(CheckpointWarning, match=r"multi-token stop_words_ids are left out: \[\(33975, 25\)\]"):
         convert_to_qwen2(directory, tmp_path / "converted")
     assert json_of(tmp_path / "converted" / "generation_config.json")["eos_token_id"] == [304, 7]
 

@@ -81,12 +81,12 @@ def test_its_vocabulary_and_sampling_defaults_come_along(tmp_path: Path, chats: 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"num_key_value_heads": 1}, r"2 heads share 1 keys and values \(grouped-query attention\)"),
-        ({"tie_word_embeddings": True}, r"one tensor \(tie_word_embeddings\)"),
-        ({"use_sliding_window": True}, "sliding window"),
-        ({"layer_types": ["full_attention", "sliding_attention"]}, "sliding window"),
-        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "positions are scaled"),
-        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "positions are scaled"),
+        ({"num_key_value_heads": 1}, r"uses grouped-query attention \(2 heads, 1 key/value heads\)"),
+        ({"tie_word_embeddings": True}, r"share one tensor \(tie_word_embeddings\)"),
+        ({"use_sliding_window": True}, "uses sliding-window attention"),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, "uses sliding-window attention"),
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "uses scaled positions"),
+        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "uses scaled positions"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu', not silu"),
         ({"head_dim": 32}, "2 heads of 32 do not add up to hidden_size 128"),
         ({"model_type": "llama"}, r"no biases on all linears"),
@@ -106,7 +106,7 @@ def test_what_the_first_generation_does_not_have_is_refused(
 @pytest.mark.parametrize(
     ("model_type", "words"),
     [
-        ("qwen", "is of first-generation Qwen already; there is nothing to convert"),
+        ("qwen", "is already first-generation Qwen; there is nothing to convert"),
         ("qwen3", "model_type is 'qwen3'; only qwen2 is converted to qwen1"),
         ("qwen2_moe", "model_type is 'qwen2_moe'"),
         (None, "model_type is None"),
@@ -181,7 +181,7 @@ def converted(pristine, tmp_path: Path) -> Callable[..., Path]:
         ("conversion.json", {"biases": {"layers.9.mlp.up": "F16"}}, "beside it: conversion.json differs"),
         ("conversion.json", {"v2_zeros": "all"}, "v2_zeros is 'all'"),
         ("conversion.json", {"v2_zeros": ["lm_head"]}, "beside it: conversion.json differs"),
-        ("conversion.json", {"more": 1}, "has the keys"),
+        ("conversion.json", {"more": 1}, "unexpected keys: "),
         ("config.json", {"hidden_size": 256, "num_attention_heads": 2}, "beside it: hidden_size differs"),
         ("config.json", {"vocab_size": 1024}, "beside it: vocab_size differs"),
         ("config.json", {"rotary_emb_base": 20000}, "beside it: rope_theta differs"),
@@ -221,7 +221,7 @@ def test_weights_where_padding_was_are_not_thrown_away(pristine, tmp_path: Path)
     edit_json(record / "conversion.json", {"mlp_width": 64})
     config = json_of(record / "config.json")
     edit_json(record / "config.json", {"intermediate_size": config["intermediate_size"] // 2})
-    with pytest.raises(CheckpointError, match="to take away are not zero; convert the original checkpoint again"):
+    with pytest.raises(CheckpointError, match="padding to remove is not zero; convert the original checkpoint again"):
         convert_to_qwen1(tmp_path / "converted", tmp_path / "back")
 
 
@@ -247,7 +247,7 @@ def test_a_bias_that_the_original_lacks_is_not_thrown_away(pristine, tmp_path: P
             tensors[f"model.layers.{layer}.mlp.up_proj.bias"] = torch.ones(128, dtype=torch.bfloat16)
 
     edit_tensors(tmp_path / "converted" / "model.safetensors", add)
-    with pytest.raises(CheckpointError, match="is not zero, but the original"):
+    with pytest.raises(CheckpointError, match="is not zero, but the original checkpoint has no such bias"):
         convert_to_qwen1(tmp_path / "converted", tmp_path / "back")
     shutil.rmtree(tmp_path / "converted" / "qwen1")
     convert_to_qwen1(tmp_path / "converted", tmp_path / "back")
