@@ -49,7 +49,9 @@ def reach_of(position: PositionConfig, context: int | None) -> Reach:
         extends = position.use_dynamic_ntk or position.use_logn_attn
         return Reach(position.train_length if extends else position.max_length, position.rope_theta, 1)
     if not 2 <= context <= position.max_length:
-        raise SettingError(f"--context is {context}; it must be between 2 and {position.max_length}, the model's maximum")
+        raise SettingError(
+            f"--context is {context}; it must be between 2 and {position.max_length}, the model's maximum"
+        )
     alpha, dim = ntk_alpha(position.alpha_slot(context)), position.rotary_dim
     return Reach(context, position.rope_theta * alpha ** (dim / (dim - 2)), alpha)
 

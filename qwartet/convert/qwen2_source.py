@@ -12,7 +12,6 @@ from qwartet.checkpoint.json_file import read_json
 from qwartet.checkpoint.other_kinds import ADAPTER_CONFIG, adapter_error, check_not_gguf
 from qwartet.checkpoint.shards import Checkpoint
 from qwartet.checkpoint.unfinished_downloads import check_downloads
-from qwartet.checkpoint.weight_values import check_values
 from qwartet.checkpoint.zero_version import with_zero_version
 from qwartet.convert.later_layouts import LaterFamily, later_layout
 from qwartet.errors import CheckpointError, SettingError
@@ -53,7 +52,6 @@ def open_later(directory: Path, checkpoint_format: str | None = None) -> OpenChe
         gptq = with_zero_version(gptq, checkpoint, layout, checkpoint_format)
     elif checkpoint_format is not None:
         raise SettingError(f"checkpoint_format is {checkpoint_format!r}, but {directory} is not GPTQ; leave it out")
-    check_values(checkpoint, layout)
     return OpenCheckpoint(config, gptq, checkpoint, layout)
 
 

@@ -15,6 +15,7 @@ from qwartet.checkpoint.directory import has_file
 from qwartet.checkpoint.json_file import read_json
 from qwartet.checkpoint.layout import ModuleSpec
 from qwartet.checkpoint.stream_writer import OnBytes, stream_shards
+from qwartet.checkpoint.weight_values import value_findings, warn_of
 from qwartet.checkpoint.writer import DEFAULT_SHARD_BYTES, LICENCES, copy_files, flush, write_json
 from qwartet.convert.qwen2_files import reach_of
 from qwartet.convert.qwen2_source import open_later
@@ -75,6 +76,7 @@ def convert_to_qwen1(
     found = _Source(opened, config, vocabulary, record)
     for error in vocabulary_mismatches(vocabulary, config, None, source) if vocabulary is not None else ():
         raise error
+    _check_values(found)
     rewriting = Rewriting(opened, _new_form(found))
     tensors = list(rewriting.tensors())
     total = sum(tensor.nbytes for tensor in tensors)
@@ -98,6 +100,16 @@ def convert_to_qwen1(
         zero_channels=opened.config.intermediate_size - width,
         has_tokenizer=vocabulary is not None,
     )
+
+
+def _check_values(found: _Source) -> None:
+    """CheckpointError for weights that are not finite; a warning for zeros, where none have been added."""
+    findings = list(value_findings(found.opened.checkpoint, found.opened.layout, whole=False))
+    if found.config.intermediate_size == found.opened.config.intermediate_size:
+        warn_of(findings, found.directory)
+    for finding in findings:
+        if finding.num_not_finite and not finding.is_padding:
+            raise finding.error()
 
 
 def _recorded_config(opened: OpenCheckpoint, vocabulary: Vocabulary | None, record: Record) -> ModelConfig:

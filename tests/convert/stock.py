@@ -64,5 +64,7 @@ def logits_of(model: Any, ids: Tensor, **settings: Any) -> Tensor:
 
 def greedy(model: Any, ids: Tensor, count: int) -> Tensor:
     """The ids that follow a prompt, with the KV cache."""
-    plain = transformers.GenerationConfig(do_sample=False, max_new_tokens=count, pad_token_id=0)
+    plain = transformers.GenerationConfig(
+        do_sample=False, repetition_penalty=1.0, max_new_tokens=count, pad_token_id=0, eos_token_id=[]
+    )  # what is not set here is the model's own
     return model.generate(ids.long()[None], generation_config=plain)[0, len(ids) :].int()
