@@ -119,7 +119,7 @@ def new_directory(target: Path) -> Iterator[Path]:
     """A directory next to `target`, which the block fills; at the end it is renamed to `target`, which must not exist.
 
     Whatever ends the block early removes it; what a killed process left is removed by the next one for the same target.
-    SettingError while another process writes it.
+    SettingError if the target exists, or another process is writing it.
     """
 
     def on_busy() -> None:
@@ -127,6 +127,8 @@ def new_directory(target: Path) -> Iterator[Path]:
 
     path = target.with_name(f".{target.name}.unfinished")
     with locked(target.with_name(f".{target.name}.lock"), on_busy):
+        if os.path.lexists(target):
+            raise SettingError(f"{target} exists; choose another name, or remove it")
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir()
         try:

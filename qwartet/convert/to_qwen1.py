@@ -98,7 +98,7 @@ def convert_to_qwen1(
         context=config.position.max_length,
         mlp_width=width,
         zero_channels=opened.config.intermediate_size - width,
-        has_tokenizer=vocabulary is not None,
+        has_tokenizer=any(target.glob("*.tiktoken")),
     )
 
 

@@ -68,6 +68,14 @@ def test_a_run_that_is_interrupted_leaves_nothing(pristine, tmp_path: Path, erro
             convert(pristine(), tmp_path / "a")
 
 
+@pytest.mark.parametrize("make", [Path.mkdir, Path.touch, lambda path: path.symlink_to("nowhere")])
+def test_a_target_that_exists_is_refused_and_stays(pristine, tmp_path: Path, make: Callable[[Path], Any]) -> None:
+    make(tmp_path / "converted")
+    with pytest.raises(SettingError, match="exists; choose another name, or remove it"):
+        convert_to_qwen2(pristine(), tmp_path / "converted")
+    assert [path.name for path in tmp_path.iterdir()] == ["converted"]
+
+
 def test_two_runs_for_one_target_do_not_mix(pristine, tmp_path: Path) -> None:
     def again(*_bytes: int) -> None:
         with pytest.raises(SettingError, match="another process is writing it"):
