@@ -67,10 +67,21 @@ class Rewriting:
         """All tensors, in the order of the forward pass."""
         for old in self.opened.layout:
             new = self.form.layout[old.name]
+            self._check_parts(old)
             if self.opened.gptq is not None and old.kind == "linear":
                 yield from self._quantized(old, new, self.opened.gptq)
             else:
                 yield from self._dense(old, new)
+
+    def _check_parts(self, module: ModuleSpec) -> None:
+        """CheckpointError for parts that cannot be joined, because their floats are of different dtypes."""
+        for leaf in ("weight", "bias", "scales"):
+            names = [name for name in module.disk_names(leaf) if name in self.opened.checkpoint]
+            dtypes = sorted({self.opened.checkpoint.info(name).dtype for name in names})
+            if len(dtypes) > 1:
+                file = self.opened.checkpoint.info(names[0]).file
+                reason = f"dtypes {' and '.join(dtypes)} in parts of one module"
+                raise CheckpointError(file, reason, tensor=names[0], hint="save the checkpoint in one dtype")
 
     def _dense(self, old: ModuleSpec, new: ModuleSpec) -> Iterator[NewTensor]:
         dtypes = {"weight": float_dtype(self.opened, old)}

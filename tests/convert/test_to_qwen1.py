@@ -155,6 +155,16 @@ def test_missing_and_odd_tensors_are_found(tmp_path: Path) -> None:
         convert_to_qwen1(tmp_path / "source", tmp_path / "converted")
 
 
+def test_parts_of_different_dtypes_are_refused(tmp_path: Path) -> None:
+    foreign(tmp_path / "source")
+    name = "model.layers.1.self_attn.k_proj.bias"
+    edit_tensors(
+        tmp_path / "source" / "model.safetensors", lambda tensors: tensors.update({name: tensors[name].bfloat16()})
+    )
+    with pytest.raises(CheckpointError, match=r"dtypes BF16 and F32 in parts of one module; save the checkpoint"):
+        convert_to_qwen1(tmp_path / "source", tmp_path / "converted")
+
+
 # The record of a conversion, which is a file like any other
 
 
