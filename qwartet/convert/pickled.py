@@ -67,7 +67,9 @@ def _pickled_files(source: Path) -> list[Path]:
     """The files to read: those of the index, or all that can hold weights."""
     names = names_in(source)
     if any(name.endswith(".safetensors") and not is_stray(name) for name in names):
-        raise SettingError(f"{source}: already holds .safetensors files; there is nothing to convert")
+        raise SettingError(
+            f"{source}: already holds .safetensors files; there is nothing to convert (--to qwen2 changes the layout)"
+        )
     found = pickled_weights(names)
     indexes = [name for name in names if name.endswith(".bin.index.json")]
     if indexes:

@@ -7,24 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from qwartet.tokenizer.byte_alphabet import spelled
 from qwartet.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
-
-# The bytes that stand for themselves in the byte-level alphabet of GPT-2; the others follow from U+0100.
-_PRINTABLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
-
-
-def byte_alphabet() -> list[str]:
-    """The character that stands for each byte."""
-    others = [byte for byte in range(256) if byte not in _PRINTABLE]
-    return [chr(byte) if byte in _PRINTABLE else chr(0x100 + others.index(byte)) for byte in range(256)]
 
 
 def decoding_tokenizer(core: TiktokenTokenizer) -> Any:
     """A tokenizers.Tokenizer with the same ids; its `encode` must not be used."""
     from tokenizers import AddedToken, Tokenizer, decoders, models
 
-    alphabet = byte_alphabet()
-    ids = {"".join(alphabet[byte] for byte in token): rank for token, rank in core.mergeable_ranks.items()}
+    ids = {spelled(token): rank for token, rank in core.mergeable_ranks.items()}
     tokenizer = Tokenizer(models.WordLevel({**ids, **core.special_tokens}, unk_token=""))
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in core.special_tokens])
