@@ -86,8 +86,8 @@ def throughput(
     warm_up = make_prompts("random", 1, prompt, generate, num_valid, shared=0, seed=seed + 1)
     serve(setting.engine(), warm_up, SamplingParams(temperature=0, max_tokens=2, ignore_eos=True), [0.0])
     if compare is None:
-        engine = setting.engine()
-        report = serve(engine, prompts, params, arrival_times(arrivals, requests, rate, seed)).to_dict()
+        arrivals_s = arrival_times(arrivals, requests, rate, seed)
+        report = serve(engine := setting.engine(), prompts, params, arrivals_s).to_dict()
         report |= {"drafted": engine.speculation.num_drafted, "accepted": engine.speculation.num_accepted}
     else:
         report = {"compare": compare, **engine_comparisons.compare(compare, setting, log)}
