@@ -12,6 +12,7 @@ from qwartet.checkpoint.layout import Layout
 from qwartet.checkpoint.other_kinds import ADAPTER_CONFIG, adapter_error, check_not_gguf
 from qwartet.checkpoint.shards import Checkpoint
 from qwartet.checkpoint.tied_head import as_stored
+from qwartet.errors import SettingError
 from qwartet.models.config import ModelConfig
 from qwartet.models.family import Family
 from qwartet.models.model_types import MODEL_TYPES, checked_model_type
@@ -36,6 +37,13 @@ def load_config(directory: Path) -> ModelConfig:
             raise adapter_error(directory)
         check_not_gguf(directory)
     return parse_config(read_json(path), path)
+
+
+def check_first_generation(config: ModelConfig, directory: Path, what: str) -> None:
+    """SettingError for a model of another family, where `what` ("fine-tuning") supports none yet."""
+    if config.family != QWEN1.model_type:
+        reason = f"{what} supports first-generation Qwen models only, and this one's model_type is {config.family!r}"
+        raise SettingError(f"{directory}: {reason}; use such a model")
 
 
 def family_of(config: ModelConfig) -> Family:

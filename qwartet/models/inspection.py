@@ -32,7 +32,7 @@ from qwartet.errors import CheckpointError, CheckpointWarning
 from qwartet.kernels.device_memory import available_bytes
 from qwartet.layers.kv_cache import kv_bytes_per_token
 from qwartet.models.config import ModelConfig
-from qwartet.models.families import layout_of, load_config
+from qwartet.models.families import family_of, layout_of, load_config
 from qwartet.models.generation_config import GenerationDefaults, load_generation_defaults
 from qwartet.models.load import choose_settings, load_gptq_config
 from qwartet.models.residency import weights_bytes
@@ -46,8 +46,9 @@ from qwartet.tokenizer.vocabulary import Vocabulary
 PUBLISHED_VOCABULARY_SHA256 = "b2b1b8dfb5cc5f024bafc373121c6aba3f66f9a5a0269e243470a1de16a33186"
 
 _CONFIG_FILES = {
-    "config.json", "generation_config.json", "quantize_config.json", "quant_config.json", "tokenizer_config.json",
-}  # fmt: skip
+    *("config.json", "generation_config.json", "quantize_config.json", "quant_config.json", "tokenizer_config.json"),
+    *("tokenizer.json", "chat_template.jinja"),
+}
 
 T = TypeVar("T")
 
@@ -252,6 +253,10 @@ def _memory(checkpoint: Checkpoint, config: ModelConfig, layout: Layout, gptq: G
 def _inspect_vocabulary(
     found: Inspection, directory: Path, config: ModelConfig | None, defaults: GenerationDefaults | None
 ) -> None:
+    if config is not None and config.family != "qwen":
+        if not family_of(config).has_tokenizer(directory):
+            found.warnings.append(f"{directory}: holds no tokenizer.json, so prompts must be token ids; copy it there")
+        return
     if not any(directory.glob("*.tiktoken")):
         reason = "holds no .tiktoken file, so prompts must be token ids"
         found.warnings.append(f"{directory}: {reason}; copy qwen.tiktoken into it")

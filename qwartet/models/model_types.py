@@ -21,9 +21,8 @@ def checked_model_type(raw: Mapping[str, Any], path: Path) -> str:
     model_type = raw.get("model_type")
     if isinstance(model_type, str) and model_type in MODEL_TYPES:
         return model_type
-    reason = f"model_type is {model_type!r:.80}"
     if model_type in _MIXTURES:
-        reason += ", a mixture of experts"
-    elif model_type in _WITH_OTHER_SENSES:
-        reason += ", which takes images or audio"
-    raise CheckpointError(path, reason, hint=_HINT)
+        raise CheckpointError(path, f"model_type is {model_type!r}, a mixture of experts", hint=_HINT)
+    if model_type in _WITH_OTHER_SENSES:
+        raise CheckpointError(path, f"model_type is {model_type!r}, which takes images or audio", hint=_HINT)
+    raise CheckpointError(path, f"model_type is {model_type!r:.80}", hint=_HINT)

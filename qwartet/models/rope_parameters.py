@@ -59,15 +59,14 @@ def _parameters(config: ConfigReader) -> ConfigReader:
 def _kind(reader: ConfigReader) -> str:
     named = [reader.raw[key] for key in ("rope_type", "type") if key in reader.raw]
     if len(named) == 2 and named[0] != named[1]:
-        reason = f"{reader.prefix}rope_type is {named[0]!r:.40} and {reader.prefix}type is {named[1]!r:.40}"
-        raise CheckpointError(reader.path, reason, hint="remove the wrong one")
+        both = f"{reader.prefix}rope_type is {named[0]!r:.40} and {reader.prefix}type is {named[1]!r:.40}"
+        raise CheckpointError(reader.path, both, hint="remove the wrong one")
     kind = named[0] if named else "default"
     if kind not in ("default", "yarn"):
-        reason = f"{reader.prefix}rope_type is {kind!r:.40}; only 'default' and 'yarn' are supported"
-        raise CheckpointError(reader.path, reason, hint=_NO_CHANGE)
+        unknown = f"{reader.prefix}rope_type is {kind!r:.40}; only 'default' and 'yarn' are supported"
+        raise CheckpointError(reader.path, unknown, hint=_NO_CHANGE)
     if reader.number("partial_rotary_factor", 1.0) != 1.0:
-        reason = f"{reader.prefix}partial_rotary_factor must be 1, as in every published model"
-        raise CheckpointError(reader.path, reason)
+        raise CheckpointError(reader.path, f"{reader.prefix}partial_rotary_factor must be 1")
     return str(kind)
 
 

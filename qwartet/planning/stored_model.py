@@ -9,7 +9,7 @@ from qwartet.checkpoint.expected_tensors import check_dense_shapes, check_names
 from qwartet.checkpoint.quantized_linears import as_stored
 from qwartet.checkpoint.shards import Checkpoint
 from qwartet.models.config import ModelConfig
-from qwartet.models.families import layout_of, load_config
+from qwartet.models.families import family_of, layout_of, load_config
 from qwartet.models.load import load_gptq_config
 from qwartet.quant_format.config import GptqConfig
 
@@ -35,6 +35,8 @@ def stored_model(directory: Path) -> PlannedModel:
     check_names(checkpoint, layout, gptq)
     check_dense_shapes(checkpoint, layout, gptq)
     num_ranks = sum(file.read_bytes().count(b"\n") for file in directory.glob("*.tiktoken"))
+    if not num_ranks and family_of(config).has_tokenizer(directory):
+        num_ranks = config.vocab_size
     if gptq is not None:
         precision = f"int{gptq.bits}"
     else:

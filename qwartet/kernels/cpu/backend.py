@@ -35,6 +35,7 @@ from qwartet.kernels.cpu.structures import (
     cache_structure,
     check,
     dense_structure,
+    norms_structure,
     pointer,
     rotation_structure,
 )
@@ -239,13 +240,11 @@ class CpuBackend(Backend):
         norms: HeadNorms | None = None,
     ) -> Tensor:
         """Norms and rotates the queries in place in qkv and returns a view of them."""
-        if norms is not None:
-            return super().rotate_and_store(qkv, num_heads, cos, sin, batch, cache, norms)
         num_tokens, head_dim = qkv.shape[0], cache.head_dim
         check(qkv, num_tokens, (num_heads + 2 * cache.keys.shape[1]) * head_dim)
         self.library.call(
-            "qw_rotate_and_store", pointer(qkv), num_tokens, num_heads, byref(rotation_structure(cos, sin, batch)),
-            cos.shape[0], byref(cache_structure(cache)),
+            "qw_rotate_and_store", pointer(qkv), num_tokens, num_heads, byref(norms_structure(norms, head_dim)),
+            byref(rotation_structure(cos, sin, batch)), cos.shape[0], byref(cache_structure(cache)),
         )  # fmt: skip
         query: Tensor = qkv[:, : num_heads * head_dim].unflatten(-1, (num_heads, head_dim))
         return query
@@ -264,8 +263,6 @@ class CpuBackend(Backend):
 
     def fuse(self, layers: Sequence[LayerWeights], caches: Sequence[CacheLayer]) -> NativeLayers | None:
         """None if a linear runs on the reference."""
-        if any(layer.head_norms is not None for layer in layers):
-            return None
         return NativeLayers.of(self.library, layers, caches, self.low)
 
     def scratch_bytes(self, step: StepShape) -> int:
