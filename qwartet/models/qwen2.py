@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -175,5 +176,6 @@ QWEN2 = Family(
     load_tokenizer=load_hf_tokenizer,
     chat_prompt=template_prompt,
     vocabulary_file=TOKENIZER_FILE,
+    jinja_template=attrgetter("jinja_template"),
     has_templates=True,
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -35,5 +36,6 @@ QWEN3 = Family(
     load_tokenizer=load_hf_tokenizer,
     chat_prompt=template_prompt,
     vocabulary_file=TOKENIZER_FILE,
+    jinja_template=attrgetter("jinja_template"),
     has_templates=True,
 )
