@@ -82,9 +82,11 @@ def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
 
 
 def _quantization_line(quantization: dict[str, Any]) -> str:
-    zeros = " and ".join(quantization["zero_format"]) or "?"
+    zeros = ""
+    if quantization["method"] == "gptq":
+        zeros = f", zeros stored as {' and '.join(quantization['zero_format']) or '?'}"
     return (
-        f"{gptq_line(quantization)}, zeros stored as {zeros}; "
+        f"{gptq_line(quantization)}{zeros}; "
         f"{quantization['num_sound_linears']} of {quantization['num_linears']} linear layers are sound"
     )
 

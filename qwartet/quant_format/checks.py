@@ -1,4 +1,4 @@
-"""Whether the tensors of one GPTQ linear can be trusted: dtypes, shapes, group index, scales, zeros.
+"""Whether the tensors of one quantised linear can be trusted: dtypes, shapes, group index, scales, zeros.
 
 Every check raises CheckpointError for data without a valid interpretation. After all of them a kernel may index by the
 shapes and by g_idx without checking again.
@@ -43,15 +43,18 @@ class LinearChecks:
 
     def check_dtypes(self) -> None:
         """Each tensor exists, and has a dtype of its kind and the published number of dimensions."""
+        method = self.config.method.upper()
         for suffix, (dtypes, num_dims) in DTYPES.items():
             tensor = self.tensors.get(suffix)
             if tensor is None:
                 if suffix not in OPTIONAL:
-                    raise self._error(suffix, "is missing", "the download is incomplete, or this linear is not GPTQ")
+                    raise self._error(
+                        suffix, "is missing", f"the download is incomplete, or this linear is not {method}"
+                    )
                 continue
             if tensor.dtype not in dtypes:
                 stored = " or ".join(map(_short, dtypes))
-                raise self._error(suffix, f"dtype is {_short(tensor.dtype)}; GPTQ stores {stored}")
+                raise self._error(suffix, f"dtype is {_short(tensor.dtype)}; {method} stores {stored}")
             if tensor.dim() != num_dims or tensor.numel() == 0:
                 raise self._error(suffix, f"shape is {list(tensor.shape)}; it must have {num_dims} dimensions, none 0")
 
@@ -67,15 +70,22 @@ class LinearChecks:
             implied = f"{num_zero_words * 32 / out_features:g}"
             raise self._error("qzeros", f"the config says bits {bits}; qzeros and scales imply bits {implied}")
         in_features = num_words * (32 // bits)
+        self._check_sizes(in_features, out_features)
+        self._check_num_groups(in_features)
+        return self.config.group_size_of(in_features)
+
+    def _check_sizes(self, in_features: int, out_features: int) -> None:
         for suffix, size in (("g_idx", in_features), ("bias", out_features)):
             tensor = self.tensors.get(suffix)
             if tensor is not None and len(tensor) != size:
+                bits = self.config.bits
                 raise self._error(suffix, f"has {len(tensor)} entries; qweight with bits {bits} implies {size}")
-        group_size = in_features if self.config.group_size == -1 else min(self.config.group_size, in_features)
-        if num_groups != -(-in_features // group_size):
-            reason = f"the config says group_size {self.config.group_size}, so {-(-in_features // group_size)} groups"
+
+    def _check_num_groups(self, in_features: int) -> None:
+        num_groups, want = len(self.tensors["scales"]), -(-in_features // self.config.group_size_of(in_features))
+        if num_groups != want:
+            reason = f"the config says group_size {self.config.group_size}, so {want} groups"
             raise self._error("scales", f"{reason} for {in_features} inputs; the tensor has {num_groups} groups")
-        return group_size
 
     def check_group_index(self, group_size: int) -> Tensor | None:
         """Every group has its group_size inputs (the last may have fewer); returns g_idx, None for i // group_size."""
@@ -126,6 +136,10 @@ class LinearChecks:
                 "nearest, by up to 2^-11 of its value (2^-25 if it is below 2^-14)"
             )
         return half
+
+    def gptq_words(self) -> tuple[Tensor, Tensor]:
+        """qweight and qzeros as GPTQ packs them, which is how the file has them."""
+        return self.tensors["qweight"], self.tensors["qzeros"]
 
     def choose_zero_format(self) -> ZeroFormat:
         """Which version wrote qzeros: for symmetric weights their value decides, for others the config must say."""

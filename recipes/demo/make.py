@@ -23,12 +23,12 @@ from recipes.demo.dataset import encode
 from recipes.demo.report import write_report
 from recipes.demo.train import CHAT, PRETRAINING, TrainSettings, train_all
 
-STEPS = 12000
+STEPS = 9000
 NUM_CALIBRATION = 512  # conversations
 MAX_CALIBRATION_TOKENS = 512
 
 
-def calibration_ids(tokenizer: Tokenizer, seed: int = 1) -> list[list[int]]:
+def calibration_ids(tokenizer: TiktokenTokenizer, seed: int = 1) -> list[list[int]]:
     """Token ids of training conversations as they are at the end of the curriculum."""
     rng = random.Random(f"calibration {seed}")
     examples: list[list[int]] = []

@@ -73,7 +73,7 @@ def _on_hub(repository: Repository, revision: str | None) -> PlannedModel:
     from qwartet.hub.remote_config import fetch_config
     from qwartet.models.families import parse_config
     from qwartet.planning.stored_model import PlannedModel
-    from qwartet.quant_format.config import GptqConfig
+    from qwartet.quant_format.methods import parse_quantization_config
 
     raw = fetch_config(repository, revision, did_you_mean(repository))
     path = Path(f"{repository}/config.json")
@@ -81,7 +81,7 @@ def _on_hub(repository: Repository, revision: str | None) -> PlannedModel:
         raise CheckpointError(path, "does not name a model_type", hint="choose the hub id of a checkpoint")
     config = parse_config(raw, path)
     embedded = raw.get("quantization_config")
-    gptq = None if embedded is None else GptqConfig.from_dict(embedded, path)
+    gptq = None if embedded is None else parse_quantization_config(embedded, path)
     precision = _float_precision(raw) if gptq is None else f"int{gptq.bits}"
     checkpoint = _planned(str(repository), config, gptq, "F16" if gptq else _FILE_DTYPES[precision])
     # The size of its vocabulary is not in config.json; the rows of the embedding are a few hundred more.
