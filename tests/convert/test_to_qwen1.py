@@ -33,6 +33,9 @@ SMALL = {
 }  # fmt: skip
 
 
+pytestmark = pytest.mark.filterwarnings("ignore::qwartet.errors.CheckpointWarning")
+
+
 def foreign(directory: Path, family: str = "qwen2", **settings: Any) -> Any:
     """Saves a random model of transformers, and returns it."""
     torch.manual_seed(0)
