@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import torch
 
 from qwartet.checkpoint.layout import Layout, ModuleSpec
+from qwartet.checkpoint.quantized_linears import is_quantized
 from qwartet.checkpoint.safetensors_file import DTYPES
 from qwartet.checkpoint.shards import Checkpoint
 from qwartet.kernels.backend import Backend, TensorSpec
 from qwartet.quant_format.config import GptqConfig
 from qwartet.quant_format.weight import QuantizedShape
 
-_GPTQ_LEAVES = ("qweight", "qzeros", "scales", "g_idx", "bias")
+_GPTQ_LEAVES = ("qweight", "qzeros", "scales", "g_idx")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class HeldTensor:
     dtype: torch.dtype
     shape: tuple[int, ...]
     is_in_file: bool  # whether the checkpoint holds it in this form, so that it can be memory-mapped
+    is_cacheable: bool = True  # whether a weight cache may hold it otherwise
 
     @property
     def name(self) -> str:
@@ -57,7 +59,7 @@ class LoadSettings:
 
 
 def quantized_shape(checkpoint: Checkpoint, module: ModuleSpec, gptq: GptqConfig) -> QuantizedShape | None:
-    """The shape of a GPTQ linear from its unchecked headers; None if tensors are missing or malformed.
+    """The shape of a quantised linear from its unchecked headers; None if tensors are missing or malformed.
 
     Reading the linear reports what is wrong with it.
     """
@@ -67,15 +69,16 @@ def quantized_shape(checkpoint: Checkpoint, module: ModuleSpec, gptq: GptqConfig
     shapes = [checkpoint.info(name).shape for name in names]
     if any(len(shape) != 2 or 0 in shape for shape in shapes):
         return None
-    in_features, out_features = shapes[0][0] * (32 // gptq.bits), sum(shape[1] for shape in shapes[: len(module.parts)])
+    sizes = [gptq.size_of(shape) for shape in shapes[: len(module.parts)]]
+    in_features, out_features = sizes[0][0], sum(outputs for _inputs, outputs in sizes)
     return QuantizedShape(
         in_features=in_features,
         out_features=out_features,
         bits=gptq.bits,
-        group_size=in_features if gptq.group_size == -1 else min(gptq.group_size, in_features),
+        group_size=gptq.group_size_of(in_features),
         num_groups=shapes[-1][0],
         sym=gptq.sym,
-        has_bias=any(name in checkpoint for name in module.disk_names("bias")),
+        has_bias=module.has_bias(checkpoint),
         has_order=gptq.desc_act,
     )
 
@@ -86,23 +89,23 @@ def held_tensors(checkpoint: Checkpoint, layout: Layout, settings: LoadSettings)
     A bias of zeros and an act-order that changes nothing are counted but not kept: only reading reveals them.
     """
     for module in layout:
-        if settings.gptq is not None and module.kind == "linear":
+        if settings.gptq is not None and is_quantized(module, settings.gptq):
             yield from _of_quantized(checkpoint, module, settings, settings.gptq)
-        else:
+        elif not (module.kind == "head" and layout.is_tied):
             yield from _of_dense(checkpoint, module, settings)
+        if module.kind == "head" and module.disk_names("weight")[0] in checkpoint:
+            for spec in head_specs(checkpoint.info(module.disk_names("weight")[0]).shape, settings):
+                yield HeldTensor(module.name, spec.leaf, spec.dtype, spec.shape, False)
 
 
 def _of_dense(checkpoint: Checkpoint, module: ModuleSpec, settings: LoadSettings) -> Iterator[HeldTensor]:
-    for leaf in ("weight", "bias"):
+    for leaf in ("weight", *(["bias"] if module.has_bias(checkpoint) else [])):
         names = module.disk_names(leaf)
         if all(name in checkpoint for name in names):
             infos = [checkpoint.info(name) for name in names]
             is_in_file = len(infos) == 1 and DTYPES[infos[0].dtype] == settings.dtype
             shape = (sum(info.shape[0] for info in infos), *infos[0].shape[1:])
             yield HeldTensor(module.name, leaf, settings.dtype, shape, is_in_file)
-    if module.kind == "head" and module.disk_names("weight")[0] in checkpoint:
-        for spec in head_specs(checkpoint.info(module.disk_names("weight")[0]).shape, settings):
-            yield HeldTensor(module.name, spec.leaf, spec.dtype, spec.shape, False)
 
 
 def head_specs(shape: tuple[int, ...], settings: LoadSettings) -> tuple[TensorSpec, ...]:
@@ -118,11 +121,12 @@ def _of_quantized(
     if specs is not None:
         yield from (HeldTensor(module.name, spec.leaf, spec.dtype, spec.shape, False) for spec in specs)
         return
-    for leaf in _GPTQ_LEAVES:
+    for leaf in (*_GPTQ_LEAVES, *(["bias"] if module.has_bias(checkpoint) else [])):
         infos = [checkpoint.info(name) for name in module.disk_names(leaf) if name in checkpoint]
         if infos:
             dtype = torch.float16 if leaf == "scales" else DTYPES[infos[0].dtype]
-            is_in_file = len(module.parts) == 1 and DTYPES[infos[0].dtype] == dtype
+            is_packed_anew = gptq.method != "gptq" and leaf in ("qweight", "qzeros")
+            is_in_file = len(module.parts) == 1 and DTYPES[infos[0].dtype] == dtype and not is_packed_anew
             rows = infos[0].shape[:-1]
             shape_of_all = (*rows, sum(info.shape[-1] for info in infos)) if leaf != "g_idx" else infos[0].shape
-            yield HeldTensor(module.name, leaf, dtype, shape_of_all, is_in_file)
+            yield HeldTensor(module.name, leaf, dtype, shape_of_all, is_in_file, is_cacheable=False)

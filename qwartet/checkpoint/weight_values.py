@@ -28,7 +28,7 @@ PIECE = 16 * 2**20  # bytes in memory at once
 LONG_RUN = 2**20  # bytes of zeros that no trained weights have
 MANY_ROWS = 1024  # of an embedding
 
-_LEAVES = ("weight", "qweight", "scales", "bias")
+_LEAVES = ("weight", "qweight", "qzeros", "scales", "bias")
 # Integers of a float's size, and the bits of its exponent, which are all set in NaN and infinity.
 _EXPONENTS: dict[str, tuple[type[np.unsignedinteger], int]] = {
     "BF16": (np.uint16, 0x7F80),
@@ -70,6 +70,19 @@ def check_values(checkpoint: Checkpoint, layout: Layout) -> None:
     for finding in findings:
         if finding.num_not_finite and not finding.is_padding:
             raise finding.error()
+
+
+def check_unused_biases(checkpoint: Checkpoint, layout: Layout) -> None:
+    """CheckpointError for a bias that is not zero on a linear that has none in this network.
+
+    AutoGPTQ gives every linear a bias; loading leaves out those of zeros.
+    """
+    for module in layout:
+        for name in module.disk_names("bias") if module.kind == "linear" and not module.allows_bias else ():
+            if name in checkpoint and bool(checkpoint.read(name).any()):
+                reason = "is not zero, but linears of this kind have no bias in this family"
+                hint = "config.json belongs to another model"
+                raise CheckpointError(checkpoint.info(name).file, reason, tensor=name, hint=hint)
 
 
 def warn_of(findings: list[Finding], directory: Path) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from qwartet.cli.adapters import Loras, adapter_directories
 from qwartet.cli.extras import require
 from qwartet.cli.language.catalogue import label, translate
 from qwartet.cli.loading import LoadOptions, own_names
@@ -41,6 +42,7 @@ def run_batch(
     ] = None,
     max_num_seqs: MaxNumSeqs = EngineConfig.max_num_seqs,
     load: LoadOptions,
+    lora: Loras = None,
     as_json: JsonLine = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Hide progress and the line about the model.")] = False,
 ) -> None:
@@ -51,6 +53,8 @@ def run_batch(
     and retries failed ones. The exit code is 1 if any request failed.
     """
     _check_files(source, target, as_json)
+    names = [*(served_model_name or ()), *_names(model)]
+    adapters = adapter_directories(lora or (), names)
     from qwartet.openai_api.batch_file import AnswerFile, BatchInput, open_input
 
     set_threads(load.threads)
@@ -60,11 +64,11 @@ def run_batch(
             run = _Run(lines, answers, total=lines.count_unanswered(answers.answered))
             if run.total:
                 started = time.perf_counter()
-                llm = load.load(model, max_num_seqs=max_num_seqs)
+                llm = load.load(model, max_num_seqs=max_num_seqs, adapters=adapters)
                 if not quiet:
                     loaded = f"{model or 'bundled model'}: loaded in {time.perf_counter() - started:.1f} s"
                     print(one_line(loaded), file=sys.stderr)
-                run.serve(llm, [*(served_model_name or ()), *_names(model)], quiet)
+                run.serve(llm, names, quiet)
     if as_json:
         print(json_line(run.to_dict()))
     else:

@@ -28,7 +28,7 @@ from qwartet.files import atomic_write, check_free_space
 OnBytes = Callable[[int, int], None]
 """Called with the bytes converted since the last call, and the total."""
 
-_CONFIGS = ("config.json", "quantize_config.json")
+_CONFIGS = ("config.json", "quantize_config.json", "quant_config.json")
 _BIN_NAME = re.compile(r"\w[\w.-]{0,200}\.(bin|pt|pth)", re.ASCII)
 _KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "LANG", "TMPDIR")  # no keys, no proxies
 

@@ -36,3 +36,9 @@ class Family:
     """The tokenizer of a directory; None where there is none, VocabularyError where it is broken."""
     chat_prompt: Callable[..., list[int]]
     """A conversation to prompt ids: signature of tokenizer.chatml.build_prompt."""
+    vocabulary_file: str
+    """The file to copy into a directory without a tokenizer."""
+    jinja_template: Callable[[Any], str | None]
+    """The form of a conversation as a Jinja template, for clients that ask for one, from the tokenizer."""
+    has_templates: bool = False
+    """Whether checkpoints bring a chat template; chat_prompt then is tokenizer.templates.prompt.template_prompt."""

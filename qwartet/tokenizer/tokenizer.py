@@ -5,22 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Protocol
 
-from qwartet.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
 from qwartet.tokenizer.vocabulary import SpecialSet as SpecialSet
-from qwartet.tokenizer.vocabulary import StrPath
 
 
 class Tokenizer(Protocol):
     """Text to ids and back. Special tokens in a text are plain text unless the caller allows them.
 
     `special_tokens` maps their written forms to ids; among them, `eod_id` ends a text, `im_start_id` and `im_end_id`
-    open and close a turn of a conversation.
+    open and close a turn of a conversation in ChatML.
     """
-
-    @classmethod
-    def load(cls, path: StrPath) -> Tokenizer:
-        """The tokenizer of a vocabulary file, or of the one in a directory; raises VocabularyError."""
-        return TiktokenTokenizer.load(path)
 
     @property
     def special_tokens(self) -> Mapping[str, int]: ...
@@ -30,6 +23,11 @@ class Tokenizer(Protocol):
     def im_start_id(self) -> int: ...
     @property
     def im_end_id(self) -> int: ...
+    @property
+    def turn_ids(self) -> Collection[int]:
+        """The ids that end an answer in a conversation."""
+        ...
+
     @property
     def num_tokens(self) -> int:
         """One more than the largest id."""

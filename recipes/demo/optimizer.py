@@ -1,7 +1,7 @@
 """Muon for matrices (Jordan et al. 2024) and AdamW for everything else, as one optimizer.
 
 torch.optim.Muon orthogonalises in bf16, which takes a processor without bf16 products 25 s a step of the bundled
-model; here it is fp32, and matrices of one shape are orthogonalised together.
+model; here the dtype is chosen, and matrices of one shape are orthogonalised together.
 """
 
 from __future__ import annotations
@@ -21,16 +21,19 @@ NUM_ITERATIONS = 5
 EPSILON = 1e-7
 
 
-def orthogonalized(matrices: Tensor) -> Tensor:
-    """Matrices [B, R, C] with all singular values moved close to 1 (between 0.7 and 1.2), singular vectors kept."""
+def orthogonalized(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Matrices [B, R, C] with all singular values moved close to 1 (between 0.7 and 1.2), singular vectors kept.
+
+    Products are computed in `dtype`; the result has the dtype of the input.
+    """
     a, b, c = COEFFICIENTS
     is_tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if is_tall else matrices
-    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=EPSILON)
+    x = (x / x.norm(dim=(1, 2), keepdim=True).clamp(min=EPSILON)).to(dtype)
     for _ in range(NUM_ITERATIONS):
         gram = x @ x.mT
         x = a * x + torch.baddbmm(gram, gram, gram, beta=b, alpha=c) @ x
-    return x.mT if is_tall else x
+    return (x.mT if is_tall else x).to(matrices.dtype)
 
 
 class MuonAdamW(Optimizer):
@@ -47,12 +50,15 @@ class MuonAdamW(Optimizer):
         matrix_weight_decay: float = 0.05,
         betas: tuple[float, float] = (0.9, 0.95),
         epsilon: float = 1e-8,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
+        """`dtype` is that of the orthogonalisation."""
         groups: list[dict[str, Any]] = [
             {"params": list(matrices), "lr": matrix_lr, "momentum": momentum, "weight_decay": matrix_weight_decay},
             {"params": list(others), "lr": lr, "betas": list(betas), "eps": epsilon},
         ]
         super().__init__(groups, {})
+        self._dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -75,7 +81,7 @@ class MuonAdamW(Optimizer):
             average = state["momentum_buffer"].lerp_(grad, 1 - group["momentum"])
             directions.append(grad.lerp(average, group["momentum"]))
         rate = group["lr"] * 0.2 * max(parameters[0].shape) ** 0.5
-        for parameter, update in zip(parameters, orthogonalized(torch.stack(directions)), strict=True):
+        for parameter, update in zip(parameters, orthogonalized(torch.stack(directions), self._dtype), strict=True):
             parameter.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=rate)
 
     def _step_adamw(self, parameters: list[Parameter], group: dict[str, Any]) -> None:

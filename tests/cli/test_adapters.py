@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,3 +51,24 @@ def test_chat_answers_with_the_adapter(qwartet: CommandLine, pristine: Callable[
     assert plain.code == 0 and plain.out != adapted.out
     qwartet("chat", base, "hello", "--lora", base).assert_one_line_error("adapter_config.json: file is missing")
     qwartet("chat", "hello", "--url", "http://localhost:1", "--lora", adapter).assert_one_line_error("--lora applies")
+
+
+def test_a_batch_file_names_adapters_as_models(
+    qwartet: CommandLine, pristine: Callable[..., Path], tmp_path: Path
+) -> None:
+    base = pristine()
+    adapter = write_adapter(tmp_path / "adapter", base, rank=4)
+    body = {"messages": [{"role": "user", "content": "hello"}], "temperature": 0, "max_tokens": 12}
+    lines = [
+        {"custom_id": name, "method": "POST", "url": "/v1/chat/completions", "body": {**body, "model": name}}
+        for name in (base.name, "tuned", "other")
+    ]
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    ran = qwartet("run-batch", source, target, "--model", base, "--lora", f"tuned={adapter}")
+    assert ran.code == 1 and "2 done, 1 failed" in ran.out, ran
+    entries = {one["custom_id"]: one for one in map(json.loads, target.read_text(encoding="utf-8").splitlines())}
+    said = {
+        name: entries[name]["response"]["body"]["choices"][0]["message"]["content"] for name in (base.name, "tuned")
+    }
+    assert said[base.name] != said["tuned"]

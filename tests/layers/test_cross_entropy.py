@@ -64,9 +64,10 @@ def test_on_the_native_kernels_in_bf16() -> None:
     hidden, weight, labels = case(dtype=torch.bfloat16)
     expected = F.cross_entropy(hidden.float() @ weight.float().t(), labels, reduction="sum")
     gradient = torch.autograd.grad(expected, hidden)[0].float()
-    for backend, tolerance in ((CpuBackend(native_library()), 1e-4), (REFERENCE, 1e-2)):
+    cases = ((CpuBackend(native_library()), 1e-4, 4e-3), (REFERENCE, 1e-2, 0.1))  # the logits' gradient is bf16 too
+    for backend, tolerance, gradient_tolerance in cases:
         found = cross_entropy_sum(hidden, weight.detach(), labels, backend)
         assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=tolerance)
         (of_hidden,) = torch.autograd.grad(found, hidden)
         assert of_hidden.dtype == torch.bfloat16
-        assert float((of_hidden.float() - gradient).norm() / gradient.norm()) < 100 * tolerance / 10
+        assert float((of_hidden.float() - gradient).norm() / gradient.norm()) < gradient_tolerance

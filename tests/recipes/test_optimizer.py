@@ -40,7 +40,8 @@ def model() -> nn.Module:
     return nn.Sequential(nn.Linear(16, 48), nn.SiLU(), nn.Linear(48, 48), nn.SiLU(), nn.Linear(48, 16))
 
 
-def test_updates_are_those_of_torch() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_updates_are_those_of_torch(dtype: torch.dtype) -> None:
     ours, theirs = model(), model()
     matrices, others = parts(theirs)
     torch_optimizers = [
@@ -48,7 +49,7 @@ def test_updates_are_those_of_torch() -> None:
         torch.optim.AdamW(others, lr=3e-3, betas=(0.9, 0.95), weight_decay=0.0),
     ]
     start = copy.deepcopy(ours)
-    train(ours, [MuonAdamW(*parts(ours), matrix_lr=1e-2, lr=3e-3, matrix_weight_decay=5.0)], 5)
+    train(ours, [MuonAdamW(*parts(ours), matrix_lr=1e-2, lr=3e-3, matrix_weight_decay=5.0, dtype=dtype)], 5)
     train(theirs, torch_optimizers, 5)
     for name, before in start.named_parameters():
         moved, expected = ours.get_parameter(name) - before, theirs.get_parameter(name) - before

@@ -14,6 +14,7 @@ from qwartet import DEMO
 from qwartet.cli.bench.evaluation import evaluation
 from qwartet.cli.bench.figures import kernels_line, log
 from qwartet.cli.bench.finetune import finetune
+from qwartet.cli.bench.quantization import quantization
 from qwartet.cli.bench.render import render
 from qwartet.cli.bench.server_cost import server_cost
 from qwartet.cli.bench.serving import serving
@@ -41,6 +42,7 @@ app.command()(serving)
 app.command()(server_cost)
 app.command()(evaluation)
 app.command()(finetune)
+app.command()(quantization)
 app.command()(sizes)
 app.command()(render)
 

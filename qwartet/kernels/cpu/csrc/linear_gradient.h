@@ -3,7 +3,8 @@
 //   dx[m, k] = sum over n of dy[m, n] w[n, k]                quantised: w[n, k] = s[u, n] (q[k, n] - z[u, n])
 //
 // A thread takes 128 inputs, dequantises blocks of 128 inputs x 64 outputs into its L1 cache, and multiplies each by all
-// tokens of a chunk in fp32: the dequantised matrix never exists, and no value is rounded before the result.
+// tokens of a chunk: the dequantised matrix never exists. Sums are fp32. From fp32 to fp32 no value is rounded before the
+// result; otherwise weights and dy are rounded to bf16 where the processor multiplies bf16 faster.
 #pragma once
 #include <cstdint>
 

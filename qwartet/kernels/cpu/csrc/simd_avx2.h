@@ -3,6 +3,7 @@
 #include <immintrin.h>
 
 #include <cstdint>
+#include <cstring>
 
 #include "unroll.h"
 
@@ -23,6 +24,7 @@ constexpr int DENSE_ROWS = 2;
 constexpr int DENSE_TOKENS = 2;
 constexpr int GRADIENT_ROWS = 6;
 constexpr int GRADIENT_VECTORS = 1;
+constexpr bool FAST_BF16 = false;
 
 struct F32 { __m256 lo, hi; };
 struct I32 { __m256i lo, hi; };
@@ -239,6 +241,11 @@ struct Sum<8> {
 };
 
 inline Bf16 load_bf16_pairs(const uint16_t* p) { return {load256(p), load256(p + 16)}; }
+inline Bf16 repeat_bf16_pair(const uint16_t* p) {
+    int32_t pair;
+    std::memcpy(&pair, p, 4);
+    return {_mm256_set1_epi32(pair), _mm256_set1_epi32(pair)};
+}
 inline __m256 dot_bf16_half(__m256 acc, __m256i a, __m256i b) {
     __m256i odd = _mm256_set1_epi32(int(0xffff0000));
     acc = _mm256_fmadd_ps(_mm256_castsi256_ps(_mm256_and_si256(a, odd)), _mm256_castsi256_ps(_mm256_and_si256(b, odd)), acc);

@@ -3,6 +3,7 @@
 #include <immintrin.h>
 
 #include <cstdint>
+#include <cstring>
 
 #include "unroll.h"
 
@@ -23,6 +24,7 @@ constexpr int DENSE_ROWS = 4;
 constexpr int DENSE_TOKENS = 6;
 constexpr int GRADIENT_ROWS = 8;
 constexpr int GRADIENT_VECTORS = 2;
+constexpr bool FAST_BF16 = true;
 
 using F32 = __m512;
 using I32 = __m512i;
@@ -164,6 +166,11 @@ struct Sum {
 };
 
 inline Bf16 load_bf16_pairs(const uint16_t* p) { return reinterpret_cast<__m512bh>(_mm512_loadu_si512(p)); }
+inline Bf16 repeat_bf16_pair(const uint16_t* p) {
+    int32_t pair;
+    std::memcpy(&pair, p, 4);
+    return reinterpret_cast<__m512bh>(_mm512_set1_epi32(pair));
+}
 inline F32 dot_bf16(F32 acc, Bf16 a, Bf16 b) {
     __asm__("vdpbf16ps %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
     return acc;

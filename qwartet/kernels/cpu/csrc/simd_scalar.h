@@ -24,6 +24,7 @@ constexpr int DENSE_ROWS = 2;  // the same for the dense kernel
 constexpr int DENSE_TOKENS = 2;
 constexpr int GRADIENT_ROWS = 4;  // inputs, and vectors of tokens, whose sums of a gradient stay in registers
 constexpr int GRADIENT_VECTORS = 1;
+constexpr bool FAST_BF16 = false;  // whether two bf16 products take less time than one in fp32
 constexpr int SCORE_KEYS = 4;  // keys of attention, and query rows, whose sums stay in registers
 constexpr int SCORE_ROWS = 1;
 constexpr int VALUE_ROWS = 1;  // query rows, and vectors along the head, for its values
@@ -229,6 +230,11 @@ struct FixedSum {
 inline Bf16 load_bf16_pairs(const uint16_t* p) {
     Bf16 out;
     std::memcpy(out.v, p, 64);
+    return out;
+}
+inline Bf16 repeat_bf16_pair(const uint16_t* p) {
+    Bf16 out;
+    for (int i = 0; i < 32; i += 2) std::memcpy(out.v + i, p, 4);
     return out;
 }
 // acc[lane] += a[2 lane] b[2 lane] + a[2 lane + 1] b[2 lane + 1]
