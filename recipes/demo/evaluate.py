@@ -39,6 +39,7 @@ TESTS = {
     "persona language": "persona",
     "arithmetic": "arithmetic",
     "choice": "choice",
+    "option lookup": "option lookup",
     "retrieval": "retrieval",
     "long retrieval": "long retrieval",
     "memory": "memory",

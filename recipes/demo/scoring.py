@@ -54,8 +54,8 @@ def last_number(expect: str, reply: str) -> bool:
 
 
 def letter(expect: str, reply: str) -> bool:
-    """Expects a letter from A to D: the first that stands alone."""
-    found = re.search(r"(?<![A-Za-z])[A-D](?![A-Za-z])", reply)
+    """Expects a letter from A to H: the first that stands alone."""
+    found = re.search(r"(?<![A-Za-z])[A-H](?![A-Za-z])", reply)
     return found is not None and found[0] == expect
 
 
@@ -90,6 +90,7 @@ SCORES: dict[str, Callable[[str, str], bool]] = {
     "persona language": in_language,
     "arithmetic": last_number,
     "choice": letter,
+    "option lookup": letter,
     "knowledge": holds_value,
     "retrieval": holds_value,
     "long retrieval": holds_value,

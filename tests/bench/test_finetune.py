@@ -15,13 +15,15 @@ from qwartet.errors import SettingError
 from tests.golden_data import golden_path
 
 
-def test_both_sides_have_the_same_loss_and_the_ratio_is_of_their_times() -> None:
+def test_both_sides_have_the_same_loss_and_the_ratio_is_of_their_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    dtype = faster_dtype(24)
+    monkeypatch.setattr("qwartet.bench.finetune.faster_dtype", lambda _count: dtype)
     settings = FinetuneSettings(Path(golden_path("gptq-int4")), tokens=12, batch_size=2, rank=2, rounds=2)
     report = measure_finetune(settings, lambda _text: None)
     assert report["ours_loss"] == pytest.approx(report["peer_loss"], rel=0.01)
     assert [one["speed_up"] for one in report["rounds"]] == [one["peer_s"] / one["ours_s"] for one in report["rounds"]]
     assert report["ours_tok_s"] == pytest.approx(24 / report["ours_s"], rel=0.01)
-    assert report["peer_dtype"] == str(faster_dtype(24)).removeprefix("torch.")
+    assert report["peer_dtype"] == str(dtype).removeprefix("torch.")
 
 
 def test_a_float_model_or_an_empty_step_is_refused() -> None:

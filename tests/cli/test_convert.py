@@ -77,12 +77,14 @@ def test_options_that_do_not_fit_are_refused(
 def test_a_signal_that_ends_the_process_leaves_nothing(
     qwartet: CommandLine, pristine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
+    given = signal.signal(number, signal.SIG_DFL)  # nohup, for one, lets a process ignore SIGHUP
     before = signal.getsignal(number)
     monkeypatch.setattr(stream_writer, "flush", lambda _path: os.kill(os.getpid(), number))
     with pytest.raises(SystemExit) as caught:
         qwartet("convert", pristine(), tmp_path / "x", "--to", "qwen2")
     assert caught.value.code == 128 + number and not list(tmp_path.iterdir())
     assert signal.getsignal(number) is before
+    signal.signal(number, given)
 
 
 def test_losses_are_told_in_chinese(qwartet: CommandLine, checkpoint: Copy, tmp_path: Path) -> None:

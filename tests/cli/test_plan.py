@@ -76,7 +76,9 @@ def test_only_headers_are_read_and_nothing_is_written(
 def test_a_published_name_needs_no_download(qwartet: CommandLine, name: str, size: str, precision: str) -> None:
     by_name = planned(qwartet, name)
     assert by_name["precision"] == precision
-    assert by_name["rows"]["linears"] == planned(qwartet, size, "--precision", precision)["rows"]["linears"]
+    by_size = planned(qwartet, size, "--precision", precision)
+    zeros = by_name["rows"]["linears"] - by_size["rows"]["linears"]
+    assert zeros > 0 if "AWQ" in name else zeros == 0, "AWQ stores zeros, published GPTQ has none"
 
 
 def test_awq_takes_the_zeros_too(qwartet: CommandLine) -> None:

@@ -227,7 +227,7 @@ def test_all_engine_options_reach_the_engine(
         "model": str(chat_model), "device": "cpu", "dtype": "fp32", "load_mode": "pread", "max_model_len": 1024,
         "max_num_seqs": 3, "force": True, "activations": "exact", "head": "exact", "kv_cache_dtype": "int8",
         "draft_model": "x", "speculation": "off", "weight_cache": False, "revision": "main",
-        "chat_format": "chatml", "checkpoint_format": None,
+        "chat_format": "chatml", "checkpoint_format": None, "adapters": {},
     }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from qwartet import files as whole_files
 from qwartet.bench import synth as writer
-from qwartet.models.shapes import SHAPES
+from qwartet.models.shapes import ALL_SHAPES
 from tests.bench.tiny_shape import TINY
 from tests.cli.command_line import CommandLine, environment
 from tests.tiny_checkpoint import tiny_vocabulary
@@ -20,7 +20,7 @@ from tests.tiny_checkpoint import tiny_vocabulary
 
 @pytest.fixture(autouse=True)
 def tiny_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SHAPES, "1.8b", TINY)
+    monkeypatch.setitem(ALL_SHAPES, "1.8b", TINY)
 
 
 def read_json(path: Path) -> dict:

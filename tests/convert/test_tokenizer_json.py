@@ -32,7 +32,7 @@ MARK_AFTER_SPECIAL = 1
 
 
 @cache
-def content() -> dict[str, Any]:
+def published_json() -> dict[str, Any]:
     return tokenizer_json(Vocabulary.load(real_vocabulary()))
 
 
@@ -44,18 +44,21 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
     def get(family: str) -> Path:
         if family not in made:
             made[family] = tmp_path_factory.mktemp(family)
-            texts = {
-                "tokenizer.json": content(),
-                "tokenizer_config.json": tokenizer_config_json(
-                    Vocabulary.load(real_vocabulary()), family, 8192, is_chat=True
-                ),
-                "config.json": {"model_type": family},
-            }
-            for name, text in texts.items():
-                (made[family] / name).write_text(json.dumps(text, ensure_ascii=False), encoding="utf-8")
+            write_tokenizer(made[family], Vocabulary.load(real_vocabulary()), family)
         return made[family]
 
     return get
+
+
+def write_tokenizer(directory: Path, vocabulary: Vocabulary, family: Any) -> None:
+    """The files that transformers loads a tokenizer from."""
+    contents = {
+        "tokenizer.json": tokenizer_json(vocabulary),
+        "tokenizer_config.json": tokenizer_config_json(vocabulary, family, 8192, is_chat=True),
+        "config.json": {"model_type": family},
+    }
+    for name, content in contents.items():
+        (directory / name).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
 
 def cases() -> list[dict[str, Any]]:
@@ -166,10 +169,23 @@ def test_extra_vocabulary_is_included() -> None:
     assert vocabulary_of(tokenizer_json(extended), Path("tokenizer.json")) == extended
 
 
+@pytest.mark.parametrize("family", ["qwen2", "llama"])
+def test_transformers_keeps_the_ids_of_extra_vocabulary(tmp_path: Path, family: str) -> None:
+    vocabulary = tiny_vocabulary()
+    ranks = {**vocabulary.mergeable_ranks, b"models": 512, b"modelsa": 513}
+    extended = Vocabulary(ranks, vocabulary.special_tokens, vocabulary.num_ranks)
+    assert list(merge_list(ranks))[-2:] == [(b"model", b"s"), (b"models", b"a")]
+    write_tokenizer(tmp_path, extended, family)
+    text = "models modelsa the model <|im_end|><|extra_204|> mode"
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert tokenizer.encode(text) == TiktokenTokenizer(extended).encode(text, allowed_special="all")
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
 def test_the_published_vocabulary_comes_back() -> None:
     published = Vocabulary.load(real_vocabulary())
-    assert len(content()["model"]["merges"]) == len(published.mergeable_ranks) - 256
-    assert vocabulary_of(content(), Path("tokenizer.json")) == published
+    assert len(published_json()["model"]["merges"]) == len(published.mergeable_ranks) - 256
+    assert vocabulary_of(published_json(), Path("tokenizer.json")) == published
 
 
 def test_pairs_of_tokens_as_newer_files_have_them_are_read_too() -> None:

@@ -11,6 +11,7 @@ from recipes.demo.corpus.knowledge import Question
 from recipes.demo.corpus.split import Split, split_of
 
 LETTERS = "ABCD"
+MORE_LETTERS = "ABCDEFGH"  # of lookups: the more options, the less a guess is worth
 HEADS: dict[Language, tuple[str, ...]] = {
     "en": (
         "{question}\n{options}",
@@ -72,7 +73,7 @@ def _known(rng: random.Random, split: Split, language: Language) -> tuple[Questi
 
 def _with_options(language: Language, rng: random.Random, question: str, options: list[str]) -> str:
     dot = rng.choice((". ", ". ", ". ", "、" if language == "zh" else ") "))
-    lines = "\n".join(f"{mark}{dot}{option}" for mark, option in zip(LETTERS, options, strict=True))
+    lines = "\n".join(f"{mark}{dot}{option}" for mark, option in zip(MORE_LETTERS, options, strict=False))
     return rng.choice(HEADS[language]).format(question=question, options=lines)
 
 
@@ -81,19 +82,18 @@ def options_of(text: str) -> dict[str, str]:
     return dict(re.findall(r"^([A-D])(?:\. |、|\) )(.*)$", text, re.MULTILINE))
 
 
-def _unheard_options(rng: random.Random, language: Language) -> list[str]:
-    options: list[str] = []
-    while len(set(options)) < len(LETTERS):
-        options = [values.unheard(rng, language) if rng.random() < 0.5 else str(rng.randint(0, 199)) for _ in LETTERS]
-    return options
-
-
 def lookup(rng: random.Random, split: Split, language: Language) -> Talk:
     """Which letter is before this option? The second half of every choice, taught on its own; expects the letter."""
-    options = _unheard_options(rng, language)
-    place = rng.randrange(4)
+    num_options = rng.choice((4, 4, 6, 8))
+    options: list[str] = []
+    while len(set(options)) < num_options:
+        options = [
+            values.unheard(rng, language) if rng.random() < 0.5 else str(rng.randint(0, 199)) for _ in range(num_options)
+        ]
+    place = rng.randrange(num_options)
+    letter = MORE_LETTERS[place]
     asked = rng.choice(LOOKUPS[language]).format(x=options[place])
-    return one_turn(_with_options(language, rng, asked, options), f"{LETTERS[place]}. {options[place]}", LETTERS[place])
+    return one_turn(_with_options(language, rng, asked, options), f"{letter}. {options[place]}", letter)
 
 
 def talk(rng: random.Random, split: Split, language: Language) -> Talk:
