@@ -97,10 +97,10 @@ class AwqConfig(GptqConfig):
         group_size = self.group_size_of(in_features)
         if in_features % group_size:
             raise SettingError(
-                f"group_size {group_size} does not divide the {in_features} inputs of a linear, as AWQ needs"
+                f"group_size {group_size} does not divide the {in_features} inputs of a linear; choose one that does"
             )
         if out_features % LANES:
-            raise SettingError(f"a linear has {out_features} outputs; AWQ needs a multiple of {LANES}")
+            raise SettingError(f"a linear has {out_features} outputs, not a multiple of {LANES}; AWQ cannot hold it")
         num_groups, num_words = in_features // group_size, out_features // LANES
         return {
             "qweight": (in_features, num_words),
