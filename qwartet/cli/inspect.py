@@ -82,11 +82,9 @@ def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
 
 
 def _quantization_line(quantization: dict[str, Any]) -> str:
-    zeros = ""
-    if quantization["method"] == "gptq":
-        zeros = f", zeros stored as {' and '.join(quantization['zero_format']) or '?'}"
+    zeros = " and ".join(quantization["zero_format"]) or "?"
     return (
-        f"{gptq_line(quantization)}{zeros}; "
+        f"{gptq_line(quantization)}, zeros stored as {zeros}; "
         f"{quantization['num_sound_linears']} of {quantization['num_linears']} linear layers are sound"
     )
 

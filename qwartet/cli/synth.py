@@ -65,7 +65,7 @@ def synth(
         files = write_synthesis(
             plan, target, max_shard_bytes=shard_size, on_bytes=lambda count: on_bytes(count, plan.nbytes)
         )
-    report = {
+    report: dict[str, object] = {
         "target": str(target),
         "shape": shape,
         "precision": precision,

@@ -18,6 +18,7 @@ from qwartet.errors import CheckpointError, SettingError
 from qwartet.layers.rotary import PositionConfig
 from qwartet.models.config import ConfigReader, ModelConfig
 from qwartet.models.load import OpenCheckpoint, load_gptq_config
+from qwartet.quant_format.config import GptqConfig
 
 _BOUNDS = {
     "hidden_size": (1, 2**17),
@@ -43,6 +44,7 @@ def open_later(directory: Path, checkpoint_format: str | None = None) -> OpenChe
     family = _family_of(raw, path)
     config = later_config(raw, path)
     gptq = load_gptq_config(directory)
+    check_method(gptq, path)
     checkpoint = Checkpoint(directory, "pread")
     check_downloads(directory, checkpoint.files)
     layout = later_layout(config, family)
@@ -53,6 +55,13 @@ def open_later(directory: Path, checkpoint_format: str | None = None) -> OpenChe
     elif checkpoint_format is not None:
         raise SettingError(f"checkpoint_format is {checkpoint_format!r}, but {directory} is not GPTQ; leave it out")
     return OpenCheckpoint(config, gptq, checkpoint, layout)
+
+
+def check_method(gptq: GptqConfig | None, path: Path) -> None:
+    """CheckpointError for codes that are not in GPTQ's layout."""
+    if gptq is not None and gptq.method != "gptq":
+        reason = f"the linears are quantised by {gptq.method.upper()}; only float and GPTQ checkpoints are converted"
+        raise CheckpointError(path, reason, hint="convert the float model, or the GPTQ one")
 
 
 def _family_of(raw: Mapping[str, Any], path: Path) -> LaterFamily:

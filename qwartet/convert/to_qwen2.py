@@ -26,6 +26,7 @@ from qwartet.convert.qwen2_files import (
     reach_of,
     tokenizer_config_json,
 )
+from qwartet.convert.qwen2_source import check_method
 from qwartet.convert.record import Record, write_record
 from qwartet.convert.rewrite import NewForm, Rewriting, bias_dtype, float_dtype
 from qwartet.convert.tokenizer_json import tokenizer_json
@@ -34,7 +35,7 @@ from qwartet.files import check_free_space, new_directory
 from qwartet.models.config import ModelConfig
 from qwartet.models.families import family_of, load_config
 from qwartet.models.generation_config import GenerationDefaults, load_generation_defaults
-from qwartet.models.load import OpenCheckpoint, open_checkpoint
+from qwartet.models.load import OpenCheckpoint, load_gptq_config, open_checkpoint
 from qwartet.models.vocabulary_files import load_tokenizer
 from qwartet.models.vocabulary_match import vocabulary_mismatches
 from qwartet.quant_format.config import GptqConfig
@@ -114,6 +115,7 @@ def _open(source: Path, chat_format: str | None, checkpoint_format: str | None) 
     if config.family != "qwen":
         reason = f"model_type is {config.family!r}; only first-generation Qwen can be converted to the Qwen2 layout"
         raise CheckpointError(source / "config.json", reason, hint="other engines read this checkpoint as it is")
+    check_method(load_gptq_config(source), source / "config.json")
     opened = open_checkpoint(source, "pread", checkpoint_format)
     dim, head = config.position.rotary_dim, config.head_dim
     if dim != head:

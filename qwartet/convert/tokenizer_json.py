@@ -22,8 +22,14 @@ _BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False,
 
 
 def tokenizer_json(vocabulary: Vocabulary) -> dict[str, Any]:
-    """The content of tokenizer.json."""
+    """The content of tokenizer.json.
+
+    The library numbers special tokens from the size of the vocabulary, whatever id the file gives them. With extra
+    vocabulary, whose ids come after theirs, they are therefore part of the vocabulary, which fixes their ids.
+    """
     ranks = vocabulary.mergeable_ranks
+    has_extra = len(ranks) > vocabulary.num_ranks
+    ids = {spelled(token): rank for token, rank in ranks.items()} | (vocabulary.special_tokens if has_extra else {})
     return {
         "version": "1.0",
         "truncation": None,
@@ -44,7 +50,7 @@ def tokenizer_json(vocabulary: Vocabulary) -> dict[str, Any]:
             "fuse_unk": False,
             "byte_fallback": False,
             "ignore_merges": True,  # a piece that is a token stays whole, as in tiktoken
-            "vocab": {spelled(token): ranks[token] for token in sorted(ranks, key=ranks.__getitem__)},
+            "vocab": dict(sorted(ids.items(), key=lambda item: item[1])),
             "merges": [f"{spelled(left)} {spelled(right)}" for left, right in merge_list(ranks)],
         },
     }
@@ -76,10 +82,13 @@ def vocabulary_of(content: Mapping[str, Any], path: Path) -> Vocabulary:
     if (normalizer := content.get("normalizer")) != {"type": "NFC"}:
         raise _error(path, f"normalizer is {normalizer!r:.80}, not NFC")
     _check_pattern(content.get("pre_tokenizer"), path)
-    ranks = _ranks(model.get("vocab"), path)
+    special = _special_tokens(content.get("added_tokens"), path)
+    ranks = _ranks(model.get("vocab"), special, path)
     vocabulary = Vocabulary.from_ranks(ranks, path=path)
     _check_merges(model.get("merges"), ranks, path)
-    _check_added(content.get("added_tokens"), vocabulary, path)
+    for token, token_id in special.items():
+        if vocabulary.special_tokens.get(token, -1) != token_id:
+            raise _error(path, f"has the special token {token!r:.40} with id {token_id!r:.40}")
     return vocabulary
 
 
@@ -94,11 +103,25 @@ def _check_pattern(given: Any, path: Path) -> None:
         raise _error(path, "pre_tokenizer does not split text by the published pattern")
 
 
-def _ranks(given: Any, path: Path) -> dict[bytes, int]:
+def _special_tokens(given: Any, path: Path) -> dict[str, Any]:
+    """The added tokens with their ids, as the file has them."""
+    found = {}
+    for entry in given if isinstance(given, list) else []:
+        token = entry.get("content") if isinstance(entry, Mapping) else None
+        if not isinstance(token, str):
+            raise _error(path, f"has the special token {entry!r:.40}")
+        found[token] = entry.get("id")
+    return found
+
+
+def _ranks(given: Any, special: Mapping[str, Any], path: Path) -> dict[bytes, int]:
+    """The tokens of the vocabulary that are not special."""
     if not isinstance(given, Mapping) or not given:
         raise _error(path, "its model has no vocab")
     ranks: dict[bytes, int] = {}
     for text, rank in given.items():
+        if text in special and special[text] == rank:
+            continue
         if isinstance(rank, bool) or not isinstance(rank, int) or not 0 <= rank <= MAX_RANK:
             raise _error(path, f"the id of {text!r:.40} is {rank!r:.40}")
         try:
@@ -115,13 +138,6 @@ def _check_merges(given: Any, ranks: Mapping[bytes, int], path: Path) -> None:
     found = given if isinstance(given, list) else []
     if [pair.split(" ") if isinstance(pair, str) else pair for pair in found] != wanted:
         raise _error(path, "its merges are not those that the ids imply")
-
-
-def _check_added(given: Any, vocabulary: Vocabulary, path: Path) -> None:
-    for entry in given if isinstance(given, list) else []:
-        token, token_id = (entry.get("content"), entry.get("id")) if isinstance(entry, Mapping) else (entry, None)
-        if not isinstance(token, str) or vocabulary.special_tokens.get(token, -1) != token_id:
-            raise _error(path, f"has the special token {token!r:.40} with id {token_id!r:.40}")
 
 
 def _error(path: Path, reason: str) -> VocabularyError:

@@ -89,7 +89,7 @@ _LATER = (
     _qwen3("14b", 5120, 40, 40, 17_408, is_tied=False),
     _qwen3("32b", 5120, 64, 64, 25_600, is_tied=False),
 )
-ALL_SHAPES: dict[str, Shape] = {**SHAPES, **{shape.name: shape for shape in _LATER}}
+ALL_SHAPES: dict[str, Shape] = {shape.name: shape for shape in (*SHAPES.values(), *_LATER)}
 """The same, and those of Qwen2.5 and Qwen3."""
 
 

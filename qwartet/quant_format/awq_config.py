@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from qwartet.errors import CheckpointError, CheckpointWarning, SettingError
-from qwartet.quant_format.awq_packing import LANES
 from qwartet.quant_format.config import HARMLESS_KEYS, GptqConfig
 
 VERSION = "gemm"
+LANES = 8
+"""Outputs that share a word."""
 AWQ_KEYS = ("w_bit", "q_group_size", "zero_point")
 """Keys of AWQ that a GPTQ config does not have."""
 
@@ -150,7 +151,7 @@ def _value(values: Mapping[str, Any], key: str, path: str | os.PathLike[str]) ->
     (name, first), *others = stated.items() if stated else [(key, None)]
     for other, value in others:
         if str(value).lower() != str(first).lower():
-            raise CheckpointError(path, f"{name} is {first!r} and {other} is {value!r}")
+            raise CheckpointError(path, f"{name} is {first!r}, but {other} is {value!r}")
     return first
 
 

@@ -13,9 +13,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from qwartet.quant_format.awq_config import LANES
+
 ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 """Of the outputs of a word, low bits first."""
-LANES = 8
 TILE_WORDS = 1 << 16  # repacked at a time: 256 KB, which stay in the cache of a core
 
 # Halves, quarters and eighths of a word change places: (words apart, bits apart, the lower ones of these bits).

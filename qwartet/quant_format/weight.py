@@ -14,9 +14,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from qwartet.quant_format.awq_checks import AwqChecks
 from qwartet.quant_format.awq_config import AwqConfig
-from qwartet.quant_format.checks import LinearChecks
+from qwartet.quant_format.checks import AwqChecks, LinearChecks
 from qwartet.quant_format.config import GptqConfig
 from qwartet.quant_format.packing import (
     ZeroFormat,

@@ -61,7 +61,7 @@ def test_awq_is_written_like_autoawq_does_and_has_no_problem(qwartet: CommandLin
     assert not (tmp_path / "model/quantize_config.json").exists()
     outcome = qwartet("inspect", tmp_path / "model")
     assert outcome.code == 0 and "warning" not in outcome.out and outcome.out.endswith("no problems found\n")
-    assert "AWQ, 4 bits, groups of 128, asymmetric; 10 of 10 linear layers are sound" in outcome.out
+    assert "AWQ, 4 bits, groups of 128, asymmetric, zeros stored as v2; 10 of 10 linear layers are sound" in outcome.out
     assert "AWQ, 4 bits, groups of 128, asymmetric" in qwartet("show", tmp_path / "model").out
     assert qwartet("plan", tmp_path / "model").code == 0
 

@@ -37,6 +37,9 @@ def tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Pa
     return lambda directory: edit_tensors(directory / "model.safetensors", change)
 
 
+AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True, "version": "gemm"}
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -44,7 +47,7 @@ def tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Pa
         (gguf, "a GGUF file of llama.cpp"),
         (lambda directory: (directory / "config.json").unlink(), "file is missing"),
         (config(visual={"layers": 48}), "is of a Qwen-VL checkpoint"),
-        (config(model_type="qwen2"), "model_type is 'qwen2'"),
+        (config(model_type="qwen2", architectures=["Qwen2ForCausalLM"]), "model_type is 'qwen2'"),
         (config(model_type="chatglm"), "model_type is 'chatglm'"),
         (config(rotary_pct=0.5), r"rotary_pct rotates 64 of 128 elements of a head, which the Qwen2 layout cannot"),
         (config(num_hidden_layers=1), "tensors of further layers"),
@@ -55,7 +58,7 @@ def tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Pa
         (lambda directory: os.truncate(directory / "model.safetensors", 5000), "holds .* bytes of tensors"),
         (lambda directory: (directory / "model.safetensors").rename(directory / "model.bin"), "only pickled weights"),
         (lambda directory: (directory / "qwen.tiktoken").write_text("AA== 0\n"), "single bytes have no rank"),
-        (config(quantization_config={"quant_method": "awq"}), "quant_method is 'awq'; only 'gptq' is supported"),
+        (config(quantization_config=AWQ), "quantised by AWQ; only float and GPTQ checkpoints are converted"),
     ],
 )
 def test_a_source_of_another_kind_or_damaged_is_refused(

@@ -157,8 +157,12 @@ def test_extra_vocabulary_is_included() -> None:
     vocabulary = tiny_vocabulary()
     ranks = {**vocabulary.mergeable_ranks, "天气好".encode()[:7]: 512, "天气好".encode(): 513}
     extended = Vocabulary(ranks, vocabulary.special_tokens, vocabulary.num_ranks)
-    text = "天气好 天气 <|im_end|>"
-    assert built(extended).encode(text).ids == TiktokenTokenizer(extended).encode(text, allowed_special="all")
+    text, ours = "天气好 天气 <|im_end|><|extra_204|>", TiktokenTokenizer(extended)
+    tokenizer = built(extended)
+    assert tokenizer.encode(text).ids == ours.encode(text, allowed_special="all")
+    assert tokenizer.decode(tokenizer.encode(text).ids, skip_special_tokens=False) == text
+    tokenizer.encode_special_tokens = True
+    assert tokenizer.encode(text).ids == ours.encode(text)
     assert vocabulary_of(tokenizer_json(extended), Path("tokenizer.json")) == extended
 
 
@@ -206,6 +210,7 @@ def edited(*path: str | int, value: Any) -> dict[str, Any]:
         (("model", "merges"), [7, None], "merges are not those"),
         (("added_tokens", 0, "id"), 3, "special token '<|endoftext|>' with id 3"),
         (("added_tokens", 0), "x", "special token 'x'"),
+        (("added_tokens", 5, "content"), "<think>", "special token '<think>' with id 309"),
         (("added_tokens", 0, "content"), [], "special token"),
     ],
 )

@@ -74,12 +74,12 @@ def test_configs_of_other_writers_are_read_without_a_word(values: dict[str, Any]
         ({"version": "GEMV"}, "use a checkpoint of version gemm, or quantise the float model with `qwartet quantize`"),
         ({"version": 1}, "version is 1"),
         ({"backend": "llm-awq"}, "version is 'llm-awq'"),
-        ({"format": "gemv"}, "version is 'gemm' and format is 'gemv'"),
+        ({"format": "gemv"}, "version is 'gemm', but format is 'gemv'"),
         ({"bits": 8}, "bits is 8; AWQ is supported at 4 bits"),
         ({"bits": 3}, "bits is 3"),
         ({"bits": "4"}, "bits is '4'"),
         ({"bits": None}, "lacks bits"),
-        ({"w_bit": 8}, "bits is 4 and w_bit is 8"),
+        ({"w_bit": 8}, "bits is 4, but w_bit is 8"),
         ({"group_size": 0}, "group_size is 0"),
         ({"group_size": None}, "lacks group_size"),
         ({"zero_point": "yes"}, "zero_point is 'yes'; it must be true or false"),
@@ -91,7 +91,7 @@ def test_configs_of_other_writers_are_read_without_a_word(values: dict[str, Any]
         ({"modules_to_not_convert": [""]}, "modules_to_not_convert is ['']"),
         ({"quant_method": "fp8"}, "quant_method is 'fp8'; only 'gptq' and 'awq' are supported; use a GPTQ or AWQ"),
         ({"quant_method": ["awq"]}, "quant_method is ['awq']"),
-        ({"method": "gptq"}, "quant_method is 'awq' and method is 'gptq'"),
+        ({"method": "gptq"}, "quant_method is 'awq', but method is 'gptq'"),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_its_value(changes: dict[str, Any], words: str) -> None:

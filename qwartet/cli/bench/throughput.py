@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from qwartet.cli.bench.figures import log, print_figures
-from qwartet.cli.options import Activations, Head, JsonLine, KvCacheDtype, Threads, set_threads
+from qwartet.cli.options import Activations, Head, JsonLine, KvCacheDtype, MaxNumSeqs, Threads, set_threads
 from qwartet.engine.engine_config import EngineConfig
 from qwartet.errors import SettingError
 from qwartet.hub.resolve import resolve
@@ -42,9 +42,7 @@ def throughput(
         Literal["off", "prompt-lookup"], typer.Option(help="Speculative decoding; it cannot predict random text.")
     ] = "off",
     prefix_caching: Annotated[bool, typer.Option(help="Reuse the KV cache of shared prefixes.")] = True,
-    max_num_seqs: Annotated[
-        int, typer.Option(help="Maximum number of requests running at once.")
-    ] = EngineConfig.max_num_seqs,
+    max_num_seqs: MaxNumSeqs = EngineConfig.max_num_seqs,
     max_num_batched_tokens: Annotated[
         int | None, typer.Option(help="Maximum tokens per step.", show_default="512")
     ] = EngineConfig.max_num_batched_tokens,
