@@ -7,16 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from qwartet.tokenizer.byte_alphabet import byte_alphabet
 from qwartet.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
-
-# The bytes that stand for themselves in the byte-level alphabet of GPT-2; the others follow from U+0100.
-_PRINTABLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
-
-
-def byte_alphabet() -> list[str]:
-    """The character that stands for each byte."""
-    others = [byte for byte in range(256) if byte not in _PRINTABLE]
-    return [chr(byte) if byte in _PRINTABLE else chr(0x100 + others.index(byte)) for byte in range(256)]
 
 
 def decoding_tokenizer(core: TiktokenTokenizer) -> Any:

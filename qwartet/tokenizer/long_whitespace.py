@@ -1,7 +1,8 @@
-"""Texts with a run of whitespace that is too long for tiktoken's pattern matcher.
+"""Texts with a run of whitespace that is too long for the pattern matchers of tiktoken and tokenizers.
 
 The pattern's `\\s+(?!\\S)` backtracks once per character, and tiktoken gives up (ValueError) on runs of more than
-999,998. The pieces of a run can be derived from the pattern by hand, so we cut the text there and pass on the pieces:
+999,998, the library tokenizers (with a panic) on some millions. The pieces of a run can be derived from the pattern by
+hand, so we cut the text there and pass on the pieces:
 
     other \\n\\n | ..\\n..\\n | ........ | .word       | marks the cuts, . is whitespace except newline
           ^ [^\\s\\p{L}\\p{N}]+[\\r\\n]*  takes the newlines right after punctuation
@@ -57,18 +58,27 @@ def _split_special(text: str, special_tokens: dict[str, int]) -> list[str]:
 
 def _encode_part(encoding: tiktoken.Encoding, text: str, longer_than: int) -> list[int]:
     ids: list[int] = []
+    for part, is_piece in cut_long_whitespace(text, longer_than):
+        ids.extend(encoding._encode_single_piece(part) if is_piece else encoding.encode_ordinary(part))
+    return ids
+
+
+def cut_long_whitespace(text: str, longer_than: int = MAX_WHITESPACE_RUN) -> Iterator[tuple[str, bool]]:
+    """The parts of a text, cut within every run of more than `longer_than` whitespace characters, and whether a part is
+    a piece of such a run. The ids of the parts are those of the text.
+    """
     position = 0
     for start, end in find_long_whitespace(text, longer_than):
         cut = start
         if start > position and not _is_letter_or_number(text[start - 1]):
             while cut < end and text[cut] in "\r\n":
                 cut += 1
-        ids.extend(encoding.encode_ordinary(text[position:cut]))
+        yield text[position:cut], False
         for piece in _whitespace_pieces(text[cut:end], is_last=end == len(text)):
-            ids.extend(encoding._encode_single_piece(piece))
+            yield piece, True
             cut += len(piece)
         position = cut
-    return ids + encoding.encode_ordinary(text[position:])
+    yield text[position:], False
 
 
 def _whitespace_pieces(run: str, *, is_last: bool) -> Iterator[str]:

@@ -14,6 +14,7 @@ from typing import Any, SupportsIndex
 import tiktoken
 
 from qwartet.errors import RequestError, SettingError, VocabularyError
+from qwartet.tokenizer.chatml import CHAT_TEMPLATE
 from qwartet.tokenizer.long_whitespace import encode_long_whitespace, find_long_whitespace
 from qwartet.tokenizer.normalize import nfc
 from qwartet.tokenizer.vocabulary import ENDOFTEXT, IM_END, IM_START, SpecialSet, StrPath, Vocabulary
@@ -34,7 +35,7 @@ class TiktokenTokenizer:
 
     def __init__(self, vocabulary: Vocabulary, errors: str = "replace") -> None:
         self.vocabulary = vocabulary
-        self.errors = _checked_handler(errors)
+        self.errors = checked_handler(errors)
         self._build()
 
     @classmethod
@@ -62,6 +63,16 @@ class TiktokenTokenizer:
         self._build()
 
     @property
+    def turn_ids(self) -> tuple[int, ...]:
+        """The ids that end an answer in a conversation."""
+        return self.im_end_id, self.im_start_id
+
+    @property
+    def jinja_template(self) -> str | None:
+        """ChatML as a Jinja template."""
+        return CHAT_TEMPLATE
+
+    @property
     def num_tokens(self) -> int:
         """One more than the largest id: 151851 for the published vocabulary."""
         return self.encoding.n_vocab
@@ -85,17 +96,13 @@ class TiktokenTokenizer:
             raise RequestError(str(error)) from error
 
     def splits_at(self, text: str, place: int) -> bool:
-        """Whether text[:place] and text[place:] have the ids of the text; False where that is not certain.
-
-        After a line break that no whitespace follows: no alternative of PATTERN matches a line break and then anything
-        else, none looks back, and NFC joins nothing to a line break.
-        """
-        return 0 < place < len(text) and text[place - 1] in "\r\n" and not text[place].isspace()
+        """Whether text[:place] and text[place:] have the ids of the text; False where that is not certain."""
+        return splits_after_line_break(text, place)
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = False, errors: str | None = None) -> str:
         """Text of ids; `skip_special_tokens` drops the 208 special ids; raises RequestError for an unknown id."""
         ids = list(ids)
-        handler = self.errors if errors is None else _checked_handler(errors)
+        handler = self.errors if errors is None else checked_handler(errors)
         if skip_special_tokens:
             ids = [token_id for token_id in ids if token_id not in self._special_ids]
         try:
@@ -155,7 +162,17 @@ def find_vocabulary(path: StrPath) -> Path:
     return files[0]
 
 
-def _checked_handler(errors: str) -> str:
+def splits_after_line_break(text: str, place: int) -> bool:
+    """Whether a place is after a line break that no whitespace follows, where PATTERN always cuts a text.
+
+    No alternative of it matches a line break and then anything else, none looks back, and NFC joins nothing to a line
+    break.
+    """
+    return 0 < place < len(text) and text[place - 1] in "\r\n" and not text[place].isspace()
+
+
+def checked_handler(errors: str) -> str:
+    """The name of a way to treat bytes that are not UTF-8; SettingError for an unknown one."""
     if errors not in ERROR_HANDLERS:
         raise SettingError(f"errors is {errors!r}; use one of {', '.join(ERROR_HANDLERS)}")
     return errors

@@ -14,7 +14,7 @@ class Tokenizer(Protocol):
     """Text to ids and back. Special tokens in a text are plain text unless the caller allows them.
 
     `special_tokens` maps their written forms to ids; among them, `eod_id` ends a text, `im_start_id` and `im_end_id`
-    open and close a turn of a conversation.
+    open and close a turn of a conversation in ChatML.
     """
 
     @classmethod
@@ -30,6 +30,16 @@ class Tokenizer(Protocol):
     def im_start_id(self) -> int: ...
     @property
     def im_end_id(self) -> int: ...
+    @property
+    def turn_ids(self) -> Collection[int]:
+        """The ids that end an answer in a conversation."""
+        ...
+
+    @property
+    def jinja_template(self) -> str | None:
+        """The form of a conversation as a Jinja template, for clients that ask for one; None if there is none."""
+        ...
+
     @property
     def num_tokens(self) -> int:
         """One more than the largest id."""
