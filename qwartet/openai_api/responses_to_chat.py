@@ -74,13 +74,21 @@ def prepare_response(llm: LLM, body: ResponsesRequest) -> Prepared:
         prepared = prepare_chat(llm, chat)
     except ApiError as error:
         raise ApiError(error.status, error.message, param=_field(error.param, turns), code=error.code) from error
-    if prepared.params.logprobs is not None and prepared.tool_chat is not None and prepared.tool_chat.has_tools:
+    if prepared.params.logprobs is not None and (what := _not_only_text(prepared)) is not None:
         message = (
-            "log-probabilities are not supported with tools here; leave out tools, or use /v1/chat/completions, which "
-            "also returns those of calls"
+            f"log-probabilities are not supported with {what} here; leave it out, or use /v1/chat/completions, which "
+            "returns those of all tokens"
         )
         raise ApiError(400, message, param="include" if body.include else "top_logprobs", code="invalid_value")
     return prepared
+
+
+def _not_only_text(prepared: Prepared) -> str | None:
+    """What an answer may contain besides its text."""
+    tools = prepared.reading.tools
+    if tools is not None and tools.has_tools:
+        return "tools"
+    return "thinking" if prepared.reading.thinking != "answer" else None
 
 
 def _chat(body: ResponsesRequest, messages: Sequence[ChatMessage]) -> ChatCompletionRequest:
