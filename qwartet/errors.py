@@ -111,6 +111,12 @@ class RequestError(QwartetError, ValueError):
     param = "prompt"
 
 
+class ChatTemplateError(RequestError):
+    """The checkpoint's chat template rejects a conversation, fails with it, or exceeds its limits."""
+
+    param = "messages"
+
+
 class StructureError(RequestError):
     """A required output structure is ill-formed, too large, or cannot be satisfied."""
 

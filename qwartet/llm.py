@@ -39,19 +39,21 @@ from qwartet.engine.engine_thread import EngineThread, Prompt
 from qwartet.engine.likelihood import Likelihood, likelihood_requests
 from qwartet.engine.request import FinishReason, Request, RequestOptions, TokenLogprobs
 from qwartet.engine.sampling_params import SamplingOptions, SamplingParams
-from qwartet.errors import NotAChatModelError, RequestError, SettingError, VocabularyError
+from qwartet.errors import NotAChatModelError, RequestError, SettingError
 from qwartet.hub.resolve import resolve
 from qwartet.layers.dense_batch import dense_batch
 from qwartet.models.adapters import attach_adapters
-from qwartet.models.families import family_of, load_config
+from qwartet.models.families import family_of, load_config, missing_vocabulary
 from qwartet.models.generation_config import GenerationDefaults, load_generation_defaults
 from qwartet.models.load import Dtype, load_model
 from qwartet.models.qwen import QwenModel
 from qwartet.models.residency import told_of_memory
 from qwartet.models.vocabulary_match import ids_out_of_range, vocabulary_mismatches
-from qwartet.tokenizer.chatml import DEFAULT_SYSTEM, Message
+from qwartet.tokenizer.chatml import Message
 from qwartet.tokenizer.history import GivenHistory, History, Turns, turns_of
 from qwartet.tokenizer.strip import stripped
+from qwartet.tokenizer.templates.conversation import GivenMessage
+from qwartet.tokenizer.templates.prompt import PromptForm
 from qwartet.tokenizer.tokenizer import Tokenizer
 
 _SAME_NAMES = (
@@ -202,7 +204,7 @@ class LLM:
     def tokenizer(self) -> Tokenizer:
         """The checkpoint's tokenizer; VocabularyError when it has none, and then prompts must be ids."""
         if self._tokenizer is None:
-            raise VocabularyError(self.model_path, "holds no .tiktoken file", hint="copy qwen.tiktoken into it")
+            raise missing_vocabulary(self.model_path, self.family)
         return self._tokenizer
 
     def chat(
@@ -399,7 +401,7 @@ class LLM:
         ids += defaults.eos_token_ids
         if self._tokenizer is not None:
             ids.append(self._tokenizer.eod_id)
-            ids += [self._tokenizer.im_end_id, self._tokenizer.im_start_id] if defaults.is_chat else []
+            ids += self._tokenizer.turn_ids if defaults.is_chat else []
         return ids
 
     def _published_stop_strings(self) -> tuple[str, ...]:
@@ -415,21 +417,33 @@ class LLM:
         raise RequestError(f"the prompt is {prompt!r:.60}; pass a string or a list of token ids")
 
     def prompt_ids(
-        self, messages: Sequence[Message], add_generation_prompt: bool = True, *, answer_start: str = ""
+        self,
+        messages: Sequence[GivenMessage],
+        add_generation_prompt: bool = True,
+        *,
+        answer_start: str = "",
+        **form: Unpack[PromptForm],
     ) -> list[int]:
-        """Prompt ids of a conversation in the format of the model's family, up to where the answer continues."""
-        return self.family.chat_prompt(self.tokenizer, messages, add_generation_prompt, answer_start=answer_start)
+        """Prompt ids of a conversation in the format of the model's family, up to where the answer continues.
+
+        `form` is for families whose checkpoints bring a chat template: tools, enable_thinking, template_settings; in
+        these, messages may also be OpenAI's as mappings. RequestError in the others.
+        """
+        if form and not self.family.has_templates:
+            raise RequestError(f"{next(iter(form))} needs a model with a chat template, such as a Qwen3; leave it out")
+        prompt = self.family.chat_prompt
+        return prompt(self.tokenizer, messages, add_generation_prompt, answer_start=answer_start, **form)
 
     def chat_prompt(self, query: str, history: History, system: str | None, params: SamplingParams) -> list[int]:
         """Prompt ids; the oldest turns are dropped until prompt and answer fit the window and the context."""
         room = self.engine.max_model_len - min(params.max_tokens, self.engine.max_model_len // 2)
         limit = min(self.generation_defaults.max_window_size, room)
-        system_message = Message("system", DEFAULT_SYSTEM if system is None else system)
+        first = [] if system is None else [Message("system", system)]
         while True:
             turns = [
                 Message(role, text) for turn in history for role, text in zip(("user", "assistant"), turn, strict=True)
             ]
-            ids = self.prompt_ids([system_message, *turns, Message("user", query)])
+            ids = self.prompt_ids([*first, *turns, Message("user", query)])
             if len(ids) <= limit or not history:
                 return ids
             history = history[1:]

@@ -27,19 +27,20 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return unique
 
 
+def read_text(path: Path) -> str:
+    """The text of a file of a checkpoint, without its byte order mark; CheckpointError where it is not text."""
+    content = _content(path)
+    try:
+        return decode_text(content)
+    except ValueError as error:
+        raise CheckpointError(path, f"is not text ({error})", hint=_hint(content)) from None
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file of a checkpoint; CheckpointError for anything else."""
-    content = b""
-    if not has_file(path):
-        raise CheckpointError(path, "file is missing", hint="is this a checkpoint directory?")
+    content = _content(path)
     try:
-        size = path.stat().st_size
-        if size > MAX_JSON_BYTES:
-            raise CheckpointError(path, f"is {size} bytes; a JSON file of a checkpoint has less than {MAX_JSON_BYTES}")
-        content = path.read_bytes()
         value = json.loads(decode_text(content), object_pairs_hook=_unique_keys)
-    except OSError as error:
-        raise cannot_read(path, error) from None
     except _KeyTwiceError as error:
         raise CheckpointError(path, str(error), hint="remove the wrong one") from None
     except (ValueError, RecursionError) as error:
@@ -47,6 +48,18 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(path, "does not hold a JSON object", hint="download it again")
     return value
+
+
+def _content(path: Path) -> bytes:
+    if not has_file(path):
+        raise CheckpointError(path, "file is missing", hint="is this a checkpoint directory?")
+    try:
+        size = path.stat().st_size
+        if size > MAX_JSON_BYTES:
+            raise CheckpointError(path, f"is {size} bytes; a JSON file of a checkpoint has less than {MAX_JSON_BYTES}")
+        return path.read_bytes()
+    except OSError as error:
+        raise cannot_read(path, error) from None
 
 
 def _hint(content: bytes) -> str:

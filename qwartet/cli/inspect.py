@@ -104,6 +104,12 @@ def _memory_line(memory: dict[str, Any]) -> str:
 
 
 def _tokenizer_line(tokenizer: dict[str, Any]) -> str:
+    if not tokenizer["file"].endswith(".tiktoken"):
+        templates = {"published": "a published chat template", "own": "a chat template of its own"}
+        template = templates.get(tokenizer["chat_template"], "no chat template")
+        return "{file}: {num_ranks} tokens, {num_tokens} ids; {template}".format_map(
+            {**tokenizer, "template": template}
+        )
     origin = "the published vocabulary" if tokenizer["is_published"] else "not the published vocabulary"
     counts = "{file}: {num_ranks} ranks, {num_tokens} ids".format_map(tokenizer)
     if tokenizer["extra_file"] is not None:

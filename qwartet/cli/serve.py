@@ -22,7 +22,7 @@ from qwartet.cli.option_groups import with_groups
 from qwartet.cli.options import MaxNumSeqs, ModelArgument, set_threads
 from qwartet.cli.terminal import inert, one_line
 from qwartet.engine.engine_config import EngineConfig
-from qwartet.errors import SettingError, VocabularyError
+from qwartet.errors import SettingError
 from qwartet.files import decode_text, kind_of
 from qwartet.hub.resolve import looks_like_hub_id, resolve
 from qwartet.server.access import LOOPBACK_HOSTS, Access
@@ -129,11 +129,12 @@ def serve(
 
 def _load(options: LoadOptions, model: str | None, **engine: Any) -> LLM:
     """The model to serve; VocabularyError, before its weights are read, if it has no vocabulary."""
-    from qwartet.models.families import family_of, load_config
+    from qwartet.models.families import family_of, load_config, missing_vocabulary
 
     path = DEMO if model is None else resolve(model, revision=options.revision)
-    if not family_of(load_config(path)).has_tokenizer(path):
-        raise VocabularyError(path, "holds no .tiktoken file, which a server needs", hint="copy qwen.tiktoken into it")
+    family = family_of(load_config(path))
+    if not family.has_tokenizer(path):
+        raise missing_vocabulary(path, family)
     return options.load(model, **engine)
 
 

@@ -20,7 +20,7 @@ from qwartet.hub.hubs import HUBS
 from qwartet.hub.manifest import Manifest, manifest_of, read_manifests
 from qwartet.hub.repository import Repository, parse_repository
 from qwartet.hub.snapshot import Removal, Snapshot, size_of, unfinished
-from qwartet.models.model_types import MODEL_TYPES
+from qwartet.models.model_types import MODEL_TYPES, WITH_TEMPLATES
 from qwartet.models.shapes import published_size
 
 State = Literal["complete", "loadable", "partial"]
@@ -123,6 +123,8 @@ def stored_model(
     sizes, changed_at = _sizes(directory, manifest)
     config = _json(directory / "config.json")
     chat_format = _json(directory / "generation_config.json").get("chat_format")
+    if chat_format is None and config.get("model_type") in WITH_TEMPLATES:
+        chat_format = "chatml" if _has_template(directory) else "raw"
     return StoredModel(
         repository=repository,
         directory=directory,
@@ -139,13 +141,20 @@ def stored_model(
     )
 
 
+def _has_template(directory: Path) -> bool:
+    """Whether there is a chat template, valid or not."""
+    names = ("chat_template.jinja", "chat_template.json")
+    in_settings = _json(directory / "tokenizer_config.json").get("chat_template")
+    return in_settings is not None or any((directory / name).is_file() for name in names)
+
+
 def state_of(directory: Path, manifest: Manifest | None) -> State:
     """Whether a directory holds the complete model, by names and sizes."""
     if manifest is not None:
         return "complete" if manifest.is_complete else "partial"
     if not (directory / "config.json").is_file() or not _has_weights(directory):
         return "partial"
-    has_tokenizer = any(directory.glob("*.tiktoken")) or (directory / "tokenizer.json").is_file()
+    has_tokenizer = any(any(directory.glob(name)) for name in ("*.tiktoken", "tokenizer.json", "vocab.json"))
     has_rest = (directory / "generation_config.json").is_file() and has_tokenizer
     return "complete" if has_rest else "loadable"
 

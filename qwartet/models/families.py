@@ -12,16 +12,17 @@ from qwartet.checkpoint.layout import Layout
 from qwartet.checkpoint.other_kinds import ADAPTER_CONFIG, adapter_error, check_not_gguf
 from qwartet.checkpoint.shards import Checkpoint
 from qwartet.checkpoint.tied_head import as_stored
-from qwartet.errors import SettingError
+from qwartet.errors import SettingError, VocabularyError
 from qwartet.models.config import ModelConfig
 from qwartet.models.family import Family
-from qwartet.models.model_types import MODEL_TYPES, checked_model_type
+from qwartet.models.model_types import MODEL_TYPES, WITH_TEMPLATES, checked_model_type
 from qwartet.models.qwen1 import QWEN1
 from qwartet.models.qwen2 import QWEN2
 from qwartet.models.qwen3 import QWEN3
 
 FAMILIES: dict[str, Family] = {family.model_type: family for family in (QWEN1, QWEN2, QWEN3)}
 assert tuple(FAMILIES) == MODEL_TYPES, "the list for code that does not load torch"
+assert tuple(name for name, family in FAMILIES.items() if family.has_templates) == WITH_TEMPLATES
 
 
 def parse_config(raw: Mapping[str, Any], path: Path) -> ModelConfig:
@@ -44,6 +45,13 @@ def check_first_generation(config: ModelConfig, directory: Path, what: str) -> N
     if config.family != QWEN1.model_type:
         reason = f"{what} supports first-generation Qwen models only, and this one's model_type is {config.family!r}"
         raise SettingError(f"{directory}: {reason}; use such a model")
+
+
+def missing_vocabulary(directory: Path, family: Family) -> VocabularyError:
+    """The error for a directory without a tokenizer."""
+    name = family.vocabulary_file
+    what = "holds no .tiktoken file" if name.endswith(".tiktoken") else f"holds no {name}"
+    return VocabularyError(directory, what, hint=f"copy {name} into it")
 
 
 def family_of(config: ModelConfig) -> Family:

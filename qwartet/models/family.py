@@ -36,3 +36,7 @@ class Family:
     """The tokenizer of a directory; None where there is none, VocabularyError where it is broken."""
     chat_prompt: Callable[..., list[int]]
     """A conversation to prompt ids: signature of tokenizer.chatml.build_prompt."""
+    vocabulary_file: str
+    """The file to copy into a directory without a tokenizer."""
+    has_templates: bool = False
+    """Whether checkpoints bring a chat template; chat_prompt then is tokenizer.templates.prompt.template_prompt."""

@@ -11,6 +11,7 @@ from typing import Any
 from qwartet.checkpoint.directory import has_file
 from qwartet.checkpoint.json_file import read_json
 from qwartet.errors import CheckpointError, CheckpointWarning, SettingError
+from qwartet.models.chat_template_files import template_source
 from qwartet.models.generation_keys import (
     BOUNDS,
     ID_LISTS,
@@ -20,6 +21,7 @@ from qwartet.models.generation_keys import (
     WITHOUT_EFFECT,
     is_neutral,
 )
+from qwartet.models.model_types import WITH_TEMPLATES
 
 CHAT_FORMATS = ("chatml", "raw")
 
@@ -28,7 +30,7 @@ CHAT_FORMATS = ("chatml", "raw")
 class GenerationDefaults:
     """The supported keys; the values here apply when a key is missing or null."""
 
-    chat_format: str | None = None  # "chatml" or "raw" (a base model); None: not stated
+    chat_format: str | None = None  # "chatml" (it chats, in the form of its family) or "raw"; None: not stated
     eos_token_ids: tuple[int, ...] = ()  # each ends a completion
     pad_token_id: int | None = None
     max_window_size: int = 6144  # prompt tokens beyond which old turns are dropped
@@ -166,8 +168,8 @@ def _settle_lengths(values: dict[str, Any]) -> list[str]:
 def load_generation_defaults(directory: Path, chat_format: str | None = None) -> GenerationDefaults:
     """Generation defaults of a checkpoint directory; the library's, with a warning, when it has no file.
 
-    `chat_format` ("chatml", "raw") overrides the file; without either, a warning says how to set it.
-    The eos_token_id of config.json ends a completion too.
+    `chat_format` ("chatml", "raw") overrides the file; without either, a chat template decides in the families that
+    have them, and in the others a warning says how to set it. The eos_token_id of config.json ends a completion too.
     """
     if chat_format is not None and chat_format not in CHAT_FORMATS:
         raise SettingError(f"chat_format is {chat_format!r}; it must be one of {', '.join(CHAT_FORMATS)}")
@@ -177,8 +179,11 @@ def load_generation_defaults(directory: Path, chat_format: str | None = None) ->
     else:
         warnings.warn(f"{path}: file is missing; sampling defaults are the library's", CheckpointWarning, stacklevel=2)
         defaults = GenerationDefaults()
+    raw_config = read_json(config) if has_file(config) else {}
+    if chat_format is None and defaults.chat_format is None and raw_config.get("model_type") in WITH_TEMPLATES:
+        chat_format = "raw" if template_source(directory) is None else "chatml"
     if chat_format is None and defaults.chat_format is None:
         message = f"{path}: chat_format is missing; if this is a chat model, set --chat-format chatml"
         warnings.warn(f'{message} (in Python chat_format="chatml")', CheckpointWarning, stacklevel=2)
-    eos = (*defaults.eos_token_ids, *(parse_eos(read_json(config), config) if has_file(config) else ()))
+    eos = (*defaults.eos_token_ids, *parse_eos(raw_config, config))
     return replace(defaults, chat_format=chat_format or defaults.chat_format, eos_token_ids=tuple(dict.fromkeys(eos)))

@@ -33,6 +33,7 @@ from qwartet.layers.kv_cache import kv_bytes_per_token
 from qwartet.models.config import ModelConfig
 from qwartet.models.families import family_of, layout_of, load_config
 from qwartet.models.generation_config import GenerationDefaults, load_generation_defaults
+from qwartet.models.hf_vocabulary_files import load_hf_tokenizer
 from qwartet.models.load import choose_settings, load_gptq_config
 from qwartet.models.residency import weights_bytes
 from qwartet.models.vocabulary_files import extra_vocabulary
@@ -46,7 +47,7 @@ PUBLISHED_VOCABULARY_SHA256 = "b2b1b8dfb5cc5f024bafc373121c6aba3f66f9a5a0269e243
 
 _CONFIG_FILES = {
     *("config.json", "generation_config.json", "quantize_config.json", "tokenizer_config.json", "tokenizer.json"),
-    "chat_template.jinja",
+    *("vocab.json", "merges.txt", "added_tokens.json", "chat_template.jinja", "chat_template.json"),
 }
 
 T = TypeVar("T")
@@ -252,8 +253,7 @@ def _inspect_vocabulary(
     found: Inspection, directory: Path, config: ModelConfig | None, defaults: GenerationDefaults | None
 ) -> None:
     if config is not None and config.family != "qwen":
-        if not family_of(config).has_tokenizer(directory):
-            found.warnings.append(f"{directory}: holds no tokenizer.json, so prompts must be token ids; copy it there")
+        _inspect_tokenizer(found, directory, config, defaults)
         return
     if not any(directory.glob("*.tiktoken")):
         reason = "holds no .tiktoken file, so prompts must be token ids"
@@ -271,8 +271,33 @@ def _inspect_vocabulary(
         "num_tokens": vocabulary.num_tokens,
         "sha256": sha256,
         "is_published": sha256 == PUBLISHED_VOCABULARY_SHA256,
+        "chat_template": None,
     }
     found.problems += map(str, found.attempt(vocabulary_mismatches, vocabulary, config, defaults, directory) or ())
+
+
+def _inspect_tokenizer(
+    found: Inspection, directory: Path, config: ModelConfig, defaults: GenerationDefaults | None
+) -> None:
+    """The tokenizer.json, or the older files, of the families that have them."""
+    if not family_of(config).has_tokenizer(directory):
+        found.warnings.append(f"{directory}: holds no tokenizer.json, so prompts must be token ids; copy it there")
+        return
+    tokenizer = found.attempt(load_hf_tokenizer, directory)
+    if tokenizer is None:
+        return
+    file = Path(tokenizer.vocabulary.path)
+    template = tokenizer.chat_template
+    found.tokenizer = {
+        "file": file.name,
+        "extra_file": None,
+        "num_ranks": len(tokenizer.text_ids),
+        "num_tokens": tokenizer.num_tokens,
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "is_published": False,
+        "chat_template": None if template is None else "published" if template.is_known else "own",
+    }
+    found.problems += map(str, found.attempt(vocabulary_mismatches, tokenizer, config, defaults, directory) or ())
 
 
 def _read_vocabulary(directory: Path) -> tuple[Path, Path | None, Vocabulary]:

@@ -9,6 +9,7 @@ from typing import Any
 from qwartet.errors import CheckpointError
 
 MODEL_TYPES = ("qwen", "qwen2", "qwen3")
+WITH_TEMPLATES = ("qwen2", "qwen3")  # whose checkpoints bring a chat template if they chat
 _HINT = 'Qwartet runs dense Qwen text models: model_type "qwen", "qwen2" (Qwen1.5 to Qwen2.5) or "qwen3"'
 _MIXTURES = ("qwen2_moe", "qwen3_moe", "qwen3_next", "qwen3_5_moe")
 _WITH_OTHER_SENSES = (

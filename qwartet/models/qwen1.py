@@ -31,7 +31,7 @@ from qwartet.models.family import Family
 from qwartet.models.qwen import QwenModel
 from qwartet.models.vocabulary_files import load_tokenizer
 from qwartet.tokenizer.chatml import build_prompt
-from qwartet.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
+from qwartet.tokenizer.tiktoken_tokenizer import VOCABULARY_FILE, TiktokenTokenizer
 
 # The first published configs (August 2023) used the GPT-2 names; later ones the Hugging Face names.
 _ALIASES = {
@@ -174,4 +174,4 @@ def _load_tokenizer(directory: Path) -> TiktokenTokenizer | None:
     return load_tokenizer(directory) if _has_tokenizer(directory) else None
 
 
-QWEN1 = Family("qwen", parse_config, layout, _build, _has_tokenizer, _load_tokenizer, build_prompt)
+QWEN1 = Family("qwen", parse_config, layout, _build, _has_tokenizer, _load_tokenizer, build_prompt, VOCABULARY_FILE)

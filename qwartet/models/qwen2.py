@@ -22,7 +22,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from qwartet.checkpoint.directory import has_file
 from qwartet.checkpoint.layout import Kind, Layout, ModuleSpec
 from qwartet.checkpoint.other_kinds import check_senses
 from qwartet.errors import CheckpointError
@@ -30,12 +29,11 @@ from qwartet.kernels.backend import Backend
 from qwartet.layers.rotary import RotaryTable
 from qwartet.models.config import ConfigReader, ModelConfig
 from qwartet.models.family import Family
+from qwartet.models.hf_vocabulary_files import TOKENIZER_FILE, has_hf_tokenizer, load_hf_tokenizer
 from qwartet.models.qwen import QwenModel
 from qwartet.models.rope_parameters import read_positions
-from qwartet.tokenizer.chatml import build_prompt
-from qwartet.tokenizer.tokenizer import Tokenizer
+from qwartet.tokenizer.templates.prompt import template_prompt
 
-TOKENIZER_FILE = "tokenizer.json"
 _ALIASES = {
     "num_layers": ("num_hidden_layers",),
     "num_heads": ("num_attention_heads",),
@@ -168,14 +166,14 @@ def build(config: ModelConfig, rotary: RotaryTable | None, backend: Backend) -> 
     return QwenModel(config, rotary, backend)
 
 
-def has_tokenizer(directory: Path) -> bool:
-    """Whether a directory holds a tokenizer.json."""
-    return has_file(directory / TOKENIZER_FILE)
-
-
-def load_tokenizer(directory: Path) -> Tokenizer | None:
-    """None: prompts are token ids."""
-    return None
-
-
-QWEN2 = Family("qwen2", parse_config, layout, build, has_tokenizer, load_tokenizer, build_prompt)
+QWEN2 = Family(
+    model_type="qwen2",
+    parse_config=parse_config,
+    layout=layout,
+    build=build,
+    has_tokenizer=has_hf_tokenizer,
+    load_tokenizer=load_hf_tokenizer,
+    chat_prompt=template_prompt,
+    vocabulary_file=TOKENIZER_FILE,
+    has_templates=True,
+)

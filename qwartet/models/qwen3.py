@@ -12,8 +12,9 @@ from typing import Any
 
 from qwartet.models.config import ModelConfig
 from qwartet.models.family import Family
-from qwartet.models.qwen2 import build, has_tokenizer, layout, load_tokenizer, open_config, read_config
-from qwartet.tokenizer.chatml import build_prompt
+from qwartet.models.hf_vocabulary_files import TOKENIZER_FILE, has_hf_tokenizer, load_hf_tokenizer
+from qwartet.models.qwen2 import build, layout, open_config, read_config
+from qwartet.tokenizer.templates.prompt import template_prompt
 
 HEAD_DIM = 128  # of every published size
 
@@ -25,4 +26,14 @@ def parse_config(raw: Mapping[str, Any], path: Path) -> ModelConfig:
     return replace(read_config(config, HEAD_DIM), family="qwen3", qkv_bias=bias, output_bias=bias, qk_norm=True)
 
 
-QWEN3 = Family("qwen3", parse_config, layout, build, has_tokenizer, load_tokenizer, build_prompt)
+QWEN3 = Family(
+    model_type="qwen3",
+    parse_config=parse_config,
+    layout=layout,
+    build=build,
+    has_tokenizer=has_hf_tokenizer,
+    load_tokenizer=load_hf_tokenizer,
+    chat_prompt=template_prompt,
+    vocabulary_file=TOKENIZER_FILE,
+    has_templates=True,
+)

@@ -12,6 +12,7 @@ from qwartet.errors import CheckpointError, CheckpointWarning
 from qwartet.models.config import ModelConfig
 from qwartet.models.generation_config import GenerationDefaults
 from qwartet.models.generation_keys import ID_LISTS, SEQUENCE_LISTS
+from qwartet.tokenizer.hf_tokenizer import HfTokenizer
 from qwartet.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
 from qwartet.tokenizer.tokenizer import Tokenizer
 from qwartet.tokenizer.vocabulary import ENDOFTEXT, IM_END, SPECIAL_TOKENS, Vocabulary
@@ -34,14 +35,15 @@ def vocabulary_mismatches(
         hint = "tokenizer and weights belong to different models"
         mismatches.append(CheckpointError(directory, reason, hint=hint))
     all_eos = () if defaults is None else defaults.eos_token_ids
+    lists_tokens = isinstance(vocabulary, HfTokenizer)
     for eos in all_eos:
         if eos not in vocabulary.special_tokens.values():
             reason = f"eos_token_id is {eos}, which is not a special token of the vocabulary"
-            hint = "the .tiktoken file may be truncated: fetch it again"
+            hint = f"the {'tokenizer.json' if lists_tokens else '.tiktoken file'} may be truncated: fetch it again"
             mismatches.append(CheckpointError(directory, reason, hint=hint))
             break
     else:
-        if lost := _cut_short(vocabulary, config, all_eos):
+        if not lists_tokens and (lost := _cut_short(vocabulary, config, all_eos)):
             hint = "the .tiktoken file lacks lines at its end: fetch it again"
             mismatches.append(CheckpointError(directory, lost, hint=hint))
     return mismatches

@@ -11,8 +11,6 @@ from qwartet.openai_api.error import ApiError
 from qwartet.openai_api.prepare import CHARS_PER_TOKEN, chat_prompt_ids, check_text
 from qwartet.openai_api.protocol import ChatCompletionRequest, DetokenizeRequest, TokenizeRequest
 from qwartet.openai_api.tools import tool_chat
-from qwartet.tokenizer.chatml import CHAT_TEMPLATE
-from qwartet.tokenizer.vocabulary import ENDOFTEXT
 
 
 def tokenize(endpoints: Endpoints, body: Any) -> dict[str, Any]:
@@ -45,14 +43,15 @@ def tokenize(endpoints: Endpoints, body: Any) -> dict[str, Any]:
 def tokenizer_info(endpoints: Endpoints) -> dict[str, Any]:
     """The tokenizer's properties, for clients that count tokens or build prompts themselves."""
     llm = endpoints.llm
-    is_chat = llm.generation_defaults.is_chat
+    tokenizer = llm.tokenizer
+    end = tokenizer.decode([tokenizer.eod_id])
     return TokenizerInfo(
-        eos_token=ENDOFTEXT,
-        eos_token_id=llm.tokenizer.eod_id,
-        pad_token=ENDOFTEXT,
-        vocab_size=llm.tokenizer.num_tokens,
+        eos_token=end,
+        eos_token_id=tokenizer.eod_id,
+        pad_token=end,
+        vocab_size=tokenizer.num_tokens,
         model_max_length=llm.engine.max_model_len,
-        chat_template=CHAT_TEMPLATE if is_chat else None,
+        chat_template=tokenizer.jinja_template if llm.generation_defaults.is_chat else None,
     ).model_dump()
 
 

@@ -52,6 +52,11 @@ def marks_of(text: str) -> bytes:
     return text.marks if isinstance(text, Traced) else bytes(len(text))
 
 
+def is_literal(text: str) -> bool:
+    """Whether all of a text stands in the template."""
+    return not text or (isinstance(text, Traced) and text.marks.count(FROM_TEMPLATE) == len(text))
+
+
 def remarked(text: str, like: str) -> str:
     """A text made of `like` character by character, or of all of it: with its marks where the lengths are equal, else
     from the template only if all of `like` is.
@@ -60,7 +65,7 @@ def remarked(text: str, like: str) -> str:
         return str(text)
     if len(text) == len(like):
         return Traced(text, like.marks)
-    return literal(text) if like.marks.count(FROM_TEMPLATE) == len(like) else str(text)
+    return literal(text) if is_literal(like) else str(text)
 
 
 def piece(text: str, start: int | None, stop: int | None, step: int | None = None) -> str:

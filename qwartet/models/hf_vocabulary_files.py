@@ -1,0 +1,123 @@
+"""Which files of a directory form the tokenizer of a Qwen2 or Qwen3.
+
+    tokenizer.json           the vocabulary; older checkpoints: vocab.json and merges.txt
+    tokenizer_config.json    more added tokens, and named ones, such as eos_token
+    added_tokens.json        more added tokens, in older checkpoints
+
+Its chat template is in other files: chat_template_files.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from qwartet.checkpoint.directory import has_file
+from qwartet.checkpoint.json_file import read_json, read_text
+from qwartet.errors import CheckpointError, VocabularyError
+from qwartet.models.chat_template_files import template_source
+from qwartet.tokenizer.hf_tokenizer import HfTokenizer, NamedTokens
+from qwartet.tokenizer.hf_vocabulary import AddedToken, HfVocabulary, added_token
+from qwartet.tokenizer.templates.template import ChatTemplate
+
+TOKENIZER_FILE, VOCAB_FILE, MERGES_FILE = "tokenizer.json", "vocab.json", "merges.txt"
+SETTINGS_FILE, ADDED_FILE = "tokenizer_config.json", "added_tokens.json"
+
+_NAMES = ("eos_token", "bos_token", "pad_token", "unk_token")
+
+
+def has_hf_tokenizer(directory: Path) -> bool:
+    """Whether a directory holds a tokenizer.json, or a vocab.json with its merges.txt; valid or not."""
+    return has_file(directory / TOKENIZER_FILE) or _has_both(directory)
+
+
+def load_hf_tokenizer(directory: Path) -> HfTokenizer | None:
+    """The tokenizer of a directory, with its chat template; None where there is none. VocabularyError for a broken
+    file, and for a vocabulary larger than the embedding; CheckpointError for a broken template.
+    """
+    if not has_hf_tokenizer(directory):
+        return None
+    settings = _settings(directory)
+    more = _more_added(directory, settings)
+    path = directory / TOKENIZER_FILE
+    if has_file(path):
+        vocabulary = HfVocabulary.from_json(_read(path), path, more)
+    else:
+        merges = directory / MERGES_FILE
+        vocabulary = HfVocabulary.from_merges(_read(directory / VOCAB_FILE), _text(merges), merges, more)
+    _check_size(vocabulary, directory)
+    return HfTokenizer(vocabulary, _named(settings), _template(directory, settings))
+
+
+def _has_both(directory: Path) -> bool:
+    return has_file(directory / VOCAB_FILE) and has_file(directory / MERGES_FILE)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; VocabularyError."""
+    try:
+        return read_json(path)
+    except CheckpointError as error:
+        raise VocabularyError(path, error.reason, hint=error.hint) from None
+
+
+def _text(path: Path) -> str:
+    """The text of a file; VocabularyError."""
+    try:
+        return read_text(path)
+    except CheckpointError as error:
+        raise VocabularyError(path, error.reason, hint=error.hint) from None
+
+
+def _settings(directory: Path) -> dict[str, Any]:
+    path = directory / SETTINGS_FILE
+    return _read(path) if has_file(path) else {}
+
+
+def _more_added(directory: Path, settings: Mapping[str, Any]) -> list[AddedToken]:
+    """The added tokens that are not in tokenizer.json."""
+    path = directory / SETTINGS_FILE
+    decoder = settings.get("added_tokens_decoder") or {}
+    if not isinstance(decoder, dict) or not all(key.isascii() and key.isdigit() and len(key) < 10 for key in decoder):
+        raise VocabularyError(path, "added_tokens_decoder is not an object with ids as keys", hint="download it again")
+    found = [added_token(value, path, int(key)) for key, value in decoder.items()]
+    path = directory / ADDED_FILE
+    if has_file(path):
+        known = {token.content for token in found}
+        found += [
+            added_token({"content": text, "special": text.startswith("<|")}, path, token_id)
+            for text, token_id in _read(path).items()
+            if text not in known
+        ]
+    return found
+
+
+def _named(settings: Mapping[str, Any]) -> NamedTokens:
+    eos, bos, pad, unk = (_written(settings.get(name)) for name in _NAMES)
+    additional = settings.get("additional_special_tokens")
+    texts = [_written(one) for one in additional] if isinstance(additional, list) else []
+    return NamedTokens(eos, bos, pad, unk, tuple(text for text in texts if text is not None))
+
+
+def _written(value: Any) -> str | None:
+    """How a token is written; older files wrap it in an object."""
+    value = value.get("content") if isinstance(value, dict) else value
+    return value if isinstance(value, str) else None
+
+
+def _check_size(vocabulary: HfVocabulary, directory: Path) -> None:
+    path = directory / "config.json"
+    rows = read_json(path).get("vocab_size") if has_file(path) else None
+    if isinstance(rows, int) and rows < vocabulary.num_tokens:
+        reason = f"has {vocabulary.num_tokens} tokens, but vocab_size in config.json is {rows}"
+        raise VocabularyError(vocabulary.path, reason, hint="tokenizer and weights belong to different models")
+
+
+def _template(directory: Path, settings: Mapping[str, Any]) -> ChatTemplate | None:
+    found = template_source(directory)
+    if found is None:
+        return None
+    names = {name: _written(settings.get(name)) for name in _NAMES}
+    tokens = {name: text for name, text in names.items() if text is not None}
+    return ChatTemplate(found.default, found.path, tokens, found.tool_use)
