@@ -45,13 +45,16 @@ class AnswerReading:
     tells_reasoning: bool = True
 
 
+PLAIN = AnswerReading()
+
+
 class AnswerStream:
     """Takes pieces of an answer's text and returns those of the message.
 
-        stream = AnswerStream(reading)
-        deltas = stream.feed(text)                    for each piece
-        deltas = stream.finish()                      after the last one
-        reason = stream.finish_reason(reason)         "stop" becomes "tool_calls" if there is a call
+    stream = AnswerStream(reading)
+    deltas = stream.feed(text)                    for each piece
+    deltas = stream.finish()                      after the last one
+    reason = stream.finish_reason(reason)         "stop" becomes "tool_calls" if there is a call
     """
 
     def __init__(self, reading: AnswerReading) -> None:

@@ -91,7 +91,9 @@ class ChatChunks:
 
     def ending(self, outputs: Sequence[Sequence[StreamOutput]]) -> list[ChatCompletionChunk]:
         """The chunk without choices that states the total usage, if requested."""
-        return [self._chunk(None, usage_of(self._llm.tokenizer, outputs, self._prepared))] if self._usage.is_at_end else []
+        return (
+            [self._chunk(None, usage_of(self._llm.tokenizer, outputs, self._prepared))] if self._usage.is_at_end else []
+        )
 
     def _choice(
         self, index: int, delta: ChatDelta, logprobs: ChatLogprobs | None = None, reason: FinishReason | None = None
@@ -150,7 +152,9 @@ class CompletionChunks:
 
     def ending(self, outputs: Sequence[Sequence[StreamOutput]]) -> list[CompletionChunk]:
         """The chunk without choices that states the total usage, if requested."""
-        return [self._chunk(None, usage_of(self._llm.tokenizer, outputs, self._prepared))] if self._usage.is_at_end else []
+        return (
+            [self._chunk(None, usage_of(self._llm.tokenizer, outputs, self._prepared))] if self._usage.is_at_end else []
+        )
 
     def _logprobs(self, index: int, told: list[tuple[int, TokenLogprobs | None]]) -> CompletionLogprobs | None:
         if self._prepared.params.logprobs is None:

@@ -1,4 +1,4 @@
-"""The messages of a chat, whatever the form of its prompt: which results belong to which calls, and the system prompt."""
+"""The messages of a chat, whatever the form of its prompt: the system prompt, and the results of calls."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +10,7 @@ from qwartet.engine.schema_formats import unenforced_formats
 from qwartet.engine.structure import Structure
 from qwartet.errors import NotAChatModelError
 from qwartet.llm import LLM
-from qwartet.openai_api.answer_stream import AnswerReading
+from qwartet.openai_api.answer_stream import PLAIN, AnswerReading
 from qwartet.openai_api.conversation import invalid, split_system
 from qwartet.openai_api.error import ApiError
 from qwartet.openai_api.protocol import (
@@ -54,7 +53,7 @@ class Prepared:
     params: SamplingParams
     prompt_texts: tuple[str, ...] = ()  # echoed before the completions' texts
     is_prompt_only: bool = False  # max_tokens was 0: the one token that the engine makes is dropped
-    reading: AnswerReading = AnswerReading()  # how the answers of a chat are parsed
+    reading: AnswerReading = PLAIN  # how the answers of a chat are parsed
     notes: tuple[str, ...] = ()  # parts of the request that are not fulfilled, though it is served
 
 

@@ -23,17 +23,18 @@ def read(output: str, only_first: bool = False) -> Read:
 def read_pieces(pieces: list[str], only_first: bool = False) -> Read:
     """The text, and each call's name and arguments."""
     stream = CallStream(only_first)
-    text, calls = "", []
+    texts: list[str] = []
+    calls: list[tuple[str, list[str]]] = []
     for delta in [delta for piece in pieces for delta in stream.feed(piece)] + stream.finish():
         assert [delta.text != "", delta.name is not None, delta.arguments != ""].count(True) == 1, "it says one thing"
         assert not delta.reasoning
-        text += delta.text
+        texts.append(delta.text)
         if delta.name is not None:
-            calls.append((delta.name, ""))
+            calls.append((delta.name, []))
         elif delta.arguments:
-            calls[-1] = (calls[-1][0], calls[-1][1] + delta.arguments)
+            calls[-1][1].append(delta.arguments)
     assert len(calls) == stream.num_calls
-    return text, calls
+    return "".join(texts), [(name, "".join(arguments)) for name, arguments in calls]
 
 
 def call(name: str, arguments: str) -> str:
@@ -121,7 +122,7 @@ def test_after_what_is_not_a_call_others_are_read() -> None:
 @pytest.mark.parametrize(
     ("written", "arguments"),
     [
-        ('{"city": "Oslo"', '{"city": "Oslo"'),
+        ('{"city": "Oslo"', '{"city": "Oslo"}'),
         ('{"city": "Oslo}', '{"city": "Oslo}}'),
         ('{"city": Oslo}', '{"city": Oslo}'),
         ('{"a": 1]}', '{"a": 1]}'),
