@@ -63,7 +63,7 @@ def card(
     if published:
         _print_published(as_json)
         return
-    require("evaluate", "card", "jinja2", "markdown_it", "matplotlib")
+    require("evaluate", "card", "markdown_it", "matplotlib")
     from qwartet.card.file import NAME, read_card
     from qwartet.card.files import write_card
     from qwartet.card.measure import measure_card

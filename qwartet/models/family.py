@@ -41,5 +41,7 @@ class Family:
     """How answers are written, from the tokenizer, which has the chat template: tool calls, and thinking."""
     vocabulary_file: str
     """The file to copy into a directory without a tokenizer."""
+    jinja_template: Callable[[Any], str | None]
+    """The form of a conversation as a Jinja template, for clients that ask for one, from the tokenizer."""
     has_templates: bool = False
     """Whether checkpoints bring a chat template; chat_prompt then is tokenizer.templates.prompt.template_prompt."""

@@ -31,9 +31,8 @@ from qwartet.models.family import Family
 from qwartet.models.qwen import QwenModel
 from qwartet.models.vocabulary_files import load_tokenizer
 from qwartet.tokenizer.answer_form import AnswerForm
-from qwartet.tokenizer.chatml import build_prompt
+from qwartet.tokenizer.chatml import CHAT_TEMPLATE, build_prompt
 from qwartet.tokenizer.tiktoken_tokenizer import VOCABULARY_FILE, TiktokenTokenizer
-from qwartet.tokenizer.tokenizer import Tokenizer
 
 # The first published configs (August 2023) used the GPT-2 names; later ones the Hugging Face names.
 _ALIASES = {
@@ -176,10 +175,6 @@ def _load_tokenizer(directory: Path) -> TiktokenTokenizer | None:
     return load_tokenizer(directory) if _has_tokenizer(directory) else None
 
 
-def _answer_form(tokenizer: Tokenizer) -> AnswerForm:
-    return AnswerForm("react")
-
-
 QWEN1 = Family(
     model_type="qwen",
     parse_config=parse_config,
@@ -188,6 +183,7 @@ QWEN1 = Family(
     has_tokenizer=_has_tokenizer,
     load_tokenizer=_load_tokenizer,
     chat_prompt=build_prompt,
-    answer_form=_answer_form,
+    answer_form=lambda tokenizer: AnswerForm("react"),
     vocabulary_file=VOCABULARY_FILE,
+    jinja_template=lambda tokenizer: CHAT_TEMPLATE,
 )

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -177,5 +178,6 @@ QWEN2 = Family(
     chat_prompt=template_prompt,
     answer_form=template_answer_form,
     vocabulary_file=TOKENIZER_FILE,
+    jinja_template=attrgetter("jinja_template"),
     has_templates=True,
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -37,5 +38,6 @@ QWEN3 = Family(
     chat_prompt=template_prompt,
     answer_form=template_answer_form,
     vocabulary_file=TOKENIZER_FILE,
+    jinja_template=attrgetter("jinja_template"),
     has_templates=True,
 )

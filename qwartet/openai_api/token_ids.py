@@ -51,7 +51,7 @@ def tokenizer_info(endpoints: Endpoints) -> dict[str, Any]:
         pad_token=end,
         vocab_size=tokenizer.num_tokens,
         model_max_length=llm.engine.max_model_len,
-        chat_template=tokenizer.jinja_template if llm.generation_defaults.is_chat else None,
+        chat_template=llm.family.jinja_template(tokenizer) if llm.generation_defaults.is_chat else None,
     ).model_dump()
 
 

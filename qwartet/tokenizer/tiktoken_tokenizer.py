@@ -14,7 +14,6 @@ from typing import Any, SupportsIndex
 import tiktoken
 
 from qwartet.errors import RequestError, SettingError, VocabularyError
-from qwartet.tokenizer.chatml import CHAT_TEMPLATE
 from qwartet.tokenizer.long_whitespace import encode_long_whitespace, find_long_whitespace
 from qwartet.tokenizer.normalize import nfc
 from qwartet.tokenizer.vocabulary import ENDOFTEXT, IM_END, IM_START, SpecialSet, StrPath, Vocabulary
@@ -66,11 +65,6 @@ class TiktokenTokenizer:
     def turn_ids(self) -> tuple[int, ...]:
         """The ids that end an answer in a conversation."""
         return self.im_end_id, self.im_start_id
-
-    @property
-    def jinja_template(self) -> str | None:
-        """ChatML as a Jinja template."""
-        return CHAT_TEMPLATE
 
     @property
     def num_tokens(self) -> int:

@@ -36,11 +36,6 @@ class Tokenizer(Protocol):
         ...
 
     @property
-    def jinja_template(self) -> str | None:
-        """The form of a conversation as a Jinja template, for clients that ask for one; None if there is none."""
-        ...
-
-    @property
     def num_tokens(self) -> int:
         """One more than the largest id."""
         ...

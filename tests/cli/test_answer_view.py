@@ -129,7 +129,9 @@ def test_thinking_is_dimmed_and_inert_on_a_terminal_and_left_out_elsewhere(
 ) -> None:
     dimmed = "\x1b[2mHm,\u241b[2J yes.\x1b[0m\n\n"
     assert seen(terminal, THINKING, monkeypatch) == f"{dimmed}Oslo.\n"
-    assert seen(Terminal(), THINKING[:2], monkeypatch) == f"{dimmed}\n", "a stopped answer leaves the terminal as it was"
+    assert seen(Terminal(), THINKING[:2], monkeypatch) == f"{dimmed}\n", (
+        "a stopped answer leaves the terminal as it was"
+    )
     assert seen(io.StringIO(), THINKING, monkeypatch) == "Oslo.\n"
     monkeypatch.setenv("TERM", "dumb")
     assert seen(Terminal(), THINKING, monkeypatch) == "<think>\nHm,\u241b[2J yes.\n</think>\n\nOslo.\n"

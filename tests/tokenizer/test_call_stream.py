@@ -197,7 +197,17 @@ def test_names_and_arguments_stream_as_they_arrive() -> None:
 PIECE = st.sampled_from(
     [
         *("<tool_call>", "</tool_call>", "<tool_call", "</tool", ">", "<", "\n", " ", "x", "。", "Text. "),
-        *('{"name": "f", "arguments": ', '{"name": "f"', ', "arguments": ', '"name"', '"arguments"', "{", "}", "[", "]"),
+        *(
+            '{"name": "f", "arguments": ',
+            '{"name": "f"',
+            ', "arguments": ',
+            '"name"',
+            '"arguments"',
+            "{",
+            "}",
+            "[",
+            "]",
+        ),
         *(CITY, WEATHER, call("g", "{}"), '"', "\\", '\\"', ":", ",", "1", "\\u0041", "null", 50 * " ", 70 * "y"),
     ]
 )

@@ -44,7 +44,9 @@ def test_thinking_that_does_not_end_is_all_reasoning() -> None:
     assert read("Hm.\n", "thinking") == ("Hm.", "")
 
 
-@pytest.mark.parametrize("output", ["", " \n", "Hello", " Hello <think>a</think>", "<", "<thin", "<thinks>a", "</think>x"])
+@pytest.mark.parametrize(
+    "output", ["", " \n", "Hello", " Hello <think>a</think>", "<", "<thin", "<thinks>a", "</think>x"]
+)
 def test_an_answer_that_does_not_begin_with_the_tag_is_text_alone(output: str) -> None:
     assert read(output) == ("", output)
 

@@ -14,7 +14,7 @@ from qwartet.tokenizer.templates.failure import TemplateFailure
 
 STEPS, STEPS_PER_NODE, MAX_STEPS = 500_000, 1_000, 5_000_000
 CHARS, CHARS_PER_CHAR = 2**24, 64
-MAX_DEPTH = 40  # of macros within macros, and of lists within lists
+MAX_DEPTH = 80  # of macros, loops and blocks within each other, and of lists within lists
 MAX_INT_BITS = 4096
 MAX_RANGE = 100_000  # as in jinja2's sandbox
 

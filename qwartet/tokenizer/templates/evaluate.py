@@ -333,6 +333,7 @@ class Evaluation:
         num_known = len(macro.parameters)
         if len(args) > num_known and not macro.takes_more:
             raise TemplateFailure(f"the macro {macro.name!r:.60} takes at most {num_known} arguments, not {len(args)}")
+        self.budget.enter()  # a default may call the macro itself
         scope = Scope(macro.scope, dict(zip(macro.parameters, args, strict=False)))
         scope.names["caller"] = named.pop("caller", Undefined("no caller is defined"))
         defaults = dict(zip(reversed(macro.parameters), reversed(macro.node.defaults), strict=False))
@@ -347,7 +348,9 @@ class Evaluation:
             raise TemplateFailure(f"the macro {macro.name!r:.60} takes no argument {next(iter(named))!r:.60}")
         scope.names |= {"varargs": tuple(args[num_known:])} if macro.takes_more else {}
         scope.names |= {"kwargs": named} if macro.takes_named else {}
-        return self._captured(macro.node.body, scope)
+        text = self._captured(macro.node.body, scope)
+        self.budget.leave()
+        return text
 
 
 _STATEMENTS: dict[str, Callable[[Evaluation, Any, Scope, list[str]], str | None]] = {
