@@ -354,8 +354,9 @@ class LLM:
         options = RequestOptions(self.stop_token_ids, thinking=thinking)
         if params.structure is None or not several:
             return [Prompt(ids, params, options) for ids in several]
-        params = replace(params, structure=replace(params.structure, thinking=thinking))
-        constraint = self.engine.compile(params.structure, stop_ids(params, self.stop_token_ids))
+        structure = replace(params.structure, thinking=thinking)
+        params = replace(params, structure=structure)
+        constraint = self.engine.compile(structure, stop_ids(params, self.stop_token_ids))
         return [Prompt(ids, params, replace(options, constraint=constraint.fork())) for ids in several]
 
     def add(self, prompt_ids: list[int], params: SamplingParams) -> list[Request]:

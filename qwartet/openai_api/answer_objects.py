@@ -103,6 +103,14 @@ AnyMessage = (
 )
 
 
+THINKING_KINDS: dict[type[AnyMessage], type[AnyMessage]] = {
+    AnswerMessage: ThinkingAnswer,
+    ToolCallsMessage: ThinkingToolCalls,
+    FunctionCallMessage: ThinkingFunctionCall,
+}
+"""The kind of a message to the one that has reasoning too."""
+
+
 class FunctionCallDelta(ApiObject):
     """The first delta of a call contains its name; each adds to its arguments."""
 

@@ -16,15 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qwartet.openai_api.answer_objects import (
+    THINKING_KINDS,
     AnswerMessage,
     AnyMessage,
     ChatDelta,
     FinishReason,
     FunctionCallDelta,
     FunctionCallMessage,
-    ThinkingAnswer,
-    ThinkingFunctionCall,
-    ThinkingToolCalls,
     ToolCallDelta,
     ToolCallsMessage,
 )
@@ -124,17 +122,18 @@ def answer_message(reading: AnswerReading, text: str, reason: FinishReason) -> t
     deltas = stream.feed(text) + stream.finish()
     content = "".join(delta.content or "" for delta in deltas)
     reasoning = "".join(delta.reasoning_content or "" for delta in deltas)
-    thought = {"reasoning_content": reasoning} if reasoning else {}
     calls = _calls(deltas)
+    message: AnyMessage
     if not calls:
-        return (ThinkingAnswer if thought else AnswerMessage)(content=content, **thought), reason
-    reason = stream.finish_reason(reason)
-    shown = content or None
-    if reading.tools is not None and reading.tools.is_legacy:
-        legacy = ThinkingFunctionCall if thought else FunctionCallMessage
-        return legacy(content=shown, function_call=calls[0][1], **thought), reason
-    called = [ToolCall(id=call_id, function=function) for call_id, function in calls]
-    return (ThinkingToolCalls if thought else ToolCallsMessage)(content=shown, tool_calls=called, **thought), reason
+        message = AnswerMessage(content=content)
+    elif reading.tools is not None and reading.tools.is_legacy:
+        message = FunctionCallMessage(content=content or None, function_call=calls[0][1])
+    else:
+        called = [ToolCall(id=call_id, function=function) for call_id, function in calls]
+        message = ToolCallsMessage(content=content or None, tool_calls=called)
+    if reasoning:
+        message = THINKING_KINDS[type(message)](**dict(message), reasoning_content=reasoning)
+    return message, stream.finish_reason(reason)
 
 
 def _calls(deltas: Sequence[ChatDelta]) -> list[tuple[str, FunctionCall]]:
