@@ -390,8 +390,8 @@ class LLM:
             return PromptForm(enable_thinking=enable_thinking)
         if enable_thinking in (None, ability == "always"):
             return PromptForm()
-        what = "this model cannot think first" if ability == "never" else "this model always thinks first"
-        raise RequestError(f"{what}; leave out enable_thinking", param="enable_thinking")
+        what = "cannot think first" if ability == "never" else "always thinks first"
+        raise RequestError(f"this model {what}; leave out enable_thinking", param="enable_thinking")
 
     @cached_property
     def stop_token_ids(self) -> list[int]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from qwartet.engine.request import FinishReason, Request, TokenLogprobs
 from qwartet.errors import RequestError
 from qwartet.tokenizer.answer_delta import AnswerDelta
-from qwartet.tokenizer.thinking import ThinkingPart, ThinkingStream
+from qwartet.tokenizer.thinking import ThinkingPart, split_thinking
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,7 @@ class Completion:
 
     def split(self, begins_in: ThinkingPart) -> Completion:
         """The same with its thinking apart from its text; `begins_in`: where the prompt ended."""
-        stream = ThinkingStream(begins_in)
-        deltas = stream.feed(self.text) + stream.finish()
-        reasoning, text = ("".join(getattr(delta, name) for delta in deltas) for name in ("reasoning", "text"))
+        reasoning, text = split_thinking(self.text, begins_in)
         return replace(self, text=text, reasoning=reasoning)
 
 

@@ -97,6 +97,13 @@ class ThinkingStream:
         return [delta for delta in deltas if delta != AnswerDelta()]
 
 
+def split_thinking(text: str, begins_in: ThinkingPart) -> tuple[str, str]:
+    """The reasoning of a complete answer, and the text behind it."""
+    stream = ThinkingStream(begins_in)
+    deltas = stream.feed(text) + stream.finish()
+    return "".join(delta.reasoning for delta in deltas), "".join(delta.text for delta in deltas)
+
+
 def begins_in(tokenizer: Tokenizer, prompt_ids: Sequence[int], has_text: bool = False) -> ThinkingPart:
     """Where a prompt ends, from the tag that stands last in its open answer; `has_text`: text of the answer follows."""
     think, end_think = (tokenizer.special_tokens.get(tag) for tag in (THINK, END_THINK))

@@ -22,7 +22,7 @@ from qwartet.cli.options import AsJson, set_threads
 from qwartet.cli.settings.configuration import typed_or_set
 from qwartet.cli.terminal import error_line, json_line, one_line
 from qwartet.cli.units import format_bytes, format_count
-from qwartet.errors import ModelNotFoundError, NotAChatModelError, RequestError, SettingError
+from qwartet.errors import ModelNotFoundError, NotAChatModelError, SettingError
 from qwartet.files import decode_text
 from qwartet.hub.resolve import looks_like_hub_id, resolve
 
@@ -254,11 +254,11 @@ def _local(
     if not llm.generation_defaults.is_chat:
         refusal = llm.generation_defaults.chat_refusal
         raise NotAChatModelError(f"{directory}: {refusal}, or qwartet.LLM(...).generate")
-    try:
-        llm.thinking_form(thinking)
-    except RequestError as error:
-        option = "--thinking" if thinking else "--no-thinking"
-        raise SettingError(f"{str(error).partition(';')[0]}; remove {option}") from None
+    ability = llm.answer_form.thinking
+    if thinking is True and ability == "never":
+        raise SettingError("this model cannot think first; remove --thinking")
+    if thinking is False and ability == "always":
+        raise SettingError("this model always thinks first; remove --no-thinking")
     adapter = next(iter(adapters), None)
     return LocalModel(llm, adapter, enable_thinking=thinking), _summary(name, llm, time.perf_counter() - started)
 
