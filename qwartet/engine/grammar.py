@@ -19,8 +19,7 @@ from llguidance import regex_to_lark
 
 from qwartet.engine.structure import Structure, ToolCalls
 from qwartet.engine.structure_limits import check_choice, check_regex, check_tools, parse_schema, parse_schemas
-from qwartet.engine.tagged_grammar import NO_TAGS, tagged_calls, thinking_rules
-from qwartet.tokenizer.thinking import ThinkingPart
+from qwartet.engine.tagged_grammar import NO_TAGS, start_rule, tagged_calls
 
 JSON_OPTIONS = {"whitespace_pattern": r"[ \t]?|\r?\n[ \t]{0,64}", "json_allowed_escapes": '"\\bfnrt'}
 MAX_THOUGHT_CHARS = 512  # before a required call, so that every thought ends
@@ -31,12 +30,12 @@ _HEAD = '%llguidance {"no_forcing": true}\n'
 def write_grammar(structure: Structure, tag_ids: Mapping[str, int] = NO_TAGS) -> str:
     """A structure as a grammar for llguidance; StructureError where it is ill-formed or exceeds the limits.
 
-    `tag_ids`: the tags that are one token of the vocabulary, such as <think>; others are written in text tokens.
+    `tag_ids`: the tags that are one token of the vocabulary, such as <think>.
     """
     calls = structure.tool_calls
     if calls is None:
         body = _rules("body", structure, parse_schema(structure) if structure.json_schema is not None else {})
-        return _HEAD + _start(structure.thinking, tag_ids) + body
+        return _HEAD + start_rule(structure.thinking, tag_ids) + body
     check_tools([name for name, _ in calls.schemas])
     places = [i for i, (_, schema) in enumerate(calls.schemas) if schema is not None]
     texts = calls.schema_texts
@@ -49,12 +48,7 @@ def write_grammar(structure: Structure, tag_ids: Mapping[str, int] = NO_TAGS) ->
         body = tagged_calls(calls, tag_ids) + _arguments(calls, of_tools, _json({"type": "object"}))
     else:
         body = _call_or_text(calls) + _arguments(calls, of_tools, "/(?s:.*)/")
-    return _HEAD + _start(structure.thinking, tag_ids) + body + answer
-
-
-def _start(thinking: ThinkingPart, tag_ids: Mapping[str, int]) -> str:
-    """The rule of a completion: the body, with thinking before it or without."""
-    return "start: body\n" if thinking == "answer" else thinking_rules(thinking, tag_ids)
+    return _HEAD + start_rule(structure.thinking, tag_ids) + body + answer
 
 
 def _rules(name: str, structure: Structure, schema: dict[str, Any]) -> str:

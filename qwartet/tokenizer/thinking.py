@@ -107,7 +107,7 @@ def split_thinking(text: str, begins_in: ThinkingPart) -> tuple[str, str]:
 def begins_in(tokenizer: Tokenizer, prompt_ids: Sequence[int], has_text: bool = False) -> ThinkingPart:
     """Where a prompt ends, from the tag that stands last in its open answer; `has_text`: text of the answer follows."""
     think, end_think = (tokenizer.special_tokens.get(tag) for tag in (THINK, END_THINK))
-    if end_think is None:
+    if think is None or end_think is None:
         return "answer"
     for token_id in reversed(prompt_ids[-_MAX_SPACE_IDS:]):
         if token_id == think:
