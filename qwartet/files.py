@@ -114,6 +114,31 @@ def atomic_write(target: Path) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def new_directory(target: Path) -> Iterator[Path]:
+    """A directory next to `target`, which the block fills; at the end it is renamed to `target`, which must not exist.
+
+    Whatever ends the block early removes it; what a killed process left is removed by the next one for the same target.
+    SettingError if the target exists, or another process is writing it.
+    """
+
+    def on_busy() -> None:
+        raise SettingError(f"{target}: another process is writing it; wait until that ends, or choose another name")
+
+    path = target.with_name(f".{target.name}.unfinished")
+    with locked(target.with_name(f".{target.name}.lock"), on_busy):
+        if os.path.lexists(target):
+            raise SettingError(f"{target} exists; choose another name, or remove it")
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir()
+        try:
+            yield path
+            path.rename(target)
+        except BaseException:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
+
+
 _CANNOT_LOCK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 

@@ -30,7 +30,8 @@ TERMS = frozenset(
     origin pickle Prometheus Python Qwartet Qwen safetensors seed shell stderr stdin stdout token tokens tok torch top-1
     traceback triton Unicode Unix UTF-8 XDG YAML sha256 SHA-256 ms us ns llama.cpp chatml raw gptq gptq_v2 auto cpu cuda
     mmap pread greedy zh en qwartet python llama-bench llama-batched-bench ttft tpot weights-only avx512
-    vllm transformers Tab temperature nat
+    YaRN vllm vLLM transformers Tab temperature nat awq AWQ AutoAWQ gemm
+    vocab merges normalizer decoder invert default model
     DoRA true false True False fork Git logits PyTorch AutoGPTQ modelscope hf
     seccomp code-interpreter Errno Hugging Face EleutherAI L-Eval leval lm-eval matplotlib thefuzz Transformers
     AdamW alpha beta epsilon dropout FSDP accelerate full lora qlora Q-LoRA ZeRO-2 ZeRO-3 deepspeed DeepSpeed

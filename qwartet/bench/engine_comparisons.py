@@ -28,7 +28,6 @@ from qwartet.models.adapters import ResidentAdapters, attach, network_linears
 from qwartet.models.qwen import QwenModel
 
 Comparison = Literal["sequential", "raw", "prefix", "speculation", "adapter"]
-ADAPTER_RANK = 64  # on all linears
 Log = Callable[[str], None]
 
 
@@ -42,6 +41,7 @@ class Setting:
     params: SamplingParams
     num_valid_tokens: int
     rounds: int
+    lora_rank: int = 64  # of the adapter, on all linears
 
     def engine(self, **changes: Any) -> Engine:
         """A new engine, with these settings changed."""
@@ -155,7 +155,7 @@ def _speculation(setting: Setting, log: Log) -> dict[str, Any]:
 
 
 def _adapter(setting: Setting, log: Log) -> dict[str, Any]:
-    adapters = _random_adapter(setting.model)
+    adapters = _random_adapter(setting.model, setting.lora_rank)
 
     def once() -> dict[str, float]:
         steps: dict[str | None, list[float]] = {None: [], "random": []}
@@ -187,15 +187,15 @@ def _adapter(setting: Setting, log: Log) -> dict[str, Any]:
     }
 
 
-def _random_adapter(model: QwenModel) -> ResidentAdapters:
-    """An adapter of rank ADAPTER_RANK on all linears of a model."""
+def _random_adapter(model: QwenModel, rank: int) -> ResidentAdapters:
+    """An adapter on all linears of a model."""
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> torch.Tensor:
         return (torch.randn(shape, generator=generator) * 0.02).bfloat16()
 
     linears = {
-        name: LowRank(random(ADAPTER_RANK, linear.in_features), random(linear.out_features, ADAPTER_RANK), 1.0)
+        name: LowRank(random(rank, linear.in_features), random(linear.out_features, rank), 1.0)
         for name, linear in network_linears(model)
     }
     return attach(model, {"random": linears})

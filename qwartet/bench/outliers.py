@@ -99,8 +99,8 @@ def write_outliers(
     SettingError for a checkpoint that is not quantised; CheckpointError for one that is broken.
     """
     gptq = load_gptq_config(source)
-    if gptq is None:
-        raise SettingError(f"{source} is not quantised; use a GPTQ checkpoint")
+    if gptq is None or gptq.method != "gptq":
+        raise SettingError(f"{source} is not quantised by GPTQ; use a GPTQ checkpoint")
     config = load_config(source)
     check_first_generation(config, source, "this experiment")
     changed = _OutlierTensors(Checkpoint(source), layout_of(config), gptq, share, factor, seed)
@@ -121,8 +121,9 @@ def write_key_outliers(source: Path, target: Path, *, factor: float = KEY_FACTOR
 
     Errors as in `write_outliers`.
     """
-    if load_gptq_config(source) is None:
-        raise SettingError(f"{source} is not quantised; use a GPTQ checkpoint")
+    gptq = load_gptq_config(source)
+    if gptq is None or gptq.method != "gptq":
+        raise SettingError(f"{source} is not quantised by GPTQ; use a GPTQ checkpoint")
     checkpoint, config = Checkpoint(source), load_config(source)
     check_first_generation(config, source, "this experiment")
     tensors = {name: checkpoint.read(name) for name in checkpoint}

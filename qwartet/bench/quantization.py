@@ -195,4 +195,5 @@ def plot(report: QuantizationReport, path: Path) -> None:
         axes.grid(alpha=0.3)
         axes.legend()
     with atomic_write(path) as unfinished:
-        FigureCanvasSVG(figure).print_svg(str(unfinished), metadata={"Date": None, "Creator": None})
+        canvas = FigureCanvasSVG(figure)
+        canvas.print_svg(str(unfinished), metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]

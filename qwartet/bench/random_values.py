@@ -78,6 +78,12 @@ def scale_table(mean: float) -> Bits16:
     return to_bits(np.linspace(mean * (1 - SCALE_SPREAD), mean * (1 + SCALE_SPREAD), TABLE_SIZE), "F16")
 
 
+def zeros_table() -> Bits16:
+    """Four zeros of 7, 8 or 9 in each value; their mean is 8."""
+    index = np.arange(TABLE_SIZE)
+    return (0x7777 + (index & 0x1111) + (index >> 1 & 0x1111)).astype(np.uint16)
+
+
 def to_bits(values: NDArray[Any], dtype: Literal["F16", "BF16"]) -> Bits16:
     """Finite values rounded to 16 bits, to nearest and then to even, as bit patterns."""
     if dtype == "F16":

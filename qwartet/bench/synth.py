@@ -1,7 +1,7 @@
 """A checkpoint of a published size with random weights, in the published layout: what benchmarks run on.
 
     model-00001-of-000NN.safetensors ...   or model.safetensors where one file holds all; the index beside the shards
-    config.json, generation_config.json    as published; quantize_config.json too for int4 and int8
+    config.json, generation_config.json    as published; quantize_config.json too for GPTQ
 
 Tensors are made slice by slice while they are written, so memory stays bounded at any size. Weights have a mean of zero
 and a variance of 1 / in_features, so activations stay of order 1 and logits have a standard deviation of about 2: speed
@@ -34,6 +34,7 @@ from qwartet.bench.random_values import (
     scale_table,
     slices,
     to_bits,
+    zeros_table,
 )
 from qwartet.checkpoint.layout import Layout, ModuleSpec
 from qwartet.checkpoint.weight_files import INDEX_NAME
@@ -88,7 +89,7 @@ class Synthesis:
 def plan_synthesis(
     shape: Shape, gptq: GptqConfig | None, *, seed: int = 0, vocabulary: Path | None = None, counts: bool = False
 ) -> Synthesis:
-    """Plans a checkpoint: GPTQ with fp16 around it, or all bf16 where `gptq` is None.
+    """Plans a checkpoint: GPTQ or AWQ with fp16 around it, or all bf16 where `gptq` is None.
 
     The same seed gives the same values, and the first layers of a shape with fewer layers are those of the whole.
     With `counts` the most probable id after t is t + 1, so that a benchmark knows what the text will be.
@@ -110,7 +111,7 @@ def plan_synthesis(
         for error in vocabulary_mismatches(known, config, defaults, vocabulary):
             raise error
     jsons = {"config.json": raw, "generation_config.json": generation}
-    if gptq is not None:
+    if gptq is not None and gptq.method == "gptq":
         jsons["quantize_config.json"] = gptq.to_dict()
     layout = layout_of(config)
     parts = (part for module in layout for part in _stored_parts(layout, module))
@@ -181,10 +182,10 @@ def _tensors(layout: Layout, module: ModuleSpec, gptq: GptqConfig | None, seed: 
     elif gptq is None:
         yield normal("weight", shape, shape[1] ** -0.5)
     else:
-        yield from _gptq_tensors(layout, module, gptq, seed)
+        yield from _quantized_tensors(layout, module, gptq, seed)
     if module.needs_bias:
         yield normal("bias", shape[:1], BIAS_STD)
-    elif gptq is not None and module.kind == "linear":
+    elif gptq is not None and gptq.method == "gptq" and module.kind == "linear":
         yield RandomTensor(f"{name}.bias", dtype, shape[:1], partial(_repeated, np.zeros(1, np.uint16), shape[0]))
 
 
@@ -206,26 +207,30 @@ def _counting_head(tensors: Sequence[RandomTensor], embedding_name: str) -> Rand
     return RandomTensor("lm_head.weight", embedding.dtype, embedding.shape, values)
 
 
-def _gptq_tensors(layout: Layout, module: ModuleSpec, gptq: GptqConfig, seed: int) -> Iterator[RandomTensor]:
-    """qweight, qzeros, scales and g_idx of a linear of [N, K]."""
+def _quantized_tensors(layout: Layout, module: ModuleSpec, gptq: GptqConfig, seed: int) -> Iterator[RandomTensor]:
+    """qweight, qzeros and scales of a linear of [N, K]; g_idx too for GPTQ."""
     name, bits = module.disk_name, gptq.bits
     out_features, in_features = module.shape
-    group_size = in_features if gptq.group_size == -1 else min(gptq.group_size, in_features)
-    num_groups = -(-in_features // group_size)
-    codes_shape = (in_features * bits // 32, out_features)
-    codes = partial(_codes, partial(RandomStream, seed, f"{name}.qweight"), 4 * math.prod(codes_shape), bits)
-    yield RandomTensor(f"{name}.qweight", "I32", codes_shape, codes)
-    # Stored one too low, as format v1 has it: zero 8 is stored as 7, 128 as 127.
-    zeros = np.array([0x7777_7777 if bits == 4 else 0x7F7F_7F7F], np.int32)
-    zeros_shape = (num_groups, out_features * bits // 32)
-    yield RandomTensor(f"{name}.qzeros", "I32", zeros_shape, partial(_repeated, zeros, math.prod(zeros_shape)))
+    shapes = gptq.file_shapes(in_features, out_features)
+    codes = partial(_codes, partial(RandomStream, seed, f"{name}.qweight"), 4 * math.prod(shapes["qweight"]), bits)
+    yield RandomTensor(f"{name}.qweight", "I32", shapes["qweight"], codes)
+    num_words = math.prod(shapes["qzeros"])
+    if gptq.method == "gptq":
+        # Stored one too low, as format v1 has it: zero 8 is stored as 7, 128 as 127.
+        stored = np.array([0x7777_7777 if bits == 4 else 0x7F7F_7F7F], np.int32)
+        zeros = partial(_repeated, stored, num_words)
+    else:
+        zeros = partial(_chosen, partial(RandomStream, seed, f"{name}.qzeros"), zeros_table, 2 * num_words)
+    yield RandomTensor(f"{name}.qzeros", "I32", shapes["qzeros"], zeros)
     table = partial(scale_table, 1 / (CODE_DEVIATION[bits] * in_features**0.5))
-    scales = partial(_chosen, partial(RandomStream, seed, f"{name}.scales"), table, num_groups * out_features)
-    yield RandomTensor(f"{name}.scales", "F16", (num_groups, out_features), scales)
-    # Up and gate read the same activations, so GPTQ orders their inputs alike.
-    reader = layout[module.name.replace("mlp.gate", "mlp.up")].disk_name
-    order = RandomStream(seed, f"{reader}.g_idx") if gptq.desc_act else None
-    yield RandomTensor(f"{name}.g_idx", "I32", (in_features,), partial(_group_index, in_features, group_size, order))
+    scales = partial(_chosen, partial(RandomStream, seed, f"{name}.scales"), table, math.prod(shapes["scales"]))
+    yield RandomTensor(f"{name}.scales", "F16", shapes["scales"], scales)
+    if gptq.method == "gptq":
+        # Up and gate read the same activations, so GPTQ orders their inputs alike.
+        reader = layout[module.name.replace("mlp.gate", "mlp.up")].disk_name
+        order = RandomStream(seed, f"{reader}.g_idx") if gptq.desc_act else None
+        groups = partial(_group_index, in_features, gptq.group_size_of(in_features), order)
+        yield RandomTensor(f"{name}.g_idx", "I32", shapes["g_idx"], groups)
 
 
 def _codes(stream: Callable[[], RandomStream], num_bytes: int, bits: int) -> Slices:

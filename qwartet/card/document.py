@@ -128,11 +128,11 @@ def _parameters(count: int | None) -> str:
 def _precision_text(own: Checkpoint, quantization: dict[str, Any] | None, language: Language) -> str:
     if quantization is None:
         return f"Weights: {own.precision_name}." if language == "en" else f"权重为 {own.precision_name}。"
-    size, acts = quantization["group_size"], quantization["desc_act"]
+    size, acts, method = quantization["group_size"], quantization["desc_act"], quantization["method"].upper()
     if language == "en":
         order = ", act-order" if acts else ""
-        return f"Weights: GPTQ {own.precision_name}, groups of {size}{order}."
-    return f"权重为 GPTQ {own.precision_name} 量化，组大小 {size}{'，act-order' if acts else ''}。"
+        return f"Weights: {method} {own.precision_name}, groups of {size}{order}."
+    return f"权重为 {method} {own.precision_name} 量化，组大小 {size}{'，act-order' if acts else ''}。"
 
 
 def _machine(environment: dict[str, Any], language: Language) -> str:

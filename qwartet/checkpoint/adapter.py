@@ -21,7 +21,7 @@ from qwartet.checkpoint.adapter_config import AdapterConfig, read_adapter_config
 from qwartet.checkpoint.directory import has_file, names_in
 from qwartet.checkpoint.expected_tensors import FILE_FLOATS
 from qwartet.checkpoint.layout import Layout, ModuleSpec
-from qwartet.checkpoint.other_kinds import ADAPTER_CONFIG
+from qwartet.checkpoint.other_kinds import ADAPTER_CONFIG, MERGE_IT
 from qwartet.checkpoint.safetensors_file import SafetensorsFile, TensorInfo, read_tensor_infos, shown
 from qwartet.checkpoint.weight_files import listed
 from qwartet.errors import CheckpointError
@@ -86,6 +86,7 @@ def _sort(
 ) -> tuple[dict[str, dict[str, TensorInfo]], dict[str, TensorInfo]]:
     """Module -> its matrices "A" and "B", and the modules that are replaced; CheckpointError for other tensors."""
     by_disk_name = {spec.disk_name: spec for spec in layout if len(spec.parts) == 1}
+    fused = {part for spec in layout if len(spec.parts) > 1 for part, _rows in spec.parts}
     matrices: dict[str, dict[str, TensorInfo]] = {}
     whole: dict[str, TensorInfo] = {}
     for name, info in infos.items():
@@ -95,6 +96,9 @@ def _sort(
             spec, kinds = by_disk_name.get(match[1]), ("embedding", "head")
         else:
             spec = None
+        if match is not None and match[1] in fused:
+            reason = "adapts queries, keys or values alone, which is not supported for this family"
+            raise CheckpointError(info.file, reason, tensor=shown(name), hint=MERGE_IT)
         if match is None or spec is None or spec.kind not in kinds:
             raise CheckpointError(info.file, "fits no module of this model", tensor=shown(name), hint=_hint(name))
         place, key = (matrices.setdefault(spec.name, {}), match[2]) if ".lora_" in name else (whole, spec.name)

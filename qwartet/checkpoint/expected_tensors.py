@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from qwartet.checkpoint.layout import Layout, ModuleSpec
 from qwartet.checkpoint.other_kinds import adapter_error
+from qwartet.checkpoint.quantized_linears import is_quantized
 from qwartet.checkpoint.shards import Checkpoint
 from qwartet.checkpoint.weight_files import listed
 from qwartet.errors import CheckpointError, CheckpointWarning
@@ -21,7 +22,7 @@ def _expected_names(layout: Layout, gptq: GptqConfig | None) -> tuple[list[str],
     required, optional = [], set()
     for module in layout:
         leaves = ["weight"]
-        if gptq is not None and module.kind == "linear":
+        if gptq is not None and is_quantized(module, gptq):
             leaves = ["qweight", "qzeros", "scales", *(["g_idx"] if gptq.desc_act else [])]
             optional.update(module.disk_names("g_idx"))
         if module.needs_bias:
@@ -42,6 +43,8 @@ def check_names(checkpoint: Checkpoint, layout: Layout, gptq: GptqConfig | None)
         hint = "config.json and weights belong to different models, or the download is incomplete"
         if gptq is None and any(name.endswith(".qweight") for name in checkpoint):
             hint = "the weights are quantised: fetch the quantize_config.json that belongs to them"
+        if gptq is not None and _stored_as_float(missing[0]) in checkpoint:
+            hint = "all parts of a linear (q, k and v) must be quantised, or none: quantise the model again"
         raise CheckpointError(checkpoint.directory, f"missing tensors: {listed(missing)}", hint=hint)
     _check_biases(checkpoint, layout)
     known = optional.union(required)
@@ -53,6 +56,11 @@ def check_names(checkpoint: Checkpoint, layout: Layout, gptq: GptqConfig | None)
     if extra:
         message = f"{checkpoint.directory}: tensors that this model does not use, ignored: {listed(extra)}"
         warnings.warn(message, CheckpointWarning, stacklevel=4)
+
+
+def _stored_as_float(name: str) -> str:
+    """The name that a tensor of a quantised linear has where it is a float one."""
+    return f"{name.rpartition('.')[0]}.weight"
 
 
 def _check_biases(checkpoint: Checkpoint, layout: Layout) -> None:
@@ -72,7 +80,7 @@ def _check_biases(checkpoint: Checkpoint, layout: Layout) -> None:
 def check_dense_shapes(checkpoint: Checkpoint, layout: Layout, gptq: GptqConfig | None) -> None:
     """CheckpointError for an unquantised tensor whose dtype is not a float or whose shape contradicts config.json."""
     for module in layout:
-        for name, want in _dense_shapes(module, is_quantized=gptq is not None and module.kind == "linear"):
+        for name, want in _dense_shapes(module, is_quantized(module, gptq)):
             if name not in checkpoint:
                 continue
             info = checkpoint.info(name)
@@ -83,10 +91,10 @@ def check_dense_shapes(checkpoint: Checkpoint, layout: Layout, gptq: GptqConfig 
                 raise CheckpointError(info.file, f"dtype is {info.dtype}; it must be BF16, F16 or F32", tensor=name)
 
 
-def _dense_shapes(module: ModuleSpec, is_quantized: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _dense_shapes(module: ModuleSpec, has_codes: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Names on disk of a module's float tensors, with their shapes."""
     for part, rows in module.parts:
         if module.kind == "linear":
             yield f"{part}.bias", (rows,)
-        if not is_quantized:
+        if not has_codes:
             yield f"{part}.weight", (rows, *module.shape[1:])

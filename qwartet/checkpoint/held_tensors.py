@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from qwartet.checkpoint.layout import Layout, ModuleSpec
+from qwartet.checkpoint.quantized_linears import is_quantized
 from qwartet.checkpoint.safetensors_file import DTYPES
 from qwartet.checkpoint.shards import Checkpoint
 from qwartet.kernels.backend import Backend, TensorSpec
@@ -30,6 +31,7 @@ class HeldTensor:
     dtype: torch.dtype
     shape: tuple[int, ...]
     is_in_file: bool  # whether the checkpoint holds it in this form, so that it can be memory-mapped
+    is_cacheable: bool = True  # whether a weight cache may hold it otherwise
 
     @property
     def name(self) -> str:
@@ -57,7 +59,7 @@ class LoadSettings:
 
 
 def quantized_shape(checkpoint: Checkpoint, module: ModuleSpec, gptq: GptqConfig) -> QuantizedShape | None:
-    """The shape of a GPTQ linear from its unchecked headers; None if tensors are missing or malformed.
+    """The shape of a quantised linear from its unchecked headers; None if tensors are missing or malformed.
 
     Reading the linear reports what is wrong with it.
     """
@@ -67,12 +69,13 @@ def quantized_shape(checkpoint: Checkpoint, module: ModuleSpec, gptq: GptqConfig
     shapes = [checkpoint.info(name).shape for name in names]
     if any(len(shape) != 2 or 0 in shape for shape in shapes):
         return None
-    in_features, out_features = shapes[0][0] * (32 // gptq.bits), sum(shape[1] for shape in shapes[: len(module.parts)])
+    sizes = [gptq.size_of(shape) for shape in shapes[: len(module.parts)]]
+    in_features, out_features = sizes[0][0], sum(outputs for _inputs, outputs in sizes)
     return QuantizedShape(
         in_features=in_features,
         out_features=out_features,
         bits=gptq.bits,
-        group_size=in_features if gptq.group_size == -1 else min(gptq.group_size, in_features),
+        group_size=gptq.group_size_of(in_features),
         num_groups=shapes[-1][0],
         sym=gptq.sym,
         has_bias=module.has_bias(checkpoint),
@@ -86,7 +89,7 @@ def held_tensors(checkpoint: Checkpoint, layout: Layout, settings: LoadSettings)
     A bias of zeros and an act-order that changes nothing are counted but not kept: only reading reveals them.
     """
     for module in layout:
-        if settings.gptq is not None and module.kind == "linear":
+        if settings.gptq is not None and is_quantized(module, settings.gptq):
             yield from _of_quantized(checkpoint, module, settings, settings.gptq)
         elif not (module.kind == "head" and layout.is_tied):
             yield from _of_dense(checkpoint, module, settings)
@@ -122,7 +125,8 @@ def _of_quantized(
         infos = [checkpoint.info(name) for name in module.disk_names(leaf) if name in checkpoint]
         if infos:
             dtype = torch.float16 if leaf == "scales" else DTYPES[infos[0].dtype]
-            is_in_file = len(module.parts) == 1 and DTYPES[infos[0].dtype] == dtype
+            is_packed_anew = gptq.method != "gptq" and leaf in ("qweight", "qzeros")
+            is_in_file = len(module.parts) == 1 and DTYPES[infos[0].dtype] == dtype and not is_packed_anew
             rows = infos[0].shape[:-1]
             shape_of_all = (*rows, sum(info.shape[-1] for info in infos)) if leaf != "g_idx" else infos[0].shape
-            yield HeldTensor(module.name, leaf, dtype, shape_of_all, is_in_file)
+            yield HeldTensor(module.name, leaf, dtype, shape_of_all, is_in_file, is_cacheable=False)

@@ -9,6 +9,7 @@ from typing import Any
 from qwartet.checkpoint.json_file import read_json
 from qwartet.errors import CheckpointError
 
+MERGE_IT = "merge it into its base model (in PEFT: merge_and_unload, then save_pretrained), and load the result"
 ADAPTER_CONFIG = "adapter_config.json"
 # Models of the same architecture and model_type that have a second network in front.
 _OTHER_SENSES = {
@@ -24,8 +25,7 @@ def adapter_error(directory: Path) -> CheckpointError:
     except CheckpointError:
         base = None
     of = f" for {base!r:.120}" if base else ""
-    hint = "merge it into its base model (in PEFT: merge_and_unload, then save_pretrained), and load the result"
-    return CheckpointError(directory, f"holds a LoRA adapter{of}, not a complete model", hint=hint)
+    return CheckpointError(directory, f"holds a LoRA adapter{of}, not a complete model", hint=MERGE_IT)
 
 
 def check_not_gguf(directory: Path) -> None:

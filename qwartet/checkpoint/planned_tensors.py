@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from qwartet.checkpoint.layout import Layout
+from qwartet.checkpoint.quantized_linears import is_quantized
 from qwartet.quant_format.config import GptqConfig
+
+_INTEGERS = ("qweight", "qzeros", "g_idx")
 
 
 class PlannedTensor(NamedTuple):
@@ -27,25 +30,14 @@ def planned_tensors(layout: Layout, gptq: GptqConfig | None, dtype: str) -> Iter
     for module in layout:
         if module.kind == "head" and layout.is_tied:
             continue
-        settings = gptq if module.kind == "linear" else None
         for part, rows in module.parts:
-            if settings is not None:
-                yield from _gptq_tensors(part, rows, module.shape[1], settings, dtype)
-            else:
-                yield _tensor(f"{part}.weight", dtype, (rows, *module.shape[1:]))
-            if settings is not None or module.needs_bias:
-                yield _tensor(f"{part}.bias", dtype, (rows,))
-
-
-def _gptq_tensors(
-    part: str, out_features: int, in_features: int, gptq: GptqConfig, dtype: str
-) -> Iterator[PlannedTensor]:
-    group_size = in_features if gptq.group_size == -1 else min(gptq.group_size, in_features)
-    num_groups = -(-in_features // group_size)
-    yield _tensor(f"{part}.qweight", "I32", (in_features * gptq.bits // 32, out_features))
-    yield _tensor(f"{part}.qzeros", "I32", (num_groups, out_features * gptq.bits // 32))
-    yield _tensor(f"{part}.scales", dtype, (num_groups, out_features))
-    yield _tensor(f"{part}.g_idx", "I32", (in_features,))
+            leaves: dict[str, tuple[int, ...]] = {"weight": (rows, *module.shape[1:])}
+            if gptq is not None and is_quantized(module, gptq):
+                leaves = gptq.file_shapes(module.shape[1], rows)
+            if module.needs_bias:
+                leaves["bias"] = (rows,)
+            for leaf, shape in leaves.items():
+                yield _tensor(f"{part}.{leaf}", "I32" if leaf in _INTEGERS else dtype, shape)
 
 
 def _tensor(name: str, dtype: str, shape: tuple[int, ...]) -> PlannedTensor:

@@ -91,7 +91,7 @@ class Checkpoint:
     def files(self) -> list[Path]:
         return sorted({info.file for info in self.tensors.values()})
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         return name in self.tensors
 
     def __iter__(self) -> Iterator[str]:

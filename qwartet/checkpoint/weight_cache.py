@@ -41,7 +41,7 @@ def weights_of(
 
     If that fails for any reason, the weights come from the checkpoint, with a CacheWarning.
     """
-    made = [tensor for tensor in held if not tensor.is_in_file]
+    made = [tensor for tensor in held if tensor.is_cacheable and not tensor.is_in_file]
     if not use_cache or settings.backend.layout is None or sum(tensor.nbytes for tensor in made) < LEAST_BYTES:
         return Weights(checkpoint, settings)
     weights = CachedWeights(checkpoint, settings)

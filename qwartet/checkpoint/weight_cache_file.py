@@ -17,6 +17,7 @@ from torch import Tensor
 from qwartet.checkpoint.cache_directory import locked_write
 from qwartet.checkpoint.held_tensors import HeldTensor
 from qwartet.checkpoint.layout import Layout, ModuleSpec
+from qwartet.checkpoint.quantized_linears import is_quantized
 from qwartet.checkpoint.safetensors_file import DTYPE_NAMES
 from qwartet.checkpoint.weights import Weights
 
@@ -77,7 +78,7 @@ def _tensors(weights: Weights, module: ModuleSpec, wanted: dict[str, HeldTensor]
         head = weights.prepared_head(weights.dense(module, "weight"))
         assert head is not None, "the settings promised an 8-bit output head"
         found = dict(head.tensors)
-    elif weights.settings.gptq is not None and module.kind == "linear":
+    elif is_quantized(module, weights.settings.gptq):
         found = weights.settings.backend.export_weight(weights.quantized(module))
     else:
         found = {leaf: weights.dense(module, leaf) for leaf in wanted}

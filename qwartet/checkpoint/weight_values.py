@@ -28,7 +28,7 @@ PIECE = 16 * 2**20  # bytes in memory at once
 LONG_RUN = 2**20  # bytes of zeros that no trained weights have
 MANY_ROWS = 1024  # of an embedding
 
-_LEAVES = ("weight", "qweight", "scales", "bias")
+_LEAVES = ("weight", "qweight", "qzeros", "scales", "bias")
 # Integers of a float's size, and the bits of its exponent, which are all set in NaN and infinity.
 _EXPONENTS: dict[str, tuple[type[np.unsignedinteger], int]] = {
     "BF16": (np.uint16, 0x7F80),

@@ -36,7 +36,7 @@ class Weights:
         return whole.to(self.settings.device, self.settings.dtype)
 
     def quantized(self, module: ModuleSpec) -> PreparedWeight:
-        """A GPTQ linear in the layout of the backend."""
+        """A quantised linear in the layout of the backend."""
         assert self.settings.gptq is not None, module
         weight = read_quantized_weight(self.checkpoint, module, self.settings.gptq, self.settings.device)
         return self.settings.backend.prepare(weight)
@@ -49,7 +49,7 @@ class Weights:
 def read_quantized_weight(
     checkpoint: Checkpoint, module: ModuleSpec, gptq: GptqConfig, device: torch.device
 ) -> QuantizedWeight:
-    """The checked GPTQ weight of one linear, as the file has it; parts are joined along their rows."""
+    """The checked weight of one quantised linear, as GPTQ files have it; parts are joined along their rows."""
     columns, fields = module.shape[1], module.fields
     leaves = ("qweight", "qzeros", "scales", "g_idx", *(["bias"] if module.has_bias(checkpoint) else []))
     parts = [_read_part(checkpoint, name, leaves, (rows, columns), fields, gptq, device) for name, rows in module.parts]

@@ -22,8 +22,9 @@ from qwartet.checkpoint.weight_files import INDEX_NAME
 from qwartet.errors import CheckpointError
 
 DEFAULT_SHARD_BYTES = 2_000_000_000  # about what the published checkpoints use
+LICENCES = ("LICENSE*", "NOTICE*")
 COPIED_FILES = (
-    *("generation_config.json", "tokenizer_config.json", "*.tiktoken", "LICENSE*", "NOTICE*"),
+    *("generation_config.json", "tokenizer_config.json", "*.tiktoken", *LICENCES),
     *("tokenizer.json", "vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json"),
     *("chat_template.jinja", "chat_template.json"),
 )
@@ -39,14 +40,14 @@ class StoredTensor:
     read: Callable[[], Tensor]
 
 
-def copied_files(source: Path) -> list[Path]:
+def copied_files(source: Path, patterns: Sequence[str] = COPIED_FILES) -> list[Path]:
     """The files that a checkpoint made from this one has too."""
-    return [file for pattern in COPIED_FILES for file in source.glob(pattern) if file.is_file()]
+    return [file for pattern in patterns for file in source.glob(pattern) if file.is_file()]
 
 
-def copy_files(source: Path, output: Path, *, hint: str = NO_ROOM) -> None:
+def copy_files(source: Path, output: Path, *, patterns: Sequence[str] = COPIED_FILES, hint: str = NO_ROOM) -> None:
     """Copies those files."""
-    for file in copied_files(source):
+    for file in copied_files(source, patterns):
         with writing(output / file.name, hint):
             shutil.copyfile(file, output / file.name)
             flush(output / file.name)

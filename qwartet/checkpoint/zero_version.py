@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from qwartet.checkpoint.layout import Layout
+from qwartet.checkpoint.quantized_linears import is_quantized
 from qwartet.checkpoint.shards import Checkpoint
 from qwartet.checkpoint.weights import read_quantized_weight
 from qwartet.errors import CheckpointError, CheckpointWarning, SettingError
@@ -43,7 +44,7 @@ def with_zero_version(
     if gptq.sym or gptq.checkpoint_format is not None:
         return gptq
     as_it_is = replace(gptq, checkpoint_format="gptq_v2")
-    linears = islice((module for module in layout if module.kind == "linear"), NUM_LINEARS)
+    linears = islice((module for module in layout if is_quantized(module, gptq)), NUM_LINEARS)
     weights = (read_quantized_weight(checkpoint, module, as_it_is, torch.device("cpu")) for module in linears)
     offsets = torch.cat([code_offsets(weight) for weight in weights])
     mean = float(offsets.mean()) if len(offsets) else math.nan

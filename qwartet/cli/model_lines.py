@@ -55,8 +55,10 @@ def files_line(files: list[dict[str, Any]], most: int = 8) -> str:
 
 
 def gptq_line(quantization: dict[str, Any]) -> str:
-    """The settings of GPTQ."""
+    """The settings of GPTQ or AWQ."""
     symmetry = "symmetric" if quantization["sym"] else "asymmetric"
+    if quantization["method"] == "awq":
+        return f"AWQ, {quantization['bits']} bits, groups of {quantization['group_size']}, {symmetry}"
     return (
         f"GPTQ, {quantization['bits']} bits, groups of {quantization['group_size']}, {symmetry}, "
         f"desc_act {str(quantization['desc_act']).lower()}"

@@ -14,19 +14,24 @@ from qwartet.cli.progress import byte_progress
 from qwartet.cli.terminal import json_line, one_line
 from qwartet.cli.units import format_bytes
 from qwartet.errors import SettingError
-from qwartet.models.shapes import ALL_SHAPES, AnyName, Precision, Shape, gptq_config
+from qwartet.models.shapes import ALL_SHAPES, AnyName, Method, Precision, Shape, gptq_config
 
 
 def synth(
     shape: Annotated[AnyName, typer.Argument(help="Published model size.")],
     target: Annotated[Path, typer.Argument(metavar="DIR", help="New or empty directory.")],
-    precision: Annotated[Precision, typer.Option(help="int4 and int8: GPTQ linear layers, the rest in fp16.")] = "int4",
+    precision: Annotated[
+        Precision, typer.Option(help="int4 and int8: quantised linear layers, the rest in fp16.")
+    ] = "int4",
+    method: Annotated[
+        Method, typer.Option("--format", help="Layout of the int4 linear layers; awq is that of AutoAWQ (gemm).")
+    ] = "gptq",
     layers: Annotated[
         int | None, typer.Option(help="Fewer layers, for quick benchmarks.", show_default="as published")
     ] = None,
     group_size: Annotated[
         int | None,
-        typer.Option(help="GPTQ group size: inputs that share a scale; -1: all of them.", show_default="128"),
+        typer.Option(help="Group size: inputs that share a scale; -1: all of them.", show_default="128"),
     ] = None,
     desc_act: Annotated[
         bool,
@@ -51,7 +56,7 @@ def synth(
     It is for measuring speed and memory; its answers are noise. An interrupted run leaves nothing behind.
     """
     size = _with_layers(ALL_SHAPES[shape], layers)
-    gptq = gptq_config(precision, group_size, desc_act)
+    gptq = gptq_config(precision, group_size, desc_act, method)
     from qwartet.bench.synth import plan_synthesis, write_synthesis
 
     started = time.perf_counter()
@@ -60,10 +65,11 @@ def synth(
         files = write_synthesis(
             plan, target, max_shard_bytes=shard_size, on_bytes=lambda count: on_bytes(count, plan.nbytes)
         )
-    report = {
+    report: dict[str, object] = {
         "target": str(target),
         "shape": shape,
         "precision": precision,
+        "format": method if gptq is not None else None,
         "layers": size.num_layers,
         "seed": seed,
         "parameters": plan.config.num_parameters,

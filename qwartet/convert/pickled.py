@@ -28,7 +28,7 @@ from qwartet.files import atomic_write, check_free_space
 OnBytes = Callable[[int, int], None]
 """Called with the bytes converted since the last call, and the total."""
 
-_CONFIGS = ("config.json", "quantize_config.json")
+_CONFIGS = ("config.json", "quantize_config.json", "quant_config.json")
 _BIN_NAME = re.compile(r"\w[\w.-]{0,200}\.(bin|pt|pth)", re.ASCII)
 _KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "LANG", "TMPDIR")  # no keys, no proxies
 
@@ -67,7 +67,9 @@ def _pickled_files(source: Path) -> list[Path]:
     """The files to read: those of the index, or all that can hold weights."""
     names = names_in(source)
     if any(name.endswith(".safetensors") and not is_stray(name) for name in names):
-        raise SettingError(f"{source}: already holds .safetensors files; there is nothing to convert")
+        raise SettingError(
+            f"{source}: already holds .safetensors files; there is nothing to convert (--to qwen2 changes the layout)"
+        )
     found = pickled_weights(names)
     indexes = [name for name in names if name.endswith(".bin.index.json")]
     if indexes:

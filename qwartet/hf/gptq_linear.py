@@ -55,16 +55,7 @@ class GptqLinear(QuantizedLinear):
         self.gptq, self.name, self.place = gptq, name, place
         self._weight: QuantizedWeight | None = None
         self._packed: PreparedWeight | None = None
-        group_size = in_features if gptq.group_size == -1 else min(gptq.group_size, in_features)
-        num_groups = -(-in_features // group_size)
-        shapes = {
-            "qweight": (in_features * gptq.bits // 32, out_features),
-            "qzeros": (num_groups, out_features * gptq.bits // 32),
-            "scales": (num_groups, out_features),
-            "g_idx": (in_features,),
-            "bias": (out_features,),
-        }
-        for leaf, shape in shapes.items():
+        for leaf, shape in gptq.file_shapes(in_features, out_features).items():
             dtype = file_dtype if leaf in _FLOATS else torch.int32
             self.register_buffer(leaf, torch.zeros(shape, dtype=dtype) if leaf in leaves else None)
 

@@ -29,6 +29,7 @@ from qwartet.models.families import check_first_generation, load_config
 from qwartet.models.load import Dtype, OpenCheckpoint, choose_settings, open_checkpoint, streamed_layers
 from qwartet.models.residency import fits_memory, memory_error, told_of_memory, weights_bytes
 from qwartet.quant_format.argument import check_same_bits
+from qwartet.quant_format.weight import QuantizedWeight
 
 _FLAGS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 # How transformers finds and reads files, and which attention runs: here decided by the checkpoint and the kernels.
@@ -108,6 +109,7 @@ def load(model_class: Any, name: Any, config: Any, arguments: dict[str, Any]) ->
     arguments = checked_arguments(arguments, config)
     opened = open_checkpoint(directory)
     config.check_sizes(opened.config)
+    is_awq = _is_awq(opened, config)
     if opened.gptq is not None:
         arguments.setdefault("offload_buffers", True)  # quantised weights are buffers
     on_cpu = _is_on_cpu(arguments.get("device_map"))
@@ -118,7 +120,7 @@ def load(model_class: Any, name: Any, config: Any, arguments: dict[str, Any]) ->
     streams = on_cpu and not fits_memory(weights_bytes(held), settings.device)
     check_values(opened.checkpoint, opened.layout)
     weights = _weights(opened, settings, held, on_cpu)
-    if streams and not all(tensor.is_in_file or weights.is_mapped(tensor.name) for tensor in held):
+    if streams and (is_awq or not all(tensor.is_in_file or weights.is_mapped(tensor.name) for tensor in held)):
         raise memory_error(directory, weights_bytes(held), settings.device)
     model, info = super(model_class, model_class).from_pretrained(
         None, config=config, state_dict=_state(opened, weights), dtype=settings.dtype, output_loading_info=True,
@@ -131,6 +133,20 @@ def load(model_class: Any, name: Any, config: Any, arguments: dict[str, Any]) ->
     if path := adapter.pop("_adapter_model_path", None):
         model.load_adapter(str(path))
     return (model, info) if wants_info else model
+
+
+def _is_awq(opened: OpenCheckpoint, config: QWenConfig) -> bool:
+    """Whether a checkpoint is AWQ: it is converted in memory, and `config` states the GPTQ weights that it becomes.
+
+    SettingError if some of its linears are floats.
+    """
+    if opened.gptq is None or opened.gptq.method != "awq":
+        return False
+    if opened.gptq.has_float_linears:
+        directory = opened.checkpoint.directory
+        raise SettingError(f"{directory}: some linear layers are not quantised, which LLM supports; use that")
+    config.gptq = opened.gptq.as_gptq().to_quantization_config()
+    return True
 
 
 def _is_on_cpu(device_map: Any) -> bool:
@@ -159,13 +175,18 @@ def _leaves(opened: OpenCheckpoint) -> dict[str, list[str]]:
 
 
 def _state(opened: OpenCheckpoint, weights: Weights) -> dict[str, Tensor]:
-    """All tensors by their published names: floats in the compute dtype, quantised weights as the file has them."""
+    """All tensors by their published names: floats in the compute dtype, quantised weights as GPTQ files have them."""
     state: dict[str, Tensor] = {}
     leaves = _leaves(opened)
     for spec in opened.layout:
         name = spec.disk_name
         if spec.kind == "linear" and opened.gptq is not None:
-            state |= {f"{name}.{leaf}": opened.checkpoint.read(f"{name}.{leaf}") for leaf in leaves[name]}
+            found = {leaf: opened.checkpoint.read(f"{name}.{leaf}") for leaf in leaves[name]}
+            if opened.gptq.method == "awq":
+                found = QuantizedWeight.from_tensors(
+                    found, opened.gptq, name=name, path=str(opened.checkpoint.directory)
+                ).tensors
+            state |= {f"{name}.{leaf}": tensor for leaf, tensor in found.items()}
         else:
             state |= {f"{name}.{leaf}": weights.dense(spec, leaf) for leaf in leaves.get(name, ["weight"])}
     return state
@@ -176,7 +197,8 @@ def _settle(model: Any, opened: OpenCheckpoint, weights: Weights, streams: bool)
     for spec in opened.layout:
         linear = model.get_submodule(spec.disk_name)
         if isinstance(linear, GptqLinear):
-            linear.gptq = opened.gptq or linear.gptq  # with the version of its zeros
+            assert opened.gptq is not None
+            linear.gptq = opened.gptq.as_gptq()  # with the version of its zeros
             if linear.qweight.device.type == "cpu" and weights.settings.dtype == NATIVE_DTYPE:
                 linear.prepared = weights.quantized(spec)
             elif not linear.qweight.is_meta:

@@ -35,6 +35,7 @@ from qwartet.layers.linear import Linear
 from qwartet.layers.rms_norm import RMSNorm
 from qwartet.models.families import layout_of
 from qwartet.quant_format.config import GptqConfig
+from qwartet.quant_format.methods import parse_quantization_config
 
 LINEARS_WITH_BIAS = ("attn.c_attn",)
 
@@ -62,7 +63,7 @@ class QWenLMHeadModel(QwenChat, QwenGeneration, QwenSaving, QwenAdapters, PreTra
         self.transformer = QWenModel(network_config, self.backend)
         self.lm_head = Head(network_config.hidden_size, network_config.vocab_size, self.backend)
         self.loss_type = "ForCausalLM"
-        gptq = None if config.gptq is None else GptqConfig.from_dict(config.gptq, place)
+        gptq = None if config.gptq is None else parse_quantization_config(config.gptq, place).as_gptq()
         for spec in layout_of(network_config):
             if spec.kind != "linear":
                 continue

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from qwartet.tokenizer.byte_alphabet import byte_alphabet
+from qwartet.tokenizer.byte_alphabet import spelled
 from qwartet.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
 
 
@@ -15,8 +15,7 @@ def decoding_tokenizer(core: TiktokenTokenizer) -> Any:
     """A tokenizers.Tokenizer with the same ids; its `encode` must not be used."""
     from tokenizers import AddedToken, Tokenizer, decoders, models
 
-    alphabet = byte_alphabet()
-    ids = {"".join(alphabet[byte] for byte in token): rank for token, rank in core.mergeable_ranks.items()}
+    ids = {spelled(token): rank for token, rank in core.mergeable_ranks.items()}
     tokenizer = Tokenizer(models.WordLevel({**ids, **core.special_tokens}, unk_token=""))
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in core.special_tokens])

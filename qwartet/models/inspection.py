@@ -20,6 +20,7 @@ from qwartet.checkpoint.expected_tensors import check_dense_shapes, check_names
 from qwartet.checkpoint.held_tensors import held_tensors
 from qwartet.checkpoint.json_file import read_json
 from qwartet.checkpoint.layout import Layout
+from qwartet.checkpoint.quantized_linears import as_stored, is_quantized
 from qwartet.checkpoint.safetensors_file import read_tensor_infos
 from qwartet.checkpoint.shards import Checkpoint
 from qwartet.checkpoint.unfinished_downloads import check_downloads
@@ -46,8 +47,8 @@ from qwartet.tokenizer.vocabulary import Vocabulary
 PUBLISHED_VOCABULARY_SHA256 = "b2b1b8dfb5cc5f024bafc373121c6aba3f66f9a5a0269e243470a1de16a33186"
 
 _CONFIG_FILES = {
-    *("config.json", "generation_config.json", "quantize_config.json", "tokenizer_config.json", "tokenizer.json"),
-    *("vocab.json", "merges.txt", "added_tokens.json", "chat_template.jinja", "chat_template.json"),
+    *("config.json", "generation_config.json", "quantize_config.json", "quant_config.json", "tokenizer_config.json"),
+    *("tokenizer.json", "vocab.json", "merges.txt", "added_tokens.json", "chat_template.jinja", "chat_template.json"),
 }
 
 T = TypeVar("T")
@@ -120,6 +121,7 @@ def inspect_checkpoint(directory: Path) -> Inspection:
     found.files = _files(directory, checkpoint, found.tokenizer)
     layout = None if config is None or checkpoint is None else found.attempt(layout_of, config, checkpoint)
     if config is not None and checkpoint is not None and layout is not None and knows_linears:
+        gptq = as_stored(gptq, checkpoint, layout)
         _check_tensors(found, checkpoint, layout, gptq)
         found.memory = found.attempt(_memory, checkpoint, config, layout, gptq)
     return found
@@ -164,11 +166,11 @@ def _first_wrong_shape(
 
 
 def _quantization(found: Inspection, checkpoint: Checkpoint, layout: Layout, gptq: GptqConfig) -> dict[str, Any]:
-    """The GPTQ settings, after every quantised linear has been checked against them."""
+    """The settings of GPTQ or AWQ, after every quantised linear has been checked against them."""
     formats = set()
     num_checked = 0
     gptq = found.attempt(with_zero_version, gptq, checkpoint, layout) or gptq
-    linears = [module for module in layout if module.kind == "linear"]
+    linears = [module for module in layout if is_quantized(module, gptq)]
     for module in linears:
         names = (name for leaf in ("qweight", "qzeros", "scales") for name in module.disk_names(leaf))
         if not all(name in checkpoint for name in names):
@@ -188,7 +190,7 @@ def _quantization(found: Inspection, checkpoint: Checkpoint, layout: Layout, gpt
 def gptq_facts(gptq: GptqConfig) -> dict[str, Any]:
     """How a checkpoint is quantised, as plain values."""
     values = {name: getattr(gptq, name) for name in ("bits", "group_size", "sym", "desc_act")}
-    return {"method": "gptq", **values}
+    return {"method": gptq.method, **values}
 
 
 def model_facts(config: ModelConfig) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from qwartet.checkpoint.expected_tensors import check_dense_shapes, check_names
 from qwartet.checkpoint.held_tensors import LoadSettings, held_tensors
 from qwartet.checkpoint.json_file import read_json
 from qwartet.checkpoint.layout import Layout
+from qwartet.checkpoint.quantized_linears import as_stored, is_quantized
 from qwartet.checkpoint.safetensors_file import LoadMode
 from qwartet.checkpoint.shards import Checkpoint
 from qwartet.checkpoint.unfinished_downloads import check_downloads
@@ -45,7 +46,9 @@ from qwartet.models.residency import (
     told_of_memory,
     weights_bytes,
 )
+from qwartet.quant_format.awq_config import AWQ_KEYS
 from qwartet.quant_format.config import GptqConfig
+from qwartet.quant_format.methods import parse_quantization_config
 
 Dtype = torch.dtype | Literal["auto", "bf16", "bfloat16", "fp16", "float16", "fp32", "float32"]
 
@@ -73,17 +76,21 @@ def resolve_dtype(dtype: Dtype, checkpoint: Checkpoint, layout: Layout) -> torch
 
 
 def load_gptq_config(directory: Path) -> GptqConfig | None:
-    """The quantisation config from config.json and quantize_config.json, which must agree; None for a float model."""
-    found = []
+    """The quantisation config from config.json and a file of its own, which must agree; None for a float model.
+
+    The file is quantize_config.json (GPTQ) or quant_config.json (AWQ).
+    """
+    config = None
     embedded = read_json(directory / "config.json").get("quantization_config")
     if embedded is not None:
-        found.append(GptqConfig.from_dict(embedded, directory / "config.json"))
-    separate = directory / "quantize_config.json"
-    if has_file(separate):
-        found.append(GptqConfig.from_dict(read_json(separate), separate))
-    if len(found) == 2:
-        return found[0].merge(found[1], separate)
-    return found[0] if found else None
+        config = parse_quantization_config(embedded, directory / "config.json")
+    for path in (directory / "quantize_config.json", directory / "quant_config.json"):
+        values = read_json(path) if has_file(path) else None
+        if values is None or (path.name == "quant_config.json" and not any(key in values for key in AWQ_KEYS)):
+            continue
+        found = parse_quantization_config(values, path)
+        config = found if config is None else config.merge(found, path)
+    return config
 
 
 def choose_settings(
@@ -137,13 +144,14 @@ def open_checkpoint(
     checkpoint = Checkpoint(directory, load_mode)
     check_downloads(directory, checkpoint.files)
     layout = layout_of(config, checkpoint)
+    gptq = as_stored(gptq, checkpoint, layout)
     check_names(checkpoint, layout, gptq)
     check_dense_shapes(checkpoint, layout, gptq)
     check_unused_biases(checkpoint, layout)
+    if checkpoint_format is not None and (gptq is None or gptq.method != "gptq"):
+        raise SettingError(f"checkpoint_format is {checkpoint_format!r}, but {directory} is not GPTQ; leave it out")
     if gptq is not None:
         gptq = with_zero_version(gptq, checkpoint, layout, checkpoint_format)
-    elif checkpoint_format is not None:
-        raise SettingError(f"checkpoint_format is {checkpoint_format!r}, but {directory} is not GPTQ; leave it out")
     return OpenCheckpoint(config, gptq, checkpoint, layout)
 
 
@@ -154,7 +162,7 @@ def _assign(model: QwenModel, layout: Layout, weights: Weights) -> None:
         if spec.kind == "head" and layout.is_tied:
             model.lm_head.weight = model.embedding.weight
             continue
-        if weights.settings.gptq is not None and spec.kind == "linear":
+        if is_quantized(spec, weights.settings.gptq):
             parent, _, leaf = spec.name.rpartition(".")
             setattr(model.get_submodule(parent), leaf, QuantizedLinear(weights.quantized(spec), model.backend))
             continue

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from qwartet.errors import SettingError
+from qwartet.quant_format.awq_config import AwqConfig
 from qwartet.quant_format.config import GptqConfig
 
 ShapeName = Literal["1.8b", "7b", "14b", "72b"]
@@ -20,6 +21,7 @@ LaterName = Literal[
 ]  # fmt: skip
 AnyName = Literal[ShapeName, LaterName]
 Precision = Literal["int4", "int8", "bf16"]
+Method = Literal["gptq", "awq"]
 HEAD_DIM = 128  # of every size but Qwen2.5-0.5B
 PUBLISHED_GROUP_SIZE = 128
 
@@ -87,7 +89,7 @@ _LATER = (
     _qwen3("14b", 5120, 40, 40, 17_408, is_tied=False),
     _qwen3("32b", 5120, 64, 64, 25_600, is_tied=False),
 )
-ALL_SHAPES: dict[str, Shape] = {**SHAPES, **{shape.name: shape for shape in _LATER}}
+ALL_SHAPES: dict[str, Shape] = {shape.name: shape for shape in (*SHAPES.values(), *_LATER)}
 """The same, and those of Qwen2.5 and Qwen3."""
 
 
@@ -102,23 +104,31 @@ def published_size(hidden_size: object, num_layers: object, model_type: object =
     return next((name for name, shape in SHAPES.items() if (shape.hidden_size, shape.num_layers) == wanted), None)
 
 
-def gptq_config(precision: Precision, group_size: int | None = None, desc_act: bool = False) -> GptqConfig | None:
-    """The quantize_config.json of a precision, as published unless set otherwise; None for bf16.
+def gptq_config(
+    precision: Precision, group_size: int | None = None, desc_act: bool = False, method: Method = "gptq"
+) -> GptqConfig | None:
+    """The quantisation settings of a precision, as published unless set otherwise; None for bf16.
 
-    SettingError for an unknown precision, for settings out of bounds, and for settings of GPTQ with bf16.
+    SettingError for an unknown precision, for settings out of bounds, and for settings that do not belong together.
     """
     if precision not in get_args(Precision):
         raise SettingError(f"precision is {precision!r}; it must be one of {', '.join(get_args(Precision))}")
     if precision == "bf16":
         if group_size is not None or desc_act:
             raise SettingError("group_size and desc_act belong to GPTQ; leave them out with bf16, or use int4 or int8")
+        if method == "awq":
+            raise SettingError("bf16 is not quantised; leave out the format awq, or use int4")
         return None
     group_size = PUBLISHED_GROUP_SIZE if group_size is None else group_size
+    if method == "awq":
+        if desc_act:
+            raise SettingError("desc_act belongs to GPTQ; leave it out with AWQ")
+        return AwqConfig.of(group_size, bits=int(precision[3:]))
     return GptqConfig(bits=int(precision[3:]), group_size=group_size, desc_act=desc_act, sym=True)
 
 
 def config_json(shape: Shape, gptq: GptqConfig | None) -> dict[str, Any]:
-    """The content of config.json, keys and their order as published; with `gptq`, that of a GPTQ checkpoint."""
+    """The content of config.json, keys and their order as published; with `gptq`, that of a quantised checkpoint."""
     return _qwen1_config(shape, gptq) if shape.family == "qwen" else _later_config(shape, gptq)
 
 

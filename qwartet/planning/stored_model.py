@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from qwartet.checkpoint.expected_tensors import check_dense_shapes, check_names
+from qwartet.checkpoint.quantized_linears import as_stored
 from qwartet.checkpoint.shards import Checkpoint
 from qwartet.models.config import ModelConfig
 from qwartet.models.families import family_of, layout_of, load_config
@@ -28,8 +29,9 @@ class PlannedModel(NamedTuple):
 
 def stored_model(directory: Path) -> PlannedModel:
     """The model in a directory; CheckpointError where its configs or headers are wrong."""
-    config, gptq, checkpoint = load_config(directory), load_gptq_config(directory), Checkpoint(directory)
+    config, checkpoint = load_config(directory), Checkpoint(directory)
     layout = layout_of(config, checkpoint)
+    gptq = as_stored(load_gptq_config(directory), checkpoint, layout)
     check_names(checkpoint, layout, gptq)
     check_dense_shapes(checkpoint, layout, gptq)
     num_ranks = sum(file.read_bytes().count(b"\n") for file in directory.glob("*.tiktoken"))

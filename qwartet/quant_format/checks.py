@@ -1,4 +1,4 @@
-"""Whether the tensors of one GPTQ linear can be trusted: dtypes, shapes, group index, scales, zeros.
+"""Whether the tensors of one quantised linear can be trusted: dtypes, shapes, group index, scales, zeros.
 
 Every check raises CheckpointError for data without a valid interpretation. After all of them a kernel may index by the
 shapes and by g_idx without checking again.
@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from qwartet.errors import CheckpointError, CheckpointWarning
+from qwartet.quant_format.awq_config import LANES
+from qwartet.quant_format.awq_packing import gptq_qweight, gptq_qzeros
 from qwartet.quant_format.config import GptqConfig
 from qwartet.quant_format.packing import ZeroFormat, detect_zero_format
 
@@ -43,15 +45,18 @@ class LinearChecks:
 
     def check_dtypes(self) -> None:
         """Each tensor exists, and has a dtype of its kind and the published number of dimensions."""
+        method = self.config.method.upper()
         for suffix, (dtypes, num_dims) in DTYPES.items():
             tensor = self.tensors.get(suffix)
             if tensor is None:
                 if suffix not in OPTIONAL:
-                    raise self._error(suffix, "is missing", "the download is incomplete, or this linear is not GPTQ")
+                    raise self._error(
+                        suffix, "is missing", f"the download is incomplete, or this linear is not {method}"
+                    )
                 continue
             if tensor.dtype not in dtypes:
                 stored = " or ".join(map(_short, dtypes))
-                raise self._error(suffix, f"dtype is {_short(tensor.dtype)}; GPTQ stores {stored}")
+                raise self._error(suffix, f"dtype is {_short(tensor.dtype)}; {method} stores {stored}")
             if tensor.dim() != num_dims or tensor.numel() == 0:
                 raise self._error(suffix, f"shape is {list(tensor.shape)}; it must have {num_dims} dimensions, none 0")
 
@@ -67,15 +72,22 @@ class LinearChecks:
             implied = f"{num_zero_words * 32 / out_features:g}"
             raise self._error("qzeros", f"the config says bits {bits}; qzeros and scales imply bits {implied}")
         in_features = num_words * (32 // bits)
+        self._check_sizes(in_features, out_features)
+        self._check_num_groups(in_features)
+        return self.config.group_size_of(in_features)
+
+    def _check_sizes(self, in_features: int, out_features: int) -> None:
         for suffix, size in (("g_idx", in_features), ("bias", out_features)):
             tensor = self.tensors.get(suffix)
             if tensor is not None and len(tensor) != size:
+                bits = self.config.bits
                 raise self._error(suffix, f"has {len(tensor)} entries; qweight with bits {bits} implies {size}")
-        group_size = in_features if self.config.group_size == -1 else min(self.config.group_size, in_features)
-        if num_groups != -(-in_features // group_size):
-            reason = f"the config says group_size {self.config.group_size}, so {-(-in_features // group_size)} groups"
+
+    def _check_num_groups(self, in_features: int) -> None:
+        num_groups, want = len(self.tensors["scales"]), -(-in_features // self.config.group_size_of(in_features))
+        if num_groups != want:
+            reason = f"the config says group_size {self.config.group_size}, so {want} groups"
             raise self._error("scales", f"{reason} for {in_features} inputs; the tensor has {num_groups} groups")
-        return group_size
 
     def check_group_index(self, group_size: int) -> Tensor | None:
         """Every group has its group_size inputs (the last may have fewer); returns g_idx, None for i // group_size."""
@@ -127,6 +139,10 @@ class LinearChecks:
             )
         return half
 
+    def gptq_words(self) -> tuple[Tensor, Tensor]:
+        """qweight and qzeros as GPTQ packs them, which is how the file has them."""
+        return self.tensors["qweight"], self.tensors["qzeros"]
+
     def choose_zero_format(self) -> ZeroFormat:
         """Which version wrote qzeros: for symmetric weights their value decides, for others the config must say."""
         label = self.config.checkpoint_format
@@ -150,6 +166,43 @@ class LinearChecks:
 
     def _warn(self, message: str) -> None:
         warnings.warn(CheckpointWarning(message), stacklevel=4)
+
+
+class AwqChecks(LinearChecks):
+    """The checks of a linear of AWQ, version gemm."""
+
+    def check_shapes(self) -> int:
+        in_features, num_words = self.tensors["qweight"].shape
+        num_groups, num_zero_words = self.tensors["qzeros"].shape
+        out_features, group_size = num_words * LANES, self.config.group_size_of(in_features)
+        hint = "the config is not of these tensors, or they are of another version than gemm"
+        if num_zero_words != num_words:
+            reason = f"has {num_zero_words} words in a row and qweight {num_words}; both pack the outputs"
+            raise self._error("qzeros", reason, hint)
+        if list(self.tensors["scales"].shape) != [num_groups, out_features]:
+            found = list(self.tensors["scales"].shape)
+            raise self._error(
+                "scales", f"shape is {found}; qweight and qzeros imply {[num_groups, out_features]}", hint
+            )
+        if in_features % LANES:
+            raise self._error("qweight", f"has {in_features} inputs; AWQ is supported for multiples of {LANES}")
+        if in_features % group_size:
+            reason = f"the config says group_size {group_size}, which does not divide the {in_features} inputs"
+            raise self._error("scales", reason, hint)
+        self._check_sizes(in_features, out_features)
+        self._check_num_groups(in_features)
+        return group_size
+
+    def gptq_words(self) -> tuple[Tensor, Tensor]:
+        """qweight and qzeros, packed anew."""
+        return gptq_qweight(self.tensors["qweight"]), gptq_qzeros(self.tensors["qzeros"])
+
+    def choose_zero_format(self) -> ZeroFormat:
+        """Version 2, which stores zeros as they are; without zero_point each of them must be 8."""
+        if self.config.sym and detect_zero_format(self.tensors["qzeros"], self.config.bits) != "v2":
+            hint = "set zero_point to true in config.json"
+            raise self._error("qzeros", "zero_point is false, but the zeros are not all 8", hint)
+        return "v2"
 
 
 def _short(dtype: torch.dtype) -> str:

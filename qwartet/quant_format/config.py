@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from qwartet.errors import CheckpointError, CheckpointWarning, SettingError
 
@@ -45,6 +45,8 @@ class GptqConfig:
     static_groups: bool = False
     true_sequential: bool = True
     checkpoint_format: str | None = None  # "gptq" or "gptq_v2"; None: not stated
+
+    method: ClassVar[str] = "gptq"  # what wrote the files: the value of quant_method
 
     def __post_init__(self) -> None:
         if not _is_int(self.bits) or self.bits not in (4, 8):
@@ -85,6 +87,38 @@ class GptqConfig:
         except SettingError as error:
             raise CheckpointError(path, str(error)) from None
 
+    def group_size_of(self, in_features: int) -> int:
+        """Inputs of a group of a linear; the last group may have fewer."""
+        return in_features if self.group_size == -1 else min(self.group_size, in_features)
+
+    def file_shapes(self, in_features: int, out_features: int) -> dict[str, tuple[int, ...]]:
+        """The tensors that a published checkpoint has of every linear, and their shapes."""
+        num_groups = -(-in_features // self.group_size_of(in_features))
+        return {
+            "qweight": (in_features * self.bits // 32, out_features),
+            "qzeros": (num_groups, out_features * self.bits // 32),
+            "scales": (num_groups, out_features),
+            "g_idx": (in_features,),
+            "bias": (out_features,),
+        }
+
+    def size_of(self, qweight: tuple[int, ...]) -> tuple[int, int]:
+        """Inputs and outputs of a linear whose qweight has this shape."""
+        return qweight[0] * (32 // self.bits), qweight[1]
+
+    def quantizes(self, name: str) -> bool:
+        """Whether the linear of this name on disk is quantised."""
+        return True
+
+    @property
+    def has_float_linears(self) -> bool:
+        """Whether some linears of a block may be floats."""
+        return False
+
+    def as_gptq(self) -> GptqConfig:
+        """The config of the weights as they are in memory."""
+        return self
+
     def to_dict(self) -> dict[str, Any]:
         """The content of `quantize_config.json`, in the published order."""
         published = {
@@ -110,10 +144,11 @@ class GptqConfig:
 
         A file that does not state checkpoint_format agrees with one that does.
         """
-        for name in ("bits", "group_size", "desc_act", "sym", "checkpoint_format"):
+        for name in ("method", "bits", "group_size", "desc_act", "sym", "checkpoint_format"):
             ours, theirs = getattr(self, name), getattr(other, name)
             if ours != theirs and not (name == "checkpoint_format" and None in (ours, theirs)):
-                reason = f"{name} is {theirs!r} here and {ours!r} in config.json"
+                key = "quant_method" if name == "method" else name
+                reason = f"{key} is {theirs!r} here and {ours!r} in config.json"
                 raise CheckpointError(path, reason, hint="correct the one that does not describe the tensors")
         return replace(self, checkpoint_format=self.checkpoint_format or other.checkpoint_format)
 

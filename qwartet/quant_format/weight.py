@@ -1,4 +1,4 @@
-"""One GPTQ linear as the file holds it, and the float matrix that it stands for.
+"""One quantised linear as a GPTQ file holds it, and the float matrix that it stands for.
 
     w[n, k] = scales[g, n] * (q[k, n] - zero[g, n])      with g = g_idx[k], or k // group_size without g_idx
 
@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from qwartet.quant_format.checks import LinearChecks
+from qwartet.quant_format.awq_config import AwqConfig
+from qwartet.quant_format.checks import AwqChecks, LinearChecks
 from qwartet.quant_format.config import GptqConfig
 from qwartet.quant_format.packing import (
     ZeroFormat,
@@ -43,7 +44,7 @@ class QuantizedShape:
 
 @dataclass(frozen=True, eq=False)
 class QuantizedWeight:
-    """A quantised linear, unchanged from the file; `from_tensors` checks what comes from outside."""
+    """A quantised linear, unchanged from a GPTQ file; `from_tensors` checks what comes from outside."""
 
     bits: int  # 4 or 8
     group_size: int  # inputs of a group, 1 to K; the last group may have fewer
@@ -69,24 +70,28 @@ class QuantizedWeight:
     ) -> QuantizedWeight:
         """From `qweight`, `qzeros`, `scales` and optional `g_idx`, `bias` of the linear `name` in the file at `path`.
 
-        Only scales that are not fp16 are copied, to convert them. CheckpointError if tensors contradict each other or
+        Codes and zeros of AWQ are packed anew, exactly. Of GPTQ, only scales that are not fp16 are copied, to convert
+        them. CheckpointError if tensors contradict each other or
         `config`, hold NaN, or could make a kernel read out of bounds; CheckpointWarning for scales that are rounded or
         not above zero, and for a wrong format label.
         """
-        checks = LinearChecks(tensors, config, name=name, path=path)
+        kind = AwqChecks if isinstance(config, AwqConfig) else LinearChecks
+        checks = kind(tensors, config, name=name, path=path)
         checks.check_dtypes()
         group_size = checks.check_shapes()
         g_idx = checks.check_group_index(group_size)
         checks.check_scales()
+        zero_format = checks.choose_zero_format()
+        qweight, qzeros = checks.gptq_words()
         return cls(
             bits=config.bits,
             group_size=group_size,
-            qweight=tensors["qweight"],
+            qweight=qweight,
             scales=checks.half_scales(),
-            qzeros=tensors["qzeros"],
+            qzeros=qzeros,
             g_idx=g_idx,
             bias=tensors.get("bias"),
-            zero_format=checks.choose_zero_format(),
+            zero_format=zero_format,
             sym=config.sym,
         )
 

@@ -91,7 +91,8 @@ class HfTokenizer:
         added_ids = frozenset(self.special_tokens.values())
         self._bytes: list[bytes | None] = [None] * vocabulary.num_tokens
         for text, token_id in vocabulary.vocab.items():
-            self._bytes[token_id] = bytes_of(text)
+            if text not in self.special_tokens:
+                self._bytes[token_id] = bytes_of(text)
         self._text_ids = tuple(sorted(set(vocabulary.vocab.values()) - added_ids))
         for content, token_id in self.special_tokens.items():
             self._bytes[token_id] = content.encode("utf-8", "replace")

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qwartet.errors import VocabularyError
-from qwartet.tokenizer.byte_alphabet import byte_alphabet, bytes_of
+from qwartet.tokenizer.byte_alphabet import byte_alphabet, is_spelled
 from qwartet.tokenizer.tiktoken_tokenizer import PATTERN
 from qwartet.tokenizer.vocabulary import StrPath
 
@@ -175,7 +175,7 @@ def _check_added(path: str, vocab: dict[str, int], added: tuple[AddedToken, ...]
             raise VocabularyError(path, reason, hint=_AGAIN)
     contents = {token.content for token in added}
     for token_text in vocab:
-        if len(token_text) > MAX_TOKEN_CHARS or (bytes_of(token_text) is None and token_text not in contents):
+        if len(token_text) > MAX_TOKEN_CHARS or not (is_spelled(token_text) or token_text in contents):
             raise _unknown(path, f"the token {token_text!r:.40} is not written in the byte-level alphabet")
 
 

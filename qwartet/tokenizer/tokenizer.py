@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Protocol
 
-from qwartet.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
 from qwartet.tokenizer.vocabulary import SpecialSet as SpecialSet
-from qwartet.tokenizer.vocabulary import StrPath
 
 
 class Tokenizer(Protocol):
@@ -16,11 +14,6 @@ class Tokenizer(Protocol):
     `special_tokens` maps their written forms to ids; among them, `eod_id` ends a text, `im_start_id` and `im_end_id`
     open and close a turn of a conversation in ChatML.
     """
-
-    @classmethod
-    def load(cls, path: StrPath) -> Tokenizer:
-        """The tokenizer of a vocabulary file, or of the one in a directory; raises VocabularyError."""
-        return TiktokenTokenizer.load(path)
 
     @property
     def special_tokens(self) -> Mapping[str, int]: ...

@@ -16,7 +16,7 @@ from pathlib import Path
 from qwartet import DEMO
 from qwartet.quant_format.config import GptqConfig
 from qwartet.quantize.pipeline import QuantizeEvent, quantize_checkpoint
-from qwartet.tokenizer.tokenizer import Tokenizer
+from qwartet.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
 from recipes.demo import vocabulary
 from recipes.demo.corpus import mixture
 from recipes.demo.dataset import encode
@@ -28,7 +28,7 @@ NUM_CALIBRATION = 512  # conversations
 MAX_CALIBRATION_TOKENS = 512
 
 
-def calibration_ids(tokenizer: Tokenizer, seed: int = 1) -> list[list[int]]:
+def calibration_ids(tokenizer: TiktokenTokenizer, seed: int = 1) -> list[list[int]]:
     """Token ids of training conversations as they are at the end of the curriculum."""
     rng = random.Random(f"calibration {seed}")
     examples: list[list[int]] = []
@@ -65,7 +65,7 @@ def make(out: Path, steps: int, seed: int, to_install: bool) -> None:
     if not vocabulary_file.exists():
         vocabulary.build(seed=seed).save(vocabulary_file)
     trained = train_all(TrainSettings(vocabulary_file, out, steps, seed))
-    calibration = calibration_ids(Tokenizer.load(vocabulary_file))
+    calibration = calibration_ids(TiktokenTokenizer.load(vocabulary_file))
     for bits in (8, 4):
         target = out / f"int{bits}"
         shutil.rmtree(target, ignore_errors=True)

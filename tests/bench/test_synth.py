@@ -40,7 +40,8 @@ def warnings_are_errors() -> Iterator[None]:
 
 
 def write(directory: Path, precision: Precision = "int4", shape: Shape = TINY, **settings: Any) -> Path:
-    gptq = gptq_config(precision, settings.pop("group_size", None), settings.pop("desc_act", False))
+    choices = {name: settings.pop(name) for name in ("group_size", "desc_act", "method") if name in settings}
+    gptq = gptq_config(precision, **choices)
     planned = {name: settings.pop(name) for name in ("seed", "vocabulary", "counts") if name in settings}
     plan = plan_synthesis(shape, gptq, **planned)
     write_synthesis(plan, directory, **settings)
@@ -78,6 +79,8 @@ def test_a_72b_takes_the_bytes_of_the_published_files() -> None:
         {"precision": "int4", "desc_act": True},
         {"precision": "int4", "group_size": -1},
         {"precision": "int8", "group_size": 64, "desc_act": True},
+        {"precision": "int4", "method": "awq"},
+        {"precision": "int4", "method": "awq", "group_size": 64},
         {"precision": "int4", "max_shard_bytes": 100_000},
     ],
     ids=str,
@@ -123,6 +126,13 @@ def test_the_weights_have_no_mean_and_a_variance_of_one_by_the_inputs(
     assert abs(dense.mean()) < 0.02
     assert 0.9 < dense.std() < 1.1
     assert weight.codes().unique().numel() == 2**weight.bits
+
+
+def test_the_zeros_of_awq_are_about_8_and_differ(tmp_path: Path) -> None:
+    weight = linear(write(tmp_path / "model", method="awq"), "layers.0.attention.qkv")
+    assert weight.zeros().unique().tolist() == [7, 8, 9]
+    dense = weight.dequantize() * weight.in_features**0.5
+    assert abs(dense.mean()) < 0.02 and 0.9 < dense.std() < 1.1
 
 
 def test_with_desc_act_the_groups_are_scattered_and_up_and_gate_are_ordered_alike(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ INSPECT: dict[str, Any] = {
         "train_length": 32_768, "max_length": 32_768, "use_dynamic_ntk": False, "declared_dtype": "bf16",
     },
     "sampling": {"chat_format": "chatml"},
-    "quantization": {"bits": 4, "group_size": 128, "desc_act": False},
+    "quantization": {"method": "gptq", "bits": 4, "group_size": 128, "desc_act": False},
     "weights": {"bytes": 41 * 10**9},
     "tokenizer": {"num_tokens": 151_851, "is_published": True},
 }  # fmt: skip

@@ -14,7 +14,14 @@ from tests.bench.tiny_shape import TINY
 @pytest.mark.parametrize("shape", [TINY, *SHAPES.values()], ids=lambda shape: shape.name)
 @pytest.mark.parametrize(
     ("precision", "settings"),
-    [("bf16", {}), ("int4", {}), ("int8", {}), ("int4", {"group_size": -1}), ("int4", {"group_size": 64})],
+    [
+        ("bf16", {}),
+        ("int4", {}),
+        ("int8", {}),
+        ("int4", {"group_size": -1}),
+        ("int4", {"group_size": 64}),
+        ("int4", {"method": "awq"}),
+    ],
 )
 def test_they_are_those_of_a_published_checkpoint(shape, precision: Precision, settings: dict) -> None:
     gptq = gptq_config(precision, **settings)

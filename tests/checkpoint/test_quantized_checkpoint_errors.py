@@ -243,7 +243,11 @@ def test_ck21_padding_rows_are_allowed_and_never_chosen(checkpoint: Copy) -> Non
         ({"vocab_size": -512}, "vocab_size is -512"),
         ({"use_dynamic_ntk": "odd"}, "use_dynamic_ntk is 'odd'; it must be true or false"),
         ({"quantization_config": []}, "the quantization config is a list, not a JSON object"),
-        ({"quantization_config": {"quant_method": "awq"}}, "quant_method is 'awq'; only 'gptq' is supported"),
+        (
+            {"quantization_config": {"quant_method": "fp8"}},
+            "quant_method is 'fp8'; only 'gptq' and 'awq' are supported",
+        ),
+        ({"quantization_config": {"quant_method": "awq", "version": "gemv"}}, "AWQ is read in version 'gemm'"),
     ],
 )
 def test_ck23_a_config_value_out_of_bounds_is_refused_before_anything_is_read(

@@ -69,6 +69,7 @@ def test_only_headers_are_read_and_nothing_is_written(
         ("modelscope:qwen/Qwen-14B", "14b", "bf16"),
         ("hf:Qwen/Qwen-7B-Chat", "7b", "bf16"),
         ("Qwen/Qwen2.5-1.5B-Instruct-GPTQ-Int4", "qwen2.5-1.5b", "int4"),
+        ("Qwen/Qwen3-0.6B-AWQ", "qwen3-0.6b", "int4"),
         ("modelscope:Qwen/Qwen3-4B-Base", "qwen3-4b", "bf16"),
         ("qwen3-0.6b-gptq-int8", "Qwen3-0.6B", "int8"),
     ],

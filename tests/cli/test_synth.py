@@ -52,6 +52,20 @@ def test_the_options_are_the_settings_of_the_checkpoint(qwartet: CommandLine, tm
     assert len(list((tmp_path / "model").glob("model-*-of-*.safetensors"))) > 1
 
 
+def test_awq_is_written_like_autoawq_does_and_has_no_problem(qwartet: CommandLine, tmp_path: Path) -> None:
+    tiny_vocabulary().save(tmp_path / "qwen.tiktoken")
+    options = ["--format", "awq", "--vocabulary", tmp_path / "qwen.tiktoken", "--json"]
+    assert json.loads(qwartet("synth", "1.8b", tmp_path / "model", *options).out)["format"] == "awq"
+    embedded = read_json(tmp_path / "model/config.json")["quantization_config"]
+    assert (embedded["quant_method"], embedded["version"], embedded["zero_point"]) == ("awq", "gemm", True)
+    assert not (tmp_path / "model/quantize_config.json").exists()
+    outcome = qwartet("inspect", tmp_path / "model")
+    assert outcome.code == 0 and "warning" not in outcome.out and outcome.out.endswith("no problems found\n")
+    assert "AWQ, 4 bits, groups of 128, asymmetric, zeros stored as v2; 10 of 10 linear layers are sound" in outcome.out
+    assert "AWQ, 4 bits, groups of 128, asymmetric" in qwartet("show", tmp_path / "model").out
+    assert qwartet("plan", tmp_path / "model").code == 0
+
+
 def test_bf16_is_a_float_checkpoint(qwartet: CommandLine, tmp_path: Path) -> None:
     assert qwartet("synth", "1.8b", tmp_path / "model", "--precision", "bf16").code == 0
     assert not (tmp_path / "model/quantize_config.json").exists()
@@ -81,6 +95,12 @@ def test_progress_is_on_stderr_a_line_for_each_tenth(
         (["1.8b", "--layers", "3"], ["--layers is 3", "between 1 and 2"]),
         (["1.8b", "--precision", "bf16", "--desc-act"], ["belong to GPTQ"]),
         (["1.8b", "--group-size", "0"], ["group_size is 0"]),
+        (
+            ["1.8b", "--format", "awq", "--group-size", "100"],
+            ["group_size 100 does not divide the 256 inputs of a linear"],
+        ),
+        (["1.8b", "--format", "awq", "--precision", "int8"], ["bits is 8; AWQ is supported at 4 bits"]),
+        (["1.8b", "--format", "gguf"], ["'gguf'"]),
         (["1.8b", "--shard-size", "big"], ["'big' is not a whole number"]),
         (["1.8b", "--seed", "-1"], ["seed is -1"]),
         (["1.8b", "--vocabulary", "/nowhere"], ["/nowhere"]),

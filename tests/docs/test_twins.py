@@ -21,7 +21,7 @@ from tests.documents import (
     without_comments,
 )
 
-TWINS = ("docs/faq.md", "docs/finetune.md", "docs/tokenization.md")
+TWINS = ("docs/convert.md", "docs/faq.md", "docs/finetune.md", "docs/tokenization.md")
 DOCUMENTS = (*TWINS, *(name.replace(".md", ".zh.md") for name in TWINS))
 COLUMNS = 120
 

@@ -90,13 +90,14 @@ def test_the_first_generation_takes_no_settings_of_a_template(pristine: Callable
 
 
 def test_the_system_prompt_is_the_template_s_unless_one_is_passed(chat_model: Callable[..., Path]) -> None:
-    with loaded(chat_model("qwen2", CHATML)) as llm:
+    directory = chat_model("qwen2", CHATML)
+    with loaded(directory) as llm:
         params = llm.sampling_params()
         own = llm.tokenizer.decode(llm.chat_prompt("hi", [], None, params))
         assert own.startswith("<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n")
         other = llm.tokenizer.decode(llm.chat_prompt("hi", [], "Be brief", params))
         assert other.startswith("<|im_start|>system\nBe brief<|im_end|>\n<|im_start|>user\nhi")
-    with loaded(chat_model("qwen2", THINKING)) as llm:
+    with loaded(write_tokenizer(directory, small_content(), THINKING)) as llm:
         assert llm.tokenizer.decode(llm.chat_prompt("hi", [], None, params)).startswith("<|im_start|>user\nhi")
 
 

@@ -69,7 +69,7 @@ def test_one_call_of_all_blocks_gives_the_bits_of_the_modules(stock, isa: str, c
     with torch.inference_mode():
         logits = network.lm_head(found).float()
         exact = load_model(stock(case)[1], dtype="fp32")(dense_batch([prompt(LENGTH)], network.config.position))
-    assert float((logits - exact).norm() / exact.norm()) < 0.05  # bf16 weights and activations
+    assert float((logits - exact).norm() / exact.norm()) < 0.08  # bf16 weights and activations
 
 
 @pytest.mark.parametrize("case", ["qwen2 of 7 heads to a group", "qwen3 tied"])

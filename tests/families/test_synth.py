@@ -49,6 +49,19 @@ def test_it_is_sound_and_holds_the_planned_tensors(tmp_path, name: str, precisio
 
 
 @pytest.mark.parametrize("name", SHAPES)
+def test_awq_is_sound_and_holds_the_planned_tensors(tmp_path: Path, name: str) -> None:
+    gptq = gptq_config("int4", method="awq")
+    plan = plan_synthesis(SHAPES[name], gptq)
+    write_synthesis(plan, tmp_path / "model")
+    found = inspect_checkpoint(tmp_path / "model")
+    assert found.problems == [] and found.quantization is not None
+    assert (found.quantization["method"], found.quantization["num_sound_linears"]) == ("awq", 10)
+    planned = {(tensor.name, tensor.shape) for tensor in planned_tensors(layout_of(plan.config), gptq, "F16")}
+    assert {(info.name, info.shape) for info in Checkpoint(tmp_path / "model").tensors.values()} == planned
+    assert stored_model(tmp_path / "model").precision == "int4"
+
+
+@pytest.mark.parametrize("name", SHAPES)
 def test_it_runs(tmp_path, name: str) -> None:
     directory = write(tmp_path / "model", SHAPES[name], "int4")
     with warnings.catch_warnings():

@@ -12,7 +12,7 @@ from qwartet import DEMO
 from qwartet.errors import DataError, DataWarning
 from qwartet.finetune.preferences import Preference, encode_pairs, read_preferences
 from qwartet.tokenizer.chatml import Message
-from qwartet.tokenizer.tokenizer import Tokenizer
+from qwartet.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
 
 USER, GOOD, BAD = {"role": "user", "content": "2 + 2?"}, "4", "5"
 
@@ -65,7 +65,7 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, entry: Any, reason
 
 
 def test_only_answers_are_compared_and_pairs_that_are_too_long_are_counted(tmp_path: Path) -> None:
-    tokenizer = Tokenizer.load(DEMO / "qwen.tiktoken")
+    tokenizer = TiktokenTokenizer.load(DEMO / "qwen.tiktoken")
     turns = [Message("system", "Be brief."), Message("user", "a"), Message("assistant", "b"), Message("user", "c")]
     preferences = [Preference("short", turns, "good", "not so good"), Preference("long", turns, "good", "word " * 500)]
     file = tmp_path / "pairs.jsonl"

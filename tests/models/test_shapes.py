@@ -95,6 +95,9 @@ def test_int8_and_other_settings_of_gptq_are_taken_over() -> None:
         ({"precision": "bf16", "desc_act": True}, "belong to GPTQ"),
         ({"precision": "int4", "group_size": 0}, "group_size is 0"),
         ({"precision": "int3"}, "must be one of int4, int8, bf16"),
+        ({"precision": "bf16", "method": "awq"}, "bf16 is not quantised; leave out the format awq"),
+        ({"precision": "int8", "method": "awq"}, "bits is 8; AWQ is supported at 4 bits"),
+        ({"precision": "int4", "method": "awq", "desc_act": True}, "desc_act belongs to GPTQ"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(settings: dict, words: str) -> None:

@@ -129,17 +129,6 @@ def test_the_letter_of_a_choice_stands_before_the_right_option() -> None:
         assert answer in (talk.expect, f"{talk.expect}. {options[talk.expect]}")
 
 
-def test_a_choice_drill_asks_for_each_option_of_one_list_once() -> None:
-    rng = random.Random(6)
-    for _ in range(300):
-        talk = choice.drill(rng, "train", rng.choice(LANGUAGES))
-        options = choice.options_of(talk.turns[0][0])
-        assert sorted(options) == list("ABCD")
-        assert sorted(answer for _, answer in talk.turns) == [f"{key}. {options[key]}" for key in "ABCD"]
-        assert talk.turns[-1][1].startswith(f"{talk.expect}. ")
-        assert len({question for question, _ in talk.turns}) == 4
-
-
 def test_the_largest_and_the_smallest_number_are_what_they_are_called() -> None:
     rng = random.Random(7)
     checked = 0

@@ -71,7 +71,7 @@ def test_with_all_tokens_allowed_the_ids_of_10_000_texts_are_those_of_the_librar
 
 
 def test_ordinary_texts_have_the_same_ids_with_and_without_allowed_tokens() -> None:
-    texts = list(generated_texts(2_000, 2))
+    texts = [text for text in generated_texts(2_000, 2) if not any(token in text for token in ADDED)]
     encode = demo_hf_tokenizer().encode
     for text, ids in zip(texts, library_ids(library(), texts, with_added=True), strict=True):
         assert encode(text) == ids, ascii(text)
@@ -274,7 +274,7 @@ def test_a_cut_in_whitespace_changes_no_ids(monkeypatch: pytest.MonkeyPatch) -> 
 
     cut = module.cut_long_whitespace
     monkeypatch.setattr(module, "cut_long_whitespace", lambda text: cut(text, longer_than=1))
-    assert [demo_hf_tokenizer().encode(text) for text in texts] == expected
+    assert [demo_hf_tokenizer().encode(text, allowed_special="all") for text in texts] == expected
 
 
 def test_a_pickled_tokenizer_encodes_as_before() -> None:

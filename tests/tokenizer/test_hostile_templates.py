@@ -84,9 +84,9 @@ HOSTILE = {
     "deep lists compared": DEEP + "{{ ns.v == ns.v }}",
     "deep lists written": DEEP + "{{ ns.v }}",
     # Numbers
-    "power": "{{ 9 ** 9 ** 9 }}",
+    "power": "{{ 9 ** (9 ** 9) }}",
     "power of a power": "{% set ns = namespace(v=3) %}{% for i in range(99) %}{% set ns.v = ns.v * ns.v %}{% endfor %}",
-    "long number": "{{ ('9' * 10 ** 6) | int ** 9999 }}",
+    "long number": "{{ ('9' * 4000) | int * ('9' * 4000) | int }}",
     "rounded": "{{ 1.5 | round(10 ** 9) }}",
     "division by zero": "{{ 1 / 0 }}",
     # Ways out

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from qwartet.cli.bench.figures import log, print_figures
-from qwartet.cli.options import Activations, Head, JsonLine, KvCacheDtype, Threads, set_threads
+from qwartet.cli.options import Activations, Head, JsonLine, KvCacheDtype, MaxNumSeqs, Threads, set_threads
 from qwartet.engine.engine_config import EngineConfig
 from qwartet.errors import SettingError
 from qwartet.hub.resolve import resolve
@@ -37,13 +37,12 @@ def throughput(
         ),
     ] = None,
     rounds: Annotated[int, typer.Option(help="Rounds of a comparison.")] = 3,
+    lora_rank: Annotated[int, typer.Option(help="Rank of the adapter.")] = 64,
     speculation: Annotated[
         Literal["off", "prompt-lookup"], typer.Option(help="Speculative decoding; it cannot predict random text.")
     ] = "off",
     prefix_caching: Annotated[bool, typer.Option(help="Reuse the KV cache of shared prefixes.")] = True,
-    max_num_seqs: Annotated[
-        int, typer.Option(help="Maximum number of requests running at once.")
-    ] = EngineConfig.max_num_seqs,
+    max_num_seqs: MaxNumSeqs = EngineConfig.max_num_seqs,
     max_num_batched_tokens: Annotated[
         int | None, typer.Option(help="Maximum tokens per step.", show_default="512")
     ] = EngineConfig.max_num_batched_tokens,
@@ -59,8 +58,8 @@ def throughput(
     It reports tokens per second, time to first token and time between tokens. Decoding is greedy, and every request
     generates all its tokens.
     """
-    if min(requests, generate, rounds) < 1 or prompt < 2:
-        raise SettingError("requests, generate and rounds must be at least 1, prompt at least 2")
+    if min(requests, generate, rounds, lora_rank) < 1 or prompt < 2:
+        raise SettingError("requests, generate, rounds and lora-rank must be at least 1, prompt at least 2")
     set_threads(threads)
     from qwartet.bench import engine_comparisons
     from qwartet.bench.latency import peak_rss_bytes
@@ -81,7 +80,7 @@ def throughput(
     )
     prompts = make_prompts(task, requests, prompt, generate, num_valid, shared=shared_prefix, seed=seed)
     params = SamplingParams(temperature=0, max_tokens=generate, ignore_eos=True)
-    setting = engine_comparisons.Setting(network, config, prompts, params, num_valid, rounds)
+    setting = engine_comparisons.Setting(network, config, prompts, params, num_valid, rounds, lora_rank)
     warm_up = make_prompts("random", 1, prompt, generate, num_valid, shared=0, seed=seed + 1)
     serve(setting.engine(), warm_up, SamplingParams(temperature=0, max_tokens=2, ignore_eos=True), [0.0])
     if compare is None:

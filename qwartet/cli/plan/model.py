@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from qwartet.errors import CheckpointError, ModelNotFoundError, SettingError
 from qwartet.hub.repository import HubName, Repository, parse_repository
 from qwartet.hub.resolve import did_you_mean, resolve
-from qwartet.models.shapes import ALL_SHAPES, Precision, Shape, config_json, gptq_config
+from qwartet.models.shapes import ALL_SHAPES, Method, Precision, Shape, config_json, gptq_config
 
 if TYPE_CHECKING:
     from qwartet.checkpoint.shards import Checkpoint
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from qwartet.planning.stored_model import PlannedModel
     from qwartet.quant_format.config import GptqConfig
 
-# Qwen/Qwen-72B-Chat-Int4, qwen-1_8b, modelscope:qwen/Qwen-7B-Chat; Qwen/Qwen2.5-7B-Instruct-GPTQ-Int4, Qwen/Qwen3-8B
+# Qwen/Qwen-72B-Chat-Int4, qwen-1_8b, modelscope:qwen/Qwen-7B; Qwen/Qwen2.5-7B-Instruct-GPTQ-Int4, Qwen/Qwen3-8B-AWQ
 _PUBLISHED = re.compile(
     r"(?:(?:hf|modelscope):)?(?:qwen/)?"
     r"(?:qwen-(?P<first>1[_.]8b|7b|14b|72b)(?:-chat)?|(?P<later>qwen(?:2\.5|3)-[\d.]{1,4}b)(?:-instruct|-base)?(?:-gptq)?)"
-    r"(?:-(?P<precision>int4|int8))?",
+    r"(?:-(?P<precision>int4|int8|awq))?",
     re.IGNORECASE,
 )
 _FILE_DTYPES = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
@@ -52,18 +52,19 @@ def find_model(name: str, precision: Precision | None, revision: str | None, sou
         if published := _PUBLISHED.fullmatch(name):
             key = (published["first"] or published["later"]).lower().replace("_", ".")
             if (size := ALL_SHAPES.get(key)) is not None:
-                return _published(size, (published["precision"] or "bf16").lower())  # type: ignore[arg-type]
+                stated = (published["precision"] or "bf16").lower()
+                return _published(size, "int4", "awq") if stated == "awq" else _published(size, stated)  # type: ignore[arg-type]
         if repository is None or "/" not in repository.name:
             choice = f"{', '.join(ALL_SHAPES)}, or a name such as Qwen/Qwen-72B-Chat-Int4"
             raise ModelNotFoundError(f"{error}; without a download: {choice}") from None
     return _on_hub(repository, revision)
 
 
-def _published(size: Shape, precision: Precision) -> PlannedModel:
+def _published(size: Shape, precision: Precision, method: Method = "gptq") -> PlannedModel:
     from qwartet.models.families import parse_config
     from qwartet.planning.stored_model import PlannedModel
 
-    gptq = gptq_config(precision)
+    gptq = gptq_config(precision, method=method)
     config = parse_config(config_json(size, gptq), Path("config.json"))
     checkpoint = _planned(size.name, config, gptq, "BF16" if gptq is None else "F16")
     return PlannedModel(checkpoint, config, gptq, size.num_ranks, size.name, precision)
@@ -73,7 +74,7 @@ def _on_hub(repository: Repository, revision: str | None) -> PlannedModel:
     from qwartet.hub.remote_config import fetch_config
     from qwartet.models.families import parse_config
     from qwartet.planning.stored_model import PlannedModel
-    from qwartet.quant_format.config import GptqConfig
+    from qwartet.quant_format.methods import parse_quantization_config
 
     raw = fetch_config(repository, revision, did_you_mean(repository))
     path = Path(f"{repository}/config.json")
@@ -81,7 +82,7 @@ def _on_hub(repository: Repository, revision: str | None) -> PlannedModel:
         raise CheckpointError(path, "does not name a model_type", hint="choose the hub id of a checkpoint")
     config = parse_config(raw, path)
     embedded = raw.get("quantization_config")
-    gptq = None if embedded is None else GptqConfig.from_dict(embedded, path)
+    gptq = None if embedded is None else parse_quantization_config(embedded, path)
     precision = _float_precision(raw) if gptq is None else f"int{gptq.bits}"
     checkpoint = _planned(str(repository), config, gptq, "F16" if gptq else _FILE_DTYPES[precision])
     # The size of its vocabulary is not in config.json; the rows of the embedding are a few hundred more.

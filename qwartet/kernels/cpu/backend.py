@@ -275,7 +275,8 @@ class CpuBackend(Backend):
         shape = native.StepShape(
             **{name: getattr(step, name) for name in native.StepShape.SHARED_FIELDS},
             bits=0 if gptq is None else gptq.bits, unit=0 if gptq is None else weights.unit_of(gptq.group_size),
-            act_order=gptq is not None and gptq.desc_act, has_packed_head=step.has_prepared_head,
+            act_order=gptq is not None and (gptq.desc_act or gptq.has_float_linears),
+            has_packed_head=step.has_prepared_head,
         )  # fmt: skip
         self.library.functions.qw_step_bytes(byref(shape), byref(shared), byref(of_thread))
         return shared.value, of_thread.value

@@ -13,7 +13,7 @@ from typing import Any
 from qwartet.tokenizer.templates.failure import TemplateFailure
 
 STEPS, STEPS_PER_NODE, MAX_STEPS = 500_000, 1_000, 5_000_000
-CHARS, CHARS_PER_CHAR = 2**24, 64
+CHARS, CHARS_PER_NODE, CHARS_PER_CHAR, MAX_CHARS = 2**24, 2**12, 64, 2**28
 MAX_DEPTH = 80  # of macros, loops and blocks within each other, and of lists within lists
 MAX_INT_BITS = 4096
 MAX_RANGE = 100_000  # as in jinja2's sandbox
@@ -29,7 +29,7 @@ class Budget:
         """`given`: the values from the request, which the limits grow with."""
         nodes, chars = _size(given)
         self.steps = min(MAX_STEPS, STEPS + STEPS_PER_NODE * nodes)
-        self.chars = CHARS + CHARS_PER_CHAR * chars
+        self.chars = min(MAX_CHARS, CHARS + CHARS_PER_NODE * nodes + CHARS_PER_CHAR * chars)
         self.depth = 0
 
     def spend(self, steps: int = 1) -> None:

@@ -108,8 +108,7 @@ class Evaluation:
 
     def _output(self, node: Any, scope: Scope, out: list[str]) -> None:
         for part in node.nodes:
-            text = literal(part.data) if type(part).__name__ == "TemplateData" else None
-            text = self.values.text(self.value(part, scope)) if text is None else text
+            text = self.values.text(self.value(part, scope))
             self.budget.make(len(text))
             out.append(text)
 

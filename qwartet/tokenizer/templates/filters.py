@@ -34,19 +34,19 @@ class Filters:
         """The value as text."""
         return self.values.text(value)
 
-    def trim(self, value: Any, chars: str | None = None) -> str:
+    def trim(self, value: Any, chars: str | None = None) -> Any:
         """Without white space, or these characters, at both ends."""
         return self._by_method("strip", value, chars)
 
-    def upper(self, value: Any) -> str:
+    def upper(self, value: Any) -> Any:
         """In capitals."""
         return self._by_method("upper", value)
 
-    def lower(self, value: Any) -> str:
+    def lower(self, value: Any) -> Any:
         """In small letters."""
         return self._by_method("lower", value)
 
-    def capitalize(self, value: Any) -> str:
+    def capitalize(self, value: Any) -> Any:
         """The first letter as a capital."""
         return self._by_method("capitalize", value)
 
@@ -57,7 +57,7 @@ class Filters:
         words = [word[0].upper() + word[1:].lower() for word in _WORD_START.split(str(text)) if word]
         return remarked("".join(words), text)
 
-    def replace(self, value: Any, old: Any, new: Any, count: int | None = None) -> str:
+    def replace(self, value: Any, old: Any, new: Any, count: int | None = None) -> Any:
         """With another text in place of one."""
         texts = self.values.text(old), self.values.text(new)
         return self._by_method("replace", value, *texts, -1 if count is None else count)

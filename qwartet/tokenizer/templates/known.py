@@ -84,7 +84,7 @@ class Qwen25:
                 parts += [_START, role, _NEWLINE, content, _END]
             elif role == "assistant":
                 parts += [_START, role, *((_NEWLINE, content) if content else ())]
-                for call in calls:
+                for call in calls or ():
                     arguments = _json(call["function"]["arguments"])
                     parts += [_NEWLINE, _CALL, call["function"]["name"], _ARGUMENTS, arguments, _CALL_END]
                 parts.append(_END)

@@ -248,9 +248,10 @@ class Values:
         if sign == "+" and isinstance(left, str) and isinstance(right, str):
             self.budget.make(len(left) + len(right))
             return joined((left, right))
-        if sign == "+" and isinstance(left, list | tuple) and type(left) is type(right):
-            self.budget.make(len(left) + len(right))
-            return left + right
+        for kind in (list, tuple):
+            if sign == "+" and isinstance(left, kind) and isinstance(right, kind):
+                self.budget.make(len(left) + len(right))
+                return kind((*left, *right))
         if sign == "*":
             counted, count = (right, left) if isinstance(left, int) else (left, right)
             if isinstance(counted, str | list | tuple) and isinstance(count, int):
@@ -324,9 +325,9 @@ def kind_of(value: Any) -> str:
 
 
 def is_from_template(value: Any) -> bool:
-    """Whether all texts in a value are the template's own."""
-    if isinstance(value, str):
-        return is_literal(value)
+    """Whether a value is made of nothing but texts that stand in the template."""
     if isinstance(value, dict):
-        return all(is_from_template(part) for pair in value.items() for part in pair)
-    return all(map(is_from_template, value)) if isinstance(value, list | tuple) else True
+        value = [part for pair in value.items() for part in pair]
+    if isinstance(value, list | tuple):
+        return bool(value) and all(map(is_from_template, value))
+    return isinstance(value, str) and is_literal(value)

@@ -96,26 +96,6 @@ def lookup(rng: random.Random, split: Split, language: Language) -> Talk:
     return one_turn(_with_options(language, rng, asked, options), f"{LETTERS[place]}. {options[place]}", LETTERS[place])
 
 
-def drill(rng: random.Random, split: Split, language: Language) -> Talk:
-    """One list of options and a question for each: four letters are learnt from one list; expects the last letter."""
-    while True:
-        if rng.random() < 0.4:
-            options = _unheard_options(rng, language)
-            asked = [(rng.choice(LOOKUPS[language]).format(x=option), option) for option in options]
-        else:
-            asked = [(about.text, about.short) for about in knowledge.related(rng, language, len(LETTERS))]
-            options = [short for _, short in asked]
-            rng.shuffle(options)
-        if all(split_of(f"choice {question} {options}") == split for question, _ in asked):
-            break
-    rng.shuffle(asked)
-    letters = [LETTERS[options.index(option)] for _, option in asked]
-    (first, _), *others = asked
-    questions = [_with_options(language, rng, first, options), *(question for question, _ in others)]
-    answers = [f"{letter}. {option}" for letter, (_, option) in zip(letters, asked, strict=True)]
-    return Talk(tuple(zip(questions, answers, strict=True)), letters[-1])
-
-
 def talk(rng: random.Random, split: Split, language: Language) -> Talk:
     """A question with four options; expects the letter."""
     kind = rng.random()

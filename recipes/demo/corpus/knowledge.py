@@ -148,11 +148,7 @@ TRANSLATED = words.ANIMALS + words.FRUITS + words.VEGETABLES + words.COLOURS[:10
 
 
 def _from_pairs(rng: random.Random, language: Language, template: str, pairs: Pairs) -> Question:
-    return _about(rng, language, template, rng.choice(pairs), pairs)
-
-
-def _about(rng: random.Random, language: Language, template: str, pair: tuple[str, str], pairs: Pairs) -> Question:
-    x, y = pair
+    x, y = rng.choice(pairs)
     questions, sentence = TEMPLATES[template][language]
     wrong = tuple(dict.fromkeys(other for _, other in pairs if other not in (x, y)))
     text = rng.choice(questions).format(x=x, y=y)
@@ -243,24 +239,6 @@ def question(rng: random.Random, language: Language) -> Question:
 def question_with_options(rng: random.Random, language: Language) -> Question:
     """A question to put before options."""
     return rng.choice((*OPEN, _which_is, _which_is))(rng, language)
-
-
-def related(rng: random.Random, language: Language, count: int) -> list[Question]:
-    """Questions about one table whose answers are all different."""
-    template, pairs = rng.choice(
-        (
-            ("opposite", _both_ways(OPPOSITES[language])),
-            ("capital", CAPITALS[language]),
-            ("sound", SOUNDS[language]),
-            ("use", USES[language]),
-            ("to_english", tuple((zh, en) for en, zh in TRANSLATED)),
-            ("to_chinese", TRANSLATED),
-        )
-    )
-    drawn: list[tuple[str, str]] = []
-    while len({y for _, y in drawn}) < count:
-        drawn = rng.sample(pairs, count)
-    return [_about(rng, language, template, pair, pairs) for pair in drawn]
 
 
 def talk(rng: random.Random, split: Split, language: Language) -> Talk:

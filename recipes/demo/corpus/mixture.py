@@ -31,7 +31,6 @@ TALKS: dict[str, Callable[[random.Random, Split, Language], Talk]] = {
     "knowledge": knowledge.talk,
     "choice": choice.talk,
     "option lookup": choice.lookup,
-    "choice drill": choice.drill,
     "memory": memory.talk,
     "repeat": repeat.talk,
     "unknown": unknown.talk,
@@ -40,13 +39,7 @@ TALKS: dict[str, Callable[[random.Random, Split, Language], Talk]] = {
     "retrieval drill": retrieval.drill,
 }
 STAGED = {"retrieval": retrieval.talk, "retrieval drill": retrieval.drill}  # those that grow with the curriculum
-ALONE = (
-    "repeat",
-    "retrieval",
-    "retrieval drill",
-    "arithmetic drill",
-    "choice drill",
-)  # those that precede no other talk
+ALONE = ("repeat", "retrieval", "retrieval drill", "arithmetic drill")  # those that precede no other talk
 CONVERSATIONS: dict[str, Callable[[random.Random, Split, Language], Conversation]] = {
     "persona": personas.draw,
     "compliment": compliments.draw,
@@ -65,9 +58,8 @@ WEIGHTS: dict[str, tuple[float, float, float]] = {
     "greeting": (5, 4, 4),
     "smalltalk": (5, 6, 6),
     "knowledge": (4, 7, 7),
-    "choice": (1, 6, 16),
-    "choice drill": (2, 8, 7),
-    "option lookup": (3, 5, 4),
+    "choice": (1, 8, 20),
+    "option lookup": (5, 11, 7),
     "memory": (2, 5, 5),
     "persona": (3, 5, 7),
     "unknown": (1, 3, 3),
