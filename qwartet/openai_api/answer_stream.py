@@ -132,7 +132,7 @@ def answer_message(reading: AnswerReading, text: str, reason: FinishReason) -> t
         called = [ToolCall(id=call_id, function=function) for call_id, function in calls]
         message = ToolCallsMessage(content=content or None, tool_calls=called)
     if reasoning:
-        message = THINKING_KINDS[type(message)](**dict(message), reasoning_content=reasoning)
+        message = THINKING_KINDS[type(message)].model_validate({**dict(message), "reasoning_content": reasoning})
     return message, stream.finish_reason(reason)
 
 
