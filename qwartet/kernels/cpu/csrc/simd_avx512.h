@@ -23,6 +23,8 @@ constexpr int DENSE_ROWS = 4;
 constexpr int DENSE_TOKENS = 6;
 constexpr int GRADIENT_ROWS = 8;
 constexpr int GRADIENT_VECTORS = 2;
+constexpr int PRODUCT_ROWS = 12;
+constexpr int PRODUCT_VECTORS = 2;
 
 using F32 = __m512;
 using I32 = __m512i;
