@@ -30,7 +30,7 @@ from qwartet.checkpoint.layout import Layout
 from qwartet.checkpoint.shards import Checkpoint
 from qwartet.checkpoint.weight_files import INDEX_NAME
 from qwartet.errors import SettingError
-from qwartet.models.families import layout_of, load_config
+from qwartet.models.families import check_first_generation, layout_of, load_config
 from qwartet.models.load import load_gptq_config
 from qwartet.quant_format.config import GptqConfig
 from qwartet.quant_format.packing import pack_qweight
@@ -102,6 +102,7 @@ def write_outliers(
     if gptq is None:
         raise SettingError(f"{source} is not quantised; use a GPTQ checkpoint")
     config = load_config(source)
+    check_first_generation(config, source, "this experiment")
     changed = _OutlierTensors(Checkpoint(source), layout_of(config), gptq, share, factor, seed)
     channels = {}
     for layer in range(config.num_layers):
@@ -123,6 +124,7 @@ def write_key_outliers(source: Path, target: Path, *, factor: float = KEY_FACTOR
     if load_gptq_config(source) is None:
         raise SettingError(f"{source} is not quantised; use a GPTQ checkpoint")
     checkpoint, config = Checkpoint(source), load_config(source)
+    check_first_generation(config, source, "this experiment")
     tensors = {name: checkpoint.read(name) for name in checkpoint}
     half, generator = config.position.rotary_dim // 2, torch.Generator().manual_seed(seed)
     chosen = []

@@ -14,7 +14,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -92,10 +92,15 @@ def plan_synthesis(
 
     The same seed gives the same values, and the first layers of a shape with fewer layers are those of the whole.
     With `counts` the most probable id after t is t + 1, so that a benchmark knows what the text will be.
-    SettingError for a negative seed, VocabularyError or CheckpointError for a vocabulary that does not fit.
+    SettingError for a negative seed and for what a family does not have, VocabularyError or CheckpointError for a
+    vocabulary that does not fit.
     """
     if seed < 0:
         raise SettingError(f"seed is {seed}; it must not be negative")
+    if vocabulary is not None and shape.family != "qwen":
+        raise SettingError(f"{shape.name} does not read .tiktoken files; leave --vocabulary out")
+    if counts and shape.tied_embeddings:
+        raise SettingError(f"{shape.name} has no output head of its own, which --counts needs; choose another size")
     raw = config_json(shape, gptq)
     config = parse_config(raw, Path("config.json"))
     known = None if vocabulary is None else Vocabulary.load(vocabulary)
@@ -108,7 +113,8 @@ def plan_synthesis(
     if gptq is not None:
         jsons["quantize_config.json"] = gptq.to_dict()
     layout = layout_of(config)
-    tensors = tuple(tensor for module in layout for tensor in _tensors(layout, module, gptq, seed))
+    parts = (part for module in layout for part in _stored_parts(layout, module))
+    tensors = tuple(tensor for part in parts for tensor in _tensors(layout, part, gptq, seed))
     if counts:
         head = _counting_head(tensors, layout.parameter_name("embedding.weight"))
         tensors = tuple(head if tensor.name == head.name else tensor for tensor in tensors)
@@ -148,8 +154,15 @@ def write_synthesis(
 # --- what the tensors are
 
 
+def _stored_parts(layout: Layout, module: ModuleSpec) -> Iterator[ModuleSpec]:
+    """The module as the file has it: a fused qkv in three parts, a head that is the embedding not at all."""
+    if not (module.kind == "head" and layout.is_tied):
+        for name, rows in module.parts:
+            yield replace(module, shape=(rows, *module.shape[1:]), parts=((name, rows),))
+
+
 def _tensors(layout: Layout, module: ModuleSpec, gptq: GptqConfig | None, seed: int) -> Iterator[RandomTensor]:
-    """The tensors of one module of the network, as a published checkpoint stores them."""
+    """The tensors of one module in one part, as a published checkpoint stores them."""
     shape, name = module.shape, module.disk_name
     dtype: Literal["F16", "BF16"] = "BF16" if gptq is None else "F16"
 

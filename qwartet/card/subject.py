@@ -42,7 +42,7 @@ def checkpoint(data: CardData, name: str) -> Checkpoint:
     found = data.output("inspect", name)
     model, quantization = found.get("model") or {}, found.get("quantization")
     precision = model.get("declared_dtype", "bf16") if quantization is None else f"int{quantization['bits']}"
-    size = published_size(model.get("hidden_size"), model.get("num_layers"))
+    size = published_size(model.get("hidden_size"), model.get("num_layers"), model.get("family", "qwen"))
     is_chat = (found.get("sampling") or {}).get("chat_format") == "chatml"
     return Checkpoint(name, precision, size, is_chat, model, quantization, (found.get("weights") or {}).get("bytes", 0))
 

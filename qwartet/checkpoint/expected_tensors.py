@@ -59,7 +59,7 @@ def _check_biases(checkpoint: Checkpoint, layout: Layout) -> None:
     """CheckpointError if a linear, or a part of one, lacks a bias that the same linear of other layers has."""
     kinds: dict[str, list[str]] = {}
     for module in layout:
-        if module.kind == "linear":
+        if module.kind == "linear" and module.allows_bias:
             kinds.setdefault(re.sub(r"\.\d+\.", ".", module.name), []).extend(module.disk_names("bias"))
     for names in kinds.values():
         lost = [name for name in names if name not in checkpoint]

@@ -18,7 +18,7 @@ from qwartet.kernels.backend import Backend, TensorSpec
 from qwartet.quant_format.config import GptqConfig
 from qwartet.quant_format.weight import QuantizedShape
 
-_GPTQ_LEAVES = ("qweight", "qzeros", "scales", "g_idx", "bias")
+_GPTQ_LEAVES = ("qweight", "qzeros", "scales", "g_idx")
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def quantized_shape(checkpoint: Checkpoint, module: ModuleSpec, gptq: GptqConfig
         group_size=in_features if gptq.group_size == -1 else min(gptq.group_size, in_features),
         num_groups=shapes[-1][0],
         sym=gptq.sym,
-        has_bias=any(name in checkpoint for name in module.disk_names("bias")),
+        has_bias=module.has_bias(checkpoint),
         has_order=gptq.desc_act,
     )
 
@@ -88,21 +88,21 @@ def held_tensors(checkpoint: Checkpoint, layout: Layout, settings: LoadSettings)
     for module in layout:
         if settings.gptq is not None and module.kind == "linear":
             yield from _of_quantized(checkpoint, module, settings, settings.gptq)
-        else:
+        elif not (module.kind == "head" and layout.is_tied):
             yield from _of_dense(checkpoint, module, settings)
+        if module.kind == "head" and module.disk_names("weight")[0] in checkpoint:
+            for spec in head_specs(checkpoint.info(module.disk_names("weight")[0]).shape, settings):
+                yield HeldTensor(module.name, spec.leaf, spec.dtype, spec.shape, False)
 
 
 def _of_dense(checkpoint: Checkpoint, module: ModuleSpec, settings: LoadSettings) -> Iterator[HeldTensor]:
-    for leaf in ("weight", "bias"):
+    for leaf in ("weight", *(["bias"] if module.has_bias(checkpoint) else [])):
         names = module.disk_names(leaf)
         if all(name in checkpoint for name in names):
             infos = [checkpoint.info(name) for name in names]
             is_in_file = len(infos) == 1 and DTYPES[infos[0].dtype] == settings.dtype
             shape = (sum(info.shape[0] for info in infos), *infos[0].shape[1:])
             yield HeldTensor(module.name, leaf, settings.dtype, shape, is_in_file)
-    if module.kind == "head" and module.disk_names("weight")[0] in checkpoint:
-        for spec in head_specs(checkpoint.info(module.disk_names("weight")[0]).shape, settings):
-            yield HeldTensor(module.name, spec.leaf, spec.dtype, spec.shape, False)
 
 
 def head_specs(shape: tuple[int, ...], settings: LoadSettings) -> tuple[TensorSpec, ...]:
@@ -118,7 +118,7 @@ def _of_quantized(
     if specs is not None:
         yield from (HeldTensor(module.name, spec.leaf, spec.dtype, spec.shape, False) for spec in specs)
         return
-    for leaf in _GPTQ_LEAVES:
+    for leaf in (*_GPTQ_LEAVES, *(["bias"] if module.has_bias(checkpoint) else [])):
         infos = [checkpoint.info(name) for name in module.disk_names(leaf) if name in checkpoint]
         if infos:
             dtype = torch.float16 if leaf == "scales" else DTYPES[infos[0].dtype]

@@ -7,7 +7,7 @@ stored in several parts whose rows are concatenated: a fused qkv as q, k and v.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -28,6 +28,7 @@ class ModuleSpec:
     parts: tuple[tuple[str, int], ...]  # (name on disk, rows), in the order of the rows
     fields: str = ""  # the keys of config.json that imply the shape
     needs_bias: bool = False  # otherwise the bias of a linear is optional
+    allows_bias: bool = True  # otherwise the network has none: one on disk must be zero, and is not loaded
 
     @property
     def disk_name(self) -> str:
@@ -38,6 +39,10 @@ class ModuleSpec:
         """The tensors that a leaf ("weight", "qweight") consists of."""
         return [f"{part}.{leaf}" for part, _rows in self.parts]
 
+    def has_bias(self, stored: Container[str]) -> bool:
+        """Whether the network gets a bias from a checkpoint with these tensors."""
+        return self.allows_bias and self.disk_names("bias")[0] in stored
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -47,6 +52,7 @@ class Layout:
     num_layers: int
     layer_pattern: re.Pattern[str]  # matches the names on disk of a layer; its group is the layer's number
     harmless_extras: re.Pattern[str]  # buffers that old checkpoints carry and that every engine recomputes
+    spare_head: str | None = None  # of a network with tied embeddings: the head's name in files that hold one too
 
     @cached_property
     def _by_name(self) -> dict[str, ModuleSpec]:
@@ -57,6 +63,11 @@ class Layout:
 
     def __iter__(self) -> Iterator[ModuleSpec]:
         return iter(self.modules)
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether the head is stored as the embedding."""
+        return self["lm_head"].parts == self["embedding"].parts
 
     def of_layer(self, index: int) -> list[ModuleSpec]:
         """The modules of one block."""

@@ -11,7 +11,10 @@ from qwartet.errors import CheckpointError
 
 ADAPTER_CONFIG = "adapter_config.json"
 # Models of the same architecture and model_type that have a second network in front.
-_OTHER_SENSES = {"visual": ("Qwen-VL", "takes images"), "audio": ("Qwen-Audio", "takes audio")}
+_OTHER_SENSES = {
+    "visual": ("Qwen-VL", "takes images"), "vision_config": ("Qwen-VL", "takes images"),
+    "audio": ("Qwen-Audio", "takes audio"), "audio_config": ("Qwen-Audio", "takes audio"),
+}  # fmt: skip
 
 
 def adapter_error(directory: Path) -> CheckpointError:

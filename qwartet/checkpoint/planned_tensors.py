@@ -25,6 +25,8 @@ def planned_tensors(layout: Layout, gptq: GptqConfig | None, dtype: str) -> Iter
     In a GPTQ checkpoint every linear has a g_idx and a bias, as published.
     """
     for module in layout:
+        if module.kind == "head" and layout.is_tied:
+            continue
         settings = gptq if module.kind == "linear" else None
         for part, rows in module.parts:
             if settings is not None:

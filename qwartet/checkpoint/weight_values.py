@@ -72,6 +72,19 @@ def check_values(checkpoint: Checkpoint, layout: Layout) -> None:
             raise finding.error()
 
 
+def check_unused_biases(checkpoint: Checkpoint, layout: Layout) -> None:
+    """CheckpointError for a bias that is not zero on a linear that has none in this network.
+
+    AutoGPTQ gives every linear a bias; loading leaves out those of zeros.
+    """
+    for module in layout:
+        for name in module.disk_names("bias") if module.kind == "linear" and not module.allows_bias else ():
+            if name in checkpoint and bool(checkpoint.read(name).any()):
+                reason = "is not zero, but linears of this kind have no bias in this family"
+                hint = "config.json belongs to another model"
+                raise CheckpointError(checkpoint.info(name).file, reason, tensor=name, hint=hint)
+
+
 def warn_of(findings: list[Finding], directory: Path) -> None:
     """One warning for all zeros, and one for all rows of no token that are not finite."""
     zeros = [finding.zeros_text for finding in findings if finding.zeros is not None]

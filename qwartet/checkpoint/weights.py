@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -21,7 +23,7 @@ class Weights:
         self.checkpoint, self.settings = checkpoint, settings
 
     def has_bias(self, module: ModuleSpec) -> bool:
-        return module.disk_names("bias")[0] in self.checkpoint
+        return module.has_bias(self.checkpoint)
 
     def is_mapped(self, _name: str) -> bool:
         """Whether a tensor of the network ("layers.3.mlp.up.panels") that the checkpoint does not hold is mapped."""
@@ -49,7 +51,8 @@ def read_quantized_weight(
 ) -> QuantizedWeight:
     """The checked GPTQ weight of one linear, as the file has it; parts are joined along their rows."""
     columns, fields = module.shape[1], module.fields
-    parts = [_read_part(checkpoint, name, (rows, columns), fields, gptq, device) for name, rows in module.parts]
+    leaves = ("qweight", "qzeros", "scales", "g_idx", *(["bias"] if module.has_bias(checkpoint) else []))
+    parts = [_read_part(checkpoint, name, leaves, (rows, columns), fields, gptq, device) for name, rows in module.parts]
     try:
         return parts[0] if len(parts) == 1 else QuantizedWeight.join(parts)
     except ValueError as error:
@@ -58,10 +61,16 @@ def read_quantized_weight(
 
 
 def _read_part(
-    checkpoint: Checkpoint, name: str, want: tuple[int, int], fields: str, gptq: GptqConfig, device: torch.device
+    checkpoint: Checkpoint,
+    name: str,
+    leaves: Sequence[str],
+    want: tuple[int, int],
+    fields: str,
+    gptq: GptqConfig,
+    device: torch.device,
 ) -> QuantizedWeight:
     file = checkpoint.info(f"{name}.qweight").file
-    names = {leaf: f"{name}.{leaf}" for leaf in ("qweight", "qzeros", "scales", "g_idx", "bias")}
+    names = {leaf: f"{name}.{leaf}" for leaf in leaves}
     tensors = {leaf: checkpoint.read(full).to(device) for leaf, full in names.items() if full in checkpoint}
     weight = QuantizedWeight.from_tensors(tensors, gptq, name=name, path=file)
     found = (weight.out_features, weight.in_features)

@@ -15,6 +15,11 @@ def model_line(model: dict[str, Any]) -> str:
         "{num_layers} layers of {hidden_size}, {num_heads} heads of {head_dim}, MLP of {intermediate_size}, "
         "vocabulary of {vocab_size} rows"
     )
+    if model["num_kv_heads"] != model["num_heads"]:
+        shape = (
+            "{num_layers} layers of {hidden_size}, {num_heads} heads of {head_dim} sharing {num_kv_heads} key/value "
+            "heads, MLP of {intermediate_size}, vocabulary of {vocab_size} rows"
+        )
     return f"{format_count(model['num_parameters'])} parameters: {shape.format_map(model)}"
 
 
@@ -22,6 +27,10 @@ def positions_line(model: dict[str, Any]) -> str:
     """How positions are encoded, and the context length."""
     extensions = [name for name, key in (("NTK", "use_dynamic_ntk"), ("LogN", "use_logn_attn")) if model[key]]
     beyond = f"{' and '.join(extensions)} beyond {model['train_length']}" if extensions else "no NTK, no LogN"
+    if model["yarn_factor"] is not None:
+        beyond = f"YaRN, {model['yarn_factor']:g} times {model['train_length']}"
+    elif model["family"] != "qwen":
+        return f"rotary, base {model['rope_theta']:.0f}, context of {model['max_length']} tokens"
     return f"rotary, base {model['rope_theta']:.0f}, context of {model['max_length']} tokens; {beyond}"
 
 

@@ -14,11 +14,11 @@ from qwartet.cli.progress import byte_progress
 from qwartet.cli.terminal import json_line, one_line
 from qwartet.cli.units import format_bytes
 from qwartet.errors import SettingError
-from qwartet.models.shapes import SHAPES, Precision, Shape, ShapeName, gptq_config
+from qwartet.models.shapes import ALL_SHAPES, AnyName, Precision, Shape, gptq_config
 
 
 def synth(
-    shape: Annotated[ShapeName, typer.Argument(help="Published model size.")],
+    shape: Annotated[AnyName, typer.Argument(help="Published model size.")],
     target: Annotated[Path, typer.Argument(metavar="DIR", help="New or empty directory.")],
     precision: Annotated[Precision, typer.Option(help="int4 and int8: GPTQ linear layers, the rest in fp16.")] = "int4",
     layers: Annotated[
@@ -50,7 +50,7 @@ def synth(
 
     It is for measuring speed and memory; its answers are noise. An interrupted run leaves nothing behind.
     """
-    size = _with_layers(SHAPES[shape], layers)
+    size = _with_layers(ALL_SHAPES[shape], layers)
     gptq = gptq_config(precision, group_size, desc_act)
     from qwartet.bench.synth import plan_synthesis, write_synthesis
 

@@ -125,6 +125,7 @@ def _weights(layer: Any) -> LayerWeights:
         gate,
         down,
         tuple(_adapters(linear) for linear in linears),
+        layer.attention.head_norms,
     )
 
 

@@ -19,6 +19,7 @@ from qwartet.checkpoint.writer import copy_files, flush, save_tensors, write_jso
 from qwartet.errors import CheckpointError, SettingError
 from qwartet.files import atomic_write, check_free_space
 from qwartet.kernels.low_rank import LowRank
+from qwartet.models.families import check_first_generation
 from qwartet.models.load import OpenCheckpoint, open_checkpoint
 
 OnBytes = Callable[[int, int], None]
@@ -60,6 +61,7 @@ def merge(adapter: Path, base: Path, output: Path, on_bytes: OnBytes | None = No
             f"{base} is quantised, and its codes cannot hold an adapter; merge into the float model of the same name, "
             "then quantise the result (qwartet quantize)"
         )
+    check_first_generation(opened.config, base, "merging")
     found = read_adapter(adapter, opened.layout)
     check_free_space(output.absolute(), opened.checkpoint.nbytes, "free some space, or choose another disk")
     done = 0

@@ -16,6 +16,7 @@ from qwartet.files import check_free_space
 from qwartet.finetune.settings import Method, Settings
 from qwartet.finetune.weights import AdapterFiles, FullModel, WeightFiles
 from qwartet.kernels.device_memory import available_bytes
+from qwartet.models.families import check_first_generation
 from qwartet.models.generation_config import load_generation_defaults
 from qwartet.models.load import OpenCheckpoint, open_checkpoint
 
@@ -51,6 +52,7 @@ class Plan:
 def plan(directory: Path, settings: Settings, device: torch.device) -> Plan:
     """Opens a checkpoint for a method; SettingError where they do not suit each other."""
     opened = open_checkpoint(directory)
+    check_first_generation(opened.config, directory, "fine-tuning")
     _check_method(directory, settings.method, opened.gptq is not None)
     longest = opened.config.position.max_length
     if settings.model_max_length > longest:

@@ -17,6 +17,7 @@ from qwartet.kernels import differentiable
 from qwartet.kernels.backend import REFERENCE, Backend, FusedLayers, LayerWeights, PreparedWeight
 from qwartet.kernels.cache_layer import CacheLayer
 from qwartet.kernels.forward_batch import ForwardBatch
+from qwartet.kernels.head_norms import HeadNorms
 from qwartet.kernels.select import select_backend
 from qwartet.models.config import ModelConfig
 from qwartet.quant_format.weight import QuantizedWeight
@@ -83,9 +84,16 @@ class ChoosingBackend(Backend):
         return self.suited_to(up, gate).silu_mul(up, gate)
 
     def rotate_and_store(
-        self, qkv: Tensor, num_heads: int, cos: Tensor, sin: Tensor, batch: ForwardBatch, cache: CacheLayer
+        self,
+        qkv: Tensor,
+        num_heads: int,
+        cos: Tensor,
+        sin: Tensor,
+        batch: ForwardBatch,
+        cache: CacheLayer,
+        norms: HeadNorms | None = None,
     ) -> Tensor:
-        return self.suited_to(qkv, cache.keys).rotate_and_store(qkv, num_heads, cos, sin, batch, cache)
+        return self.suited_to(qkv, cache.keys).rotate_and_store(qkv, num_heads, cos, sin, batch, cache, norms)
 
     def paged_attention(self, query: Tensor, cache: CacheLayer, batch: ForwardBatch) -> Tensor:
         return self.suited_to(query, cache.keys).paged_attention(query, cache, batch)

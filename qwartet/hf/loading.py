@@ -25,6 +25,7 @@ from qwartet.hf.backend import NATIVE_DTYPE
 from qwartet.hf.config import QWenConfig
 from qwartet.hf.gptq_linear import LEAVES, GptqLinear
 from qwartet.hub.location import LOCATION_ARGUMENTS, locate
+from qwartet.models.families import check_first_generation, load_config
 from qwartet.models.load import Dtype, OpenCheckpoint, choose_settings, open_checkpoint, streamed_layers
 from qwartet.models.residency import fits_memory, memory_error, told_of_memory, weights_bytes
 from qwartet.quant_format.argument import check_same_bits
@@ -98,6 +99,7 @@ def load(model_class: Any, name: Any, config: Any, arguments: dict[str, Any]) ->
     generation_config = arguments.pop("generation_config", None)
     wants_info = arguments.pop("output_loading_info", False)
     directory = located(name, arguments)
+    check_first_generation(load_config(directory), directory, "QWenLMHeadModel")
     if not isinstance(config, QWenConfig):
         dtypes: dict[str, Any] = {name: arguments.pop(name) for name in ("dtype", "torch_dtype") if name in arguments}
         config, arguments = QWenConfig.from_pretrained(directory, return_unused_kwargs=True, **arguments)

@@ -1,7 +1,8 @@
 """The files that a hub lists for a model or a dataset, and which of them are downloaded.
 
-Of a model data only: *.json, *.tiktoken, *.safetensors, and the licence. Code and pickled weights stay on the hub. The
-listing is not trusted: names, sizes and hashes are checked here before any of them becomes part of a path.
+Of a model data only: *.json, *.tiktoken, *.safetensors, chat_template.jinja, and the licence. Code and pickled weights
+stay on the hub. The listing is not trusted: names, sizes and hashes are checked here before any of them becomes part of
+a path.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ MAX_FILE_BYTES = 2**46
 
 MAX_NAME_BYTES = 200  # a file system allows 255, with the suffix of an unfinished file
 
-OF_A_MODEL = re.compile(r"[^/.][^/]*\.(json|tiktoken|safetensors)|(LICENSE|NOTICE)(\.(txt|md))?")
+OF_A_MODEL = re.compile(r"[^/.][^/]*\.(json|tiktoken|safetensors)|chat_template\.jinja|(LICENSE|NOTICE)(\.(txt|md))?")
 _REVISION = re.compile(r"[\w][\w./-]{0,100}", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SHA1 = re.compile(r"[0-9a-f]{40}")

@@ -14,7 +14,7 @@ from threading import Event, Lock
 from qwartet.checkpoint.directory import has_file
 from qwartet.checkpoint.json_file import read_json
 from qwartet.checkpoint.other_kinds import ADAPTER_CONFIG, adapter_error, check_senses
-from qwartet.errors import CheckpointError, DownloadError, DownloadWarning, ModelNotFoundError
+from qwartet.errors import DownloadError, DownloadWarning, ModelNotFoundError
 from qwartet.files import check_free_space, locked
 from qwartet.hub.download_errors import explain
 from qwartet.hub.fetch import Stopped, Transfer, fetch_file, hash_file
@@ -24,6 +24,7 @@ from qwartet.hub.manifest import Manifest, ManifestFile, read_manifests, write_m
 from qwartet.hub.repository import Repository
 from qwartet.hub.snapshot import Place, unfinished
 from qwartet.hub.stored import has_unfinished
+from qwartet.models.model_types import checked_model_type
 
 NUM_AT_ONCE = 4  # files
 
@@ -160,10 +161,7 @@ def _check_family(place: Place) -> None:
     if not has_file(config_path) and has_file(place.directory / ADAPTER_CONFIG):
         raise adapter_error(place.directory)
     config = read_json(config_path)
-    model_type = config.get("model_type")
-    if model_type != "qwen":
-        hint = 'Qwartet runs first-generation Qwen models (model_type "qwen"); the weights were not downloaded'
-        raise CheckpointError(config_path, f"model_type is {model_type!r}", hint=hint)
+    checked_model_type(config, config_path)
     check_senses(config, config_path)
 
 

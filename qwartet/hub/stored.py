@@ -20,6 +20,7 @@ from qwartet.hub.hubs import HUBS
 from qwartet.hub.manifest import Manifest, manifest_of, read_manifests
 from qwartet.hub.repository import Repository, parse_repository
 from qwartet.hub.snapshot import Removal, Snapshot, size_of, unfinished
+from qwartet.models.model_types import MODEL_TYPES
 from qwartet.models.shapes import published_size
 
 State = Literal["complete", "loadable", "partial"]
@@ -62,14 +63,14 @@ class StoredModel:
 
 
 def stored_models() -> Iterator[StoredModel]:
-    """All of them, the bundled one first; families other than first-generation Qwen are skipped."""
+    """All of them, the bundled one first; models that Qwartet cannot read are skipped."""
     if DEMO.is_dir():
         yield stored_model(None, DEMO, None, (), None)
     manifests = {manifest.directory: manifest for manifest in read_manifests()}
     for hub in HUBS.values():
         for snapshot in hub.snapshots():
             manifest = manifests.get(snapshot.directory)
-            if manifest is not None or _json(snapshot.directory / "config.json").get("model_type") == "qwen":
+            if manifest is not None or _json(snapshot.directory / "config.json").get("model_type") in MODEL_TYPES:
                 yield of_snapshot(snapshot, manifest)
 
 
@@ -144,7 +145,8 @@ def state_of(directory: Path, manifest: Manifest | None) -> State:
         return "complete" if manifest.is_complete else "partial"
     if not (directory / "config.json").is_file() or not _has_weights(directory):
         return "partial"
-    has_rest = (directory / "generation_config.json").is_file() and any(directory.glob("*.tiktoken"))
+    has_tokenizer = any(directory.glob("*.tiktoken")) or (directory / "tokenizer.json").is_file()
+    has_rest = (directory / "generation_config.json").is_file() and has_tokenizer
     return "complete" if has_rest else "loadable"
 
 
@@ -185,7 +187,9 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _published_size(config: dict[str, Any]) -> str | None:
     return published_size(
-        config.get("hidden_size", config.get("n_embd")), config.get("num_hidden_layers", config.get("n_layer"))
+        config.get("hidden_size", config.get("n_embd")),
+        config.get("num_hidden_layers", config.get("n_layer")),
+        config.get("model_type", "qwen"),
     )
 
 
@@ -197,7 +201,7 @@ def _precision(config: dict[str, Any]) -> str | None:
     if declared:
         return declared[0]
     dtype = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
-    return dtype.get(str(config.get("torch_dtype")))
+    return dtype.get(str(config.get("dtype", config.get("torch_dtype"))))
 
 
 def removal_of(model: StoredModel) -> Removal:

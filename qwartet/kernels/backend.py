@@ -22,6 +22,7 @@ from torch import Tensor
 
 from qwartet.kernels.cache_layer import CacheLayer
 from qwartet.kernels.forward_batch import ForwardBatch
+from qwartet.kernels.head_norms import HeadNorms
 from qwartet.kernels.low_rank import LowRank, PreparedAdapters, ReferenceAdapters, RowAdapters
 from qwartet.kernels.reference import attention, elementwise, low_rank, quantized_linear, rotary
 from qwartet.quant_format.config import GptqConfig
@@ -79,6 +80,7 @@ class LayerWeights:
     gate: LinearWeight
     down: LinearWeight
     adapters: tuple[PreparedAdapters | None, ...] = (None,) * 5  # of the linears, in this order
+    head_norms: HeadNorms | None = None
 
 
 class FusedLayers(Protocol):
@@ -214,10 +216,20 @@ class Backend:
         return elementwise.silu_mul(up, gate)
 
     def rotate_and_store(
-        self, qkv: Tensor, num_heads: int, cos: Tensor, sin: Tensor, batch: ForwardBatch, cache: CacheLayer
+        self,
+        qkv: Tensor,
+        num_heads: int,
+        cos: Tensor,
+        sin: Tensor,
+        batch: ForwardBatch,
+        cache: CacheLayer,
+        norms: HeadNorms | None = None,
     ) -> Tensor:
-        """Rotates qkv [T, (H + 2 H_kv) D], stores keys and values, returns queries [T, H, D] (reference/rotary.py)."""
-        return rotary.rotate_and_store(qkv, num_heads, cos, sin, batch, cache)
+        """Norms and rotates the heads of qkv [T, (H + 2 H_kv) D], stores keys and values, returns queries [T, H, D].
+
+        See reference/rotary.py.
+        """
+        return rotary.rotate_and_store(qkv, num_heads, cos, sin, batch, cache, norms)
 
     def paged_attention(self, query: Tensor, cache: CacheLayer, batch: ForwardBatch) -> Tensor:
         """query [T, H, D] over the cache -> [T, H, D] (reference/attention.py)."""

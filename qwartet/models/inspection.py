@@ -24,14 +24,14 @@ from qwartet.checkpoint.safetensors_file import read_tensor_infos
 from qwartet.checkpoint.shards import Checkpoint
 from qwartet.checkpoint.unfinished_downloads import check_downloads
 from qwartet.checkpoint.weight_files import find_weights
-from qwartet.checkpoint.weight_values import value_findings, warn_of
+from qwartet.checkpoint.weight_values import check_unused_biases, value_findings, warn_of
 from qwartet.checkpoint.weights import read_quantized_weight
 from qwartet.checkpoint.zero_version import with_zero_version
 from qwartet.errors import CheckpointError, CheckpointWarning
 from qwartet.kernels.device_memory import available_bytes
 from qwartet.layers.kv_cache import kv_bytes_per_token
 from qwartet.models.config import ModelConfig
-from qwartet.models.families import layout_of, load_config
+from qwartet.models.families import family_of, layout_of, load_config
 from qwartet.models.generation_config import GenerationDefaults, load_generation_defaults
 from qwartet.models.load import choose_settings, load_gptq_config
 from qwartet.models.residency import weights_bytes
@@ -44,7 +44,10 @@ from qwartet.tokenizer.vocabulary import Vocabulary
 # qwen.tiktoken, identical in every published first-generation Qwen
 PUBLISHED_VOCABULARY_SHA256 = "b2b1b8dfb5cc5f024bafc373121c6aba3f66f9a5a0269e243470a1de16a33186"
 
-_CONFIG_FILES = {"config.json", "generation_config.json", "quantize_config.json", "tokenizer_config.json"}
+_CONFIG_FILES = {
+    *("config.json", "generation_config.json", "quantize_config.json", "tokenizer_config.json", "tokenizer.json"),
+    "chat_template.jinja",
+}
 
 T = TypeVar("T")
 
@@ -114,9 +117,10 @@ def inspect_checkpoint(directory: Path) -> Inspection:
         found.tensors = _tensors(checkpoint)
     _inspect_vocabulary(found, directory, config, defaults)
     found.files = _files(directory, checkpoint, found.tokenizer)
-    if config is not None and checkpoint is not None and knows_linears:
-        _check_tensors(found, checkpoint, config, gptq)
-        found.memory = found.attempt(_memory, checkpoint, config, gptq)
+    layout = None if config is None or checkpoint is None else found.attempt(layout_of, config, checkpoint)
+    if config is not None and checkpoint is not None and layout is not None and knows_linears:
+        _check_tensors(found, checkpoint, layout, gptq)
+        found.memory = found.attempt(_memory, checkpoint, config, layout, gptq)
     return found
 
 
@@ -128,13 +132,14 @@ def _indexed_files(directory: Path) -> list[Path]:
     return [file for file in sorted(directory.glob("*.safetensors")) if file.name in names]
 
 
-def _check_tensors(found: Inspection, checkpoint: Checkpoint, config: ModelConfig, gptq: GptqConfig | None) -> None:
-    found.attempt(check_names, checkpoint, layout_of(config), gptq)
-    while (bad := _first_wrong_shape(found, checkpoint, config, gptq)) is not None:
+def _check_tensors(found: Inspection, checkpoint: Checkpoint, layout: Layout, gptq: GptqConfig | None) -> None:
+    found.attempt(check_names, checkpoint, layout, gptq)
+    while (bad := _first_wrong_shape(found, checkpoint, layout, gptq)) is not None:
         del checkpoint.tensors[bad]
-    found.attempt(_check_values, found, checkpoint, layout_of(config))
+    found.attempt(check_unused_biases, checkpoint, layout)
+    found.attempt(_check_values, found, checkpoint, layout)
     if gptq is not None:
-        found.quantization = _quantization(found, checkpoint, config, gptq)
+        found.quantization = _quantization(found, checkpoint, layout, gptq)
 
 
 def _check_values(found: Inspection, checkpoint: Checkpoint, layout: Layout) -> None:
@@ -147,22 +152,22 @@ def _check_values(found: Inspection, checkpoint: Checkpoint, layout: Layout) -> 
 
 
 def _first_wrong_shape(
-    found: Inspection, checkpoint: Checkpoint, config: ModelConfig, gptq: GptqConfig | None
+    found: Inspection, checkpoint: Checkpoint, layout: Layout, gptq: GptqConfig | None
 ) -> str | None:
     try:
-        check_dense_shapes(checkpoint, layout_of(config), gptq)
+        check_dense_shapes(checkpoint, layout, gptq)
     except CheckpointError as error:
         _add(found.problems, str(error))
         return error.tensor
     return None
 
 
-def _quantization(found: Inspection, checkpoint: Checkpoint, config: ModelConfig, gptq: GptqConfig) -> dict[str, Any]:
+def _quantization(found: Inspection, checkpoint: Checkpoint, layout: Layout, gptq: GptqConfig) -> dict[str, Any]:
     """The GPTQ settings, after every quantised linear has been checked against them."""
     formats = set()
     num_checked = 0
-    gptq = found.attempt(with_zero_version, gptq, checkpoint, layout_of(config)) or gptq
-    linears = [module for module in layout_of(config) if module.kind == "linear"]
+    gptq = found.attempt(with_zero_version, gptq, checkpoint, layout) or gptq
+    linears = [module for module in layout if module.kind == "linear"]
     for module in linears:
         names = (name for leaf in ("qweight", "qzeros", "scales") for name in module.disk_names(leaf))
         if not all(name in checkpoint for name in names):
@@ -189,10 +194,12 @@ def model_facts(config: ModelConfig) -> dict[str, Any]:
     """Shape and positions of a network, as plain values."""
     position = config.position
     return {
+        "family": config.family,
         "num_parameters": config.num_parameters,
         "num_layers": config.num_layers,
         "hidden_size": config.hidden_size,
         "num_heads": config.num_heads,
+        "num_kv_heads": config.num_kv_heads,
         "head_dim": config.head_dim,
         "intermediate_size": config.intermediate_size,
         "vocab_size": config.vocab_size,
@@ -201,7 +208,9 @@ def model_facts(config: ModelConfig) -> dict[str, Any]:
         "max_length": position.max_length,
         "use_dynamic_ntk": position.use_dynamic_ntk,
         "use_logn_attn": position.use_logn_attn,
+        "yarn_factor": None if position.yarn is None else position.yarn.factor,
         "declared_dtype": config.declared_dtype,
+        "tied_embeddings": config.tied_embeddings,
     }
 
 
@@ -225,14 +234,14 @@ def _weights(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def _memory(checkpoint: Checkpoint, config: ModelConfig, gptq: GptqConfig | None) -> dict[str, Any]:
+def _memory(checkpoint: Checkpoint, config: ModelConfig, layout: Layout, gptq: GptqConfig | None) -> dict[str, Any]:
     """Bytes as the default settings load them on a CPU."""
     settings = choose_settings(checkpoint, config, gptq)
     dtype = settings.dtype
     per_token = kv_bytes_per_token(config.num_layers, config.num_kv_heads, config.head_dim, dtype)
     return {
         "dtype": str(dtype).removeprefix("torch."),
-        "weights_bytes": weights_bytes(held_tensors(checkpoint, layout_of(config), settings)),
+        "weights_bytes": weights_bytes(held_tensors(checkpoint, layout, settings)),
         "kv_bytes_per_token": per_token,
         "kv_bytes_full_context": per_token * config.position.max_length,
         "available_bytes": available_bytes(torch.device("cpu")),
@@ -242,6 +251,10 @@ def _memory(checkpoint: Checkpoint, config: ModelConfig, gptq: GptqConfig | None
 def _inspect_vocabulary(
     found: Inspection, directory: Path, config: ModelConfig | None, defaults: GenerationDefaults | None
 ) -> None:
+    if config is not None and config.family != "qwen":
+        if not family_of(config).has_tokenizer(directory):
+            found.warnings.append(f"{directory}: holds no tokenizer.json, so prompts must be token ids; copy it there")
+        return
     if not any(directory.glob("*.tiktoken")):
         reason = "holds no .tiktoken file, so prompts must be token ids"
         found.warnings.append(f"{directory}: {reason}; copy qwen.tiktoken into it")

@@ -24,7 +24,7 @@ from qwartet.checkpoint.shards import Checkpoint
 from qwartet.checkpoint.unfinished_downloads import check_downloads
 from qwartet.checkpoint.weight_cache import weights_of
 from qwartet.checkpoint.weight_cache_file import OnPacked
-from qwartet.checkpoint.weight_values import check_values
+from qwartet.checkpoint.weight_values import check_unused_biases, check_values
 from qwartet.checkpoint.weights import Weights
 from qwartet.checkpoint.zero_version import with_zero_version
 from qwartet.errors import MemoryWarning, SettingError
@@ -61,8 +61,10 @@ def resolve_dtype(dtype: Dtype, checkpoint: Checkpoint, layout: Layout) -> torch
     if isinstance(dtype, torch.dtype):
         resolved: torch.dtype | None = dtype
     elif dtype == "auto":
-        is_float32 = checkpoint.info(layout.parameter_name("embedding.weight")).dtype == "F32"
-        resolved = torch.float32 if is_float32 else torch.bfloat16
+        embedding = layout.parameter_name("embedding.weight")
+        if layout.spare_head is not None and embedding not in checkpoint:
+            embedding = f"{layout.spare_head}.weight"
+        resolved = torch.float32 if checkpoint.info(embedding).dtype == "F32" else torch.bfloat16
     else:
         resolved = _DTYPES.get(dtype)
     if resolved is None or resolved not in _DTYPES.values():
@@ -115,7 +117,7 @@ def choose_settings(
 
 @dataclass(frozen=True)
 class OpenCheckpoint:
-    """A checkpoint whose names, shapes and dtypes are what its config.json implies; no tensor has been read."""
+    """A checkpoint whose names, shapes and dtypes are what its config.json implies; no weight has been checked."""
 
     config: ModelConfig
     gptq: GptqConfig | None
@@ -134,9 +136,10 @@ def open_checkpoint(
     gptq = load_gptq_config(directory)
     checkpoint = Checkpoint(directory, load_mode)
     check_downloads(directory, checkpoint.files)
-    layout = layout_of(config)
+    layout = layout_of(config, checkpoint)
     check_names(checkpoint, layout, gptq)
     check_dense_shapes(checkpoint, layout, gptq)
+    check_unused_biases(checkpoint, layout)
     if gptq is not None:
         gptq = with_zero_version(gptq, checkpoint, layout, checkpoint_format)
     elif checkpoint_format is not None:
@@ -148,6 +151,9 @@ def _assign(model: QwenModel, layout: Layout, weights: Weights) -> None:
     """Puts the weights of every module into the network."""
     for spec in layout:
         module = model.get_submodule(spec.name)
+        if spec.kind == "head" and layout.is_tied:
+            model.lm_head.weight = model.embedding.weight
+            continue
         if weights.settings.gptq is not None and spec.kind == "linear":
             parent, _, leaf = spec.name.rpartition(".")
             setattr(model.get_submodule(parent), leaf, QuantizedLinear(weights.quantized(spec), model.backend))

@@ -1,9 +1,14 @@
-"""The first-generation Qwen network, in one file.
+"""The network of all dense Qwen models, in one file; the families (qwen1.py, qwen2.py, qwen3.py) set the options.
 
     h = x + attention(norm(x));  x' = h + mlp(norm(h))          pre-norm residual blocks
-    attention: q, k, v = qkv(x) with bias; rotary; causal; multi-head, head_dim 128
+    attention: q, k, v = qkv(x); rotary; causal; grouped queries, with one group per head in Qwen-1
     mlp:       down(up(x) * silu(gate(x)))                       SwiGLU; Qwen-1 calls up w1 and gate w2
-    logits = lm_head(norm(x))                                    untied
+    logits = lm_head(norm(x))
+
+                 qkv bias   norm of q and k heads   lm_head
+    Qwen-1       yes        no                      of its own
+    Qwen2, 2.5   yes        no                      small sizes: the embedding's weights
+    Qwen3        no         before rotary           small sizes: the embedding's weights
 
 The residual stream x is fp32 whatever the dtype of the weights: it is small, and fp32 avoids rounding after every
 block.
@@ -12,7 +17,7 @@ block.
 calibration, the oracle); with a cache it also stores the new keys and values there. Shape letters:
 T tokens of all requests, C hidden_size, H heads, D head_dim, V vocab_size, R rows of logits.
 
-Source: the published modeling_qwen.py; Bai et al. 2023.
+Sources: the published modeling_qwen.py, and Bai et al. 2023; transformers' Qwen2ForCausalLM and Qwen3ForCausalLM.
 """
 
 from __future__ import annotations
@@ -25,6 +30,7 @@ from torch import Tensor, nn
 
 from qwartet.kernels.backend import REFERENCE, Backend
 from qwartet.kernels.forward_batch import ForwardBatch
+from qwartet.kernels.head_norms import HeadNorms
 from qwartet.layers.attention import attend
 from qwartet.layers.embedding import Embedding
 from qwartet.layers.head import Head
@@ -45,12 +51,23 @@ class Attention(nn.Module):
         self.num_heads, self.head_dim = parallel.share(config.num_heads, "heads"), config.head_dim
         num_kv_heads = parallel.share(config.num_kv_heads, "KV heads")
         width = (self.num_heads + 2 * num_kv_heads) * config.head_dim
-        self.qkv = Linear(config.hidden_size, width, bias=True, backend=backend)
-        self.output = Linear(self.num_heads * config.head_dim, config.hidden_size, backend=backend)
+        self.qkv = Linear(config.hidden_size, width, bias=config.qkv_bias, backend=backend)
+        self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps, backend) if config.qk_norm else None
+        self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps, backend) if config.qk_norm else None
+        bias = config.output_bias
+        self.output = Linear(self.num_heads * config.head_dim, config.hidden_size, bias=bias, backend=backend)
+
+    @property
+    def head_norms(self) -> HeadNorms | None:
+        """The weights that norm the heads of queries and keys, if the family has them."""
+        if self.q_norm is None or self.k_norm is None:
+            return None
+        return HeadNorms(self.q_norm.weight, self.k_norm.weight, self.q_norm.eps)
 
     def forward(self, x: Tensor, rotary: RotaryTable, batch: ForwardBatch, cache: KVCache | None) -> Tensor:
         qkv = apply(self.qkv, x, batch.adapter_index)  # [T, (H + 2 H_kv) D]
-        heads = attend(self.backend, self.layer, self.num_heads, self.head_dim, qkv, rotary, batch, cache)
+        norms = self.head_norms
+        heads = attend(self.backend, self.layer, self.num_heads, self.head_dim, qkv, rotary, batch, cache, norms)
         return self.parallel.all_reduce(apply(self.output, heads, batch.adapter_index))  # [T, C]
 
 
@@ -114,6 +131,8 @@ class QwenModel(nn.Module):
         self.layers = nn.ModuleList(blocks)
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, backend)
         self.lm_head = Head(config.hidden_size, config.vocab_size, backend)
+        if config.tied_embeddings:
+            self.lm_head.weight = self.embedding.weight
 
     def forward(self, batch: ForwardBatch, cache: KVCache | None = None) -> Tensor:
         """Logits [R, V] of the tokens in batch.logits_index (all T when that is None)."""

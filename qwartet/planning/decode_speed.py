@@ -18,7 +18,7 @@ def read_bytes(network: NetworkMemory, kind: str, context: int) -> int:
     """
     weights = network.weights
     copy = weights["8-bit copy of the head"]
-    read = weights["linears"] + weights["norms and biases"] + (copy or weights["head"])
+    read = weights["linears"] + weights["norms and biases"] + (copy or network.head_bytes)
     return read + context * cache_bytes_per_token(network.config, kind)
 
 

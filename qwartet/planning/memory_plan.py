@@ -157,6 +157,11 @@ class NetworkMemory:
         return sum(self.weights.values())
 
     @property
+    def head_bytes(self) -> int:
+        """Of the exact head, which may be the embedding."""
+        return self.weights["head"] or self.weights["embedding"]
+
+    @property
     def rotary_bytes(self) -> int:
         """Cosines and sines of all NTK tables, fp32."""
         position = self.config.position
@@ -179,7 +184,7 @@ class NetworkMemory:
 
 def network_memory(checkpoint: Checkpoint, config: ModelConfig, settings: LoadSettings) -> NetworkMemory:
     """Reads headers only; the caller has checked the checkpoint's names and shapes."""
-    layout = layout_of(config)
+    layout = layout_of(config, checkpoint)
     held = list(held_tensors(checkpoint, layout, settings))
     made = [tensor for tensor in held if not tensor.is_in_file]
     made_bytes = sum(tensor.nbytes for tensor in made)
@@ -322,7 +327,7 @@ class MemoryPlan(Plan):
         network = self.network
         if network.weights_bytes <= self.machine.free_bytes or not network.can_stream:
             return None
-        head = network.weights["head"] + network.weights[WEIGHT_ROWS[3]]
+        head = network.head_bytes + network.weights[WEIGHT_ROWS[3]]
         room = int(self.machine.free_bytes * RESIDENT_FRACTION) - head
         sizes = network.layer_bytes
         resident = _largest(lambda count: sum(sizes[:count]) <= room, len(sizes))

@@ -32,7 +32,7 @@ from qwartet.errors import CheckpointError, SettingError
 from qwartet.files import locked
 from qwartet.layers.rotary import RotaryTable
 from qwartet.models.config import ModelConfig
-from qwartet.models.families import layout_of, load_config
+from qwartet.models.families import check_first_generation, layout_of, load_config
 from qwartet.models.load import Dtype, load_gptq_config, resolve_dtype
 from qwartet.models.qwen import DecoderLayer
 from qwartet.quant_format.config import GptqConfig
@@ -75,6 +75,7 @@ def quantize_checkpoint(
     check_target(target)
     work = target.with_name(f"{target.name}.partial")
     checkpoint, model_config = _open_float_checkpoint(source)
+    check_first_generation(model_config, source, "quantisation")
     check_calibration(calibration, model_config)
     layout = layout_of(model_config)
     computed_in = resolve_dtype(dtype, checkpoint, layout)

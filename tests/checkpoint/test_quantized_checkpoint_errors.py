@@ -236,7 +236,7 @@ def test_ck21_padding_rows_are_allowed_and_never_chosen(checkpoint: Copy) -> Non
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"model_type": "llama"}, 'Qwartet runs first-generation Qwen models (model_type "qwen")'),
+        ({"model_type": "llama"}, "Qwartet runs dense Qwen text models: model_type"),
         ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000; it must be between 1 and 1024"),
         ({"num_hidden_layers": 2.0}, "num_hidden_layers is 2.0; it must be an integer"),
         ({"kv_channels": 96}, "1 heads of 96"),

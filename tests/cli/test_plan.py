@@ -68,6 +68,9 @@ def test_only_headers_are_read_and_nothing_is_written(
         ("qwen-1_8B-chat-int8", "1.8b", "int8"),
         ("modelscope:qwen/Qwen-14B", "14b", "bf16"),
         ("hf:Qwen/Qwen-7B-Chat", "7b", "bf16"),
+        ("Qwen/Qwen2.5-1.5B-Instruct-GPTQ-Int4", "qwen2.5-1.5b", "int4"),
+        ("modelscope:Qwen/Qwen3-4B-Base", "qwen3-4b", "bf16"),
+        ("qwen3-0.6b-gptq-int8", "Qwen3-0.6B", "int8"),
     ],
 )
 def test_a_published_name_needs_no_download(qwartet: CommandLine, name: str, size: str, precision: str) -> None:

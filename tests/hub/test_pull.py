@@ -335,7 +335,7 @@ def test_rel_19_offline_no_connection_is_tried(
 def test_another_family_is_known_before_its_weights_are_fetched(hub: FakeHub) -> None:
     hub.repositories[NAME]["config.json"] = b'{"model_type": "llama"}'
     text = refusal(CheckpointError)
-    assert "model_type is 'llama'; Qwartet runs first-generation Qwen models" in text
+    assert "model_type is 'llama'; Qwartet runs dense Qwen text models" in text
     assert asked_ranges(hub) == []
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from qwartet.kernels.backend import Backend
 from qwartet.kernels.cache_layer import CacheDtype, CacheLayer, new_layer
 from qwartet.kernels.forward_batch import ForwardBatch
+from qwartet.kernels.head_norms import HeadNorms
 from tests.kernels.random_weights import random_bf16
 
 # Of the output's norm: the reference rounds bf16 sums, and probabilities, in another order.
@@ -63,6 +64,14 @@ class Case:
     rotary_dim: int
     lengths: tuple[int, ...]
     dtype: CacheDtype
+    has_norms: bool = False
+
+    @property
+    def norms(self) -> HeadNorms | None:
+        """Random ones, if it has them."""
+        if not self.has_norms:
+            return None
+        return HeadNorms(1 + random_bf16(self.head_dim, seed=70) / 2, random_bf16(self.head_dim, seed=71), 1e-6)
 
     @property
     def block_table(self) -> Tensor:
@@ -88,7 +97,7 @@ class Case:
             qkv = torch.cat([rows[place] for rows, place in zip(projections, places, strict=True)])
             tables = angles.cos(), angles.sin()
             batch = attention_batch(table, ends, [0, *map(len, places)], index, torch.cat(slots), 1 + index / 1000)
-            query = backend.rotate_and_store(qkv, self.num_heads, *tables, batch, cache)
+            query = backend.rotate_and_store(qkv, self.num_heads, *tables, batch, cache, self.norms)
             out = backend.paged_attention(query, cache, batch)
             starts = ends
         return out, cache

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from qwartet.kernels.backend import REFERENCE
+from qwartet.kernels.cpu import backend as cpu_backend
+from qwartet.kernels.cpu.structures import norms_structure
 from tests.kernels.attention_case import CACHE_DTYPES, TOLERANCE, Case, attention_batch, is_same, new_cache
 from tests.kernels.random_weights import random_bf16
 
@@ -34,6 +38,32 @@ def test_native_attention_is_the_reference_for_prefill_chunks_and_decode(cpu, he
     expected, expected_cache = case.attend(REFERENCE, steps)
     assert float((found - expected).float().norm() / expected.float().norm()) < TOLERANCE
     assert is_same(cache, expected_cache)
+
+
+@pytest.mark.parametrize("dtype", CACHE_DTYPES.values(), ids=CACHE_DTYPES)
+@pytest.mark.parametrize("heads", [*HEADS, (7, 1, 64, 64), (10, 2, 128, 128), (16, 1, 32, 32)], ids=str)
+def test_norms_of_heads_are_those_of_the_reference(cpu, heads, dtype) -> None:
+    case = Case(*heads, lengths=(70, 17), dtype=dtype, has_norms=True)
+    steps = [(40, 16), (70, 17)]
+    found, cache = case.attend(cpu, steps)
+    expected, expected_cache = case.attend(REFERENCE, steps)
+    assert float((found - expected).float().norm() / expected.float().norm()) < TOLERANCE
+    if dtype == torch.bfloat16:
+        torch.testing.assert_close(cache.keys, expected_cache.keys, rtol=2**-7, atol=2**-7)  # one rounding
+        assert torch.equal(cache.values, expected_cache.values), "values are not normed"
+    without = replace(case, has_norms=False).attend(cpu, steps)[0]
+    assert float((found - without).float().norm() / expected.float().norm()) > 0.1
+
+
+@pytest.mark.parametrize("missing", ["query", "key"])
+def test_one_norm_without_the_other_is_refused(cpu, monkeypatch, missing) -> None:
+    structure = norms_structure(Case(2, 2, 64, 64, (1,), torch.bfloat16, has_norms=True).norms, 64)
+    setattr(structure, missing, None)
+    monkeypatch.setattr(cpu_backend, "norms_structure", lambda *_: structure)
+    cache, zero = new_cache(4, 2, 64, torch.bfloat16), ints(0)
+    batch = attention_batch(zero.unsqueeze(0), [1], [0, 1], zero, zero)
+    with pytest.raises(AssertionError, match="sizes or indices are inconsistent"):
+        cpu.rotate_and_store(random_bf16(1, 6 * 64), 2, torch.ones(64, 32), torch.zeros(64, 32), batch, cache)
 
 
 @pytest.mark.parametrize("dtype", CACHE_DTYPES.values(), ids=CACHE_DTYPES)

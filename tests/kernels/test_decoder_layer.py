@@ -32,6 +32,11 @@ CONFIG = ModelConfig(
 )  # fmt: skip
 
 
+GROUPED = replace(CONFIG, num_heads=8, num_kv_heads=2, qkv_bias=False, qk_norm=True)
+"""As in Qwen3: norms of heads, four heads to a group, heads wider than the hidden size, no biases."""
+BIASED = replace(CONFIG, num_kv_heads=1, output_bias=True)
+
+
 def block(backend: Backend, kind: str, config: ModelConfig = CONFIG) -> DecoderLayer:
     """A block of random weights; `kind` says which of its linears are quantised, and how."""
     layer = DecoderLayer(config, 0, backend)
@@ -47,12 +52,15 @@ def block(backend: Backend, kind: str, config: ModelConfig = CONFIG) -> DecoderL
         outputs, inputs = linear.weight.shape
         group_size = -1 if inputs % 128 else 128
         act_order = kind == "act order"
-        weight = random_weight(inputs, outputs, bits=bits, group_size=group_size, act_order=act_order, bias=True)
+        bias = config.qkv_bias
+        weight = random_weight(inputs, outputs, bits=bits, group_size=group_size, act_order=act_order, bias=bias)
         setattr(layer.get_submodule(parent), leaf, QuantizedLinear(backend.prepare(weight), backend))
     return layer
 
 
-def batch_of(lengths: list[tuple[int, int]], cache_dtype: CacheDtype = torch.bfloat16) -> tuple[ForwardBatch, KVCache]:
+def batch_of(
+    lengths: list[tuple[int, int]], cache_dtype: CacheDtype = torch.bfloat16, num_kv_heads: int = 4
+) -> tuple[ForwardBatch, KVCache]:
     """(new tokens, keys) of each request, blocks in order; the cache is full of random heads."""
     ends = [keys for _, keys in lengths]
     widest = -(-max(ends) // 16)
@@ -71,9 +79,9 @@ def batch_of(lengths: list[tuple[int, int]], cache_dtype: CacheDtype = torch.bfl
         slot_mapping=slots.int(),
     )
     cache = KVCache(
-        num_layers=1, num_blocks=table.numel(), num_kv_heads=4, block_size=16, head_dim=64, dtype=cache_dtype
+        num_layers=1, num_blocks=table.numel(), num_kv_heads=num_kv_heads, block_size=16, head_dim=64, dtype=cache_dtype
     )
-    heads = random_bf16(2 * table.numel() * 16, 4, 64, seed=90)
+    heads = random_bf16(2 * table.numel() * 16, num_kv_heads, 64, seed=90)
     cache.layers[0].store(*heads.chunk(2), torch.arange(table.numel() * 16))
     return batch, cache
 
@@ -100,10 +108,11 @@ def assert_one_call_gives_the_same_bits(
     lengths: list[tuple[int, int]],
     cache_dtype: CacheDtype,
     index: torch.Tensor | None = None,
+    num_kv_heads: int = 4,
 ) -> None:
-    batch, cache = batch_of(lengths, cache_dtype)
+    batch, cache = batch_of(lengths, cache_dtype, num_kv_heads)
     batch = replace(batch, adapter_index=index)
-    _, other_cache = batch_of(lengths, cache_dtype)
+    _, other_cache = batch_of(lengths, cache_dtype, num_kv_heads)
     x = random_bf16(len(batch.input_ids), 256, seed=7).float() * 1.001  # no bf16 values
     fused = layer.backend.fuse([executors._weights(layer)], cache.layers)
     assert fused is not None
@@ -128,6 +137,19 @@ def test_one_call_gives_the_bits_of_the_operations_one_by_one(isa, activations, 
 @torch.inference_mode()
 def test_so_it_does_over_a_cache_of_codes(isa, cache_dtype, lengths) -> None:
     assert_one_call_gives_the_same_bits(block(native_backend(), "int4"), RotaryTable(POSITION), lengths, cache_dtype)
+
+
+@pytest.mark.parametrize("config", [GROUPED, BIASED], ids=["grouped, norms of heads", "one kv head, two biases"])
+@pytest.mark.parametrize("kind", ["int4", "int8", "dense", "mixed", "act order"])
+@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
+@torch.inference_mode()
+def test_so_it_does_for_the_blocks_of_later_families(isa, config, kind, lengths) -> None:
+    layer, rotary = block(native_backend(), kind, config), RotaryTable(POSITION)
+    kv_heads = config.num_kv_heads
+    assert_one_call_gives_the_same_bits(layer, rotary, lengths, torch.bfloat16, num_kv_heads=kv_heads)
+    index = torch.arange(sum(new for new, _ in lengths), dtype=torch.int32) % 4 - 1
+    adapt(layer)
+    assert_one_call_gives_the_same_bits(layer, rotary, lengths, torch.bfloat16, index, kv_heads)
 
 
 class Spied:

@@ -140,7 +140,7 @@ def test_two_different_rope_bases_are_told_and_the_originals_is_taken() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"model_type": "qwen2"}, "model_type is 'qwen2'"),
+        ({"model_type": "qwen2_moe"}, "model_type is 'qwen2_moe', a mixture of experts"),
         ({"model_type": None}, "model_type is None"),
         ({"hidden_size": None}, "key 'hidden_size' is missing"),
         ({"hidden_size": 4100}, "32 heads of 128"),

@@ -58,7 +58,7 @@ def forecast_rows(
         return {**asdict(found), **works}
 
     return {
-        "size": published_size(config.hidden_size, config.num_layers),
+        "size": published_size(config.hidden_size, config.num_layers, config.family),
         "precision": model.precision,
         "max_length": config.position.max_length,
         "checkpoint_bytes": model.checkpoint.nbytes,

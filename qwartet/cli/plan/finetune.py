@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwartet.cli.language.catalogue import label, translate
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
 def finetune_report(name: str, model: PlannedModel, load: FinetuneLoad) -> dict[str, Any]:
     """The plan, ready for JSON. SettingError where the method does not suit the precision."""
     import qwartet.llm  # noqa: F401  what a process takes by itself is measured on this one
+    from qwartet.models.families import check_first_generation
     from qwartet.models.load import choose_settings
     from qwartet.planning.finetune_memory import FinetunePlan
     from qwartet.planning.memory_plan import network_memory, this_machine
 
+    check_first_generation(model.config, Path(name), "fine-tuning")
     load.check(model.config)
     is_quantised = model.gptq is not None
     if is_quantised is not (load.method == "qlora"):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from qwartet.errors import CheckpointError, ModelNotFoundError, SettingError
 from qwartet.hub.repository import HubName, Repository, parse_repository
 from qwartet.hub.resolve import did_you_mean, resolve
-from qwartet.models.shapes import SHAPES, Precision, Shape, config_json, gptq_config
+from qwartet.models.shapes import ALL_SHAPES, Precision, Shape, config_json, gptq_config
 
 if TYPE_CHECKING:
     from qwartet.checkpoint.shards import Checkpoint
@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from qwartet.planning.stored_model import PlannedModel
     from qwartet.quant_format.config import GptqConfig
 
-# Qwen/Qwen-72B-Chat-Int4, qwen-1_8b, modelscope:qwen/Qwen-7B-Chat
+# Qwen/Qwen-72B-Chat-Int4, qwen-1_8b, modelscope:qwen/Qwen-7B-Chat; Qwen/Qwen2.5-7B-Instruct-GPTQ-Int4, Qwen/Qwen3-8B
 _PUBLISHED = re.compile(
-    r"(?:(?:hf|modelscope):)?(?:qwen/)?qwen-(1_8b|1\.8b|7b|14b|72b)(?:-chat)?(?:-(int4|int8))?", re.IGNORECASE
+    r"(?:(?:hf|modelscope):)?(?:qwen/)?"
+    r"(?:qwen-(?P<first>1[_.]8b|7b|14b|72b)(?:-chat)?|(?P<later>qwen(?:2\.5|3)-[\d.]{1,4}b)(?:-instruct|-base)?(?:-gptq)?)"
+    r"(?:-(?P<precision>int4|int8))?",
+    re.IGNORECASE,
 )
 _FILE_DTYPES = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
 _TORCH_DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
@@ -33,13 +36,13 @@ def find_model(name: str, precision: Precision | None, revision: str | None, sou
     `source` is the hub of an id without a prefix. ModelNotFoundError, DownloadError and CheckpointError say what is
     wrong with the model, SettingError which options do not belong to it.
     """
-    size = SHAPES.get(name.lower())  # type: ignore[call-overload]
+    size = ALL_SHAPES.get(name.lower())
     if size is not None and (precision is not None or not Path(name).is_dir()):
         if revision is not None:
             raise SettingError(f"--revision needs a hub id, and {name} is a published size; leave it out")
         return _published(size, precision or "int4")
     if precision is not None:
-        raise SettingError(f"--precision needs a published size ({', '.join(SHAPES)}); {name} has one of its own")
+        raise SettingError(f"--precision needs a published size ({', '.join(ALL_SHAPES)}); {name} has one of its own")
     from qwartet.planning.stored_model import stored_model
 
     repository = None if os.path.lexists(os.path.expanduser(name)) else parse_repository(name, source)
@@ -47,10 +50,11 @@ def find_model(name: str, precision: Precision | None, revision: str | None, sou
         return stored_model(resolve(name if repository is None else str(repository), revision=revision, download=False))
     except ModelNotFoundError as error:
         if published := _PUBLISHED.fullmatch(name):
-            size = SHAPES[published[1].lower().replace("_", ".")]  # type: ignore[index]
-            return _published(size, (published[2] or "bf16").lower())  # type: ignore[arg-type]
+            key = (published["first"] or published["later"]).lower().replace("_", ".")
+            if (size := ALL_SHAPES.get(key)) is not None:
+                return _published(size, (published["precision"] or "bf16").lower())  # type: ignore[arg-type]
         if repository is None or "/" not in repository.name:
-            choice = f"{', '.join(SHAPES)}, or a name such as Qwen/Qwen-72B-Chat-Int4"
+            choice = f"{', '.join(ALL_SHAPES)}, or a name such as Qwen/Qwen-72B-Chat-Int4"
             raise ModelNotFoundError(f"{error}; without a download: {choice}") from None
     return _on_hub(repository, revision)
 
@@ -67,17 +71,14 @@ def _published(size: Shape, precision: Precision) -> PlannedModel:
 
 def _on_hub(repository: Repository, revision: str | None) -> PlannedModel:
     from qwartet.hub.remote_config import fetch_config
-    from qwartet.models.families import FAMILIES, parse_config
+    from qwartet.models.families import parse_config
     from qwartet.planning.stored_model import PlannedModel
     from qwartet.quant_format.config import GptqConfig
 
     raw = fetch_config(repository, revision, did_you_mean(repository))
-    path, model_type = Path(f"{repository}/config.json"), raw.get("model_type")
-    if not isinstance(model_type, str):
+    path = Path(f"{repository}/config.json")
+    if not isinstance(raw.get("model_type"), str):
         raise CheckpointError(path, "does not name a model_type", hint="choose the hub id of a checkpoint")
-    if model_type not in FAMILIES:
-        reason = f"model_type is {model_type!r:.80}, a family that Qwartet cannot read yet"
-        raise CheckpointError(path, reason, hint='it runs first-generation Qwen models (model_type "qwen")')
     config = parse_config(raw, path)
     embedded = raw.get("quantization_config")
     gptq = None if embedded is None else GptqConfig.from_dict(embedded, path)
@@ -90,7 +91,7 @@ def _on_hub(repository: Repository, revision: str | None) -> PlannedModel:
 def _float_precision(raw: dict[str, Any]) -> str:
     """The dtype that a config.json states; bf16, as published, where it states none."""
     declared = [name for name in _FILE_DTYPES if raw.get(name) is True]
-    return declared[0] if declared else _TORCH_DTYPES.get(str(raw.get("torch_dtype")), "bf16")
+    return declared[0] if declared else _TORCH_DTYPES.get(str(raw.get("dtype", raw.get("torch_dtype"))), "bf16")
 
 
 def _planned(name: str, config: ModelConfig, gptq: GptqConfig | None, dtype: str) -> Checkpoint:

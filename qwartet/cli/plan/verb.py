@@ -21,7 +21,7 @@ def plan(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="Checkpoint directory, hub id, or published size: 1.8b, 7b, 14b, 72b.",
+            help="Checkpoint directory, hub id, or published size: 1.8b, 7b, 14b, 72b, qwen2.5-1.5b, qwen3-8b ...",
         ),
     ],
     context: Annotated[

@@ -35,11 +35,13 @@ from qwartet.kernels.cpu.structures import (
     cache_structure,
     check,
     dense_structure,
+    norms_structure,
     pointer,
     rotation_structure,
 )
 from qwartet.kernels.cpu.weights import PackedHead, PackedWeight
 from qwartet.kernels.forward_batch import ForwardBatch
+from qwartet.kernels.head_norms import HeadNorms
 from qwartet.kernels.low_rank import LowRank, PreparedAdapters, RowAdapters
 from qwartet.quant_format.weight import QuantizedShape, QuantizedWeight
 
@@ -228,14 +230,21 @@ class CpuBackend(Backend):
         return h
 
     def rotate_and_store(
-        self, qkv: Tensor, num_heads: int, cos: Tensor, sin: Tensor, batch: ForwardBatch, cache: CacheLayer
+        self,
+        qkv: Tensor,
+        num_heads: int,
+        cos: Tensor,
+        sin: Tensor,
+        batch: ForwardBatch,
+        cache: CacheLayer,
+        norms: HeadNorms | None = None,
     ) -> Tensor:
-        """Rotates the queries in place in qkv and returns a view of them."""
+        """Norms and rotates the queries in place in qkv and returns a view of them."""
         num_tokens, head_dim = qkv.shape[0], cache.head_dim
         check(qkv, num_tokens, (num_heads + 2 * cache.keys.shape[1]) * head_dim)
         self.library.call(
-            "qw_rotate_and_store", pointer(qkv), num_tokens, num_heads, byref(rotation_structure(cos, sin, batch)),
-            cos.shape[0], byref(cache_structure(cache)),
+            "qw_rotate_and_store", pointer(qkv), num_tokens, num_heads, byref(norms_structure(norms, head_dim)),
+            byref(rotation_structure(cos, sin, batch)), cos.shape[0], byref(cache_structure(cache)),
         )  # fmt: skip
         query: Tensor = qkv[:, : num_heads * head_dim].unflatten(-1, (num_heads, head_dim))
         return query

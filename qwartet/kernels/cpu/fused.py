@@ -18,6 +18,7 @@ from qwartet.kernels.cpu.structures import (
     cache_structure,
     check,
     dense_structure,
+    norms_structure,
     pointer,
     rotation_structure,
 )
@@ -39,7 +40,7 @@ class NativeLayers:
     ) -> None:
         """Only for packed and dense linears; see `of`."""
         self._library, self._low = library, low
-        self._layers = [_Layer(layer) for layer in layers]
+        self._layers = [_Layer(layer, cache.head_dim) for layer, cache in zip(layers, caches, strict=True)]
         self._held = list(caches)
         self._caches = [cache_structure(cache) for cache in caches]
         self._held_adapters = [layer.adapters for layer in layers]
@@ -87,7 +88,7 @@ class NativeLayers:
 class _Layer:
     """One block: its structure, and the tensors that keep the data of the structure alive."""
 
-    def __init__(self, weights: LayerWeights) -> None:
+    def __init__(self, weights: LayerWeights, head_dim: int) -> None:
         self._weights = weights
         hidden_size = weights.attention_norm.shape[0]
         check(weights.attention_norm, hidden_size)
@@ -96,6 +97,7 @@ class _Layer:
         up = linears["up"]
         self.structure = native.Layer(
             attention_norm=pointer(weights.attention_norm), mlp_norm=pointer(weights.mlp_norm), eps=weights.eps,
+            head_norms=norms_structure(weights.head_norms, head_dim),
             num_heads=weights.num_heads, hidden_size=hidden_size,
             intermediate_size=up.packed.num_outputs if up.is_packed else up.dense.num_outputs, **linears,
         )  # fmt: skip
@@ -108,6 +110,11 @@ class _Layer:
             structure.mlp_norm,
         ):
             return True
+        heads = weights.head_norms
+        if heads is not None:
+            places = structure.head_norms.query, structure.head_norms.key
+            if (pointer(heads.query), pointer(heads.key)) != places:
+                return True
         for name in _LINEARS:
             if isinstance(linear := getattr(weights, name), tuple):
                 dense = getattr(structure, name).dense

@@ -45,12 +45,26 @@ class Linear(ctypes.Structure):
     _fields_ = (("packed", PackedWeight), ("dense", DenseWeight), ("is_packed", c_int32))
 
 
+class HeadNorms(ctypes.Structure):
+    """csrc/elementwise.h"""
+
+    _fields_ = (("query", c_void_p), ("key", c_void_p), ("eps", c_float))
+
+
 class Layer(ctypes.Structure):
     """csrc/decoder_layer.h"""
 
     _fields_ = (
-        *(("attention_norm", c_void_p), ("mlp_norm", c_void_p), ("qkv", Linear), ("output", Linear), ("up", Linear)),
-        *(("gate", Linear), ("down", Linear), ("eps", c_float), ("num_heads", c_int32), ("hidden_size", c_int64)),
+        *(("attention_norm", c_void_p), ("mlp_norm", c_void_p), ("head_norms", HeadNorms), ("qkv", Linear)),
+        *(
+            ("output", Linear),
+            ("up", Linear),
+            ("gate", Linear),
+            ("down", Linear),
+            ("eps", c_float),
+            ("num_heads", c_int32),
+            ("hidden_size", c_int64),
+        ),
         ("intermediate_size", c_int64),
     )
 
@@ -117,7 +131,7 @@ class LayerAdapters(ctypes.Structure):
 
 _STRUCTURES = (
     *(PackedWeight, DenseWeight, Linear, Layer, Rotation, CacheLayer, AttentionBatch, Head, StepShape, LowRank),
-    LayerAdapters,
+    *(LayerAdapters, HeadNorms),
 )
 
 _POINTER, _INT, _LONG = c_void_p, c_int32, c_int64
@@ -133,7 +147,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "qw_embed": (_INT, (_POINTER, _POINTER, _LONG, _LONG, _LONG, _POINTER)),
     "qw_rms_norm": (_INT, (_POINTER, _POINTER, c_float, _LONG, _LONG, _POINTER)),
     "qw_silu_mul": (_INT, (_POINTER, _POINTER, _LONG, _POINTER)),
-    "qw_rotate_and_store": (_INT, (_POINTER, _LONG, _INT, _POINTER, _LONG, _POINTER)),
+    "qw_rotate_and_store": (_INT, (_POINTER, _LONG, _INT, _POINTER, _POINTER, _LONG, _POINTER)),
     "qw_paged_attention": (_INT, (_POINTER, _LONG, _LONG, _INT, _POINTER, _POINTER, _POINTER)),
     "qw_decoder_layers": (
         _INT,

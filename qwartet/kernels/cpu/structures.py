@@ -9,6 +9,7 @@ from qwartet.errors import SettingError
 from qwartet.kernels.cache_layer import CacheLayer
 from qwartet.kernels.cpu import library
 from qwartet.kernels.forward_batch import ForwardBatch
+from qwartet.kernels.head_norms import HeadNorms
 
 _STORED = {None: torch.bfloat16, 8: torch.int8, 4: torch.uint8}
 
@@ -53,6 +54,15 @@ def cache_structure(cache: CacheLayer) -> library.CacheLayer:
         value_scales=pointer(cache.value_scales), num_blocks=num_blocks, num_kv_heads=num_kv_heads,
         block_size=block_size, head_dim=cache.head_dim, bits=cache.bits or 16,
     )  # fmt: skip
+
+
+def norms_structure(norms: HeadNorms | None, head_dim: int) -> library.HeadNorms:
+    """The norms of heads of this size; None for no norms."""
+    if norms is None:
+        return library.HeadNorms()
+    for weight in (norms.query, norms.key):
+        check(weight, head_dim)
+    return library.HeadNorms(query=pointer(norms.query), key=pointer(norms.key), eps=norms.eps)
 
 
 def rotation_structure(cos: Tensor, sin: Tensor, batch: ForwardBatch) -> library.Rotation:

@@ -1,7 +1,7 @@
-"""From a projection to the heads of attention: reference rotary embedding and LogN.
+"""From a projection to the heads of attention: reference norms of heads, rotary embedding and LogN.
 
-(x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin) for the two halves of the rotated part of a head (Su et al. 2021); the
-queries are then multiplied by their LogN factor.
+Qwen3 norms every query and key head first. Then (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin) for the two halves of
+the rotated part of a head (Su et al. 2021); the queries are then multiplied by their LogN factor.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from torch import Tensor
 
 from qwartet.kernels.cache_layer import CacheLayer
 from qwartet.kernels.forward_batch import ForwardBatch
+from qwartet.kernels.head_norms import HeadNorms
+from qwartet.kernels.reference.elementwise import rms_norm
 
 
 def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -21,11 +23,19 @@ def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def rotated_heads(
-    qkv: Tensor, num_heads: int, head_dim: int, cos: Tensor, sin: Tensor, query_scale: Tensor | None
+    qkv: Tensor,
+    num_heads: int,
+    head_dim: int,
+    cos: Tensor,
+    sin: Tensor,
+    query_scale: Tensor | None,
+    norms: HeadNorms | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """qkv [T, (H + 2 H_kv) D] -> query [T, H, D], key and value [T, H_kv, D]; cos and sin [T, 1, rotary_dim / 2]."""
     num_kv_heads = (qkv.shape[-1] // head_dim - num_heads) // 2
     query, key, value = qkv.unflatten(-1, (-1, head_dim)).split([num_heads, num_kv_heads, num_kv_heads], dim=-2)
+    if norms is not None:
+        query, key = rms_norm(query, norms.query, norms.eps), rms_norm(key, norms.key, norms.eps)
     query, key = apply_rotary(query, cos, sin), apply_rotary(key, cos, sin)
     if query_scale is not None:
         query = query * query_scale.to(query.dtype)[:, None, None]
@@ -33,14 +43,20 @@ def rotated_heads(
 
 
 def rotate_and_store(
-    qkv: Tensor, num_heads: int, cos: Tensor, sin: Tensor, batch: ForwardBatch, cache: CacheLayer
+    qkv: Tensor,
+    num_heads: int,
+    cos: Tensor,
+    sin: Tensor,
+    batch: ForwardBatch,
+    cache: CacheLayer,
+    norms: HeadNorms | None = None,
 ) -> Tensor:
-    """Rotates, writes keys and values to the cache, and returns the queries [T, H, D].
+    """Norms, rotates, writes keys and values to the cache, and returns the queries [T, H, D].
 
     cos and sin are the full tables [rows, rotary_dim / 2] fp32; batch.rope_index selects rows.
     """
     assert batch.slot_mapping is not None, "a batch for a cache needs its slots"
     rows = cos[batch.rope_index].unsqueeze(1), sin[batch.rope_index].unsqueeze(1)
-    query, key, value = rotated_heads(qkv, num_heads, cache.head_dim, *rows, batch.query_scale)
+    query, key, value = rotated_heads(qkv, num_heads, cache.head_dim, *rows, batch.query_scale, norms)
     cache.store(key, value, batch.slot_mapping)
     return query

@@ -65,6 +65,8 @@ bool is_valid(const Rotation& r, const CacheLayer& c, int64_t num_tokens, int64_
     return true;
 }
 
+bool is_valid(const HeadNorms& norms) { return !norms.query == !norms.key; }
+
 bool have_one_shape(const CacheLayer& a, const CacheLayer& b) {
     return a.num_blocks == b.num_blocks && a.num_kv_heads == b.num_kv_heads && a.block_size == b.block_size &&
            a.head_dim == b.head_dim;
@@ -72,7 +74,7 @@ bool have_one_shape(const CacheLayer& a, const CacheLayer& b) {
 
 bool is_valid(const Layer& layer, const CacheLayer& cache, int64_t hidden_size) {
     if (!is_valid(cache) || !is_size(layer.num_heads, 1 << 16) || layer.num_heads % cache.num_kv_heads) return false;
-    if (layer.hidden_size != hidden_size || !is_size(layer.intermediate_size)) return false;
+    if (layer.hidden_size != hidden_size || !is_size(layer.intermediate_size) || !is_valid(layer.head_norms)) return false;
     const int64_t width = layer.intermediate_size, query_width = int64_t(layer.num_heads) * cache.head_dim;
     const int64_t kv_width = int64_t(cache.num_kv_heads) * cache.head_dim;
     return has_shape(layer.qkv, hidden_size, query_width + 2 * kv_width) && has_shape(layer.output, query_width, hidden_size) &&
@@ -130,7 +132,7 @@ QW_EXPORT const char* qw_source_hash() { return QWARTET_SOURCE_HASH; }
 QW_EXPORT void qw_structure_sizes(int64_t* sizes) {
     const int64_t all[] = {sizeof(PackedWeight), sizeof(DenseWeight), sizeof(Linear), sizeof(Layer), sizeof(Rotation),
                            sizeof(CacheLayer), sizeof(AttentionBatch), sizeof(Head), sizeof(StepShape), sizeof(LowRank),
-                           sizeof(LayerAdapters)};
+                           sizeof(LayerAdapters), sizeof(HeadNorms)};
     std::memcpy(sizes, all, sizeof all);
 }
 
@@ -207,11 +209,11 @@ QW_EXPORT int32_t qw_silu_mul(const uint16_t* up, const uint16_t* gate, int64_t 
     return guarded(count >= 1, [&] { silu_mul(up, gate, count, h); });
 }
 
-QW_EXPORT int32_t qw_rotate_and_store(uint16_t* qkv, int64_t num_tokens, int32_t num_heads, const Rotation* rotation,
-                                      int64_t num_rotary_rows, const CacheLayer* cache) {
-    const bool good = is_size(num_tokens) && is_size(num_heads, 1 << 16) && is_valid(*cache) &&
+QW_EXPORT int32_t qw_rotate_and_store(uint16_t* qkv, int64_t num_tokens, int32_t num_heads, const HeadNorms* norms,
+                                      const Rotation* rotation, int64_t num_rotary_rows, const CacheLayer* cache) {
+    const bool good = is_size(num_tokens) && is_size(num_heads, 1 << 16) && is_valid(*norms) && is_valid(*cache) &&
                       is_valid(*rotation, *cache, num_tokens, num_rotary_rows);
-    return guarded(good, [&] { rotate_and_store(qkv, num_tokens, num_heads, *rotation, *cache); });
+    return guarded(good, [&] { rotate_and_store(qkv, num_tokens, num_heads, *norms, *rotation, *cache); });
 }
 
 QW_EXPORT int32_t qw_paged_attention(const uint16_t* query, int64_t query_stride, int64_t num_tokens, int32_t num_heads,

@@ -60,7 +60,7 @@ void decoder_layer(const Layer& layer, float* x, int64_t num_tokens, const Rotat
 
     rms_norm(x, layer.attention_norm, layer.eps, num_tokens, size, normed);
     linear(layer.qkv, normed, num_tokens, size, low, {qkv, qkv_width, Store::BF16}, adapters.qkv, groups);
-    rotate_and_store(qkv, num_tokens, layer.num_heads, rotation, cache);
+    rotate_and_store(qkv, num_tokens, layer.num_heads, layer.head_norms, rotation, cache);
     uint16_t* attended = normed;
     paged_attention(qkv, qkv_width, layer.num_heads, cache, batch, attended, query_width);
     linear(layer.output, attended, num_tokens, query_width, low, {x, size, Store::ADD_ROUNDED}, adapters.output, groups);

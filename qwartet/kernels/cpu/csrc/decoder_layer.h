@@ -20,6 +20,7 @@ struct Linear {
 struct Layer {
     const uint16_t* attention_norm;  // bf16 [C]
     const uint16_t* mlp_norm;
+    HeadNorms head_norms;
     Linear qkv, output, up, gate, down;
     float eps;
     int32_t num_heads;

@@ -43,6 +43,17 @@ F32 rounded(F32 a) {
     return load_bf16(bits);
 }
 
+// x / sqrt(mean(x^2) + eps) * weight in place, rounded once.
+void norm_head(uint16_t* head, const uint16_t* weight, float eps, int dim) {
+    F32 squares = set_f32(0);
+    for (int d = 0; d < dim; d += 16) {
+        F32 value = load_bf16(head + d);
+        squares = fma(value, value, squares);
+    }
+    const F32 inverse = set_f32(1.0f / std::sqrt(reduce_add(squares) / float(dim) + eps));
+    for (int d = 0; d < dim; d += 16) store_bf16(head + d, mul(mul(load_bf16(head + d), inverse), load_bf16(weight + d)));
+}
+
 // (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin) for the two halves of the rotated part of a head.
 void rotate(uint16_t* head, const float* cos, const float* sin, int half) {
     for (int i = 0; i < half; i += 16) {
@@ -93,17 +104,20 @@ void silu_mul(const uint16_t* up, const uint16_t* gate, int64_t count, uint16_t*
     });
 }
 
-void rotate_and_store(uint16_t* qkv, int64_t num_tokens, int32_t num_heads, const Rotation& rotation, const CacheLayer& cache) {
+void rotate_and_store(uint16_t* qkv, int64_t num_tokens, int32_t num_heads, const HeadNorms& norms, const Rotation& rotation,
+                      const CacheLayer& cache) {
     const int dim = cache.head_dim, half = rotation.rotary_dim / 2, num_kv_heads = cache.num_kv_heads;
     for_tokens(num_tokens, [&](int64_t t) {
         const float* cos = rotation.cos + int64_t(rotation.rope_index[t]) * half;
         const float* sin = rotation.sin + int64_t(rotation.rope_index[t]) * half;
         uint16_t* head = qkv + t * int64_t(num_heads + 2 * num_kv_heads) * dim;
         for (int h = 0; h < num_heads; h++, head += dim) {
+            if (norms.query) norm_head(head, norms.query, norms.eps, dim);
             rotate(head, cos, sin, half);
             if (rotation.query_scale) scale_head(head, rotation.query_scale[t], dim);
         }
         for (int h = 0; h < num_kv_heads; h++, head += dim) {
+            if (norms.key) norm_head(head, norms.key, norms.eps, dim);
             rotate(head, cos, sin, half);
             store_key(cache, rotation.slot_mapping[t], h, head);
         }

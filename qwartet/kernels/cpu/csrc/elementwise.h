@@ -25,8 +25,16 @@ struct Rotation {
     int32_t rotary_dim;           // a multiple of 32
 };
 
-// qkv: bf16 [T, (num_heads + 2 num_kv_heads) * D]. Rotates the queries in place; rotates the keys and writes them, and
-// the values, to the cache.
-void rotate_and_store(uint16_t* qkv, int64_t num_tokens, int32_t num_heads, const Rotation& rotation, const CacheLayer& cache);
+// The norms of single heads that come before the rotation; without weights there are none.
+struct HeadNorms {
+    const uint16_t* query;  // bf16 [D]: the weight for all query heads, or null
+    const uint16_t* key;    // null where `query` is
+    float eps;
+};
+
+// qkv: bf16 [T, (num_heads + 2 num_kv_heads) * D]. Norms and rotates the queries in place; does the same to the keys and
+// writes them, and the values, to the cache.
+void rotate_and_store(uint16_t* qkv, int64_t num_tokens, int32_t num_heads, const HeadNorms& norms, const Rotation& rotation,
+                      const CacheLayer& cache);
 
 }  // namespace qw
