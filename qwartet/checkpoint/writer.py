@@ -22,7 +22,11 @@ from qwartet.checkpoint.weight_files import INDEX_NAME
 from qwartet.errors import CheckpointError
 
 DEFAULT_SHARD_BYTES = 2_000_000_000  # about what the published checkpoints use
-COPIED_FILES = ("generation_config.json", "tokenizer_config.json", "*.tiktoken", "LICENSE*", "NOTICE*")
+COPIED_FILES = (
+    *("generation_config.json", "tokenizer_config.json", "*.tiktoken", "LICENSE*", "NOTICE*"),
+    *("tokenizer.json", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json"),
+    "chat_template.jinja",
+)
 NO_ROOM = "free some space there, or choose another directory"
 
 
