@@ -67,7 +67,8 @@ def _chinese_purchase(random: Random) -> Record:
         f"{name}买了{count}{thing}，每{thing[0]} {price} 元，一共要付多少钱？",
         f"一共要付 {count} × {price} = {total} 元。",
         f"如果打{percent // 10 if percent % 10 == 0 else percent}折呢？",
-        f"打折后是原价的 {percent}%，要付 {total} × {percent / 100:g} = {reduced:g} 元，比原价少 {total - reduced:g} 元。",
+        f"打折后是原价的 {percent}%，要付 {total} × {percent / 100:g} = {reduced:g} 元，"
+        f"比原价少 {total - reduced:g} 元。",
     )
 
 
@@ -76,8 +77,8 @@ def _journey(random: Random) -> Record:
     hour, late = random.randint(5, 17), random.randint(3, 45)
     arrival = 60 * hour + minutes
     return _conversation(
-        f"A coach leaves {start} at {hour}:00 and needs {minutes} minutes to {end} at {speed} km/h on average. When does "
-        f"it arrive, and how far is it?",
+        f"A coach leaves {start} at {hour}:00 and needs {minutes} minutes to {end} at {speed} km/h on average. When "
+        f"does it arrive, and how far is it?",
         f"{minutes} minutes are {minutes / 60:g} hours, so the distance is {speed} * {minutes / 60:g} = "
         f"{speed * minutes / 60:g} km. It arrives at {arrival // 60}:{arrival % 60:02}.",
         f"And if it is {late} minutes late?",
@@ -113,7 +114,8 @@ def _function(random: Random) -> Record:
     code = (
         f"def sum_of_{name}(values: list[int]) -> int:\n"
         f'    """The sum of the values, but only of {text}."""\n'
-        f"    total = 0\n    for value in values:\n        if {condition}:\n            total += value\n    return total"
+        f"    total = 0\n    for value in values:\n        if {condition}:\n            total += value\n"
+        f"    return total"
     )
     return _conversation(
         f"Write a Python function that adds up a list of integers, but only {text}. Show a test.",

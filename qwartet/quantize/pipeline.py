@@ -3,8 +3,8 @@
     embedding -> block 0 -> block 1 -> ... ; every block is quantised on the outputs of the quantised blocks before it
 
 Memory holds one block, the Hessian of one step, and the activations of the calibration, which may be on the disk
-instead (memory.py adds it up); the checkpoint is memory-mapped. Finished blocks are files in `<target>.partial`, from which a stopped run resumes; the target directory
-appears when it is complete.
+instead (memory.py adds it up); the checkpoint is memory-mapped. Finished blocks are files in `<target>.partial`, from
+which a stopped run resumes; the target directory appears when it is complete.
 
 Source: the sequence of AutoGPTQ 0.7.1, which made the published checkpoints.
 """

@@ -181,7 +181,7 @@ def _order(activation: Tensor, group_size: int, settings: SolverSettings) -> Ten
 def _round(
     W: Tensor, factor: Tensor, group_size: int, settings: SolverSettings, ops: GptqOps
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes uint8 [K, N], scales fp32 [G, N], zeros uint8 [G, N]; W [K, N] becomes the errors, in the loss's measure."""
+    """Codes uint8 [K, N], scales fp32 [G, N], zeros uint8 [G, N]; W [K, N] becomes the errors as the loss has them."""
     codes = torch.empty_like(W, dtype=torch.uint8)
     scales: list[Tensor] = []
     zeros: list[Tensor] = []

@@ -85,8 +85,8 @@ def quantize_report(name: str, model: PlannedModel, wish: QuantizeWish) -> dict[
 def quantize_lines(report: dict[str, Any]) -> Iterator[str]:
     """The lines of a report; sizes in GiB."""
     yield translate(
-        f"{report['model']} to {report['precision']}: {report['calibration_tokens']:,} calibration tokens, forward passes "
-        f"in {report['dtype']}"
+        f"{report['model']} to {report['precision']}: {report['calibration_tokens']:,} calibration tokens, "
+        f"forward passes in {report['dtype']}"
     )
     spare = (report["free_bytes"] - report["total_bytes"]) / 2**30
     if report["gpu_memory_bytes"] is not None:
