@@ -58,7 +58,7 @@ class GptqOps:
             codes[i] = code
             error = (weight[i] - scale * (code - zero)) / factor[i, i]
             weight[i] = error
-            weight[i + 1 :].addr_(factor[i, i + 1 :], error, alpha=-1)
+            weight[i + 1 :].sub_(torch.outer(factor[i, i + 1 :], error))
 
     def subtract_product_(self, rest: Tensor, factor: Tensor, errors: Tensor) -> None:
         """rest [m, N] -= factor [k, m]^T errors [k, N]."""

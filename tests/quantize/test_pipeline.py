@@ -268,6 +268,36 @@ t.quantize_checkpoint(Path({str(source)!r}), Path({str(tmp_path)!r}, "out"), t.I
     assert_same_files(tmp_path / "out", int4)
 
 
+def test_a_run_killed_within_a_block_leaves_files_of_activations_that_the_next_one_replaces(
+    source: Path, int4: Path, tmp_path: Path
+) -> None:
+    child = f"""
+import os, signal, torch
+from pathlib import Path
+from tests.quantize import test_pipeline as t
+torch.set_num_threads(1)
+place = (1, "mlp.down, batch 1 of 1")
+kill = lambda state: os.kill(os.getpid(), signal.SIGKILL) if (state.layer, state.doing) == place else None
+out, options = Path({str(tmp_path)!r}, "out"), t.QuantizeOptions(spill=Path({str(tmp_path)!r}, "fast"))
+t.quantize_checkpoint(Path({str(source)!r}), out, t.INT4, t.CALIBRATION, options=options, on_progress=kill)
+"""
+    assert subprocess.run([sys.executable, "-c", child], cwd=REPOSITORY).returncode == -signal.SIGKILL
+    assert list((tmp_path / "fast").rglob("*.bin"))
+    events = quantize_checkpoint(
+        source, tmp_path / "out", INT4, CALIBRATION, options=QuantizeOptions(spill=tmp_path / "fast")
+    )
+    assert [event.is_resumed for event in events] == [event.layer == 0 for event in events]
+    assert_same_files(tmp_path / "out", int4)
+    assert not any((tmp_path / "fast").iterdir())
+
+
+def test_one_example_is_enough_if_it_is_long_enough(source: Path, tmp_path: Path) -> None:
+    quantize_checkpoint(source, tmp_path / "out", INT4, random_ids([300]))
+    assert mean_kl(tmp_path / "out", source) < 0.2
+    with pytest.raises(SettingError, match="127 tokens in 1 examples; this model needs at least 128"):
+        quantize_checkpoint(source, tmp_path / "short", INT4, random_ids([127]))
+
+
 @pytest.mark.parametrize("changed", ["settings", "calibration", "dtype", "weights", "nothing"])
 def test_finished_blocks_are_reused_only_for_the_same_settings_and_inputs(
     source: Path, tmp_path: Path, changed: str

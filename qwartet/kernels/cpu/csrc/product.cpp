@@ -12,10 +12,12 @@ namespace {
 
 constexpr int ROWS = PRODUCT_ROWS;             // of a tile of C
 constexpr int COLUMNS = 16 * PRODUCT_VECTORS;
-constexpr int64_t DEPTH = 512;                 // products that are summed in registers
-constexpr int64_t BLOCK_ROWS = 96 / ROWS * ROWS;  // of A, packed for one task: 192 KB, which level 2 holds
-constexpr int64_t BLOCK_COLUMNS = 2048 / COLUMNS * COLUMNS;  // of C, computed by one task
-constexpr int64_t CHUNK_COLUMNS = 4 * BLOCK_COLUMNS;         // of B, packed at once for all tasks: 16 MB
+constexpr int64_t DEPTH = 512;  // products that are summed in registers; ROWS of A, 24 KB, stay in level 1
+constexpr int64_t BLOCK_COLUMNS = 256 / COLUMNS * COLUMNS;  // of B, packed for one task: 512 KB, for level 2
+constexpr int64_t BLOCK_ROWS = 2048 / ROWS * ROWS;          // of A at most, that go through one such block
+constexpr int64_t CHUNK_ROWS = 2 * BLOCK_ROWS;              // of A, packed at once for all tasks: 8 MB
+constexpr int64_t TASKS_OF_THREAD = 4;                      // at least, unless their blocks become too small
+constexpr int64_t FEWEST_ROWS = 8 * ROWS;
 
 int64_t pieces(int64_t size, int64_t piece) { return (size + piece - 1) / piece; }
 
@@ -86,42 +88,52 @@ void compute_tile(const Problem& p, const float* a, const float* b, int64_t dept
         std::memcpy(place + r * p.stride + first(r), copy + r * COLUMNS + first(r), 4 * (columns - first(r)));
 }
 
+// Rows of a task, so that there are enough of them for all threads.
+int64_t rows_of_task(int64_t rows, int64_t column_blocks) {
+    int64_t share = std::min(BLOCK_ROWS, pieces(rows, ROWS) * ROWS);
+    while (share > FEWEST_ROWS && pieces(rows, share) * column_blocks < TASKS_OF_THREAD * num_threads())
+        share = pieces(share / 2, ROWS) * ROWS;
+    return share;
+}
+
 }  // namespace
 
 void product(const Matrix& a, const Matrix& b, int64_t M, int64_t N, int64_t K, float alpha, float beta, float* c,
              int64_t stride, Triangle part) {
     const Problem p{M, N, alpha, c, stride, part};
-    const int64_t row_blocks = pieces(M, BLOCK_ROWS);
-    for (int64_t n = 0; n < N; n += CHUNK_COLUMNS) {
-        const int64_t chunk = std::min(CHUNK_COLUMNS, N - n), panels = pieces(chunk, COLUMNS);
+    const int64_t column_blocks = pieces(N, BLOCK_COLUMNS);
+    for (int64_t m = 0; m < M; m += CHUNK_ROWS) {
+        const int64_t chunk = std::min(CHUNK_ROWS, M - m), panels = pieces(chunk, ROWS);
+        const int64_t share = rows_of_task(chunk, column_blocks), row_blocks = pieces(chunk, share);
         for (int64_t k = 0; k < K; k += DEPTH) {
             const int64_t depth = std::min(DEPTH, K - k);
-            auto* packed = static_cast<float*>(scratch(Scratch::product, 4 * panels * COLUMNS * depth));
+            const bool is_zero = part == Triangle::FACTOR && k + depth <= m;  // all of A's rows begin further right
+            if (is_zero && (k > 0 || beta == 1)) continue;
+            auto* packed = static_cast<float*>(scratch(Scratch::product, 4 * panels * ROWS * depth));
             parallel_for(panels, [&](int64_t panel) {
-                const int64_t j = n + panel * COLUMNS;
-                pack_panel<COLUMNS>(b.data + k * b.row + j * b.column, b.column, b.row, std::min<int64_t>(COLUMNS, N - j),
-                                    depth, packed + panel * COLUMNS * depth);
+                const int64_t i = m + panel * ROWS;
+                float* to = packed + panel * ROWS * depth;
+                pack_panel<ROWS>(a.data + i * a.row + k * a.column, a.row, a.column, std::min<int64_t>(ROWS, M - i), depth, to);
+                if (part == Triangle::FACTOR) clear_below_diagonal(i - k, depth, to);
             });
-            const int64_t column_blocks = pieces(chunk, BLOCK_COLUMNS);
             parallel_for(row_blocks * column_blocks, [&](int64_t task) {
-                const int64_t i = task / column_blocks * BLOCK_ROWS, begin = task % column_blocks * BLOCK_COLUMNS;
-                const int64_t rows = std::min(BLOCK_ROWS, M - i), end = std::min(begin + BLOCK_COLUMNS, chunk);
-                if (part == Triangle::RESULT && n + end <= i) return;
-                if (part == Triangle::FACTOR && k + depth <= i && (k > 0 || beta == 1)) return;
-                auto* own = static_cast<float*>(thread_scratch(4 * BLOCK_ROWS * depth));
-                for (int64_t r = 0; r < rows; r += ROWS) {
-                    pack_panel<ROWS>(a.data + (i + r) * a.row + k * a.column, a.row, a.column,
-                                     std::min<int64_t>(ROWS, rows - r), depth, own + r * depth);
-                    if (part == Triangle::FACTOR) clear_below_diagonal(i + r - k, depth, own + r * depth);
-                }
-                for (int64_t j = begin; j < end; j += COLUMNS)
-                    for (int64_t r = 0; r < rows; r += ROWS) {
-                        if (part == Triangle::RESULT && n + j + COLUMNS <= i + r) continue;
-                        // Left of the diagonal of A: skipped up to the first row of the tile, zeros in the others.
-                        const int64_t skipped = part == Triangle::FACTOR ? std::clamp<int64_t>(i + r - k, 0, depth) : 0;
-                        compute_tile(p, own + (r * depth) + skipped * ROWS, packed + j * depth + skipped * COLUMNS,
-                                     depth - skipped, k == 0 ? beta : 1, i + r, n + j);
+                const int64_t begin = task % row_blocks * share, end = std::min(begin + share, chunk);
+                const int64_t j = task / row_blocks * BLOCK_COLUMNS, columns = std::min(BLOCK_COLUMNS, N - j);
+                if (part == Triangle::RESULT && j + columns <= m + begin) return;
+                auto* own = static_cast<float*>(thread_scratch(4 * BLOCK_COLUMNS * depth));
+                for (int64_t n = 0; n < columns; n += COLUMNS)
+                    pack_panel<COLUMNS>(b.data + k * b.row + (j + n) * b.column, b.column, b.row,
+                                        std::min<int64_t>(COLUMNS, columns - n), depth, own + n * depth);
+                for (int64_t r = begin; r < end; r += ROWS) {
+                    const int64_t i = m + r;
+                    // Left of the diagonal of A: skipped up to the first row of the tile, zeros in the others.
+                    const int64_t skipped = part == Triangle::FACTOR ? std::clamp<int64_t>(i - k, 0, depth) : 0;
+                    for (int64_t n = 0; n < columns; n += COLUMNS) {
+                        if (part == Triangle::RESULT && j + n + COLUMNS <= i) continue;
+                        compute_tile(p, packed + r * depth + skipped * ROWS, own + n * depth + skipped * COLUMNS,
+                                     depth - skipped, k == 0 ? beta : 1, i, j + n);
                     }
+                }
             });
         }
     }
