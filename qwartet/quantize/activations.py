@@ -19,8 +19,7 @@ from qwartet.checkpoint.directory import cannot_read
 from qwartet.checkpoint.writer import writing
 from qwartet.errors import CheckpointError
 from qwartet.kernels.forward_batch import ForwardBatch
-
-HINT = "free some space there, or choose another directory; finished blocks are kept, so the same command resumes"
+from qwartet.quantize.writer import HINT
 
 
 @dataclass(frozen=True)

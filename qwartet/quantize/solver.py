@@ -133,7 +133,8 @@ def solve(
             raise SolverError(reason, matrix=name)
         packed = QuantizedWeight.from_codes(
             codes[:, rows], scales[:, rows], zeros[:, rows],
-            bits=settings.bits, group_size=group_size, sym=settings.sym, g_idx=g_idx,
+            bits=settings.bits, group_size=group_size, sym=settings.sym,
+            g_idx=None if g_idx is None else g_idx.clone(),  # files hold one for each
         )  # fmt: skip
         results[name] = SolverResult(packed, losses[rows].sum().item(), damp_percent)
     return results
