@@ -45,9 +45,9 @@ class Variant:
 
 
 VARIANTS = (
+    Variant("the published settings"),  # first: the others are compared with it
     Variant("rounding to nearest", options={"starved_below": ALWAYS}),
     Variant("rounding to nearest, --search-scales", options={"starved_below": ALWAYS, "search_scales": True}),
-    Variant("the published settings"),
     Variant("--act-group-aware", options={"act_group_aware": True}),
     Variant("--search-scales", options={"search_scales": True}),
     Variant("--act-group-aware --search-scales", options={"act_group_aware": True, "search_scales": True}),
@@ -101,21 +101,20 @@ def main() -> None:
     print("| bits | settings | calibration tokens | mean KL | of the published settings | seconds |")
     print("|---|---|---|---|---|---|")
     for bits in arguments.bits:
-        rows = []
+        published = None
         for number, variant in enumerate(VARIANTS):
             target = arguments.out / f"int{bits}-{number:02}"
             calibration, started = examples_of(variant, arguments.parent, training), time.perf_counter()
             if not target.exists():
                 settings = {"group_size": 128, "desc_act": False, "sym": True, **variant.settings}
-                options = QuantizeOptions(**variant.options)
-                config = GptqConfig(bits=bits, **settings)
+                config, options = GptqConfig(bits=bits, **settings), QuantizeOptions(**variant.options)
                 quantize_checkpoint(arguments.parent, target, config, calibration, options=options, dtype=variant.dtype)
             seconds = time.perf_counter() - started
             kl = mean_kl(parent, load_model(target, dtype="fp32"), examples)
-            rows.append((variant.name, sum(map(len, calibration)), kl, seconds))
-        published = next(row[2] for row in rows if row[0] == "the published settings")
-        for name, tokens, kl, seconds in rows:
-            print(f"| {bits} | {name} | {tokens:,} | {kl:.5f} | {kl / published:.3f} | {seconds:.0f} |", flush=True)
+            published = published or kl
+            tokens = sum(map(len, calibration))
+            row = (variant.name, f"{tokens:,}", f"{kl:.5f}", f"{kl / published:.3f}", f"{seconds:.0f}")
+            print(f"| {bits} | {' | '.join(row)} |", flush=True)
 
 
 if __name__ == "__main__":
