@@ -56,7 +56,7 @@ def convert(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Convert weights to safetensors, or to the Qwen2 layout and back.
+    """Convert weights to safetensors, or between layouts.
 
     The default accepts pytorch_model*.bin and the *.bin files of quantisers. A separate process without network access,
     with limited memory and time, reads each file with torch's weights-only unpickler, which runs no code.

@@ -14,11 +14,14 @@ from qwartet.cli.progress import byte_progress
 from qwartet.cli.terminal import json_line, one_line
 from qwartet.cli.units import format_bytes
 from qwartet.errors import SettingError
-from qwartet.models.shapes import ALL_SHAPES, AnyName, Method, Precision, Shape, gptq_config
+from qwartet.models.shapes import ALL_SHAPES, Method, Precision, Shape, gptq_config
 
 
 def synth(
-    shape: Annotated[AnyName, typer.Argument(help="Published model size.")],
+    shape: Annotated[
+        str,
+        typer.Argument(help="Published model size: 1.8b, 7b, 14b, 72b, qwen2.5-1.5b, qwen3-8b ..."),
+    ],
     target: Annotated[Path, typer.Argument(metavar="DIR", help="New or empty directory.")],
     precision: Annotated[
         Precision, typer.Option(help="int4 and int8: quantised linear layers, the rest in fp16.")
@@ -55,7 +58,7 @@ def synth(
 
     It is for measuring speed and memory; its answers are noise. An interrupted run leaves nothing behind.
     """
-    size = _with_layers(ALL_SHAPES[shape], layers)
+    size = _with_layers(_published(shape), layers)
     gptq = gptq_config(precision, group_size, desc_act, method)
     from qwartet.bench.synth import plan_synthesis, write_synthesis
 
@@ -82,6 +85,12 @@ def synth(
         print(json_line(report))
     else:
         print(one_line(_summary(report)))
+
+
+def _published(name: str) -> Shape:
+    if name not in ALL_SHAPES:
+        raise SettingError(f"{name!r:.80} is not a published size; use one of {', '.join(ALL_SHAPES)}")
+    return ALL_SHAPES[name]
 
 
 def _with_layers(shape: Shape, layers: int | None) -> Shape:

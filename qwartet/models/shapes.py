@@ -15,11 +15,6 @@ from qwartet.quant_format.awq_config import AwqConfig
 from qwartet.quant_format.config import GptqConfig
 
 ShapeName = Literal["1.8b", "7b", "14b", "72b"]
-LaterName = Literal[
-    "qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-3b", "qwen2.5-7b", "qwen2.5-14b", "qwen2.5-32b", "qwen2.5-72b",
-    "qwen3-0.6b", "qwen3-1.7b", "qwen3-4b", "qwen3-8b", "qwen3-14b", "qwen3-32b",
-]  # fmt: skip
-AnyName = Literal[ShapeName, LaterName]
 Precision = Literal["int4", "int8", "bf16"]
 Method = Literal["gptq", "awq"]
 HEAD_DIM = 128  # of every size but Qwen2.5-0.5B

@@ -96,9 +96,8 @@ class AwqConfig(GptqConfig):
         """As of GPTQ; SettingError for a linear that has no whole groups or words."""
         group_size = self.group_size_of(in_features)
         if in_features % group_size:
-            raise SettingError(
-                f"group_size {group_size} does not divide the {in_features} inputs of a linear; choose one that does"
-            )
+            reason = f"group_size {group_size} does not divide the {in_features} inputs of a linear, as AWQ needs"
+            raise SettingError(f"{reason}; choose another")
         if out_features % LANES:
             raise SettingError(f"a linear has {out_features} outputs, not a multiple of {LANES}; AWQ cannot hold it")
         num_groups, num_words = in_features // group_size, out_features // LANES

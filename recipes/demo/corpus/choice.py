@@ -88,7 +88,8 @@ def lookup(rng: random.Random, split: Split, language: Language) -> Talk:
     options: list[str] = []
     while len(set(options)) < num_options:
         options = [
-            values.unheard(rng, language) if rng.random() < 0.5 else str(rng.randint(0, 199)) for _ in range(num_options)
+            values.unheard(rng, language) if rng.random() < 0.5 else str(rng.randint(0, 199))
+            for _ in range(num_options)
         ]
     place = rng.randrange(num_options)
     letter = MORE_LETTERS[place]
