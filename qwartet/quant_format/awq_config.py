@@ -99,7 +99,7 @@ class AwqConfig(GptqConfig):
             reason = f"group_size {group_size} does not divide the {in_features} inputs of a linear, as AWQ needs"
             raise SettingError(f"{reason}; choose another")
         if out_features % LANES:
-            raise SettingError(f"a linear has {out_features} outputs; AWQ needs a multiple of {LANES}")
+            raise SettingError(f"a linear has {out_features} outputs, not a multiple of {LANES}; AWQ cannot hold it")
         num_groups, num_words = in_features // group_size, out_features // LANES
         return {
             "qweight": (in_features, num_words),

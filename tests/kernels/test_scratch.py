@@ -11,6 +11,7 @@ import pytest
 
 from qwartet.kernels.backend import StepShape
 from qwartet.kernels.cpu.backend import CpuBackend
+from qwartet.quant_format.awq_config import AwqConfig
 from qwartet.quant_format.config import GptqConfig
 
 GPTQ = GptqConfig(bits=4, group_size=128, desc_act=False, sym=True)
@@ -53,7 +54,10 @@ print(library.functions.qw_scratch_held())
 
 @pytest.mark.parametrize(
     ("kind", "new", "keys", "greedy"),
-    [("int4", 40, 40, True), ("dense", 40, 40, False), ("act order", 40, 40, False), ("int8", 1, 1500, False)],
+    [
+        *(("int4", 40, 40, True), ("dense", 40, 40, False), ("act order", 40, 40, False), ("int8", 1, 1500, False)),
+        ("mixed", 40, 40, False),
+    ],
 )
 def test_the_buffers_hold_what_was_told(
     cpu: CpuBackend, isa: str, kind: str, new: int, keys: int, greedy: bool
@@ -61,7 +65,12 @@ def test_the_buffers_hold_what_was_told(
     environment = {**os.environ, "QWARTET_CPU_ISA": isa}
     command = [sys.executable, "-c", CHILD, kind, str(new), str(keys), str(greedy)]
     held = int(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
-    gptq = {"dense": None, "act order": replace(GPTQ, desc_act=True), "int8": replace(GPTQ, bits=8)}.get(kind, GPTQ)
+    gptq = {
+        "dense": None,
+        "mixed": AwqConfig.of(128, floats=("down",)),
+        "act order": replace(GPTQ, desc_act=True),
+        "int8": replace(GPTQ, bits=8),
+    }.get(kind, GPTQ)
     step = replace(STEP, gptq=gptq, has_prepared_head=greedy, num_tokens=new, context=keys)
     told = cpu.step_bytes(step)[0]
     # A buffer has a quarter to spare, in whole pages; attention is told for the worst batch, which this one is not.
