@@ -58,11 +58,11 @@ def convert(
 ) -> None:
     """Convert weights to safetensors, or between layouts.
 
-    The default accepts pytorch_model*.bin and the *.bin files of quantisers. A separate process without network access,
-    with limited memory and time, reads each file with torch's weights-only unpickler, which runs no code.
+    --to safetensors accepts pytorch_model*.bin and the *.bin files of quantisers. A separate process without network
+    access, with limited memory and time, reads each file with torch's weights-only unpickler, which runs no code.
 
-    --to qwen2 writes BF16, FP16, Int4 and Int8 checkpoints in the layout of Qwen2ForCausalLM, with tokenizer.json and
-    chat template; logits are the same. --to qwen1 restores the original bit for bit.
+    --to qwen2 writes first-generation Qwen (BF16, FP16, Int4 or Int8) in the layout of Qwen2ForCausalLM, with
+    tokenizer.json and chat template; logits are the same. --to qwen1 restores the original bit for bit.
 
     An interrupted run leaves nothing behind.
     """

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from qwartet.convert.later_layouts import LaterFamily
+from qwartet.convert.later_layouts import ARCHITECTURES, LaterFamily
 from qwartet.convert.tokenizer_json import added_token
 from qwartet.errors import SettingError
 from qwartet.layers.rotary import PositionConfig, ntk_alpha
@@ -21,7 +21,6 @@ from qwartet.quant_format.config import GptqConfig
 from qwartet.tokenizer.chatml import CHAT_TEMPLATE
 from qwartet.tokenizer.vocabulary import ENDOFTEXT, IM_END, IM_START, Vocabulary
 
-_ARCHITECTURES: dict[LaterFamily, str] = {"qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM"}
 # transformers 5 takes this class for any Qwen2 model, and uses tokenizer.json as it is for the other one.
 _TOKENIZER_CLASSES: dict[LaterFamily, str] = {"qwen2": "Qwen2Tokenizer", "llama": "PreTrainedTokenizerFast"}
 _DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
@@ -61,7 +60,7 @@ def config_json(
 ) -> dict[str, Any]:
     """The content of config.json; `config` has the width of the MLP on disk, `dtype` is the safetensors name."""
     content: dict[str, Any] = {
-        "architectures": [_ARCHITECTURES[family]],
+        "architectures": [ARCHITECTURES[family]],
         "attention_dropout": 0.0,
         "eos_token_id": eos,
         "hidden_act": "silu",

@@ -28,6 +28,7 @@ from qwartet.files import check_free_space, new_directory
 from qwartet.models.config import ModelConfig
 from qwartet.models.families import layout_of, load_config
 from qwartet.models.generation_config import parse_eos
+from qwartet.models.hf_vocabulary_files import load_hf_tokenizer
 from qwartet.models.load import OpenCheckpoint, load_gptq_config
 from qwartet.models.shapes import Shape, config_json
 from qwartet.models.vocabulary_files import load_tokenizer
@@ -69,8 +70,8 @@ def convert_to_qwen1(
     space.
     """
     opened = open_later(source, checkpoint_format)
-    path = source / "tokenizer.json"
-    vocabulary = vocabulary_of(read_json(path), path) if has_file(path) else None
+    tokenizer = load_hf_tokenizer(source)
+    vocabulary = None if tokenizer is None else vocabulary_of(tokenizer.vocabulary)
     record = read_record(source) if has_record(source) else None
     config = replace(opened.config, family="qwen") if record is None else _recorded_config(opened, vocabulary, record)
     found = _Source(opened, config, vocabulary, record)

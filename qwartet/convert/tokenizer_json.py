@@ -6,15 +6,14 @@ tokens in the normalised text, as the original does ("normalized": true).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from qwartet.errors import VocabularyError
 from qwartet.tokenizer.byte_alphabet import bytes_of, spelled
+from qwartet.tokenizer.hf_vocabulary import HfVocabulary
 from qwartet.tokenizer.merge_list import merge_list
 from qwartet.tokenizer.tiktoken_tokenizer import PATTERN
-from qwartet.tokenizer.vocabulary import MAX_RANK, Vocabulary
+from qwartet.tokenizer.vocabulary import Vocabulary
 
 _NO_FORM = "this tokenizer has no first-generation form"
 _SPLIT = {"type": "Split", "pattern": {"Regex": PATTERN}, "behavior": "Isolated", "invert": False}
@@ -68,77 +67,24 @@ def added_token(token: str) -> dict[str, Any]:
     }
 
 
-def vocabulary_of(content: Mapping[str, Any], path: Path) -> Vocabulary:
-    """The vocabulary of a tokenizer.json at `path`.
+def vocabulary_of(found: HfVocabulary) -> Vocabulary:
+    """The `.tiktoken` vocabulary of a tokenizer.json.
 
-    VocabularyError for one that does not split and merge like first-generation Qwen, or has other special tokens.
+    VocabularyError for one that normalises or merges otherwise, or has other special tokens.
     """
-    model = content.get("model")
-    if not isinstance(model, Mapping) or model.get("type") != "BPE":
-        raise _error(path, "its model is not BPE")
-    for key in ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
-        if model.get(key):
-            raise _error(path, f"its model has {key} {model[key]!r:.40}")
-    if (normalizer := content.get("normalizer")) != {"type": "NFC"}:
-        raise _error(path, f"normalizer is {normalizer!r:.80}, not NFC")
-    _check_pattern(content.get("pre_tokenizer"), path)
-    special = _special_tokens(content.get("added_tokens"), path)
-    ranks = _ranks(model.get("vocab"), special, path)
-    vocabulary = Vocabulary.from_ranks(ranks, path=path)
-    _check_merges(model.get("merges"), ranks, path)
+    special = {token.content: token.id for token in found.added}
+    ranks = {bytes_of(text): rank for text, rank in found.vocab.items() if special.get(text) != rank}
+    if not found.normalizes:
+        raise _error(found, "does not normalise text to NFC")
+    vocabulary = Vocabulary.from_ranks(ranks, path=found.path)
+    merges = [(spelled(left), spelled(right)) for left, right in merge_list(ranks)]
+    if found.merges != merges or not (found.ignores_merges or len(merges) == len(ranks) - 256):
+        raise _error(found, "its merges are not those that the ids imply")
     for token, token_id in special.items():
-        if vocabulary.special_tokens.get(token, -1) != token_id:
-            raise _error(path, f"has the special token {token!r:.40} with id {token_id!r:.40}")
+        if vocabulary.special_tokens.get(token) != token_id:
+            raise _error(found, f"has the special token {token!r:.40} with id {token_id}")
     return vocabulary
 
 
-def _check_pattern(given: Any, path: Path) -> None:
-    parts = given.get("pretokenizers") if isinstance(given, Mapping) else None
-    parts = parts if isinstance(parts, list) and all(isinstance(part, Mapping) for part in parts) else []
-    wanted = (_SPLIT, {key: value for key, value in _BYTES.items() if key != "trim_offsets"})
-    fits = len(parts) == len(wanted) and all(
-        part.get(key) == value for part, whole in zip(parts, wanted, strict=True) for key, value in whole.items()
-    )
-    if not fits:
-        raise _error(path, "pre_tokenizer does not split text by the published pattern")
-
-
-def _special_tokens(given: Any, path: Path) -> dict[str, Any]:
-    """The added tokens with their ids, as the file has them."""
-    found = {}
-    for entry in given if isinstance(given, list) else []:
-        token = entry.get("content") if isinstance(entry, Mapping) else None
-        if not isinstance(token, str):
-            raise _error(path, f"has the special token {entry!r:.40}")
-        found[token] = entry.get("id")
-    return found
-
-
-def _ranks(given: Any, special: Mapping[str, Any], path: Path) -> dict[bytes, int]:
-    """The tokens of the vocabulary that are not special."""
-    if not isinstance(given, Mapping) or not given:
-        raise _error(path, "its model has no vocab")
-    ranks: dict[bytes, int] = {}
-    for text, rank in given.items():
-        if text in special and special[text] == rank:
-            continue
-        if isinstance(rank, bool) or not isinstance(rank, int) or not 0 <= rank <= MAX_RANK:
-            raise _error(path, f"the id of {text!r:.40} is {rank!r:.40}")
-        try:
-            ranks[bytes_of(text)] = rank
-        except ValueError as error:
-            raise _error(path, str(error)) from None
-    if len(set(ranks.values())) != len(ranks):
-        raise _error(path, "two tokens have the same id")
-    return ranks
-
-
-def _check_merges(given: Any, ranks: Mapping[bytes, int], path: Path) -> None:
-    wanted = [[spelled(left), spelled(right)] for left, right in merge_list(ranks)]
-    found = given if isinstance(given, list) else []
-    if [pair.split(" ") if isinstance(pair, str) else pair for pair in found] != wanted:
-        raise _error(path, "its merges are not those that the ids imply")
-
-
-def _error(path: Path, reason: str) -> VocabularyError:
-    return VocabularyError(path, reason, hint=_NO_FORM)
+def _error(found: HfVocabulary, reason: str) -> VocabularyError:
+    return VocabularyError(found.path, reason, hint=_NO_FORM)

@@ -7,7 +7,9 @@ headers, names, shapes, memory, samples of values; then the tensors one by one.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -140,10 +142,21 @@ def open_checkpoint(
     `checkpoint_format` as for `load_model`, which raises the same errors.
     """
     config = load_config(directory)
+    return open_as(directory, config, partial(layout_of, config), load_mode, checkpoint_format)
+
+
+def open_as(
+    directory: Path,
+    config: ModelConfig,
+    layout_in: Callable[[Checkpoint], Layout],
+    load_mode: LoadMode,
+    checkpoint_format: str | None,
+) -> OpenCheckpoint:
+    """Opens a checkpoint directory as a network of this config and layout, whatever its config.json says."""
     gptq = load_gptq_config(directory)
     checkpoint = Checkpoint(directory, load_mode)
     check_downloads(directory, checkpoint.files)
-    layout = layout_of(config, checkpoint)
+    layout = layout_in(checkpoint)
     gptq = as_stored(gptq, checkpoint, layout)
     check_names(checkpoint, layout, gptq)
     check_dense_shapes(checkpoint, layout, gptq)

@@ -14,7 +14,6 @@ import torch
 import transformers
 from torch import Tensor
 
-from qwartet.convert.qwen2_source import later_config
 from qwartet.convert.to_qwen1 import convert_to_qwen1
 from qwartet.convert.to_qwen2 import convert_to_qwen2
 from qwartet.convert.tokenizer_json import tokenizer_json
@@ -24,7 +23,7 @@ from qwartet.models.generation_config import load_generation_defaults
 from qwartet.models.vocabulary_files import load_tokenizer
 from tests.convert.stock import json_of, logits_of, tensors_of
 from tests.models.broken import edit_json, edit_tensors, logits
-from tests.tiny_checkpoint import VOCAB_SIZE, tiny_vocabulary
+from tests.tiny_checkpoint import VOCAB_SIZE, Copy, tiny_vocabulary
 
 IDS = torch.tensor([1, 2, 3, 300, 5])  # those of `logits`
 SMALL = {
@@ -86,11 +85,10 @@ def test_its_vocabulary_and_sampling_defaults_come_along(tmp_path: Path, chats: 
     [
         ({"num_key_value_heads": 1}, r"uses grouped-query attention \(2 heads, 1 key/value heads\)"),
         ({"tie_word_embeddings": True}, r"share one tensor \(tie_word_embeddings\)"),
-        ({"use_sliding_window": True}, "uses sliding-window attention"),
-        ({"layer_types": ["full_attention", "sliding_attention"]}, "uses sliding-window attention"),
-        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "uses scaled positions"),
-        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "uses scaled positions"),
-        ({"hidden_act": "gelu"}, "hidden_act is 'gelu', not silu"),
+        (
+            {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}},
+            r"uses scaled positions \(YaRN\)",
+        ),
         ({"head_dim": 32}, "2 heads of 32 do not add up to hidden_size 128"),
         ({"model_type": "llama"}, r"no biases on all linears"),
         ({"model_type": "llama", "attention_bias": True}, r"no biases on all linears"),
@@ -104,6 +102,23 @@ def test_what_the_first_generation_does_not_have_is_refused(
     with pytest.raises(CheckpointError, match=f"{words}.*; this model has no first-generation form"):
         convert_to_qwen1(tmp_path / "source", tmp_path / "converted")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"use_sliding_window": True}, "sliding windows are not supported"),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, "sliding windows are not supported"),
+        ({"rope_parameters": {"rope_type": "linear", "factor": 2.0}}, "rope_type is 'linear'"),
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'; only 'silu'"),
+        ({"model_type": "llama", "attention_bias": True, "mlp_bias": True}, "only LlamaForCausalLM is supported"),
+    ],
+)
+def test_what_no_family_has_is_refused_as_at_loading(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    foreign(tmp_path / "source")
+    edit_json(tmp_path / "source" / "config.json", changes)
+    with pytest.raises(CheckpointError, match=words):
+        convert_to_qwen1(tmp_path / "source", tmp_path / "converted")
 
 
 @pytest.mark.parametrize(
@@ -138,14 +153,6 @@ def test_other_quantisations_are_refused(tmp_path: Path, quantization: dict[str,
     edit_json(tmp_path / "source" / "config.json", {"quantization_config": quantization})
     with pytest.raises(CheckpointError, match=words):
         convert_to_qwen1(tmp_path / "source", tmp_path / "converted")
-
-
-def test_the_rotary_base_is_read_under_the_names_of_both_transformers() -> None:
-    path = Path("config.json")
-    later = {**SMALL, "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}
-    assert later_config(later, path).position.rope_theta == 5e5
-    assert later_config({**SMALL, "rope_theta": 7e5}, path).position.rope_theta == 7e5
-    assert later_config(SMALL, path).position.rope_theta == 1e4
 
 
 def test_missing_and_odd_tensors_are_found(tmp_path: Path) -> None:
@@ -217,13 +224,12 @@ def test_a_record_that_does_not_belong_to_the_tensors_is_refused(
 
 def test_another_vocabulary_than_the_records_is_refused(converted, tmp_path: Path) -> None:
     directory = converted()
-    content = json_of(directory / "tokenizer.json")
-    vocab, merges = content["model"]["vocab"], content["model"]["merges"]
-    del vocab[next(token for token, rank in vocab.items() if rank == len(vocab) - 1)]
-    content["added_tokens"] = []
-    merges.pop()
-    (directory / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    file = directory / "qwen1" / "qwen.tiktoken"
+    file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:-1]))
     with pytest.raises(CheckpointError, match=r"beside it: \.tiktoken differs; remove the folder qwen1"):
+        convert_to_qwen1(directory, tmp_path / "back")
+    file.unlink()
+    with pytest.raises(CheckpointError, match=r"beside it: \.tiktoken differs"):
         convert_to_qwen1(directory, tmp_path / "back")
 
 
@@ -255,20 +261,36 @@ def test_trained_weights_are_those_that_come_back(pristine, tmp_path: Path) -> N
     assert torch.equal(one[128:256], other[128:256] + 1)
 
 
-def test_a_bias_that_the_original_lacks_is_not_thrown_away(pristine, tmp_path: Path) -> None:
-    convert_to_qwen2(pristine(), tmp_path / "converted")
+def test_a_bias_that_the_original_lacks_is_not_thrown_away(checkpoint: Copy, tmp_path: Path) -> None:
+    directory = checkpoint()
 
-    def add(tensors: dict[str, Tensor]) -> None:
-        for layer in range(2):
-            tensors[f"model.layers.{layer}.mlp.up_proj.bias"] = torch.ones(128, dtype=torch.bfloat16)
+    def add(name: str, value: float) -> Callable[[dict[str, Tensor]], None]:
+        new = {name.format(layer): torch.full((128,), value, dtype=torch.bfloat16) for layer in range(2)}
+        return lambda tensors: tensors.update(new)
 
-    edit_tensors(tmp_path / "converted" / "model.safetensors", add)
+    edit_tensors(directory / "model.safetensors", add("transformer.h.{}.mlp.w1.bias", 0.5))
+    assert convert_to_qwen2(directory, tmp_path / "converted").layout == "llama"
+    edit_tensors(tmp_path / "converted" / "model.safetensors", add("model.layers.{}.mlp.gate_proj.bias", 0.25))
     with pytest.raises(CheckpointError, match="is not zero, but the original checkpoint has no such bias"):
         convert_to_qwen1(tmp_path / "converted", tmp_path / "back")
     shutil.rmtree(tmp_path / "converted" / "qwen1")
     convert_to_qwen1(tmp_path / "converted", tmp_path / "back")
-    assert tensors_of(tmp_path / "back")["transformer.h.0.mlp.w1.bias"].all()
+    biases = tensors_of(tmp_path / "back")
+    assert (biases["transformer.h.0.mlp.w2.bias"] == 0.25).all() and (
+        biases["transformer.h.0.mlp.w1.bias"] == 0.5
+    ).all()
     assert json_of(tmp_path / "back" / "config.json")["no_bias"] is False
+
+
+def test_a_bias_that_qwen2_does_not_have_is_refused(pristine, tmp_path: Path) -> None:
+    convert_to_qwen2(pristine(), tmp_path / "converted")
+    bias = torch.ones(128, dtype=torch.bfloat16)
+    edit_tensors(
+        tmp_path / "converted" / "model.safetensors",
+        lambda tensors: tensors.update({f"model.layers.{layer}.mlp.up_proj.bias": bias.clone() for layer in range(2)}),
+    )
+    with pytest.raises(CheckpointError, match="is not zero, but linears of this kind have no bias in this family"):
+        convert_to_qwen1(tmp_path / "converted", tmp_path / "back")
 
 
 def test_checkpoint_format_of_a_float_model_is_refused(pristine, tmp_path: Path) -> None:

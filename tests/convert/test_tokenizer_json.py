@@ -19,6 +19,7 @@ from qwartet.convert.tokenizer_json import tokenizer_json, vocabulary_of
 from qwartet.errors import VocabularyError
 from qwartet.tokenizer.byte_alphabet import byte_alphabet, bytes_of, spelled
 from qwartet.tokenizer.chatml import Message, build_prompt
+from qwartet.tokenizer.hf_vocabulary import HfVocabulary
 from qwartet.tokenizer.merge_list import merge_list
 from qwartet.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
 from qwartet.tokenizer.vocabulary import Vocabulary
@@ -130,6 +131,10 @@ def test_random_texts_get_the_same_ids(directory) -> None:
         assert parsing.encode(text).ids == published_tokenizer().encode(text, allowed_special="all"), ascii(text)
 
 
+def read(content: dict[str, Any]) -> Vocabulary:
+    return vocabulary_of(HfVocabulary.from_json(content, "tokenizer.json"))
+
+
 def built(vocabulary: Vocabulary) -> Tokenizer:
     return Tokenizer.from_str(json.dumps(tokenizer_json(vocabulary)))
 
@@ -166,7 +171,7 @@ def test_extra_vocabulary_is_included() -> None:
     assert tokenizer.decode(tokenizer.encode(text).ids, skip_special_tokens=False) == text
     tokenizer.encode_special_tokens = True
     assert tokenizer.encode(text).ids == ours.encode(text)
-    assert vocabulary_of(tokenizer_json(extended), Path("tokenizer.json")) == extended
+    assert read(tokenizer_json(extended)) == extended
 
 
 @pytest.mark.parametrize("family", ["qwen2", "llama"])
@@ -185,14 +190,14 @@ def test_transformers_keeps_the_ids_of_extra_vocabulary(tmp_path: Path, family: 
 def test_the_published_vocabulary_comes_back() -> None:
     published = Vocabulary.load(real_vocabulary())
     assert len(published_json()["model"]["merges"]) == len(published.mergeable_ranks) - 256
-    assert vocabulary_of(published_json(), Path("tokenizer.json")) == published
+    assert read(published_json()) == published
 
 
 def test_pairs_of_tokens_as_newer_files_have_them_are_read_too() -> None:
     vocabulary = tiny_vocabulary()
     given = tokenizer_json(vocabulary)
     given["model"]["merges"] = [merge.split(" ") for merge in given["model"]["merges"]]
-    assert vocabulary_of(given, Path("tokenizer.json")) == vocabulary
+    assert read(given) == vocabulary
 
 
 def edited(*path: str | int, value: Any) -> dict[str, Any]:
@@ -207,33 +212,32 @@ def edited(*path: str | int, value: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        (("model",), None, "model is not BPE"),
-        (("model", "type"), "WordLevel", "model is not BPE"),
-        (("model", "unk_token"), "<unk>", "unk_token '<unk>'"),
-        (("model", "byte_fallback"), True, "byte_fallback True"),
-        (("normalizer",), None, "normalizer is None"),
-        (("normalizer",), {"type": "NFKC"}, "NFKC"),
-        (("pre_tokenizer",), None, "does not split text by the published pattern"),
-        (("pre_tokenizer", "pretokenizers"), [1], "does not split"),
-        (("pre_tokenizer", "pretokenizers", 0, "pattern"), {"Regex": r"\w+"}, "does not split"),
-        (("pre_tokenizer", "pretokenizers", 1, "add_prefix_space"), True, "does not split"),
-        (("model", "vocab"), [], "no vocab"),
-        (("model", "vocab", "!"), True, "the id of '!' is True"),
-        (("model", "vocab", "!"), 10**9, "the id of '!' is 1000000000"),
-        (("model", "vocab", "漢"), 400, "outside the byte-level alphabet"),
-        (("model", "vocab", "!"), 5, "the same id"),
+        (("normalizer",), None, "does not normalise text to NFC"),
         (("model", "merges"), [], "merges are not those"),
-        (("model", "merges"), [7, None], "merges are not those"),
-        (("added_tokens", 0, "id"), 3, "special token '<|endoftext|>' with id 3"),
-        (("added_tokens", 0), "x", "special token 'x'"),
+        (("model", "merges", 0), "! !", "merge 1 is of"),
+        (("added_tokens", 0, "id"), 3, "<|endoftext|>"),
         (("added_tokens", 5, "content"), "<think>", "special token '<think>' with id 309"),
-        (("added_tokens", 0, "content"), [], "special token"),
+        (("pre_tokenizer", "pretokenizers", 0, "pattern"), {"Regex": r"\w+"}, "pattern of pre_tokenizer"),
     ],
 )
 def test_a_tokenizer_of_another_kind_is_refused(path: tuple[str | int, ...], value: Any, words: str) -> None:
-    with pytest.raises(VocabularyError, match="no first-generation form") as caught:
-        vocabulary_of(edited(*path, value=value), Path("tokenizer.json"))
+    given: Any = copy.deepcopy(tokenizer_json(tiny_vocabulary()))
+    place = given
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    with pytest.raises(VocabularyError) as caught:
+        vocabulary_of(HfVocabulary.from_json(given, "tokenizer.json"))
     assert words in str(caught.value)
+
+
+def test_tokens_that_need_ignore_merges_are_refused_without_it() -> None:
+    ranks = {bytes([byte]): byte for byte in range(256)} | {b"cat": 256}
+    given = tokenizer_json(Vocabulary.from_ranks(ranks))
+    assert read(given).mergeable_ranks == ranks
+    given["model"]["ignore_merges"] = False
+    with pytest.raises(VocabularyError, match="merges are not those"):
+        read(given)
 
 
 def test_every_byte_has_a_character_of_its_own() -> None:
