@@ -14,11 +14,9 @@ Where the original code has a bug, LLM does the right thing; docs/fidelity.md li
 from __future__ import annotations
 
 import os
-import re
-import sys
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import replace
 from functools import cached_property, partial
 from operator import index
 from pathlib import Path
@@ -33,81 +31,36 @@ from qwartet import DEMO
 from qwartet.checkpoint.safetensors_file import LoadMode
 from qwartet.checkpoint.weight_cache_file import OnPacked
 from qwartet.engine.blocking_reader import BlockingReader
+from qwartet.engine.completion import Completion as Completion
+from qwartet.engine.completion import texts_of
 from qwartet.engine.engine import Engine, check_ids, check_length, stop_ids
 from qwartet.engine.engine_config import EngineConfig
 from qwartet.engine.engine_thread import EngineThread, Prompt
 from qwartet.engine.likelihood import Likelihood, likelihood_requests
-from qwartet.engine.request import FinishReason, Request, RequestOptions, TokenLogprobs
+from qwartet.engine.progress_bar import progress_bar
+from qwartet.engine.request import Request, RequestOptions
+from qwartet.engine.sampling_defaults import default_params
 from qwartet.engine.sampling_params import SamplingOptions, SamplingParams
 from qwartet.errors import NotAChatModelError, RequestError, SettingError
 from qwartet.hub.resolve import resolve
 from qwartet.layers.dense_batch import dense_batch
 from qwartet.models.adapters import attach_adapters
+from qwartet.models.device import resolve_device
 from qwartet.models.families import family_of, load_config, missing_vocabulary
 from qwartet.models.generation_config import GenerationDefaults, load_generation_defaults
 from qwartet.models.load import Dtype, load_model
 from qwartet.models.qwen import QwenModel
 from qwartet.models.residency import told_of_memory
 from qwartet.models.vocabulary_match import ids_out_of_range, vocabulary_mismatches
+from qwartet.tokenizer.answer_delta import AnswerDelta
+from qwartet.tokenizer.answer_form import AnswerForm
 from qwartet.tokenizer.chatml import Message
 from qwartet.tokenizer.history import GivenHistory, History, Turns, turns_of
 from qwartet.tokenizer.strip import stripped
 from qwartet.tokenizer.templates.conversation import GivenMessage
 from qwartet.tokenizer.templates.prompt import PromptForm
+from qwartet.tokenizer.thinking import ThinkingPart, ThinkingStream, begins_in
 from qwartet.tokenizer.tokenizer import Tokenizer
-
-_SAME_NAMES = (
-    "max_length", "min_length", "top_k", "top_p", "min_p", "repetition_penalty", "no_repeat_ngram_size",
-    "bad_words_ids", "suppress_tokens", "begin_suppress_tokens",
-)  # fmt: skip
-"""Settings with the same name in SamplingParams and generation_config.json."""
-
-
-@dataclass(frozen=True)
-class Completion:
-    """A result of `generate`."""
-
-    prompt_ids: list[int]
-    token_ids: list[int]  # as sampled, a final stop token included
-    text: str  # without stop tokens and stop strings
-    finish_reason: FinishReason
-    logprobs: list[TokenLogprobs]  # of the completion, and of the prompt; empty unless requested
-    prompt_logprobs: list[TokenLogprobs | None]
-    num_cached_tokens: int  # prompt tokens that were already in the cache
-    error: Exception | None = None  # why the finish reason is "error"
-
-    @classmethod
-    def refused(cls, prompt_ids: list[int], error: RequestError) -> Completion:
-        """The result of a prompt that cannot be served."""
-        return cls(prompt_ids, [], "", "error", [], [], 0, error)
-
-    @classmethod
-    def of(cls, request: Request) -> Completion:
-        """The result of a request that has ended."""
-        has_prompt = request.params.prompt_logprobs is not None
-        return cls(
-            prompt_ids=request.prompt_ids,
-            token_ids=request.completion_ids,
-            text=request.completion_text,
-            finish_reason=request.finish_reason or "abort",
-            logprobs=request.logprobs,
-            prompt_logprobs=request.prompt_logprobs if has_prompt else [],
-            num_cached_tokens=request.num_cached_tokens,
-            error=request.error,
-        )
-
-
-def resolve_device(device: str | torch.device) -> torch.device:
-    """The device to run on; "auto" is the first GPU if there is one. SettingError for a device that does not exist."""
-    name = str(device)
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if re.fullmatch(r"cpu|cuda(:\d+)?", name, re.ASCII) is None:
-        raise SettingError(f"device is {name!r}; it must be auto, cpu, cuda or cuda:N")
-    index = int(name.partition(":")[2] or 0)
-    if name != "cpu" and index >= torch.cuda.device_count():
-        raise SettingError(f"device is {name}, but torch sees {torch.cuda.device_count()} GPUs; see qwartet doctor")
-    return torch.device(name)
 
 
 class LLM:
@@ -212,16 +165,19 @@ class LLM:
         query: str,
         history: GivenHistory | None = None,
         system: str | None = None,
+        *,
+        enable_thinking: bool | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> tuple[str, History]:
         """Answers a query; returns the answer and a new history with this turn added.
 
         `history` is pairs (query, answer), OpenAI messages, or a conversation saved with the terminal's /save; the
         result is pairs. `sampling` takes the fields of SamplingParams and the published names (max_new_tokens,
-        do_sample); defaults come from generation_config.json.
+        do_sample); defaults come from generation_config.json. `enable_thinking`: whether a model that can do both, such
+        as Qwen3, thinks first. Thinking is no part of the answer; `chat_deltas` has it.
         """
         turns = turns_of(history, system)
-        response = "".join(self.chat_stream(query, turns, system, **sampling))
+        response = "".join(self.chat_stream(query, turns, system, enable_thinking=enable_thinking, **sampling))
         return response, Turns([*turns, (query, response)], turns.system)
 
     def chat_stream(
@@ -229,17 +185,32 @@ class LLM:
         query: str,
         history: GivenHistory | None = None,
         system: str | None = None,
+        *,
+        enable_thinking: bool | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> Generator[str, None, Completion]:
         """Answers a query piece by piece; the pieces join to what `chat` returns.
 
         The generator's return value is the complete Completion, its text not stripped.
         """
+        deltas = self.chat_deltas(query, history, system, enable_thinking=enable_thinking, **sampling)
+        return stripped(texts_of(deltas))
+
+    def chat_deltas(
+        self,
+        query: str,
+        history: GivenHistory | None = None,
+        system: str | None = None,
+        *,
+        enable_thinking: bool | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> Generator[AnswerDelta, None, Completion]:
+        """The same with the thinking: deltas that have `reasoning`, and then such that have `text`, not stripped."""
         self._check_chat()
         turns = turns_of(history, system)
         params = self.sampling_params(**sampling)
-        prompt_ids = self.chat_prompt(query, turns, turns.system if system is None else system, params)
-        return stripped(self._stream(prompt_ids, params))
+        prompt_ids = self.chat_prompt(query, turns, turns.system if system is None else system, params, enable_thinking)
+        return self._deltas(prompt_ids, params)
 
     def chat_batch(
         self,
@@ -247,6 +218,7 @@ class LLM:
         system: str | None = None,
         *,
         progress: bool | None = None,
+        enable_thinking: bool | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> list[Completion]:
         """Answers independent queries as a batch; n results for each, in their order.
@@ -257,8 +229,12 @@ class LLM:
         if isinstance(queries, str):
             raise RequestError("queries is a string; pass a list of strings, or use chat")
         params = self.sampling_params(**sampling)
-        prompts = [self.chat_prompt(query, [], system, params) for query in queries]
-        return [replace(one, text=one.text.strip()) for one in self.generate(prompts, params, progress=progress)]
+        prompts = [self.chat_prompt(query, [], system, params, enable_thinking) for query in queries]
+        # All prompts end alike, so that the answers begin in the same part.
+        thinking = begins_in(self.tokenizer, prompts[0]) if prompts else "answer"
+        checked = [self._checked(prompt, params, is_single=False) for prompt in prompts]
+        found = [one.split(thinking) for one in self._generate(checked, params, progress, thinking)]
+        return [replace(one, text=one.text.strip()) for one in found]
 
     def _check_chat(self) -> None:
         if not self.generation_defaults.is_chat:
@@ -288,10 +264,19 @@ class LLM:
         is_single = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], int))
         params = sampling_params or self.sampling_params()
         several = [self._checked(prompt, params, is_single) for prompt in ([prompts] if is_single else prompts)]
+        return self._generate(several, params, progress)
+
+    def _generate(
+        self,
+        several: Sequence[tuple[list[int], RequestError | None]],
+        params: SamplingParams,
+        progress: bool | None,
+        thinking: ThinkingPart = "answer",
+    ) -> list[Completion]:
         good = [ids for ids, error in several if error is None]
         with BlockingReader(self._thread, only_ends=True) as reader:
-            reader.submit(self._prompts(good, params))
-            with _progress(len(good) * params.n, progress) as advance:
+            reader.submit(self._prompts(good, params, thinking))
+            with progress_bar(len(good) * params.n, progress) as advance:
                 for _ in reader:
                     advance(1)
         requests = iter(reader.requests)
@@ -327,7 +312,7 @@ class LLM:
         found: dict[int, Likelihood] = {}
         with BlockingReader(self._thread, only_ends=True) as reader:
             reader.submit(prompts)
-            with _progress(len(prompts), progress) as advance:
+            with progress_bar(len(prompts), progress) as advance:
                 for _ in reader:
                     advance(1)
         for request, [done] in zip(requests, reader.requests, strict=True):
@@ -359,14 +344,20 @@ class LLM:
             return ids, error.with_traceback(None)  # whose frames hold the model
         return ids, None
 
-    def _prompts(self, several: Sequence[list[int]], params: SamplingParams) -> list[Prompt]:
-        """Prompts for the engine's thread, with this checkpoint's stop tokens; a structure is compiled here, once."""
+    def _prompts(
+        self, several: Sequence[list[int]], params: SamplingParams, thinking: ThinkingPart = "answer"
+    ) -> list[Prompt]:
+        """Prompts for the engine's thread, with this checkpoint's stop tokens; a structure is compiled here, once.
+
+        `thinking`: where the prompts end; structure and stop strings apply to what follows the thinking.
+        """
+        options = RequestOptions(self.stop_token_ids, thinking=thinking)
         if params.structure is None or not several:
-            return [Prompt(ids, params, RequestOptions(self.stop_token_ids)) for ids in several]
-        constraint = self.engine.compile(params.structure, stop_ids(params, self.stop_token_ids))
-        return [
-            Prompt(ids, params, RequestOptions(self.stop_token_ids, constraint=constraint.fork())) for ids in several
-        ]
+            return [Prompt(ids, params, options) for ids in several]
+        structure = replace(params.structure, thinking=thinking)
+        params = replace(params, structure=structure)
+        constraint = self.engine.compile(structure, stop_ids(params, self.stop_token_ids))
+        return [Prompt(ids, params, replace(options, constraint=constraint.fork())) for ids in several]
 
     def add(self, prompt_ids: list[int], params: SamplingParams) -> list[Request]:
         """Queues a prompt for params.n completions, with this checkpoint's stop tokens; the caller steps `engine`."""
@@ -382,16 +373,25 @@ class LLM:
     def sampling_params(self, **sampling: Unpack[SamplingOptions]) -> SamplingParams:
         """The checkpoint's sampling defaults with these changes."""
         defaults = self.generation_defaults
-        params = SamplingParams(
-            max_tokens=defaults.max_new_tokens,
-            min_tokens=defaults.min_new_tokens,
-            temperature=defaults.temperature if defaults.do_sample else 0.0,
-            stop=(*self._published_stop_strings(), *defaults.stop_strings),
-            **{name: getattr(defaults, name) for name in _SAME_NAMES},
-        )
+        params = default_params(defaults, self._published_stop_strings())
         if sampling.get("do_sample") and sampling.get("temperature") is None:
             sampling["temperature"] = defaults.temperature
         return params.updated(sampling)
+
+    @cached_property
+    def answer_form(self) -> AnswerForm:
+        """How this checkpoint's answers are written: its tool calls, and whether they begin with thinking."""
+        return self.family.answer_form(self.tokenizer)
+
+    def thinking_form(self, enable_thinking: bool | None) -> PromptForm:
+        """What the setting is to the chat template; RequestError if the model cannot do as asked."""
+        ability = self.answer_form.thinking
+        if enable_thinking is not None and ability == "optional":
+            return PromptForm(enable_thinking=enable_thinking)
+        if enable_thinking in (None, ability == "always"):
+            return PromptForm()
+        what = "cannot think first" if ability == "never" else "always thinks first"
+        raise RequestError(f"this model {what}; leave out enable_thinking", param="enable_thinking")
 
     @cached_property
     def stop_token_ids(self) -> list[int]:
@@ -434,8 +434,16 @@ class LLM:
         prompt = self.family.chat_prompt
         return prompt(self.tokenizer, messages, add_generation_prompt, answer_start=answer_start, **form)
 
-    def chat_prompt(self, query: str, history: History, system: str | None, params: SamplingParams) -> list[int]:
+    def chat_prompt(
+        self,
+        query: str,
+        history: History,
+        system: str | None,
+        params: SamplingParams,
+        enable_thinking: bool | None = None,
+    ) -> list[int]:
         """Prompt ids; the oldest turns are dropped until prompt and answer fit the window and the context."""
+        form = self.thinking_form(enable_thinking)
         room = self.engine.max_model_len - min(params.max_tokens, self.engine.max_model_len // 2)
         limit = min(self.generation_defaults.max_window_size, room)
         first = [] if system is None else [Message("system", system)]
@@ -443,18 +451,33 @@ class LLM:
             turns = [
                 Message(role, text) for turn in history for role, text in zip(("user", "assistant"), turn, strict=True)
             ]
-            ids = self.prompt_ids([*first, *turns, Message("user", query)])
+            ids = self.prompt_ids([*first, *turns, Message("user", query)], **form)
             if len(ids) <= limit or not history:
                 return ids
             history = history[1:]
 
-    def _stream(self, prompt_ids: list[int], params: SamplingParams) -> Generator[str, None, Completion]:
+    def _deltas(self, prompt_ids: list[int], params: SamplingParams) -> Generator[AnswerDelta, None, Completion]:
+        """The answer of a chat as it grows, its thinking apart."""
+        thinking = begins_in(self.tokenizer, prompt_ids)
+        stream = ThinkingStream(thinking)
+        with closing(self._stream(prompt_ids, params, thinking)) as pieces:
+            try:
+                while True:
+                    yield from stream.feed(next(pieces))
+            except StopIteration as end:
+                completion: Completion = end.value
+        yield from stream.finish()
+        return completion.split(thinking)
+
+    def _stream(
+        self, prompt_ids: list[int], params: SamplingParams, thinking: ThinkingPart = "answer"
+    ) -> Generator[str, None, Completion]:
         """Text of a request as it grows; other requests of the engine advance with it. Its error is raised."""
         if params.n != 1:
             raise SettingError(f"n is {params.n}, but a stream is one completion; use generate")
         self.engine.check(prompt_ids, params)
         with BlockingReader(self._thread) as reader:
-            reader.submit(self._prompts([prompt_ids], params))
+            reader.submit(self._prompts([prompt_ids], params, thinking))
             for output in reader:
                 if output.text:
                     yield output.text
@@ -471,18 +494,3 @@ def _logits(model: QwenModel, ids: Sequence[int], adapter: int) -> Tensor:
         batch = replace(batch, adapter_index=torch.full_like(batch.input_ids, adapter))
     logits: Tensor = model(batch)
     return logits.float()
-
-
-@contextmanager
-def _progress(total: int, wanted: bool | None) -> Iterator[Callable[[int], None]]:
-    """A function that takes how many more requests have ended, and updates the bar on stderr, if there is one."""
-    if wanted is False or (wanted is None and (total < 2 or not sys.stderr.isatty())):
-        yield lambda count: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("requests"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(file=sys.stderr)) as bar:
-        task = bar.add_task("requests", total=total)
-        yield lambda count: bar.advance(task, count)

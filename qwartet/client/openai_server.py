@@ -11,9 +11,9 @@ import json
 import re
 import ssl
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from qwartet.client.address import Address, parse_address
 from qwartet.client.event_stream import Event, events
@@ -46,6 +46,13 @@ class AnswerEnd:
     num_completion_tokens: int | None = None
 
 
+class Piece(NamedTuple):
+    """What an event adds to an answer."""
+
+    text: str = ""
+    reasoning: str = ""  # what the model thinks before its answer
+
+
 class OpenAIServer:
     """One server; every request opens its own connection."""
 
@@ -74,10 +81,24 @@ class OpenAIServer:
     def chat_stream(
         self, messages: Sequence[Mapping[str, str]], *, model: str, **fields: Any
     ) -> Generator[str, None, AnswerEnd]:
-        """An answer piece by piece; the generator's return value says how it ended.
+        """The text of an answer piece by piece; the generator's return value says how it ended.
 
         ServerError if it is incomplete; PromptTooLongError, before any piece, if the messages do not fit.
         """
+        pieces = self.chat_pieces(messages, model=model, **fields)
+        with closing(pieces):
+            try:
+                while True:
+                    if text := next(pieces).text:
+                        yield text
+            except StopIteration as end:
+                ended: AnswerEnd = end.value
+                return ended
+
+    def chat_pieces(
+        self, messages: Sequence[Mapping[str, str]], *, model: str, **fields: Any
+    ) -> Generator[Piece, None, AnswerEnd]:
+        """The same with reasoning, where the server streams that."""
         body = {
             "model": model,
             "messages": list(messages),
@@ -92,7 +113,7 @@ class OpenAIServer:
                 raise ServerError(f"{self.address}: answered with {kind}, not an event stream; is this a chat API?")
             return (yield from self._read_answer(response))
 
-    def _read_answer(self, response: http.client.HTTPResponse) -> Generator[str, None, AnswerEnd]:
+    def _read_answer(self, response: http.client.HTTPResponse) -> Generator[Piece, None, AnswerEnd]:
         finish_reason, num_chars = "stop", 0
         usage: dict[str, Any] = {}
         for event in events(_chunks(response)):
@@ -106,14 +127,13 @@ class OpenAIServer:
             choice = choices[0] if isinstance(choices[0], dict) else {}
             if isinstance(choice.get("finish_reason"), str):
                 finish_reason = choice["finish_reason"]
-            delta = choice.get("delta")
-            piece = delta.get("content") if isinstance(delta, dict) else None
-            if isinstance(piece, str) and piece:
-                num_chars += len(piece)
+            piece = _piece(choice.get("delta"))
+            if piece != Piece():
+                num_chars += len(piece.text) + len(piece.reasoning)
                 if num_chars > MAX_ANSWER_CHARS:
                     message = f"the answer exceeds {MAX_ANSWER_CHARS} characters; set max_tokens"
                     raise ServerError(f"{self.address}: {message}")
-                yield _whole_text(piece)
+                yield piece
             if finish_reason in ("abort", "error"):
                 raise ServerError(f"{self.address}: the server aborted the answer; try again")
         raise ServerError(f"{self.address}: the answer was cut off; try again, and check the server's log")
@@ -188,6 +208,15 @@ def _json_object(text: str | bytes) -> dict[str, Any]:
 def _whole_text(text: str) -> str:
     """Text without unpaired surrogates, which JSON allows but files and terminals do not."""
     return _LONE_SURROGATE.sub("\ufffd", text)
+
+
+def _piece(delta: Any) -> Piece:
+    """The texts of a delta; servers have two names for reasoning."""
+    if not isinstance(delta, dict):
+        return Piece()
+    texts = [delta.get(name) for name in ("content", "reasoning_content", "reasoning")]
+    content, *reasoning = (_whole_text(text) if isinstance(text, str) else "" for text in texts)
+    return Piece(content, reasoning[0] or reasoning[1])
 
 
 def _count(usage: Mapping[str, Any], name: str) -> int | None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from qwartet.errors import SettingError
-from qwartet.llm import resolve_device
+from qwartet.models.device import resolve_device
 from qwartet.models.load import Dtype
 
 _FLAGS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}

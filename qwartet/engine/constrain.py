@@ -56,7 +56,7 @@ _stack_size_lock = threading.Lock()
 class TokenKinds:
     """What the ids of a vocabulary mean to a constraint."""
 
-    is_text: NDArray[np.bool_]  # [vocab_size] ordinary text: no special token, no padding
+    is_text: NDArray[np.bool_]  # [vocab_size] text and tags such as <think>: no special token, no padding
     stop_token_ids: frozenset[int]  # a stop token is never text, whatever its bytes are
     end_id: int  # what llguidance takes as the end, whatever the stop tokens are
 
@@ -80,6 +80,8 @@ class ConstraintCompiler:
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
         self._stop_token_ids = stop_token_ids
+        special = tokenizer.special_tokens.items()
+        self._tag_ids = {tag: token_id for tag, token_id in special if not tokenizer.is_special(token_id)}
         self._lock = threading.Lock()
         self._built: tuple[LLTokenizer, NDArray[np.bool_]] | None = None
 
@@ -107,7 +109,7 @@ class ConstraintCompiler:
             return False
 
     def _compile(self, structure: Structure, stop_token_ids: Collection[int] | None) -> Constraint:
-        grammar = write_grammar(structure)
+        grammar = write_grammar(structure, self._tag_ids)
         np.empty(HEADROOM_BYTES, dtype=np.uint8)  # MemoryError where the process's limits leave less
         ll_tokenizer, is_text = self._build()
         stops = self._stop_token_ids if stop_token_ids is None else stop_token_ids
@@ -127,7 +129,7 @@ class ConstraintCompiler:
         with self._lock:
             if self._built is None:
                 is_text = np.zeros(self._vocab_size, dtype=np.bool_)
-                is_text[list(self._tokenizer.text_ids)] = True
+                is_text[[*self._tokenizer.text_ids, *self._tag_ids.values()]] = True
                 self._built = self._tokenizer.grammar_tokenizer(), is_text
             return self._built
 

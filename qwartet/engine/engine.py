@@ -179,7 +179,9 @@ class Engine:
             logprob_token_ids=options.logprob_token_ids,
             adapter=adapter,
             prompt_logprobs=[None] * max(options.prompt_logprobs_from, 1),
-            text_stream=None if self.tokenizer is None else TextStream(self.tokenizer, params.stop),
+            text_stream=None
+            if self.tokenizer is None
+            else TextStream(self.tokenizer, params.stop, thinking=options.thinking),
         )
 
     def add_requests(

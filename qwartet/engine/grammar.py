@@ -12,12 +12,14 @@ retokenise all forced text at every step: seconds for a long `const`.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from llguidance import regex_to_lark
 
 from qwartet.engine.structure import Structure, ToolCalls
 from qwartet.engine.structure_limits import check_choice, check_regex, check_tools, parse_schema, parse_schemas
+from qwartet.engine.tagged_grammar import NO_TAGS, start_rule, tagged_calls
 
 JSON_OPTIONS = {"whitespace_pattern": r"[ \t]?|\r?\n[ \t]{0,64}", "json_allowed_escapes": '"\\bfnrt'}
 MAX_THOUGHT_CHARS = 512  # before a required call, so that every thought ends
@@ -25,11 +27,15 @@ MAX_THOUGHT_CHARS = 512  # before a required call, so that every thought ends
 _HEAD = '%llguidance {"no_forcing": true}\n'
 
 
-def write_grammar(structure: Structure) -> str:
-    """A structure as a grammar for llguidance; StructureError where it is ill-formed or exceeds the limits."""
+def write_grammar(structure: Structure, tag_ids: Mapping[str, int] = NO_TAGS) -> str:
+    """A structure as a grammar for llguidance; StructureError where it is ill-formed or exceeds the limits.
+
+    `tag_ids`: the tags that are one token of the vocabulary, such as <think>.
+    """
     calls = structure.tool_calls
     if calls is None:
-        return _HEAD + _rules("start", structure, parse_schema(structure) if structure.json_schema is not None else {})
+        body = _rules("body", structure, parse_schema(structure) if structure.json_schema is not None else {})
+        return _HEAD + start_rule(structure.thinking, tag_ids) + body
     check_tools([name for name, _ in calls.schemas])
     places = [i for i, (_, schema) in enumerate(calls.schemas) if schema is not None]
     texts = calls.schema_texts
@@ -38,7 +44,11 @@ def write_grammar(structure: Structure) -> str:
     schemas = parse_schemas(texts)
     of_tools = dict(zip(places, schemas, strict=False))
     answer = "" if calls.answer is None else _rules("answer", calls.answer, schemas[-1] if schemas else {})
-    return _HEAD + _call_or_text(calls) + _arguments(len(calls.schemas), of_tools) + answer
+    if calls.form == "tagged":
+        body = tagged_calls(calls, tag_ids) + _arguments(calls, of_tools, _json({"type": "object"}))
+    else:
+        body = _call_or_text(calls) + _arguments(calls, of_tools, "/(?s:.*)/")
+    return _HEAD + start_rule(structure.thinking, tag_ids) + body + answer
 
 
 def _rules(name: str, structure: Structure, schema: dict[str, Any]) -> str:
@@ -71,9 +81,9 @@ def _call_or_text(calls: ToolCalls) -> str:
         opening = '" "' if calls.begins_in_thought else '"Thought: "'
         thought = f"THOUGHT: /[^\\s][^\\n]{{0,{MAX_THOUGHT_CHARS - 1}}}/\n"
         final = "" if calls.answer is None else ' | "Final Answer: " answer'
-        return f'start: {opening} THOUGHT "\\n" (call{final})\n{thought}{call}'
+        return f'body: {opening} THOUGHT "\\n" (call{final})\n{thought}{call}'
     rules = [
-        "start: lines call | lines ANSWER | lines LAST_LINE",
+        "body: lines call | lines ANSWER | lines LAST_LINE",
         'lines: "" | lines LINE',  # left recursion, which is free for an Earley parser
         "LINE: /[^\\n]*\\n/ & ~/(Action|Final Answer):[^\\n]*\\n/",
         "LAST_LINE: /[^\\n]*/ & ~/(Action|Final Answer):[^\\n]*/",
@@ -85,7 +95,8 @@ def _call_or_text(calls: ToolCalls) -> str:
     return "\n".join(rules) + f"\n{call}"
 
 
-def _arguments(num_tools: int, schemas: dict[int, dict[str, Any]]) -> str:
-    """The arguments of each tool: JSON of its schema, or anything where it has none."""
-    rules = {i: f'" "? {_json(schema)}' for i, schema in schemas.items()}
-    return "".join(f"args{i}: {rules.get(i, '/(?s:.*)/')}\n" for i in range(num_tools))
+def _arguments(calls: ToolCalls, schemas: dict[int, dict[str, Any]], anything: str) -> str:
+    """The arguments of each tool: JSON of its schema, or `anything` where it has none."""
+    space = '" "? ' if calls.form == "react" else ""
+    rules = {i: f"{space}{_json(schema)}" for i, schema in schemas.items()}
+    return "".join(f"args{i}: {rules.get(i, anything)}\n" for i in range(len(calls.schemas)))

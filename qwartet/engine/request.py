@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 from qwartet.engine.block_manager import BlockTable
 from qwartet.engine.sampling_params import SamplingParams
+from qwartet.tokenizer.thinking import ThinkingPart
 
 FinishReason = Literal["stop", "length", "abort", "error"]
 
@@ -56,6 +57,7 @@ class RequestOptions:
     speculates: bool = True  # false for stateful processors, which must not see ids that may be rejected
     prompt_logprobs_from: int = 0  # place in the prompt; earlier tokens get no log-probabilities and may be cached
     logprob_token_ids: tuple[int, ...] = ()  # report the log-probabilities of these ids, not of the most probable
+    thinking: ThinkingPart = "answer"  # where the completion begins; stop strings do not apply to thinking
 
 
 NO_OPTIONS = RequestOptions()

@@ -1,7 +1,7 @@
 """The form that a completion must have: any JSON, JSON of a schema, a match of a regex, a choice, tool calls.
 
-This is only the specification; `engine/structure_limits.py` checks its size, `engine/constrain.py` enforces it.
-No structure takes a grammar: only `engine/grammar.py` writes those.
+Thinking may come before it. This is only the specification; `engine/structure_limits.py` checks its size,
+`engine/constrain.py` enforces it. No structure takes a grammar: only `engine/grammar.py` writes those.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from qwartet.errors import SettingError
+from qwartet.tokenizer.thinking import ThinkingPart
 
 KINDS = ("json_object", "json_schema", "regex", "choice", "tool_calls")
 TOOL_NAME = "[A-Za-z0-9_-]{1,64}"
@@ -20,17 +21,21 @@ TOOL_NAME = "[A-Za-z0-9_-]{1,64}"
 
 @dataclass(frozen=True)
 class ToolCalls:
-    """A text in the ReAct format (tokenizer/react.py) that calls these tools, with arguments of their JSON schemas.
+    """A text that calls these tools, with arguments of their JSON schemas.
 
-    Required: a thought and a call. Else: any text; if it calls a tool, then one of these. With an answer that has a
-    structure: a thought, then a call or such an answer. A tool whose schema is None takes any arguments.
+    In the ReAct format (tokenizer/react.py): where a call is required, a thought and a call. Else any text; if it calls
+    a tool, then one of these. With an answer that has a structure: a thought, then a call or such an answer.
+    In the format of Qwen2.5 (tokenizer/call_stream.py): the same without the thought.
+    A tool whose schema is None takes any arguments, which in this format are a JSON object.
     SettingError for no tools, and for an invalid name or schema.
     """
 
     schemas: Any  # name to schema, an object or its JSON text; kept as pairs of name and text
     is_required: bool = True
-    begins_in_thought: bool = False  # the prompt ends with "Thought:"
+    begins_in_thought: bool = False  # ReAct: the prompt ends with "Thought:"
     answer: Structure | None = None  # only where no call is required; must not be tool calls itself
+    form: Literal["react", "tagged"] = "react"
+    takes_several: bool = False  # whether more than one call may be made; only in tags
 
     def __post_init__(self) -> None:
         if not isinstance(self.schemas, Mapping) or not self.schemas:
@@ -56,6 +61,7 @@ class Structure:
     regex: str | None = None  # of the entire text, in Rust's syntax: no look-around, \d is a digit of any script
     choice: tuple[str, ...] | None = None  # exactly one of these strings
     tool_calls: ToolCalls | None = None
+    thinking: ThinkingPart = "answer"  # where the completion begins: what is thinking has no structure
 
     def __post_init__(self) -> None:
         if not isinstance(self.json_object, bool):
@@ -73,6 +79,8 @@ class Structure:
             object.__setattr__(self, "choice", _choices(self.choice))
         if self.tool_calls is not None and not isinstance(self.tool_calls, ToolCalls):
             raise _error(f"tool_calls is {self.tool_calls!r:.80}; it must be ToolCalls")
+        if self.thinking not in get_args(ThinkingPart):
+            raise _error(f"thinking is {self.thinking!r:.80}; it must be one of {', '.join(get_args(ThinkingPart))}")
 
     @property
     def schema_text(self) -> str:

@@ -16,6 +16,7 @@ from qwartet.kernels.backend import Backend
 from qwartet.layers.rotary import RotaryTable
 from qwartet.models.config import ModelConfig
 from qwartet.models.qwen import QwenModel
+from qwartet.tokenizer.answer_form import AnswerForm
 from qwartet.tokenizer.tokenizer import Tokenizer
 
 
@@ -36,6 +37,8 @@ class Family:
     """The tokenizer of a directory; None where there is none, VocabularyError where it is broken."""
     chat_prompt: Callable[..., list[int]]
     """A conversation to prompt ids: signature of tokenizer.chatml.build_prompt."""
+    answer_form: Callable[[Any], AnswerForm]
+    """How answers are written, from the tokenizer, which has the chat template: tool calls, and thinking."""
     vocabulary_file: str
     """The file to copy into a directory without a tokenizer."""
     jinja_template: Callable[[Any], str | None]

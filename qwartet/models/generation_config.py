@@ -165,23 +165,36 @@ def _settle_lengths(values: dict[str, Any]) -> list[str]:
     return told
 
 
+def _whole_context(raw: Mapping[str, Any], raw_config: Mapping[str, Any]) -> dict[str, Any]:
+    """Limits as long as the context, where the file sets none: these models think for thousands of tokens."""
+    length = raw_config.get("max_position_embeddings")
+    if not BOUNDS["max_tokens"].holds(length):  # the config's own parser says so
+        return {}
+    limits = {"max_window_size": ("max_window_size",), "max_new_tokens": ("max_new_tokens", "max_length")}
+    return {name: length for name, keys in limits.items() if all(raw.get(key) is None for key in keys)}
+
+
 def load_generation_defaults(directory: Path, chat_format: str | None = None) -> GenerationDefaults:
     """Generation defaults of a checkpoint directory; the library's, with a warning, when it has no file.
 
     `chat_format` ("chatml", "raw") overrides the file; without either, a chat template decides in the families that
     have them, and in the others a warning says how to set it. The eos_token_id of config.json ends a completion too.
+    In the families with templates, an answer may be as long as the context unless the file limits it.
     """
     if chat_format is not None and chat_format not in CHAT_FORMATS:
         raise SettingError(f"chat_format is {chat_format!r}; it must be one of {', '.join(CHAT_FORMATS)}")
     path, config = directory / "generation_config.json", directory / "config.json"
+    raw = read_json(path) if has_file(path) else {}
     if has_file(path):
-        defaults = parse_generation_config(read_json(path), path)
+        defaults = parse_generation_config(raw, path)
     else:
         warnings.warn(f"{path}: file is missing; sampling defaults are the library's", CheckpointWarning, stacklevel=2)
         defaults = GenerationDefaults()
     raw_config = read_json(config) if has_file(config) else {}
-    if chat_format is None and defaults.chat_format is None and raw_config.get("model_type") in WITH_TEMPLATES:
-        chat_format = "raw" if template_source(directory) is None else "chatml"
+    if raw_config.get("model_type") in WITH_TEMPLATES:
+        defaults = replace(defaults, **_whole_context(raw, raw_config))
+        if chat_format is None and defaults.chat_format is None:
+            chat_format = "raw" if template_source(directory) is None else "chatml"
     if chat_format is None and defaults.chat_format is None:
         message = f"{path}: chat_format is missing; if this is a chat model, set --chat-format chatml"
         warnings.warn(f'{message} (in Python chat_format="chatml")', CheckpointWarning, stacklevel=2)

@@ -30,6 +30,7 @@ from qwartet.models.config import MAX_ROTARY_VALUES, ConfigReader, ModelConfig
 from qwartet.models.family import Family
 from qwartet.models.qwen import QwenModel
 from qwartet.models.vocabulary_files import load_tokenizer
+from qwartet.tokenizer.answer_form import AnswerForm
 from qwartet.tokenizer.chatml import CHAT_TEMPLATE, build_prompt
 from qwartet.tokenizer.tiktoken_tokenizer import VOCABULARY_FILE, TiktokenTokenizer
 
@@ -182,6 +183,7 @@ QWEN1 = Family(
     has_tokenizer=_has_tokenizer,
     load_tokenizer=_load_tokenizer,
     chat_prompt=build_prompt,
+    answer_form=lambda tokenizer: AnswerForm("react"),
     vocabulary_file=VOCABULARY_FILE,
     jinja_template=lambda tokenizer: CHAT_TEMPLATE,
 )

@@ -33,6 +33,7 @@ from qwartet.models.family import Family
 from qwartet.models.hf_vocabulary_files import TOKENIZER_FILE, has_hf_tokenizer, load_hf_tokenizer
 from qwartet.models.qwen import QwenModel
 from qwartet.models.rope_parameters import read_positions
+from qwartet.tokenizer.templates.answer_form import template_answer_form
 from qwartet.tokenizer.templates.prompt import template_prompt
 
 _ALIASES = {
@@ -175,6 +176,7 @@ QWEN2 = Family(
     has_tokenizer=has_hf_tokenizer,
     load_tokenizer=load_hf_tokenizer,
     chat_prompt=template_prompt,
+    answer_form=template_answer_form,
     vocabulary_file=TOKENIZER_FILE,
     jinja_template=attrgetter("jinja_template"),
     has_templates=True,

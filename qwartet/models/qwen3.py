@@ -15,6 +15,7 @@ from qwartet.models.config import ModelConfig
 from qwartet.models.family import Family
 from qwartet.models.hf_vocabulary_files import TOKENIZER_FILE, has_hf_tokenizer, load_hf_tokenizer
 from qwartet.models.qwen2 import build, layout, open_config, read_config
+from qwartet.tokenizer.templates.answer_form import template_answer_form
 from qwartet.tokenizer.templates.prompt import template_prompt
 
 HEAD_DIM = 128  # of every published size
@@ -35,6 +36,7 @@ QWEN3 = Family(
     has_tokenizer=has_hf_tokenizer,
     load_tokenizer=load_hf_tokenizer,
     chat_prompt=template_prompt,
+    answer_form=template_answer_form,
     vocabulary_file=TOKENIZER_FILE,
     jinja_template=attrgetter("jinja_template"),
     has_templates=True,

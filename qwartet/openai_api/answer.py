@@ -11,7 +11,7 @@ from qwartet.engine.async_engine import StreamOutput
 from qwartet.engine.request import TokenLogprobs
 from qwartet.llm import LLM
 from qwartet.openai_api.answer_objects import (
-    AnswerMessage,
+    AnyUsage,
     ChatChoice,
     ChatCompletion,
     ChatLogprob,
@@ -19,16 +19,17 @@ from qwartet.openai_api.answer_objects import (
     Completion,
     CompletionChoice,
     CompletionLogprobs,
+    CompletionTokensDetails,
     FinishReason,
-    FunctionCallMessage,
     PromptTokensDetails,
-    ToolCallsMessage,
+    ThinkingUsage,
     TopLogprob,
     Usage,
 )
+from qwartet.openai_api.answer_stream import answer_message
 from qwartet.openai_api.prepare import Prepared
 from qwartet.openai_api.shown_tokens import ShownTokens, TextOffsets
-from qwartet.openai_api.tool_answer import tool_message
+from qwartet.tokenizer.thinking import num_reasoning_tokens
 from qwartet.tokenizer.tokenizer import Tokenizer
 
 FINGERPRINT = f"qwartet-{__version__}"
@@ -42,7 +43,7 @@ def chat_completion(llm: LLM, model: str, prepared: Prepared, outputs: Sequence[
         created=int(time.time()),
         model=model,
         choices=[_chat_choice(llm, prepared, output) for output in outputs],
-        usage=usage_of([outputs], prepared),
+        usage=usage_of(llm.tokenizer, [outputs], prepared),
         system_fingerprint=FINGERPRINT,
     )
 
@@ -59,7 +60,7 @@ def completion(llm: LLM, model: str, prepared: Prepared, outputs: Sequence[Seque
         created=int(time.time()),
         model=model,
         choices=choices,
-        usage=usage_of(outputs, prepared),
+        usage=usage_of(llm.tokenizer, outputs, prepared),
         system_fingerprint=FINGERPRINT,
     )
 
@@ -68,10 +69,7 @@ def _chat_choice(llm: LLM, prepared: Prepared, output: StreamOutput) -> ChatChoi
     logprobs = None
     if prepared.params.logprobs is not None:
         logprobs = chat_logprobs(llm.tokenizer, ShownTokens(llm.tokenizer).push(output))
-    message: AnswerMessage | ToolCallsMessage | FunctionCallMessage = AnswerMessage(content=output.text)
-    reason = finish_reason(output)
-    if prepared.tool_chat is not None:
-        message, reason = tool_message(prepared.tool_chat, output.text, reason)
+    message, reason = answer_message(prepared.reading, output.text, finish_reason(output))
     return ChatChoice(index=output.index, message=message, logprobs=logprobs, finish_reason=reason)
 
 
@@ -133,10 +131,18 @@ def finish_reason(output: StreamOutput) -> FinishReason:
     return output.finish_reason
 
 
-def usage_of(outputs: Sequence[Sequence[StreamOutput]], prepared: Prepared) -> Usage:
+def usage_of(tokenizer: Tokenizer, outputs: Sequence[Sequence[StreamOutput]], prepared: Prepared) -> AnyUsage:
     """The usage of all completions of each prompt."""
     num_cached_tokens = sum(some[0].request.num_cached_tokens for some in outputs)
-    return usage_of_tokens(sum(len(one.token_ids) for some in outputs for one in some), num_cached_tokens, prepared)
+    num_tokens = sum(len(one.token_ids) for some in outputs for one in some)
+    usage = usage_of_tokens(num_tokens, num_cached_tokens, prepared)
+    thinking = prepared.reading.thinking
+    if thinking == "answer":
+        return usage
+    ids = [one.token_ids for some in outputs for one in some]
+    num_reasoning = sum(num_reasoning_tokens(tokenizer, one, thinking) for one in ids)
+    details = CompletionTokensDetails(reasoning_tokens=num_reasoning)
+    return ThinkingUsage(**dict(usage), completion_tokens_details=details)
 
 
 def usage_of_tokens(num_completion_tokens: int, num_cached_tokens: int, prepared: Prepared) -> Usage:

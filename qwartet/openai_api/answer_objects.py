@@ -6,12 +6,17 @@ from typing import Literal
 
 from qwartet.openai_api.object import ApiObject
 from qwartet.openai_api.tool_protocol import FunctionCall, ToolCall
+from qwartet.tokenizer.answer_form import Thinking
 
 FinishReason = Literal["stop", "length", "tool_calls", "function_call"]
 
 
 class PromptTokensDetails(ApiObject):
     cached_tokens: int  # computed by earlier requests
+
+
+class CompletionTokensDetails(ApiObject):
+    reasoning_tokens: int  # thinking, its tags included
 
 
 class Usage(ApiObject):
@@ -21,6 +26,15 @@ class Usage(ApiObject):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
+
+
+class ThinkingUsage(Usage):
+    """The same where answers think."""
+
+    completion_tokens_details: CompletionTokensDetails
+
+
+AnyUsage = ThinkingUsage | Usage
 
 
 class TopLogprob(ApiObject):
@@ -49,7 +63,7 @@ class AnswerMessage(ApiObject):
 
 
 class ToolCallsMessage(ApiObject):
-    """An answer that calls a tool; `content` is the thought before the call."""
+    """An answer that calls tools; `content` is the text before the call, a thought in ReAct."""
 
     role: Literal["assistant"] = "assistant"
     content: str | None
@@ -66,6 +80,37 @@ class FunctionCallMessage(ApiObject):
     function_call: FunctionCall
 
 
+class ThinkingAnswer(AnswerMessage):
+    """An answer that began with thinking."""
+
+    reasoning_content: str
+
+
+class ThinkingToolCalls(ToolCallsMessage):
+    """The same for one that calls tools."""
+
+    reasoning_content: str
+
+
+class ThinkingFunctionCall(FunctionCallMessage):
+    """The same for the older field."""
+
+    reasoning_content: str
+
+
+AnyMessage = (
+    ThinkingAnswer | ThinkingToolCalls | ThinkingFunctionCall | AnswerMessage | ToolCallsMessage | FunctionCallMessage
+)
+
+
+THINKING_KINDS: dict[type[AnyMessage], type[AnyMessage]] = {
+    AnswerMessage: ThinkingAnswer,
+    ToolCallsMessage: ThinkingToolCalls,
+    FunctionCallMessage: ThinkingFunctionCall,
+}
+"""The kind of a message to the one that has reasoning too."""
+
+
 class FunctionCallDelta(ApiObject):
     """The first delta of a call contains its name; each adds to its arguments."""
 
@@ -76,7 +121,7 @@ class FunctionCallDelta(ApiObject):
 class ToolCallDelta(ApiObject):
     """The first delta of a call contains its id and type."""
 
-    index: Literal[0] = 0
+    index: int  # of the call in the message
     id: str | None = None
     type: Literal["function"] | None = None
     function: FunctionCallDelta
@@ -84,7 +129,7 @@ class ToolCallDelta(ApiObject):
 
 class ChatChoice(ApiObject):
     index: int
-    message: AnswerMessage | ToolCallsMessage | FunctionCallMessage
+    message: AnyMessage
     logprobs: ChatLogprobs | None
     finish_reason: FinishReason
 
@@ -97,7 +142,7 @@ class ChatCompletion(ApiObject):
     created: int  # seconds since 1970
     model: str
     choices: list[ChatChoice]
-    usage: Usage
+    usage: AnyUsage
     system_fingerprint: str
 
 
@@ -125,7 +170,7 @@ class Completion(ApiObject):
     created: int
     model: str
     choices: list[CompletionChoice]
-    usage: Usage
+    usage: AnyUsage
     system_fingerprint: str
 
 
@@ -134,6 +179,7 @@ class ChatDelta(ApiObject):
 
     role: Literal["assistant"] | None = None
     content: str | None = None
+    reasoning_content: str | None = None
     tool_calls: list[ToolCallDelta] | None = None
     function_call: FunctionCallDelta | None = None
 
@@ -153,7 +199,7 @@ class ChatCompletionChunk(ApiObject):
     created: int
     model: str
     choices: list[ChatChunkChoice]
-    usage: Usage | None = None
+    usage: AnyUsage | None = None
     system_fingerprint: str
 
 
@@ -172,7 +218,7 @@ class CompletionChunk(ApiObject):
     created: int
     model: str
     choices: list[CompletionChunkChoice]
-    usage: Usage | None = None
+    usage: AnyUsage | None = None
     system_fingerprint: str
 
 
@@ -212,6 +258,7 @@ class ModelCard(ApiObject):
     max_model_len: int  # tokens of a prompt and its completion together
     parent: str | None = None  # the model that an adapter belongs to
     is_chat: bool  # false for a base model, which only completes text
+    thinking: Thinking  # whether answers begin with thinking; optional: as enable_thinking says
 
 
 class ModelList(ApiObject):

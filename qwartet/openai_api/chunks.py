@@ -18,6 +18,7 @@ from qwartet.openai_api.answer import (
     usage_of_tokens,
 )
 from qwartet.openai_api.answer_objects import (
+    AnyUsage,
     ChatChunkChoice,
     ChatCompletionChunk,
     ChatDelta,
@@ -26,12 +27,11 @@ from qwartet.openai_api.answer_objects import (
     CompletionChunkChoice,
     CompletionLogprobs,
     FinishReason,
-    Usage,
 )
+from qwartet.openai_api.answer_stream import AnswerStream
 from qwartet.openai_api.prepare import Prepared
 from qwartet.openai_api.protocol import StreamOptions
 from qwartet.openai_api.shown_tokens import ShownTokens, TextOffsets
-from qwartet.openai_api.tool_answer import ToolStream
 
 
 class _UsageSoFar:
@@ -49,7 +49,7 @@ class _UsageSoFar:
         self._num_tokens += len(output.token_ids)
         self._num_cached[index // self._prepared.params.n] = output.request.num_cached_tokens
 
-    def field(self, usage: Usage | None) -> dict[str, Usage | None]:
+    def field(self, usage: AnyUsage | None) -> dict[str, AnyUsage | None]:
         """The field of a chunk; `usage`: the total, for the last chunk."""
         if usage is None and self._is_in_each:
             usage = usage_of_tokens(self._num_tokens, sum(self._num_cached.values()), self._prepared)
@@ -63,9 +63,8 @@ class ChatChunks:
         self._llm, self._model, self._prepared = llm, model, prepared
         self._usage = _UsageSoFar(prepared, options)
         self._id, self._created = f"chatcmpl-{secrets.token_hex(12)}", int(time.time())
-        num_choices, chat = prepared.params.n, prepared.tool_chat
-        self._shown = [ShownTokens(llm.tokenizer) for _ in range(num_choices)]
-        self._tools = [] if chat is None else [ToolStream(chat) for _ in range(num_choices)]
+        self._shown = [ShownTokens(llm.tokenizer) for _ in range(prepared.params.n)]
+        self._streams = [AnswerStream(prepared.reading) for _ in range(prepared.params.n)]
 
     def beginning(self) -> list[ChatCompletionChunk]:
         """The chunks that state the role."""
@@ -82,28 +81,26 @@ class ChatChunks:
             deltas = [ChatDelta()]  # tokens whose text is held back
         chunks = [self._choice(index, delta, logprobs if place == 0 else None) for place, delta in enumerate(deltas)]
         if output.finish_reason is not None:
-            reason = finish_reason(output)
-            if self._tools:
-                reason = self._tools[index].finish_reason(reason)
+            reason = self._streams[index].finish_reason(finish_reason(output))
             chunks.append(self._choice(index, ChatDelta(), reason=reason))
         return chunks
 
     def _deltas(self, index: int, output: StreamOutput) -> list[ChatDelta]:
-        if not self._tools:
-            return [ChatDelta(content=output.text)] if output.text else []
-        stream = self._tools[index]
+        stream = self._streams[index]
         return stream.feed(output.text) + (stream.finish() if output.finish_reason is not None else [])
 
     def ending(self, outputs: Sequence[Sequence[StreamOutput]]) -> list[ChatCompletionChunk]:
         """The chunk without choices that states the total usage, if requested."""
-        return [self._chunk(None, usage_of(outputs, self._prepared))] if self._usage.is_at_end else []
+        return (
+            [self._chunk(None, usage_of(self._llm.tokenizer, outputs, self._prepared))] if self._usage.is_at_end else []
+        )
 
     def _choice(
         self, index: int, delta: ChatDelta, logprobs: ChatLogprobs | None = None, reason: FinishReason | None = None
     ) -> ChatCompletionChunk:
         return self._chunk(ChatChunkChoice(index=index, delta=delta, logprobs=logprobs, finish_reason=reason))
 
-    def _chunk(self, choice: ChatChunkChoice | None, usage: Usage | None = None) -> ChatCompletionChunk:
+    def _chunk(self, choice: ChatChunkChoice | None, usage: AnyUsage | None = None) -> ChatCompletionChunk:
         return ChatCompletionChunk(
             id=self._id,
             object="chat.completion.chunk",
@@ -155,7 +152,9 @@ class CompletionChunks:
 
     def ending(self, outputs: Sequence[Sequence[StreamOutput]]) -> list[CompletionChunk]:
         """The chunk without choices that states the total usage, if requested."""
-        return [self._chunk(None, usage_of(outputs, self._prepared))] if self._usage.is_at_end else []
+        return (
+            [self._chunk(None, usage_of(self._llm.tokenizer, outputs, self._prepared))] if self._usage.is_at_end else []
+        )
 
     def _logprobs(self, index: int, told: list[tuple[int, TokenLogprobs | None]]) -> CompletionLogprobs | None:
         if self._prepared.params.logprobs is None:
@@ -163,7 +162,7 @@ class CompletionChunks:
         has_top = self._prepared.params.logprobs > 0
         return completion_logprobs(self._llm.tokenizer, self._offsets[index], told, has_top=has_top)
 
-    def _chunk(self, choice: CompletionChunkChoice | None, usage: Usage | None = None) -> CompletionChunk:
+    def _chunk(self, choice: CompletionChunkChoice | None, usage: AnyUsage | None = None) -> CompletionChunk:
         return CompletionChunk(
             id=self._id,
             object="text_completion",

@@ -96,7 +96,8 @@ class Endpoints:
         exchange = Exchange(self.llm, request, self.model_name(request.model), prepared)
         if isinstance(request, ResponsesRequest) and request.is_stored:
             exchange.on_response = partial(self.responses.put, request, salt=cache_salt)
-        options = RequestOptions(self.llm.stop_token_ids, cache_salt=cache_salt)
+        thinking = prepared.reading.thinking
+        options = RequestOptions(self.llm.stop_token_ids, cache_salt=cache_salt, thinking=thinking)
         params = prepared.params
         if request.model in self.adapter_names:
             params = replace(params, adapter=request.model)

@@ -100,12 +100,11 @@ class Exchange:
     def _response(self, outputs: list[list[StreamOutput]]) -> Answer:
         if isinstance(self.request, CompletionRequest):
             return completion(self._llm, self._model, self.prepared, outputs)
-        chat = chat_completion(self._llm, self._model, self.prepared, outputs[0])
         if isinstance(self.request, ResponsesRequest):
-            response = response_object(self.request, self.prepared, chat)
+            response = response_object(self.request, self._llm, self._model, self.prepared, outputs[0][0])
             self.on_response(response)
             return response
-        return chat
+        return chat_completion(self._llm, self._model, self.prepared, outputs[0])
 
     @property
     def _num_figures(self) -> int:

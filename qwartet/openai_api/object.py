@@ -12,7 +12,7 @@ REFUSED_FIELDS = {
     "audio": "answers are text only",
     "audio_url": "the model accepts only text",
     "chat_template": "a request cannot set the chat template",
-    "chat_template_kwargs": "a request cannot set the chat template",
+    "chat_template_kwargs": "it is a field of requests that contain messages",
     "file": "the model accepts only text",
     "file_data": "the model accepts only text",
     "image": "the model accepts only text",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,19 +10,23 @@ from qwartet.engine.schema_formats import unenforced_formats
 from qwartet.engine.structure import Structure
 from qwartet.errors import NotAChatModelError
 from qwartet.llm import LLM
+from qwartet.openai_api.answer_stream import PLAIN, AnswerReading
+from qwartet.openai_api.conversation import invalid, split_system
 from qwartet.openai_api.error import ApiError
 from qwartet.openai_api.protocol import (
     ChatCompletionRequest,
-    ChatMessage,
     CompletionRequest,
     GenerateRequest,
     RequestBody,
     SamplingFields,
     TokenizeRequest,
 )
-from qwartet.openai_api.tools import ToolChat, split_system, tool_chat
+from qwartet.openai_api.template_layout import template_messages
+from qwartet.openai_api.tools import ToolChat, tool_chat
 from qwartet.tokenizer.chatml import Message
 from qwartet.tokenizer.react import STOP_STRING
+from qwartet.tokenizer.templates.conversation import GivenMessage
+from qwartet.tokenizer.thinking import begins_in
 
 CHARS_PER_TOKEN = 8  # a longer text cannot fit the context: it is rejected before tokenisation
 _SAME_NAMES = (
@@ -36,6 +39,7 @@ _FIELDS = {
     "max_tokens": ("max_tokens", "max_completion_tokens", "max_output_tokens"),
     "structure": ("text", "tools"),
     "tool_calls": ("tools",),
+    "enable_thinking": ("chat_template_kwargs", "reasoning"),
     "logprobs": ("top_logprobs",),
     "prompt_logprobs": ("logprobs",),
 }
@@ -49,7 +53,7 @@ class Prepared:
     params: SamplingParams
     prompt_texts: tuple[str, ...] = ()  # echoed before the completions' texts
     is_prompt_only: bool = False  # max_tokens was 0: the one token that the engine makes is dropped
-    tool_chat: ToolChat | None = None  # how to parse the answers of a chat with tools
+    reading: AnswerReading = PLAIN  # how the answers of a chat are parsed
     notes: tuple[str, ...] = ()  # parts of the request that are not fulfilled, though it is served
 
 
@@ -82,7 +86,7 @@ def prepare_chat(llm: LLM, body: ChatCompletionRequest) -> Prepared:
     if body.max_completion_tokens not in (None, max_tokens):
         message = "max_tokens and max_completion_tokens differ; set only one of them"
         raise ApiError(400, message, param="max_tokens", code="invalid_value")
-    tools = tool_chat(body)
+    tools = tool_chat(body, llm.answer_form.tools)
     params = _sampling_params(
         llm, body, max_tokens=max_tokens, logprobs=(body.top_logprobs or 0) if body.logprobs else None
     )
@@ -91,49 +95,61 @@ def prepare_chat(llm: LLM, body: ChatCompletionRequest) -> Prepared:
         params = _with_tools(params, tools)
     prompt_ids = chat_prompt_ids(llm, body, tools)
     _check_length(llm, [prompt_ids], "messages")
-    return Prepared([prompt_ids], params, tool_chat=tools, notes=_notes(params))
+    is_begun = body.continue_final_message is True and body.messages[-1].text != ""
+    thinking = begins_in(llm.tokenizer, prompt_ids, has_text=is_begun)
+    if params.structure is not None:
+        params = replace(params, structure=replace(params.structure, thinking=thinking))
+    reading = AnswerReading(tools, thinking, tells_reasoning=body.include_reasoning is not False)
+    return Prepared([prompt_ids], params, reading=reading, notes=_notes(params))
 
 
 def chat_prompt_ids(llm: LLM, body: ChatCompletionRequest, tools: ToolChat | None) -> list[int]:
     """The prompt of a conversation; `tools` is what `tool_chat` returns for it."""
-    turns = _plain_turns(body.messages) if tools is None else tools.messages
+    turns = _plain_turns(llm, body) if tools is None else tools.messages
     answer_start = "" if tools is None else tools.answer_start
     with_answer = body.add_generation_prompt is not False
     if body.continue_final_message:
         turns, answer_start = _begun_answer(body, turns, has_tools=tools is not None)
         with_answer = True
-    return llm.prompt_ids(turns, with_answer, answer_start=answer_start)
+    form = llm.thinking_form(body.enable_thinking)
+    if tools is not None and tools.shown:
+        form["tools"] = tools.shown
+    return llm.prompt_ids(turns, with_answer, answer_start=answer_start, **form)
 
 
-def _begun_answer(body: ChatCompletionRequest, turns: list[Message], *, has_tools: bool) -> tuple[list[Message], str]:
+def _begun_answer(
+    body: ChatCompletionRequest, turns: list[GivenMessage], *, has_tools: bool
+) -> tuple[list[GivenMessage], str]:
     """The turns before the last message, and its text, which the answer continues."""
-    reason = None
+    reason, last = None, body.messages[-1]
     if body.add_generation_prompt:
         reason = "and add_generation_prompt are both true; set one of them to false"
     elif has_tools:
         reason = "does not work with tools; leave one of them out"
-    elif turns[-1].role != "assistant":
+    elif last.role != "assistant":
         reason = "needs an assistant message at the end of messages; append the text to continue"
     if reason is not None:
-        message = f"continue_final_message {reason}"
-        raise ApiError(400, message, param="continue_final_message", code="invalid_value")
-    return turns[:-1], turns[-1].content
+        raise invalid("continue_final_message", f"continue_final_message {reason}")
+    return turns[:-1], last.text
 
 
 def _with_tools(params: SamplingParams, tools: ToolChat) -> SamplingParams:
-    """The settings of a chat with tools: it stops before a tool result, and makes required calls."""
+    """The settings of a chat with tools: in ReAct it stops before a tool's result; and it makes required calls."""
     structure, calls = params.structure, tools.calls
     if structure is not None and tools.offered is not None and not (calls is not None and calls.is_required):
         calls = replace(calls or tools.offered, schemas=dict((calls or tools.offered).schemas), answer=structure)
     if calls is not None:
         structure = Structure(tool_calls=calls)
-    return replace(params, stop=(*params.stop, STOP_STRING), structure=structure)
+    stop = (*params.stop, STOP_STRING) if tools.form == "react" else params.stop
+    return replace(params, stop=stop, structure=structure)
 
 
-def _plain_turns(messages: Sequence[ChatMessage]) -> list[Message]:
+def _plain_turns(llm: LLM, body: ChatCompletionRequest) -> list[GivenMessage]:
     """The turns of a conversation without tools; leading system messages become one."""
-    system, others = split_system(messages)
-    turns = [] if system is None else [Message("system", system)]
+    if llm.family.has_templates:
+        return list(template_messages(body.messages))
+    system, others = split_system(body.messages)
+    turns: list[GivenMessage] = [] if system is None else [Message("system", system)]
     roles = {"developer": "system"}
     return turns + [Message(roles.get(message.role, message.role), message.text) for message in others]
 

@@ -107,7 +107,6 @@ class HarmlessFields(RequestBody):
     # vLLM's, restricted to the values with which they change nothing:
     add_special_tokens: bool | None = NO_EFFECT
     guided_decoding_backend: str | None = NO_EFFECT
-    include_reasoning: bool | None = NO_EFFECT
     length_penalty: Annotated[float, Field(ge=1, le=1)] | None = NO_EFFECT
     return_token_ids: Literal[False] | None = NO_EFFECT
     return_tokens_as_token_ids: Literal[False] | None = NO_EFFECT
@@ -224,6 +223,10 @@ class AssistantMessage(PassingObject):
     tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_CALLS)] | None = None
     function_call: FunctionCall | None = None
     name: str | None = NO_EFFECT
+    reasoning_content: Text | None = None
+    """What the answer's thinking was; the chat template of the model decides whether it is kept."""
+    reasoning: Text | None = None
+    """The same in newer servers' name."""
 
     @model_validator(mode="after")
     def _says_one_thing(self) -> AssistantMessage:
@@ -237,6 +240,11 @@ class AssistantMessage(PassingObject):
     def text(self) -> str:
         """The content, its parts joined, or the refusal; empty if there is neither."""
         return _joined(self.content if self.content is not None else self.refusal or "")
+
+    @property
+    def thinking(self) -> str | None:
+        """The reasoning, under either name."""
+        return self.reasoning if self.reasoning_content is None else self.reasoning_content
 
 
 class ToolMessage(ContentMessage):
@@ -268,15 +276,23 @@ def _joined(content: str | Sequence[TextPart | RefusalPart]) -> str:
 
 
 def _num_chars(messages: Sequence[ChatMessage], tools: Sequence[Tool | LegacyFunction]) -> int:
-    """Characters of contents, of the arguments of calls, and of tools as JSON."""
+    """Characters of contents, of reasoning, of the arguments of calls, and of tools as JSON."""
     asked = [message for message in messages if isinstance(message, AssistantMessage)]
     calls = [call.function for message in asked for call in message.tool_calls or ()]
     calls += [message.function_call for message in asked if message.function_call is not None]
     texts = [message.text for message in messages] + [call.arguments for call in calls]
+    texts += [message.thinking for message in asked if message.thinking is not None]
     return sum(map(len, texts)) + sum(len(tool.model_dump_json()) for tool in tools)
 
 
 Messages = Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
+
+
+class ChatTemplateKwargs(RequestObject):
+    """Settings of the model's chat template; vLLM passes on any."""
+
+    enable_thinking: bool | None = None
+    """Whether the answer begins with thinking, for models that can do both."""
 
 
 class ChatCompletionRequest(SamplingFields):
@@ -296,9 +312,17 @@ class ChatCompletionRequest(SamplingFields):
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    """Accepted and ignored: an answer has at most one call."""
+    """False: an answer has at most one call, as it always has with first-generation Qwen."""
     functions: Annotated[list[LegacyFunction], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     function_call: FunctionChoice | None = None
+    chat_template_kwargs: ChatTemplateKwargs | None = None
+    include_reasoning: bool | None = None
+    """False: leaves reasoning_content out of the answer."""
+
+    @property
+    def enable_thinking(self) -> bool | None:
+        """Whether the answer is to begin with thinking; None: as the model has it."""
+        return None if self.chat_template_kwargs is None else self.chat_template_kwargs.enable_thinking
 
     @property
     def num_chars(self) -> int:
@@ -343,6 +367,7 @@ class TokenizeRequest(RequestBody):
     add_generation_prompt: bool | None = None
     add_special_tokens: bool | None = NO_EFFECT
     continue_final_message: Literal[False] | None = None
+    chat_template_kwargs: ChatTemplateKwargs | None = None
     return_token_strs: bool | None = None
 
     @property

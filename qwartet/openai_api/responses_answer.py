@@ -1,6 +1,9 @@
 """A chat's answer as a response of the Responses API: the complete object, or the events of its stream.
 
 response.created, response.in_progress
+response.output_item.added                    reasoning with one part, from models that think
+    response.content_part.added, response.reasoning_text.delta ..., response.reasoning_text.done, ..part.done
+response.output_item.done
 response.output_item.added                    a message with one part
     response.content_part.added, response.output_text.delta ..., response.output_text.done, response.content_part.done
 response.output_item.done
@@ -23,7 +26,13 @@ from pydantic import JsonValue
 from qwartet.engine.async_engine import StreamOutput
 from qwartet.llm import LLM
 from qwartet.openai_api.answer import usage_of
-from qwartet.openai_api.answer_objects import ChatCompletion, ChatDelta, ChatLogprob, ChatLogprobs, Usage
+from qwartet.openai_api.answer_objects import (
+    AnyUsage,
+    ChatDelta,
+    ChatLogprob,
+    ChatLogprobs,
+    ThinkingUsage,
+)
 from qwartet.openai_api.chunks import ChatChunks
 from qwartet.openai_api.error import ApiError
 from qwartet.openai_api.object import ApiObject
@@ -56,6 +65,22 @@ class OutputMessage(ApiObject):
     content: list[OutputText]
 
 
+class ReasoningText(ApiObject):
+    type: Literal["reasoning_text"]
+    text: str
+
+
+class OutputReasoning(ApiObject):
+    """What the model thought before its answer."""
+
+    id: str
+    type: Literal["reasoning"]
+    status: Status
+    summary: list[JsonValue]
+    content: list[ReasoningText]
+    encrypted_content: None
+
+
 class OutputCall(ApiObject):
     """A function call; `arguments` is what the model wrote, usually JSON."""
 
@@ -65,6 +90,9 @@ class OutputCall(ApiObject):
     call_id: str
     name: str
     arguments: str
+
+
+OutputItem = OutputReasoning | OutputMessage | OutputCall
 
 
 class InputTokensDetails(ApiObject):
@@ -106,7 +134,7 @@ class ResponseObject(ApiObject):
     error: ResponseError | None
     incomplete_details: IncompleteDetails | None
     model: str
-    output: list[OutputMessage | OutputCall]
+    output: list[OutputItem]
     usage: ResponseUsage | None
     store: bool
     background: Literal[False]
@@ -146,10 +174,10 @@ class ResponseEvent(ApiObject):
     sequence_number: int
     response: ResponseObject | None = None
     output_index: int | None = None
-    item: OutputMessage | OutputCall | None = None
+    item: OutputItem | None = None
     item_id: str | None = None
     content_index: int | None = None
-    part: OutputText | None = None
+    part: OutputText | ReasoningText | None = None
     delta: str | None = None
     text: str | None = None
     name: str | None = None
@@ -157,28 +185,25 @@ class ResponseEvent(ApiObject):
     logprobs: list[ChatLogprob] | None = None
 
 
-def response_object(body: ResponsesRequest, prepared: Prepared, chat: ChatCompletion) -> ResponseObject:
-    """The response for a chat's complete answer."""
-    choice = chat.choices[0]
-    is_cut = choice.finish_reason == "length"
-    output: list[OutputMessage | OutputCall] = []
-    calls = getattr(choice.message, "tool_calls", ())
-    if choice.message.content or not calls:
-        logprobs = [] if choice.logprobs is None else choice.logprobs.content
-        output.append(_message(choice.message.content or "", logprobs, "completed" if calls else _status(is_cut)))
-    output += [_call(call.id, call.function.name, call.function.arguments, _status(is_cut)) for call in calls]
-    return _ended(_begun(body, prepared, chat.model), output, chat.usage, is_cut=is_cut)
+def response_object(
+    body: ResponsesRequest, llm: LLM, model: str, prepared: Prepared, output: StreamOutput
+) -> ResponseObject:
+    """The response for a complete output: what its stream ends with."""
+    events = ResponseEvents(body, llm, model, prepared)
+    events.of(output.index, output)
+    events.ending([[output]])
+    return events.response
 
 
 class ResponseEvents:
     """The events of one response, made from the chunks of a chat."""
 
     def __init__(self, body: ResponsesRequest, llm: LLM, model: str, prepared: Prepared) -> None:
-        self._chunks = ChatChunks(llm, model, prepared, None)
+        self._chunks, self._llm = ChatChunks(llm, model, prepared, None), llm
         self._prepared, self.response = prepared, _begun(body, prepared, model)
-        self._output: list[OutputMessage | OutputCall] = []
+        self._output: list[OutputItem] = []
         self._logprobs: list[ChatLogprob] = []  # of tokens whose text is held back so far
-        self._item: OutputMessage | OutputCall | None = None  # the one in progress
+        self._item: OutputItem | None = None  # the one in progress
         self._is_cut = False
         self._num_events = 0
 
@@ -201,7 +226,7 @@ class ResponseEvents:
 
     def ending(self, outputs: Sequence[Sequence[StreamOutput]]) -> list[ResponseEvent]:
         """The last event, with the complete response."""
-        usage = usage_of(outputs, self._prepared)
+        usage = usage_of(self._llm.tokenizer, outputs, self._prepared)
         self.response = _ended(self.response, self._output, usage, is_cut=self._is_cut)
         return [self._event(f"response.{self.response.status}", response=self.response)]
 
@@ -216,14 +241,26 @@ class ResponseEvents:
     def _added(self, delta: ChatDelta, logprobs: ChatLogprobs | None) -> list[ResponseEvent]:
         events: list[ResponseEvent] = []
         self._logprobs += [] if logprobs is None else logprobs.content
+        if delta.reasoning_content:
+            if self._item is None:
+                events += self._open(_reasoning("", "in_progress"))
+            assert isinstance(self._item, OutputReasoning)
+            self._item.content[0].text += delta.reasoning_content
+            events.append(self._part_event("response.reasoning_text.delta", delta=delta.reasoning_content))
         if delta.content:
+            if self._item is not None and not isinstance(self._item, OutputMessage):
+                events += self._close("completed")
             if self._item is None:
                 events += self._open(_message("", [], "in_progress"))
             assert isinstance(self._item, OutputMessage)
-            self._item.content[0].text += delta.content
+            part = self._item.content[0]
+            text = delta.content
+            if not part.text and any(isinstance(item, OutputCall) for item in self._output):
+                text = text.lstrip("\n")  # it ends the line of an earlier message
+            part.text += text
             new, self._logprobs = self._logprobs, []
-            self._item.content[0].logprobs += new
-            events.append(self._part_event("response.output_text.delta", delta=delta.content, logprobs=new))
+            part.logprobs += new
+            events.append(self._part_event("response.output_text.delta", delta=text, logprobs=new))
         for call in delta.tool_calls or ():
             if call.id is not None:
                 events += [] if self._item is None else self._close("completed")
@@ -235,11 +272,11 @@ class ResponseEvents:
                 events.append(self._item_event(name, delta=call.function.arguments))
         return events
 
-    def _open(self, item: OutputMessage | OutputCall) -> list[ResponseEvent]:
+    def _open(self, item: OutputItem) -> list[ResponseEvent]:
         self._item = item
-        without_parts = item.model_copy(deep=True, update={"content": []} if isinstance(item, OutputMessage) else None)
+        without_parts = item.model_copy(deep=True, update=None if isinstance(item, OutputCall) else {"content": []})
         events = [self._event("response.output_item.added", output_index=len(self._output), item=without_parts)]
-        if isinstance(item, OutputMessage):
+        if not isinstance(item, OutputCall):
             part = item.content[0].model_copy(deep=True)
             events.append(self._part_event("response.content_part.added", part=part))
         return events
@@ -253,6 +290,12 @@ class ResponseEvents:
             events = [
                 self._part_event("response.output_text.done", text=part.text, logprobs=part.logprobs),
                 self._part_event("response.content_part.done", part=part),
+            ]
+        elif isinstance(item, OutputReasoning):
+            thought = item.content[0]
+            events = [
+                self._part_event("response.reasoning_text.done", text=thought.text),
+                self._part_event("response.content_part.done", part=thought),
             ]
         else:
             name = "response.function_call_arguments.done"
@@ -312,9 +355,7 @@ def _writable(value: Any) -> Any:
     return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
 
 
-def _ended(
-    begun: ResponseObject, output: Sequence[OutputMessage | OutputCall], usage: Usage, *, is_cut: bool
-) -> ResponseObject:
+def _ended(begun: ResponseObject, output: Sequence[OutputItem], usage: AnyUsage, *, is_cut: bool) -> ResponseObject:
     details = InputTokensDetails(cached_tokens=usage.prompt_tokens_details.cached_tokens, cache_write_tokens=0)
     update = {
         "status": _status(is_cut),
@@ -325,11 +366,15 @@ def _ended(
             input_tokens=usage.prompt_tokens,
             input_tokens_details=details,
             output_tokens=usage.completion_tokens,
-            output_tokens_details=OutputTokensDetails(reasoning_tokens=0),
+            output_tokens_details=OutputTokensDetails(reasoning_tokens=_reasoning_tokens(usage)),
             total_tokens=usage.total_tokens,
         ),
     }
     return begun.model_copy(update=update)
+
+
+def _reasoning_tokens(usage: AnyUsage) -> int:
+    return usage.completion_tokens_details.reasoning_tokens if isinstance(usage, ThinkingUsage) else 0
 
 
 def _status(is_cut: bool) -> Literal["completed", "incomplete"]:
@@ -341,13 +386,20 @@ def _message(text: str, logprobs: list[ChatLogprob], status: Status) -> OutputMe
     return OutputMessage(id=_new_id("msg"), type="message", status=status, role="assistant", content=[part])
 
 
+def _reasoning(text: str, status: Status) -> OutputReasoning:
+    part = ReasoningText(type="reasoning_text", text=text)
+    return OutputReasoning(
+        id=_new_id("rs"), type="reasoning", status=status, summary=[], content=[part], encrypted_content=None
+    )  # fmt: skip
+
+
 def _call(call_id: str, name: str, arguments: str, status: Status) -> OutputCall:
     return OutputCall(
         id=_new_id("fc"), type="function_call", status=status, call_id=call_id, name=name, arguments=arguments
     )  # fmt: skip
 
 
-def _with_status(item: OutputMessage | OutputCall, status: Status) -> OutputMessage | OutputCall:
+def _with_status(item: OutputItem, status: Status) -> OutputItem:
     return item.model_copy(update={"status": status})
 
 

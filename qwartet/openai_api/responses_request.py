@@ -16,6 +16,7 @@ from qwartet.openai_api.protocol import (
     MAX_STOPS,
     MAX_TOP_LOGPROBS,
     NO_EFFECT,
+    ChatTemplateKwargs,
     GenerateRequest,
     JsonSchemaFormat,
     RefusalPart,
@@ -63,10 +64,23 @@ class InputCallOutput(PassingObject):
     output: TextOrParts
 
 
+class ReasoningText(PassingObject):
+    """A piece of reasoning."""
+
+    type: Literal["reasoning_text"]
+    text: Text
+
+
 class InputReasoning(PassingObject):
-    """An earlier answer's reasoning. Accepted and ignored: the chat format has no room for it."""
+    """An earlier answer's reasoning; the chat template of the model decides whether it is kept."""
 
     type: Literal["reasoning"]
+    content: Annotated[list[ReasoningText], Field(fail_fast=True)] | None = None
+
+    @property
+    def text(self) -> str:
+        """The pieces joined."""
+        return "".join(part.text for part in self.content or ())
 
 
 class InputReference(PassingObject):
@@ -197,9 +211,9 @@ class ResponsesRequest(RequestBody):
     tools: Annotated[list[ResponseTool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    """Accepted and ignored: an answer has at most one call."""
+    """False: an answer has at most one call, as it always has with first-generation Qwen."""
     include: Annotated[list[Included], Field(fail_fast=True)] | None = None
-    """`message.output_text.logprobs`; the others concern unsupported tools and reasoning and are ignored."""
+    """`message.output_text.logprobs`; the others concern unsupported tools and encryption and are ignored."""
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     """Log-probabilities of the text's tokens, and of this many alternatives per token."""
     truncation: Literal["auto", "disabled"] | None = None
@@ -223,6 +237,7 @@ class ResponsesRequest(RequestBody):
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     priority: int | None = None
+    chat_template_kwargs: ChatTemplateKwargs | None = None
     # Labels and hints that do not change answers:
     reasoning: dict[str, Any] | None = NO_EFFECT
     max_tool_calls: int | None = NO_EFFECT

@@ -4,6 +4,7 @@ instructions                 a leading system message
 message                      a message of its role, its parts joined
 function_call, ...           an assistant message; consecutive calls, and the text before them, are one message
 function_call_output         a tool message right after its call, wherever it is in the input
+reasoning                    reasoning_content of the assistant message that follows it
 text.format                  response_format
 """
 
@@ -33,6 +34,7 @@ from qwartet.openai_api.responses_request import (
     InputCall,
     InputCallOutput,
     InputMessage,
+    InputReasoning,
     NamedFunctionTool,
     PlainFormat,
     ResponsesRequest,
@@ -50,7 +52,7 @@ from qwartet.openai_api.tool_protocol import (
 
 _SAME_NAMES = (
     "model", "temperature", "top_p", "parallel_tool_calls", "seed", "stop", "top_k", "min_p", "repetition_penalty",
-    "presence_penalty", "frequency_penalty", "priority", "stream",
+    "presence_penalty", "frequency_penalty", "priority", "stream", "chat_template_kwargs",
 )  # fmt: skip
 
 
@@ -74,13 +76,21 @@ def prepare_response(llm: LLM, body: ResponsesRequest) -> Prepared:
         prepared = prepare_chat(llm, chat)
     except ApiError as error:
         raise ApiError(error.status, error.message, param=_field(error.param, turns), code=error.code) from error
-    if prepared.params.logprobs is not None and prepared.tool_chat is not None and prepared.tool_chat.has_tools:
+    if prepared.params.logprobs is not None and (what := _not_only_text(prepared)) is not None:
         message = (
-            "log-probabilities are not supported with tools here; leave out tools, or use /v1/chat/completions, which "
-            "also returns those of calls"
+            f"log-probabilities are not supported with {what} here; leave it out, or use /v1/chat/completions, which "
+            "returns those of all tokens"
         )
         raise ApiError(400, message, param="include" if body.include else "top_logprobs", code="invalid_value")
     return prepared
+
+
+def _not_only_text(prepared: Prepared) -> str | None:
+    """What an answer may contain besides its text."""
+    tools = prepared.reading.tools
+    if tools is not None and tools.has_tools:
+        return "tools"
+    return "thinking" if prepared.reading.thinking != "answer" else None
 
 
 def _chat(body: ResponsesRequest, messages: Sequence[ChatMessage]) -> ChatCompletionRequest:
@@ -149,23 +159,26 @@ def _turns(body: ResponsesRequest) -> list[_Turn]:
     outputs = _outputs(body)
     open_calls: _Turn | None = None  # an assistant message that the next call belongs to
     results: list[_Turn] = []
+    reasoning = ""  # of the assistant message that comes next
     for index, item in enumerate(body.items):
         place = _place(body, index)
         if isinstance(item, InputCall):
             if open_calls is None:
-                open_calls = _Turn(AssistantMessage(role="assistant", content=""), place)
+                open_calls = _Turn(_answer("", reasoning), place)
                 turns.append(open_calls)
+                reasoning = ""
             _add_call(open_calls, item, place)
             results.append(_result(item, outputs, place))
+            continue
+        if isinstance(item, InputReasoning) and not item.text:
+            continue
+        turns += results
+        results, open_calls = [], None
+        if isinstance(item, InputReasoning):
+            reasoning += item.text
         elif isinstance(item, InputMessage):
-            turns += results
-            results = []
-            turns.append(_Turn(_message(item), place))
-            open_calls = turns[-1] if item.role == "assistant" else None
-        elif isinstance(item, InputCallOutput):
-            turns += results
-            results = []
-            open_calls = None
+            turns.append(_Turn(_message(item, reasoning), place))
+            open_calls, reasoning = turns[-1] if item.role == "assistant" else None, ""
     if outputs:
         call_id, (_, place) = next(iter(outputs.items()))
         message = f"no function_call in the input has the call_id {call_id!r:.80}; send the call too"
@@ -176,13 +189,17 @@ def _turns(body: ResponsesRequest) -> list[_Turn]:
     return turns
 
 
-def _message(item: InputMessage) -> ChatMessage:
+def _message(item: InputMessage, reasoning: str) -> ChatMessage:
     text = text_of(item.content)
     if item.role == "assistant":
-        return AssistantMessage(role="assistant", content=text)
+        return _answer(text, reasoning)
     if item.role == "user":
         return UserMessage(role="user", content=text)
     return SystemMessage(role=item.role, content=text)
+
+
+def _answer(text: str, reasoning: str) -> AssistantMessage:
+    return AssistantMessage(role="assistant", content=text, reasoning_content=reasoning or None)
 
 
 def _outputs(body: ResponsesRequest) -> dict[str, tuple[str, str]]:

@@ -25,9 +25,12 @@ def tokenize(endpoints: Endpoints, body: Any) -> dict[str, Any]:
             ids = tokenizer.encode(request.prompt or "")
         else:
             chat = ChatCompletionRequest(
-                messages=request.messages, tools=request.tools, add_generation_prompt=request.add_generation_prompt
+                messages=request.messages,
+                tools=request.tools,
+                add_generation_prompt=request.add_generation_prompt,
+                chat_template_kwargs=request.chat_template_kwargs,
             )
-            ids = chat_prompt_ids(endpoints.llm, chat, tool_chat(chat))
+            ids = chat_prompt_ids(endpoints.llm, chat, tool_chat(chat, endpoints.llm.answer_form.tools))
     except QwartetError as error:
         raise endpoints.api_error(error, request) from error
     strings = [tokenizer.decode_bytes(token_id).decode("utf-8", "replace") for token_id in ids]

@@ -242,7 +242,7 @@ def _model_card(service: Service, name: str) -> dict[str, Any]:
     endpoints, llm = service.endpoints, service.endpoints.llm
     card = ModelCard(
         id=name, created=int(service.started_s), max_model_len=llm.engine.max_model_len,
-        is_chat=llm.generation_defaults.is_chat,
+        is_chat=llm.generation_defaults.is_chat, thinking=llm.answer_form.thinking,
         parent=endpoints.own_names[0] if name in endpoints.adapter_names else None,
     )  # fmt: skip
     return card.model_dump()

@@ -19,6 +19,9 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from qwartet.tokenizer.answer_delta import AnswerDelta
+from qwartet.tokenizer.trimmed import Trimmed
+
 MAX_NAME_CHARS = 64  # a longer line after `Action:` is not a tool name
 MARKERS = ("Thought", "Action", "Action Input", "Observation", "Final Answer")
 
@@ -41,15 +44,6 @@ class ReactReply:
     def is_call(self) -> bool:
         """Whether the model calls a tool."""
         return self.name is not None
-
-
-@dataclass(frozen=True)
-class ReactDelta:
-    """One step of a reply, of one kind: more text, the beginning of a call, or more of its arguments."""
-
-    text: str = ""
-    name: str | None = None
-    arguments: str = ""
 
 
 def parse_react(output: str, begins_in: ReactPart = "start") -> ReactReply:
@@ -78,12 +72,12 @@ class ReactStream:
         self._tail = "\n" if begins_in == "start" else ""  # may become a marker; the text itself begins a line
         self._thought: list[str] = []  # as written, with its marker
         self._name = ""
-        self._text = _Trimmed()
-        self._arguments = _Trimmed()
+        self._text = Trimmed()
+        self._arguments = Trimmed()
         self._certain: list[str] = []  # text of the reply, not emitted yet
-        self._deltas: list[ReactDelta] = []
+        self._deltas: list[AnswerDelta] = []
 
-    def feed(self, text: str) -> list[ReactDelta]:
+    def feed(self, text: str) -> list[AnswerDelta]:
         """What becomes certain with one more piece of the output."""
         text = self._tail + text
         done = 0
@@ -97,7 +91,7 @@ class ReactStream:
         self._tail = text[end:]
         return self._released()
 
-    def finish(self) -> list[ReactDelta]:
+    def finish(self) -> list[AnswerDelta]:
         """What was held back, now that nothing follows."""
         self._take(self._tail)
         self._tail = ""
@@ -148,7 +142,7 @@ class ReactStream:
     def _begin_call(self, name: str) -> None:
         self._text.begin_paragraph()
         self._certain.append(self._text.push("".join(self._thought).removeprefix("\nThought:").strip()))
-        self._deltas = [*self._released(), ReactDelta(name=name)]
+        self._deltas = [*self._released(), AnswerDelta(name=name)]
         self._mode, self.is_call = "arguments", True
 
     def _give_up_name(self) -> None:
@@ -156,40 +150,13 @@ class ReactStream:
         self._mode = self._mode_before_name
         self._take(f"\nAction:{self._name}")
 
-    def _released(self) -> list[ReactDelta]:
+    def _released(self) -> list[AnswerDelta]:
         text = "".join(self._certain)
         self._certain = []
         deltas, self._deltas = self._deltas, []
         if text:
-            deltas.append(ReactDelta(arguments=text) if self.is_call else ReactDelta(text=text))
+            deltas.append(AnswerDelta(arguments=text) if self.is_call else AnswerDelta(text=text))
         return deltas
-
-
-class _Trimmed:
-    """Strips a text of the whitespace around it: whitespace is held back until something follows."""
-
-    def __init__(self) -> None:
-        self._held: list[str] = []
-        self._is_begun = False  # whether the paragraph has a letter
-        self._has_text = False
-
-    def push(self, text: str) -> str:
-        """What becomes certain with one more piece."""
-        if not self._is_begun:
-            text = text.lstrip()
-        kept = text.rstrip()
-        if not kept:
-            self._held += [text] if text else []
-            return ""
-        certain = "".join((*self._held, kept)) if self._held else kept
-        self._held = [text[len(kept) :]] if len(kept) < len(text) else []
-        self._is_begun = self._has_text = True
-        return certain
-
-    def begin_paragraph(self) -> None:
-        """The next text begins a line, without whitespace before it."""
-        self._held = ["\n"] if self._has_text else []
-        self._is_begun = False
 
 
 def _num_held(text: str) -> int:

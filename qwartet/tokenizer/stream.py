@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from qwartet.errors import SettingError
+from qwartet.tokenizer.thinking import ThinkingPart, ThinkingSplitter
 from qwartet.tokenizer.tokenizer import Tokenizer
 
 
@@ -23,7 +24,8 @@ class TextStream:
     """Turns ids into text piece by piece; the pieces join to `tokenizer.decode` of all ids up to a stop string.
 
     `stopped_by` is the first stop string found, None until then. Of two that end at the same character the longer one
-    wins. The stop string itself is not emitted.
+    wins. The stop string itself is not emitted. Stop strings are not looked for in thinking (`thinking`: where the text
+    begins): a thought often says what the answer must not.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class TextStream:
         *,
         errors: Literal["replace", "ignore"] = "replace",
         skip_special_tokens: bool = True,
+        thinking: ThinkingPart = "answer",
     ) -> None:
         if any(not string for string in stop):
             raise SettingError("a stop string is empty; it must have at least one character")
@@ -44,18 +47,29 @@ class TextStream:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors)
         self._matchers = [_Matcher(string) for string in sorted(stop, key=len, reverse=True)]
         self._held = ""
+        self._splitter = ThinkingSplitter(thinking) if stop and thinking != "answer" else None
 
     def push(self, token_id: int) -> str:
         """Text that becomes certain with one more id; empty after a stop string; raises RequestError for a bad id."""
         if self._skip_special_tokens and self._tokenizer.is_special(token_id):
             return ""
-        return self._release(self._decoder.decode(self._tokenizer.decode_bytes(token_id)))
+        return self._split(self._decoder.decode(self._tokenizer.decode_bytes(token_id)))
 
     def finish(self) -> str:
         """The text held back, now that no id follows; `errors` says how to treat an unfinished character."""
-        text = self._release(self._decoder.decode(b"", final=True))
+        text = self._split(self._decoder.decode(b"", final=True))
+        if self._splitter is not None and self.stopped_by is None:
+            *thinking, rest = self._splitter.finish()
+            text += "".join(thinking) + self._release(rest)
         text, self._held = text + self._held, ""
         return text
+
+    def _split(self, new: str) -> str:
+        """What is certain of thinking, as it is, and of the text behind it."""
+        if self._splitter is None:
+            return self._release(new)
+        *thinking, rest = self._splitter.feed(new)
+        return "".join(thinking) + self._release(rest)
 
     def _release(self, new: str) -> str:
         if self.stopped_by is not None:

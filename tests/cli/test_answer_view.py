@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from qwartet.cli.chat.answer_view import MarkdownView, PlainView, answer_view
+from qwartet.tokenizer.answer_delta import AnswerDelta
 from tests.screen import Screen
 
 TEXT = """Here is a **list**:
@@ -102,9 +103,35 @@ def test_a_pipe_a_plain_terminal_and_no_markdown_get_the_text(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdout", terminal)
-    assert isinstance(answer_view(True), MarkdownView) and isinstance(answer_view(False), PlainView)
+    assert isinstance(answer_view(True).text_view, MarkdownView)
+    assert isinstance(answer_view(False).text_view, PlainView)
     monkeypatch.setenv("TERM", "dumb")
-    assert isinstance(answer_view(True), PlainView)
+    assert isinstance(answer_view(True).text_view, PlainView)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stdout", io.StringIO())
-    assert isinstance(answer_view(True), PlainView)
+    assert isinstance(answer_view(True).text_view, PlainView)
+
+
+THINKING = [AnswerDelta(reasoning="Hm,\x1b[2J"), AnswerDelta(reasoning=" yes."), AnswerDelta("Oslo"), AnswerDelta(".")]
+
+
+def seen(stream: io.StringIO, deltas: list[AnswerDelta], monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(sys, "stdout", stream)
+    view = answer_view(False)
+    for delta in deltas:
+        view.show(delta)
+    view.end()
+    return stream.getvalue()
+
+
+def test_thinking_is_dimmed_and_inert_on_a_terminal_and_left_out_elsewhere(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dimmed = "\x1b[2mHm,\u241b[2J yes.\x1b[0m\n\n"
+    assert seen(terminal, THINKING, monkeypatch) == f"{dimmed}Oslo.\n"
+    assert seen(Terminal(), THINKING[:2], monkeypatch) == f"{dimmed}\n", (
+        "a stopped answer leaves the terminal as it was"
+    )
+    assert seen(io.StringIO(), THINKING, monkeypatch) == "Oslo.\n"
+    monkeypatch.setenv("TERM", "dumb")
+    assert seen(Terminal(), THINKING, monkeypatch) == "<think>\nHm,\u241b[2J yes.\n</think>\n\nOslo.\n"

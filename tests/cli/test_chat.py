@@ -174,19 +174,19 @@ def test_all_sampling_options_reach_the_request(
 ) -> None:
     seen: dict[str, Any] = {}
 
-    answer = LLM.chat_stream
+    answer = LLM.chat_deltas
 
     def record(self: LLM, query: str, history: Turns, system: str | None, **sampling: Any) -> Any:
         seen.update(sampling, system=system, length=self.engine.max_model_len, dtype=str(self.model.dtype))
         return answer(self, query, history, system, **sampling)
 
-    monkeypatch.setattr(LLM, "chat_stream", record)
+    monkeypatch.setattr(LLM, "chat_deltas", record)
     options = "--temperature 0.5 --top-p 0.9 --top-k 7 --repetition-penalty 1.2 --max-tokens 9 --seed 3 --system be"
     engine = "--max-model-len 1K --dtype fp32 --load-mode pread --force"
     assert qwartet("chat", chat_model, "hello", *options.split(), *engine.split()).code == 0
     assert seen == {
         "temperature": 0.5, "top_p": 0.9, "top_k": 7, "repetition_penalty": 1.2, "max_tokens": 9, "seed": 3,
-        "system": "be", "length": 1024, "dtype": "torch.float32",
+        "system": "be", "length": 1024, "dtype": "torch.float32", "enable_thinking": None,
     }  # fmt: skip
 
 

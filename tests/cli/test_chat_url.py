@@ -13,6 +13,7 @@ import pytest
 from qwartet.cli.chat.conversant import RemoteModel
 from qwartet.client.openai_server import OpenAIServer, ServedModel
 from qwartet.errors import PromptTooLongError
+from qwartet.tokenizer.answer_delta import AnswerDelta
 from tests.cli.command_line import CommandLine, Terminal, environment, run_in_process
 from tests.client.scripted_server import ScriptedServer, Waits, answer, event, head, sends, whole
 
@@ -177,7 +178,7 @@ def test_the_oldest_turns_are_forgotten_until_the_rest_fits(scripted: ScriptedSe
     scripted.chat = [too_long, too_long, answer("YES")]
     history = [(f"q{number}", f"a{number}") for number in range(1, 5)]
     stream = RemoteModel(OpenAIServer(scripted.url), ServedModel("qwen")).chat_stream("now", history, "be")
-    assert list(stream) == ["YES"]
+    assert list(stream) == [AnswerDelta("YES")]
     assert [messages(body)[1::2] for body in scripted.chat_bodies] == [
         ["q1", "q2", "q3", "q4", "now"], ["q3", "q4", "now"], ["q4", "now"],
     ]  # fmt: skip
@@ -185,6 +186,16 @@ def test_the_oldest_turns_are_forgotten_until_the_rest_fits(scripted: ScriptedSe
     with pytest.raises(PromptTooLongError):
         list(RemoteModel(OpenAIServer(scripted.url), ServedModel("qwen")).chat_stream("now", history, "be"))
     assert messages(scripted.chat_bodies[-1]) == ["be", "now"]
+
+
+def test_thinking_is_no_part_of_the_output_and_can_be_switched(qwartet: CommandLine, scripted: ScriptedServer) -> None:
+    scripted.chat = [answer("yes", thoughts=["hm", " ok"])]
+    assert qwartet("chat", "--url", scripted.url, "hello").out == "yes\n"
+    found = json.loads(qwartet("chat", "--url", scripted.url, "hello", "--json", "--no-thinking").out)
+    assert (found["response"], found["reasoning"]) == ("yes", "hm ok")
+    qwartet("chat", "--url", scripted.url, "hello", "--thinking")
+    sent = [body.get("chat_template_kwargs") for body in scripted.chat_bodies]
+    assert sent == [None, {"enable_thinking": False}, {"enable_thinking": True}]
 
 
 def test_ctrl_c_closes_the_connection_and_the_conversation_goes_on(scripted: ScriptedServer) -> None:

@@ -14,6 +14,7 @@ from qwartet.cli.chat.conversant import Turns
 from qwartet.cli.chat.session import Session, is_open_block
 from qwartet.client.openai_server import AnswerEnd
 from qwartet.errors import RequestError
+from qwartet.tokenizer.answer_delta import AnswerDelta
 from tests.cli.command_line import Terminal
 
 
@@ -31,11 +32,11 @@ class Stub:
 
     def chat_stream(
         self, query: str, history: Turns, system: str | None, **sampling: Any
-    ) -> Generator[str, None, AnswerEnd]:
+    ) -> Generator[AnswerDelta, None, AnswerEnd]:
         self.calls.append((query, list(history), system, sampling))
         try:
             for letter in query:
-                yield letter.upper()
+                yield AnswerDelta(letter.upper())
             if self.error is not None:
                 raise self.error
             return self.end

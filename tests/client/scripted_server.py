@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -120,11 +120,12 @@ def _usage(prompt: Any, completion: Any) -> dict[str, Any]:
 DONE = b"data: [DONE]\n\n"
 
 
-def answer(*pieces: str, finish_reason: str = "stop") -> Script:
+def answer(*pieces: str, thoughts: Sequence[str] = (), finish_reason: str = "stop") -> Script:
     """A whole answer, as our own server would send it."""
     first = event(role="assistant")
+    thinking = (event(delta={"reasoning_content": thought}) for thought in thoughts)
     last = event(finish_reason=finish_reason)
-    return sends(head(), first, *map(event, pieces), last, usage(20, len(pieces)), DONE)
+    return sends(head(), first, *thinking, *map(event, pieces), last, usage(20, len(pieces)), DONE)
 
 
 class Waits:

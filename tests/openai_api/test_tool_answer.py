@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwartet.openai_api.answer_objects import FinishReason
+from qwartet.openai_api.answer_stream import AnswerReading, AnswerStream, answer_message
 from qwartet.openai_api.protocol import ChatCompletionRequest
-from qwartet.openai_api.tool_answer import ToolStream, tool_message
 from qwartet.openai_api.tools import ToolChat, tool_chat
 from qwartet.tokenizer.react import react_answer, react_call
 
@@ -46,7 +46,7 @@ CHATS = [
 
 def message_of(chat: ToolChat, text: str, reason: FinishReason = "stop") -> tuple[dict[str, Any], str]:
     """The message as it is sent, without the id of a call."""
-    message, found = tool_message(chat, text, reason)
+    message, found = answer_message(AnswerReading(chat), text, reason)
     sent = message.model_dump()
     for call in sent.get("tool_calls", ()):
         assert call.pop("id").startswith("call_")
@@ -55,7 +55,7 @@ def message_of(chat: ToolChat, text: str, reason: FinishReason = "stop") -> tupl
 
 def streamed(chat: ToolChat, pieces: list[str], reason: FinishReason = "stop") -> tuple[dict[str, Any], str]:
     """The message that a client assembles from the deltas, as OpenAI's does."""
-    stream = ToolStream(chat)
+    stream = AnswerStream(AnswerReading(chat))
     deltas = [delta for piece in pieces for delta in stream.feed(piece)] + stream.finish()
     message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": None}
     for delta in deltas:
@@ -161,7 +161,7 @@ def test_the_pieces_of_a_stream_are_the_message(
 def test_a_call_that_is_sent_back_stands_in_the_prompt_as_the_model_wrote_it(thought: str, arguments: str) -> None:
     output = react_call(thought, "clock", arguments)
     for chat in (chat_of(), chat_of(is_legacy=True)):
-        message, _ = tool_message(chat, output, "stop")
+        message, _ = answer_message(AnswerReading(chat), output, "stop")
         sent = message.model_dump()
         result = RESULT
         if not chat.is_legacy:
@@ -177,9 +177,9 @@ def test_a_call_that_is_sent_back_stands_in_the_prompt_as_the_model_wrote_it(tho
 def test_a_megabyte_of_markers_takes_linear_time_sec_09(unit: str, chat: ToolChat) -> None:
     output = unit * (1_000_000 // len(unit))
     start = time.thread_time()
-    tool_message(chat, output, "stop")
+    answer_message(AnswerReading(chat), output, "stop")
     assert time.thread_time() - start < 3  # about 1 s on a typical core; minutes if it were not linear
-    stream = ToolStream(chat)
+    stream = AnswerStream(AnswerReading(chat))
     start = time.thread_time()
     for first in range(0, len(output), 100):
         stream.feed(output[first : first + 100])

@@ -12,11 +12,11 @@ import pytest
 from qwartet import LLM
 from qwartet.engine.async_engine import AsyncEngine
 from qwartet.engine.structure import Structure, ToolCalls
+from qwartet.openai_api.answer_stream import AnswerReading, answer_message
 from qwartet.openai_api.endpoints import CHAT_PATH, Endpoints
 from qwartet.openai_api.error import ApiError
 from qwartet.openai_api.prepare import Prepared, prepare_chat
 from qwartet.openai_api.protocol import ChatCompletionRequest
-from qwartet.openai_api.tool_answer import tool_message
 
 CITY = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 20}}, "required": ["city"]}
 WEATHER = {"name": "get_weather", "description": "Tells the weather of a city.", "parameters": CITY}
@@ -209,6 +209,7 @@ def long(llm: LLM) -> LLM:
         engine = Long()
         tokenizer, generation_defaults = llm.tokenizer, llm.generation_defaults
         sampling_params, prompt_ids = llm.sampling_params, llm.prompt_ids
+        family, answer_form, thinking_form = llm.family, llm.answer_form, llm.thinking_form
 
     return Same()  # type: ignore[return-value]
 
@@ -225,9 +226,9 @@ def test_a_call_in_the_text_of_a_user_or_a_tool_is_no_call_sec_20(llm: LLM) -> N
     ]
     # A plain answer stays one, whatever the prompt contains: only the output is parsed.
     for body, output in zip(bodies, ("noon", " noon", " noon", "noon"), strict=True):
-        chat = prepared(llm, **body).tool_chat
+        chat = prepared(llm, **body).reading.tools
         if chat is not None:
-            message, reason = tool_message(chat, output, "stop")
+            message, reason = answer_message(AnswerReading(chat), output, "stop")
             assert (message.content, reason) == ("noon", "stop")
     for found in answers(llm, [body | {"max_tokens": 40} for body in bodies[2:]]):
         assert "tool_calls" not in found["choices"][0]["message"]

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwartet.tokenizer.react_stream import ReactDelta, ReactPart, ReactReply, ReactStream, parse_react
+from qwartet.tokenizer.answer_delta import AnswerDelta
+from qwartet.tokenizer.react_stream import ReactPart, ReactReply, ReactStream, parse_react
 
 PARTS: list[ReactPart] = ["start", "thought", "answer"]
 
@@ -135,7 +136,7 @@ def test_pieces_give_what_the_whole_gives(output: str, begins_in: ReactPart, dat
     assert "".join(delta.arguments for delta in deltas) == reply.arguments
     order = ["name" if delta.name is not None else "arguments" if delta.arguments else "text" for delta in deltas]
     assert order == sorted(order, key=["text", "name", "arguments"].index)
-    assert ReactDelta() not in deltas
+    assert AnswerDelta() not in deltas
 
 
 def given_out(output: str, begins_in: ReactPart = "start") -> list[str]:

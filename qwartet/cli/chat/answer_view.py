@@ -1,4 +1,7 @@
-"""Shows an answer as it arrives: rendered Markdown on a terminal that can move its cursor, otherwise plain text."""
+"""Shows an answer as it arrives: rendered Markdown on a terminal that can move its cursor, otherwise plain text.
+
+What the model thinks before it is shown dimmed, on terminals only: the output of a command is the answer.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,20 @@ import time
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from qwartet.cli.terminal import direct, inert, printable
+from qwartet.tokenizer.answer_delta import AnswerDelta
+from qwartet.tokenizer.thinking import END_THINK, THINK
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.segment import Segment
 
 REFRESH_S = 0.1
+_DIM, _NORMAL = "\x1b[2m", "\x1b[0m"
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 
 
-class AnswerView(Protocol):
-    """Takes an answer piece by piece."""
+class TextView(Protocol):
+    """Takes the text of an answer piece by piece."""
 
     def show(self, piece: str) -> None:
         """Shows what was added."""
@@ -31,8 +37,8 @@ class AnswerView(Protocol):
 def answer_view(wants_markdown: bool) -> AnswerView:
     """The view for standard output."""
     if wants_markdown and can_move_cursor():
-        return MarkdownView(direct(sys.stdout))
-    return PlainView()
+        return AnswerView(MarkdownView(direct(sys.stdout)))
+    return AnswerView(PlainView())
 
 
 def can_move_cursor() -> bool:
@@ -40,15 +46,43 @@ def can_move_cursor() -> bool:
     return sys.stdout.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
 
 
+class AnswerView:
+    """Takes an answer piece by piece: its thinking, then its text."""
+
+    def __init__(self, text_view: TextView) -> None:
+        self.text_view = text_view
+        self._tags = (_DIM, _NORMAL) if can_move_cursor() else (f"{THINK}\n", f"\n{END_THINK}")
+        self._is_thinking = False
+
+    def show(self, delta: AnswerDelta) -> None:
+        """Shows what was added."""
+        if delta.reasoning and sys.stdout.isatty():
+            begin, self._is_thinking = "" if self._is_thinking else self._tags[0], True
+            print(begin + inert(delta.reasoning), end="", file=direct(sys.stdout), flush=True)
+        if delta.text:
+            self._end_thinking()
+            self.text_view.show(delta.text)
+
+    def end(self) -> None:
+        """Ends the last line; the answer may be unfinished."""
+        self._end_thinking()
+        self.text_view.end()
+
+    def _end_thinking(self) -> None:
+        if self._is_thinking:
+            print(f"{self._tags[1]}\n", file=direct(sys.stdout), flush=True)
+            self._is_thinking = False
+
+
 class PlainView:
     """Prints every piece at once; on a terminal without control characters."""
 
     def show(self, piece: str) -> None:
-        """See AnswerView."""
+        """See TextView."""
         print(printable(piece, sys.stdout), end="", flush=True)
 
     def end(self) -> None:
-        """See AnswerView."""
+        """See TextView."""
         print()
 
 
@@ -72,7 +106,7 @@ class MarkdownView:
         self._is_first = True
 
     def show(self, piece: str) -> None:
-        """See AnswerView."""
+        """See TextView."""
         *lines, self._line = (self._line + inert(piece)).split("\n")
         for line in lines:
             self._take(line)
@@ -81,7 +115,7 @@ class MarkdownView:
             self._draw([*self._block, self._line], most=max(self._console.height - 2, 1))
 
     def end(self) -> None:
-        """See AnswerView."""
+        """See TextView."""
         self._take(self._line)
         self._line = ""
         self._finish()

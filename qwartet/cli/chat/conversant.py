@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from qwartet.client.openai_server import AnswerEnd, OpenAIServer, ServedModel
+from qwartet.client.openai_server import AnswerEnd, OpenAIServer, Piece, ServedModel
 from qwartet.errors import PromptTooLongError
-from qwartet.tokenizer.strip import stripped
+from qwartet.tokenizer.answer_delta import AnswerDelta
+from qwartet.tokenizer.trimmed import Trimmed
 
 if TYPE_CHECKING:
     from qwartet.llm import LLM
+
+End = TypeVar("End")
 
 Turns = Sequence[tuple[str, str]]
 """Earlier turns, oldest first: (query, answer)."""
@@ -30,45 +33,55 @@ class Conversant(Protocol):
 
     def chat_stream(
         self, query: str, history: Turns, system: str | None, **sampling: Any
-    ) -> Generator[str, None, AnswerEnd]:
-        """An answer piece by piece, without white space at its ends. Closing the generator ends the request."""
+    ) -> Generator[AnswerDelta, None, AnswerEnd]:
+        """An answer piece by piece, its thinking first, and its text without white space at its ends.
+
+        Closing the generator ends the request.
+        """
 
 
 class LocalModel:
     """A model in this process, with one of its adapters or without."""
 
-    def __init__(self, llm: LLM, adapter: str | None = None) -> None:
-        self._llm, self._adapter = llm, adapter
+    def __init__(self, llm: LLM, adapter: str | None = None, *, enable_thinking: bool | None = None) -> None:
+        """`enable_thinking`: see LLM.chat."""
+        self._llm, self._adapter, self._enable_thinking = llm, adapter, enable_thinking
         self.context_length: int | None = llm.engine.max_model_len
         self.sampling_defaults = vars(llm.sampling_params())
 
     def chat_stream(
         self, query: str, history: Turns, system: str | None, **sampling: Any
-    ) -> Generator[str, None, AnswerEnd]:
+    ) -> Generator[AnswerDelta, None, AnswerEnd]:
         """See Conversant; the oldest turns are dropped until the rest fits the context."""
         if self._adapter is not None:
             sampling["adapter"] = self._adapter
-        completion = yield from self._llm.chat_stream(query, history, system, **sampling)
+        deltas = self._llm.chat_deltas(query, history, system, enable_thinking=self._enable_thinking, **sampling)
+        completion = yield from _trimmed(deltas)
         return AnswerEnd(completion.finish_reason, len(completion.prompt_ids), len(completion.token_ids))
 
 
 class RemoteModel:
     """A model on a server."""
 
-    def __init__(self, server: OpenAIServer, model: ServedModel) -> None:
+    def __init__(self, server: OpenAIServer, model: ServedModel, *, enable_thinking: bool | None = None) -> None:
         self._server = server
+        self._fields = {}
+        if enable_thinking is not None:
+            self._fields["chat_template_kwargs"] = {"enable_thinking": enable_thinking}
         self._model = model
         self.context_length = model.context_length
         self.sampling_defaults: Mapping[str, Any] = {}
 
     def chat_stream(
         self, query: str, history: Turns, system: str | None, **sampling: Any
-    ) -> Generator[str, None, AnswerEnd]:
+    ) -> Generator[AnswerDelta, None, AnswerEnd]:
         """See Conversant; the oldest turns are dropped, a third at a time, until the server accepts the rest."""
         while True:
             messages = _messages(query, history, system)
             try:
-                return (yield from stripped(self._server.chat_stream(messages, model=self._model.name, **sampling)))
+                fields = {**self._fields, **sampling}
+                pieces = self._server.chat_pieces(messages, model=self._model.name, **fields)
+                return (yield from _trimmed(_deltas(pieces)))
             except PromptTooLongError:  # raised before the first piece
                 if not history:
                     raise
@@ -83,7 +96,34 @@ def _messages(query: str, history: Turns, system: str | None) -> list[dict[str, 
     return [*messages, {"role": "user", "content": query}]
 
 
-def read_answer(stream: Generator[str, None, AnswerEnd], show: Callable[[str], None]) -> AnswerEnd:
+def _deltas(pieces: Generator[Piece, None, AnswerEnd]) -> Generator[AnswerDelta, None, AnswerEnd]:
+    """Pieces of a server's answer as those of a local one; closing it closes them."""
+    with closing(pieces):
+        try:
+            while True:
+                text, reasoning = next(pieces)
+                yield AnswerDelta(text, reasoning=reasoning)
+        except StopIteration as end:
+            ended: AnswerEnd = end.value
+            return ended
+
+
+def _trimmed(deltas: Generator[AnswerDelta, None, End]) -> Generator[AnswerDelta, None, End]:
+    """The same without white space around the text and around the thinking; closing it closes them."""
+    text, reasoning = Trimmed(), Trimmed()
+    with closing(deltas):
+        try:
+            while True:
+                delta = next(deltas)
+                kept = AnswerDelta(text.push(delta.text), reasoning=reasoning.push(delta.reasoning))
+                if kept != AnswerDelta():
+                    yield kept
+        except StopIteration as end:
+            ended: End = end.value
+            return ended
+
+
+def read_answer(stream: Generator[AnswerDelta, None, AnswerEnd], show: Callable[[AnswerDelta], None]) -> AnswerEnd:
     """Passes every piece of an answer to `show`; always closes the stream, which ends the request."""
     with closing(stream):
         try:

@@ -13,6 +13,7 @@ from qwartet.cli.chat.conversation import Conversation
 from qwartet.cli.language.catalogue import translate
 from qwartet.cli.terminal import error_line
 from qwartet.client.openai_server import AnswerEnd
+from qwartet.tokenizer.answer_delta import AnswerDelta
 
 
 @dataclass(frozen=True)
@@ -98,11 +99,11 @@ class Dialogue:
         started = time.perf_counter()
         first: float | None = None  # when the first piece came
 
-        def show(piece: str) -> None:
+        def show(delta: AnswerDelta) -> None:
             nonlocal first
             first = first or time.perf_counter()
-            pieces.append(piece)
-            view.show(piece)
+            pieces.append(delta.text)
+            view.show(delta)
 
         conversation = self.conversation
         try:

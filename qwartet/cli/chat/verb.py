@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from qwartet.cli.chat.conversant import Conversant
     from qwartet.cli.chat.session import ReadMessage, Session
     from qwartet.llm import LLM
+    from qwartet.tokenizer.answer_delta import AnswerDelta
 
 
 _MODELS = "the model's"  # default, as --help shows it
@@ -102,6 +103,14 @@ def chat(
     ] = None,
     prompt_option: Annotated[str | None, typer.Option("--prompt", "-p", help="PROMPT as an option.")] = None,
     system: Annotated[str | None, typer.Option(help="System prompt.", show_default=_MODELS)] = None,
+    thinking: Annotated[
+        bool | None,
+        typer.Option(
+            "--thinking/--no-thinking",
+            help="Think before answering, or not, with models that can do both.",
+            show_default=_MODELS,
+        ),
+    ] = None,
     sampling: SamplingOptions,
     server: ServerOptions,
     load: LoadOptions,
@@ -129,9 +138,9 @@ def chat(
     if prompt is None and as_json:
         raise SettingError("--json needs a prompt; pass one with --prompt, or pipe it in")
     if directory is None:
-        conversant, summary = _connect(server)
+        conversant, summary = _connect(server, thinking)
     else:
-        conversant, summary = _local(directory, model, replace(load, revision=None), lora)
+        conversant, summary = _local(directory, model, replace(load, revision=None), lora, thinking)
     if not quiet:
         print(one_line(summary), file=sys.stderr)
     if prompt is not None:
@@ -213,7 +222,7 @@ def _is_piped() -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
 
 
-def _connect(options: ServerOptions) -> tuple[Conversant, str]:
+def _connect(options: ServerOptions, thinking: bool | None) -> tuple[Conversant, str]:
     """A server's model, by default its first, and a line about it."""
     from qwartet.cli.chat.conversant import RemoteModel
     from qwartet.client.openai_server import OpenAIServer, ServedModel
@@ -229,10 +238,12 @@ def _connect(options: ServerOptions) -> tuple[Conversant, str]:
     model = named[0] if named else ServedModel(name or "")  # some servers accept names that they do not list
     length = "" if model.context_length is None else f", context of {model.context_length:,} tokens"
     others = f", the first of {len(served)} models" if name is None and len(served) > 1 else ""
-    return RemoteModel(server, model), f"{address}: {model.name}{length}{others}"
+    return RemoteModel(server, model, enable_thinking=thinking), f"{address}: {model.name}{length}{others}"
 
 
-def _local(directory: Path, name: str | None, options: LoadOptions, lora: Path | None) -> tuple[Conversant, str]:
+def _local(
+    directory: Path, name: str | None, options: LoadOptions, lora: Path | None, thinking: bool | None
+) -> tuple[Conversant, str]:
     """A local model, with an adapter or without, and a line about it."""
     from qwartet.cli.chat.conversant import LocalModel
 
@@ -243,8 +254,13 @@ def _local(directory: Path, name: str | None, options: LoadOptions, lora: Path |
     if not llm.generation_defaults.is_chat:
         refusal = llm.generation_defaults.chat_refusal
         raise NotAChatModelError(f"{directory}: {refusal}, or qwartet.LLM(...).generate")
+    ability = llm.answer_form.thinking
+    if thinking is True and ability == "never":
+        raise SettingError("this model cannot think first; remove --thinking")
+    if thinking is False and ability == "always":
+        raise SettingError("this model always thinks first; remove --no-thinking")
     adapter = next(iter(adapters), None)
-    return LocalModel(llm, adapter), _summary(name, llm, time.perf_counter() - started)
+    return LocalModel(llm, adapter, enable_thinking=thinking), _summary(name, llm, time.perf_counter() - started)
 
 
 def _summary(model: str | None, llm: LLM, seconds: float) -> str:
@@ -289,25 +305,27 @@ def _answer_once(
     """Prints one answer as it comes, or with its figures as JSON; `seconds` is the time to answer, without loading."""
     from qwartet.cli.chat.conversant import read_answer
 
-    pieces: list[str] = []
+    deltas: list[AnswerDelta] = []
 
-    def show(piece: str) -> None:
-        pieces.append(piece)
+    def show(delta: AnswerDelta) -> None:
+        deltas.append(delta)
         if not as_json:
-            view.show(piece)
+            view.show(delta)
 
     started = time.perf_counter()
     try:
         end = read_answer(conversant.chat_stream(prompt, [], system, **sampling), show)
     except Exception:
-        if pieces and not as_json:
+        if deltas and not as_json:
             view.end()
         raise
     if not as_json:
         view.end()
         return
+    reasoning = "".join(delta.reasoning for delta in deltas)
     answer = {
-        "response": "".join(pieces),
+        "response": "".join(delta.text for delta in deltas),
+        **({"reasoning": reasoning} if reasoning else {}),
         "finish_reason": end.finish_reason,
         "prompt_tokens": end.num_prompt_tokens,
         "completion_tokens": end.num_completion_tokens,

@@ -17,6 +17,7 @@ from qwartet.engine.sampling_params import SamplingParams
 from qwartet.errors import NotAChatModelError, RequestError
 from qwartet.evaluate.question import Answer, Chat, Choose, Continue, Question, Text
 from qwartet.llm import LLM
+from qwartet.tokenizer.thinking import ThinkingPart, begins_in, split_thinking
 from qwartet.tokenizer.tokenizer import Tokenizer
 
 NUM_CHECKED = 8  # longest questions whose tokens are counted before a run; the others are counted when they are asked
@@ -125,12 +126,16 @@ class EngineAnswerer:
             yield from (_Job(request.prompt, likelihood=request) for request in likelihood_requests(pairs))
             return
         params = SamplingParams(max_tokens=asked.max_tokens, temperature=0.0, stop=asked.stop)
+        thinking: ThinkingPart = "answer"
         if isinstance(asked, Chat):
             params = params.updated({"repetition_penalty": asked.repetition_penalty})
-            ids = llm.prompt_ids(asked.messages, answer_start=asked.answer_start)
+            # Tasks limit the length of answers, and thinking would exhaust it; some models always think.
+            form = llm.thinking_form(None if llm.answer_form.thinking == "always" else False)
+            ids = llm.prompt_ids(asked.messages, answer_start=asked.answer_start, **form)
+            thinking = begins_in(llm.tokenizer, ids, has_text=asked.answer_start != "")
         else:
             ids = self._prompt_ids(asked.prompt, question.prefix)
-        yield _Job(Prompt(ids, params, RequestOptions(llm.stop_token_ids)))
+        yield _Job(Prompt(ids, params, RequestOptions(llm.stop_token_ids, thinking=thinking)))
 
     def _pair(self, context: list[int], choice: Text, max_length: int | None) -> tuple[list[int], list[int]]:
         continuation = self._choice_ids.get(choice) or self._ids(choice)
@@ -176,7 +181,8 @@ def _answer(question: Question, jobs: Sequence[_Job]) -> Answer:
             return Answer(error=str(request.error), finish_reason="error")
     if not isinstance(question.request, Choose):
         [request] = requests
-        return Answer(request.completion_text, finish_reason=request.finish_reason or "stop")
+        _, text = split_thinking(request.completion_text, jobs[0].prompt.options.thinking)
+        return Answer(text, finish_reason=request.finish_reason or "stop")
     found: dict[int, Likelihood] = {}
     for job, request in zip(jobs, requests, strict=True):
         assert job.likelihood is not None, "a choice is scored by its likelihood"

@@ -3,6 +3,7 @@
 import { button, element, icon } from "./dom.js";
 import { number, t } from "./i18n.js";
 import { MarkdownView } from "./markdown.js";
+import { ReasoningView } from "./reasoning_view.js";
 import { drawVersions } from "./versions.js";
 
 function figuresText({ tokensPerS, firstTokenS, completionTokens }) {
@@ -23,11 +24,12 @@ export class AnswerTurn {
     this.onChange = onChange;
     this.text = element("div", { class: "text" });
     this.view = new MarkdownView(this.text, onChange);
+    this.reasoning = new ReasoningView();
     this.outcome = element("div", { class: "outcome" });
     this.foot = element("div", { class: "foot" });
     const mark = element("div", { class: "sign", "aria-hidden": "true" }, icon("mark"));
     this.heading = element("h2", { class: "visually-hidden" }, t("answer"));
-    const body = element("div", { class: "body" }, this.heading, this.text, this.outcome, this.foot);
+    const body = element("div", { class: "body" }, this.heading, this.reasoning.node, this.text, this.outcome, this.foot);
     this.node = element("article", { class: "turn answer" }, mark, body);
     this.refresh();
   }
@@ -42,6 +44,7 @@ export class AnswerTurn {
       this.#drawn = "";
     }
     if (content !== this.#drawn) this.append(content.slice(this.#drawn.length));
+    this.showReasoning();
     if (finish === null) this.#showMaking();
     else this.end();
   }
@@ -54,8 +57,8 @@ export class AnswerTurn {
     clearInterval(this.#countdown);
     this.node.classList.add("making");
     this.node.setAttribute("aria-busy", "true");
-    const waiting = element("p", { class: "waiting" }, t("thinking"));
-    this.outcome.replaceChildren(...(this.#drawn === "" ? [waiting] : []));
+    const waiting = element("p", { class: "waiting" }, t("waiting"));
+    this.outcome.replaceChildren(...(this.#drawn === "" && this.turn.reasoning === "" ? [waiting] : []));
     this.foot.replaceChildren(this.#versions);
   }
 
@@ -63,6 +66,13 @@ export class AnswerTurn {
     this.outcome.replaceChildren();
     this.#drawn += text;
     this.view.append(text);
+    if (this.#drawn === text) this.showReasoning();
+  }
+
+  showReasoning() {
+    const { content, reasoning, finish } = this.turn;
+    if (reasoning !== "" && finish === null) this.outcome.replaceChildren();
+    this.reasoning.show(reasoning, content === "" && finish === null);
   }
 
   end() {

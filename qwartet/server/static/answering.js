@@ -12,9 +12,12 @@ export class Answering {
   #here = new Map(); // turn id -> Generation
   #watched = new Set(); // ids of turns that may be in progress in other tabs
 
-  /** Callbacks: onBegin(conversation), onText(turn, text), onEnd(conversation, turn); request() gives model, settings, key. */
-  constructor(conversations, { request, onBegin, onText, onEnd }) {
-    Object.assign(this, { conversations, request, onBegin, onText, onEnd });
+  /**
+   * Callbacks: onBegin(conversation), onText(turn, text), onReasoning(turn), onEnd(conversation, turn); request() gives
+   * model, settings, key.
+   */
+  constructor(conversations, { request, onBegin, onText, onReasoning, onEnd }) {
+    Object.assign(this, { conversations, request, onBegin, onText, onReasoning, onEnd });
     this.tabs = new Tabs({
       isMaking: (turnId) => this.#here.has(turnId),
       onStop: (turnId) => this.#here.get(turnId).stop(),
@@ -43,7 +46,7 @@ export class Answering {
       if (turn.parent === question.id && isEmpty(turn)) this.conversations.removeTurn(conversation, turn);
     }
     const about = { model: this.request().model ?? null, finish: null, figures: {}, sentFrom: conversation.sentFrom };
-    this.#begin(conversation, conversation.add(question, { role: "assistant", content: "", ...about }));
+    this.#begin(conversation, conversation.add(question, { role: "assistant", content: "", reasoning: "", ...about }));
   }
 
   /** Continues an answer that ended early. */
@@ -58,6 +61,7 @@ export class Answering {
     const generation = new Generation(conversation, turn, {
       save: () => this.isKept(conversation) && conversations.saveTurn(conversation, turn),
       onText: (text) => this.onText(turn, text),
+      onReasoning: () => this.onReasoning(turn),
       onEnd: () => {
         this.#here.delete(turn.id);
         this.onEnd(conversation, turn);

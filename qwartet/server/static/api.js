@@ -52,7 +52,7 @@ async function request(path, key, options = {}) {
   return response;
 }
 
-/** The served models: [{id, maxModelLen, isChat}]. */
+/** The served models: [{id, maxModelLen, isChat, thinking}]. */
 export async function listModels(key) {
   const response = await request("v1/models", key);
   let body = null;
@@ -66,6 +66,7 @@ export async function listModels(key) {
     id: String(model.id),
     maxModelLen: Number.isFinite(model.max_model_len) ? model.max_model_len : null,
     isChat: model.is_chat !== false,
+    thinking: model.thinking ?? "never",
   }));
 }
 
@@ -89,6 +90,7 @@ function readChunk(data) {
   const choice = chunk.choices?.[0];
   return {
     text: choice?.delta?.content ?? "",
+    reasoning: choice?.delta?.reasoning_content ?? "",
     finishReason: choice?.finish_reason ?? null,
     usage: chunk.usage ?? null,
     model: typeof chunk.model === "string" ? chunk.model : null,
@@ -96,7 +98,7 @@ function readChunk(data) {
 }
 
 /**
- * Streams one answer: yields {text, finishReason, usage, model}. `settings` are request fields that override the model's
+ * Streams one answer: yields {text, reasoning, finishReason, usage, model}. `settings` are request fields that override the model's
  * defaults; `isContinued`: the last message is the beginning of the answer. Throws RequestFailure, or AbortError after
  * `signal`.
  */

@@ -18,6 +18,7 @@ import { Preferences } from "./preferences.js";
 import { Settings } from "./settings.js";
 import { listenToKeys, showShortcuts } from "./shortcuts.js";
 import { Sidebar } from "./sidebar.js";
+import { ThinkingSwitch } from "./thinking_switch.js";
 import { titleOf } from "./title.js";
 import { Transcript } from "./transcript.js";
 
@@ -30,11 +31,13 @@ class App {
     this.preferences = new Preferences();
     setLanguage(this.preferences.language);
     this.conversations = new Conversations((trouble) => this.onStorageTrouble(trouble));
-    this.picker = new ModelPicker(this.preferences, () => this.drawRoom());
+    this.picker = new ModelPicker(this.preferences, () => this.drawModel());
+    this.thinking = new ThinkingSwitch(this.preferences, () => this.drawModel());
     this.answering = new Answering(this.conversations, {
       request: () => this.request(),
       onBegin: (conversation) => this.onBegin(conversation),
       onText: (turn, text) => this.transcript.append(turn, text),
+      onReasoning: (turn) => this.transcript.showReasoning(turn),
       onEnd: (conversation, turn) => this.onEnd(conversation, turn),
     });
     this.connection = new Connection(this.preferences, {
@@ -154,6 +157,11 @@ class App {
     this.drawRoom();
   }
 
+  drawModel() {
+    this.thinking.draw(this.picker.chosen);
+    this.drawRoom();
+  }
+
   drawRoom() {
     if (this.conversation) drawRoom(this.conversation, this.picker.chosen);
   }
@@ -180,6 +188,7 @@ class App {
     this.preferences.onStorage(event, () => {
       this.applyTheme();
       this.drawInLanguage();
+      this.drawModel();
     });
     const changes = this.conversations.onStorage(event, (turn) => this.answering.isHere(turn));
     for (const { conversation, turn, isRemoved } of changes) this.onChange(conversation, turn, isRemoved);
@@ -213,7 +222,9 @@ class App {
   // Answers
 
   request() {
-    return { model: this.picker.chosen?.id, settings: this.preferences.samplingFields(), key: this.preferences.key };
+    const { chosen } = this.picker;
+    const settings = { ...this.preferences.samplingFields(), ...this.thinking.fields(chosen) };
+    return { model: chosen?.id, settings, key: this.preferences.key };
   }
 
   /** Sends a message at the end of the conversation, unless an answer is in progress there. */

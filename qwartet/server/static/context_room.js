@@ -53,6 +53,7 @@ export async function summaryOf(conversation, { model, settings, key }, maxModel
   for (;;) {
     const messages = [...messagesOf(conversation.system, path), asked];
     const limits = { ...settings, max_tokens: Math.min(SUMMARY_TOKENS, Math.ceil((maxModelLen ?? 4096) / 8)) };
+    if (limits.chat_template_kwargs) limits.chat_template_kwargs = { enable_thinking: false };
     try {
       let text = "";
       for await (const piece of streamChat({ model, messages, settings: limits, key })) text += piece.text;

@@ -41,9 +41,9 @@ export class Generation {
   #savedAt = 0;
   #isCut = false;
 
-  /** `turn` is an unfinished answer, with or without text. Callbacks: save(), onText(text), onEnd(). */
-  constructor(conversation, turn, { save, onText, onEnd }) {
-    Object.assign(this, { conversation, turn, save, onText, onEnd });
+  /** `turn` is an unfinished answer, with or without text. Callbacks: save(), onText(text), onReasoning(), onEnd(). */
+  constructor(conversation, turn, { save, onText, onReasoning, onEnd }) {
+    Object.assign(this, { conversation, turn, save, onText, onReasoning, onEnd });
   }
 
   stop() {
@@ -66,8 +66,15 @@ export class Generation {
     let finish = null;
     try {
       const isContinued = turn.content !== "";
+      if (!isContinued) turn.reasoning = "";
       const pieces = streamChat({ model, messages, isContinued, settings, key, signal: this.#controller.signal });
       for await (const piece of pieces) {
+        if (piece.reasoning !== "") {
+          watch.onText();
+          turn.reasoning += piece.reasoning;
+          this.onReasoning();
+          this.#saveNowAndThen();
+        }
         if (piece.text !== "") {
           watch.onText();
           turn.content += piece.text;

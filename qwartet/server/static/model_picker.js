@@ -6,7 +6,7 @@ import { hideNotice, showNotice } from "./notices.js";
 
 export class ModelPicker {
   models = [];
-  chosen = null; // {id, maxModelLen, isChat}; null until the server responds
+  chosen = null; // {id, maxModelLen, isChat, thinking}; null until the server responds
 
   constructor(preferences, onChange) {
     Object.assign(this, { preferences, onChange });

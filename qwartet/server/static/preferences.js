@@ -63,6 +63,7 @@ export class Preferences {
     this.model = text(stored.model);
     this.opened ??= text(stored.opened);
     this.isGreedy = stored.isGreedy === true;
+    this.thinks = stored.thinks !== false;
     this.sampling = Object.fromEntries(SAMPLING.map(({ name }) => [name, text(stored.sampling?.[name])]));
   }
 

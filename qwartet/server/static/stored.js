@@ -58,6 +58,7 @@ export function readTurn(value, id) {
   if (role !== "assistant") return null;
   const turn = { ...about, model: isText(model) ? model : null, finish: "stop", figures: figuresOf(figures) };
   turn.sentFrom = isText(value.sentFrom) ? value.sentFrom : "";
+  turn.reasoning = isText(value.reasoning) ? value.reasoning : "";
   if (finish === null || FINISHES.has(finish)) turn.finish = finish;
   if (turn.finish === "failed") turn.failure = failureOf(failure);
   return turn;

@@ -104,6 +104,11 @@ export class Transcript {
     this.#views.get(turn)?.append(text);
   }
 
+  showReasoning(turn) {
+    this.#views.get(turn)?.showReasoning();
+    this.#follow();
+  }
+
   /** The turn has changed, here or in another tab. */
   refresh(turn) {
     this.#views.get(turn)?.refresh();

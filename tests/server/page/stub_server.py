@@ -18,7 +18,7 @@ CONTENT_SECURITY_POLICY = (
 )
 SETTINGS = {"temperature", "top_p", "top_k", "repetition_penalty", "max_tokens", "seed"}
 CONTINUES = {"add_generation_prompt", "continue_final_message"}
-FIELDS = {"model", "messages", "stream", "stream_options"} | CONTINUES | SETTINGS
+FIELDS = {"model", "messages", "stream", "stream_options", "chat_template_kwargs"} | CONTINUES | SETTINGS
 PATIENCE_S = 20  # for a gate that a test has forgotten to open
 
 
@@ -27,6 +27,7 @@ class Answer:
     """What is played to one POST: an error status, or pieces of text and how they end."""
 
     pieces: list[str] = field(default_factory=lambda: ["Hello", " there."])
+    reasoning: list[str] = field(default_factory=list)  # before them; `gate_after` counts these pieces too
     finish: str = "stop"
     usage: tuple[int, int] | None = None  # prompt and completion tokens; None: 20, and one a piece
     status: int = 200
@@ -69,9 +70,12 @@ class StubServer(ThreadingHTTPServer):
         self.may_list_models.set()
 
     @staticmethod
-    def model(name: str, max_model_len: int = 2048, is_chat: bool = True) -> dict[str, Any]:
-        """An entry of /v1/models."""
+    def model(
+        name: str, max_model_len: int = 2048, is_chat: bool = True, thinking: str | None = None
+    ) -> dict[str, Any]:
+        """An entry of /v1/models; other servers say nothing about thinking."""
         about = {"object": "model", "created": 1, "owned_by": "qwartet"}
+        about |= {} if thinking is None else {"thinking": thinking}
         return {"id": name, **about, "max_model_len": max_model_len, "is_chat": is_chat}
 
 
@@ -156,11 +160,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def play(self, answer: Answer, model: str) -> None:
         self.send_event(chunk(model, {"role": "assistant", "content": ""}))
-        for i, piece in enumerate(answer.pieces):
+        deltas = [{"reasoning_content": piece} for piece in answer.reasoning]
+        deltas += [{"content": piece} for piece in answer.pieces]
+        for i, delta in enumerate(deltas):
             if i == answer.gate_after:
                 self.wait_at(answer)
-            self.send_event(chunk(model, {"content": piece}))
-        if len(answer.pieces) == answer.gate_after:
+            self.send_event(chunk(model, delta))
+        if len(deltas) == answer.gate_after:
             self.wait_at(answer)
         if answer.error is not None:
             self.send_event({"error": {"type": "server_error", "param": None, "code": None, **answer.error}})
