@@ -232,8 +232,7 @@ class LLM:
         prompts = [self.chat_prompt(query, [], system, params, enable_thinking) for query in queries]
         # All prompts end alike, so that the answers begin in the same part.
         thinking = begins_in(self.tokenizer, prompts[0]) if prompts else "answer"
-        checked = [self._checked(prompt, params, is_single=False) for prompt in prompts]
-        found = [one.split(thinking) for one in self._generate(checked, params, progress, thinking)]
+        found = self.generate(prompts, params, progress=progress, thinking=thinking)
         return [replace(one, text=one.text.strip()) for one in found]
 
     def _check_chat(self) -> None:
@@ -252,27 +251,20 @@ class LLM:
         sampling_params: SamplingParams | None = None,
         *,
         progress: bool | None = None,
+        thinking: ThinkingPart = "answer",
     ) -> list[Completion]:
         """Continues prompts, strings or lists of ids, as a batch; params.n results for each, in the prompts' order.
 
         A prompt of a list that cannot be served, or fails, does not stop the others: its results have finish_reason
         "error", and `error` says why. A single prompt outside a list raises RequestError if it cannot be served.
-        `progress` shows a bar on stderr; None: if stderr is a terminal and there is more than one prompt.
+        `progress` shows a bar on stderr; None: if stderr is a terminal and there is more than one prompt. `thinking`:
+        where chats end that are continued (see thinking.begins_in); the results then have their `reasoning` apart.
         """
         if isinstance(prompts, Tensor | np.ndarray):
             prompts = prompts.tolist()
         is_single = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], int))
         params = sampling_params or self.sampling_params()
         several = [self._checked(prompt, params, is_single) for prompt in ([prompts] if is_single else prompts)]
-        return self._generate(several, params, progress)
-
-    def _generate(
-        self,
-        several: Sequence[tuple[list[int], RequestError | None]],
-        params: SamplingParams,
-        progress: bool | None,
-        thinking: ThinkingPart = "answer",
-    ) -> list[Completion]:
         good = [ids for ids, error in several if error is None]
         with BlockingReader(self._thread, only_ends=True) as reader:
             reader.submit(self._prompts(good, params, thinking))
@@ -285,7 +277,7 @@ class LLM:
             if error is not None:
                 found += [Completion.refused(ids, error)] * params.n
             else:
-                found += map(Completion.of, next(requests))
+                found += [Completion.of(request).split(thinking) for request in next(requests)]
         return found
 
     def loglikelihood(
@@ -390,8 +382,11 @@ class LLM:
             return PromptForm(enable_thinking=enable_thinking)
         if enable_thinking in (None, ability == "always"):
             return PromptForm()
-        what = "cannot think first" if ability == "never" else "always thinks first"
-        raise RequestError(f"this model {what}; leave out enable_thinking", param="enable_thinking")
+        if ability == "always":
+            reason = "this model always thinks first; its thinking cannot be switched off"
+        else:
+            reason = "this model cannot think first; use one that can, such as a Qwen3"
+        raise RequestError(reason, param="enable_thinking")
 
     @cached_property
     def stop_token_ids(self) -> list[int]:

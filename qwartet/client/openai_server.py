@@ -35,6 +35,7 @@ class ServedModel:
 
     name: str
     context_length: int | None = None  # tokens; None if the server does not say
+    can_skip_thinking: bool = False  # whether it is known that thinking can be switched off
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,10 @@ class OpenAIServer:
         named = [entry for entry in entries if isinstance(entry.get("id"), str) and entry["id"]]
         if not named:
             raise ServerError(f"{self.address}: /v1/models lists no models; is this an OpenAI-compatible API?")
-        return [ServedModel(_whole_text(entry["id"]), _context_length(entry)) for entry in named]
+        return [
+            ServedModel(_whole_text(entry["id"]), _context_length(entry), entry.get("thinking") == "optional")
+            for entry in named
+        ]
 
     def chat_stream(
         self, messages: Sequence[Mapping[str, str]], *, model: str, **fields: Any

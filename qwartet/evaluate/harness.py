@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwartet.errors import SettingError
+from qwartet.evaluate.answerers.engine import without_thinking
 from qwartet.llm import LLM
 from qwartet.tokenizer.chatml import Message
+from qwartet.tokenizer.thinking import ThinkingPart, begins_in
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -71,7 +73,7 @@ def _harness_model(llm: LLM) -> Any:
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
     class QwartetModel(LM):  # type: ignore[misc]
-        """An LLM behind lm-eval's interface."""
+        """An LLM behind lm-eval's interface. Chats are answered without thinking, if the model can."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -87,7 +89,7 @@ def _harness_model(llm: LLM) -> Any:
         def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
             """A conversation as text. Its ids are kept: text alone never becomes a control token."""
             messages = [Message(turn["role"], turn["content"]) for turn in chat_history]
-            ids = llm.prompt_ids(messages, add_generation_prompt)
+            ids = llm.prompt_ids(messages, add_generation_prompt, **without_thinking(llm))
             text = llm.tokenizer.decode(ids)
             self._chats[text] = ids
             return text
@@ -110,14 +112,16 @@ def _harness_model(llm: LLM) -> Any:
 
         def generate_until(self, requests: list[Instance]) -> list[str]:
             answers: dict[int, str] = {}
-            by_settings: dict[str, list[int]] = {}
+            alike: dict[tuple[str, ThinkingPart], list[int]] = {}
             for index, request in enumerate(requests):
-                by_settings.setdefault(json.dumps(request.args[1], sort_keys=True), []).append(index)
-            for indices in by_settings.values():
+                chat = self._chats.get(request.args[0])
+                thinking = "answer" if chat is None else begins_in(llm.tokenizer, chat)
+                alike.setdefault((json.dumps(request.args[1], sort_keys=True), thinking), []).append(index)
+            for (_, thinking), indices in alike.items():
                 params = llm.sampling_params(**_sampling(requests[indices[0]].args[1]))
                 room = llm.engine.max_model_len - params.max_tokens
                 prompts = [self._ids(requests[index].args[0])[-room:] for index in indices]
-                for index, done in zip(indices, llm.generate(prompts, params), strict=True):
+                for index, done in zip(indices, llm.generate(prompts, params, thinking=thinking), strict=True):
                     if done.error is not None:
                         raise done.error
                     answers[index] = done.text

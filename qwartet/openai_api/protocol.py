@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from qwartet.openai_api.object import PassingObject, RequestObject, Text
@@ -26,6 +26,7 @@ from qwartet.openai_api.tool_protocol import (
     ToolCall,
     ToolChoice,
 )
+from qwartet.tokenizer.answer_form import Thinking
 
 NO_EFFECT_WORDS = "Accepted and ignored."
 MAX_STOPS = 16  # OpenAI has 4
@@ -212,6 +213,14 @@ class UserMessage(ContentMessage):
     role: Literal["user"]
 
 
+def _if_text(value: Any) -> Any:
+    return value if isinstance(value, str) else None
+
+
+Reasoning = Annotated[Text | None, BeforeValidator(_if_text)]
+"""Text; anything else under this name has another meaning, and is ignored like undeclared fields."""
+
+
 class AssistantMessage(PassingObject):
     """An earlier answer, possibly with fields added by an SDK."""
 
@@ -223,9 +232,9 @@ class AssistantMessage(PassingObject):
     tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_CALLS)] | None = None
     function_call: FunctionCall | None = None
     name: str | None = NO_EFFECT
-    reasoning_content: Text | None = None
+    reasoning_content: Reasoning = None
     """What the answer's thinking was; the chat template of the model decides whether it is kept."""
-    reasoning: Text | None = None
+    reasoning: Reasoning = None
     """The same in newer servers' name."""
 
     @model_validator(mode="after")
@@ -316,13 +325,20 @@ class ChatCompletionRequest(SamplingFields):
     functions: Annotated[list[LegacyFunction], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     function_call: FunctionChoice | None = None
     chat_template_kwargs: ChatTemplateKwargs | None = None
+    reasoning_effort: str | None = None
+    """`none`: without thinking; anything else: with it. Ignored by models that never think."""
     include_reasoning: bool | None = None
     """False: leaves reasoning_content out of the answer."""
 
-    @property
-    def enable_thinking(self) -> bool | None:
-        """Whether the answer is to begin with thinking; None: as the model has it."""
-        return None if self.chat_template_kwargs is None else self.chat_template_kwargs.enable_thinking
+    def enable_thinking(self, ability: Thinking) -> bool | None:
+        """Whether the answer is to begin with thinking; None: as the model has it. `ability`: the model's.
+
+        The setting of the template counts before the effort, which many clients send to every model.
+        """
+        setting = None if self.chat_template_kwargs is None else self.chat_template_kwargs.enable_thinking
+        if setting is None and self.reasoning_effort is not None and ability != "never":
+            return self.reasoning_effort != "none"
+        return setting
 
     @property
     def num_chars(self) -> int:

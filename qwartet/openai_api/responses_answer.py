@@ -200,7 +200,7 @@ class ResponseEvents:
 
     def __init__(self, body: ResponsesRequest, llm: LLM, model: str, prepared: Prepared) -> None:
         self._chunks, self._llm = ChatChunks(llm, model, prepared, None), llm
-        self._prepared, self.response = prepared, _begun(body, prepared, model)
+        self._prepared, self.response = prepared, _begun(body, llm, prepared, model)
         self._output: list[OutputItem] = []
         self._logprobs: list[ChatLogprob] = []  # of tokens whose text is held back so far
         self._item: OutputItem | None = None  # the one in progress
@@ -318,10 +318,11 @@ class ResponseEvents:
         return ResponseEvent(type=type_, sequence_number=self._num_events - 1, **fields)
 
 
-def _begun(body: ResponsesRequest, prepared: Prepared, model: str) -> ResponseObject:
+def _begun(body: ResponsesRequest, llm: LLM, prepared: Prepared, model: str) -> ResponseObject:
     """The response before any output."""
     asked = _writable(body.model_dump(by_alias=True, include={*_RETURNED, "metadata", "text", "tool_choice", "tools"}))
     choice = asked["tool_choice"]
+    effort = None if llm.answer_form.thinking == "never" else _writable(body.effort)
     return ResponseObject(
         id=f"resp_{secrets.token_hex(24)}",
         object="response",
@@ -337,7 +338,7 @@ def _begun(body: ResponsesRequest, prepared: Prepared, model: str) -> ResponseOb
         background=False,
         metadata=asked["metadata"] or {},
         parallel_tool_calls=body.parallel_tool_calls is not False,
-        reasoning={"effort": None, "summary": None},
+        reasoning={"effort": effort, "summary": None},
         service_tier="default",
         temperature=prepared.params.temperature,
         text={"format": (asked["text"] or {}).get("format") or {"type": "text"}},

@@ -162,6 +162,13 @@ class TextSettings(RequestObject):
     verbosity: str | None = NO_EFFECT
 
 
+class ReasoningSettings(PassingObject):
+    """Whether the model thinks first; summaries and the like are ignored."""
+
+    effort: str | None = None
+    """`none`: without thinking; anything else: with it. Ignored by models that never think."""
+
+
 class ResponseStreamOptions(RequestObject):
     include_obfuscation: bool | None = NO_EFFECT
 
@@ -238,8 +245,8 @@ class ResponsesRequest(RequestBody):
     frequency_penalty: float | None = None
     priority: int | None = None
     chat_template_kwargs: ChatTemplateKwargs | None = None
+    reasoning: ReasoningSettings | None = None
     # Labels and hints that do not change answers:
-    reasoning: dict[str, Any] | None = NO_EFFECT
     max_tool_calls: int | None = NO_EFFECT
     user: str | None = NO_EFFECT
     safety_identifier: str | None = NO_EFFECT
@@ -256,6 +263,11 @@ class ResponsesRequest(RequestBody):
         """Sets the items of the continued response, the input with references resolved, and whether it is stored."""
         self._earlier, self._is_stored = earlier, is_stored
         self.input = self.input if own is None else own
+
+    @property
+    def effort(self) -> str | None:
+        """How much the model is asked to think."""
+        return None if self.reasoning is None else self.reasoning.effort
 
     @property
     def is_stored(self) -> bool:

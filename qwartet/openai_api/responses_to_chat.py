@@ -105,6 +105,7 @@ def _chat(body: ResponsesRequest, messages: Sequence[ChatMessage]) -> ChatComple
         tool_choice=_tool_choice(body),
         logprobs=has_logprobs or None,
         top_logprobs=body.top_logprobs,
+        reasoning_effort=body.effort,
         **fields,
     )
 

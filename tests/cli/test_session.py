@@ -29,6 +29,13 @@ class Stub:
         self.error: BaseException | None = None
         self.end = AnswerEnd("stop", 7, 3)
         self.num_closed = 0
+        self.enable_thinking: bool | None = None
+        self.cannot: bool | None = None  # what it cannot do about thinking
+
+    def set_thinking(self, enabled: bool | None) -> None:
+        if enabled is not None and enabled == self.cannot:
+            raise RequestError("this model cannot do so; leave it")
+        self.enable_thinking = enabled
 
     def chat_stream(
         self, query: str, history: Turns, system: str | None, **sampling: Any
@@ -98,7 +105,10 @@ def test_a_bug_is_not_hidden(session: Session, llm: Stub) -> None:
 def test_help_names_every_command(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
     session.handle("/help")
     shown = capsys.readouterr().out
-    names = ["help", "system", "clear", "history", "undo", "retry", "set", "seed", "stats", "save", "load", "exit"]
+    names = [
+        "help", "system", "clear", "history", "undo", "retry", "set", "seed", "thinking", "stats", "save", "load",
+        "exit",
+    ]  # fmt: skip
     assert [line.split()[0] for line in shown.splitlines() if line.startswith("/")] == [f"/{name}" for name in names]
     assert all(key in shown for key in ("Ctrl-C", "Ctrl-D", "Tab", "Alt+Enter", '"""'))
     assert max(map(len, shown.splitlines())) <= 80
@@ -135,6 +145,23 @@ def test_seed_is_shown_set_and_checked(session: Session, llm: Stub, capsys: pyte
     assert printed.out.splitlines()[:2] == ["seed: a new one for each answer (default)", "seed: 42"]
     assert printed.err.count("error: seed is ") == 3 == printed.err.count("it must be a whole number of at least 0")
     assert llm.calls[0][3] == {"max_tokens": 9, "seed": 42}
+
+
+def test_thinking_is_shown_and_set_as_far_as_the_model_can(
+    session: Session, llm: Stub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = []
+    llm.cannot = False
+    for line in ("/thinking", "/thinking on", "/thinking off", "/thinking why?", "/thinking default", "/think"):
+        session.handle(line)
+        seen.append(llm.enable_thinking)
+    assert seen == [None, True, True, True, None, None] and not llm.calls
+    printed = capsys.readouterr()
+    shown = ["(default)", "on", "(default)", "(default)"]
+    assert printed.out.splitlines() == [f"thinking: {one}" for one in shown]
+    cannot, unknown = printed.err.splitlines()
+    assert cannot == "error: this model cannot do so; leave it"
+    assert "/thinking takes on, off, default, not 'why?'; to send the line" in unknown
 
 
 @pytest.mark.parametrize("line", ["/exit", "/quit", "/bye", "/e"])
@@ -400,7 +427,8 @@ def test_tab_completes_commands_and_settings(session: Session) -> None:
     complete = session.commands.completions
     assert complete("/s") == ["/save ", "/seed ", "/set ", "/stats", "/system "]
     assert complete("/set t") == ["temperature ", "top_p ", "top_k "]
-    assert complete("/set top_p d") == complete("/system def") == ["default"]
+    assert complete("/set top_p d") == complete("/system def") == complete("/thinking d") == ["default"]
+    assert complete("/thinking o") == ["on", "off"]
     assert complete("s") == complete("hello /s") == complete("/s\n/s") == complete("/set top_p 1 ") == []
 
 

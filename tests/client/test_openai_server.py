@@ -344,10 +344,18 @@ def test_models_are_named_with_their_context_where_it_is_told(scripted: Scripted
         {"id": "ours", "max_model_len": 2048},
         {"id": "llama.cpp's", "meta": {"n_ctx_train": 8192}},
         {"id": "silent", "max_model_len": "many"},
+        {"id": "thinker", "max_model_len": 2048, "thinking": "optional"},
+        {"id": "always", "max_model_len": 2048, "thinking": "always"},
         {"id": 7},
         "no entry",
     )
-    assert found == [ServedModel("ours", 2048), ServedModel("llama.cpp's", 8192), ServedModel("silent", None)]
+    assert found == [
+        ServedModel("ours", 2048),
+        ServedModel("llama.cpp's", 8192),
+        ServedModel("silent", None),
+        ServedModel("thinker", 2048, can_skip_thinking=True),
+        ServedModel("always", 2048),
+    ]
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"data": []}', '{"data": 7}', "[]", "<html>"])

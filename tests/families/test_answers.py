@@ -188,6 +188,47 @@ def test_a_model_does_not_pretend_to_think_or_not_to(tmp_path: Any) -> None:
         assert (found["reasoning_content"], found["content"]) == ("Hm.", "Yes")
 
 
+NO_THINKING = "<|im_start|>assistant\n<think>\n\n</think>\n\n"
+
+
+def prompt_text(llm: LLM, **body: Any) -> str:
+    request = ChatCompletionRequest.model_validate({"messages": ASKED, **body})
+    return llm.tokenizer.decode(prepare_chat(llm, request).prompts[0])
+
+
+def test_an_effort_of_none_is_no_thinking_and_any_other_is_some(llm: LLM) -> None:
+    assert prompt_text(llm, reasoning_effort="none").endswith(NO_THINKING)
+    for effort in ("minimal", "high", "utmost"):
+        assert prompt_text(llm, reasoning_effort=effort) == prompt_text(llm)
+    kwargs = {"enable_thinking": True}
+    assert prompt_text(llm, reasoning_effort="none", chat_template_kwargs=kwargs) == prompt_text(llm)
+    assert prompt_text(llm, reasoning_effort="high", chat_template_kwargs={"enable_thinking": False}).endswith(
+        NO_THINKING
+    )
+    body = {"input": "Weather?", "store": False}
+    for effort, thinks in (("none", False), ("low", True)):
+        request = validated(ResponsesRequest, {**body, "reasoning": {"effort": effort, "summary": "auto"}})
+        text = llm.tokenizer.decode(prepare_response(llm, request).prompts[0])
+        assert text.endswith(NO_THINKING) != thinks
+        whole = answered(llm, "Yes", RESPONSES_PATH, **body, reasoning={"effort": effort})
+        assert whole["reasoning"] == {"effort": effort, "summary": None}
+
+
+def test_an_effort_is_ignored_where_there_is_no_thinking_and_none_refused_where_it_stays(tmp_path: Any) -> None:
+    with load(write_model(tmp_path / "never", INSTRUCT)) as llm:
+        assert {prompt_text(llm, reasoning_effort=effort) for effort in ("none", "high", None)} == {prompt_text(llm)}
+        whole = answered(llm, "Yes", RESPONSES_PATH, input="Hi", store=False, reasoning={"effort": "high"})
+        assert whole["reasoning"] == {"effort": None, "summary": None}
+    with load(write_model(tmp_path / "always", ALWAYS_THINKING)) as llm:
+        assert prompt_text(llm, reasoning_effort="high") == prompt_text(llm)
+        none = {"max_tokens": 3, "messages": ASKED, "reasoning_effort": "none"}
+        error = refused(lambda: answered(llm, "Yes", **none))
+        assert (error.status, error.param) == (400, "reasoning_effort") and "always thinks" in str(error)
+        asked = {"input": "Hi", "store": False, "reasoning": {"effort": "none"}}
+        error = refused(lambda: answered(llm, "Yes", RESPONSES_PATH, **asked))
+        assert (error.status, error.param) == (400, "reasoning") and "always thinks" in str(error)
+
+
 def test_earlier_thinking_is_dropped_as_the_template_does(llm: LLM) -> None:
     def prompt(**answer: Any) -> list[int]:
         messages = [*ASKED, {"role": "assistant", "content": "Sunny.", **answer}, *ASKED]
@@ -195,6 +236,7 @@ def test_earlier_thinking_is_dropped_as_the_template_does(llm: LLM) -> None:
 
     assert prompt() == prompt(reasoning_content="Oslo, then.") == prompt(reasoning="Oslo, then.")
     assert prompt() == prompt(content=f"{THOUGHT}Sunny.")
+    assert prompt() == prompt(reasoning={"effort": "high"}, reasoning_content=[1]), "not in a form that we know"
 
 
 def test_thinking_between_calls_is_kept_as_the_template_does(llm: LLM) -> None:

@@ -16,10 +16,11 @@ from qwartet.cli.chat.dialogue import Dialogue, complain, say
 from qwartet.cli.chat.sampling_settings import SETTINGS, setting_name, setting_value, shown
 from qwartet.cli.language.catalogue import label, translate
 from qwartet.cli.terminal import one_line, printable
-from qwartet.errors import SettingError
+from qwartet.errors import RequestError, SettingError
 
 PROMPT = "> "
 DEFAULT = "default"
+_THINKING = {"on": True, "off": False, DEFAULT: None}
 _ALIASES = {"quit": "exit", "bye": "exit", "?": "help"}
 _AS_IT_IS = "to send the line as a message, start it with a space"
 _KEYS = (
@@ -66,6 +67,9 @@ class Commands:
             "retry": Command("/retry", "answer the last question again", lambda _: self._dialogue.retry()),
             "set": Command("/set [NAME VALUE]", "show or set sampling settings; VALUE default resets", self._set),
             "seed": Command("/seed [N]", "show or set the random seed of answers", self._seed),
+            "thinking": Command(
+                "/thinking [MODE]", "show or set thinking before answers: on, off or default", self._thinking
+            ),
             "stats": Command("/stats", "show tokens and speed of the last answer, and context used", self._stats),
             "save": Command("/save FILE", "save the conversation as JSON; /save! FILE overwrites", self._save),
             "load": Command("/load FILE", "continue a saved conversation", self._load),
@@ -85,7 +89,7 @@ class Commands:
                 self._save(argument, overwrite=True)
             else:
                 command.run(argument)
-        except (SettingError, OSError) as error:
+        except (SettingError, RequestError, OSError) as error:
             complain(failures.message(error) or str(error))
 
     def is_command(self, text: str) -> bool:
@@ -104,6 +108,8 @@ class Commands:
             return [command.name + ("" if command.argument == "none" else " ") for command in found]
         if words[0] == "/set" and len(words) == 2:
             return [f"{name} " for name in SETTINGS if name.startswith(words[1])]
+        if words[0] == "/thinking" and len(words) == 2:
+            return [value for value in _THINKING if words[-1] and value.startswith(words[-1])]
         if (words[0], len(words)) in (("/set", 3), ("/system", 2), ("/seed", 2)):
             return [DEFAULT] if words[-1] and DEFAULT.startswith(words[-1]) else []
         return []
@@ -183,6 +189,15 @@ class Commands:
 
     def _seed(self, text: str) -> None:
         self._set(f"seed {text}")
+
+    def _thinking(self, text: str) -> None:
+        conversant = self._dialogue.conversant
+        if text:
+            if text not in _THINKING:
+                raise SettingError(f"/thinking takes {', '.join(_THINKING)}, not {text!r:.80}; {_AS_IT_IS}")
+            conversant.set_thinking(_THINKING[text])
+        words = {value: word for word, value in _THINKING.items()} | {None: "(default)"}
+        print(f"{label('thinking')}{label(': ')}{label(words[conversant.enable_thinking])}")
 
     def _stats(self, _: str) -> None:
         answer = self._dialogue.last_answer

@@ -31,6 +31,13 @@ class Conversant(Protocol):
     def sampling_defaults(self) -> Mapping[str, Any]:
         """The values of unset settings, as far as they are known."""
 
+    @property
+    def enable_thinking(self) -> bool | None:
+        """Whether answers begin with thinking; None: as the model has it."""
+
+    def set_thinking(self, enabled: bool | None) -> None:
+        """Sets `enable_thinking`; RequestError if it is known that the model cannot do so."""
+
     def chat_stream(
         self, query: str, history: Turns, system: str | None, **sampling: Any
     ) -> Generator[AnswerDelta, None, AnswerEnd]:
@@ -45,9 +52,15 @@ class LocalModel:
 
     def __init__(self, llm: LLM, adapter: str | None = None, *, enable_thinking: bool | None = None) -> None:
         """`enable_thinking`: see LLM.chat."""
-        self._llm, self._adapter, self._enable_thinking = llm, adapter, enable_thinking
+        self._llm, self._adapter = llm, adapter
+        self.set_thinking(enable_thinking)
         self.context_length: int | None = llm.engine.max_model_len
         self.sampling_defaults = vars(llm.sampling_params())
+
+    def set_thinking(self, enabled: bool | None) -> None:
+        """See Conversant."""
+        self._llm.thinking_form(enabled)
+        self.enable_thinking = enabled
 
     def chat_stream(
         self, query: str, history: Turns, system: str | None, **sampling: Any
@@ -55,7 +68,7 @@ class LocalModel:
         """See Conversant; the oldest turns are dropped until the rest fits the context."""
         if self._adapter is not None:
             sampling["adapter"] = self._adapter
-        deltas = self._llm.chat_deltas(query, history, system, enable_thinking=self._enable_thinking, **sampling)
+        deltas = self._llm.chat_deltas(query, history, system, enable_thinking=self.enable_thinking, **sampling)
         completion = yield from _trimmed(deltas)
         return AnswerEnd(completion.finish_reason, len(completion.prompt_ids), len(completion.token_ids))
 
@@ -64,23 +77,25 @@ class RemoteModel:
     """A model on a server."""
 
     def __init__(self, server: OpenAIServer, model: ServedModel, *, enable_thinking: bool | None = None) -> None:
-        self._server = server
-        self._fields = {}
-        if enable_thinking is not None:
-            self._fields["chat_template_kwargs"] = {"enable_thinking": enable_thinking}
-        self._model = model
+        self._server, self._model = server, model
+        self.set_thinking(enable_thinking)
         self.context_length = model.context_length
         self.sampling_defaults: Mapping[str, Any] = {}
+
+    def set_thinking(self, enabled: bool | None) -> None:
+        """See Conversant; the server rejects questions if the model cannot do so."""
+        self.enable_thinking = enabled
 
     def chat_stream(
         self, query: str, history: Turns, system: str | None, **sampling: Any
     ) -> Generator[AnswerDelta, None, AnswerEnd]:
         """See Conversant; the oldest turns are dropped, a third at a time, until the server accepts the rest."""
+        if self.enable_thinking is not None:
+            sampling["chat_template_kwargs"] = {"enable_thinking": self.enable_thinking}
         while True:
             messages = _messages(query, history, system)
             try:
-                fields = {**self._fields, **sampling}
-                pieces = self._server.chat_pieces(messages, model=self._model.name, **fields)
+                pieces = self._server.chat_pieces(messages, model=self._model.name, **sampling)
                 return (yield from _trimmed(_deltas(pieces)))
             except PromptTooLongError:  # raised before the first piece
                 if not history:

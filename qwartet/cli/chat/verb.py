@@ -254,11 +254,6 @@ def _local(
     if not llm.generation_defaults.is_chat:
         refusal = llm.generation_defaults.chat_refusal
         raise NotAChatModelError(f"{directory}: {refusal}, or qwartet.LLM(...).generate")
-    ability = llm.answer_form.thinking
-    if thinking is True and ability == "never":
-        raise SettingError("this model cannot think first; remove --thinking")
-    if thinking is False and ability == "always":
-        raise SettingError("this model always thinks first; remove --no-thinking")
     adapter = next(iter(adapters), None)
     return LocalModel(llm, adapter, enable_thinking=thinking), _summary(name, llm, time.perf_counter() - started)
 

@@ -17,6 +17,7 @@ from qwartet.engine.sampling_params import SamplingParams
 from qwartet.errors import NotAChatModelError, RequestError
 from qwartet.evaluate.question import Answer, Chat, Choose, Continue, Question, Text
 from qwartet.llm import LLM
+from qwartet.tokenizer.templates.prompt import PromptForm
 from qwartet.tokenizer.thinking import ThinkingPart, begins_in, split_thinking
 from qwartet.tokenizer.tokenizer import Tokenizer
 
@@ -129,9 +130,7 @@ class EngineAnswerer:
         thinking: ThinkingPart = "answer"
         if isinstance(asked, Chat):
             params = params.updated({"repetition_penalty": asked.repetition_penalty})
-            # Tasks limit the length of answers, and thinking would exhaust it; some models always think.
-            form = llm.thinking_form(None if llm.answer_form.thinking == "always" else False)
-            ids = llm.prompt_ids(asked.messages, answer_start=asked.answer_start, **form)
+            ids = llm.prompt_ids(asked.messages, answer_start=asked.answer_start, **without_thinking(llm))
             thinking = begins_in(llm.tokenizer, ids, has_text=asked.answer_start != "")
         else:
             ids = self._prompt_ids(asked.prompt, question.prefix)
@@ -164,6 +163,11 @@ class _Job:
     def __init__(self, prompt: Prompt, likelihood: LikelihoodRequest | None = None) -> None:
         self.prompt, self.likelihood = prompt, likelihood
         self.request: EngineRequest | None = None
+
+
+def without_thinking(llm: LLM) -> PromptForm:
+    """The form of prompts whose answers do not think, if the model can: tasks limit the length of answers."""
+    return llm.thinking_form(None if llm.answer_form.thinking == "always" else False)
 
 
 class _Asked(NamedTuple):

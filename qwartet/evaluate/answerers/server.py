@@ -32,12 +32,14 @@ class ServerAnswerer:
 
         `tokenizer` and `max_model_len` are the served model's, for tasks that count tokens: a server tells neither.
         """
-        served = [one.name for one in server.models()]
+        models = {one.name: one for one in server.models()}
+        served = list(models)
         if model is None and len(served) > 1:
             raise RequestError(f"{server.address} serves {', '.join(served[:8])}; choose one with --model-name")
         if model is not None and model not in served:
             raise RequestError(f"{server.address} does not serve {model!r}; it serves {', '.join(served[:8])}")
         self._server, self._model, self._concurrency = server, model or served[0], concurrency
+        self._skips_thinking = models[self._model].can_skip_thinking
         self._tokenizer, self._max_model_len = tokenizer, max_model_len
 
     @property
@@ -97,6 +99,8 @@ class ServerAnswerer:
         asked = question.request
         assert isinstance(asked, Chat), "`check` lets nothing else through"
         fields: dict[str, Any] = {"temperature": 0, "max_tokens": asked.max_tokens}
+        if self._skips_thinking:  # as in EngineAnswerer
+            fields["chat_template_kwargs"] = {"enable_thinking": False}
         if asked.stop:
             fields["stop"] = list(asked.stop)
         if asked.repetition_penalty != 1.0:

@@ -98,9 +98,9 @@ function readChunk(data) {
 }
 
 /**
- * Streams one answer: yields {text, reasoning, finishReason, usage, model}. `settings` are request fields that override the model's
- * defaults; `isContinued`: the last message is the beginning of the answer. Throws RequestFailure, or AbortError after
- * `signal`.
+ * Streams one answer: yields {text, reasoning, finishReason, usage, model}. `settings` are request fields that override
+ * the model's defaults; `isContinued`: the last message is the beginning of the answer. Throws RequestFailure, or
+ * AbortError after `signal`.
  */
 export async function* streamChat({ model, messages, isContinued = false, settings, key, signal }) {
   const body = { model, messages, stream: true, stream_options: { include_usage: true }, ...settings };

@@ -2,9 +2,9 @@
 // another child of the same turn, and every earlier version is kept.
 //
 // A turn: {id, parent, role: "user", content, created, attachments: [{name, text}]} or {id, parent, role: "assistant",
-// content, reasoning, created, model, finish, figures, sentFrom}, where `parent` is ROOT for the first ones; finish is null during
-// generation, "stop", "length", "stopped" (by the user) or "failed", and then there is `failure`: {kind, detail,
-// retryAt}; sentFrom is the conversation's value at that time.
+// content, reasoning, created, model, finish, figures, sentFrom}, where `parent` is ROOT for the first ones; finish is
+// null during generation, "stop", "length", "stopped" (by the user) or "failed", and then there is `failure`: {kind,
+// detail, retryAt}; sentFrom is the conversation's value at that time.
 
 export const ROOT = "";
 
