@@ -24,7 +24,7 @@ OUTCOMES = {
     "SEC-02": "Code shipped with a checkpoint is never executed or downloaded, whatever its config says.",
     "SEC-03": "",
     "SEC-04": "The arguments of a call stay text as the model wrote them.",
-    "SEC-05": "A request cannot set the chat template or its arguments: rejected with an error that names the field.",
+    "SEC-05": "A request brings no chat template and, of its arguments, only `enable_thinking`; errors name the field.",
     "SEC-06": "A billion completions are rejected before anything is allocated; `n` times the prompts counts.",
     "SEC-07": "Any value in any field is served, or rejected with status 400 and the field's name; never a 5xx.",
     "SEC-08": "Headers, bodies and paths have size and time limits, however they are sent; nothing is decompressed.",

@@ -166,6 +166,6 @@ def _says_anything(choices: Sequence[dict[str, Any]]) -> bool:
     """Whether any of them contains text; reasoning is text too."""
     for choice in choices:
         delta = choice.get("delta") or choice
-        if delta.get("content") or delta.get("text") or delta.get("reasoning_content"):
+        if any(delta.get(name) for name in ("content", "text", "reasoning_content", "reasoning")):
             return True
     return False

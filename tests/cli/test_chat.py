@@ -56,6 +56,15 @@ def test_json_is_one_object_with_the_same_answer(qwartet: CommandLine, chat_mode
     assert answer == {"response": response, "finish_reason": "length", "completion_tokens": 12}
 
 
+def test_a_model_that_cannot_think_says_so_before_it_answers(qwartet: CommandLine, chat_model: Path) -> None:
+    outcome = qwartet("chat", chat_model, "hello", *GREEDY, "-q", "--thinking")
+    assert (outcome.code, outcome.out) == (2, "") and "error: this model cannot think first; use one" in outcome.err
+    assert (
+        qwartet("chat", chat_model, "hello", *GREEDY, "-q", "--no-thinking").out
+        == greedy_answer(chat_model, "hello") + "\n"
+    ), "it does not think anyway"
+
+
 def test_a_prompt_can_be_piped_in(qwartet: CommandLine, chat_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = qwartet("chat", chat_model, "hello", *GREEDY).out
     pipe(monkeypatch, "hello\n")

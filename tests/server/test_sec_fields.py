@@ -51,18 +51,35 @@ TEMPLATES = [
 ]
 
 
-@pytest.mark.parametrize(
-    "field", ["chat_template", "chat_template_kwargs", "prompt_embeds", "messages.0.chat_template"]
-)
+@pytest.mark.parametrize("field", ["chat_template", "prompt_embeds", "messages.0.chat_template"])
 @pytest.mark.parametrize("value", [*TEMPLATES, {"template": TEMPLATES[0]}])
 def test_sec_05_a_request_brings_no_template(server: RunningServer, field: str, value: Any) -> None:
-    """SEC-05b and SEC-01c too: nor template settings, nor tensors."""
+    """SEC-05b and SEC-01c too: nor tensors."""
     body = {**BODIES[CHAT], field: value}
     if "." in field:
         body = {"messages": [{**HELLO[0], "chat_template": value}]}
     answer = server.post(CHAT, **body)
     assert answer.status_code == 400 and answer.json()["error"]["code"] == "unknown_field"
     assert answer.json()["error"]["param"] == field
+
+
+@pytest.mark.parametrize(
+    ("value", "param", "code"),
+    [
+        (TEMPLATES[0], "", "invalid_value"),
+        ({"enable_thinking": TEMPLATES[0]}, ".enable_thinking", "invalid_value"),
+        ({"enable_thinking": {"template": TEMPLATES[0]}}, ".enable_thinking", "invalid_value"),
+        *(({name: TEMPLATES[0]}, f".{name}", "unknown_field") for name in ("template", "chat_template", "messages")),
+        ({"enable_thinking": True, "tools": [TEMPLATES[0]]}, ".tools", "unknown_field"),
+    ],
+)
+def test_sec_05_of_the_settings_of_a_template_only_thinking_is_taken(
+    server: RunningServer, value: Any, param: str, code: str
+) -> None:
+    for path in (CHAT, "/tokenize"):
+        answer = server.post(path, messages=HELLO, chat_template_kwargs=value)
+        assert answer.status_code == 400 and answer.json()["error"]["code"] == code
+        assert answer.json()["error"]["param"] == f"chat_template_kwargs{param}"
 
 
 @pytest.mark.parametrize("field", ["chat_template", "chat_template_kwargs", "prompt_embeds", "x"])
