@@ -39,7 +39,7 @@ _FIELDS = {
     "max_tokens": ("max_tokens", "max_completion_tokens", "max_output_tokens"),
     "structure": ("text", "tools"),
     "tool_calls": ("tools",),
-    "enable_thinking": ("chat_template_kwargs", "reasoning_effort", "reasoning"),
+    "enable_thinking": ("chat_template_kwargs", "enable_thinking", "reasoning_effort", "reasoning"),
     "logprobs": ("top_logprobs",),
     "prompt_logprobs": ("logprobs",),
 }
@@ -111,7 +111,7 @@ def chat_prompt_ids(llm: LLM, body: ChatCompletionRequest, tools: ToolChat | Non
     if body.continue_final_message:
         turns, answer_start = _begun_answer(body, turns, has_tools=tools is not None)
         with_answer = True
-    form = llm.thinking_form(body.enable_thinking(llm.answer_form.thinking))
+    form = llm.thinking_form(body.wants_thinking(llm.answer_form.thinking))
     if tools is not None and tools.shown:
         form["tools"] = tools.shown
     return llm.prompt_ids(turns, with_answer, answer_start=answer_start, **form)

@@ -325,17 +325,20 @@ class ChatCompletionRequest(SamplingFields):
     functions: Annotated[list[LegacyFunction], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     function_call: FunctionChoice | None = None
     chat_template_kwargs: ChatTemplateKwargs | None = None
+    enable_thinking: bool | None = None
+    """The same as in chat_template_kwargs, where Alibaba's API has it."""
     reasoning_effort: str | None = None
     """`none`: without thinking; anything else: with it. Ignored by models that never think."""
     include_reasoning: bool | None = None
     """False: leaves reasoning_content out of the answer."""
 
-    def enable_thinking(self, ability: Thinking) -> bool | None:
+    def wants_thinking(self, ability: Thinking) -> bool | None:
         """Whether the answer is to begin with thinking; None: as the model has it. `ability`: the model's.
 
         The setting of the template counts before the effort, which many clients send to every model.
         """
         setting = None if self.chat_template_kwargs is None else self.chat_template_kwargs.enable_thinking
+        setting = self.enable_thinking if setting is None else setting
         if setting is None and self.reasoning_effort is not None and ability != "never":
             return self.reasoning_effort != "none"
         return setting

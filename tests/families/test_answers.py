@@ -206,6 +206,8 @@ def test_an_effort_of_none_is_no_thinking_and_any_other_is_some(llm: LLM) -> Non
     assert prompt_text(llm, reasoning_effort="high", chat_template_kwargs={"enable_thinking": False}).endswith(
         NO_THINKING
     )
+    assert prompt_text(llm, enable_thinking=False, reasoning_effort="high").endswith(NO_THINKING), "as Alibaba has it"
+    assert prompt_text(llm, enable_thinking=False, chat_template_kwargs=kwargs) == prompt_text(llm)
     body = {"input": "Weather?", "store": False}
     for effort, thinks in (("none", False), ("low", True)):
         request = validated(ResponsesRequest, {**body, "reasoning": {"effort": effort, "summary": "auto"}})
@@ -217,6 +219,8 @@ def test_an_effort_of_none_is_no_thinking_and_any_other_is_some(llm: LLM) -> Non
 
 def test_an_effort_is_ignored_where_there_is_no_thinking_and_none_refused_where_it_stays(tmp_path: Any) -> None:
     with load(write_model(tmp_path / "never", INSTRUCT)) as llm:
+        error = refused(lambda: answered(llm, "Yes", messages=ASKED, max_tokens=3, enable_thinking=True))
+        assert (error.status, error.param) == (400, "enable_thinking") and "cannot think" in str(error)
         assert {prompt_text(llm, reasoning_effort=effort) for effort in ("none", "high", None)} == {prompt_text(llm)}
         whole = answered(llm, "Yes", RESPONSES_PATH, input="Hi", store=False, reasoning={"effort": "high"})
         assert whole["reasoning"] == {"effort": None, "summary": None}
