@@ -75,7 +75,7 @@ def test_json_is_one_object_with_every_linear(arguments: list[str], tmp_path: Pa
 
 
 def test_a_stopped_run_says_that_it_can_go_on_and_does(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop_at_the_second_block(*_args: object) -> None:
+    def stop_at_the_second_block(*_args: object, **_named: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("qwartet.quantize.pipeline.advance", stop_at_the_second_block)
