@@ -107,7 +107,7 @@ def solve(
     dead = hessian.diagonal() == 0
     hessian.diagonal()[dead] = 1
     W[dead] = 0
-    group_size = len(W) if settings.group_size == -1 else min(settings.group_size, len(W))
+    group_size = _group_size(len(W), settings)
     order = _order(hessian.diagonal(), group_size, settings)
     if order is not None:
         W = W[order]
@@ -115,7 +115,7 @@ def solve(
     damp_percent = _factor_(names[0], hessian, settings.damp_percent, ops)
     codes, scales, zeros = _round(W, hessian, group_size, settings, ops)
     losses = W.square_().sum(0) / 2
-
+    del W
     g_idx = None
     if order is not None:
         position = order.argsort()  # of each input in the order of solving
@@ -125,33 +125,60 @@ def solve(
             g_idx = group.to(torch.int32)
         else:  # the groups are those of the file, taken in another order
             scales, zeros = (values[group[::group_size]] for values in (scales, zeros))
+    packed = _packed(weights, codes, scales, zeros, group_size, settings, g_idx)
+    of_parts = losses.split([len(weight) for weight in weights.values()])
+    return {
+        name: SolverResult(packed[name], loss.sum().item(), damp_percent)
+        for name, loss in zip(names, of_parts, strict=True)
+    }
+
+
+def round_to_nearest(
+    weights: Mapping[str, Tensor], hessian: Tensor, settings: SolverSettings, ops: GptqOps = REFERENCE_OPS
+) -> dict[str, SolverResult]:
+    """Rounds the matrices [N, K] without moving errors; their loss is for inputs with this Hessian, which is kept.
+
+    The errors of solve, but any Hessian will do.
+    """
+    for name, weight in weights.items():
+        _check_weight(name, weight, hessian, settings.bits)
+    W = _transposed(weights.values())
+    group_size = _group_size(len(W), settings)
+    codes, scales, zeros = _round(W, None, group_size, settings, ops)
+    del W
+    results = {}
+    for name, packed in _packed(weights, codes, scales, zeros, group_size, settings).items():
+        error = packed.dequantize() - weights[name].float()
+        loss = (error @ hessian).mul_(error).sum().item() / 2
+        results[name] = SolverResult(packed, loss, 0.0)
+    return results
+
+
+def _group_size(in_features: int, settings: SolverSettings) -> int:
+    return in_features if settings.group_size == -1 else min(settings.group_size, in_features)
+
+
+def _packed(
+    weights: Mapping[str, Tensor],
+    codes: Tensor,
+    scales: Tensor,
+    zeros: Tensor,
+    group_size: int,
+    settings: SolverSettings,
+    g_idx: Tensor | None = None,
+) -> dict[str, QuantizedWeight]:
+    """The matrices that the columns of codes [K, sum of N] belong to, as files hold them."""
     results, end = {}, 0
     for name, weight in weights.items():
         rows = slice(end, end := end + len(weight))
         if not scales[:, rows].half().isfinite().all():
             reason = f"weights reach {weight.abs().max():g}: a scale does not fit fp16, as the format requires"
             raise SolverError(reason, matrix=name)
-        packed = QuantizedWeight.from_codes(
+        results[name] = QuantizedWeight.from_codes(
             codes[:, rows], scales[:, rows], zeros[:, rows],
             bits=settings.bits, group_size=group_size, sym=settings.sym,
             g_idx=None if g_idx is None else g_idx.clone(),  # files hold one for each
         )  # fmt: skip
-        results[name] = SolverResult(packed, losses[rows].sum().item(), damp_percent)
-    return results
-
-
-def round_to_nearest(
-    weights: Mapping[str, Tensor], hessian: Tensor, settings: SolverSettings, ops: GptqOps = REFERENCE_OPS
-) -> dict[str, SolverResult]:
-    """Rounds the matrices [N, K] without moving errors; their loss is for inputs with this Hessian, which is kept."""
-    plain = torch.eye(len(hessian), device=hessian.device)
-    settings = SolverSettings(settings.bits, settings.group_size, settings.sym, search_scales=settings.search_scales)
-    results = solve(weights, plain, settings, ops)
-    del plain
-    for name, result in results.items():
-        error = result.weight.dequantize() - weights[name].float()
-        loss = (error @ hessian).mul_(error).sum().item() / 2
-        results[name] = SolverResult(result.weight, loss, 0.0)
     return results
 
 
@@ -180,26 +207,33 @@ def _order(activation: Tensor, group_size: int, settings: SolverSettings) -> Ten
 
 
 def _round(
-    W: Tensor, factor: Tensor, group_size: int, settings: SolverSettings, ops: GptqOps
+    W: Tensor, factor: Tensor | None, group_size: int, settings: SolverSettings, ops: GptqOps
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes uint8 [K, N], scales fp32 [G, N], zeros uint8 [G, N]; W [K, N] becomes the errors as the loss has them."""
+    """Codes uint8 [K, N], scales fp32 [G, N], zeros uint8 [G, N]; W [K, N] becomes the errors as the loss has them.
+
+    Without a factor errors stay where they are.
+    """
     codes = torch.empty_like(W, dtype=torch.uint8)
     scales: list[Tensor] = []
     zeros: list[Tensor] = []
+    plain = torch.eye(min(settings.block_rows, len(W)), device=W.device)
+    importance = torch.ones(len(W), device=W.device) if factor is None else factor.diagonal().reciprocal().square()
 
     def propagate(done: slice, rest: slice) -> None:
-        ops.subtract_product_(W[rest], factor[done, rest], W[done])
+        if factor is not None:
+            ops.subtract_product_(W[rest], factor[done, rest], W[done])
 
     def round_block(block: slice) -> None:
-        ops.round_rows_(W[block], factor[block, block], scales[-1], zeros[-1], settings.bits, codes[block])
+        size = block.stop - block.start
+        diagonal = plain[:size, :size] if factor is None else factor[block, block]
+        ops.round_rows_(W[block], diagonal, scales[-1], zeros[-1], settings.bits, codes[block])
 
     def round_group(group: slice) -> None:
         # The group is fitted to the weights as the errors so far have left them, not to the original ones.
         scale, zero = fit_group(W[group], bits=settings.bits, sym=settings.sym)
         if settings.search_scales:
-            importance = factor.diagonal()[group].reciprocal().square()
             shrinks = torch.tensor(SHRINKS, device=W.device)
-            scale = ops.search_scale(W[group], importance, shrinks, scale, zero, settings.bits)
+            scale = ops.search_scale(W[group], importance[group], shrinks, scale, zero, settings.bits)
         scales.append(scale)
         zeros.append(zero)
         _halves(list(_pieces(group, settings.block_rows)), round_block, propagate)

@@ -252,7 +252,7 @@ def test_group_aware_order_is_better_where_a_few_inputs_are_strong() -> None:
     inputs = INPUTS * strength
     hessian = 2 / 500 * inputs.t() @ inputs
     plain, aware = (solve(hessian=hessian, act_group_aware=aware) for aware in (False, True))
-    assert aware.loss < 0.9 * plain.loss  # measured: MEASURED
+    assert aware.loss < 0.6 * plain.loss  # measured: 0.44
 
 
 def test_group_aware_and_act_order_exclude_each_other() -> None:
@@ -260,11 +260,15 @@ def test_group_aware_and_act_order_exclude_each_other() -> None:
         solve(desc_act=True, act_group_aware=True)
 
 
-@pytest.mark.parametrize("sym", [True, False])
-def test_a_search_for_scales_lowers_the_loss(sym: bool) -> None:
-    weight = WEIGHT.clone()
-    weight[:, ::16] *= 3
-    assert solve(weight, sym=sym, search_scales=True).loss < 0.9 * solve(weight, sym=sym).loss  # measured: MEASURED
+@pytest.mark.parametrize(("sym", "less"), [(True, 0.9), (False, 0.96)])  # measured: 0.86 and 0.93
+def test_a_search_for_scales_lowers_the_loss(sym: bool, less: float) -> None:
+    weight = random(64, 256, seed=1)
+    inputs = random(600, 128, seed=2) @ random(128, 256, seed=3) / 16 + random(600, 256, seed=4)
+    hessian = 2 / 600 * inputs.t() @ inputs
+    plain, searched = (
+        solve(weight, hessian, group_size=64, sym=sym, search_scales=is_searched) for is_searched in (False, True)
+    )
+    assert searched.loss < less * plain.loss
 
 
 def test_rounding_to_nearest_moves_no_error_and_keeps_the_hessian() -> None:
@@ -274,3 +278,17 @@ def test_rounding_to_nearest_moves_no_error_and_keeps_the_hessian() -> None:
     assert torch.equal(hessian, HESSIAN) and result.weight.g_idx is None
     assert result.loss == pytest.approx(output_error(result), rel=1e-3)
     assert result.damp_percent == 0
+
+
+def test_rounding_to_nearest_takes_any_hessian_and_searches_for_scales() -> None:
+    errors = []
+    for is_searched in (False, True):
+        settings = SolverSettings(4, -1, True, search_scales=is_searched)
+        result = round_to_nearest({"a": WEIGHT}, torch.zeros(K, K), settings, OPS)["a"]
+        assert result.loss == 0 and result.weight.group_size == K
+        errors.append((result.weight.dequantize() - WEIGHT).square().sum())
+    assert errors[1] < 0.9 * errors[0]
+    bad = WEIGHT.clone()
+    bad[3, 5] = torch.nan
+    with pytest.raises(SolverError, match="1 of 1024 weights are NaN"):
+        round_to_nearest({"a": bad}, HESSIAN, settings, OPS)

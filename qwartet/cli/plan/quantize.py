@@ -78,7 +78,7 @@ def quantize_report(name: str, model: PlannedModel, wish: QuantizeWish) -> dict[
             "finished blocks": blocks,
             "activations": load.stored_bytes(model.config, dtype) if wish.spill else 0,
         },
-        "would_need_less": _smaller(wish),
+        "would_need_less": _smaller(wish, on_host=total > machine.free_bytes),
     }
 
 
@@ -111,8 +111,11 @@ def _section(name: str, rows: dict[str, int]) -> Iterator[str]:
         yield f"  {padded(label(row), 30)}{size / 2**30:>9.3f} GiB"
 
 
-def _smaller(wish: QuantizeWish) -> list[str]:
-    """Options that would need less memory."""
-    options = [] if wish.spill else ["--spill"]
-    options += [f"--num-samples {wish.num_samples // 2}"] if wish.num_samples > 16 and not wish.spill else []
+def _smaller(wish: QuantizeWish, *, on_host: bool) -> list[str]:
+    """Options that would need less memory; `on_host`: where the activations are kept."""
+    options = []
+    if on_host and not wish.spill:
+        options.append("--spill")
+        if wish.num_samples > 1:
+            options.append(f"--num-samples {wish.num_samples // 2}")
     return options + (["--dtype bf16"] if wish.dtype == "fp32" else [])

@@ -10,7 +10,7 @@
 namespace qw {
 namespace {
 
-constexpr int ROWS = PRODUCT_ROWS;             // of a tile of C
+constexpr int ROWS = PRODUCT_ROWS;  // of a tile of C
 constexpr int COLUMNS = 16 * PRODUCT_VECTORS;
 constexpr int64_t DEPTH = 512;  // products that are summed in registers; ROWS of A, 24 KB, stay in level 1
 constexpr int64_t BLOCK_COLUMNS = 256 / COLUMNS * COLUMNS;  // of B, packed for one task: 512 KB, for level 2

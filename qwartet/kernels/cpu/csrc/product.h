@@ -14,16 +14,14 @@ struct Matrix {
     const float* data;
     int64_t row, column;  // strides, in values
 
-    float at(int64_t i, int64_t j) const { return data[i * row + j * column]; }
     Matrix transposed() const { return {data, column, row}; }
-    Matrix from(int64_t i, int64_t j) const { return {data + i * row + j * column, row, column}; }
 };
 
 // Which part of a product is wanted, or known to be zero.
 enum class Triangle {
     NONE,
     RESULT,  // only C[i, j] with j >= i is computed; the rest is not touched
-    FACTOR,       // A[i, k] with k < i counts as zero, whatever it is
+    FACTOR,  // A[i, k] with k < i counts as zero, whatever it is
 };
 
 // c: rows of `stride` values; it may not overlap A or B. With beta 0 its old values are not read.
