@@ -77,13 +77,14 @@ def quantize(
     """
     from qwartet.quant_format.config import GptqConfig
     from qwartet.quantize.calibration import BUILTIN, builtin_calibration, check_counts, read_calibration
-    from qwartet.quantize.pipeline import QuantizeOptions, quantize_checkpoint
+    from qwartet.quantize.pipeline import QuantizeOptions, quantize_checkpoint, solver_settings
     from qwartet.quantize.requirements import check_target
 
     started = time.perf_counter()
     config = GptqConfig(bits=bits, group_size=group_size, desc_act=desc_act, sym=True, damp_percent=damp_percent)
     options = QuantizeOptions(act_group_aware, search_scales, starved_below, spill)
     place = _resolved_device(device)
+    solver_settings(config, options)  # only checked here
     check_counts(num_samples, max_len)
     check_target(target)
     content = builtin_calibration() if calibration == BUILTIN else read_calibration(Path(calibration))

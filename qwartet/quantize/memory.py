@@ -91,10 +91,10 @@ def host_rows(config: ModelConfig, load: QuantizeLoad, dtype: torch.dtype) -> Ma
     return {} if load.is_spilled else {"activations of the calibration": load.stored_bytes(config, dtype)}
 
 
-def writing_bytes(layout: Layout) -> int:
-    """The memory for the largest shard of the result, with a copy of its largest tensor."""
+def writing_bytes(layout: Layout, result: int) -> int:
+    """The memory for the largest shard of a result of so many bytes, with two copies of the largest tensor."""
     largest = max(math.prod(layout[name].shape) for name in ("embedding", "lm_head")) * 2
-    return max(DEFAULT_SHARD_BYTES, largest) + 2 * largest
+    return max(min(DEFAULT_SHARD_BYTES, result), largest) + 2 * largest
 
 
 def _step_bytes(layout: Layout, step: Sequence[str], factor_copies: int, order: bool) -> tuple[int, int]:

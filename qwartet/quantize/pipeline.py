@@ -99,7 +99,7 @@ def quantize_checkpoint(
     OutOfMemoryError when a block does not fit.
     """
     config, place = _checked_settings(config), torch.device(device)
-    solver = _solver_settings(config, options)
+    solver = solver_settings(config, options)
     check_target(target)
     work = target.with_name(f"{target.name}.partial")
     checkpoint, model_config = _open_float_checkpoint(source)
@@ -265,8 +265,8 @@ def _checked_settings(config: GptqConfig) -> GptqConfig:
     return config if config.sym else replace(config, checkpoint_format="gptq")
 
 
-def _solver_settings(config: GptqConfig, options: QuantizeOptions) -> SolverSettings:
-    """SettingError for options that contradict the settings."""
+def solver_settings(config: GptqConfig, options: QuantizeOptions) -> SolverSettings:
+    """How matrices are quantised; SettingError for values out of bounds, and for options that contradict each other."""
     return SolverSettings(
         config.bits, config.group_size, config.sym, config.desc_act, config.damp_percent,
         options.act_group_aware, options.search_scales,

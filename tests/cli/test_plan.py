@@ -185,7 +185,7 @@ def test_quantising_has_a_plan_of_its_own(qwartet: CommandLine, free) -> None:
     arguments = ("1.8b", "--quantize", "int4", "--num-samples", "64", "--context", "512")
     report = planned(qwartet, *arguments)
     assert report["calibration_tokens"] == 64 * 512 and report["dtype"] == "float32" and report["fits"]
-    assert sum(report["rows"].values()) == report["total_bytes"] > report["writing_bytes"]
+    assert report["total_bytes"] == max(sum(report["rows"].values()), report["writing_bytes"])
     assert report["rows"]["Hessian"] == 4 * 5504**2
     assert report["rows"]["activations of the calibration"] == 64 * 512 * 4 * (2048 + 5504)
     assert report["disk_bytes"]["result"] == planned(qwartet, "1.8b", "--precision", "int4")["weights_bytes"]

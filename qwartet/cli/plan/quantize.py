@@ -55,9 +55,9 @@ def quantize_report(name: str, model: PlannedModel, wish: QuantizeWish) -> dict[
     host = {**host_rows(model.config, load, dtype), "the process itself": machine.process_bytes}
     on_cpu = {**block, **host} if wish.gpu_bytes is None else host
     on_gpu = {} if wish.gpu_bytes is None else block
-    writing = writing_bytes(layout) + host["the process itself"]
     tensors = list(planned_tensors(layout, gptq_config(wish.precision), "F16"))
     result = sum(tensor.nbytes for tensor in tensors)
+    writing = writing_bytes(layout, result) + machine.process_bytes
     blocks = sum(tensor.nbytes for tensor in tensors if layout.layer_of(tensor.name) is not None)
     total, on_gpu_total = max(sum(on_cpu.values()), writing), sum(on_gpu.values())
     return {
