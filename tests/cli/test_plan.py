@@ -188,16 +188,11 @@ def test_quantising_has_a_plan_of_its_own(qwartet: CommandLine, free) -> None:
     assert report["total_bytes"] == max(sum(report["rows"].values()), report["writing_bytes"])
     assert report["rows"]["Hessian"] == 4 * 5504**2
     assert report["rows"]["activations of the calibration"] == 64 * 512 * 4 * (2048 + 5504)
-    assert report["disk_bytes"]["result"] == planned(qwartet, "1.8b", "--precision", "int4")["weights_bytes"]
+    assert report["disk_bytes"]["result"] == 1_878_036_480  # linears in Int4, the rest in fp16
     assert 0 < report["disk_bytes"]["finished blocks"] < report["disk_bytes"]["result"]
     text = qwartet("plan", *arguments).out
-    for fragment in (
-        "1.8b to int4: 32,768 calibration tokens, forward passes in float32",
-        "fits, ",
-        "Hessian",
-        "disk:",
-    ):
-        assert fragment in text
+    assert text.startswith("1.8b to int4: 32,768 calibration tokens, forward passes in float32\nfits, ")
+    assert "Hessian  " in text and "disk:" in text
     spilled = planned(qwartet, *arguments, "--spill")
     assert "activations of the calibration" not in spilled["rows"]
     assert spilled["disk_bytes"]["activations"] == report["rows"]["activations of the calibration"]

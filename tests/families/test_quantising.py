@@ -152,7 +152,7 @@ def test_a_conversation_is_encoded_by_the_models_own_tokenizer_whose_files_are_c
     files = {"special_tokens_map.json": "{}", "chat_template.jinja": "{{ 1 }}", "modeling.py": "raise SystemExit"}
     for name, content in files.items():
         (source / name).write_text(content)
-    turns = [{"from": "user", "value": "ab" * 40}, {"from": "assistant", "value": "<|im_end|>"}]
+    turns = [{"from": "user", "value": "ab" * 80}, {"from": "assistant", "value": "<|im_end|>"}]
     (tmp_path / "train.json").write_text(json.dumps([{"conversations": turns}, {"text": "ab"}]))
     first, second = load_calibration(tmp_path / "train.json", source, num_samples=9, max_len=500)
     tokenizer = hf_tokenizer(small_content())

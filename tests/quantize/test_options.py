@@ -55,7 +55,7 @@ def test_a_run_killed_within_a_block_leaves_files_of_activations_that_the_next_o
     child = f"""
 import os, signal, torch
 from pathlib import Path
-from tests.quantize import test_pipeline as t
+from tests.quantize import test_options as t
 torch.set_num_threads(1)
 place = (1, "mlp.down, batch 1 of 1")
 kill = lambda state: os.kill(os.getpid(), signal.SIGKILL) if (state.layer, state.doing) == place else None
