@@ -190,8 +190,8 @@ class _Quantization:
 
     def run_block(self, index: int, on_event: OnEvent) -> list[QuantizeEvent]:
         """Quantises a block, or restores it from an earlier run, and sends the calibration through it."""
-        place = {"dtype": self.dtype, "device": self.device}
-        layer = load_block(self.checkpoint, self.layout, self.model_config, index, **place, ops=self.run.ops)
+        source = self.checkpoint, self.layout, self.model_config
+        layer = load_block(*source, index, dtype=self.dtype, device=self.device, ops=self.run.ops)
         modules = self.layout.of_layer(index)
         self.fingerprint.add(self.checkpoint, _tensor_names(self.checkpoint, modules, ["weight", "bias"]))
         block = self.finished.load(index, self.fingerprint.hexdigest())

@@ -24,7 +24,7 @@ from qwartet.models.qwen import QwenModel
 from qwartet.quant_format.config import GptqConfig
 from qwartet.quantize.calibration import builtin_calibration
 from qwartet.quantize.pipeline import QuantizeOptions, quantize_checkpoint
-from qwartet.tokenizer.tokenizer import Tokenizer
+from qwartet.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
 from recipes.demo.dataset import encode
 from recipes.demo.heldout import held_out
 from recipes.demo.make import calibration_ids
@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--conversations", type=int, default=300)
     parser.add_argument("--bits", type=int, nargs="+", default=[4, 8])
     arguments = parser.parse_args()
-    tokenizer = Tokenizer.load(arguments.parent)
+    tokenizer = TiktokenTokenizer.load(arguments.parent)
     encoded = (encode(tokenizer, one, MAX_TOKENS) for one in held_out(arguments.conversations))
     examples = [example.ids.tolist() for example in encoded if example is not None]
     training, parent = calibration_ids(tokenizer), load_model(arguments.parent, dtype="fp32")

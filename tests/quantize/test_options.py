@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -178,21 +179,18 @@ PLACES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is
 
 
 @pytest.mark.parametrize("device", PLACES)
+@pytest.mark.parametrize("options", [{}, {"act_group_aware": True, "search_scales": True}], ids=str)
 def test_the_operations_of_a_gpu_give_the_same_quality_and_resume_to_the_same_bits(
-    source: Path, int4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, options: dict[str, bool]
 ) -> None:
+    chosen = QuantizeOptions(**options, spill=tmp_path / "fast")
+    native = quantize_checkpoint(source, tmp_path / "native", INT4, CALIBRATION, options=chosen)
     monkeypatch.setattr(pipeline, "select_gptq_ops", lambda _device: REFERENCE_OPS)
-    options = QuantizeOptions(act_group_aware=True, search_scales=True, spill=tmp_path / "fast")
-    for name, chosen in (("plain", QuantizeOptions()), ("options", options)):
-        quantize_checkpoint(source, tmp_path / name, INT4, CALIBRATION, options=chosen, device=device)
-        assert mean_kl(tmp_path / name, source) < 0.1
-    ours, native = (load_file(directory / "model.safetensors") for directory in (tmp_path / "plain", int4))
-    for name in native:
-        codes = ours[name].view(torch.uint8) if name.endswith("qweight") else ours[name]
-        expected = native[name].view(torch.uint8) if name.endswith("qweight") else native[name]
-        # Sums in another order flip a few roundings, and later linears see other inputs.
-        assert (codes == expected).float().mean() > (0.9 if "qweight" in name or "scales" in name else 0.999), name
+    run = partial(quantize_checkpoint, source, options=chosen, device=device)
+    events = run(tmp_path / "torch", INT4, CALIBRATION)
+    assert [event.loss for event in events] == pytest.approx([event.loss for event in native], rel=0.03)
+    assert mean_kl(tmp_path / "torch", source) < 0.1
     with pytest.raises(Stopped):
-        quantize_checkpoint(source, tmp_path / "again", INT4, CALIBRATION, device=device, on_event=stop_at(1, "mlp.up"))
-    quantize_checkpoint(source, tmp_path / "again", INT4, CALIBRATION, device=device)
-    assert_same_files(tmp_path / "plain", tmp_path / "again")
+        run(tmp_path / "again", INT4, CALIBRATION, on_event=stop_at(1, "mlp.up"))
+    run(tmp_path / "again", INT4, CALIBRATION)
+    assert_same_files(tmp_path / "torch", tmp_path / "again")

@@ -21,8 +21,8 @@ class QuantizeWish(NamedTuple):
 
     precision: Precision  # of the result
     num_samples: int
-    context: int  # tokens of a sample
-    dtype: str  # of the forward passes
+    context: int | None  # tokens of a sample
+    dtype: str  # of the forward passes; auto: fp32
     spill: bool
     gpu_bytes: int | None  # compute on a GPU with this memory
 
@@ -42,13 +42,14 @@ def quantize_report(name: str, model: PlannedModel, wish: QuantizeWish) -> dict[
 
     if model.gptq is not None:
         raise SettingError(f"--quantize needs a float model, and {name} is {model.precision}; choose another")
-    check_counts(wish.num_samples, wish.context)
     most = model.config.position.max_length
-    if wish.context > most:
-        raise SettingError(f"context is {wish.context} tokens; with this model it must be between 1 and {most}")
-    layout = layout_of(model.config)
+    context = min(CALIBRATION_LENGTH, most) if wish.context is None else wish.context
+    check_counts(wish.num_samples, context)
+    if context > most:
+        raise SettingError(f"context is {context} tokens; with this model it must be between 1 and {most}")
+    layout, wish = layout_of(model.config), wish._replace(dtype="fp32" if wish.dtype == "auto" else wish.dtype)
     dtype = resolve_dtype(wish.dtype, model.checkpoint, layout)  # type: ignore[arg-type]
-    load = QuantizeLoad(wish.num_samples * wish.context, wish.context, wish.spill)
+    load = QuantizeLoad(wish.num_samples * context, context, wish.spill)
     machine = this_machine()
     device = torch.device("cpu" if wish.gpu_bytes is None else "cuda")
     block = dict(device_rows(model.config, load, dtype=dtype, device=device, order=True))
