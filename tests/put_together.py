@@ -52,6 +52,9 @@ OF_THE_ROOMS = (
         "X has a different structure layout; run: python -m qwartet.kernels.cpu.build",
     )),
     # Quantising
+    "X: quantising one block needs 2.0 GiB of memory and 1.0 GiB are free on cpu (activations of the calibration 1.0 "
+    "GiB, weights of a block 1.0 GiB, Hessian 1.0 GiB, GPTQ solver 1.0 GiB, activations of a batch 1.0 GiB, rotary "
+    "tables 1.0 GiB); free some memory, lower --num-samples, or use a machine with more",
     *(f"X: is a .Y file, which is not supported; {hint}" for hint in (
         "unpack it: gunzip -k X", "convert it in Python: pandas.read_Y('X').to_json('Y', orient='records', lines=True)",
         "write it as JSON lines, or as plain text in a .txt file", "write ids as one tensor of a .safetensors file",

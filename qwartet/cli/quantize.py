@@ -32,39 +32,68 @@ def quantize(
     source: Annotated[str, typer.Argument(help="Directory of a float checkpoint, or hub id.")],
     target: Annotated[Path, typer.Argument(help="New directory for the GPTQ checkpoint.")],
     calibration: Annotated[
-        Path, typer.Option(help="Conversations or texts (.json, .jsonl), token ids (.safetensors) or plain text.")
+        str,
+        typer.Option(
+            metavar="FILE",
+            help="Conversations or texts (.json, .jsonl), token ids (.safetensors) or plain text; builtin: a small "
+            "mixed set.",
+        ),
     ],
     bits: Annotated[int, typer.Option(help="4 or 8.")] = 4,
     group_size: Annotated[int, typer.Option(help="Inputs that share a scale; -1: all inputs.")] = 128,
     desc_act: Annotated[
         bool, typer.Option(help="Quantise inputs in order of descending activation: more accurate, slower to run.")
     ] = False,
-    damp_percent: Annotated[float, typer.Option(help="Fraction of its mean added to the Hessian's diagonal.")] = 0.01,
+    act_group_aware: Annotated[
+        bool, typer.Option(help="Quantise inputs by descending activation within fixed groups: runs at full speed.")
+    ] = False,
+    search_scales: Annotated[
+        bool, typer.Option(help="Search for the scale of each group that rounds it best.")
+    ] = False,
+    damp_percent: Annotated[
+        float,
+        typer.Option(help="Fraction of its mean added to the Hessian's diagonal; doubled while it is singular."),
+    ] = 0.01,
+    starved_below: Annotated[
+        float,
+        typer.Option(
+            metavar="TOKENS", help="Round linears to nearest that have fewer calibration tokens than this per input."
+        ),
+    ] = 0.0,
     num_samples: Annotated[int, typer.Option(help="Examples to use from the calibration file.")] = 128,
     max_len: Annotated[int, typer.Option(help="Cut examples at this many tokens.")] = 2048,
+    dtype: Annotated[Literal["fp32", "bf16", "fp16"], typer.Option(help="Data type of the forward passes.")] = "fp32",
+    spill: Annotated[
+        Path | None,
+        typer.Option(help="Directory on a fast disk for the activations of the calibration.", show_default="memory"),
+    ] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device to compute on.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the table.")] = False,
 ) -> None:
     """Quantise a float checkpoint with GPTQ, in the published layout.
 
-    Files, disk space and memory are checked before the work begins. To resume a stopped run after its last finished
-    block, run the same command again.
+    Files, disk space and memory are checked before the work begins (qwartet plan --quantize shows them). To resume a
+    stopped run after its last finished block, run the same command again.
     """
     from qwartet.quant_format.config import GptqConfig
-    from qwartet.quantize.calibration import check_counts, read_calibration
-    from qwartet.quantize.pipeline import quantize_checkpoint
+    from qwartet.quantize.calibration import BUILTIN, builtin_calibration, check_counts, read_calibration
+    from qwartet.quantize.pipeline import QuantizeOptions, quantize_checkpoint, solver_settings
     from qwartet.quantize.requirements import check_target
 
     started = time.perf_counter()
     config = GptqConfig(bits=bits, group_size=group_size, desc_act=desc_act, sym=True, damp_percent=damp_percent)
+    options = QuantizeOptions(act_group_aware, search_scales, starved_below, spill)
     place = _resolved_device(device)
+    solver_settings(config, options)  # only checked here
     check_counts(num_samples, max_len)
     check_target(target)
-    content = read_calibration(calibration)
+    content = builtin_calibration() if calibration == BUILTIN else read_calibration(Path(calibration))
     directory = resolve(source)  # may download it, so everything that does not need it has been checked
     examples = content.examples(directory, num_samples=num_samples, max_len=max_len)
     with _progress() as on_progress:
-        events = quantize_checkpoint(directory, target, config, examples, device=place, on_progress=on_progress)
+        events = quantize_checkpoint(
+            directory, target, config, examples, options=options, device=place, dtype=dtype, on_progress=on_progress
+        )
     seconds = time.perf_counter() - started
     size = sum(file.stat().st_size for file in target.glob("*.safetensors"))
     if as_json:
@@ -134,9 +163,15 @@ def _report(
 
 
 def _print_losses(events: Sequence[QuantizeEvent], damp_percent: float) -> None:
-    """A row for each block: the loss of its linears, marked where more damping was needed than requested."""
+    """A row for each block: the loss of its linears, marked where they needed more damping or were only rounded."""
     print(one_line("squared output error per calibration token; * more damping was needed than requested"))
+    if any(event.method == "rtn" for event in events):
+        print(one_line("r rounded to nearest: fewer calibration tokens than --starved-below"))
     print(padded(label("block"), 5), *(f"{linear:>16}" for linear in LINEARS))
     for row in (events[start : start + len(LINEARS)] for start in range(0, len(events), len(LINEARS))):
-        losses = (f"{event.loss:.4g}" + "*" * (event.damp_percent > damp_percent) for event in row)
+        losses = (f"{event.loss:.4g}{_mark(event, damp_percent)}" for event in row)
         print(f"{row[0].layer:5}", *(f"{loss:>16}" for loss in losses))
+
+
+def _mark(event: QuantizeEvent, damp_percent: float) -> str:
+    return "r" if event.method == "rtn" else "*" * (event.damp_percent > damp_percent)

@@ -2,6 +2,7 @@
 
     CPU, bf16              the native library (cpu/); without it torch's int4 operation (torch_int4.py)
     everything else        the references (backend.py)
+    quantising, CPU        the native library; without it, and on a GPU, torch (gptq_ops.py)
 
 The only place that chooses a backend, and that reads the environment (QWARTET_CPU_ISA) for it.
 """
@@ -15,7 +16,9 @@ import torch
 from qwartet.errors import SettingError
 from qwartet.kernels.backend import REFERENCE, Backend
 from qwartet.kernels.cpu.backend import Activations, CpuBackend, CpuLinearBackend
+from qwartet.kernels.cpu.gptq_ops import CpuGptqOps
 from qwartet.kernels.cpu.library import native_library, unavailable_reason
+from qwartet.kernels.gptq_ops import REFERENCE_OPS, GptqOps
 from qwartet.kernels.torch_int4 import TorchInt4Backend
 
 ACTIVATIONS: tuple[Activations, ...] = get_args(Activations)
@@ -41,3 +44,9 @@ def select_backend(
         return TorchInt4Backend(unavailable_reason())
     attends = head_dim % 32 == 0 and head_dim <= 256 and rotary_dim % 32 == 0
     return (CpuBackend if attends else CpuLinearBackend)(library, mode)
+
+
+def select_gptq_ops(device: torch.device) -> GptqOps:
+    """The operations for quantising on this device."""
+    library = native_library() if device.type == "cpu" else None
+    return REFERENCE_OPS if library is None else CpuGptqOps(library)

@@ -64,10 +64,14 @@ class Attention(nn.Module):
             return None
         return HeadNorms(self.q_norm.weight, self.k_norm.weight, self.q_norm.eps)
 
-    def forward(self, x: Tensor, rotary: RotaryTable, batch: ForwardBatch, cache: KVCache | None) -> Tensor:
+    def heads(self, x: Tensor, rotary: RotaryTable, batch: ForwardBatch, cache: KVCache | None) -> Tensor:
+        """What the output projection takes: x [T, C] -> [T, H D]."""
         qkv = apply(self.qkv, x, batch.adapter_index)  # [T, (H + 2 H_kv) D]
         norms = self.head_norms
-        heads = attend(self.backend, self.layer, self.num_heads, self.head_dim, qkv, rotary, batch, cache, norms)
+        return attend(self.backend, self.layer, self.num_heads, self.head_dim, qkv, rotary, batch, cache, norms)
+
+    def forward(self, x: Tensor, rotary: RotaryTable, batch: ForwardBatch, cache: KVCache | None) -> Tensor:
+        heads = self.heads(x, rotary, batch, cache)
         return self.parallel.all_reduce(apply(self.output, heads, batch.adapter_index))  # [T, C]
 
 
@@ -82,9 +86,13 @@ class MLP(nn.Module):
         self.gate = Linear(config.hidden_size, width, backend=backend)
         self.down = Linear(width, config.hidden_size, backend=backend)
 
-    def forward(self, x: Tensor, adapter_index: Tensor | None = None) -> Tensor:
+    def product(self, x: Tensor, adapter_index: Tensor | None = None) -> Tensor:
+        """What the down projection takes: x [T, C] -> [T, width]."""
         up, gate = apply(self.up, x, adapter_index), apply(self.gate, x, adapter_index)
-        return self.parallel.all_reduce(apply(self.down, self.backend.silu_mul(up, gate), adapter_index))
+        return self.backend.silu_mul(up, gate)
+
+    def forward(self, x: Tensor, adapter_index: Tensor | None = None) -> Tensor:
+        return self.parallel.all_reduce(apply(self.down, self.product(x, adapter_index), adapter_index))
 
 
 class DecoderLayer(nn.Module):

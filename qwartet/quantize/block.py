@@ -5,6 +5,10 @@ Its linears are quantised in four steps, each on the inputs that the linears alr
 
     attention.qkv   ->   attention.output   ->   mlp.up, mlp.gate   ->   mlp.down
 
+Every linear is computed once for each token: the inputs of attention.output and of mlp.down are kept until their
+weights are quantised, and so is the sum after the attention. A linear that a checkpoint stores in several parts
+(q, k and v) is solved as one matrix, and the parts share its Hessian.
+
 Order and sequence: Frantar et al. 2022, and AutoGPTQ 0.7.1, which made the published checkpoints.
 """
 
@@ -12,168 +16,234 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from qwartet.checkpoint.layout import Layout, ModuleSpec
 from qwartet.checkpoint.shards import Checkpoint
-from qwartet.errors import CheckpointError, SettingError
-from qwartet.kernels.forward_batch import ForwardBatch
+from qwartet.errors import CheckpointError
+from qwartet.kernels.gptq_ops import GptqOps
 from qwartet.layers.dense_batch import dense_batch
 from qwartet.layers.linear import Linear
 from qwartet.layers.rotary import RotaryTable
 from qwartet.models.config import ModelConfig
-from qwartet.models.families import layout_of
 from qwartet.models.qwen import DecoderLayer
-from qwartet.quant_format.config import GptqConfig
 from qwartet.quant_format.weight import QuantizedWeight
+from qwartet.quantize.activations import Activations, CalibrationBatch
 from qwartet.quantize.hessian import HessianAccumulator
-from qwartet.quantize.solver import SolverResult, gptq_quantize
+from qwartet.quantize.solver import SolverError, SolverResult, SolverSettings, round_to_nearest, solve
 
 STEPS = (("attention.qkv",), ("attention.output",), ("mlp.up", "mlp.gate"), ("mlp.down",))
 """Linears of one step take the same input and share a Hessian."""
 
 BATCH_TOKENS = 4096  # that go through a block at once: bounds the memory for its activations
+HIDDEN, KEPT = "hidden", "inputs"  # names in Activations: of the residual stream, and of what a linear waits for
+
+Method = Literal["gptq", "rtn"]
 
 
-@dataclass
-class CalibrationBatch:
-    """Some calibration examples, and their hidden states at the current block."""
+@dataclass(frozen=True)
+class QuantizedLinears:
+    """One linear: its parts by their names on disk, and how they were found."""
 
-    batch: ForwardBatch
-    hidden: Tensor  # [T, C] fp32, the input of the next block; on the CPU between blocks
+    parts: dict[str, QuantizedWeight]
+    loss: float
+    damp_percent: float
+    method: Method
+
+
+@dataclass(frozen=True)
+class BlockRun:
+    """What the blocks of a run share."""
+
+    calibration: Sequence[CalibrationBatch]
+    activations: Activations
+    rotary: RotaryTable
+    settings: SolverSettings
+    ops: GptqOps
+    starved_below: float = 0.0
+    """Calibration tokens per input of a linear below which it is rounded to nearest."""
 
 
 def embed_calibration(
     checkpoint: Checkpoint,
+    layout: Layout,
     config: ModelConfig,
     calibration: Sequence[Sequence[int]],
+    activations: Activations,
     *,
     dtype: torch.dtype,
     device: torch.device,
 ) -> list[CalibrationBatch]:
     """Examples of token ids as inputs of the first block, in batches; each example attends to itself alone."""
-    table = checkpoint.read(layout_of(config).parameter_name("embedding.weight"))
+    table = checkpoint.read(layout.parameter_name("embedding.weight"))
     batches: list[list[Sequence[int]]] = [[]]
     for example in calibration:
         if batches[-1] and sum(map(len, batches[-1])) + len(example) > BATCH_TOKENS:
             batches.append([])
         batches[-1].append(example)
-    return [
-        CalibrationBatch(
-            dense_batch(examples, config.position, device=device),
-            F.embedding(torch.tensor([token for example in examples for token in example]), table).to(dtype).float(),
-        )
-        for examples in batches
-    ]
-
-
-class _InputsCounted(Exception):
-    """Ends a forward pass at the linear whose inputs were wanted."""
+    made: list[CalibrationBatch] = []
+    first_example = 0
+    for number, examples in enumerate(batches):
+        made.append(CalibrationBatch(dense_batch(examples, config.position, device=device), first_example))
+        ids = torch.tensor([token for example in examples for token in example])
+        activations.put(HIDDEN, number, F.embedding(ids, table).to(dtype).float())
+        first_example += len(examples)
+    return made
 
 
 def load_block(
-    checkpoint: Checkpoint, config: ModelConfig, index: int, *, dtype: torch.dtype, device: torch.device
+    checkpoint: Checkpoint,
+    layout: Layout,
+    config: ModelConfig,
+    index: int,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    ops: GptqOps,
 ) -> DecoderLayer:
     """Block `index` of a float checkpoint, without gradients; the caller has checked names and shapes."""
     with torch.device("meta"):
-        layer = DecoderLayer(config, index)
-    for spec in layout_of(config).of_layer(index):
-        for leaf in ("weight", "bias"):
-            names = spec.disk_names(leaf)
-            if all(name in checkpoint for name in names):
-                value = torch.cat([checkpoint.read(name) for name in names]).to(device, dtype)
-                _set_parameter(layer, f"{spec.name.split('.', 2)[2]}.{leaf}", value)
+        layer = DecoderLayer(config, index, ops.backend(dtype))
+    for spec in layout.of_layer(index):
+        for leaf in ("weight", *(["bias"] if spec.has_bias(checkpoint) else [])):
+            parts = [checkpoint.read(name).to(device, dtype) for name in spec.disk_names(leaf)]
+            value = parts[0] if len(parts) == 1 else torch.cat(parts)
+            _set_parameter(layer, f"{spec.name.split('.', 2)[2]}.{leaf}", value)
     return layer.eval()
 
 
 def quantize_block(
     layer: DecoderLayer,
-    calibration: Sequence[CalibrationBatch],
-    rotary: RotaryTable,
-    config: GptqConfig,
-    names: Mapping[str, str],
+    specs: Mapping[str, ModuleSpec],
+    run: BlockRun,
     path: str | os.PathLike[str],
     on_batch: Callable[[str, int], None],
-) -> Iterator[tuple[str, SolverResult]]:
+) -> Iterator[tuple[str, QuantizedLinears]]:
     """Yields (linear, result without the bias) in the order of LINEARS; `layer` continues with the quantised weights.
 
-    `on_batch` is called with the first linear of a step and the number of a calibration batch, once that is in the
-    step's Hessian. CheckpointError, naming `path` and the linear by its name on disk (`names`), where its weights or
-    its inputs cannot be quantised.
+    `specs` are those of the linears. `on_batch` is called with the first linear of a step and the number of a
+    calibration batch, once that is in the step's Hessian. CheckpointError, naming `path` and the linear by its name on
+    disk, where its weights or its inputs cannot be quantised; it names the calibration example as well.
     """
-    for step in STEPS:
-        hessian = _gather_hessian(layer, step[0], calibration, rotary, partial(on_batch, step[0]))
+    for number, step in enumerate(STEPS):
+        accumulator = _gather(layer, number, run, partial(on_batch, step[0]), path, specs[step[0]])
+        weights = {
+            name: part
+            for linear in step
+            for (name, _rows), part in zip(
+                specs[linear].parts,
+                _linear(layer, linear).weight.split([rows for _name, rows in specs[linear].parts]),
+                strict=True,
+            )
+        }
+        starved = accumulator.num_tokens < run.starved_below * accumulator.in_features
+        method: Method = "rtn" if starved else "gptq"
+        function = round_to_nearest if starved else solve
+        try:
+            results = function(weights, accumulator.hessian, run.settings, run.ops)
+        except SolverError as error:
+            raise CheckpointError(path, f"cannot be quantised: {error}", tensor=error.matrix) from error
+        del accumulator, weights
         for linear in step:
-            weight = _linear(layer, linear).weight
-            try:
-                result = gptq_quantize(
-                    weight,
-                    hessian,
-                    bits=config.bits,
-                    group_size=config.group_size,
-                    sym=config.sym,
-                    desc_act=config.desc_act,
-                    damp_percent=config.damp_percent,
-                )
-            except SettingError as error:
-                raise CheckpointError(path, f"cannot be quantised: {error}", tensor=names[linear]) from error
-            use_quantized(layer, {linear: result.weight})
-            yield linear, result
+            found = _of_linear(results, specs[linear], method)
+            use_quantized(layer, {linear: list(found.parts.values())})
+            yield linear, found
 
 
-def use_quantized(layer: DecoderLayer, weights: Mapping[str, QuantizedWeight]) -> None:
-    """Replaces the float weights by quantised ones, dequantised."""
-    for linear, weight in weights.items():
+def _of_linear(results: dict[str, SolverResult], spec: ModuleSpec, method: Method) -> QuantizedLinears:
+    parts = {name: results.pop(name) for name, _rows in spec.parts}
+    loss = sum(part.loss for part in parts.values())
+    damp_percent = max(part.damp_percent for part in parts.values())
+    return QuantizedLinears({name: part.weight for name, part in parts.items()}, loss, damp_percent, method)
+
+
+def use_quantized(layer: DecoderLayer, weights: Mapping[str, Sequence[QuantizedWeight]]) -> None:
+    """Replaces the float weights of linears by quantised ones, dequantised; a linear may consist of several parts."""
+    for linear, parts in weights.items():
         old = _linear(layer, linear).weight
-        _set_parameter(layer, f"{linear}.weight", weight.dequantize(old.dtype).to(old.device))
+        dtype, device = old.dtype, old.device
+        del old
+        values = [part.dequantize(dtype).to(device) for part in parts]
+        _set_parameter(layer, f"{linear}.weight", values[0] if len(values) == 1 else torch.cat(values))
 
 
-def advance(
-    layer: DecoderLayer,
-    calibration: Sequence[CalibrationBatch],
-    rotary: RotaryTable,
-    on_batch: Callable[[int], None],
-) -> None:
-    """Sends every calibration batch through the block, in place; `on_batch` is called with the number of each."""
-    for number, item in enumerate(calibration):
-        item.hidden = _forward(layer, item, rotary).cpu()
+def advance(layer: DecoderLayer, run: BlockRun, on_batch: Callable[[int], None], *, is_gathered: bool = False) -> None:
+    """Sends every calibration batch through the block; `on_batch` is called with the number of each.
+
+    `is_gathered`: quantize_block has just computed all but the last linear.
+    """
+    for number, item in enumerate(run.calibration):
+        hidden = _hidden(run, number)
+        if is_gathered:
+            hidden = hidden + layer.mlp.down(_kept(run, number))
+        else:
+            hidden = layer(hidden, run.rotary, item.batch, None)
+        run.activations.put(HIDDEN, number, hidden)
         on_batch(number)
 
 
-def _gather_hessian(
+def _gather(
     layer: DecoderLayer,
-    linear: str,
-    calibration: Sequence[CalibrationBatch],
-    rotary: RotaryTable,
+    step: int,
+    run: BlockRun,
     on_batch: Callable[[int], None],
-) -> Tensor:
-    """The Hessian of one linear over the whole calibration, fp32 [K, K]."""
-    module = _linear(layer, linear)
-    accumulator = HessianAccumulator(module.weight.shape[1], module.weight.device)
-
-    def count(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        accumulator.add(inputs[0])
-        raise _InputsCounted  # nothing after this linear need be computed
-
-    hook = module.register_forward_pre_hook(count)
-    try:
-        for number, item in enumerate(calibration):
-            with suppress(_InputsCounted):
-                _forward(layer, item, rotary)
-            on_batch(number)
-    finally:
-        hook.remove()
-    return accumulator.hessian
+    path: str | os.PathLike[str],
+    spec: ModuleSpec,
+) -> HessianAccumulator:
+    """The Hessian of a step over the whole calibration."""
+    accumulator = HessianAccumulator(spec.shape[1], _linear(layer, STEPS[step][0]).weight.device, run.ops)
+    for number in range(len(run.calibration)):
+        inputs = _inputs(layer, step, run, number)
+        accumulator.add(inputs)
+        if not accumulator.is_finite:
+            raise _not_finite(inputs, run.calibration[number], path, spec)
+        on_batch(number)
+    return accumulator
 
 
-def _forward(layer: DecoderLayer, item: CalibrationBatch, rotary: RotaryTable) -> Tensor:
-    hidden: Tensor = layer(item.hidden.to(rotary.cos.device), rotary, item.batch, None)
-    return hidden
+def _inputs(layer: DecoderLayer, step: int, run: BlockRun, number: int) -> Tensor:
+    """The inputs [T, K] of a step's linears for a batch, from what the step before has left."""
+    hidden, batch = _hidden(run, number), run.calibration[number].batch
+    if step == 0:
+        return layer.attention_norm(hidden)  # type: ignore[no-any-return]
+    if step == 1:
+        inputs = layer.attention.heads(layer.attention_norm(hidden), run.rotary, batch, None)
+    elif step == 2:
+        hidden = hidden + layer.attention.output(_kept(run, number))
+        run.activations.put(HIDDEN, number, hidden)
+        return layer.mlp_norm(hidden)  # type: ignore[no-any-return]
+    else:
+        inputs = layer.mlp.product(layer.mlp_norm(hidden))
+    run.activations.put(KEPT, number, inputs)
+    return inputs
+
+
+def _hidden(run: BlockRun, number: int) -> Tensor:
+    return run.activations.get(HIDDEN, number).to(run.rotary.cos.device)
+
+
+def _kept(run: BlockRun, number: int) -> Tensor:
+    return run.activations.get(KEPT, number).to(run.rotary.cos.device)
+
+
+def _not_finite(
+    inputs: Tensor, item: CalibrationBatch, path: str | os.PathLike[str], spec: ModuleSpec
+) -> CheckpointError:
+    """The error for inputs of a linear whose Hessian is not finite."""
+    largest = inputs.float().abs().amax(1)
+    bad = (~largest.isfinite()).nonzero()
+    row = int(bad[0]) if len(bad) else int(largest.argmax())
+    example, token = item.place_of(row)
+    what = "NaN or infinite" if len(bad) else f"as large as {largest[row]:.3g}"
+    where = f"in calibration example {example} (the first is 0), token {token}"
+    hint = "check the weights before it, or compute in bf16 or fp32 if this was fp16"
+    return CheckpointError(path, f"its inputs are {what} {where}", tensor=spec.disk_name, hint=hint)
 
 
 def _linear(layer: DecoderLayer, name: str) -> Linear:

@@ -4,6 +4,7 @@
                          max_len; conversations are in ChatML, with the published system prompt
     *.safetensors        one integer tensor [examples, tokens], under any name
     anything else        text in UTF-8, cut into examples of max_len tokens
+    builtin              builtin_records.py: a small mixed set
 
 Nothing is padded. The published checkpoints were calibrated on conversations; their text was never published.
 """
@@ -19,9 +20,14 @@ from qwartet.checkpoint.safetensors_file import SafetensorsFile, read_tensor_inf
 from qwartet.errors import CheckpointError, SettingError, VocabularyError
 from qwartet.files import decode_text
 from qwartet.models.config import ModelConfig
-from qwartet.models.vocabulary_files import load_tokenizer
+from qwartet.models.families import FAMILIES
+from qwartet.quantize.builtin_records import builtin_records
 from qwartet.quantize.calibration_records import Record, parse_records
 from qwartet.tokenizer.chatml import training_example
+from qwartet.tokenizer.tokenizer import Tokenizer
+
+BUILTIN = "builtin"
+"""In place of a file: the built-in set."""
 
 # Files that would be misread as plain text, and what to do with them instead.
 _TABLE = "pandas.read_{kind}('{{file}}').to_json('{{stem}}.jsonl', orient='records', lines=True)"
@@ -63,10 +69,7 @@ class Calibration:
         """
         if self.ids is not None:
             return [example[:max_len] for example in self.ids[:num_samples]]
-        if not any(model.glob("*.tiktoken")):
-            hint = "download it with the model, or calibrate on token ids (.safetensors)"
-            raise VocabularyError(model, "no vocabulary (*.tiktoken) to encode the calibration text", hint=hint)
-        tokenizer = load_tokenizer(model)
+        tokenizer = _load_tokenizer(model)
         if self.records is not None:
             return [
                 tokenizer.encode(record)[:max_len]
@@ -78,14 +81,34 @@ class Calibration:
         return [ids[start : start + max_len] for start in range(0, len(ids), max_len)][:num_samples]
 
 
+def _load_tokenizer(model: Path) -> Tokenizer:
+    """The tokenizer of a directory, of whichever family; VocabularyError where there is none."""
+    reason = "no vocabulary to encode the calibration text"
+    for family in FAMILIES.values():
+        if family.has_tokenizer(model):
+            if (tokenizer := family.load_tokenizer(model)) is not None:
+                return tokenizer
+            reason = "its tokenizer is not supported, so the calibration text cannot be encoded"
+    hint = "download it with the model, or calibrate on token ids (.safetensors)"
+    raise VocabularyError(model, reason, hint=hint)
+
+
+def builtin_calibration() -> Calibration:
+    """The built-in set."""
+    return Calibration(records=builtin_records())
+
+
 def read_calibration(file: Path) -> Calibration:
-    """Reads a file; CheckpointError where it is unreadable or in a form that is not supported."""
+    """Reads a file; CheckpointError where it is unreadable, empty or in a form that is not supported."""
     if not has_file(file):
         raise CheckpointError(file, "does not exist", hint="check the path")
     if file.suffix == ".safetensors":
         return Calibration(ids=_stored_ids(file))
     content = _read_text(file)
-    return Calibration(records=parse_records(content, file), text=content)
+    records = parse_records(content, file) if content.strip() else []
+    if records == []:
+        raise CheckpointError(file, "holds no examples", hint="choose a file with conversations or text")
+    return Calibration(records=records, text=content)
 
 
 def load_calibration(file: Path, model: Path, *, num_samples: int, max_len: int) -> list[list[int]]:

@@ -35,6 +35,7 @@ class QuantizeEvent:
     loss: float  # squared output error of a calibration token, summed over the outputs
     damp_percent: float  # more than requested when the Hessian was nearly singular
     seconds: float  # for its Hessian, where it has one of its own, and its solution
+    method: str = "gptq"  # or "rtn", rounded to nearest: it had too few calibration tokens
     is_resumed: bool = False  # done by an earlier run that was stopped
 
 

@@ -2,9 +2,9 @@
 
     embedding -> block 0 -> block 1 -> ... ; every block is quantised on the outputs of the quantised blocks before it
 
-Memory holds one block, the Hessian of one linear, and the hidden states of the calibration; the checkpoint is
-memory-mapped. Finished blocks are files in `<target>.partial`, from which a stopped run resumes; the target directory
-appears when it is complete.
+Memory holds one block, the Hessian of one step, and the activations of the calibration, which may be on the disk
+instead (memory.py adds it up); the checkpoint is memory-mapped. Finished blocks are files in `<target>.partial`, from
+which a stopped run resumes; the target directory appears when it is complete.
 
 Source: the sequence of AutoGPTQ 0.7.1, which made the published checkpoints.
 """
@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -27,24 +28,48 @@ from qwartet import __version__
 from qwartet.checkpoint.expected_tensors import check_dense_shapes, check_names
 from qwartet.checkpoint.layout import LINEARS, Layout, ModuleSpec
 from qwartet.checkpoint.shards import Checkpoint
+from qwartet.checkpoint.weight_values import check_unused_biases
 from qwartet.checkpoint.writer import DEFAULT_SHARD_BYTES
 from qwartet.errors import CheckpointError, SettingError
 from qwartet.files import locked
+from qwartet.kernels.select import select_gptq_ops
 from qwartet.layers.rotary import RotaryTable
 from qwartet.models.config import ModelConfig
-from qwartet.models.families import check_first_generation, layout_of, load_config
+from qwartet.models.families import layout_of, load_config
 from qwartet.models.load import Dtype, load_gptq_config, resolve_dtype
 from qwartet.models.qwen import DecoderLayer
 from qwartet.quant_format.config import GptqConfig
 from qwartet.quant_format.weight import QuantizedWeight
-from qwartet.quantize.block import advance, embed_calibration, load_block, quantize_block, use_quantized
+from qwartet.quantize.activations import Activations
+from qwartet.quantize.block import BlockRun, advance, embed_calibration, load_block, quantize_block, use_quantized
 from qwartet.quantize.calibration import check_calibration
 from qwartet.quantize.finished_blocks import Fingerprint, FinishedBlock, FinishedBlocks, QuantizeEvent
+from qwartet.quantize.memory import QuantizeLoad, has_order
 from qwartet.quantize.progress import OnProgress, RunProgress
 from qwartet.quantize.requirements import check_disk_space, check_files, check_memory, check_sizes, check_target
-from qwartet.quantize.writer import make_directory, publish, read_fp16, write_checkpoint
+from qwartet.quantize.solver import SolverSettings
+from qwartet.quantize.writer import check_fp16, make_directory, publish, read_fp16, write_checkpoint
 
 OnEvent = Callable[[QuantizeEvent], None]
+
+
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """What a run does beyond the settings that its files state; the defaults are those of the published checkpoints."""
+
+    act_group_aware: bool = False
+    search_scales: bool = False
+    starved_below: float = 0.0
+    """Linears with fewer calibration tokens than this per input are rounded to nearest."""
+    spill: Path | None = None
+    """Directory for the activations of the calibration; None: they stay in memory."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.starved_below < math.inf:
+            raise SettingError(f"starved_below is {self.starved_below:g}; it must be 0 or more tokens per input")
+
+
+DEFAULT_OPTIONS = QuantizeOptions()
 
 
 @torch.no_grad()
@@ -54,6 +79,7 @@ def quantize_checkpoint(
     config: GptqConfig,
     calibration: Sequence[Sequence[int]],
     *,
+    options: QuantizeOptions = DEFAULT_OPTIONS,
     device: torch.device | str = "cpu",
     dtype: Dtype = "fp32",
     on_event: OnEvent | None = None,
@@ -69,31 +95,35 @@ def quantize_checkpoint(
 
     SettingError for unsupported settings, an unsuitable calibration, a target that exists or is being written, too
     little disk space, and blocks of a run with other settings; CheckpointError for a source that is broken, quantised
-    already or beyond the range of fp16, and where the disk refuses; OutOfMemoryError when a block does not fit.
+    already or beyond the range of fp16, for activations that are not finite, and where the disk refuses;
+    OutOfMemoryError when a block does not fit.
     """
     config, place = _checked_settings(config), torch.device(device)
+    solver = solver_settings(config, options)
     check_target(target)
     work = target.with_name(f"{target.name}.partial")
     checkpoint, model_config = _open_float_checkpoint(source)
-    check_first_generation(model_config, source, "quantisation")
+    layout = layout_of(model_config, checkpoint)
     check_calibration(calibration, model_config)
-    layout = layout_of(model_config)
     computed_in = resolve_dtype(dtype, checkpoint, layout)
     check_sizes(source, layout, config)
     check_files(source, model_config)
-    check_memory(source, model_config, calibration, dtype=computed_in, device=place)
+    load = QuantizeLoad.of_examples(calibration, options.spill is not None)
+    check_memory(source, model_config, load, dtype=computed_in, device=place, order=has_order(solver))
     with _alone(target):
-        check_disk_space(target, work, layout, config)
+        spilled = None if options.spill is None else options.spill / f"{target.name}.activations"
+        spilled_bytes = {spilled: load.stored_bytes(model_config, computed_in)} if spilled is not None else {}
+        check_disk_space(target, work, layout, config, spilled_bytes)
         _check_range(checkpoint, layout)  # last, because it reads the embedding and the head
         make_directory(work)
         finished = FinishedBlocks(work)
-        quantization = _Quantization(
-            checkpoint, model_config, config, calibration, finished, computed_in, place, on_progress
-        )
-        events = []
-        for index in range(model_config.num_layers):
-            events += quantization.run_block(index, on_event or (lambda _event: None))
-        quantization.progress.writing()
+        parts = (checkpoint, layout, model_config, config, solver, options, calibration)
+        with Activations(spilled) as activations:
+            run = _Quantization(*parts, finished, activations, computed_in, place, on_progress)
+            events = []
+            for index in range(model_config.num_layers):
+                events += run.run_block(index, on_event or (lambda _event: None))
+        run.progress.writing()
         block_files = [finished.file(index) for index in range(model_config.num_layers)]
         write_checkpoint(work / "output", checkpoint, layout, block_files, config, max_shard_bytes)
         publish(work / "output", target)
@@ -120,28 +150,34 @@ class _Quantization:
     def __init__(
         self,
         checkpoint: Checkpoint,
+        layout: Layout,
         model_config: ModelConfig,
         config: GptqConfig,
+        solver: SolverSettings,
+        options: QuantizeOptions,
         calibration: Sequence[Sequence[int]],
         finished: FinishedBlocks,
+        activations: Activations,
         dtype: torch.dtype,
         device: torch.device,
         on_progress: OnProgress | None,
     ) -> None:
-        self.checkpoint = checkpoint
-        self.model_config = model_config
-        self.layout = layout_of(model_config)
-        self.config = config
+        self.checkpoint, self.layout, self.model_config, self.config = checkpoint, layout, model_config, config
         self.finished = finished
-        self.dtype = dtype
-        self.device = device
-        self.rotary = RotaryTable(model_config.position, device)
-        self.calibration = embed_calibration(checkpoint, model_config, calibration, dtype=dtype, device=device)
-        batch_tokens = [len(item.hidden) for item in self.calibration]
-        self.progress = RunProgress(self.layout, batch_tokens, on_progress or (lambda _progress: None))
+        self.dtype, self.device = dtype, device
+        batches = embed_calibration(
+            checkpoint, layout, model_config, calibration, activations, dtype=dtype, device=device
+        )
+        rotary, ops = RotaryTable(model_config.position, device), select_gptq_ops(device)
+        self.run = BlockRun(batches, activations, rotary, solver, ops, options.starved_below)
+        self.progress = RunProgress(
+            self.layout, [item.num_tokens for item in batches], on_progress or (lambda _progress: None)
+        )
         examples = [list(map(int, example)) for example in calibration]
         settings = {
             **asdict(config),
+            **asdict(solver),
+            "starved_below": options.starved_below,
             "model": asdict(model_config),
             "dtype": str(dtype),
             "device": device.type,
@@ -154,10 +190,12 @@ class _Quantization:
 
     def run_block(self, index: int, on_event: OnEvent) -> list[QuantizeEvent]:
         """Quantises a block, or restores it from an earlier run, and sends the calibration through it."""
-        layer = load_block(self.checkpoint, self.model_config, index, dtype=self.dtype, device=self.device)
+        source = self.checkpoint, self.layout, self.model_config
+        layer = load_block(*source, index, dtype=self.dtype, device=self.device, ops=self.run.ops)
         modules = self.layout.of_layer(index)
         self.fingerprint.add(self.checkpoint, _tensor_names(self.checkpoint, modules, ["weight", "bias"]))
         block = self.finished.load(index, self.fingerprint.hexdigest())
+        is_resumed = block is not None
         if block is None:
             block = self._quantize(layer, index, on_event)
             self.finished.save(index, self.fingerprint.hexdigest(), block)
@@ -167,26 +205,28 @@ class _Quantization:
             events = [replace(event, is_resumed=True) for event in block.events]
             for event in events:
                 on_event(event)
-        self.progress.finished(index, is_resumed=events[0].is_resumed)
+        del block
+        self.progress.finished(index, is_resumed=is_resumed)
         if index + 1 < self.model_config.num_layers:
-            advance(layer, self.calibration, self.rotary, partial(self.progress.advanced, index))
+            advance(layer, self.run, partial(self.progress.advanced, index), is_gathered=not is_resumed)
         return events
+
+    def _linears(self, index: int) -> dict[str, ModuleSpec]:
+        return {linear: self.layout[f"layers.{index}.{linear}"] for linear in LINEARS}
 
     def _quantize(self, layer: DecoderLayer, index: int, on_event: OnEvent) -> FinishedBlock:
         block = FinishedBlock({}, [])
-        for norm in ("attention_norm", "mlp_norm"):
-            name = self.layout.parameter_name(f"layers.{index}.{norm}.weight")
+        norms = [spec for spec in self.layout.of_layer(index) if spec.kind != "linear"]
+        for name in _tensor_names(self.checkpoint, norms, ["weight"]):
             block.tensors[name] = read_fp16(self.checkpoint, name)
         start = time.perf_counter()
-        names = {linear: self.layout[f"layers.{index}.{linear}"].disk_name for linear in LINEARS}
         path, on_batch = self.checkpoint.directory, partial(self.progress.gathered, index)
-        results = quantize_block(layer, self.calibration, self.rotary, self.config, names, path, on_batch)
-        for linear, result in results:
-            name = names[linear]
-            block.tensors.update(self._linear_tensors(name, result.weight))
+        for linear, result in quantize_block(layer, self._linears(index), self.run, path, on_batch):
+            for name, weight in result.parts.items():
+                block.tensors.update(self._linear_tensors(name, weight))
             seconds = time.perf_counter() - start
             event = QuantizeEvent(
-                index, self.model_config.num_layers, linear, result.loss, result.damp_percent, seconds
+                index, self.model_config.num_layers, linear, result.loss, result.damp_percent, seconds, result.method
             )
             block.events.append(event)
             self.progress.solved(index, linear)
@@ -202,12 +242,16 @@ class _Quantization:
 
     def _restore(self, layer: DecoderLayer, index: int, block: FinishedBlock) -> None:
         """Gives the layer the weights of the finished block."""
+        path = self.finished.file(index)
         weights = {}
-        for linear in LINEARS:
-            name = self.layout[f"layers.{index}.{linear}"].disk_name
-            tensors = {leaf: block.tensors[f"{name}.{leaf}"] for leaf in ("qweight", "qzeros", "scales", "g_idx")}
-            path = self.finished.file(index)
-            weights[linear] = QuantizedWeight.from_tensors(tensors, self.config, name=name, path=path)
+        for linear, spec in self._linears(index).items():
+            weights[linear] = [
+                QuantizedWeight.from_tensors(
+                    {leaf: block.tensors[f"{name}.{leaf}"] for leaf in ("qweight", "qzeros", "scales", "g_idx")},
+                    self.config, name=name, path=path,
+                )
+                for name, _rows in spec.parts
+            ]  # fmt: skip
         use_quantized(layer, weights)
 
 
@@ -221,15 +265,24 @@ def _checked_settings(config: GptqConfig) -> GptqConfig:
     return config if config.sym else replace(config, checkpoint_format="gptq")
 
 
+def solver_settings(config: GptqConfig, options: QuantizeOptions) -> SolverSettings:
+    """How matrices are quantised; SettingError for values out of bounds, and for options that contradict each other."""
+    return SolverSettings(
+        config.bits, config.group_size, config.sym, config.desc_act, config.damp_percent,
+        options.act_group_aware, options.search_scales,
+    )  # fmt: skip
+
+
 def _open_float_checkpoint(source: Path) -> tuple[Checkpoint, ModelConfig]:
     """The source, its configs and headers checked."""
     model_config = load_config(source)
     if load_gptq_config(source) is not None:
         raise CheckpointError(source, "is quantised already", hint="use the float checkpoint that it was made from")
     checkpoint = Checkpoint(source)
-    layout = layout_of(model_config)
+    layout = layout_of(model_config, checkpoint)
     check_names(checkpoint, layout, None)
     check_dense_shapes(checkpoint, layout, None)
+    check_unused_biases(checkpoint, layout)
     return checkpoint, model_config
 
 
@@ -237,7 +290,7 @@ def _check_range(checkpoint: Checkpoint, layout: Layout) -> None:
     """CheckpointError for a value that fp16 cannot hold in a tensor that is not quantised."""
     for module in layout:
         for name in _tensor_names(checkpoint, [module], ["bias"] if module.kind == "linear" else ["weight"]):
-            read_fp16(checkpoint, name)
+            check_fp16(checkpoint, name)
 
 
 def _tensor_names(checkpoint: Checkpoint, modules: Iterable[ModuleSpec], leaves: Sequence[str]) -> list[str]:

@@ -36,10 +36,12 @@ class RunProgress:
         self._shapes = {linear: layout[f"layers.0.{linear}"].shape for linear in LINEARS}
         self._num_layers, self._batch_tokens, self._on_progress = layout.num_layers, batch_tokens, on_progress
         tokens = sum(batch_tokens)
-        self._advance = tokens * self._forward(len(STEPS))
         gather = sum(tokens * self._gather(index) for index in range(len(STEPS)))
         self._block = gather + sum(map(self._solve, LINEARS))
-        self._done, self._total = 0, self._num_layers * (self._block + self._advance) - self._advance
+        # Of a token through the block: what is left of it after the last step, or all of it in a restored block.
+        self._rest, self._whole = self._forward(STEPS[-1:]), self._forward(STEPS)
+        self._pass = self._rest
+        self._done, self._total = 0, self._num_layers * (self._block + tokens * self._rest) - tokens * self._rest
 
     def gathered(self, layer: int, linear: str, batch: int) -> None:
         """A batch has been added to the Hessian of the step that begins with `linear`."""
@@ -52,12 +54,15 @@ class RunProgress:
 
     def advanced(self, layer: int, batch: int) -> None:
         """A batch has gone through the quantised block."""
-        self._report(layer, self._batch("passing on", batch), self._batch_tokens[batch] * self._forward(len(STEPS)))
+        self._report(layer, self._batch("passing on", batch), self._batch_tokens[batch] * self._pass)
 
     def finished(self, layer: int, *, is_resumed: bool) -> None:
         """The linears of a block are complete, in this run or an earlier one."""
+        self._pass = self._whole if is_resumed else self._rest
         if is_resumed:
             self._total -= self._block
+            if layer + 1 < self._num_layers:
+                self._total += sum(self._batch_tokens) * (self._whole - self._rest)
         self._report(layer, "done", 0, is_block_done=True, is_resumed=is_resumed)
 
     def writing(self) -> None:
@@ -71,14 +76,15 @@ class RunProgress:
     def _batch(self, what: str, batch: int) -> str:
         return f"{what}, batch {batch + 1} of {len(self._batch_tokens)}"
 
-    def _forward(self, num_steps: int) -> int:
-        """Work of one token in the linears of the first steps."""
-        return sum(out * into for step in STEPS[:num_steps] for out, into in (self._shapes[linear] for linear in step))
+    def _forward(self, steps: Sequence[Sequence[str]]) -> int:
+        """Work of one token in the linears of some steps."""
+        return sum(out * into for step in steps for out, into in (self._shapes[linear] for linear in step))
 
     def _gather(self, step: int) -> int:
-        """Work of one token for the Hessian of a step."""
-        return self._forward(step) + self._shapes[STEPS[step][0]][1] ** 2
+        """Work of one token for the Hessian of a step: the linears before it, and a triangle of products."""
+        return self._forward(STEPS[max(step - 1, 0) : step]) + self._shapes[STEPS[step][0]][1] ** 2 // 2
 
     def _solve(self, linear: str) -> int:
+        """The factor of the Hessian, which the linears of a step share, and the propagation of errors."""
         out_features, in_features = self._shapes[linear]
-        return in_features**2 * (in_features + out_features)
+        return in_features**3 // 3 + in_features**2 * out_features // 2

@@ -6,6 +6,9 @@ A group is the g weights of one output that share a scale; group tensors are [g,
     asymmetric    range [min(w, 0), max(w, 0)]   scale = width / (2**bits - 1)      zero = round(-low / scale)
     code          clamp(round(w / scale) + zero, 0, 2**bits - 1), halves to even
 
+A search tries the scale times each of SHRINKS: a smaller one clips the largest weights and rounds the others finer; a
+symmetric one that is 15/14 as large reaches the largest weight on both sides.
+
 Frantar et al. 2022 as AutoGPTQ 0.7.1 computes it, two quirks included, because published codes depend on them: a
 symmetric group without a negative weight has the range [0, m], so that it clips above 7/15 m at 4 bits; and a group
 of zeros has the range [-1, 1].
@@ -15,6 +18,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+SHRINKS = (1.0, *(1 - step / 50 for step in range(1, 26)), 1.03, 15 / 14)
+"""Factors of a scale that a search tries; the first one that is best is taken."""
 
 
 def fit_group(weight: Tensor, *, bits: int, sym: bool) -> tuple[Tensor, Tensor]:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from qwartet.checkpoint.directory import cannot_read
-from qwartet.checkpoint.layout import LINEARS, Layout
+from qwartet.checkpoint.layout import Layout
 from qwartet.checkpoint.planned_tensors import planned_tensors
 from qwartet.checkpoint.writer import copied_files
 from qwartet.errors import CheckpointError, OutOfMemoryError, SettingError
 from qwartet.kernels.device_memory import available_bytes
 from qwartet.models.config import ModelConfig
-from qwartet.models.families import family_of, layout_of
+from qwartet.models.families import family_of
 from qwartet.quant_format.config import GptqConfig
+from qwartet.quantize.memory import QuantizeLoad, device_rows, host_rows
 from qwartet.quantize.solver import check_shape
 
 GIB = 2**30
@@ -51,19 +52,35 @@ def check_sizes(source: Path, layout: Layout, config: GptqConfig) -> None:
     """CheckpointError for a linear that cannot be packed."""
     for module in layout:
         if module.kind == "linear":
-            try:
-                check_shape(module.shape, config.bits)
-            except SettingError as error:
-                raise CheckpointError(source, str(error), tensor=module.disk_name) from None
+            for name, rows in module.parts:
+                try:
+                    check_shape((rows, *module.shape[1:]), config.bits)
+                except SettingError as error:
+                    raise CheckpointError(source, str(error), tensor=name) from None
 
 
-def check_disk_space(target: Path, work: Path, layout: Layout, config: GptqConfig) -> None:
-    """SettingError when the result, and the finished blocks that `work` holds until then, exceed the free space."""
+def check_disk_space(
+    target: Path, work: Path, layout: Layout, config: GptqConfig, spilled: Mapping[Path, int] | None = None
+) -> None:
+    """SettingError when the result, and the finished blocks that `work` holds until then, exceed the free space.
+
+    `spilled`: bytes that the run writes to other directories meanwhile, which may be on the same disk.
+    """
     tensors = list(planned_tensors(layout, config, "F16"))
     result = sum(tensor.nbytes for tensor in tensors)
     blocks = sum(tensor.nbytes for tensor in tensors if layout.layer_of(tensor.name) is not None)
     needed = result + blocks - sum(file.stat().st_size for file in work.rglob("*") if file.is_file())
-    free = shutil.disk_usage(_existing_parent(target)).free
+    place = _existing_parent(target)
+    for directory, size in (spilled or {}).items():
+        own = _existing_parent(directory)
+        if not own.is_dir() or not os.access(own, os.W_OK | os.X_OK):
+            raise CheckpointError(directory, f"cannot be written ({own})", hint="choose another directory for --spill")
+        shared = needed if own.stat().st_dev == place.stat().st_dev else 0
+        free = shutil.disk_usage(own).free
+        if size + shared > free:
+            text = f"{directory} needs {_gib(size)} of disk space for activations and {_gib(max(free - shared, 0))} are"
+            raise SettingError(f"{text} free; choose another directory, or lower --num-samples")
+    free = shutil.disk_usage(place).free
     if needed > free:
         raise SettingError(
             f"{target} needs {_gib(needed)} of disk space and {_gib(free)} are free (the result takes {_gib(result)}, "
@@ -74,37 +91,26 @@ def check_disk_space(target: Path, work: Path, layout: Layout, config: GptqConfi
 def check_memory(
     source: Path,
     config: ModelConfig,
-    calibration: Sequence[Sequence[int]],
+    load: QuantizeLoad,
     *,
     dtype: torch.dtype,
     device: torch.device,
+    order: bool = False,
 ) -> None:
-    """OutOfMemoryError when one block, or the hidden states of the calibration, exceed the free memory."""
-    hidden = 4 * config.hidden_size * sum(map(len, calibration))
-    block = block_bytes(config, dtype)
+    """OutOfMemoryError when one block, or the activations of the calibration, exceed the free memory."""
+    block = device_rows(config, load, dtype=dtype, device=device, order=order)
     for place in {torch.device("cpu"), device}:
-        parts = {"hidden states of the calibration": hidden} if place.type == "cpu" else {}
-        parts |= block if place == device else {}
+        parts = host_rows(config, load, dtype) if place.type == "cpu" else {}
+        parts = {**parts, **(block if place == device else {})}
         needed, free = sum(parts.values()), available_bytes(place)
         if needed > free:
             listed = ", ".join(f"{name} {_gib(size)}" for name, size in parts.items())
-            hint = "free some memory, lower --num-samples, or use a machine with more"
+            spill = "" if load.is_spilled else "keep activations on a disk (--spill), "
+            hint = f"free some memory, {spill}lower --num-samples, or use a machine with more"
             raise OutOfMemoryError(
                 f"{source}: quantising one block needs {_gib(needed)} of memory and {_gib(free)} are free on {place} "
                 f"({listed}); {hint}"
             )
-
-
-def block_bytes(config: ModelConfig, dtype: torch.dtype) -> Mapping[str, int]:
-    """What one block takes on its device, at the step that takes most; activations are left out, which are small."""
-    modules = layout_of(config).of_layer(0)
-    weights = sum(torch.Size(module.shape).numel() for module in modules) * dtype.itemsize
-    linears = [module.shape for module in modules if module.kind == "linear"]
-    assert len(linears) == len(LINEARS)
-    # At the triangular inverse: the Hessian, a copy, the same reversed, its two factors, the identity and the inverse,
-    # all [K, K]; the weights [K, N] in fp32, and their codes.
-    solver = max(7 * 4 * in_features**2 + 4 * in_features * out_features for out_features, in_features in linears)
-    return {"weights of a block": weights, "GPTQ solver": solver}
 
 
 def _existing_parent(path: Path) -> Path:

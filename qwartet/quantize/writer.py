@@ -3,9 +3,9 @@
     config.json             the float model's keys, with fp16 true and quantization_config
     quantize_config.json    the same settings once more, as AutoGPTQ writes them
     model.safetensors       or model-00001-of-000NN.safetensors and model.safetensors.index.json
-    generation_config.json, tokenizer_config.json, *.tiktoken, licences: copied
+    generation_config.json, tokenizer_config.json, *.tiktoken, tokenizer.json, ..., licences: copied
 
-Everything but the five linears of a block is stored as fp16.
+Everything but the linears of the blocks is stored as fp16.
 """
 
 from __future__ import annotations
@@ -33,21 +33,28 @@ from qwartet.checkpoint.writer import (
     writing,
 )
 from qwartet.errors import CheckpointError
+from qwartet.models.qwen1 import QWEN1
 from qwartet.quant_format.config import GptqConfig
 
+CHECKED_ROWS = 4096  # at a time
 HINT = "finished blocks are kept: fix this, then run the same command again to resume"
 
 
 def read_fp16(source: Checkpoint, name: str) -> Tensor:
     """A float tensor of the source, rounded to fp16; CheckpointError for a value that fp16 cannot hold."""
-    tensor = source.read(name)
-    half = tensor.half()
-    if not half.isfinite().all():
-        reason = f"reaches {tensor.abs().max():g}; the GPTQ format stores fp16, whose maximum is 65504"
-        raise CheckpointError(
-            source.info(name).file, reason, tensor=name, hint="this model cannot be quantised as it is"
-        )
+    half = source.read(name).half()
+    check_fp16(source, name)
     return half
+
+
+def check_fp16(source: Checkpoint, name: str) -> None:
+    """CheckpointError for a float tensor of the source with a value that fp16 cannot hold."""
+    for rows in source.read(name).split(CHECKED_ROWS):
+        if not rows.half().isfinite().all():
+            reason = f"reaches {rows.abs().max():g}; the GPTQ format stores fp16, whose maximum is 65504"
+            raise CheckpointError(
+                source.info(name).file, reason, tensor=name, hint="this model cannot be quantised as it is"
+            )
 
 
 def write_checkpoint(
@@ -95,7 +102,8 @@ def _all_tensors(source: Checkpoint, layout: Layout, block_files: Sequence[Path]
         for info in read_tensor_infos(path).values():
             yield StoredTensor(info.name, info.nbytes, partial(file.read, info))
     yield _outside_tensor(source, layout.parameter_name("norm.weight"))
-    yield _outside_tensor(source, layout.parameter_name("lm_head.weight"))
+    if not layout.is_tied:
+        yield _outside_tensor(source, layout.parameter_name("lm_head.weight"))
 
 
 def _outside_tensor(source: Checkpoint, name: str) -> StoredTensor:
@@ -105,5 +113,8 @@ def _outside_tensor(source: Checkpoint, name: str) -> StoredTensor:
 
 def _config_json(source: Mapping[str, Any], config: GptqConfig) -> dict[str, Any]:
     """The published order is by name, but for the keys of quantization_config."""
-    dtypes = {"bf16": False, "fp16": True, "fp32": False, "torch_dtype": "float16"}
+    if source.get("model_type") == QWEN1.model_type:
+        dtypes: dict[str, Any] = {"bf16": False, "fp16": True, "fp32": False, "torch_dtype": "float16"}
+    else:  # transformers 5 writes "dtype"; older readers know the other name only
+        dtypes = {key: "float16" for key in ("dtype", "torch_dtype") if key in source or key == "torch_dtype"}
     return dict(sorted({**source, **dtypes, "quantization_config": config.to_quantization_config()}.items()))

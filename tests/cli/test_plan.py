@@ -180,6 +180,49 @@ def test_fine_tuning_has_a_plan_of_its_own(qwartet: CommandLine, free) -> None:
     assert "short; needs less: --gradient-checkpointing or --context 256" in text
 
 
+def test_quantising_has_a_plan_of_its_own(qwartet: CommandLine, free) -> None:
+    free(2**40)
+    arguments = ("1.8b", "--quantize", "int4", "--num-samples", "64", "--context", "512")
+    report = planned(qwartet, *arguments)
+    assert report["calibration_tokens"] == 64 * 512 and report["dtype"] == "float32" and report["fits"]
+    assert report["total_bytes"] == max(sum(report["rows"].values()), report["writing_bytes"])
+    assert report["rows"]["Hessian"] == 4 * 5504**2
+    assert report["rows"]["activations of the calibration"] == 64 * 512 * 4 * (2048 + 5504)
+    assert report["disk_bytes"]["result"] == 1_878_036_480  # linears in Int4, the rest in fp16
+    assert 0 < report["disk_bytes"]["finished blocks"] < report["disk_bytes"]["result"]
+    text = qwartet("plan", *arguments).out
+    assert text.startswith("1.8b to int4: 32,768 calibration tokens, forward passes in float32\nfits, ")
+    assert "Hessian  " in text and "disk:" in text
+    spilled = planned(qwartet, *arguments, "--spill")
+    assert "activations of the calibration" not in spilled["rows"]
+    assert spilled["disk_bytes"]["activations"] == report["rows"]["activations of the calibration"]
+    rows = planned(qwartet, *arguments, "--dtype", "bf16")["rows"]
+    assert rows["weights of a block"] == report["rows"]["weights of a block"] // 2
+    assert sum(rows.values()) < sum(report["rows"].values())
+
+
+def test_a_plan_of_quantising_that_does_not_fit_says_what_needs_less(qwartet: CommandLine, free) -> None:
+    free(0)
+    arguments = ("7b", "--quantize", "int8")
+    report, text = planned(qwartet, *arguments), qwartet("plan", *arguments).out
+    assert report["calibration_tokens"] == 128 * 2048 and not report["fits"]
+    assert "short; needs less: --spill or --num-samples 64 or --dtype bf16" in text
+    options = ("--spill", "--dtype", "bf16")
+    assert "short; needs less: a smaller model" in qwartet("plan", *arguments, *options).out
+
+
+def test_quantising_on_a_gpu_takes_the_block_there(qwartet: CommandLine, free) -> None:
+    free(2**40)
+    arguments = ("72b", "--quantize", "int4", "--dtype", "bf16", "--gpu-memory")
+    report = planned(qwartet, *arguments, "80GB")
+    assert report["fits"] and report["gpu_bytes"] == sum(report["gpu_rows"].values()) < 80 * 2**30
+    assert set(report["rows"]) == {"activations of the calibration", "the process itself"}
+    small = planned(qwartet, *arguments, "8GB")
+    assert not small["fits"] and small["would_need_less"] == [], "activations are not what the GPU is short of"
+    text = qwartet("plan", *arguments, "8GB").out
+    assert text.index("GPU:") < text.index("memory:") and "GiB short; needs less: a smaller model" in text
+
+
 def test_weights_that_do_not_fit_are_streamed_or_refused(qwartet: CommandLine, free) -> None:
     free(20 * 2**30)
     streamed, refused = (qwartet("plan", "72b", *options).out for options in ([], ["--dtype", "fp32"]))
@@ -222,6 +265,10 @@ def test_a_checkpoint_that_is_broken_is_one_line(qwartet: CommandLine, tmp_path:
         (["7b", "--finetune", "lora"], ["--finetune lora needs a float model, and 7b is int4"]),
         (["7b", "--precision", "bf16", "--finetune", "qlora"], ["--finetune qlora needs an Int4 or Int8 model"]),
         (["7b", "--finetune", "qlora", "--batch-size", "0"], ["batch size is 0 and rank 64"]),
+        (["7b", "--precision", "int4", "--quantize", "int4"], ["--quantize needs a float model, and 7b is int4"]),
+        (["7b", "--finetune", "lora", "--quantize", "int4"], ["--finetune and --quantize are two plans"]),
+        (["7b", "--quantize", "int4", "--context", "32769"], ["context is 32769 tokens", "between 1 and 32768"]),
+        (["7b", "--quantize", "int4", "--num-samples", "0"], ["num_samples is 0 and max_len is 2048"]),
         (["3b"], ["3b: no such directory", "1.8b, 7b, 14b, 72b"]),
         (["/nowhere"], ["/nowhere: no such directory"]),
         (["7b", "--revision", "main"], ["--revision needs a hub id"]),

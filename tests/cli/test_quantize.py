@@ -52,6 +52,27 @@ def test_without_flags_it_is_published_int4(arguments: list[str], tmp_path: Path
     assert {key: written[key] for key in expected} == expected
 
 
+def test_the_options_reach_the_quantiser(arguments: list[str], tmp_path: Path) -> None:
+    def losses(*flags: str) -> list[float]:
+        target = tmp_path / f"out{len(flags)}"
+        result = CliRunner().invoke(app, [arguments[0], str(target), *arguments[2:], *flags, "--json"])
+        return [linear["loss"] for linear in json.loads(result.stdout)["linears"]]
+
+    plain, searched = losses(), losses("--search-scales")
+    assert sum(searched) < 0.95 * sum(plain)
+    assert losses("--search-scales", "--act-group-aware") != searched
+    flags = ["--starved-below", "1000", "--spill", str(tmp_path / "fast")]
+    result = CliRunner().invoke(app, [*arguments, *flags])
+    assert "r rounded to nearest: fewer calibration tokens than --starved-below" in result.stdout
+    assert result.stdout.count("r ") >= 5 * NUM_LAYERS and (tmp_path / "fast").is_dir()
+
+
+def test_the_built_in_set_needs_no_file(arguments: list[str]) -> None:
+    result = CliRunner().invoke(app, [*arguments, "--calibration", "builtin", "--num-samples", "9", "--json"])
+    report = json.loads(result.stdout)
+    assert report["calibration_examples"] == 9 and report["calibration_tokens"] > 1000
+
+
 def test_the_table_has_a_row_of_five_losses_for_each_block(arguments: list[str]) -> None:
     result = CliRunner().invoke(app, arguments)
     rows = [line.split() for line in result.stdout.splitlines()]
@@ -75,7 +96,7 @@ def test_json_is_one_object_with_every_linear(arguments: list[str], tmp_path: Pa
 
 
 def test_a_stopped_run_says_that_it_can_go_on_and_does(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop_at_the_second_block(*_args: object) -> None:
+    def stop_at_the_second_block(*_args: object, **_named: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("qwartet.quantize.pipeline.advance", stop_at_the_second_block)
@@ -114,6 +135,10 @@ def test_a_wrong_flag_is_refused_and_nothing_is_written(
         (["--calibration", "absent.json"], "absent.json: does not exist"),
         (["--calibration", "BROKEN"], "is not valid JSON"),
         (["--max-len", "0"], "max_len is 0"),
+        (["--damp-percent", "1"], "damp_percent is 1.0"),
+        (["--starved-below", "-1"], "starved_below is -1; it must be 0 or more"),
+        (["--starved-below", "nan"], "starved_below is nan"),
+        (["--desc-act", "--act-group-aware"], "two orders of the same inputs; choose one"),
         (["TARGET"], "exists; choose another name"),
     ],
 )

@@ -21,6 +21,7 @@ from torch import Tensor
 from qwartet.kernels.backend import REFERENCE
 from qwartet.kernels.cpu import library as native
 from qwartet.kernels.cpu.backend import CpuBackend
+from qwartet.kernels.cpu.gptq_ops import CpuGptqOps, product_
 from qwartet.kernels.reference import elementwise as elementwise_reference
 from tests.kernels.attention_case import CACHE_DTYPES, Case, is_same
 from tests.kernels.attention_case import TOLERANCE as ATTENTION_TOLERANCE
@@ -120,12 +121,41 @@ def elementwise(cpu: CpuBackend, rng: random.Random) -> Outcome:
     return {"rows": rows, "size": size, "seed": seed}, max(product, norm), BF16
 
 
+def float_product(cpu: CpuBackend, rng: random.Random) -> Outcome:
+    """Strided factors, into the upper triangle or into a part of a larger matrix."""
+    M, K, is_triangle = rng.randint(1, 300), rng.choice((rng.randint(1, 200), rng.randint(1, 1200))), rng.random() < 0.3
+    N = M if is_triangle else rng.choice((rng.randint(1, 40), rng.randint(1, 600)))
+    scale, decay, seed = rng.choice((1.0, -1.0, 0.3)), rng.choice((0.0, 1.0, 0.7)), rng.randrange(2**31)
+    a, b, before = (random_bf16(*shape, seed=seed + i).float() for i, shape in enumerate(((M, K), (K, N), (M, N + 3))))
+    a, b = (one.t().contiguous().t() if rng.random() < 0.5 else one for one in (a, b))
+    found = before.clone()
+    product_(cpu.library, found[:, :N], a, b, scale=scale, decay=decay, only_upper=is_triangle)
+    expected = before.double()
+    summed = decay * expected[:, :N] + scale * (a.double() @ b.double())
+    expected[:, :N] = summed.triu() + expected[:, :N].tril(-1) if is_triangle else summed
+    shape = {"M": M, "N": N, "K": K, "scale": scale, "decay": decay, "only_upper": is_triangle, "seed": seed}
+    return {**shape, "strides": (a.stride(), b.stride())}, error(found, expected, float(K * M * N) ** 0.5), SMALL
+
+
+def gptq_factor(cpu: CpuBackend, rng: random.Random) -> Outcome:
+    """F with F^T F = H^-1: how far F^T F H is from the identity."""
+    size, seed = rng.choice((rng.randint(1, 40), rng.randint(1, 500))), rng.randrange(2**31)
+    x = random_bf16(2 * size + 8, size, seed=seed).float()
+    hessian = x.t() @ x / len(x) + 0.1 * torch.eye(size)
+    factor = hessian.clone()
+    assert CpuGptqOps(cpu.library).inverse_factor_(factor)
+    F = factor.triu().double()
+    return {"size": size, "seed": seed}, error(F.t() @ F @ hessian.double(), torch.eye(size)), SMALL
+
+
 OPERATIONS: dict[Callable[[CpuBackend, random.Random], Outcome], int] = {  # and how often each is drawn
     quantized_linear: 5,
     dense_linear: 2,
     attention: 2,
     head_argmax: 2,
     elementwise: 1,
+    float_product: 2,
+    gptq_factor: 1,
 }
 
 

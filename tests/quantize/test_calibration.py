@@ -112,10 +112,18 @@ def test_a_line_that_is_wrong_is_named(tmp_path: Path, name: str, line: str, wor
         load(tmp_path / name)
 
 
-@pytest.mark.parametrize("text", ["ab cd\n", "{ab} cd", "[ab] cd\ncd", "5", '"ab"\n"cd"', "a,b\nc,d\n", ""])
+@pytest.mark.parametrize("text", ["ab cd\n", "{ab} cd", "[ab] cd\ncd", "5", '"ab"\n"cd"', "a,b\nc,d\n"])
 def test_other_text_is_text(tmp_path: Path, text: str) -> None:
     (tmp_path / "text.txt").write_text(text)
-    assert load(tmp_path / "text.txt") == ([small_tokenizer().encode(text)] if text else [])
+    assert load(tmp_path / "text.txt") == [small_tokenizer().encode(text)]
+
+
+@pytest.mark.parametrize("name", ["train.jsonl", "train.json", "train.txt"])
+@pytest.mark.parametrize("content", ["", " \n\n\t", "[]"])
+def test_an_empty_file_is_refused(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(CheckpointError, match=f"{name}: holds no examples; choose a file with conversations or text"):
+        load(tmp_path / name)
 
 
 @pytest.mark.parametrize(

@@ -23,15 +23,18 @@ from safetensors.torch import load_file, save_file
 from qwartet.checkpoint.layout import LINEARS
 from qwartet.checkpoint.shards import Checkpoint
 from qwartet.errors import CheckpointError, SettingError
+from qwartet.kernels.select import select_gptq_ops
 from qwartet.layers.dense_batch import dense_batch
+from qwartet.models.families import layout_of
 from qwartet.models.load import load_model
 from qwartet.models.qwen import DecoderLayer
 from qwartet.quant_format.config import GptqConfig
 from qwartet.quant_format.packing import unpack_qweight
 from qwartet.quantize import block, pipeline
+from qwartet.quantize.activations import Activations
 from qwartet.quantize.hessian import HessianAccumulator
 from qwartet.quantize.pipeline import QuantizeEvent, quantize_checkpoint
-from qwartet.quantize.solver import gptq_quantize
+from qwartet.quantize.solver import SolverSettings, gptq_quantize
 from tests.golden_data import REPOSITORY
 from tests.published_names import disk_name
 from tests.tiny_checkpoint import HIDDEN_SIZE, MLP_WIDTH, NUM_LAYERS, VOCAB_SIZE, write_tiny_checkpoint
@@ -263,6 +266,13 @@ t.quantize_checkpoint(Path({str(source)!r}), Path({str(tmp_path)!r}, "out"), t.I
     assert_same_files(tmp_path / "out", int4)
 
 
+def test_one_example_is_enough_if_it_is_long_enough(source: Path, tmp_path: Path) -> None:
+    quantize_checkpoint(source, tmp_path / "out", INT4, random_ids([300]))
+    assert mean_kl(tmp_path / "out", source) < 0.2
+    with pytest.raises(SettingError, match="127 tokens in 1 examples; this model needs at least 128"):
+        quantize_checkpoint(source, tmp_path / "short", INT4, random_ids([127]))
+
+
 @pytest.mark.parametrize("changed", ["settings", "calibration", "dtype", "weights", "nothing"])
 def test_finished_blocks_are_reused_only_for_the_same_settings_and_inputs(
     source: Path, tmp_path: Path, changed: str
@@ -357,14 +367,18 @@ def test_every_example_goes_through_the_blocks_as_through_the_whole_model_alone(
 ) -> None:
     monkeypatch.setattr(block, "BATCH_TOKENS", 100)
     model, checkpoint = load_model(source, dtype="fp32"), Checkpoint(source)
-    place = {"dtype": torch.float32, "device": torch.device("cpu")}
-    calibration = block.embed_calibration(checkpoint, model.config, CALIBRATION, **place)
+    layout, activations, ops = layout_of(model.config), Activations(), select_gptq_ops(torch.device("cpu"))
+    place: dict[str, Any] = {"dtype": torch.float32, "device": torch.device("cpu")}
+    calibration = block.embed_calibration(checkpoint, layout, model.config, CALIBRATION, activations, **place)
     assert [len(item.batch.seq_lens) for item in calibration] == [3, 2, 1, 1, 1]
+    assert [item.first_example for item in calibration] == [0, 3, 5, 6, 7]
+    run = block.BlockRun(calibration, activations, model.rotary, SolverSettings(4, 32, True), ops)
     with torch.no_grad():
         for index in range(NUM_LAYERS):
-            layer = block.load_block(checkpoint, model.config, index, **place)
-            block.advance(layer, calibration, model.rotary, lambda _number: None)
-        through_blocks = model.lm_head(model.norm(torch.cat([item.hidden for item in calibration])))
+            layer = block.load_block(checkpoint, layout, model.config, index, **place, ops=ops)
+            block.advance(layer, run, lambda _number: None)
+        hidden = torch.cat([activations.get(block.HIDDEN, number) for number in range(len(calibration))])
+        through_blocks = model.lm_head(model.norm(hidden))
         alone = torch.cat([model(dense_batch([example], model.config.position)) for example in CALIBRATION])
     torch.testing.assert_close(through_blocks, alone, rtol=1e-4, atol=1e-5)
 
@@ -441,7 +455,8 @@ def test_activations_that_overflow_are_refused_by_the_name_of_the_linear_they_re
     source = write_tiny_checkpoint(tmp_path / "source")
     for name in ("w1", "c_proj"):
         edit_tensor(source, f"transformer.h.0.mlp.{name}.weight", lambda tensor: tensor.mul_(1e4))
-    with pytest.raises(CheckpointError, match=r"transformer.h.1.attn.c_attn: cannot be quantised: the Hessian has NaN"):
+    words = r"transformer.h.1.attn.c_attn: its inputs are NaN or infinite in calibration example 0 \(the first is 0\)"
+    with pytest.raises(CheckpointError, match=words):
         quantize_checkpoint(source, tmp_path / "out", INT4, CALIBRATION, dtype="fp16")
     assert not (tmp_path / "out").exists()
 

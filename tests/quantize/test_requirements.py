@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ import torch
 
 from qwartet.checkpoint.shards import Checkpoint
 from qwartet.errors import CheckpointError, OutOfMemoryError, SettingError, VocabularyError
+from qwartet.models.config import ModelConfig
 from qwartet.models.families import layout_of, load_config
 from qwartet.quant_format.config import GptqConfig
 from qwartet.quantize import requirements
-from qwartet.quantize.pipeline import quantize_checkpoint
-from qwartet.quantize.requirements import block_bytes, check_disk_space, check_memory, check_target
+from qwartet.quantize.memory import QuantizeLoad, device_rows, host_rows
+from qwartet.quantize.pipeline import QuantizeOptions, quantize_checkpoint
+from qwartet.quantize.requirements import check_disk_space, check_memory, check_target
 from tests.quantize.test_pipeline import CALIBRATION, INT4, Stopped, stop_at
-from tests.tiny_checkpoint import HIDDEN_SIZE, MLP_WIDTH, write_tiny_checkpoint
+from tests.tiny_checkpoint import write_tiny_checkpoint
 
 FP32, CPU = torch.float32, torch.device("cpu")
 
@@ -111,38 +114,83 @@ def test_the_figures_of_the_disk_are_in_gib(source: Path, tmp_path: Path, monkey
     assert sizes in str(caught.value)
 
 
+LOAD = QuantizeLoad.of_examples(CALIBRATION, is_spilled=False)
+
+
+def needs(config: ModelConfig, load: QuantizeLoad = LOAD) -> tuple[int, int]:
+    """Bytes of a block, and of the activations of the calibration."""
+    block = device_rows(config, load, dtype=FP32, device=CPU, order=False)
+    return sum(block.values()), sum(host_rows(config, load, FP32).values())
+
+
 def test_a_block_that_does_not_fit_the_memory_is_refused_with_both_figures(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = load_config(source)
-    needed = sum(block_bytes(config, FP32).values()) + 4 * HIDDEN_SIZE * sum(map(len, CALIBRATION))
+    needed = sum(needs(config))
     monkeypatch.setattr(requirements, "available_bytes", lambda place: needed - 1)
     text = refusal(OutOfMemoryError, source, tmp_path / "out")
-    assert "quantising one block needs 0.0 GiB of memory and 0.0 GiB are free on cpu (hidden states" in text
+    assert "quantising one block needs 0.0 GiB of memory and 0.0 GiB are free on cpu (activations of the" in text
+    assert "keep activations on a disk (--spill), lower --num-samples, or use a machine with more" in text
     monkeypatch.setattr(requirements, "available_bytes", lambda place: needed)
-    check_memory(source, config, CALIBRATION, dtype=FP32, device=CPU)
+    check_memory(source, config, LOAD, dtype=FP32, device=CPU)
+    spilled = replace(LOAD, is_spilled=True)
+    monkeypatch.setattr(requirements, "available_bytes", lambda place: needs(config)[0])
+    check_memory(source, config, spilled, dtype=FP32, device=CPU)
+    with pytest.raises(OutOfMemoryError):
+        check_memory(source, config, LOAD, dtype=FP32, device=CPU)
+    monkeypatch.setattr(requirements, "available_bytes", lambda place: needs(config)[0] - 1)
+    with pytest.raises(OutOfMemoryError, match="free some memory, lower --num-samples"):
+        check_memory(source, config, spilled, dtype=FP32, device=CPU)
 
 
-def test_on_a_gpu_the_block_and_the_hidden_states_are_in_different_memories(
+def test_on_a_gpu_the_block_and_the_activations_are_in_different_memories(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, gpu = load_config(source), torch.device("cuda")
-    block, hidden = sum(block_bytes(config, FP32).values()), 4 * HIDDEN_SIZE * sum(map(len, CALIBRATION))
-    sizes = {"cpu": hidden, "cuda": block}
+    block = sum(device_rows(config, LOAD, dtype=FP32, device=gpu, order=False).values())
+    sizes = {"cpu": needs(config)[1], "cuda": block}
     monkeypatch.setattr(requirements, "available_bytes", lambda place: sizes[place.type])
-    check_memory(source, config, CALIBRATION, dtype=FP32, device=gpu)
+    check_memory(source, config, LOAD, dtype=FP32, device=gpu)
     for place in ("cpu", "cuda"):
         sizes[place] -= 1
         with pytest.raises(OutOfMemoryError, match=f"are free on {place}"):
-            check_memory(source, config, CALIBRATION, dtype=FP32, device=gpu)
+            check_memory(source, config, LOAD, dtype=FP32, device=gpu)
         sizes[place] += 1
 
 
-def test_the_memory_of_a_block_is_its_weights_and_the_solver_at_its_widest_linear(source: Path) -> None:
-    parts = block_bytes(load_config(source), torch.bfloat16)
-    linears = 4 * HIDDEN_SIZE**2 + 3 * HIDDEN_SIZE * MLP_WIDTH
-    assert parts["weights of a block"] == 2 * (linears + 2 * HIDDEN_SIZE)
-    assert parts["GPTQ solver"] == 7 * 4 * HIDDEN_SIZE**2 + 4 * HIDDEN_SIZE * 3 * HIDDEN_SIZE, "MLP_WIDTH is no larger"
+def test_activations_on_the_disk_of_the_target_need_room_beside_the_result(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = layout_of(load_config(source))
+    usage = shutil.disk_usage(tmp_path)
+    result, spill = (tmp_path / "out", tmp_path / "work", layout, INT4), tmp_path / "fast"
+
+    def passes(free: int, spilled: int) -> bool:
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=free))
+        try:
+            check_disk_space(*result, {spill: spilled} if spilled else {})
+        except SettingError as error:
+            assert not spilled or "of disk space for activations" in str(error)
+            return False
+        return True
+
+    needed = next(free for free in range(0, 2**22, 4096) if passes(free, 0))
+    assert passes(needed + 100_000, 100_000) and not passes(needed - 4096 + 99_999, 100_000)
+
+
+def test_a_directory_for_activations_that_cannot_be_written_is_refused(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        quantize_checkpoint(
+            source,
+            tmp_path / "out",
+            INT4,
+            CALIBRATION,
+            options=QuantizeOptions(spill=tmp_path / "file" / "deep"),
+            on_event=pytest.fail,
+        )
+    assert not (tmp_path / "out.partial").exists()
 
 
 def test_a_broken_vocabulary_is_refused(source: Path, tmp_path: Path) -> None:
@@ -177,10 +225,10 @@ def test_a_matrix_that_cannot_be_packed_is_refused_by_name(source: Path, tmp_pat
     config = load_config(source)
     layout = layout_of(config)
     odd = tuple(
-        type(module)(module.name, module.kind, (12, 20), module.parts) if module.name == "layers.1.mlp.up" else module
+        replace(module, shape=(12, 20), parts=((module.disk_name, 12),)) if module.name == "layers.1.mlp.up" else module
         for module in layout
     )
-    narrow = type(layout)(odd, layout.num_layers, layout.layer_pattern, layout.harmless_extras)
+    narrow = replace(layout, modules=odd)
     with pytest.raises(CheckpointError, match=r"transformer.h.1.mlp.w1: a 12 x 20 matrix cannot be packed: at 4 bits"):
         requirements.check_sizes(source, narrow, INT4)
     requirements.check_sizes(source, layout, INT4)

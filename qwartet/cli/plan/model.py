@@ -29,18 +29,25 @@ _FILE_DTYPES = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
 _TORCH_DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
 
-def find_model(name: str, precision: Precision | None, revision: str | None, source: HubName = "hf") -> PlannedModel:
+def find_model(
+    name: str,
+    precision: Precision | None,
+    revision: str | None,
+    source: HubName = "hf",
+    *,
+    unnamed: Precision = "int4",
+) -> PlannedModel:
     """A directory, a downloaded hub id, a published size ("72b") or name, or a model on a hub, in this order.
 
     A hub is contacted only for a hub id that is neither downloaded nor published, and only for its config.json;
-    `source` is the hub of an id without a prefix. ModelNotFoundError, DownloadError and CheckpointError say what is
-    wrong with the model, SettingError which options do not belong to it.
+    `source` is the hub of an id without a prefix, `unnamed` the precision of a published size. ModelNotFoundError,
+    DownloadError and CheckpointError say what is wrong with the model, SettingError which options do not belong to it.
     """
     size = ALL_SHAPES.get(name.lower())
     if size is not None and (precision is not None or not Path(name).is_dir()):
         if revision is not None:
             raise SettingError(f"--revision needs a hub id, and {name} is a published size; leave it out")
-        return _published(size, precision or "int4")
+        return _published(size, precision or unnamed)
     if precision is not None:
         raise SettingError(f"--precision needs a published size ({', '.join(ALL_SHAPES)}); {name} has one of its own")
     from qwartet.planning.stored_model import stored_model

@@ -9,6 +9,7 @@ import typer
 from qwartet.cli.options import AsJson, Dtype, Head, Revision, Source, bytes_option, count_option
 from qwartet.cli.plan.finetune import finetune_lines, finetune_report
 from qwartet.cli.plan.model import find_model
+from qwartet.cli.plan.quantize import QuantizeWish, quantize_lines, quantize_report
 from qwartet.cli.plan.report import Hardware, report_of
 from qwartet.cli.plan.text import report_lines
 from qwartet.cli.terminal import json_line, untranslated_line
@@ -57,6 +58,11 @@ def plan(
     gradient_checkpointing: Annotated[
         bool, typer.Option(help="Recompute activations in the backward pass to save memory.")
     ] = True,
+    quantize: Annotated[
+        Literal["int4", "int8"] | None, typer.Option(help="Plan quantising a float model to this precision.")
+    ] = None,
+    num_samples: Annotated[int, typer.Option(help="Calibration examples of quantising, of --context tokens.")] = 128,
+    spill: Annotated[bool, typer.Option(help="Quantising keeps its activations on a disk.")] = False,
     revision: Revision = None,
     source: Source = "hf",
     as_json: AsJson = False,
@@ -66,11 +72,12 @@ def plan(
     It also says what would make it fit, and estimates the decoding speed. Of a local model only config and headers are
     read. A published model needs no files and no network; of any other hub id only config.json is downloaded.
     """
-    for name, value in (("--bandwidth", bandwidth), ("--gpu-bandwidth", gpu_bandwidth)):
-        if value is not None and not 0 < value < 1e6:
-            raise SettingError(f"{name} is {value:g}; set GB/s, such as 85 for a desktop CPU or 2039 for an A100")
-    found = find_model(model, precision, revision, source)
-    if finetune is not None:
+    _check_options(bandwidth, gpu_bandwidth, is_twofold=finetune is not None and quantize is not None)
+    found = find_model(model, precision, revision, source, unnamed="int4" if quantize is None else "bf16")
+    if quantize is not None:
+        wish = QuantizeWish(quantize, num_samples, context, dtype, spill, gpu_memory)
+        report, lines = quantize_report(model, found, wish), quantize_lines
+    elif finetune is not None:
         from qwartet.planning.finetune_memory import FinetuneLoad
 
         num_tokens = found.config.position.max_length if context is None else context
@@ -89,3 +96,12 @@ def plan(
     else:
         for line in lines(report):
             print(untranslated_line(line))
+
+
+def _check_options(cpu: float | None, gpu: float | None, *, is_twofold: bool) -> None:
+    """SettingError for a bandwidth out of bounds, and for two plans at once."""
+    if is_twofold:
+        raise SettingError("--finetune and --quantize are two plans; choose one")
+    for name, value in (("--bandwidth", cpu), ("--gpu-bandwidth", gpu)):
+        if value is not None and not 0 < value < 1e6:
+            raise SettingError(f"{name} is {value:g}; set GB/s, such as 85 for a desktop CPU or 2039 for an A100")

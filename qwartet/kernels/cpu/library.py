@@ -154,6 +154,13 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
         (_POINTER, _POINTER, _LONG, _POINTER, _LONG, _LONG, _POINTER, _LONG, _POINTER, _INT, _POINTER, _LONG, _POINTER),
     ),
     "qw_head_argmax": (_INT, (_POINTER, _POINTER, _LONG, _LONG, _POINTER, _POINTER)),
+    "qw_product": (
+        _INT,
+        (*(_POINTER, _LONG, _LONG) * 2, *(_LONG,) * 3, c_float, c_float, _POINTER, _LONG, _INT),
+    ),
+    "qw_inverse_factor": (_INT, (_POINTER, _LONG, _POINTER)),
+    "qw_round_rows": (_INT, (_POINTER, _LONG, _LONG, _POINTER, _LONG, _POINTER, _POINTER, _INT, _POINTER)),
+    "qw_search_scale": (_INT, (_POINTER, _LONG, _LONG, _POINTER, _POINTER, _LONG, _INT, _POINTER, _POINTER)),
     "qw_step_bytes": (None, (_POINTER, _POINTER, _POINTER)),
     "qw_scratch_held": (_LONG, ()),
     "qw_time_read": (c_double, (_POINTER, _LONG, _INT)),

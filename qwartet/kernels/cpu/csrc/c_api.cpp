@@ -4,10 +4,12 @@
 #include <new>
 
 #include "decoder_layer.h"
+#include "gptq.h"
 #include "head.h"
 #include "linear_gradient.h"
 #include "measure.h"
 #include "packing.h"
+#include "product.h"
 #include "simd.h"
 #include "thread_pool.h"
 
@@ -253,6 +255,33 @@ QW_EXPORT int32_t qw_head_argmax(const Head* head, const uint16_t* x, int64_t nu
     return guarded(good, [&] {
         head_argmax(*head, x, num_tokens, head->exact.num_inputs, num_valid, token_ids, num_candidates);
     });
+}
+
+// C [M, N] = beta C + alpha A B, fp32; the strides of A and B are in values. only_upper: Triangle::RESULT.
+QW_EXPORT int32_t qw_product(const float* a, int64_t a_row, int64_t a_column, const float* b, int64_t b_row, int64_t b_column,
+                             int64_t M, int64_t N, int64_t K, float alpha, float beta, float* c, int64_t stride,
+                             int32_t only_upper) {
+    const bool good = is_size(M) && is_size(N) && is_size(K) && stride >= N && (!only_upper || M == N);
+    return guarded(good, [&] {
+        const Triangle part = only_upper ? Triangle::RESULT : Triangle::NONE;
+        product({a, a_row, a_column}, {b, b_row, b_column}, M, N, K, alpha, beta, c, stride, part);
+    });
+}
+
+QW_EXPORT int32_t qw_inverse_factor(float* h, int64_t size, int32_t* is_definite) {
+    return guarded(is_size(size), [&] { *is_definite = inverse_factor(h, size); });
+}
+
+QW_EXPORT int32_t qw_round_rows(float* w, int64_t rows, int64_t num_outputs, const float* factor, int64_t stride,
+                                const float* scale, const float* zero, int32_t bits, uint8_t* codes) {
+    const bool good = is_size(rows) && is_size(num_outputs) && stride >= rows && (bits == 4 || bits == 8);
+    return guarded(good, [&] { round_rows(w, rows, num_outputs, factor, stride, {scale, zero, bits}, codes); });
+}
+
+QW_EXPORT int32_t qw_search_scale(const float* w, int64_t rows, int64_t num_outputs, const float* weight, const float* shrinks,
+                                  int64_t num_shrinks, int32_t bits, float* scale, const float* zero) {
+    const bool good = is_size(rows) && is_size(num_outputs) && is_size(num_shrinks) && (bits == 4 || bits == 8);
+    return guarded(good, [&] { search_scale(w, rows, num_outputs, weight, shrinks, num_shrinks, bits, scale, zero); });
 }
 
 // The size of the buffers after the largest steps, and their size now.

@@ -25,6 +25,8 @@ constexpr int DENSE_TOKENS = 2;
 constexpr int GRADIENT_ROWS = 6;
 constexpr int GRADIENT_VECTORS = 1;
 constexpr bool FAST_BF16 = false;
+constexpr int PRODUCT_ROWS = 6;
+constexpr int PRODUCT_VECTORS = 1;
 
 struct F32 { __m256 lo, hi; };
 struct I32 { __m256i lo, hi; };

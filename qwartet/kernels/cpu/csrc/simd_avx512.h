@@ -25,6 +25,8 @@ constexpr int DENSE_TOKENS = 6;
 constexpr int GRADIENT_ROWS = 8;
 constexpr int GRADIENT_VECTORS = 2;
 constexpr bool FAST_BF16 = true;
+constexpr int PRODUCT_ROWS = 12;
+constexpr int PRODUCT_VECTORS = 2;
 
 using F32 = __m512;
 using I32 = __m512i;

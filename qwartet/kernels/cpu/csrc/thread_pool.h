@@ -27,7 +27,7 @@ void set_num_threads(int count);  // 1 .. MAX_THREADS; the caller of an operatio
 constexpr int MAX_THREADS = 256;
 
 // Memory for the duration of an operation, 64-byte aligned; kept for the next one. One buffer for each purpose.
-enum class Scratch { activations, sums, parts, hidden, attention, norm, qkv, gate, candidates, low_rank, COUNT };
+enum class Scratch { activations, sums, parts, hidden, attention, norm, qkv, gate, candidates, low_rank, product, COUNT };
 void* scratch(Scratch purpose, int64_t bytes);
 void* thread_scratch(int64_t bytes);  // one for each thread
 int64_t scratch_held();               // bytes of all buffers but the threads' own
