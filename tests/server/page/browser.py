@@ -45,8 +45,9 @@ def launched() -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium's sandbox refuses root
+    environment = {**os.environ, "LC_ALL": "C.UTF-8"}  # else a download with a name in Chinese is called "download"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=arguments)
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=arguments, env=environment)
         yield browser
         browser.close()
 
