@@ -54,6 +54,9 @@ def quantize(
         float,
         typer.Option(help="Fraction of its mean added to the Hessian's diagonal; doubled while it is singular."),
     ] = 0.01,
+    auto_damp: Annotated[
+        bool, typer.Option(help="Damp linears more that have few calibration tokens per input.")
+    ] = False,
     starved_below: Annotated[
         float,
         typer.Option(
@@ -82,7 +85,7 @@ def quantize(
 
     started = time.perf_counter()
     config = GptqConfig(bits=bits, group_size=group_size, desc_act=desc_act, sym=True, damp_percent=damp_percent)
-    options = QuantizeOptions(act_group_aware, search_scales, starved_below, spill)
+    options = QuantizeOptions(act_group_aware, search_scales, starved_below, auto_damp, spill)
     place = _resolved_device(device)
     solver_settings(config, options)  # only checked here
     check_counts(num_samples, max_len)
@@ -164,7 +167,7 @@ def _report(
 
 def _print_losses(events: Sequence[QuantizeEvent], damp_percent: float) -> None:
     """A row for each block: the loss of its linears, marked where they needed more damping or were only rounded."""
-    print(one_line("squared output error per calibration token; * more damping was needed than requested"))
+    print(one_line("squared output error per calibration token; * damped more than --damp-percent"))
     if any(event.method == "rtn" for event in events):
         print(one_line("r rounded to nearest: fewer calibration tokens than --starved-below"))
     print(padded(label("block"), 5), *(f"{linear:>16}" for linear in LINEARS))

@@ -33,7 +33,7 @@ class QuantizeEvent:
     num_layers: int
     linear: str  # "attention.qkv", ...
     loss: float  # squared output error of a calibration token, summed over the outputs
-    damp_percent: float  # more than requested when the Hessian was nearly singular
+    damp_percent: float  # more than requested for a singular Hessian, and with auto_damp
     seconds: float  # for its Hessian, where it has one of its own, and its solution
     method: str = "gptq"  # or "rtn", rounded to nearest: it had too few calibration tokens
     is_resumed: bool = False  # done by an earlier run that was stopped

@@ -61,6 +61,8 @@ class QuantizeOptions:
     search_scales: bool = False
     starved_below: float = 0.0
     """Linears with fewer calibration tokens than this per input are rounded to nearest."""
+    auto_damp: bool = False
+    """Linears with few calibration tokens per input are damped more (block.py)."""
     spill: Path | None = None
     """Directory for the activations of the calibration; None: they stay in memory."""
 
@@ -169,7 +171,7 @@ class _Quantization:
             checkpoint, layout, model_config, calibration, activations, dtype=dtype, device=device
         )
         rotary, ops = RotaryTable(model_config.position, device), select_gptq_ops(device)
-        self.run = BlockRun(batches, activations, rotary, solver, ops, options.starved_below)
+        self.run = BlockRun(batches, activations, rotary, solver, ops, options.starved_below, options.auto_damp)
         self.progress = RunProgress(
             self.layout, [item.num_tokens for item in batches], on_progress or (lambda _progress: None)
         )
@@ -178,6 +180,7 @@ class _Quantization:
             **asdict(config),
             **asdict(solver),
             "starved_below": options.starved_below,
+            "auto_damp": options.auto_damp,
             "model": asdict(model_config),
             "dtype": str(dtype),
             "device": device.type,

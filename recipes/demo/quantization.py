@@ -59,6 +59,17 @@ VARIANTS = (
     Variant("4 conversations", calibration="4"),
     Variant("16 conversations", calibration="16"),
     Variant("64 conversations", calibration="64"),
+    Variant("4 conversations, --starved-below 1", options={"starved_below": 1.0}, calibration="4"),
+    Variant("4 conversations, --auto-damp", options={"auto_damp": True}, calibration="4"),
+    Variant("16 conversations, --auto-damp", options={"auto_damp": True}, calibration="16"),
+    Variant("64 conversations, --auto-damp", options={"auto_damp": True}, calibration="64"),
+    Variant("builtin, --auto-damp", options={"auto_damp": True}, calibration="builtin"),
+    Variant("--auto-damp", options={"auto_damp": True}),
+    Variant(
+        "builtin, --act-group-aware --search-scales",
+        options={"act_group_aware": True, "search_scales": True},
+        calibration="builtin",
+    ),
 )
 
 

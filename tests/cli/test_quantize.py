@@ -54,13 +54,14 @@ def test_without_flags_it_is_published_int4(arguments: list[str], tmp_path: Path
 
 def test_the_options_reach_the_quantiser(arguments: list[str], tmp_path: Path) -> None:
     def losses(*flags: str) -> list[float]:
-        target = tmp_path / f"out{len(flags)}"
+        target = tmp_path / "".join(("out", *flags))
         result = CliRunner().invoke(app, [arguments[0], str(target), *arguments[2:], *flags, "--json"])
         return [linear["loss"] for linear in json.loads(result.stdout)["linears"]]
 
     plain, searched = losses(), losses("--search-scales")
     assert sum(searched) < 0.95 * sum(plain)
     assert losses("--search-scales", "--act-group-aware") != searched
+    assert losses("--auto-damp") != plain
     flags = ["--starved-below", "1000", "--spill", str(tmp_path / "fast")]
     result = CliRunner().invoke(app, [*arguments, *flags])
     assert "r rounded to nearest: fewer calibration tokens than --starved-below" in result.stdout

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,14 @@ from qwartet.layers.linear import Linear
 from qwartet.models.qwen import DecoderLayer
 from qwartet.quant_format.packing import unpack_qweight
 from qwartet.quantize import block, pipeline
+from qwartet.quantize.activations import Activations
+from qwartet.quantize.hessian import HessianAccumulator
 from qwartet.quantize.pipeline import QuantizeEvent, QuantizeOptions, quantize_checkpoint
 from qwartet.quantize.quantizer import fit_group, quantize
+from qwartet.quantize.solver import SolverSettings
 from tests.golden_data import REPOSITORY
 from tests.quantize.test_pipeline import CALIBRATION, INT4, Stopped, assert_same_files, mean_kl, stop_at
-from tests.tiny_checkpoint import HIDDEN_SIZE, NUM_LAYERS, write_tiny_checkpoint
+from tests.tiny_checkpoint import HIDDEN_SIZE, MLP_WIDTH, NUM_LAYERS, write_tiny_checkpoint
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -155,6 +159,28 @@ def test_starved_linears_are_rounded_to_nearest_and_say_so(source: Path, tmp_pat
         groups = [quantize(group, *fit_group(group, bits=4, sym=True), bits=4) for group in weight.split(32)]
         written = load_file(tmp_path / "out/model.safetensors")["transformer.h.0.mlp.w1.qweight"]
         assert torch.equal(unpack_qweight(written, 4).float(), torch.cat(groups))
+
+
+def test_few_tokens_per_input_are_damped_more_if_wanted(source: Path, tmp_path: Path) -> None:
+    options = QuantizeOptions(auto_damp=True)
+    events = quantize_checkpoint(source, tmp_path / "out", INT4, CALIBRATION, options=options)
+    num_tokens, widths = sum(map(len, CALIBRATION)), {"mlp.down": MLP_WIDTH}
+    for event in events:
+        of_few = 0.2 * widths.get(event.linear, HIDDEN_SIZE) / num_tokens
+        assert event.damp_percent == pytest.approx(of_few) and of_few > INT4.damp_percent
+    quantize_checkpoint(source, tmp_path / "few", INT4, CALIBRATION[3:6])  # 151 tokens of 128 inputs
+    quantize_checkpoint(source, tmp_path / "few damped", INT4, CALIBRATION[3:6], options=options)
+    assert mean_kl(tmp_path / "few damped", source) < mean_kl(tmp_path / "few", source)
+
+
+@pytest.mark.parametrize(("num_tokens", "damping"), [(0, 0.01), (1, 0.5), (100, 0.04), (1000, 0.01)])
+def test_automatic_damping_is_bounded(num_tokens: int, damping: float) -> None:
+    rotary: Any = None
+    run = block.BlockRun([], Activations(), rotary, SolverSettings(4, 32, True), REFERENCE_OPS)
+    seen = HessianAccumulator(20)
+    seen.add(torch.randn(num_tokens, 20))
+    assert run.solver_settings(seen).damp_percent == 0.01
+    assert replace(run, auto_damp=True).solver_settings(seen).damp_percent == pytest.approx(damping)
 
 
 @pytest.mark.parametrize("options", [{"act_group_aware": True}, {"search_scales": True}], ids=str)
