@@ -15,6 +15,8 @@ from qwartet.errors import CheckpointError, CheckpointWarning
 from qwartet.quant_format.config import GptqConfig
 
 FILE_FLOATS = ("BF16", "F16", "F32")
+_OTHER_MODEL = "config.json and weights belong to different models"
+_OTHER_DTYPE = "use a checkpoint with float weights, or one quantised by GPTQ or AWQ"
 
 
 def _expected_names(layout: Layout, gptq: GptqConfig | None) -> tuple[list[str], set[str]]:
@@ -45,6 +47,8 @@ def check_names(checkpoint: Checkpoint, layout: Layout, gptq: GptqConfig | None)
             hint = "the weights are quantised: fetch the quantize_config.json that belongs to them"
         if gptq is not None and _stored_as_float(missing[0]) in checkpoint:
             hint = "all parts of a linear (q, k and v) must be quantised, or none: quantise the model again"
+        if layout.can_tie and missing == layout["lm_head"].disk_names("weight"):
+            hint = "if the model shares its embedding, set tie_word_embeddings to true; otherwise fetch it again"
         raise CheckpointError(checkpoint.directory, f"missing tensors: {listed(missing)}", hint=hint)
     _check_biases(checkpoint, layout)
     known = optional.union(required)
@@ -86,9 +90,10 @@ def check_dense_shapes(checkpoint: Checkpoint, layout: Layout, gptq: GptqConfig 
             info = checkpoint.info(name)
             if info.shape != want:
                 reason = f"shape is {list(info.shape)}; config.json implies {list(want)} ({module.fields})"
-                raise CheckpointError(info.file, reason, tensor=name)
+                raise CheckpointError(info.file, reason, tensor=name, hint=_OTHER_MODEL)
             if info.dtype not in FILE_FLOATS:
-                raise CheckpointError(info.file, f"dtype is {info.dtype}; it must be BF16, F16 or F32", tensor=name)
+                reason = f"dtype is {info.dtype}; it must be BF16, F16 or F32"
+                raise CheckpointError(info.file, reason, tensor=name, hint=_OTHER_DTYPE)
 
 
 def _dense_shapes(module: ModuleSpec, has_codes: bool) -> Iterator[tuple[str, tuple[int, ...]]]:

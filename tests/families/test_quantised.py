@@ -145,6 +145,30 @@ def test_another_quantisation_is_refused_by_name(copied, method: str) -> None:
         load_model(directory)
 
 
+@pytest.mark.parametrize(
+    ("changes", "method"),
+    [
+        ({"quantization_config": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}}, "bitsandbytes"),
+        ({"quantization_config": {"load_in_8bit": True}}, "bitsandbytes"),
+        ({"compression_config": {"format": "pack-quantized"}}, "compressed-tensors"),
+    ],
+)
+def test_another_quantisation_is_known_where_it_has_no_name(copied, changes: dict[str, Any], method: str) -> None:
+    directory = edit_config(copied("qwen3"), **changes)
+    with pytest.raises(CheckpointError, match=f"quant_method is '{method}'; only 'gptq' and 'awq' are supported"):
+        load_model(directory)
+
+
+def test_weights_of_another_kind_are_refused_with_what_to_use(copied) -> None:
+    directory = copied("qwen3")
+    name = "model.layers.1.mlp.up_proj.weight"
+    edit_tensors(
+        directory / "model.safetensors", lambda tensors: tensors.update({name: tensors[name].to(torch.float8_e4m3fn)})
+    )
+    with pytest.raises(CheckpointError, match=r"dtype is F8_E4M3; .*; use a checkpoint with float weights, or one"):
+        load_model(directory)
+
+
 @pytest.mark.parametrize("case", QUANTISED)
 def test_the_weight_cache_gives_the_same_bits(make, case: str, monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(weight_cache, "LEAST_BYTES", 0)

@@ -57,9 +57,8 @@ HOSTILE = {
     + "{% set ns = namespace(v=[]) %}{% for i in range(9999) %}{% set ns.v = ns.v + [long ~ i] %}{% endfor %}",
     "split into millions": LONG + "{% for i in range(99) %}{% set x = long.split('a') %}{% endfor %}",
     "list of millions": LONG + "{% for i in range(99) %}{% set x = long | list %}{% endfor %}",
-    "lists kept again and again": (
-        "{% set ns = namespace(v=[]) %}{% for i in range(999) %}{% set ns.v = ns.v + [range(99999) | list] %}{% endfor %}"
-    ),
+    "lists kept again and again": "{% set ns = namespace(v=[]) %}"
+    "{% for i in range(999) %}{% set ns.v = ns.v + [range(99999) | list] %}{% endfor %}",
     "slices kept again and again": "{% set all = range(99999) | list %}{% set ns = namespace(v=[]) %}"
     "{% for i in range(999) %}{% set ns.v = ns.v + [all[:]] %}{% endfor %}",
     "numbers written again and again": (
