@@ -15,6 +15,8 @@ from qwartet.errors import CheckpointError, CheckpointWarning
 from qwartet.quant_format.config import GptqConfig
 
 FILE_FLOATS = ("BF16", "F16", "F32")
+_OTHER_MODEL = "config.json and weights belong to different models"
+_OTHER_DTYPE = "use a checkpoint with float weights, or one quantised by GPTQ or AWQ"
 
 
 def _expected_names(layout: Layout, gptq: GptqConfig | None) -> tuple[list[str], set[str]]:
@@ -38,13 +40,15 @@ def check_names(checkpoint: Checkpoint, layout: Layout, gptq: GptqConfig | None)
     if any(".lora_" in name for name in checkpoint):
         raise adapter_error(checkpoint.directory)
     required, optional = _expected_names(layout, gptq)
-    missing = [name for name in required if name not in checkpoint]
+    missing = [name for name in dict.fromkeys(required) if name not in checkpoint]
     if missing:
         hint = "config.json and weights belong to different models, or the download is incomplete"
         if gptq is None and any(name.endswith(".qweight") for name in checkpoint):
             hint = "the weights are quantised: fetch the quantize_config.json that belongs to them"
         if gptq is not None and _stored_as_float(missing[0]) in checkpoint:
             hint = "all parts of a linear (q, k and v) must be quantised, or none: quantise the model again"
+        if layout.can_tie and not layout.is_tied and missing == layout["lm_head"].disk_names("weight"):
+            hint = "if the model shares its embedding, set tie_word_embeddings to true; otherwise fetch it again"
         raise CheckpointError(checkpoint.directory, f"missing tensors: {listed(missing)}", hint=hint)
     _check_biases(checkpoint, layout)
     known = optional.union(required)
@@ -53,9 +57,24 @@ def check_names(checkpoint: Checkpoint, layout: Layout, gptq: GptqConfig | None)
     if beyond:
         reason = f"num_hidden_layers is {layout.num_layers}, but there are tensors of further layers: {listed(beyond)}"
         raise CheckpointError(checkpoint.directory, reason, hint="config.json belongs to another model")
+    _check_kinds(extra, checkpoint, layout)
     if extra:
         message = f"{checkpoint.directory}: tensors that this model does not use, ignored: {listed(extra)}"
         warnings.warn(message, CheckpointWarning, stacklevel=4)
+
+
+def _check_kinds(extra: list[str], checkpoint: Checkpoint, layout: Layout) -> None:
+    """CheckpointError for a weight that every layer has and the network has not: without it, the answers are wrong."""
+    parts = {part for module in layout for part, _rows in module.parts}
+    kinds: dict[str, list[str]] = {}
+    for name in extra:
+        module, _, leaf = name.rpartition(".")
+        if layout.layer_of(name) is not None and leaf in ("weight", "bias") and module not in parts:
+            kinds.setdefault(re.sub(r"\.\d+\.", ".", name, count=1), []).append(name)
+    found = [names[0] for names in kinds.values() if len(names) == layout.num_layers]
+    if found:
+        reason = f"every layer holds weights that this model does not use: {listed(found)}"
+        raise CheckpointError(checkpoint.directory, reason, hint="config.json belongs to another model")
 
 
 def _stored_as_float(name: str) -> str:
@@ -86,9 +105,10 @@ def check_dense_shapes(checkpoint: Checkpoint, layout: Layout, gptq: GptqConfig 
             info = checkpoint.info(name)
             if info.shape != want:
                 reason = f"shape is {list(info.shape)}; config.json implies {list(want)} ({module.fields})"
-                raise CheckpointError(info.file, reason, tensor=name)
+                raise CheckpointError(info.file, reason, tensor=name, hint=_OTHER_MODEL)
             if info.dtype not in FILE_FLOATS:
-                raise CheckpointError(info.file, f"dtype is {info.dtype}; it must be BF16, F16 or F32", tensor=name)
+                reason = f"dtype is {info.dtype}; it must be BF16, F16 or F32"
+                raise CheckpointError(info.file, reason, tensor=name, hint=_OTHER_DTYPE)
 
 
 def _dense_shapes(module: ModuleSpec, has_codes: bool) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -11,6 +11,7 @@ from qwartet.errors import CheckpointError
 from qwartet.files import decode_text
 
 MAX_JSON_BYTES = 64 * 2**20
+MAX_JSON_DEPTH = 32  # of objects and lists within each other; published files have 6
 LFS_POINTER = b"version https://git-lfs"
 
 
@@ -37,7 +38,7 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of a checkpoint; CheckpointError for anything else."""
+    """A JSON object from a file of a checkpoint; CheckpointError for anything else, and for one nested too deep."""
     content = _content(path)
     try:
         value = json.loads(decode_text(content), object_pairs_hook=_unique_keys)
@@ -47,7 +48,20 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(path, f"is not valid JSON ({error})", hint=_hint(content)) from None
     if not isinstance(value, dict):
         raise CheckpointError(path, "does not hold a JSON object", hint="download it again")
+    if is_deep(value):
+        raise CheckpointError(path, f"is nested more than {MAX_JSON_DEPTH} deep", hint="download it again")
     return value
+
+
+def is_deep(value: Any) -> bool:
+    """Whether lists and objects are nested deeper than any file needs, so that showing one could overflow the stack."""
+    level = [value]
+    for _ in range(MAX_JSON_DEPTH):
+        inner = [one.values() if isinstance(one, dict) else one for one in level]
+        level = [part for one in inner for part in one if isinstance(part, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def _content(path: Path) -> bytes:

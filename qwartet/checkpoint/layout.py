@@ -53,6 +53,7 @@ class Layout:
     layer_pattern: re.Pattern[str]  # matches the names on disk of a layer; its group is the layer's number
     harmless_extras: re.Pattern[str]  # buffers that old checkpoints carry and that every engine recomputes
     spare_head: str | None = None  # of a network with tied embeddings: the head's name in files that hold one too
+    can_tie: bool = False  # whether tie_word_embeddings may be true in this family
 
     @cached_property
     def _by_name(self) -> dict[str, ModuleSpec]:

@@ -25,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from qwartet.checkpoint.directory import cannot_read, has_file
+from qwartet.checkpoint.json_file import is_deep
 from qwartet.errors import CheckpointError, OutOfMemoryError, SettingError
 
 LoadMode = Literal["mmap", "pread"]
@@ -107,7 +108,7 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
         raise cannot_read(path, error) from None
     except (ValueError, RecursionError) as error:
         raise CheckpointError(path, f"header is not valid ({error})", hint=_sniff(head)) from None
-    if not isinstance(header, dict):
+    if not isinstance(header, dict) or is_deep(header):
         raise CheckpointError(path, "header is not a JSON object", hint=_DOWNLOAD_AGAIN)
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):

@@ -30,7 +30,7 @@ def as_stored(layout: Layout, checkpoint: Checkpoint) -> Layout:
     own = ((spare, embedding.shape[0]),)
     if f"{embedding.disk_name}.weight" not in checkpoint:
         return _with_parts(layout, {"embedding": own, "lm_head": own})
-    if _are_equal(checkpoint, f"{embedding.disk_name}.weight", f"{spare}.weight"):
+    if _are_equal(checkpoint, embedding.shape, f"{embedding.disk_name}.weight", f"{spare}.weight"):
         return layout
     message = f"{checkpoint.directory}: tie_word_embeddings is true, but {spare}.weight differs from the embedding"
     warnings.warn(f"{message}; both are used", CheckpointWarning, stacklevel=4)
@@ -42,9 +42,10 @@ def _with_parts(layout: Layout, parts: dict[str, tuple[tuple[str, int], ...]]) -
     return replace(layout, modules=tuple(modules))
 
 
-def _are_equal(checkpoint: Checkpoint, *names: str) -> bool:
+def _are_equal(checkpoint: Checkpoint, shape: tuple[int, ...], *names: str) -> bool:
+    """Whether two tensors are equal; False where one does not have this shape, which loading reports."""
     first, second = (checkpoint.info(name) for name in names)
-    if (first.shape, first.dtype) != (second.shape, second.dtype):
+    if not (first.shape == second.shape == shape) or first.dtype != second.dtype:
         return False
-    a, b = (checkpoint.read(name).flatten(1) for name in names)
+    a, b = (checkpoint.read(name) for name in names)
     return all(torch.equal(*rows) for rows in zip(a.split(SLICE_ROWS), b.split(SLICE_ROWS), strict=True))

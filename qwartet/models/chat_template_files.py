@@ -49,9 +49,13 @@ def _named(given: Any, path: Path) -> tuple[str, str | None]:
     if isinstance(given, str):
         return given, None
     parts = given if isinstance(given, list) else []
-    named = {part.get("name"): part.get("template") for part in parts if isinstance(part, dict)}
-    default, tool_use = named.get("default"), named.get("tool_use")
-    if not isinstance(default, str) or not isinstance(tool_use, str | None):
+    named: dict[str, str] = {}
+    for part in parts:
+        name, source = (part.get("name"), part.get("template")) if isinstance(part, dict) else (None, None)
+        if not isinstance(name, str) or not isinstance(source, str):
+            break
+        named[name] = source
+    if "default" not in named or len(named) < len(parts):
         reason = f"chat_template is {given!r:.80}; it must be a text, or a list with one named default"
         raise CheckpointError(path, reason, hint="download it again")
-    return default, tool_use
+    return named["default"], named.get("tool_use")

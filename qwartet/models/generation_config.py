@@ -86,7 +86,7 @@ def parse_eos(raw: Mapping[str, Any], path: Path) -> tuple[int, ...]:
     value = raw.get("eos_token_id")
     ids = [] if value is None else value if isinstance(value, list) else [value]
     if not _is_id_list(ids):
-        raise CheckpointError(path, f"eos_token_id is {repr(value)[:80]}; it must be an id or a list of ids")
+        raise CheckpointError(path, f"eos_token_id is {value!r:.80}; it must be an id or a list of ids")
     return tuple(dict.fromkeys(ids))
 
 
@@ -140,13 +140,13 @@ def _lists(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
         is_of_lists = key in SEQUENCE_LISTS
         if not isinstance(value, list) or not (all(map(_is_id_list, value)) if is_of_lists else _is_id_list(value)):
             what = "a list of lists of ids" if is_of_lists else "a list of ids"
-            raise CheckpointError(path, f"{key} is {str(value)[:80]}; it must be {what}")
+            raise CheckpointError(path, f"{key} is {value!r:.80}; it must be {what}")
         found[key] = tuple(tuple(ids) for ids in value if ids) if is_of_lists else tuple(value)
     texts = raw.get("stop_strings")
     if texts is not None:
         texts = [texts] if isinstance(texts, str) else texts
         if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
-            raise CheckpointError(path, f"stop_strings is {str(texts)[:80]}; it must be a string or a list of strings")
+            raise CheckpointError(path, f"stop_strings is {texts!r:.80}; it must be a string or a list of strings")
         found["stop_strings"] = tuple(texts)
     return found
 

@@ -9,13 +9,14 @@ Its chat template is in other files: chat_template_files.py.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from qwartet.checkpoint.directory import has_file
 from qwartet.checkpoint.json_file import read_json, read_text
-from qwartet.errors import CheckpointError, VocabularyError
+from qwartet.errors import CheckpointError, CheckpointWarning, VocabularyError
 from qwartet.models.chat_template_files import template_source
 from qwartet.tokenizer.hf_tokenizer import HfTokenizer, NamedTokens
 from qwartet.tokenizer.hf_vocabulary import AddedToken, HfVocabulary, added_token
@@ -25,6 +26,7 @@ TOKENIZER_FILE, VOCAB_FILE, MERGES_FILE = "tokenizer.json", "vocab.json", "merge
 SETTINGS_FILE, ADDED_FILE = "tokenizer_config.json", "added_tokens.json"
 
 _NAMES = ("eos_token", "bos_token", "pad_token", "unk_token")
+_LISTS = ("additional_special_tokens", "extra_special_tokens")  # of transformers 4 and 5
 
 
 def has_hf_tokenizer(directory: Path) -> bool:
@@ -39,15 +41,19 @@ def load_hf_tokenizer(directory: Path) -> HfTokenizer | None:
     if not has_hf_tokenizer(directory):
         return None
     settings = _settings(directory)
+    names = _named(settings, directory / SETTINGS_FILE)
     more = _more_added(directory, settings)
     path = directory / TOKENIZER_FILE
     if has_file(path):
         vocabulary = HfVocabulary.from_json(_read(path), path, more)
     else:
         merges = directory / MERGES_FILE
-        vocabulary = HfVocabulary.from_merges(_read(directory / VOCAB_FILE), _text(merges), merges, more)
+        vocab = directory / VOCAB_FILE
+        vocabulary = HfVocabulary.from_merges(_read(vocab), vocab, _text(merges), merges, more)
     _check_size(vocabulary, directory)
-    return HfTokenizer(vocabulary, _named(settings), _template(directory, settings))
+    tokenizer = HfTokenizer(vocabulary, names, _template(directory, names))
+    _tell_unknown(tokenizer, directory / SETTINGS_FILE)
+    return tokenizer
 
 
 def _has_both(directory: Path) -> bool:
@@ -78,7 +84,8 @@ def _settings(directory: Path) -> dict[str, Any]:
 def _more_added(directory: Path, settings: Mapping[str, Any]) -> list[AddedToken]:
     """The added tokens that are not in tokenizer.json."""
     path = directory / SETTINGS_FILE
-    decoder = settings.get("added_tokens_decoder") or {}
+    decoder = settings.get("added_tokens_decoder")
+    decoder = {} if decoder is None else decoder
     if not isinstance(decoder, dict) or not all(key.isascii() and key.isdigit() and len(key) < 10 for key in decoder):
         raise VocabularyError(path, "added_tokens_decoder is not an object with ids as keys", hint="download it again")
     found = [added_token(value, path, int(key)) for key, value in decoder.items()]
@@ -93,17 +100,38 @@ def _more_added(directory: Path, settings: Mapping[str, Any]) -> list[AddedToken
     return found
 
 
-def _named(settings: Mapping[str, Any]) -> NamedTokens:
-    eos, bos, pad, unk = (_written(settings.get(name)) for name in _NAMES)
-    additional = settings.get("additional_special_tokens")
-    texts = [_written(one) for one in additional] if isinstance(additional, list) else []
-    return NamedTokens(eos, bos, pad, unk, tuple(text for text in texts if text is not None))
+def _named(settings: Mapping[str, Any], path: Path) -> NamedTokens:
+    eos, bos, pad, unk = (_written(settings.get(name), name, path) for name in _NAMES)
+    additional: list[str] = []
+    for key in _LISTS:
+        given = settings.get(key)
+        tokens = given.values() if isinstance(given, dict) else () if given is None else given
+        if not isinstance(given, dict | list | None):
+            raise _not_a_text(key, given, path)
+        additional += [text for token in tokens if (text := _written(token, key, path)) is not None]
+    return NamedTokens(eos, bos, pad, unk, tuple(additional))
 
 
-def _written(value: Any) -> str | None:
-    """How a token is written; older files wrap it in an object."""
-    value = value.get("content") if isinstance(value, dict) else value
-    return value if isinstance(value, str) else None
+def _written(value: Any, name: str, path: Path) -> str | None:
+    """How a token is written; older files wrap it in an object. VocabularyError for anything but a text and null."""
+    text = value.get("content") if isinstance(value, dict) else value
+    if not isinstance(text, str) and value is not None:
+        raise _not_a_text(name, value, path)
+    return text
+
+
+def _not_a_text(name: str, value: Any, path: Path) -> VocabularyError:
+    return VocabularyError(path, f"{name} is {value!r:.80}, which is not the text of a token", hint="download it again")
+
+
+def _tell_unknown(tokenizer: HfTokenizer, path: Path) -> None:
+    """CheckpointWarning for named tokens that are not in the vocabulary; others are an error of the tokenizer."""
+    named = tokenizer.named
+    texts = dict.fromkeys(text for text in (named.bos, *named.additional) if text is not None)
+    if unknown := [text for text in texts if text not in tokenizer.special_tokens]:
+        names = ", ".join(f"{text!r:.40}" for text in unknown[:5]) + (" ..." if len(unknown) > 5 else "")
+        message = f"{len(unknown)} tokens are not in the vocabulary and are treated as plain text: {names}"
+        warnings.warn(f"{path}: {message}", CheckpointWarning, stacklevel=3)
 
 
 def _check_size(vocabulary: HfVocabulary, directory: Path) -> None:
@@ -114,10 +142,10 @@ def _check_size(vocabulary: HfVocabulary, directory: Path) -> None:
         raise VocabularyError(vocabulary.path, reason, hint="tokenizer and weights belong to different models")
 
 
-def _template(directory: Path, settings: Mapping[str, Any]) -> ChatTemplate | None:
+def _template(directory: Path, named: NamedTokens) -> ChatTemplate | None:
     found = template_source(directory)
     if found is None:
         return None
-    names = {name: _written(settings.get(name)) for name in _NAMES}
+    names = dict(zip(_NAMES, (named.eos, named.bos, named.pad, named.unk), strict=True))
     tokens = {name: text for name, text in names.items() if text is not None}
     return ChatTemplate(found.default, found.path, tokens, found.tool_use)

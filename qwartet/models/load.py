@@ -82,8 +82,10 @@ def load_gptq_config(directory: Path) -> GptqConfig | None:
 
     The file is quantize_config.json (GPTQ) or quant_config.json (AWQ).
     """
-    config = None
-    embedded = read_json(directory / "config.json").get("quantization_config")
+    config, raw = None, read_json(directory / "config.json")
+    embedded = raw.get("quantization_config")
+    if embedded is None and raw.get("compression_config") is not None:
+        embedded = {"quant_method": "compressed-tensors"}
     if embedded is not None:
         config = parse_quantization_config(embedded, directory / "config.json")
     for path in (directory / "quantize_config.json", directory / "quant_config.json"):

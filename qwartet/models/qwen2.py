@@ -18,6 +18,7 @@ Sources: transformers' Qwen2ForCausalLM and Qwen3ForCausalLM, and the published 
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from operator import attrgetter
 from pathlib import Path
@@ -25,7 +26,7 @@ from typing import Any
 
 from qwartet.checkpoint.layout import Kind, Layout, ModuleSpec
 from qwartet.checkpoint.other_kinds import check_senses
-from qwartet.errors import CheckpointError
+from qwartet.errors import CheckpointError, CheckpointWarning
 from qwartet.kernels.backend import Backend
 from qwartet.layers.rotary import RotaryTable
 from qwartet.models.config import ConfigReader, ModelConfig
@@ -110,12 +111,28 @@ def _check_kind(config: ConfigReader, architecture: str) -> None:
         raise CheckpointError(path, f"architectures is {architectures!r:.80}; only {architecture} is supported")
     if (activation := raw.get("hidden_act", "silu")) != "silu":
         raise CheckpointError(path, f"hidden_act is {activation!r:.40}; only 'silu' is supported")
-    layer_types = raw.get("layer_types")
+    _check_attention(config)
+
+
+def _check_attention(config: ConfigReader) -> None:
+    """CheckpointError for layers that do not attend to the whole context."""
+    raw, path = config.raw, config.path
+    layer_types, num_layers = raw.get("layer_types"), config.integer("num_layers")
     slides = isinstance(layer_types, list) and any(kind != "full_attention" for kind in layer_types)
     if slides or config.flag("use_sliding_window", False):
         what = "layer_types names layers without full attention" if slides else "use_sliding_window is true"
         hint = "use a checkpoint with full attention, as all published ones have it"
         raise CheckpointError(path, f"{what}; sliding windows are not supported", hint=hint)
+    if layer_types is not None and (not isinstance(layer_types, list) or len(layer_types) != num_layers):
+        reason = (
+            f"layer_types is {layer_types!r:.80}; it must be a list with a name for each of the {num_layers} layers"
+        )
+        raise CheckpointError(path, reason)
+    if raw.get("dual_chunk_attention_config") is not None:
+        message = (
+            "dual_chunk_attention_config is ignored, as in transformers; long prompts get worse answers than with it"
+        )
+        warnings.warn(f"{path}: {message}", CheckpointWarning, stacklevel=2)
 
 
 def layout(config: ModelConfig) -> Layout:
@@ -132,7 +149,7 @@ def layout(config: ModelConfig) -> Layout:
     ]
     harmless = _HARMLESS_WHEN_TIED if config.tied_embeddings else _HARMLESS_EXTRA
     spare_head = "lm_head" if config.tied_embeddings else None
-    return Layout(tuple(modules), config.num_layers, _LAYER, harmless, spare_head)
+    return Layout(tuple(modules), config.num_layers, _LAYER, harmless, spare_head, can_tie=True)
 
 
 def _block(config: ModelConfig, index: int) -> list[ModuleSpec]:

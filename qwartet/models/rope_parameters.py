@@ -21,6 +21,8 @@ _OF_YARN = frozenset(
     }
 )
 _TRAINED = "original_max_position_embeddings"  # some writers put it beside the object
+_FACTOR = "partial_rotary_factor"  # of models that are not Qwen2 or Qwen3; it, too, may be beside the object
+_OTHER_MODEL = "use a checkpoint whose heads are rotated as a whole, as in all published ones"
 _NO_CHANGE = "remove it to use the model up to max_position_embeddings"
 
 
@@ -43,7 +45,9 @@ def read_positions(config: ConfigReader, head_dim: int) -> PositionConfig:
 
 def _parameters(config: ConfigReader) -> ConfigReader:
     """Reads the object that describes the embedding; both may be there if they say the same."""
-    found = {key: config.raw[key] for key in ("rope_scaling", "rope_parameters") if config.raw.get(key)}
+    found = {
+        key: config.raw[key] for key in ("rope_scaling", "rope_parameters") if config.raw.get(key) not in (None, {})
+    }
     for key, values in found.items():
         if not isinstance(values, Mapping) or any(isinstance(value, Mapping) for value in values.values()):
             raise CheckpointError(config.path, f"{key} is {values!r:.80}; it must be an object of plain values")
@@ -51,7 +55,7 @@ def _parameters(config: ConfigReader) -> ConfigReader:
         hint = "remove the one that does not belong to the model"
         raise CheckpointError(config.path, "rope_scaling and rope_parameters differ", hint=hint)
     key, values = next(iter(found.items()), ("rope_parameters", {}))
-    outside = {_TRAINED: config.raw[_TRAINED]} if _TRAINED in config.raw else {}
+    outside = {name: config.raw[name] for name in (_TRAINED, _FACTOR) if config.raw.get(name) is not None}
     given = {name: value for name, value in (dict(values) | outside).items() if value is not None}
     return ConfigReader(given, config.path, {_TRAINED: (2, 2**22)}, {}, _NO_CHANGE, f"{key}.")
 
@@ -65,8 +69,8 @@ def _kind(reader: ConfigReader) -> str:
     if kind not in ("default", "yarn"):
         unknown = f"{reader.prefix}rope_type is {kind!r:.40}; only 'default' and 'yarn' are supported"
         raise CheckpointError(reader.path, unknown, hint=_NO_CHANGE)
-    if reader.number("partial_rotary_factor", 1.0) != 1.0:
-        raise CheckpointError(reader.path, f"{reader.prefix}partial_rotary_factor must be 1")
+    if reader.number(_FACTOR, 1.0) != 1.0:
+        raise CheckpointError(reader.path, f"{reader.prefix}{_FACTOR} must be 1", hint=_OTHER_MODEL)
     return str(kind)
 
 
@@ -88,7 +92,7 @@ def _yarn(reader: ConfigReader) -> YarnConfig:
     if factor < 1 or fast < slow:
         reason = f"YaRN's factor is {factor:g}, beta_fast {fast:g} and beta_slow {slow:g}"
         raise CheckpointError(reader.path, f"{reason}; factor must be at least 1, and beta_fast at least beta_slow")
-    scales = [reader.number(key, 1.0) for key in ("mscale", "mscale_all_dim") if reader.raw.get(key)]
+    scales = [reader.number(key, 1.0) for key in ("mscale", "mscale_all_dim") if reader.raw.get(key, 0) != 0]
     both = len(scales) == 2
     implied = _magnitude(factor, scales[0]) / _magnitude(factor, scales[1]) if both else _magnitude(factor, 1.0)
     attention_factor = reader.number("attention_factor", implied)

@@ -81,10 +81,12 @@ def _begins_as_published(vocabulary: Vocabulary | Tokenizer) -> bool:
 
 
 def ids_out_of_range(defaults: GenerationDefaults, config: ModelConfig, directory: Path) -> list[CheckpointError]:
-    """The keys of generation_config.json with token ids beyond the model's vocab_size."""
+    """The keys of generation_config.json with token ids beyond the model's vocab_size, and eos_token_id."""
     found = []
-    for key in (*SEQUENCE_LISTS, *ID_LISTS):
-        runs = getattr(defaults, key) if key in SEQUENCE_LISTS else (getattr(defaults, key),)
+    lists = {"eos_token_id": (defaults.eos_token_ids,)}
+    lists |= {key: getattr(defaults, key) for key in SEQUENCE_LISTS}
+    lists |= {key: (getattr(defaults, key),) for key in ID_LISTS}
+    for key, runs in lists.items():
         largest = max(chain(*runs), default=0)
         if largest >= config.vocab_size:
             reason = f"{key} holds the id {largest!s:.20}, but the model has {config.vocab_size} tokens (vocab_size)"

@@ -24,8 +24,8 @@ HARMLESS_KEYS = frozenset(
 )
 # Keys that do, with the only values for which the tensors have the meaning described here.
 REQUIRED_VALUES: dict[str, tuple[Any, ...]] = {
-    "quant_method": ("gptq",),
-    "method": ("gptq",),
+    "quant_method": ("gptq", None),
+    "method": ("gptq", None),
     "is_marlin_format": (False, None),
     "lm_head": (False, None),
     "dynamic": (None, {}),

@@ -18,6 +18,8 @@ def parse_quantization_config(values: Mapping[str, Any], path: str | os.PathLike
     if not isinstance(values, Mapping):
         raise CheckpointError(path, f"the quantization config is a {type(values).__name__}, not a JSON object")
     method = values.get("quant_method") or values.get("method")
+    if method is None and (values.get("load_in_4bit") or values.get("load_in_8bit")):
+        method = "bitsandbytes"  # whose early files do not say so
     if method is None:
         method = "awq" if any(key in values for key in AWQ_KEYS) else "gptq"
     if not isinstance(method, str) or method not in METHODS:

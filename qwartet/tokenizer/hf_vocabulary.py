@@ -13,11 +13,13 @@ pattern of a file is ever run.
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qwartet.errors import VocabularyError
+from qwartet.errors import CheckpointWarning, VocabularyError
 from qwartet.tokenizer.byte_alphabet import byte_alphabet, is_spelled
 from qwartet.tokenizer.tiktoken_tokenizer import PATTERN
 from qwartet.tokenizer.vocabulary import StrPath
@@ -26,6 +28,7 @@ MAX_TOKENS = 2**22  # as many as an embedding may have rows
 MAX_ADDED_TOKENS = 4096
 MAX_TOKEN_CHARS = 4096
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _AGAIN = "download the file again from the model's source"
 _OTHER = "only the byte-level BPE tokenizers of Qwen models are read"
 
@@ -55,6 +58,8 @@ class HfVocabulary:
         _check_vocab(self.path, self.vocab)
         _check_merges(self.path, self.vocab, self.merges)
         _check_added(self.path, self.vocab, self.added)
+        if not self.ignores_merges:
+            _tell_unmerged(self.path, self.vocab, self.merges, self.added)
 
     @property
     def num_tokens(self) -> int:
@@ -68,7 +73,7 @@ class HfVocabulary:
         if model.get("type", "BPE") != "BPE":
             raise _unknown(path, f"model.type is {model.get('type')!r:.40}")
         for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
-            if model.get(key):
+            if model.get(key) not in (None, 0, "", False):
                 raise _unknown(path, f"model.{key} is {model[key]!r:.40}")
         _check_pre_tokenizer(content.get("pre_tokenizer"), path)
         decoder = content.get("decoder")
@@ -81,14 +86,15 @@ class HfVocabulary:
             [_merge(value, number, path) for number, value in enumerate(_list(model, "merges", path), 1)],
             with_added(own, more, path),
             _normalizes(content.get("normalizer"), path),
-            model.get("ignore_merges") is True,
+            bool(_flag(model, "ignore_merges", path)),
         )
 
     @classmethod
     def from_merges(
-        cls, vocab: dict[str, int], merges: str, path: StrPath, more: Sequence[AddedToken] = ()
+        cls, vocab: dict[str, int], vocab_path: StrPath, merges: str, path: StrPath, more: Sequence[AddedToken] = ()
     ) -> HfVocabulary:
-        """Vocabulary of a vocab.json and the text of a merges.txt, which `path` names; VocabularyError."""
+        """Vocabulary of a vocab.json and the text of a merges.txt, with their paths; VocabularyError."""
+        _check_vocab(str(vocab_path), vocab)
         lines = merges.splitlines()
         start = 1 if lines[:1] and lines[0].startswith("#version") else 0
         pairs = [_merge(line, number, path) for number, line in enumerate(lines[start:], start + 1) if line]
@@ -104,11 +110,13 @@ def added_token(value: Any, path: StrPath, token_id: Any = None) -> AddedToken:
     if not _is_id(token_id) or not isinstance(content, str):
         reason = f"an added token has the id {token_id!r:.40} and the content {content!r:.40}"
         raise VocabularyError(path, reason, hint=_AGAIN)
-    for flag in ("lstrip", "rstrip", "single_word"):
-        if value.get(flag):
-            raise _unknown(path, f"the added token {content!r:.40} sets {flag}")
-    special = value.get("special", False) is True
-    return AddedToken(token_id, content, special, value.get("normalized", not special) is True)
+    flags = {key: _flag(value, key, path) for key in ("special", "normalized", "lstrip", "rstrip", "single_word")}
+    if unknown := next((key for key in ("lstrip", "rstrip", "single_word") if flags[key]), None):
+        raise _unknown(path, f"the added token {content!r:.40} sets {unknown}")
+    is_special = bool(flags["special"])
+    return AddedToken(
+        token_id, content, is_special, not is_special if flags["normalized"] is None else flags["normalized"]
+    )
 
 
 def with_added(own: Sequence[AddedToken], more: Sequence[AddedToken], path: StrPath) -> tuple[AddedToken, ...]:
@@ -162,6 +170,16 @@ def _check_merges(path: str, vocab: dict[str, int], merges: list[tuple[str, str]
         raise VocabularyError(path, "a merge is listed twice", hint=_AGAIN)
 
 
+def _tell_unmerged(
+    path: str, vocab: dict[str, int], merges: list[tuple[str, str]], added: tuple[AddedToken, ...]
+) -> None:
+    """CheckpointWarning for tokens that no text becomes: merges that are cut short give other ids, and no error."""
+    made = {left + right for left, right in merges}.union(token.content for token in added)
+    if unmerged := [token for token in vocab if len(token) > 1 and token not in made]:
+        reason = f"no merge makes {len(unmerged)} of the {len(vocab)} tokens, such as {unmerged[0]!r:.40}"
+        warnings.warn(f"{path}: {reason}; if merges are missing, {_AGAIN}", CheckpointWarning, stacklevel=5)
+
+
 def _check_added(path: str, vocab: dict[str, int], added: tuple[AddedToken, ...]) -> None:
     if len(added) > MAX_ADDED_TOKENS:
         raise VocabularyError(path, f"has {len(added)} added tokens; at most {MAX_ADDED_TOKENS} are read")
@@ -170,6 +188,8 @@ def _check_added(path: str, vocab: dict[str, int], added: tuple[AddedToken, ...]
         if not 0 < len(token.content) <= MAX_TOKEN_CHARS:
             reason = f"the added token {token.id} has {len(token.content)} characters"
             raise VocabularyError(path, f"{reason}; 1 to {MAX_TOKEN_CHARS} are allowed", hint=_AGAIN)
+        if _SURROGATE.search(token.content):
+            raise VocabularyError(path, f"the added token {token.content!r:.40} is not valid Unicode", hint=_AGAIN)
         if tokens.get(token.id, token.content) != token.content or vocab.get(token.content, token.id) != token.id:
             reason = f"the added token {token.content!r:.40} has the id {token.id}, and the vocabulary says otherwise"
             raise VocabularyError(path, reason, hint=_AGAIN)
@@ -188,11 +208,11 @@ def _check_pre_tokenizer(given: Any, path: StrPath) -> None:
     pattern = split.get("pattern")
     if pattern != {"Regex": PATTERN}:
         raise _unknown(path, f"the pattern of pre_tokenizer is {_shown(pattern)}")
-    if split.get("behavior") != "Isolated" or split.get("invert"):
+    if split.get("behavior") != "Isolated" or _flag(split, "invert", path):
         raise _unknown(
             path, f"pre_tokenizer splits with {split.get('behavior')!r:.40}, invert {split.get('invert')!r:.9}"
         )
-    if byte_level.get("use_regex") is not False or byte_level.get("add_prefix_space"):
+    if _flag(byte_level, "use_regex", path) is not False or _flag(byte_level, "add_prefix_space", path):
         raise _unknown(path, "pre_tokenizer's ByteLevel sets use_regex or add_prefix_space")
 
 
@@ -208,6 +228,13 @@ def _merge(value: Any, number: int, path: StrPath) -> tuple[str, str]:
     if not isinstance(parts, list) or len(parts) != 2 or not all(isinstance(part, str) and part for part in parts):
         raise VocabularyError(path, f"merge {number} is {_shown(value)}; it must be two tokens", hint=_AGAIN)
     return parts[0], parts[1]
+
+
+def _flag(values: Mapping[str, Any], key: str, path: StrPath) -> bool | None:
+    value = values.get(key)
+    if not isinstance(value, bool | None):
+        raise VocabularyError(path, f"{key} is {value!r:.40}; it must be true or false", hint=_AGAIN)
+    return value
 
 
 def _is_id(value: Any) -> bool:

@@ -96,8 +96,18 @@ def test_ck03_what_a_wrong_file_looks_like_is_said(checkpoint: Copy, write, hint
 
 @pytest.mark.parametrize(
     "header",
-    [b"{", b"[]", b"null", b"\xff\xfe", b"[" * 50_000, b'{"a":' * 50_000, b'{"' + WTE.encode() + b'": 1}', b"{} {}"],
-    ids=["cut", "list", "null", "not-utf8", "deep-lists", "deep-objects", "entry", "two-objects"],
+    [
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff\xfe",
+        b"[" * 50_000,
+        b'{"a":' * 50_000,
+        b'{"a":' + b"[" * 300 + b"]" * 300 + b"}",
+        b'{"' + WTE.encode() + b'": 1}',
+        b"{} {}",
+    ],
+    ids=["cut", "list", "null", "not-utf8", "deep-lists", "deep-objects", "deep", "entry", "two-objects"],
 )
 def test_ck04_a_header_that_is_no_json_object_of_entries_is_refused(checkpoint: Copy, header: bytes) -> None:
     directory = checkpoint()

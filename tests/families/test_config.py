@@ -158,6 +158,15 @@ def test_without_yarn_the_table_is_that_of_the_first_generation() -> None:
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
         ({"use_sliding_window": True}, "use_sliding_window is true; sliding windows are not supported"),
         ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types names layers without full attention"),
+        ({"layer_types": "sliding_attention"}, "layer_types is 'sliding_attention'; it must be a list"),
+        ({"layer_types": {"0": "sliding_attention"}}, "with a name for each of the 28 layers"),
+        ({"layer_types": ["full_attention"] * 27}, "with a name for each of the 28 layers"),
+        ({"layer_types": [["full_attention"]] * 28}, "layer_types names layers without full attention"),
+        ({"layer_types": False}, "layer_types is False"),
+        ({"model_type": "qwen3_5_moe_text"}, "a mixture of experts"),
+        ({"model_type": "qwen3_next"}, "a mixture of experts"),
+        ({"model_type": "qwen3_omni_moe_thinker"}, "which takes images or audio"),
+        ({"model_type": "qwen3_vl_text"}, "which takes images or audio"),
         ({"use_sliding_window": "no"}, "use_sliding_window is 'no'; it must be true or false"),
         ({"visual": {}}, "takes images"),
         ({"vision_config": {}}, "takes images"),
@@ -178,6 +187,11 @@ def test_without_yarn_the_table_is_that_of_the_first_generation() -> None:
         ({"rope_scaling": {"type": ["yarn"]}}, "rope_scaling.rope_type is ['yarn']; only"),
         ({"rope_scaling": {"type": "yarn", "rope_type": "default"}}, "remove the wrong one"),
         ({"rope_scaling": YARN, "rope_parameters": {"rope_theta": 1e6}}, "rope_scaling and rope_parameters differ"),
+        ({"rope_scaling": False}, "rope_scaling is False; it must be an object"),
+        ({"rope_parameters": []}, "rope_parameters is []; it must be an object"),
+        ({"rope_scaling": YARN | {"mscale": ""}}, "rope_scaling.mscale is ''; it must be a positive number"),
+        ({"rope_scaling": YARN | {"mscale_all_dim": -1}}, "rope_scaling.mscale_all_dim is -1"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor must be 1"),
         ({"rope_scaling": "yarn"}, "rope_scaling is 'yarn'; it must be an object of plain values"),
         ({"rope_parameters": {"full_attention": {"rope_theta": 1e6}}}, "it must be an object of plain values"),
         ({"rope_scaling": {"type": "yarn"}}, "key 'rope_scaling.factor' is missing"),
@@ -204,6 +218,7 @@ def test_a_wrong_value_is_refused_with_its_key_and_value(changes: dict[str, Any]
             {"rope_scaling": YARN | {"rope_theta": 5e5}},
             "rope_scaling.rope_theta 500000 and rope_theta 1000000.0 differ",
         ),
+        ({"dual_chunk_attention_config": {"chunk_size": 262144}}, "long prompts get worse answers than with it"),
         ({"rope_scaling": YARN | {"finetuned": True}}, "keys of rope_scaling ignored, as in transformers: finetuned"),
     ],
 )
@@ -220,4 +235,6 @@ def test_what_supports_the_first_generation_only_refuses_the_others_by_name() ->
 
 def test_a_null_where_transformers_writes_one_is_no_value() -> None:
     nulls = dict.fromkeys(("rope_scaling", "rope_parameters", "layer_types", "sliding_window", "head_dim"))
+    nulls |= dict.fromkeys(("partial_rotary_factor", "dual_chunk_attention_config", "original_max_position_embeddings"))
+    assert parsed(BASE | {"rope_scaling": {}, "rope_parameters": {}}) == parsed(BASE)
     assert parsed(BASE | nulls) == parsed(BASE)

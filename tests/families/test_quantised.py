@@ -15,7 +15,7 @@ from torch import Tensor
 
 from qwartet import LLM, SamplingParams
 from qwartet.checkpoint import weight_cache
-from qwartet.errors import CheckpointError
+from qwartet.errors import CheckpointError, CheckpointWarning
 from qwartet.layers.dense_batch import dense_batch
 from qwartet.layers.linear import QuantizedLinear
 from qwartet.models.inspection import inspect_checkpoint
@@ -142,6 +142,46 @@ def test_quantize_config_json_alone_is_read_and_must_agree(make) -> None:
 def test_another_quantisation_is_refused_by_name(copied, method: str) -> None:
     directory = edit_config(copied("qwen3"), quantization_config={"quant_method": method, "bits": 8})
     with pytest.raises(CheckpointError, match=f"quant_method is '{method}'"):
+        load_model(directory)
+
+
+@pytest.mark.parametrize(
+    ("changes", "method"),
+    [
+        ({"quantization_config": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}}, "bitsandbytes"),
+        ({"quantization_config": {"load_in_8bit": True}}, "bitsandbytes"),
+        ({"compression_config": {"format": "pack-quantized"}}, "compressed-tensors"),
+    ],
+)
+def test_another_quantisation_is_known_where_it_has_no_name(copied, changes: dict[str, Any], method: str) -> None:
+    directory = edit_config(copied("qwen3"), **changes)
+    with pytest.raises(CheckpointError, match=f"quant_method is '{method}'; only 'gptq' and 'awq' are supported"):
+        load_model(directory)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["self_attn.q_norm.weight", "mlp.experts.0.up_proj.weight", "mlp.shared_expert_gate.weight", "mlp.gate.bias"],
+)
+def test_weights_of_another_network_in_every_layer_are_refused(copied, name: str) -> None:
+    directory = copied("qwen2")
+    more = {f"model.layers.{layer}.{name}": torch.ones(32) for layer in range(3)}
+    edit_tensors(directory / "model.safetensors", lambda tensors: tensors.update(more))
+    with pytest.raises(CheckpointError, match=rf"every layer holds weights that this model does not use: .*{name}"):
+        load_model(directory)
+    assert any("every layer holds" in problem for problem in inspect_checkpoint(directory).problems)
+    edit_tensors(directory / "model.safetensors", lambda tensors: tensors.pop(f"model.layers.2.{name}"))
+    with pytest.warns(CheckpointWarning, match="tensors that this model does not use, ignored"):
+        load_model(directory)
+
+
+def test_weights_of_another_kind_are_refused_with_what_to_use(copied) -> None:
+    directory = copied("qwen3")
+    name = "model.layers.1.mlp.up_proj.weight"
+    edit_tensors(
+        directory / "model.safetensors", lambda tensors: tensors.update({name: tensors[name].to(torch.float8_e4m3fn)})
+    )
+    with pytest.raises(CheckpointError, match=r"dtype is F8_E4M3; .*; use a checkpoint with float weights, or one"):
         load_model(directory)
 
 

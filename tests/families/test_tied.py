@@ -92,13 +92,27 @@ def test_a_file_with_the_head_alone_gives_both(tied: Path) -> None:
 
 def test_a_file_with_neither_lacks_the_embedding(tied: Path) -> None:
     edit(tied, lambda tensors: tensors.pop(EMBEDDING))
-    with pytest.raises(CheckpointError, match=r"missing tensors: model\.embed_tokens\.weight"):
+    with pytest.raises(CheckpointError, match=r"missing tensors: model\.embed_tokens\.weight; config"):
         load_model(tied)
 
 
 def test_an_untied_config_needs_the_head(tied: Path) -> None:
     edit_config(tied, tie_word_embeddings=False)
-    with pytest.raises(CheckpointError, match=r"missing tensors: lm_head\.weight"):
+    with pytest.raises(CheckpointError, match=r"missing tensors: lm_head\.weight; .* set tie_word_embeddings to true"):
+        load_model(tied)
+
+
+@pytest.mark.parametrize("shape", [(-1,), (1, VOCAB_SIZE, -1)])
+def test_two_of_another_shape_are_refused(tied: Path, shape: tuple[int, ...]) -> None:
+    def reshape(tensors: dict[str, Tensor]) -> None:
+        tensors[EMBEDDING] = tensors[EMBEDDING].reshape(shape)
+        tensors[HEAD] = tensors[EMBEDDING].clone()
+
+    edit(tied, reshape)
+    with (
+        pytest.warns(CheckpointWarning, match="differs"),
+        pytest.raises(CheckpointError, match=r"config\.json implies"),
+    ):
         load_model(tied)
 
 

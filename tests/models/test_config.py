@@ -208,6 +208,8 @@ def test_any_value_under_any_key_gives_a_config_or_a_checkpoint_error(key: str, 
         (b"\xff\xfe{}", "is not valid JSON"),
         (b"[" * 100_000, "is not valid JSON"),
         (b'{"a": ' + b"9" * 10_000 + b"}", "is not valid JSON"),
+        (b'{"a": ' + b"[" * 40 + b"]" * 40 + b"}", "is nested more than 32 deep"),
+        (b'{"a": ' * 40 + b"1" + b"}" * 40, "is nested more than 32 deep"),
     ],
 )
 def test_a_file_that_is_no_json_object_is_refused(tmp_path: Path, content: bytes, words: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer as Library
 
-from qwartet.errors import CheckpointError, VocabularyError
+from qwartet.errors import CheckpointError, CheckpointWarning, VocabularyError
 from qwartet.models.generation_config import load_generation_defaults
 from qwartet.models.hf_vocabulary_files import has_hf_tokenizer, load_hf_tokenizer
 from qwartet.tokenizer.hf_tokenizer import HfTokenizer
@@ -134,6 +134,12 @@ REFUSED = [
     (added(content=""), "has 0 characters"),
     (added(content="x" * 5000), "has 5000 characters"),
     (added(lstrip=True), "sets lstrip"),
+    (added(lstrip="yes"), "lstrip is 'yes'; it must be true or false"),
+    (added(special="yes"), "special is 'yes'; it must be true or false"),
+    (added(normalized=1), "normalized is 1; it must be true or false"),
+    (added(content="\ud800"), "is not valid Unicode"),
+    (model(ignore_merges=1), "ignore_merges is 1; it must be true or false"),
+    (split(invert="no"), "invert is 'no'; it must be true or false"),
     (added(single_word=True), "sets single_word"),
     (added(content="<|im_end|>"), "the added token '<.im_end.>' has the ids"),
     (added(id=SMALL_N), "is that of '<.endoftext.>' and of '<.im_start.>'"),
@@ -195,6 +201,59 @@ def test_files_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
         load_hf_tokenizer(tmp_path)
 
 
+def test_the_file_at_fault_is_named_of_the_older_two(tmp_path: Path) -> None:
+    (tmp_path / "vocab.json").write_text('{"a": {"b": 1}}')
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    with pytest.raises(VocabularyError, match=r"vocab\.json: token 'a' has the id"):
+        load_hf_tokenizer(tmp_path)
+
+
+def test_merges_that_are_cut_short_are_told(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path, changed(lambda content: content["model"]["merges"].pop(0)))
+    with pytest.warns(
+        CheckpointWarning, match=r"no merge makes 1 of the \d+ tokens, such as 'ab'; if merges are missing"
+    ):
+        load_hf_tokenizer(tmp_path)
+    write_tokenizer(tmp_path, changed(lambda content: content["model"].update(merges=[], ignore_merges=True)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["eos_token", "bos_token", "pad_token", "unk_token"])
+@pytest.mark.parametrize("value", [7, True, [], ["<|im_end|>"], {}, {"content": None}])
+def test_a_named_token_is_a_text(key: str, value: object, tmp_path: Path) -> None:
+    write_tokenizer(tmp_path, small_content(), **{key: value})
+    with pytest.raises(
+        VocabularyError, match=rf"tokenizer_config\.json: {key} is .*, which is not the text of a token"
+    ):
+        load_hf_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["additional_special_tokens", "extra_special_tokens"])
+def test_more_special_tokens_are_texts_of_the_vocabulary(key: str, tmp_path: Path) -> None:
+    tokens = ["<|im_start|>", {"content": "<|im_end|>"}]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for given in (tokens, {"start_token": "<|im_start|>"}, [], {}, None):
+            write_tokenizer(tmp_path, small_content(), **{key: given})
+            loaded(tmp_path)
+    write_tokenizer(tmp_path, small_content(), bos_token="<|begin|>", **{key: [*tokens, "<|image|>"]})
+    with pytest.warns(CheckpointWarning, match=r"2 tokens are not in the vocabulary .*: '<.begin.>', '<.image.>'"):
+        assert loaded(tmp_path).encode("<|image|>") == list(b"<|image|>")
+    for given in ("<|im_start|>", 7, [7], False):
+        write_tokenizer(tmp_path, small_content(), **{key: given})
+        with pytest.raises(VocabularyError, match=f"{key} is .*, which is not the text of a token"):
+            load_hf_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("given", [False, 0, "", []])
+def test_an_empty_value_of_another_kind_is_not_an_empty_object(given: object, tmp_path: Path) -> None:
+    write_tokenizer(tmp_path, small_content(), added_tokens_decoder=given)
+    with pytest.raises(VocabularyError, match="added_tokens_decoder is not an object with ids as keys"):
+        load_hf_tokenizer(tmp_path)
+
+
 def test_a_special_token_that_ordinary_text_becomes_is_refused(tmp_path: Path) -> None:
     def make_ordinary(content: dict[str, Any]) -> None:
         content["added_tokens"][0] |= {"content": "abcd", "id": content["model"]["vocab"]["abcd"]}
@@ -250,12 +309,26 @@ def test_of_several_templates_the_one_for_tools_is_used_with_tools(tmp_path: Pat
         ("x" * 300_000, "has 300000 characters"),
         (7, "chat_template is 7"),
         ([{"name": "default"}], "chat_template is"),
+        ([{"name": ["default"], "template": "a"}], "chat_template is"),
+        ([{"name": "default", "template": "a"}, {"name": {}, "template": "b"}], "chat_template is"),
+        ([{"name": "default", "template": "a"}, {"name": "tool_use", "template": 7}], "chat_template is"),
+        ([{"name": "rag", "template": "a"}], "chat_template is"),
+        ({"default": "a"}, "chat_template is"),
     ],
 )
 def test_a_broken_template_is_a_checkpoint_error(template: Any, reason: str, tmp_path: Path) -> None:
     write_tokenizer(tmp_path, small_content(), template)
     with pytest.raises(CheckpointError, match=reason):
         load_hf_tokenizer(tmp_path)
+
+
+def test_without_its_broken_template_a_model_completes_text(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path, small_content(), "{% for")
+    write_configs(tmp_path, "qwen2")
+    with pytest.raises(CheckpointError, match="replace it, or remove it to use the model without conversations"):
+        load_hf_tokenizer(tmp_path)
+    write_tokenizer(tmp_path, small_content())
+    assert loaded(tmp_path).chat_template is None and load_generation_defaults(tmp_path).chat_format == "raw"
 
 
 # Sampling defaults

@@ -12,7 +12,7 @@ from qwartet.tokenizer.templates.template import ChatTemplate
 
 MESSAGES = [{"role": "user", "content": "hello " * 200}, {"role": "assistant", "content": "yes"}]
 MAX_SECONDS = 20.0  # of processor time; the worst takes about two
-MAX_BYTES = 400 << 20
+MAX_BYTES = 150 << 20
 
 DOUBLING = "{% set ns = namespace(v='xy') %}{% for i in range(99) %}{% set ns.v = ns.v + ns.v %}{% endfor %}"
 NESTING = "{% set ns = namespace(v=['x']) %}{% for i in range(35) %}{% set ns.v = [ns.v, ns.v] %}{% endfor %}"
@@ -57,6 +57,16 @@ HOSTILE = {
     + "{% set ns = namespace(v=[]) %}{% for i in range(9999) %}{% set ns.v = ns.v + [long ~ i] %}{% endfor %}",
     "split into millions": LONG + "{% for i in range(99) %}{% set x = long.split('a') %}{% endfor %}",
     "list of millions": LONG + "{% for i in range(99) %}{% set x = long | list %}{% endfor %}",
+    "lists kept again and again": "{% set ns = namespace(v=[]) %}"
+    "{% for i in range(999) %}{% set ns.v = ns.v + [range(99999) | list] %}{% endfor %}",
+    "slices kept again and again": "{% set all = range(99999) | list %}{% set ns = namespace(v=[]) %}"
+    "{% for i in range(999) %}{% set ns.v = ns.v + [all[:]] %}{% endfor %}",
+    "numbers written again and again": (
+        "{% set ns = namespace(v=[]) %}{% for i in range(999) %}"
+        "{% set ns.v = ns.v + [range(99999) | map('string') | list] %}{% endfor %}"
+    ),
+    "numbers added again and again": "{% for i in range(99999) %}{{ range(99999) | sum }}{% endfor %}",
+    "numbers mapped to themselves": "{% for i in range(999) %}{{ range(99999) | map(attribute=none) }}{% endfor %}",
     "indented": "{{ 'a\\nb' | indent(10 ** 9) }}",
     "indented by a text": LONG + "{{ ('a\\n' * 9999) | indent(long) }}",
     "JSON indented": "{{ [[[1]]] | tojson(indent=10 ** 9) }}",
@@ -122,6 +132,17 @@ def test_a_hostile_template_ends_with_an_error(name: str) -> None:
     assert seconds < MAX_SECONDS and peak < MAX_BYTES, (seconds, peak >> 20)
     assert "chat template fails in line 1: " in str(caught.value) and len(str(caught.value)) < 400
     assert MESSAGES[0] == {"role": "user", "content": "hello " * 200}
+
+
+def test_a_long_text_takes_no_more_memory_than_its_characters() -> None:
+    template = ChatTemplate("{{ ('x' * 16000000) | length }}", "chat_template.jinja")
+    tracemalloc.start()
+    try:
+        assert template.render(MESSAGES) == "16000000"
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < MAX_BYTES, peak >> 20
 
 
 def test_what_a_template_may_do_grows_with_the_conversation() -> None:

@@ -19,6 +19,7 @@ MAX_INT_BITS = 4096
 MAX_RANGE = 100_000  # as in jinja2's sandbox
 
 _PIECE_CHARS = 64  # what an object costs beside its characters
+_ITEM_CHARS, _NUMBER_CHARS = 4, 8  # what a place in a list costs (8 bytes), and a number in it that is new (32)
 _CHARS_PER_STEP = 1024
 
 
@@ -48,6 +49,10 @@ class Budget:
         if self.chars < 0:
             raise TemplateFailure("it makes too much text; a template must not repeat texts so often")
         self.read(chars + pieces)
+
+    def hold(self, items: int, *, are_new_numbers: bool = False) -> None:
+        """Makes a list of so many items, which exist already unless they are the numbers of a range."""
+        self.make(items * (_ITEM_CHARS + (_NUMBER_CHARS if are_new_numbers else 0)))
 
     def search(self, text: str, wanted: str, *, backwards: bool = False) -> None:
         """Looks for a text in another, at the worst that CPython's search can cost."""

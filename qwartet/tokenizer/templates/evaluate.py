@@ -290,6 +290,7 @@ class Evaluation:
         return self._filtered(node.name, value, args, named)
 
     def _filtered(self, name: str, value: Any, args: Sequence[Any], named: Mapping[str, Any]) -> Any:
+        self.budget.spend()
         function = FILTERS.get(name)
         if function is None:
             raise TemplateFailure(f"the filter {name!r:.60} is not available")
@@ -301,6 +302,7 @@ class Evaluation:
         return self._tested(node.name, value, args, named)
 
     def _tested(self, name: str, value: Any, args: Sequence[Any], named: Mapping[str, Any]) -> bool:
+        self.budget.spend()
         function = PREDICATES.get(name)
         if function is None:
             raise TemplateFailure(f"the test {name!r:.60} is not available")

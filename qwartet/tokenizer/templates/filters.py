@@ -266,7 +266,6 @@ class Filters:
 
     def _selected(self, value: Any, attribute: Any, args: Any, named: Any, wanted: bool) -> Lazy:
         def passes(item: Any) -> bool:
-            self.budget.spend()
             one = self._attribute(item, attribute)
             return bool(self._tested(args[0], one, args[1:], named) if args else one)
 
@@ -274,6 +273,7 @@ class Filters:
 
     def _attribute(self, item: Any, path: Any, default: Any = None) -> Any:
         """An attribute by its path, such as "function.name"; None is the item itself."""
+        self.budget.spend()
         parts = [] if path is None else path.split(".") if isinstance(path, str) else [path]
         for part in parts:
             self.budget.spend()

@@ -60,7 +60,7 @@ class ChatTemplate:
         try:
             return parse(_whole_characters(self.source))
         except TemplateFailure as failure:
-            hint = "replace it, or set chat_format to raw to use the model without conversations"
+            hint = "replace it, or remove it to use the model without conversations"
             raise CheckpointError(self.path, f"the chat template cannot be used: {failure}", hint=hint) from None
 
     @property

@@ -83,6 +83,11 @@ def joined(parts: Iterable[str], separator: str = "") -> str:
     return Traced(text, marks_of(separator).join(map(marks_of, parts)))
 
 
+def repeated(text: str, count: int) -> str:
+    """text * count."""
+    return Traced(text * count, text.marks * count) if isinstance(text, Traced) else text * count
+
+
 def template_runs(text: str) -> Iterator[tuple[int, int]]:
     """Start and end of every longest run of characters from the template."""
     return (run.span() for run in _FROM_TEMPLATE_RUN.finditer(marks_of(text)))

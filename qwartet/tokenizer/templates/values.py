@@ -15,7 +15,7 @@ from typing import Any
 from qwartet.tokenizer.templates.budget import MAX_INT_BITS, Budget
 from qwartet.tokenizer.templates.failure import TemplateFailure
 from qwartet.tokenizer.templates.text_methods import TEXT_METHODS
-from qwartet.tokenizer.templates.traced import is_literal, joined, piece
+from qwartet.tokenizer.templates.traced import is_literal, joined, piece, repeated
 
 
 class Undefined:
@@ -155,8 +155,12 @@ class Values:
         """value[START:STOP:STEP]."""
         if not isinstance(value, str | list | tuple):
             raise TemplateFailure(value.what if isinstance(value, Undefined) else f"{kind_of(value)} has no parts")
-        self.budget.make(len(range(len(value))[start:stop:step]))
-        return piece(value, start, stop, step) if isinstance(value, str) else value[start:stop:step]
+        length = len(range(len(value))[start:stop:step])
+        if isinstance(value, str):
+            self.budget.make(length)
+            return piece(value, start, stop, step)
+        self.budget.hold(length)
+        return value[start:stop:step]
 
     def items_of(self, value: Any) -> list[Any]:
         """The items that a for statement goes through."""
@@ -169,7 +173,7 @@ class Values:
             return [piece(value, place, place + 1) for place in range(len(value))]
         if not isinstance(value, list | tuple | dict | range):
             raise TemplateFailure(f"{kind_of(value)} cannot be iterated over")
-        self.budget.make(len(value))
+        self.budget.hold(len(value), are_new_numbers=isinstance(value, range))
         return list(value)
 
     def _method_of_text(self, text: str, name: str) -> Any:
@@ -250,14 +254,20 @@ class Values:
             return joined((left, right))
         for kind in (list, tuple):
             if sign == "+" and isinstance(left, kind) and isinstance(right, kind):
-                self.budget.make(len(left) + len(right))
+                self.budget.hold(len(left) + len(right))
                 return kind((*left, *right))
         if sign == "*":
             counted, count = (right, left) if isinstance(left, int) else (left, right)
             if isinstance(counted, str | list | tuple) and isinstance(count, int):
-                self.budget.make(len(counted) * max(0, count))
-                return joined([counted] * max(0, count)) if isinstance(counted, str) else counted * count
+                return self._repeated(counted, max(0, count))
         raise TemplateFailure(f"{sign} does not work with {kind_of(left)} and {kind_of(right)}")
+
+    def _repeated(self, value: Any, count: int) -> Any:
+        if isinstance(value, str):
+            self.budget.make(len(value) * count)
+            return repeated(value, count)
+        self.budget.hold(len(value) * count)
+        return value * count
 
     @staticmethod
     def _number(sign: str, left: float, right: float) -> float:
@@ -285,11 +295,11 @@ class Values:
         return mapping.get(key, default)
 
     def _keys(self, mapping: dict[Any, Any]) -> list[Any]:
-        self.budget.make(len(mapping))
+        self.budget.hold(len(mapping))
         return list(mapping)
 
     def _values(self, mapping: dict[Any, Any]) -> list[Any]:
-        self.budget.make(len(mapping))
+        self.budget.hold(len(mapping))
         return list(mapping.values())
 
     def pairs(self, mapping: dict[Any, Any]) -> list[Any]:
