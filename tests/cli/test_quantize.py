@@ -54,7 +54,7 @@ def test_without_flags_it_is_published_int4(arguments: list[str], tmp_path: Path
 
 def test_the_options_reach_the_quantiser(arguments: list[str], tmp_path: Path) -> None:
     def losses(*flags: str) -> list[float]:
-        target = tmp_path / "".join(("out", *flags))
+        target = tmp_path / "-".join(("losses", *flags))
         result = CliRunner().invoke(app, [arguments[0], str(target), *arguments[2:], *flags, "--json"])
         return [linear["loss"] for linear in json.loads(result.stdout)["linears"]]
 
