@@ -188,19 +188,32 @@ class SafetensorsFile:
         try:
             if (size := self.path.stat().st_size) != self._size:
                 raise CheckpointError(self.path, f"changed from {self._size} to {size} bytes while it was being read")
-            reads_part = bool(part) and self._load_mode == "pread"
-            if self._pages is not None:
-                whole: Any = self._pages.read(info)
-            else:
-                whole = self._file.get_slice(info.name) if reads_part else self._file.get_tensor(info.name)
-            shape = tuple(whole.get_shape() if reads_part else whole.shape)
-            tensor: Tensor = whole[part] if part else whole
+            if part and self._load_mode == "pread":
+                return self._read_rows(info, part[0])[(slice(None), *part[1:])]
+            whole: Tensor = self._file.get_tensor(info.name) if self._pages is None else self._pages.read(info)
+            shape = tuple(whole.shape)
+            tensor = whole[part] if part else whole
         except (OSError, SafetensorError) as error:
             raise CheckpointError(self.path, f"cannot be read ({error})", tensor=info.name) from None
         if shape != info.shape:
             raise CheckpointError(self.path, "changed while it was being read", tensor=info.name)
         # After a header of odd length the data is unaligned, which kernels cannot read.
         return tensor.clone() if tensor.data_ptr() % tensor.element_size() else tensor
+
+    def _read_rows(self, info: TensorInfo, rows: slice) -> Tensor:
+        """Rows one after another, read into their tensor; the library would read the whole tensor for a part of it."""
+        start, stop, _ = rows.indices(info.shape[0])
+        tensor = torch.empty(max(stop - start, 0), *info.shape[1:], dtype=DTYPES[info.dtype])
+        rest = memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+        with self.path.open("rb", buffering=0) as file:
+            data = 8 + int.from_bytes(file.read(8), "little")
+            file.seek(data + info.begin + start * (info.nbytes // info.shape[0]))
+            while rest:
+                count = file.readinto(rest)
+                if not count:
+                    raise CheckpointError(self.path, "changed while it was being read", tensor=info.name)
+                rest = rest[count:]
+        return tensor
 
 
 class MappedFile:

@@ -1,11 +1,11 @@
-"""Writes tensors that are made one by one into shards: only one of them is in memory at a time."""
+"""Writes tensors that are made one by one into shards: only one of them, or a part of it, is in memory at a time."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ class NewTensor:
     name: str
     dtype: str  # as safetensors names it: "F16", "BF16", "F32", "I32"
     shape: tuple[int, ...]
-    make: Callable[[], Tensor]
+    make: Callable[[], Tensor | Iterable[Tensor]]  # the whole, or rows one after another
 
     @property
     def nbytes(self) -> int:
@@ -84,12 +84,16 @@ def _write(path: Path, tensors: Sequence[NewTensor], on_bytes: OnBytes | None, t
     with writing(path), path.open("xb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for tensor in tensors:
-            value = tensor.make()
-            found = DTYPE_NAMES[value.dtype], tuple(value.shape)
-            assert found == (tensor.dtype, tensor.shape), (tensor.name, found, tensor.dtype, tensor.shape)
-            file.write(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-            if on_bytes is not None:
-                on_bytes(tensor.nbytes, total)
+            made = tensor.make()
+            rows = 0
+            for part in (made,) if isinstance(made, Tensor) else made:
+                found = DTYPE_NAMES[part.dtype], tuple(part.shape[1:])
+                assert found == (tensor.dtype, tensor.shape[1:]), (tensor.name, found, tensor.dtype, tensor.shape)
+                rows += len(part)
+                file.write(part.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+                if on_bytes is not None:
+                    on_bytes(part.nbytes, total)
+            assert rows == tensor.shape[0], (tensor.name, rows, tensor.shape)
         file.flush()
         os.fsync(file.fileno())
     flush(path.parent)

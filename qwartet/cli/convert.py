@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -97,7 +99,7 @@ def convert(
         converted = run(on_bytes)
     seconds = round(time.perf_counter() - started, 3)
     if as_json:
-        print(json_line(asdict(converted) | {"seconds": seconds}))
+        print(json_line(asdict(converted) | {"seconds": seconds, "peak_rss_bytes": _peak_bytes()}))
     else:
         _print_converted(converted, seconds)
 
@@ -111,15 +113,27 @@ def _convert_pickled(source: str, target: Path, as_json: bool, started: float) -
     size = sum((target / name).stat().st_size for name in files)
     seconds = round(time.perf_counter() - started, 3)
     if as_json:
-        print(json_line({"target": str(target), "files": files, "bytes": size, "seconds": seconds}))
+        report = {"target": str(target), "files": files, "bytes": size, "seconds": seconds}
+        print(json_line(report | {"peak_rss_bytes": _peak_bytes()}))
     else:
-        print(one_line(f"{target}: {format_bytes(size)} in {len(files)} files, converted in {seconds:.1f} s"))
+        print(_summary(target, size, files, seconds))
 
 
 def _print_converted(converted: Converted, seconds: float) -> None:
-    size, files = format_bytes(converted.bytes), len(converted.files)
-    print(one_line(f"{converted.target}: {size} in {files} files, converted in {seconds:.1f} s"))
+    print(_summary(converted.target, converted.bytes, converted.files, seconds))
     print(one_line(f"{_LAYOUTS[converted.layout]}, context {converted.context}, MLP width {converted.mlp_width}"))
     if converted.zero_channels:
         change = "removed from" if converted.layout == "qwen1" else "added to"
         print(one_line(f"{converted.zero_channels} zero channels {change} the MLP"))
+
+
+def _summary(target: object, size: int, files: Sequence[str], seconds: float) -> str:
+    done = f"{format_bytes(size)} in {len(files)} files, converted in {seconds:.1f} s"
+    return one_line(f"{target}: {done}; peak memory {format_bytes(_peak_bytes())}")
+
+
+def _peak_bytes() -> int:
+    """Peak resident memory of this process, or of the one that read the pickles, if that is more."""
+    from qwartet.bench.latency import peak_rss_bytes
+
+    return max(peak_rss_bytes(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)

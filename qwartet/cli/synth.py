@@ -14,7 +14,7 @@ from qwartet.cli.progress import byte_progress
 from qwartet.cli.terminal import json_line, one_line
 from qwartet.cli.units import format_bytes
 from qwartet.errors import SettingError
-from qwartet.models.shapes import ALL_SHAPES, Method, Precision, Shape, gptq_config
+from qwartet.models.shapes import Method, Precision, Shape, gptq_config, shape_of
 
 
 def synth(
@@ -58,7 +58,7 @@ def synth(
 
     It is for measuring speed and memory; its answers are noise. An interrupted run leaves nothing behind.
     """
-    size = _with_layers(_published(shape), layers)
+    size = _with_layers(shape_of(shape), layers)
     gptq = gptq_config(precision, group_size, desc_act, method)
     from qwartet.bench.synth import plan_synthesis, write_synthesis
 
@@ -85,12 +85,6 @@ def synth(
         print(json_line(report))
     else:
         print(one_line(_summary(report)))
-
-
-def _published(name: str) -> Shape:
-    if name not in ALL_SHAPES:
-        raise SettingError(f"{name!r:.80} is not a published size; use one of {', '.join(ALL_SHAPES)}")
-    return ALL_SHAPES[name]
 
 
 def _with_layers(shape: Shape, layers: int | None) -> Shape:

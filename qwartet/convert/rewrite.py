@@ -25,6 +25,7 @@ from qwartet.quant_format.config import GptqConfig
 from qwartet.quant_format.packing import pack_qzeros
 from qwartet.quant_format.weight import QuantizedWeight
 
+PART_BYTES = 2**26  # of a float tensor that is copied as it is: in memory at a time
 _CPU = torch.device("cpu")
 
 
@@ -94,18 +95,26 @@ class Rewriting:
                 yield NewTensor(f"{part}.{leaf}", dtype, shape, partial(self._dense_rows, old, new, leaf, start, rows))
             start += rows
 
-    def _dense_rows(self, old: ModuleSpec, new: ModuleSpec, leaf: str, start: int, rows: int) -> Tensor:
+    def _dense_rows(
+        self, old: ModuleSpec, new: ModuleSpec, leaf: str, start: int, rows: int
+    ) -> Tensor | Iterator[Tensor]:
         """Some rows of a float tensor of the new module."""
         names = [name for name in old.disk_names(leaf) if name in self.opened.checkpoint]
         if not names:
             return torch.zeros(rows, dtype=DTYPES[self.form.biases[new.name]])
         if len(names) == 1 and old.shape == new.shape:
-            return self.opened.checkpoint.read(names[0], (slice(start, start + rows),))
+            return self._parts(names[0], start, start + rows)
         whole = torch.cat([self.opened.checkpoint.read(name) for name in names])
         try:
             return _resized(whole, new.shape[: whole.dim()])[start : start + rows]
         except ValueError as error:
             raise self._unusable(old, str(error)) from None
+
+    def _parts(self, name: str, start: int, stop: int) -> Iterator[Tensor]:
+        info = self.opened.checkpoint.info(name)
+        step = max(PART_BYTES * info.shape[0] // info.nbytes, 1)
+        for first in range(start, stop, step):
+            yield self.opened.checkpoint.read(name, (slice(first, min(first + step, stop)),))
 
     def _quantized(self, old: ModuleSpec, new: ModuleSpec, gptq: GptqConfig) -> Iterator[NewTensor]:
         columns = new.shape[1]

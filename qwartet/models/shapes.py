@@ -88,6 +88,13 @@ ALL_SHAPES: dict[str, Shape] = {shape.name: shape for shape in (*SHAPES.values()
 """The same, and those of Qwen2.5 and Qwen3."""
 
 
+def shape_of(name: str) -> Shape:
+    """The published size of this name; SettingError where there is none."""
+    if name not in ALL_SHAPES:
+        raise SettingError(f"{name!r:.80} is not a published size; use one of {', '.join(ALL_SHAPES)}")
+    return ALL_SHAPES[name]
+
+
 def published_size(hidden_size: object, num_layers: object, model_type: object = "qwen") -> str | None:
     """The published size with this width and depth, whatever stands in a config; None for another model.
 

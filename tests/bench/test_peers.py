@@ -18,7 +18,8 @@ from qwartet.bench.peers.gguf_file import gguf_name, gguf_tensors, read_gguf_nam
 from qwartet.bench.peers.llama_cpp import BatchSpeed, run_batched_bench, run_llama_bench
 from qwartet.cli.main import run as command_line
 from qwartet.errors import SettingError
-from qwartet.models.shapes import SHAPES, config_json
+from qwartet.models.families import parse_config
+from qwartet.models.shapes import ALL_SHAPES, SHAPES, config_json
 from tests.bench.tiny_shape import TINY
 
 # Prints what llama.cpp prints for the requested sizes; appends its arguments to a file beside itself.
@@ -122,6 +123,45 @@ def test_every_tensor_reads_back_with_its_shape_its_type_and_its_deviation(gguf,
             assert values.std() == pytest.approx(tensor.std, rel=0.15)
         else:
             assert (values == 1).all()
+
+
+LATER = {
+    name: replace(ALL_SHAPES[name], hidden_size=256, num_layers=2, num_heads=6, kv_heads=2, head_dim=64, num_ranks=600,
+                  intermediate_size=384, vocab_size=640, max_position_embeddings=512)
+    for name in ("qwen2.5-1.5b", "qwen2.5-7b", "qwen3-1.7b", "qwen3-8b")
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_the_file_of_a_later_family_has_the_keys_of_its_architecture(gguf, tmp_path: Path, name: str) -> None:
+    shape = LATER[name]
+    write_gguf(tmp_path / "model.gguf", shape, head="q6_k")
+    reader = gguf.GGUFReader(tmp_path / "model.gguf")
+    prefix = f"{shape.family}."
+    found = {key: reader.fields[key].contents() for key in reader.fields if key.startswith((prefix, "general.arch"))}
+    assert found.pop(f"{prefix}attention.layer_norm_rms_epsilon") == pytest.approx(1e-6)
+    numbers = {
+        "context_length": 512, "block_count": 2, "embedding_length": 256, "feed_forward_length": 384,
+        "attention.head_count": 6, "attention.head_count_kv": 2, "attention.key_length": 64,
+        "attention.value_length": 64, "rope.freq_base": 1e6, "rope.dimension_count": 64, "vocab_size": 640,
+    }  # fmt: skip
+    assert found == {"general.architecture": shape.family} | {prefix + key: value for key, value in numbers.items()}
+    types = {tensor.name: (tensor.tensor_type.name, tuple(map(int, tensor.shape))) for tensor in reader.tensors}
+    is_tied = name in ("qwen2.5-1.5b", "qwen3-1.7b")
+    assert types["token_embd.weight"] == ("Q6_K" if is_tied else "Q4_0", (256, 640))
+    assert types.get("output.weight") == (None if is_tied else ("Q6_K", (256, 640)))
+    assert types["blk.1.attn_q.weight"] == ("Q4_0", (256, 384)) and types["blk.1.attn_v.weight"] == ("Q4_0", (256, 128))
+    assert types["blk.1.attn_output.weight"] == ("Q4_0", (384, 256))
+    if shape.family == "qwen2":
+        assert types["blk.0.attn_k.bias"] == ("F32", (128,)) and "blk.0.attn_q_norm.weight" not in types
+    else:
+        assert types["blk.0.attn_k_norm.weight"] == ("F32", (64,)) and "blk.0.attn_k.bias" not in types
+
+
+@pytest.mark.parametrize("name", ALL_SHAPES)
+def test_the_tensors_hold_the_parameters_of_the_model(name: str) -> None:
+    config = parse_config(config_json(ALL_SHAPES[name], None), Path("config.json"))
+    assert sum(tensor.num_values for tensor in gguf_tensors(ALL_SHAPES[name], "q4_0", "f16")) == config.num_parameters
 
 
 def test_the_heaviest_tensors_have_the_types_that_were_asked_for(gguf, tmp_path: Path) -> None:
@@ -264,7 +304,7 @@ def test_a_command_that_cannot_start_is_refused() -> None:
 
 @pytest.fixture
 def tiny_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SHAPES, "1.8b", TINY)
+    monkeypatch.setitem(ALL_SHAPES, "1.8b", TINY)
 
 
 @pytest.mark.usefixtures("tiny_sizes")

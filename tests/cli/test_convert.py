@@ -29,6 +29,7 @@ def test_the_verb_says_what_it_wrote_and_the_error_of_loading_names_it(
     assert outcome.code == 0 and outcome.out.startswith(f"{tmp_path}/converted: ") and outcome.out.count("\n") == 1
     report = json.loads(qwartet("convert", directory, tmp_path / "again", "--json").out)
     assert report["files"] == ["model.safetensors"] and report["target"] == str(tmp_path / "again")
+    assert "; peak memory " in outcome.out and report["peak_rss_bytes"] > 2**20
     assert listing(directory) == before
     assert qwartet("inspect", tmp_path / "converted").code == 0
     qwartet("convert", directory, tmp_path / "again").assert_one_line_error("exists; choose another name")

@@ -13,11 +13,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from qwartet import files
 from qwartet.bench.synth import plan_synthesis, write_synthesis
 from qwartet.checkpoint.safetensors_file import read_tensor_infos
+from qwartet.checkpoint.shards import Checkpoint
 from qwartet.checkpoint.stream_writer import NewTensor, stream_shards
+from qwartet.convert.rewrite import PART_BYTES
 from qwartet.convert.to_qwen1 import convert_to_qwen1
 from qwartet.convert.to_qwen2 import convert_to_qwen2
 from qwartet.errors import CheckpointError, SettingError
@@ -107,6 +110,34 @@ def test_a_fault_in_the_middle_of_the_source_leaves_nothing(checkpoint: Copy, tm
     assert not (tmp_path / "converted").exists() and not list(tmp_path.glob(".converted*"))
 
 
+def test_a_tensor_may_come_in_parts(tmp_path: Path) -> None:
+    value = torch.randn(10, 3)
+    written: list[int] = []
+    parts = NewTensor("a", "F32", (10, 3), lambda: iter(value.split(4)))
+    stream_shards(tmp_path, [parts], on_bytes=lambda count, total: written.append(count))
+    assert torch.equal(load_file(tmp_path / "model.safetensors")["a"], value)
+    assert written == [48, 48, 24]
+    (tmp_path / "wrong").mkdir()
+    for wrong in (value[:9], value[:, :2]):
+        with pytest.raises(AssertionError, match="'a'"):
+            stream_shards(tmp_path / "wrong", [NewTensor("a", "F32", (10, 3), lambda wrong=wrong: iter([wrong]))])
+        (tmp_path / "wrong" / "model.safetensors").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("mode", ["mmap", "pread"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int32])
+def test_rows_of_a_tensor_are_read(tmp_path: Path, mode: Any, dtype: torch.dtype) -> None:
+    value = {"first": torch.ones(3), "a": (100 * torch.randn(10, 3, 2)).to(dtype)}
+    save_file(value, tmp_path / "model.safetensors")
+    checkpoint = Checkpoint(tmp_path, mode)
+    for part in (slice(0, 10), slice(3, 7), slice(9, 20), slice(4, 4), slice(None)):
+        assert torch.equal(checkpoint.read("a", (part,)), value["a"][part])
+        assert torch.equal(checkpoint.read("a", (part, slice(1, 2))), value["a"][part, 1:2])
+    os.truncate(tmp_path / "model.safetensors", 100)
+    with pytest.raises(CheckpointError, match="changed from"):
+        checkpoint.read("a", (slice(0, 10),))
+
+
 def test_tensors_begin_where_a_reader_that_maps_them_needs_it(tmp_path: Path) -> None:
     values = {"half": torch.ones(3).half(), "word": torch.ones(2, dtype=torch.int32), "float": torch.ones(1)}
     names = {"half": "F16", "word": "I32", "float": "F32"}
@@ -135,22 +166,38 @@ print(first - before, peak() - before)
 """
 
 
+def peaks_of(source: Path, small: Path, ranks: int, work: Path) -> list[int]:
+    """By how much converting there and back raised the peak of a process that had converted something small before."""
+    arguments = [str(source), str(ranks), str(work / "one"), str(work / "other"), str(small)]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", CHILD, *arguments], capture_output=True, text=True, env=environment
+    )
+    assert ended.returncode == 0, ended.stderr
+    return list(map(int, ended.stdout.split()))
+
+
+@pytest.fixture
+def small(pristine, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(pristine(), tmp_path / "small"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("precision", "ranks"), [("bf16", 1), ("int4", 2)])
-def test_the_peak_of_memory_is_that_of_a_few_tensors(pristine, tmp_path: Path, precision: Any, ranks: int) -> None:
+def test_the_peak_of_memory_is_that_of_a_few_tensors(small: Path, tmp_path: Path, precision: Any, ranks: int) -> None:
     layers = 12 if precision == "bf16" else 40
     shape = Shape("wide", 1024, layers, 8, 2816 - 128, 2048, 2048, 2048, 10_000, False, 1024)
     source = tmp_path / "source"
     write_synthesis(plan_synthesis(shape, gptq_config(precision)), source)
     size = sum(file.stat().st_size for file in source.glob("*.safetensors"))
     largest = max(info.nbytes for file in source.glob("*.safetensors") for info in read_tensor_infos(file).values())
-    small = tmp_path / "small"
-    shutil.copytree(pristine(), small)
-    arguments = [str(source), str(ranks), str(tmp_path / "one"), str(tmp_path / "other"), str(small)]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", CHILD, *arguments], capture_output=True, text=True, env=environment
-    )
-    assert ended.returncode == 0, ended.stderr
-    peaks = list(map(int, ended.stdout.split()))
+    peaks = peaks_of(source, small, ranks, tmp_path)
     assert size > 250 * MIB and all(peak < 6 * largest + 24 * MIB for peak in peaks), (peaks, largest, size)
+
+
+@pytest.mark.slow
+def test_a_large_embedding_is_never_in_memory_as_a_whole(small: Path, tmp_path: Path) -> None:
+    shape = Shape("tall", 1024, 1, 8, 256, 131_072, 2048, 2048, 10_000, False, 1024)
+    write_synthesis(plan_synthesis(shape, None), tmp_path / "source")
+    peaks = peaks_of(tmp_path / "source", small, 1, tmp_path)
+    assert all(peak < 3 * PART_BYTES < 2 * 131_072 * 1024 for peak in peaks), peaks

@@ -1,4 +1,4 @@
-"""A GGUF file of a published size with random weights, as llama.cpp's converter would write it for QWenLMHeadModel.
+"""A GGUF file of a published size with random weights, as llama.cpp's converter would write it for its family.
 
     type    block                                          value                  bits
     f16     -                                              fp16                   16
@@ -6,9 +6,12 @@
     q8_0    fp16 d, 32 bytes q of 8 bits, signed           d * q                  8.5
     q6_k    128 + 64 bytes q of 6 bits, 16 bytes s, fp16 d d * s * (q - 32)       6.6
 
-llama.cpp stores the file's intermediate_size, twice the width of the MLP, and halves it when it loads (LLM_ARCH_QWEN).
-It loads a model without a vocabulary when tokenizer.ggml.model is "none" and vocab_size says how many ids there are.
-Its source: src/models/qwen.cpp, conversion/qwen.py, src/llama-vocab.cpp, ggml/src/ggml-common.h.
+Of the first generation, llama.cpp stores the file's intermediate_size, twice the width of the MLP, and halves it when
+it loads (LLM_ARCH_QWEN). With tied embeddings there is no output.weight: token_embd has the type of the head, and is
+both.
+A model without a vocabulary loads when tokenizer.ggml.model is "none" and vocab_size says how many ids there are.
+Its source: src/models/qwen.cpp, qwen2.cpp and qwen3.cpp, conversion/qwen.py, src/llama-vocab.cpp,
+ggml/src/ggml-common.h.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from qwartet.bench.random_values import (
 )
 from qwartet.errors import SettingError
 from qwartet.files import atomic_write, check_free_space
-from qwartet.models.shapes import HEAD_DIM, Shape
+from qwartet.models.shapes import Shape
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -104,34 +107,46 @@ def gguf_name(shape: Shape, body: BodyType, head: HeadType, seed: int) -> str:
 
 def gguf_tensors(shape: Shape, body: BodyType, head: HeadType) -> list[GgufTensor]:
     """All tensors, in the order of the forward pass; SettingError if a type does not fit the shape."""
-    hidden, mlp, vocab = shape.hidden_size, shape.intermediate_size, shape.vocab_size
-    tensors = [GgufTensor("token_embd.weight", body, (vocab, hidden), EMBEDDING_STD)]
-
-    def linear(name: str, out_features: int, in_features: int) -> GgufTensor:
-        return GgufTensor(f"{name}.weight", body, (out_features, in_features), in_features**-0.5)
-
-    def norm(name: str) -> GgufTensor:
-        return GgufTensor(f"{name}.weight", "f32", (hidden,), 0)
-
+    hidden, vocab, is_tied = shape.hidden_size, shape.vocab_size, shape.tied_embeddings
+    tensors = [GgufTensor("token_embd.weight", head if is_tied else body, (vocab, hidden), EMBEDDING_STD)]
     for layer in range(shape.num_layers):
-        prefix = f"blk.{layer}"
-        tensors += [
-            norm(f"{prefix}.attn_norm"),
-            linear(f"{prefix}.attn_qkv", 3 * hidden, hidden),
-            GgufTensor(f"{prefix}.attn_qkv.bias", "f32", (3 * hidden,), BIAS_STD),
-            linear(f"{prefix}.attn_output", hidden, hidden),
-            norm(f"{prefix}.ffn_norm"),
-            linear(f"{prefix}.ffn_gate", mlp, hidden),
-            linear(f"{prefix}.ffn_up", mlp, hidden),
-            linear(f"{prefix}.ffn_down", hidden, mlp),
-        ]
-    tensors += [norm("output_norm"), GgufTensor("output.weight", head, (vocab, hidden), LOGITS_STD * hidden**-0.5)]
+        tensors += _block(shape, f"blk.{layer}", body)
+    tensors.append(GgufTensor("output_norm.weight", "f32", (hidden,), 0))
+    if not is_tied:
+        tensors.append(GgufTensor("output.weight", head, (vocab, hidden), LOGITS_STD * hidden**-0.5))
     for tensor in tensors:
         if tensor.type in BLOCK_FORMATS and tensor.shape[-1] % BLOCK_FORMATS[tensor.type].num_values:
             block = BLOCK_FORMATS[tensor.type].num_values
             reason = f"{tensor.name} has {tensor.shape[-1]} inputs, and {tensor.type} has blocks of {block}"
             raise SettingError(f"{reason}; choose another type")
     return tensors
+
+
+def _block(shape: Shape, prefix: str, body: BodyType) -> Iterator[GgufTensor]:
+    """The tensors of one block; only the first generation stores q, k and v as one."""
+    hidden, mlp = shape.hidden_size, shape.intermediate_size
+    query, kv = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
+
+    def linear(name: str, out_features: int, in_features: int) -> GgufTensor:
+        return GgufTensor(f"{prefix}.{name}.weight", body, (out_features, in_features), in_features**-0.5)
+
+    def norm(name: str, size: int) -> GgufTensor:
+        return GgufTensor(f"{prefix}.{name}.weight", "f32", (size,), 0)
+
+    yield norm("attn_norm", hidden)
+    parts = {"attn_q": query, "attn_k": kv, "attn_v": kv}
+    for name, rows in ({"attn_qkv": query + 2 * kv} if shape.family == "qwen" else parts).items():
+        yield linear(name, rows, hidden)
+        if shape.family != "qwen3":
+            yield GgufTensor(f"{prefix}.{name}.bias", "f32", (rows,), BIAS_STD)
+    if shape.family == "qwen3":
+        yield norm("attn_q_norm", shape.head_dim)
+        yield norm("attn_k_norm", shape.head_dim)
+    yield linear("attn_output", hidden, query)
+    yield norm("ffn_norm", hidden)
+    yield linear("ffn_gate", mlp, hidden)
+    yield linear("ffn_up", mlp, hidden)
+    yield linear("ffn_down", hidden, mlp)
 
 
 def write_gguf(
@@ -145,15 +160,16 @@ def write_gguf(
 ) -> None:
     """Writes the file at `path`, complete or not at all; on_bytes is called for every slice.
 
-    `body` is the type of the linears and of the embedding, `head` that of the output layer. SettingError without the
-    package gguf, for too little space and for types that do not fit the shape.
+    `body` is the type of the linears and of the embedding, `head` that of the output layer, which is the embedding too
+    where they are tied. SettingError without the package gguf, for too little space and for types that do not fit the
+    shape.
     """
     tensors = gguf_tensors(shape, body, head)
     gguf = import_gguf()
     path = path.resolve()
     check_free_space(path, sum(tensor.nbytes for tensor in tensors))
     with atomic_write(path) as unfinished:
-        writer = gguf.GGUFWriter(unfinished, "qwen")
+        writer = gguf.GGUFWriter(unfinished, shape.family)
         try:
             writer.add_name(gguf_name(shape, body, head, seed))
             writer.add_file_type(FILE_TYPES[body])
@@ -193,10 +209,15 @@ def _add_shape(writer: GGUFWriter, shape: Shape) -> None:
     writer.add_context_length(shape.max_position_embeddings)
     writer.add_block_count(shape.num_layers)
     writer.add_embedding_length(shape.hidden_size)
-    writer.add_feed_forward_length(2 * shape.intermediate_size)
+    is_first = shape.family == "qwen"
+    writer.add_feed_forward_length((2 if is_first else 1) * shape.intermediate_size)
     writer.add_head_count(shape.num_heads)
+    if not is_first:
+        writer.add_head_count_kv(shape.num_kv_heads)
+        writer.add_key_length(shape.head_dim)
+        writer.add_value_length(shape.head_dim)
     writer.add_rope_freq_base(shape.rotary_emb_base)
-    writer.add_rope_dimension_count(HEAD_DIM)
+    writer.add_rope_dimension_count(shape.head_dim)
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_quantization_version(2)
     writer.add_vocab_size(shape.vocab_size)

@@ -28,7 +28,7 @@ from qwartet.cli.terminal import json_line, one_line, untranslated_line
 from qwartet.cli.units import format_bytes
 from qwartet.errors import SettingError
 from qwartet.hub.resolve import resolve
-from qwartet.models.shapes import SHAPES, ShapeName
+from qwartet.models.shapes import SHAPES, shape_of
 
 if TYPE_CHECKING:
     from qwartet.bench.ceilings import Ceilings
@@ -154,7 +154,9 @@ def _print_latency(report: LatencyReport) -> None:
 
 @app.command()
 def peer(
-    shape: Annotated[ShapeName, typer.Argument(help="Published model size; both sides run random weights.")],
+    shape: Annotated[
+        str, typer.Argument(help="Published model size (1.8b, qwen2.5-1.5b ...); both sides run random weights.")
+    ],
     llama_bench: Annotated[Path, typer.Option(help="llama.cpp's llama-bench.")],
     batched_bench: Annotated[Path | None, typer.Option(help="llama.cpp's llama-batched-bench, for batches.")] = None,
     ours: Annotated[str | None, typer.Option(help="Command to compare with; its last line is JSON.")] = None,
@@ -169,7 +171,8 @@ def peer(
     """Compare llama.cpp and Qwartet on one shape, in turns."""
     from qwartet.bench.peers.run import PeerSettings, measure_peer, report_lines
 
-    size = SHAPES[shape] if layers is None else replace(SHAPES[shape], num_layers=layers)
+    published = shape_of(shape)
+    size = published if layers is None else replace(published, num_layers=layers)
     report = measure_peer(PeerSettings(size, llama_bench, batched_bench, ours, threads, rounds, body, head, gguf), log)
     for line in report_lines(report):
         print(untranslated_line(line))
