@@ -80,9 +80,6 @@ OF_THE_ROOMS = (
     )),
     "X holds finished blocks of a run with other settings (Y 1, not 2, another Z); use those to resume, remove the "
     "directory to start over, or choose another target",
-    "X: quantising one block needs 3.0 GiB of memory and 2.0 GiB are free on cpu (hidden states of the calibration "
-    "1 GiB, weights of a block 1 GiB, GPTQ solver 1 GiB); free some memory, lower --num-samples, or use a machine with "
-    "more",
     # Vocabularies
     *(f"X: line 1: {reason}; download the file again from the model's source" for reason in (
         "3 bytes long; at most 2 are allowed", "contains non-ASCII bytes", "empty token", "not `base64 rank`: 'Y'",
