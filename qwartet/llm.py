@@ -101,20 +101,21 @@ class LLM:
         if model is None and revision is not None:
             raise SettingError("revision needs a hub id; pass the model too")
         self.model_path: Path = DEMO if model is None else resolve(os.fspath(model), revision=revision)
-        self.family = family_of(load_config(self.model_path))
+        network_config = load_config(self.model_path)
+        self.family = family_of(network_config)
         self.generation_defaults: GenerationDefaults = load_generation_defaults(self.model_path, chat_format)
         self._tokenizer = self.family.load_tokenizer(self.model_path)
+        for error in ids_out_of_range(self.generation_defaults, network_config, self.model_path):
+            raise error
+        if self._tokenizer is not None:
+            defaults = self.generation_defaults
+            for error in vocabulary_mismatches(self._tokenizer, network_config, defaults, self.model_path):
+                raise error
         load = partial(
             load_model, dtype=dtype, device=resolve_device(device), load_mode=load_mode, force=force,
             activations=activations, head=head, weight_cache=weight_cache, on_packed=on_packed,
         )  # fmt: skip
         network = load(self.model_path, checkpoint_format=checkpoint_format)
-        for error in ids_out_of_range(self.generation_defaults, network.config, self.model_path):
-            raise error
-        if self._tokenizer is not None:
-            defaults = self.generation_defaults
-            for error in vocabulary_mismatches(self._tokenizer, network.config, defaults, self.model_path):
-                raise error
         draft = None
         if draft_model is not None:
             draft_path = resolve(os.fspath(draft_model))

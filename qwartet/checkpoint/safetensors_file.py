@@ -204,7 +204,7 @@ class SafetensorsFile:
         """Rows one after another, read into their tensor; the library would read the whole tensor for a part of it."""
         start, stop, _ = rows.indices(info.shape[0])
         tensor = torch.empty(max(stop - start, 0), *info.shape[1:], dtype=DTYPES[info.dtype])
-        rest = memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+        rest = tensor.reshape(-1).view(torch.uint8).numpy().data
         with self.path.open("rb", buffering=0) as file:
             data = 8 + int.from_bytes(file.read(8), "little")
             file.seek(data + info.begin + start * (info.nbytes // info.shape[0]))

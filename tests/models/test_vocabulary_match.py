@@ -46,6 +46,29 @@ def test_a_vocabulary_that_lost_its_last_lines_is_refused(checkpoint: Copy, line
     assert str(caught.value) in inspect_checkpoint(directory).problems
 
 
+def test_what_does_not_belong_together_is_refused_before_weights_are_read(
+    checkpoint: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_arguments: object, **_settings: object) -> None:
+        raise AssertionError("weights were read")
+
+    monkeypatch.setattr("qwartet.llm.load_model", load)
+    directory = checkpoint()
+    cut(directory, slice(-3, None))
+    with pytest.raises(CheckpointError, match="fetch it"):
+        LLM(directory)
+
+
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+def test_without_a_vocabulary_the_end_of_a_text_is_still_one_of_the_model(checkpoint: Copy, file: str) -> None:
+    directory = checkpoint()
+    (directory / "qwen.tiktoken").unlink()
+    edit_json(directory / file, {"eos_token_id": [304, 10**6]})
+    with pytest.raises(CheckpointError, match=r"eos_token_id holds the id 1000000, but the model has \d+ tokens"):
+        LLM(directory)
+    assert any("eos_token_id holds" in problem for problem in inspect_checkpoint(directory).problems)
+
+
 def test_two_lost_lines_make_the_end_of_a_text_the_end_of_a_turn_which_is_told(checkpoint: Copy) -> None:
     directory = checkpoint()
     cut(directory, slice(-2, None))

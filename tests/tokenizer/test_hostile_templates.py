@@ -11,8 +11,8 @@ from qwartet.errors import ChatTemplateError
 from qwartet.tokenizer.templates.template import ChatTemplate
 
 MESSAGES = [{"role": "user", "content": "hello " * 200}, {"role": "assistant", "content": "yes"}]
-MAX_SECONDS = 20.0  # of processor time; the worst takes about two
-MAX_BYTES = 150 << 20
+MAX_SECONDS = 10.0  # of processor time; the worst takes half a second
+MAX_BYTES = 100 << 20
 
 DOUBLING = "{% set ns = namespace(v='xy') %}{% for i in range(99) %}{% set ns.v = ns.v + ns.v %}{% endfor %}"
 NESTING = "{% set ns = namespace(v=['x']) %}{% for i in range(35) %}{% set ns.v = [ns.v, ns.v] %}{% endfor %}"
